@@ -1,0 +1,38 @@
+# make setup | make demo | make test | make interop      (see README.md)
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+DEMO   := runs/demo
+
+.PHONY: setup demo test lint types unit interop clean
+
+setup: $(STAMP)
+
+$(STAMP): requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	touch $@
+
+demo: setup
+	rm -rf $(DEMO)
+	$(BIN)/python network.py --config_file config/config_demo.py --model_dir $(DEMO)
+	$(BIN)/python evaluation/verification_risk_fnmr.py --model_dir $(DEMO) --report $(DEMO)/report
+
+test: lint types unit
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+unit: setup
+	$(BIN)/python -m pytest -n 2 -q
+
+interop: setup
+	bash tests/interop/run.sh
+
+clean:
+	rm -rf $(VENV) .venv-interop runs .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Faces in: folders, lists, packs and .bin sets; batches out."""

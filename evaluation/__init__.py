@@ -1,0 +1,1 @@
+"""From embeddings and uncertainties to error rates, curves and reports."""

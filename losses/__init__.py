@@ -1,0 +1,1 @@
+"""One file per loss; the file name is the name a config gives."""

@@ -1,0 +1,1 @@
+"""Model uncertainty by Monte Carlo dropout."""

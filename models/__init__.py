@@ -1,0 +1,1 @@
+"""Everything that has weights: backbones, heads, and how they are loaded."""

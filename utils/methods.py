@@ -1,0 +1,82 @@
+"""Find a method by its file name: `losses/idq.py` is the loss "idq", with no registry to edit.
+
+Used by everything that turns a config into objects; imports no method until it is asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import pkgutil
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from utils.config import Method
+
+
+def available(package: str) -> list[str]:
+    """Return the method names of a package: its modules that do not start with an underscore."""
+    spec = find_spec(package)
+    if spec is None or spec.submodule_search_locations is None:
+        raise ValueError(f"{package!r} is not a package of methods")
+    modules = pkgutil.iter_modules(spec.submodule_search_locations)
+    return sorted(module.name for module in modules if not module.name.startswith("_"))
+
+
+def find(package: str, name: str) -> type[Any]:
+    """Return the one class that `package/name.py` exports in its `__all__`.
+
+    Raises:
+        ValueError: there is no such file; the message lists the names that exist.
+    """
+    names = available(package)
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"unknown name {name!r} in {package}{hint} (known: {', '.join(names)})")
+    module = import_module(f"{package}.{name}")
+    (public,) = module.__all__
+    found: type[Any] = getattr(module, public)
+    return found
+
+
+def check_options(package: str, method: Method) -> None:
+    """Bind a method's options to its constructor, so that a misspelt one fails before any work.
+
+    Raises:
+        ValueError: unknown name, or an option that the constructor does not take.
+    """
+    parameters = inspect.signature(find(package, method.name)).parameters
+    unknown = [option for option in method.options if option not in parameters]
+    if unknown:
+        takes = ", ".join(str(parameter) for parameter in parameters.values())
+        raise ValueError(
+            f"{package}.{method.name}: no option {', '.join(map(repr, unknown))}; it takes ({takes})"
+        )
+
+
+def build(package: str, method: Method, **runtime: Any) -> Any:
+    """Construct a method from its config options and the runtime objects that it names.
+
+    Args:
+        package: `losses`, `models.heads`, `models.backbones`, `evaluation.estimators`, ...
+        method: name and options as the config gives them.
+        runtime: objects that only exist at run time (`features_shape`, `embedding_size`, ...); a
+            constructor gets those it has a parameter for.
+
+    Raises:
+        ValueError: unknown name or option, an option that is a runtime object, or values that the
+            constructor refuses.
+    """
+    check_options(package, method)
+    reserved = [option for option in method.options if option in runtime]
+    if reserved:
+        raise ValueError(
+            f"{package}.{method.name}: {', '.join(map(repr, reserved))} is set by the program, "
+            "not by the config"
+        )
+    target = find(package, method.name)
+    parameters = inspect.signature(target).parameters
+    wanted = {name: value for name, value in runtime.items() if name in parameters}
+    return target(**method.options, **wanted)
