@@ -1,0 +1,332 @@
+"""Configs are data: frozen dataclasses that a Python file fills in and that JSON can carry.
+
+A config file defines one name, `config = TrainConfig(...)`. It is code, run only when the user names
+it; run folders and checkpoints carry the same config as JSON, which is never executed.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+import math
+import runpy
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True, init=False)
+class Method:
+    """A name (a file of a method package) and its constructor options: `Method("idq", scale=16.0)`."""
+
+    name: str
+    options: dict[str, Any]
+
+    def __init__(self, name: str, /, **options: Any) -> None:
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "options", options)
+
+    def __repr__(self) -> str:
+        parts = [repr(self.name), *(f"{key}={value!r}" for key, value in self.options.items())]
+        return f"Method({', '.join(parts)})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How long and how fast: SGD with steps in the learning rate.
+
+    Attributes:
+        epochs: number of epochs.
+        steps_per_epoch: optimizer steps in one epoch.
+        lr: learning rate at the start.
+        drop_at: epochs (fractions allowed) after which the rate is multiplied by `drop_factor`.
+        drop_factor: see `drop_at`.
+        momentum: of SGD.
+        weight_decay: on every parameter of the head, as the original has it.
+    """
+
+    epochs: int
+    steps_per_epoch: int = 1000
+    lr: float = 1e-2
+    drop_at: tuple[float, ...] = ()
+    drop_factor: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, "schedule.epochs", self.epochs, "at least 1")
+        _require(
+            self.steps_per_epoch >= 1, "schedule.steps_per_epoch", self.steps_per_epoch, ">= 1"
+        )
+        _require(self.lr > 0, "schedule.lr", self.lr, "above 0")
+        _require(0 < self.drop_factor <= 1, "schedule.drop_factor", self.drop_factor, "in (0, 1]")
+        _require(0 <= self.momentum < 1, "schedule.momentum", self.momentum, "in [0, 1)")
+        _require(self.weight_decay >= 0, "schedule.weight_decay", self.weight_decay, "at least 0")
+        late = [epoch for epoch in self.drop_at if not 0 < epoch < self.epochs]
+        _require(not late, "schedule.drop_at", self.drop_at, f"inside (0, {self.epochs})")
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.epochs * self.steps_per_epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """How often a training image is changed; the defaults are the original's set and rates.
+
+    Attributes:
+        flip: probability of a horizontal flip.
+        blur: probability of a Gaussian blur with a radius drawn from `blur_radii` (pixels).
+        blur_radii: see `blur`.
+        occlusion: probability of a rectangle of noise or of one colour.
+        rare: probability of each of two further draws among down-and-up resize, slight blur,
+            rotation, crop, channel swap and grey; halved after a hit.
+    """
+
+    flip: float = 0.5
+    blur: float = 0.3
+    blur_radii: tuple[float, ...] = (1.0, 2.0, 3.0)
+    occlusion: float = 0.05
+    rare: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "blur", "occlusion", "rare"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"augment.{name}", value, "a probability in [0, 1]")
+        _require(
+            bool(self.blur_radii) and min(self.blur_radii) > 0,
+            "augment.blur_radii",
+            self.blur_radii,
+            "one or more radii above 0",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """The sets on which a run is evaluated.
+
+    Attributes:
+        dataset_path: folder with the `.bin` files; None for rendered sets alone.
+        targets: set names (`lfw` is `<dataset_path>/lfw.bin`) or rendered ones (`synthetic:...`).
+        batch_size: images per forward pass.
+        flip: average each image with its mirror image.
+        protocol: name of the evaluation protocol.
+    """
+
+    dataset_path: str | None = None
+    targets: tuple[str, ...] = ()
+    batch_size: int = 64
+    flip: bool = False
+    protocol: str = "original"
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 1, "verification.batch_size", self.batch_size, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run: a frozen backbone, a head, a loss, and the faces to train on.
+
+    Attributes:
+        name: of the run; its folder is `<log_dir>/<name>` unless `--model_dir` says otherwise.
+        backbone: Method of `models.backbones`.
+        backbone_weights: file with the backbone's tensors.
+        head: Method of `models.heads`.
+        loss: Method of `losses`.
+        train_images: where faces are: a folder with one folder per identity, a list file, a `.rec`
+            pack or `synthetic:...`; several are joined (identities are kept apart).
+        schedule: see `Schedule`.
+        classes_per_batch: identities in a batch.
+        images_per_class: images of each identity in a batch.
+        augment: see `Augment`.
+        verification: evaluated after each epoch; no targets, no evaluation.
+        log_every: steps between log lines.
+        log_dir: parent of run folders.
+        seed: fixes initial weights, batches and augmentation.
+        workers: threads that read and decode.
+        max_bad_share: the run stops when more than this share of the images read is unreadable.
+        precision: of the frozen backbone; "auto" is bf16 or fp16 on an accelerator, fp32 on a CPU.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+    """
+
+    name: str
+    backbone: Method
+    backbone_weights: str
+    head: Method
+    loss: Method
+    train_images: str | tuple[str, ...]
+    schedule: Schedule
+    classes_per_batch: int = 10
+    images_per_class: int = 8
+    augment: Augment = Augment()
+    verification: Verification = Verification()
+    log_every: int = 100
+    log_dir: str = "runs"
+    seed: int = 0
+    workers: int = 4
+    max_bad_share: float = 0.01
+    precision: Precision = "auto"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        _require(bool(self.name), "name", self.name, "not empty")
+        _require(self.classes_per_batch >= 1, "classes_per_batch", self.classes_per_batch, ">= 1")
+        _require(
+            self.images_per_class >= 2,
+            "images_per_class",
+            self.images_per_class,
+            "at least 2: a loss needs genuine pairs",
+        )
+        _require(self.log_every >= 1, "log_every", self.log_every, "at least 1")
+        _require(self.workers >= 1, "workers", self.workers, "at least 1")
+        _require(0 <= self.max_bad_share <= 1, "max_bad_share", self.max_bad_share, "in [0, 1]")
+        allowed = typing.get_args(Precision)
+        _require(self.precision in allowed, "precision", self.precision, f"one of {allowed}")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """`train_images` as a tuple."""
+        return (self.train_images,) if isinstance(self.train_images, str) else self.train_images
+
+
+def load_config(path: str | Path) -> TrainConfig:
+    """Run a config file and return its `config`.
+
+    Raises:
+        ValueError: no such file, or it does not define `config = TrainConfig(...)`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no config file {path}")
+    config = runpy.run_path(str(path)).get("config")
+    if not isinstance(config, TrainConfig):
+        raise ValueError(
+            f"{path} does not define `config = TrainConfig(...)`; "
+            "docs/migrating.md maps the original's flat config files"
+        )
+    return config
+
+
+def override(config: TrainConfig, assignments: Sequence[str]) -> TrainConfig:
+    """Return the config with `key=value` assignments applied.
+
+    `schedule.lr=3e-3` reaches into a nested field and `loss.margin=0.4` into a method's options;
+    values are Python literals, anything else is taken as a string.
+
+    Raises:
+        ValueError: no `=`, an unknown field, or a value of the wrong type.
+    """
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"--set {assignment}: expected key=value")
+        config = _replaced(config, key.strip().split("."), _literal(text.strip()), key.strip())
+    return config
+
+
+def to_json(config: TrainConfig) -> str:
+    """Write a config as JSON that `from_json` reads back to an equal config."""
+    return json.dumps(dataclasses.asdict(config), indent=2)
+
+
+def from_json(text: str) -> TrainConfig:
+    """Read what `to_json` wrote; runs no code.
+
+    Raises:
+        ValueError: not JSON, a field that does not exist, a missing one, or a value out of range.
+    """
+    config = _parsed(TrainConfig, json.loads(text), "config")
+    assert isinstance(config, TrainConfig)
+    return config
+
+
+def _require(holds: bool, field: str, value: object, rule: str) -> None:
+    if not holds:
+        raise ValueError(f"{field} = {value!r}: must be {rule}")
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _replaced(node: Any, path: list[str], value: Any, key: str) -> Any:
+    head, *rest = path
+    if isinstance(node, Method):
+        return _replaced_method(node, head, rest, value, key)
+    hints = typing.get_type_hints(type(node))
+    if head not in hints:
+        raise ValueError(f"--set {key}: no field {head!r} (known: {', '.join(hints)})")
+    if rest:
+        return dataclasses.replace(node, **{head: _replaced(getattr(node, head), rest, value, key)})
+    return dataclasses.replace(node, **{head: _parsed(hints[head], value, key)})
+
+
+def _replaced_method(method: Method, head: str, rest: list[str], value: Any, key: str) -> Method:
+    if rest:
+        raise ValueError(f"--set {key}: a method's options are not nested")
+    if head == "name":
+        return Method(value, **method.options)
+    return Method(method.name, **{**method.options, head: value})
+
+
+def _parsed(kind: Any, value: Any, where: str) -> Any:
+    """Check a plain value against a field's type and return it in that type."""
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return value if isinstance(value, kind) else _parsed_dataclass(kind, value, where)
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        return _parsed_union(typing.get_args(kind), value, where)
+    if origin is tuple:
+        return _parsed_tuple(typing.get_args(kind)[0], value, where)
+    if origin is Literal:
+        if value in typing.get_args(kind):
+            return value
+    elif kind is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    elif type(value) is kind:
+        return value
+    raise ValueError(f"{where} = {value!r}: expected {getattr(kind, '__name__', kind)}")
+
+
+def _parsed_dataclass(kind: type[Any], value: Any, where: str) -> Any:
+    if kind is Method and isinstance(value, str):
+        return Method(value)
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where} = {value!r}: expected the fields of {kind.__name__}")
+    if kind is Method:
+        return Method(value["name"], **value.get("options", {}))
+    hints = typing.get_type_hints(kind)
+    unknown = set(value) - set(hints)
+    if unknown:
+        raise ValueError(f"{where}: no field {', '.join(map(repr, sorted(unknown)))}")
+    fields = {name: _parsed(hints[name], item, f"{where}.{name}") for name, item in value.items()}
+    try:
+        return kind(**fields)
+    except TypeError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _parsed_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+    for kind in kinds:
+        try:
+            return _parsed(kind, value, where)
+        except ValueError:
+            continue
+    names = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
+    raise ValueError(f"{where} = {value!r}: expected {names}")
+
+
+def _parsed_tuple(kind: Any, value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        value = (value,)
+    return tuple(_parsed(kind, item, f"{where}[{index}]") for index, item in enumerate(value))
