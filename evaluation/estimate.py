@@ -22,7 +22,7 @@ class Estimate(NamedTuple):
 
 
 class Estimator(Protocol):
-    """Any method that gives embeddings and uncertainties; owns its device, gradient mode and seed."""
+    """A method that gives embeddings and uncertainties; owns its device, gradients and seed."""
 
     name: str
 

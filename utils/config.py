@@ -1,7 +1,7 @@
 """Configs are data: frozen dataclasses that a Python file fills in and that JSON can carry.
 
-A config file defines one name, `config = TrainConfig(...)`. It is code, run only when the user names
-it; run folders and checkpoints carry the same config as JSON, which is never executed.
+A config file defines one name, `config = TrainConfig(...)`. It is code, run only when the user
+names it; run folders and checkpoints carry the same config as JSON, which is never executed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True, init=False)
 class Method:
-    """A name (a file of a method package) and its constructor options: `Method("idq", scale=16.0)`."""
+    """A file name of a method package and its constructor options: `Method("idq", scale=16.0)`."""
 
     name: str
     options: dict[str, Any]
