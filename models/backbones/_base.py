@@ -1,0 +1,107 @@
+"""What all backbones share: from the last feature map to `BackboneOutput`, and the affine tail.
+
+The tail is every layer after the feature map that heads read. It holds no non-linearity, so one
+matrix and one bias say the same; the closed form of MC-dropout needs them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from models.output import BackboneOutput
+from models.preprocessing import Preprocessing
+
+
+class Backbone(nn.Module, ABC):
+    """A face-recognition network; subclasses give the feature map and the tail.
+
+    Attributes:
+        preprocessing: what its public weights were trained on.
+        embedding_size: D.
+        features_shape: (C, H, W) of the feature map that heads read.
+    """
+
+    preprocessing: ClassVar[Preprocessing] = Preprocessing()
+    embedding_size: int
+    features_shape: tuple[int, int, int]
+
+    @property
+    def features_size(self) -> int:
+        """F, the length of the flattened feature map."""
+        channels, height, width = self.features_shape
+        return channels * height * width
+
+    def forward(self, images: Tensor) -> BackboneOutput:
+        """Map (B, 3, 112, 112) normalised images to embeddings (B, D) and features (B, F).
+
+        Under autocast the tail still runs in float32: it costs little, and the embedding decides
+        comparisons.
+        """
+        features = self.feature_map(images).flatten(1).float()
+        with torch.autocast(features.device.type, enabled=False):
+            embedding = self.tail(features)
+        return BackboneOutput(embedding, features)
+
+    @abstractmethod
+    def feature_map(self, images: Tensor) -> Tensor:
+        """Return the (B, C, H, W) map that heads read."""
+
+    @abstractmethod
+    def tail(self, features: Tensor, batch_norm: bool = True) -> Tensor:
+        """Map features (B, F) to embeddings (B, D), without dropout.
+
+        Args:
+            features: flattened channel-major.
+            batch_norm: False leaves out the last BatchNorm.
+        """
+
+    @abstractmethod
+    def tail_affine(self, batch_norm: bool = True) -> tuple[Tensor, Tensor]:
+        """Return weight (D, F) and bias (D,) of `tail` as one affine map (of its eval mode)."""
+
+
+def batch_norm_affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Return a BatchNorm's eval mode as scale (C,) and shift (C,), in float64."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    return scale, norm.bias.double() - norm.running_mean.double() * scale
+
+
+def linear_affine(linear: nn.Linear, norm: nn.BatchNorm1d | None = None) -> tuple[Tensor, Tensor]:
+    """Return a linear layer and the BatchNorm after it as weight (D, F) and bias (D,), float64."""
+    weight = linear.weight.double()
+    bias = weight.new_zeros(len(weight)) if linear.bias is None else linear.bias.double()
+    if norm is None:
+        return weight, bias
+    scale, shift = batch_norm_affine(norm)
+    return scale[:, None] * weight, scale * bias + shift
+
+
+def global_depthwise_affine(layers: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return a depthwise convolution over the whole map and its BatchNorm, in float64.
+
+    Args:
+        layers: the convolution (no bias, no padding), then the BatchNorm.
+
+    Returns:
+        kernel (C, H * W), which each channel is multiplied with and summed over, and shift (C,).
+    """
+    conv, norm = layers.children()
+    assert isinstance(conv, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    scale, shift = batch_norm_affine(norm)
+    return scale[:, None] * conv.weight.double().flatten(1), shift
+
+
+def chain_depthwise_linear(
+    depthwise: tuple[Tensor, Tensor], linear: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Compose `global_depthwise_affine` with a following `linear_affine`: (D, C * H * W), (D,)."""
+    kernel, shift = depthwise
+    weight, bias = linear
+    return (weight[:, :, None] * kernel).flatten(1), weight @ shift + bias

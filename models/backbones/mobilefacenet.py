@@ -1,0 +1,111 @@
+"""MobileFaceNet "y1" of insightface: 1.0 M parameters, 128-d, for edge devices and CPUs.
+
+MobileFaceNet: Chen et al., arXiv 1804.07573.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from models.backbones._base import (
+    Backbone,
+    chain_depthwise_linear,
+    global_depthwise_affine,
+    linear_affine,
+)
+from models.preprocessing import Preprocessing
+
+__all__ = ["MobileFaceNet"]
+
+_BODY_EPS = 1e-3
+_LAST_EPS = 2e-5
+
+
+class MobileFaceNet(Backbone):
+    """MobileFaceNet y1 for 112 x 112 faces; features are the output of `conv_6sep`, 512 x 7 x 7.
+
+    Args:
+        embedding_size: D; the published weights have 128.
+    """
+
+    preprocessing: ClassVar[Preprocessing] = Preprocessing(scale=128.0)
+
+    def __init__(self, *, embedding_size: int = 128) -> None:
+        super().__init__()
+        if embedding_size < 1:
+            raise ValueError(f"embedding_size = {embedding_size}: must be at least 1")
+        self.embedding_size = embedding_size
+        self.features_shape = (512, 7, 7)
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        layers["conv_1"] = _conv(3, 64, 3, stride=2, padding=1, act=True)
+        layers["conv_2_dw"] = _conv(64, 64, 3, padding=1, groups=64, act=True)
+        layers["dconv_23"] = _Bottleneck(64, 128, 64, stride=2)
+        layers |= {f"res_3_block{i}": _Bottleneck(64, 128, 64) for i in range(4)}
+        layers["dconv_34"] = _Bottleneck(64, 256, 128, stride=2)
+        layers |= {f"res_4_block{i}": _Bottleneck(128, 256, 128) for i in range(6)}
+        layers["dconv_45"] = _Bottleneck(128, 512, 128, stride=2)
+        layers |= {f"res_5_block{i}": _Bottleneck(128, 256, 128) for i in range(2)}
+        layers["conv_6sep"] = _conv(128, 512, 1, act=True)
+        layers["conv_6dw7_7"] = _conv(512, 512, 7, groups=512, act=False)
+        self.body = nn.Sequential(layers)
+        self.pre_fc1 = nn.Linear(512, embedding_size)
+        self.fc1 = nn.BatchNorm1d(embedding_size, eps=_LAST_EPS)
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """Return the output of `conv_6sep`, (B, 512, 7, 7)."""
+        return self.body[:-1](images)
+
+    def tail(self, features: Tensor, batch_norm: bool = True) -> Tensor:
+        """Map features (B, F) through the 7 x 7 depthwise layer, `pre_fc1` and `fc1`.
+
+        Args:
+            features: flattened channel-major.
+            batch_norm: False leaves `fc1`, the last BatchNorm, out.
+        """
+        maps = self.body[-1](features.unflatten(1, self.features_shape))
+        embedding = self.pre_fc1(maps.flatten(1))
+        return self.fc1(embedding) if batch_norm else embedding
+
+    def tail_affine(self, batch_norm: bool = True) -> tuple[Tensor, Tensor]:
+        """Return weight (D, F) and bias (D,) of `tail` in eval mode, composed in float64."""
+        weight, bias = chain_depthwise_linear(
+            global_depthwise_affine(self.body[-1]),
+            linear_affine(self.pre_fc1, self.fc1 if batch_norm else None),
+        )
+        return weight.to(self.pre_fc1.weight.dtype), bias.to(self.pre_fc1.weight.dtype)
+
+
+class _Bottleneck(nn.Module):
+    """Expand, 3 x 3 depthwise, project; adds its input where the stride is 1."""
+
+    def __init__(self, in_channels: int, inner: int, channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.residual = stride == 1
+        self.sep = _conv(in_channels, inner, 1, act=True)
+        self.dw = _conv(inner, inner, 3, stride=stride, padding=1, groups=inner, act=True)
+        self.proj = _conv(inner, channels, 1, act=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        out = self.proj(self.dw(self.sep(maps)))
+        return out + maps if self.residual else out
+
+
+def _conv(
+    in_channels: int,
+    channels: int,
+    kernel: int,
+    *,
+    act: bool,
+    stride: int = 1,
+    padding: int = 0,
+    groups: int = 1,
+) -> nn.Sequential:
+    """Convolution and BatchNorm, then a PReLU if `act`."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(in_channels, channels, kernel, stride, padding, groups=groups, bias=False),
+        nn.BatchNorm2d(channels, eps=_BODY_EPS),
+    ]
+    return nn.Sequential(*layers, nn.PReLU(channels)) if act else nn.Sequential(*layers)

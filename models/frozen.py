@@ -1,0 +1,99 @@
+"""A backbone that stays as it was trained: no gradients, no changing statistics, fast arithmetic.
+
+Heads train on what it gives and estimators compare with it.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from models.backbones._base import Backbone
+from models.output import BackboneOutput
+from models.preprocessing import Preprocessing
+from utils.config import Precision
+
+
+class FrozenBackbone(nn.Module):
+    """Wrap a backbone for use without training it; `train()` leaves it in eval mode.
+
+    Runs under `no_grad` and not `inference_mode`: a head keeps the features for its backward pass.
+
+    Args:
+        backbone: one of `models.backbones`; it is frozen in place and moved to the device.
+        device: where it runs.
+        precision: of the layers up to the feature map (the tail is always float32). "auto" takes
+            bf16 on CUDA (fp16 on cards without it), fp16 on MPS, fp32 on a CPU. With "fp32", CUDA
+            convolutions still use TF32 unless `torch.backends.cudnn` is told otherwise.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        device: str | torch.device = "cpu",
+        precision: Precision = "auto",
+    ) -> None:
+        super().__init__()
+        self.device = torch.device(device)
+        self.dtype = _dtype(precision, self.device)
+        backbone.requires_grad_(False).eval()
+        self.backbone = backbone.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().train(False)
+
+    @property
+    def embedding_size(self) -> int:
+        """D."""
+        return self.backbone.embedding_size
+
+    @property
+    def features_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the feature map that heads read."""
+        return self.backbone.features_shape
+
+    @property
+    def features_size(self) -> int:
+        """F, the length of the flattened feature map."""
+        return self.backbone.features_size
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What `__call__` does to images first."""
+        return self.backbone.preprocessing
+
+    def train(self, mode: bool = True) -> Self:
+        """Do nothing: a frozen backbone has eval mode only."""
+        return self
+
+    def forward(self, images: Tensor) -> BackboneOutput:
+        """Embed images: uint8 (B, 112, 112, 3) RGB, or float (B, 3, 112, 112) RGB in 0..255.
+
+        Returns:
+            float32 embedding (B, D) and features (B, F), on the backbone's device.
+        """
+        if self.backbone.training:  # someone reached past train() above
+            self.backbone.eval()
+        with torch.no_grad(), self._autocast():
+            normalised = self.preprocessing(images.to(self.device, non_blocking=True))
+            output = self.backbone(normalised.contiguous(memory_format=torch.channels_last))
+        return BackboneOutput(output.embedding.float(), output.features.float())
+
+    def _autocast(self) -> Any:
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+
+def _dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    if precision == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.float16 if device.type == "mps" else torch.float32
+    try:
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    except KeyError:
+        raise ValueError(
+            f"precision = {precision!r}: must be one of auto, fp32, bf16, fp16"
+        ) from None

@@ -1,0 +1,65 @@
+"""The usual uncertainty head: two fully connected layers on the flattened feature map.
+
+A probability serves PCNet (arXiv 2009.00603) and IDQ (LightQNet, IEEE SPL 2021); variances serve
+PFE (arXiv 1904.09658) and ProbFace (arXiv 2102.04075).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from models.heads._checks import check_head
+from models.output import BackboneOutput
+
+__all__ = ["FC2Head"]
+
+_HIDDEN = {"probability": 256, "variance": 512}
+
+
+class FC2Head(nn.Module):
+    """Linear(F, hidden), BatchNorm, ReLU, Linear(hidden, d); a variance head scales the result.
+
+    Parameter names are the original's: `layers.1`, `layers.2`, `layers.4`, `gamma`, `beta`.
+
+    Args:
+        output: "probability": the result is the logit of the uncertainty; "variance": it is
+            gamma * x + beta, the log variance, with gamma 1 and beta log(0.8 / d) at the start.
+        features_shape: (C, H, W) of the backbone's feature map.
+        hidden: width of the inner layer; by default 256 for a probability, 512 for variances.
+        dim: d, the number of outputs; 1 for a probability.
+
+    Raises:
+        ValueError: another output, or a size that does not fit.
+    """
+
+    def __init__(
+        self,
+        *,
+        output: Literal["probability", "variance"],
+        features_shape: tuple[int, int, int],
+        hidden: int | None = None,
+        dim: int = 1,
+    ) -> None:
+        super().__init__()
+        check_head("fc2", output, dim, hidden)
+        hidden = _HIDDEN[output] if hidden is None else hidden
+        self.output = output
+        self.layers = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(math.prod(features_shape), hidden),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, dim),
+        )
+        if output == "variance":
+            self.gamma = nn.Parameter(torch.ones(1))
+            self.beta = nn.Parameter(torch.full((1,), math.log(0.8 / dim)))
+
+    def forward(self, backbone_output: BackboneOutput) -> Tensor:
+        """Return (B, d): the logit of the uncertainty, or log variances."""
+        raw: Tensor = self.layers(backbone_output.features)
+        return self.gamma * raw + self.beta if self.output == "variance" else raw

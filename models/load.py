@@ -1,0 +1,164 @@
+"""Read weights without running code, and put them into a network completely or not at all.
+
+Files may come from strangers: only tensors are ever read, never pickled objects.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.backbones._base import Backbone
+from utils.config import Method
+from utils.methods import build
+
+_WRAPPERS = ("state_dict", "model")
+_MAX_NAMES = 8
+
+
+def load_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Read a file of named tensors onto the CPU.
+
+    A state dict is taken as it is, or out of a checkpoint that holds it under "state_dict" or
+    "model"; the `module.` that wrappers for several GPUs put before names is removed.
+
+    Raises:
+        ValueError: there is no such file, it is not a tensor file, it would run code, or it holds
+            something else than named tensors.
+    """
+    path = Path(path)
+    content = _read(path)
+    for key in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content:
+        raise ValueError(f"{path} holds {_kind(content)}, not named tensors (a state dict)")
+    tensors: dict[str, Tensor] = {}
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise ValueError(
+                f"{path}: entry {key!r} is {_kind(value)}, not a tensor; expected a state dict, "
+                f"bare or under {' or '.join(map(repr, _WRAPPERS))}"
+            )
+        name = key.removeprefix("module.")
+        if name in tensors:
+            raise ValueError(f"{path}: {name!r} is there twice, with and without 'module.'")
+        tensors[name] = value
+    return tensors
+
+
+def load_backbone(method: Method, path: str | Path) -> Backbone:
+    """Build a backbone and fill it with the weights of a file, in eval mode.
+
+    Raises:
+        ValueError: see `load_tensors` and `load_state`.
+    """
+    tensors = load_tensors(path)
+    backbone: Backbone = build("models.backbones", method)
+    load_state(backbone, tensors, path, f"backbone {method!r}")
+    return backbone.eval()
+
+
+def load_head(head: nn.Module, path: str | Path) -> None:
+    """Fill a head with the weights of a file; those of the original have the same names.
+
+    Raises:
+        ValueError: see `load_tensors` and `load_state`.
+    """
+    load_state(head, load_tensors(path), path, f"head {type(head).__name__}")
+
+
+def load_state(
+    module: nn.Module, tensors: Mapping[str, Tensor], path: str | Path, what: str
+) -> None:
+    """Copy tensors into a module; every name and shape has to fit, or nothing is changed.
+
+    Only `num_batches_tracked` may be missing: files converted from other frameworks or saved by
+    very old versions of PyTorch lack it, and eval mode never reads it.
+
+    Args:
+        module: receives the tensors.
+        tensors: by name.
+        path: where they come from, for the message.
+        what: what the module is, for the message.
+
+    Raises:
+        ValueError: names the missing, unexpected and mis-shaped tensors.
+    """
+    expected = module.state_dict()
+    missing = [
+        name
+        for name in expected
+        if name not in tensors and not name.endswith("num_batches_tracked")
+    ]
+    unexpected = [name for name in tensors if name not in expected]
+    misshaped = [
+        f"{name} {tuple(tensors[name].shape)} for {tuple(wanted.shape)}"
+        for name, wanted in expected.items()
+        if name in tensors and tensors[name].shape != wanted.shape
+    ]
+    problems = [
+        f"{len(names)} {kind}: {_some(names)}"
+        for kind, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", misshaped),
+        )
+        if names
+    ]
+    if problems:
+        raise ValueError(f"{path} does not fit {what}: {'; '.join(problems)}")
+    module.load_state_dict(dict(tensors), strict=False)
+
+
+def file_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no file {path}")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(path: Path) -> Any:
+    if not path.is_file():
+        raise ValueError(f"no file {path}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
+        if refused is None:
+            raise ValueError(f"{path} is not a file of tensors: {_first_line(error)}") from error
+        raise ValueError(
+            f"{path} holds {refused[1]}, which is not a tensor and could run code: refused. Save "
+            "the weights alone, as torch.save(network.state_dict(), file)"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
+        raise ValueError(
+            f"{path} is not a file of tensors, or is incomplete: {_first_line(error)}"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _kind(value: object) -> str:
+    return "an empty mapping" if isinstance(value, Mapping) and not value else type(value).__name__
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f", ... ({len(names) - _MAX_NAMES} more)" if len(names) > _MAX_NAMES else ""
+    return ", ".join(names[:_MAX_NAMES]) + more
