@@ -52,7 +52,8 @@ def check_options(package: str, method: Method) -> None:
     if unknown:
         takes = ", ".join(str(parameter) for parameter in parameters.values())
         raise ValueError(
-            f"{package}.{method.name}: no option {', '.join(map(repr, unknown))}; it takes ({takes})"
+            f"{package}.{method.name}: no option {', '.join(map(repr, unknown))}; "
+            f"it takes ({takes})"
         )
 
 

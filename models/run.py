@@ -1,0 +1,121 @@
+"""Load a finished or interrupted training run: its config, frozen backbone and head.
+
+For the evaluation scripts and anyone who scores faces with a trained head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from models.frozen import FrozenBackbone
+from models.load import file_sha256, load_backbone
+from models.preprocessing import Preprocessing
+from utils.checkpoint import load_checkpoint
+from utils.config import Precision, TrainConfig, from_json
+from utils.device import resolve_device
+from utils.methods import build
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained head with the backbone that it was trained on.
+
+    Attributes:
+        path: the run folder.
+        config: the run's config.
+        frozen: the backbone, ready for images.
+        head: the head, in eval mode on the backbone's device.
+        step: optimizer steps behind the head.
+    """
+
+    path: Path
+    config: TrainConfig
+    frozen: FrozenBackbone
+    head: nn.Module
+    step: int
+
+
+def load_frozen(
+    config: TrainConfig, device: str, precision: Precision, weights: str | None = None
+) -> FrozenBackbone:
+    """Build the config's backbone, load its weights and freeze it on the device."""
+    backbone = load_backbone(config.backbone, weights or config.backbone_weights)
+    return FrozenBackbone(backbone, resolve_device(device), precision)
+
+
+def build_head(config: TrainConfig, frozen: FrozenBackbone) -> nn.Module:
+    """Build the config's head for the sizes of that backbone, on its device."""
+    head: nn.Module = build(
+        "models.heads",
+        config.head,
+        features_shape=frozen.features_shape,
+        embedding_size=frozen.embedding_size,
+    )
+    return head.to(frozen.device)
+
+
+def load_run(
+    model_dir: str | Path,
+    *,
+    checkpoint: str = "best",
+    device: str = "auto",
+    precision: Precision = "auto",
+    backbone_weights: str | None = None,
+) -> Run:
+    """Load a run folder.
+
+    Args:
+        model_dir: folder that `network.py` wrote.
+        checkpoint: "best" or "last".
+        device: see `TrainConfig.device`.
+        precision: see `TrainConfig.precision`.
+        backbone_weights: where the backbone's file is now, if it has moved since.
+
+    Raises:
+        ValueError: no run there, an unsafe or foreign checkpoint, or other backbone weights than
+            the head was trained on.
+    """
+    path = Path(model_dir)
+    file = path / f"{checkpoint}.pt"
+    if not file.is_file():
+        raise ValueError(
+            f"no trained run in {path}: {file.name} is missing (train with network.py)"
+        )
+    payload = load_checkpoint(file)
+    config = from_json(payload["config"])
+    frozen = load_frozen(config, device, precision, backbone_weights)
+    check_backbone(payload, frozen, backbone_weights or config.backbone_weights, file)
+    head = build_head(config, frozen)
+    head.load_state_dict(payload["head"])
+    return Run(path, config, frozen, head.eval(), int(payload["step"]))
+
+
+def backbone_record(frozen: FrozenBackbone, weights: str) -> dict[str, Any]:
+    """Return what a checkpoint says of its backbone: the file's hash and the preprocessing."""
+    return {"sha256": file_sha256(weights), "preprocessing": frozen.preprocessing.to_dict()}
+
+
+def check_backbone(
+    payload: dict[str, Any], frozen: FrozenBackbone, weights: str, file: Path
+) -> None:
+    """Refuse a backbone that is not the one the checkpoint's head was trained on.
+
+    Raises:
+        ValueError: another weights file, or another preprocessing.
+    """
+    record = payload["backbone"]
+    found = file_sha256(weights)
+    if record["sha256"] != found:
+        raise ValueError(
+            f"{file} was trained on backbone weights with SHA-256 {record['sha256'][:12]}..., "
+            f"but {weights} has {found[:12]}...; give the right file with --backbone_weights"
+        )
+    stored = Preprocessing.from_dict(record["preprocessing"])
+    if stored != frozen.preprocessing:
+        raise ValueError(
+            f"{file} was trained with {stored}, but the backbone now says {frozen.preprocessing}"
+        )

@@ -1,0 +1,69 @@
+"""Where to compute and in which precision: the only place that asks what hardware there is."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+
+from utils.config import Precision
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device of that name; "auto" is CUDA, then MPS, then the CPU.
+
+    Raises:
+        ValueError: not a device name, or a device that this machine does not have.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device = {name!r}: use auto, cpu, cuda, cuda:N or mps") from error
+    present = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not present.get(device.type, False):
+        raise ValueError(f"device = {name!r}: this machine has no such device; use auto or cpu")
+    return device
+
+
+def autocast_dtype(device: torch.device, precision: Precision) -> torch.dtype | None:
+    """Return the autocast type of the frozen backbone, None for plain float32.
+
+    "auto" keeps a CPU in float32, where results are the reference, and takes bfloat16 on a GPU that
+    has it, float16 elsewhere.
+    """
+    if precision == "auto":
+        if device.type == "cpu":
+            return None
+        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if has_bf16 else torch.float16
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Return the most memory used so far: of the GPU, or of this process where there is none.
+
+    0 on Windows without a GPU, which keeps no such record for a process to read.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    if sys.platform == "win32":
+        return 0.0
+    import resource  # POSIX only
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def describe_device(device: torch.device) -> str:
+    """Return the device in words, for the environment record."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({torch.get_num_threads()} threads)"

@@ -1,0 +1,143 @@
+"""The folder of a run: its log, its metrics and the record of how it was made."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from utils.config import TrainConfig, to_json
+from utils.device import describe_device
+
+LOGGER = logging.getLogger("faceuq")
+_PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "opencv-python-headless", "simplejpeg")
+
+
+class _BarSafeHandler(logging.Handler):
+    """Print above a progress bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stdout)
+        sys.stdout.flush()
+
+
+def start_logging(log_file: Path) -> None:
+    """Send the log to the console and to a file; calling it again moves the file only."""
+    for handler in list(LOGGER.handlers):
+        LOGGER.removeHandler(handler)
+        handler.close()
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.propagate = False
+    LOGGER.addHandler(_BarSafeHandler())
+    LOGGER.addHandler(logging.FileHandler(log_file, encoding="utf-8"))
+
+
+def stop_logging() -> None:
+    """Close the log file."""
+    for handler in list(LOGGER.handlers):
+        LOGGER.removeHandler(handler)
+        handler.close()
+
+
+def new_run_folder(config: TrainConfig, model_dir: Path | None) -> Path:
+    """Make the folder of a new run: `model_dir`, or the first free `<log_dir>/<name>[-2, -3, ...]`.
+
+    Raises:
+        ValueError: `model_dir` already holds a run.
+    """
+    if model_dir is not None:
+        if (model_dir / "last.pt").exists():
+            raise ValueError(
+                f"{model_dir} already holds a run; go on with --resume {model_dir}, "
+                "or choose another --model_dir"
+            )
+        model_dir.mkdir(parents=True, exist_ok=True)
+        return model_dir
+    parent = Path(config.log_dir)
+    parent.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        folder = parent / (config.name if number == 1 else f"{config.name}-{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
+
+
+def record_run(folder: Path, config: TrainConfig, config_file: Path | None, **facts: Any) -> None:
+    """Write the config as given and as JSON, and the environment that it ran in."""
+    if config_file is not None:
+        shutil.copyfile(config_file, folder / "config.py")
+    (folder / "config.json").write_text(to_json(config) + "\n", encoding="utf-8")
+    record = json.dumps({**environment(), **facts}, indent=2)
+    (folder / "environment.json").write_text(record + "\n", encoding="utf-8")
+
+
+def environment(device: torch.device | None = None) -> dict[str, Any]:
+    """Return versions, platform, code revision and command line."""
+    record: dict[str, Any] = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "revision": _revision(),
+        "command": sys.argv,
+    }
+    if device is not None:
+        record["device"] = describe_device(device)
+    return record
+
+
+class MetricsFile:
+    """`metrics.jsonl`: one JSON object per line, in the order of the steps."""
+
+    def __init__(self, path: Path, resume_at: int = 0) -> None:
+        """Open for appending; lines of steps after `resume_at` are dropped, they come again."""
+        kept = []
+        if path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if _step_of(line) <= resume_at]
+        path.write_text("".join(kept), encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, **values: Any) -> None:
+        """Append one line and hand it to the system at once."""
+        self._file.write(json.dumps(values) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["global_step"])
+    except (json.JSONDecodeError, KeyError):
+        return float("inf")  # a line cut short by a crash
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _revision() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,104 @@
+"""What a training run tells: the original's log lines for people, `metrics.jsonl` for programs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor
+
+from utils.collapse import CollapseDetector
+from utils.config import TrainConfig
+from utils.log_line import format_line, stats_as_numbers
+from utils.run import LOGGER, MetricsFile
+
+
+class TrainLog:
+    """Log of one run; a context manager that closes its file.
+
+    Args:
+        folder: the run folder.
+        config: of the run.
+        resume_at: the step that the run goes on from; later lines of an earlier try are dropped.
+    """
+
+    def __init__(self, folder: Path, config: TrainConfig, resume_at: int = 0) -> None:
+        self._config = config
+        self._resume_at = resume_at
+        self._metrics = MetricsFile(folder / "metrics.jsonl", resume_at)
+        self._collapse = CollapseDetector()
+
+    def __enter__(self) -> TrainLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._metrics.close()
+
+    def start(self, loss_summary: str, num_images: int, num_classes: int, left_out: int) -> None:
+        """Say what is about to be trained, and which identities cannot take part."""
+        config = self._config
+        batch_size = config.classes_per_batch * config.images_per_class
+        LOGGER.info("Start Training")
+        if self._resume_at:
+            LOGGER.info("resumed at step: %d", self._resume_at)
+        LOGGER.info("name: %s", config.name)
+        LOGGER.info("num_epochs: %d", config.schedule.epochs)
+        LOGGER.info("epoch_size: %d", config.schedule.steps_per_epoch)
+        LOGGER.info("batch_size: %d", batch_size)
+        per_class = batch_size / config.classes_per_batch
+        LOGGER.info("num_c_in_batch %d num_img_each_c %s", config.classes_per_batch, per_class)
+        LOGGER.info(loss_summary)
+        LOGGER.info("faces: %d of %d identities", num_images, num_classes)
+        if left_out:
+            LOGGER.info("left out: %d identities with a single image (no genuine pair)", left_out)
+
+    def step(
+        self,
+        global_step: int,
+        lr: float,
+        loss: float,
+        stats: Mapping[str, Tensor],
+        memory_gib: float,
+        rank_correlation: float,
+        uncertainty: Tensor,
+    ) -> None:
+        """Write the line of one batch, and a warning when its head is collapsing.
+
+        Args:
+            global_step: steps done, from 1.
+            lr: of that step.
+            loss: of that batch.
+            stats: `LossResult.stats`.
+            memory_gib: peak memory.
+            rank_correlation: of uncertainty with pair hardness (`utils.collapse`).
+            uncertainty: (B,) of the batch.
+        """
+        steps = self._config.schedule.steps_per_epoch
+        epoch, step = (global_step - 1) // steps, (global_step - 1) % steps + 1
+        LOGGER.info(format_line(epoch, step, loss, lr, stats, memory_gib))
+        for warning in self._collapse.check(uncertainty, rank_correlation):
+            LOGGER.warning(warning)
+        self._metrics.write(
+            time=time.time(),
+            epoch=epoch,
+            step=step,
+            global_step=global_step,
+            loss=loss,
+            lr=lr,
+            rank_correlation=rank_correlation,
+            memory_gib=memory_gib,
+            **stats_as_numbers(stats),
+        )
+
+    def evaluation(self, global_step: int, name: str, text: str, numbers: dict[str, Any]) -> None:
+        """Write what one verification set says of the head."""
+        LOGGER.info("---%s\n%s", name, text.rstrip())
+        self._metrics.write(global_step=global_step, evaluation=numbers)
