@@ -38,7 +38,8 @@ from models.run import backbone_record, build_head, check_backbone, load_frozen
 from models.uncertainty import to_scalar, to_sigma_sq
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.collapse import rank_correlation
-from utils.config import Schedule, TrainConfig, from_json, load_config, override, to_json
+from utils.config import Schedule, TrainConfig, load_config
+from utils.config_json import from_json, override, to_json
 from utils.device import peak_memory_gib
 from utils.methods import build
 from utils.run import (

@@ -15,7 +15,8 @@ from models.frozen import FrozenBackbone
 from models.load import file_sha256, load_backbone
 from models.preprocessing import Preprocessing
 from utils.checkpoint import load_checkpoint
-from utils.config import Precision, TrainConfig, from_json
+from utils.config import Precision, TrainConfig
+from utils.config_json import from_json
 from utils.device import resolve_device
 from utils.methods import build
 

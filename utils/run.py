@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from utils.config import TrainConfig, to_json
+from utils.config import TrainConfig
+from utils.config_json import to_json
 from utils.device import describe_device
 
 LOGGER = logging.getLogger("faceuq")
