@@ -136,17 +136,16 @@ def _read(path: Path) -> Any:
         raise ValueError(f"no file {path}")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        refused = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
+    except Exception as error:  # a damaged file can make the reader raise anything
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         if refused is None:
-            raise ValueError(f"{path} is not a file of tensors: {_first_line(error)}") from error
+            detail = "" if isinstance(error, pickle.UnpicklingError) else f": {_first_line(error)}"
+            raise ValueError(
+                f"{path} is not a file of tensors, or is incomplete{detail}"
+            ) from error
         raise ValueError(
             f"{path} holds {refused[1]}, which is not a tensor and could run code: refused. Save "
             "the weights alone, as torch.save(network.state_dict(), file)"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
-        raise ValueError(
-            f"{path} is not a file of tensors, or is incomplete: {_first_line(error)}"
         ) from error
 
 
