@@ -1,0 +1,145 @@
+"""The genuine pairs of a batch and the base class of the losses that are means over them.
+
+A subclass is one formula, `per_pair`; pairs, cosines, checks and the logged numbers live here.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from losses._result import LossResult
+
+_LOG_FLOOR = math.log(1e-10)
+
+
+class PairBatch(NamedTuple):
+    """A batch and its P genuine pairs.
+
+    Attributes:
+        mu: (B, D), L2-normalised embeddings; no gradient.
+        raw: (B, d), what the head returned: logits of the uncertainty or log variances.
+        labels: (B,), the identity of each image.
+        first: (P,), index of the first image of each pair.
+        second: (P,), index of the second; always larger than the first.
+        cosine: (P,), of the two embeddings.
+    """
+
+    mu: Tensor
+    raw: Tensor
+    labels: Tensor
+    first: Tensor
+    second: Tensor
+    cosine: Tensor
+
+
+def genuine_pairs(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the indices (P,), (P,) of all pairs i < j of equal label, on the labels' device.
+
+    Raises:
+        ValueError: no two labels are equal.
+    """
+    same = (labels[:, None] == labels[None, :]).triu(diagonal=1)
+    first, second = same.nonzero(as_tuple=True)
+    if first.numel() == 0:
+        raise ValueError(
+            f"no genuine pair in a batch of {labels.numel()} images: every label occurs once; "
+            "give images_per_class of at least 2"
+        )
+    return first, second
+
+
+class GenuinePairLoss(nn.Module, ABC):
+    """Mean over the genuine pairs of a batch; the embedding is frozen, only the head learns.
+
+    Unordered pairs are used: every term is symmetric, so the mean over ordered ones is the same.
+
+    Attributes:
+        accepts: outputs of a head that this loss can train ("probability", "variance").
+        needs_whole_batch: a process that sees only its own classes would compute another loss.
+    """
+
+    accepts: ClassVar[frozenset[str]]
+    needs_whole_batch: bool = False
+
+    @abstractmethod
+    def per_pair(self, batch: PairBatch) -> Tensor:
+        """Return the loss of each pair, (P,)."""
+
+    @abstractmethod
+    def stats(self, batch: PairBatch) -> dict[str, Tensor]:
+        """Return what is logged between `cos` and `uloss`, in the order of the log line."""
+
+    def check(self, mu: Tensor, raw: Tensor) -> None:
+        """Raise ValueError where the head's number of columns does not suit the loss."""
+
+    def total(self, batch: PairBatch) -> Tensor:
+        """Return the scalar to minimise: the mean over pairs, unless a loss adds terms to it."""
+        return self.per_pair(batch).mean()
+
+    def forward(self, embedding: Tensor, raw: Tensor, labels: Tensor) -> LossResult:
+        """Compute the loss of a batch, in float32 or better.
+
+        Args:
+            embedding: (B, D), of any length; normalised and detached here.
+            raw: (B, d), unconstrained output of the head.
+            labels: (B,), integer identities.
+
+        Raises:
+            ValueError: shapes that do not belong together, or no genuine pair.
+        """
+        if raw.ndim != 2 or not len(embedding) == len(raw) == len(labels):
+            raise ValueError(
+                f"a loss takes embedding (B, D), raw (B, d) and labels (B,), got "
+                f"{tuple(embedding.shape)}, {tuple(raw.shape)} and {tuple(labels.shape)}"
+            )
+        mu = F.normalize(_at_least_float32(embedding.detach()))
+        raw = _at_least_float32(raw)
+        self.check(mu, raw)
+        first, second = genuine_pairs(labels)
+        # Gathered rows, not mu @ mu.T: P is far below B * B and TF32 never touches the cosine.
+        cosine = (mu[first] * mu[second]).sum(dim=1)
+        batch = PairBatch(mu, raw, labels, first, second, cosine)
+        loss = self.total(batch)
+        stats = {"cos": cosine, **self.stats(batch), "uloss": loss}
+        return LossResult(loss, {name: value.detach() for name, value in stats.items()})
+
+
+def quality_logit(raw: Tensor) -> Tensor:
+    """Return the logit of each image's quality, (B,), from logits of its uncertainty (B, d).
+
+    Quality is one minus the uncertainty; with several columns it is their mean, whose logit is
+    taken between logarithms, so that it stays finite where the probabilities round to 0 or 1.
+    """
+    if raw.shape[1] == 1:
+        return -raw[:, 0]
+    log_quality = torch.logsumexp(F.logsigmoid(-raw), dim=1)
+    log_uncertainty = torch.logsumexp(F.logsigmoid(raw), dim=1)
+    return log_quality - log_uncertainty
+
+
+def poorer(values: Tensor, batch: PairBatch) -> Tensor:
+    """Return the smaller of the two images' values for each pair, (P,), from values (B,).
+
+    Equal values share the gradient half and half.
+    """
+    return torch.minimum(values[batch.first], values[batch.second])
+
+
+def log_variance_sum(first: Tensor, second: Tensor) -> Tensor:
+    """Return log(1e-10 + s_i + s_j) from two log variances of the same shape.
+
+    The original adds 1e-10 too: without it, two copies of one image drive the likelihood to
+    infinity. Staying between logarithms, no raw output overflows.
+    """
+    pair = torch.logaddexp(first, second)
+    return torch.logaddexp(pair, pair.new_full((), _LOG_FLOOR))
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))

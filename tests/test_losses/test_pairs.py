@@ -1,0 +1,55 @@
+"""Genuine pairs, quality logits, the sum of log variances, and what the base class refuses."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from losses._pairs import genuine_pairs, log_variance_sum, quality_logit
+from losses.pcnet import PCNetLoss
+
+
+def test_pairs_are_those_of_a_double_loop():
+    labels = [4, 1, 4, 2, 1, 4, 9, 1]
+    expected = [
+        (i, j) for i in range(len(labels)) for j in range(i + 1, len(labels))
+        if labels[i] == labels[j]
+    ]  # fmt: skip
+    first, second = genuine_pairs(torch.tensor(labels))
+    assert list(zip(first.tolist(), second.tolist(), strict=True)) == expected
+
+
+def test_no_genuine_pair_is_an_error_with_the_way_out():
+    text = "no genuine pair in a batch of 3 images: every label occurs once; give images_per_class"
+    with pytest.raises(ValueError, match=text):
+        genuine_pairs(torch.tensor([0, 1, 2]))
+
+
+def test_shapes_that_do_not_belong_together_are_named():
+    with pytest.raises(ValueError, match=r"got \(4, 8\), \(3, 1\) and \(4,\)"):
+        PCNetLoss()(torch.zeros(4, 8), torch.zeros(3, 1), torch.zeros(4, dtype=torch.int64))
+
+
+def test_quality_logit_of_several_columns_is_that_of_the_mean_quality():
+    raw = torch.tensor([[0.3, -2.0, 1.5], [4.0, 4.0, 4.0]], dtype=torch.float64)
+    quality = (1 - torch.sigmoid(raw)).mean(dim=1)
+    torch.testing.assert_close(quality_logit(raw), torch.logit(quality))
+
+
+@pytest.mark.parametrize("columns", [1, 4])
+@pytest.mark.parametrize("extreme", [-1e4, 1e4])
+def test_quality_logit_stays_finite_where_the_probability_rounds(columns, extreme):
+    raw = torch.full((2, columns), extreme, requires_grad=True)
+    logit = quality_logit(raw)
+    torch.testing.assert_close(logit, torch.full((2,), -extreme), rtol=1e-3, atol=0)
+    logit.sum().backward()
+    assert torch.isfinite(raw.grad).all()
+
+
+def test_log_variance_sum_has_the_floor_and_does_not_overflow():
+    first = torch.tensor([0.0, 900.0, -900.0], dtype=torch.float64)
+    second = torch.tensor([math.log(3), -900.0, -900.0], dtype=torch.float64)
+    expected = [math.log(4 + 1e-10), 900.0, math.log(1e-10)]
+    assert log_variance_sum(first, second).tolist() == pytest.approx(expected, rel=1e-12)
