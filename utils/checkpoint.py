@@ -1,10 +1,9 @@
-"""Checkpoints on disk: written whole or not at all, and read without running anything in them."""
+"""Files of tensors: written whole or not at all, and read without running anything in them."""
 
 from __future__ import annotations
 
 import os
-import pickle
-import zipfile
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +29,33 @@ def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU; only tensors and plain data are admitted.
+    """Read a checkpoint of network.py onto the CPU.
 
     Raises:
-        ValueError: no such file, not a checkpoint of ours, or content that would have run code.
+        ValueError: see `read_safely`, or the file is something else than a checkpoint of ours.
     """
-    if not path.is_file():
-        raise ValueError(f"no checkpoint {path}")
-    try:
-        payload = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path} is not a checkpoint that can be read safely: {reason}") from error
+    payload = read_safely(path)
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
         raise ValueError(f"{path} is not a checkpoint of network.py (format {FORMAT})")
     return payload
+
+
+def read_safely(path: Path) -> Any:
+    """Read what torch.save wrote, onto the CPU; tensors and plain data only.
+
+    Raises:
+        ValueError: no such file, a damaged one, or content that would have run code (named).
+    """
+    if not path.is_file():
+        raise ValueError(f"no file {path}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can make the reader raise anything
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if refused is None:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ValueError(f"{path} is not a file of tensors, or incomplete: {reason}") from error
+        raise ValueError(
+            f"{path} holds {refused[1]}, which is not a tensor and could run code: refused. Save "
+            "the weights alone, as torch.save(network.state_dict(), file)"
+        ) from error

@@ -1,0 +1,68 @@
+"""Who may import whom, checked on the source: docs/design.md draws the same picture."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MAY_IMPORT = {
+    "utils": {"utils"},
+    "losses": {"losses", "utils"},
+    "models": {"models", "utils"},
+    "data": {"data", "utils"},
+    "evaluation": {"evaluation", "data", "models", "utils"},
+    "mc_dropout": {"mc_dropout", "evaluation", "data", "models", "utils"},
+    "demo": {"demo", "data", "models", "utils", "losses"},
+}
+OURS = set(MAY_IMPORT) | {"network", "config", "tests", "benchmarks"}
+NUMPY_ONLY = ["error_rates", "edc", "scores"]
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_packages_import_only_what_lies_below_them(package):
+    for path in (ROOT / package).rglob("*.py"):
+        wrong = set(imports(path)) & OURS - MAY_IMPORT[package]
+        assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+
+
+@pytest.mark.parametrize("module", NUMPY_ONLY)
+def test_statistics_need_numpy_alone(module):
+    allowed = set(sys.stdlib_module_names) | {"numpy", "evaluation"}
+    assert set(imports(ROOT / "evaluation" / f"{module}.py")) <= allowed
+
+
+def test_matplotlib_is_imported_by_reports_alone():
+    users = {
+        path.name
+        for package in MAY_IMPORT
+        for path in (ROOT / package).rglob("*.py")
+        if "matplotlib" in set(imports(path))
+    }
+    assert all(name.startswith(("report", "_report")) for name in users)
+
+
+def test_no_module_beside_a_script_hides_a_standard_one():
+    folders = [ROOT, *(ROOT / package for package in MAY_IMPORT)]
+    modules = {path.stem for folder in folders for path in folder.glob("*.py")} - {"__init__"}
+    assert not modules & set(sys.stdlib_module_names)
+
+
+def test_nothing_the_product_imports_is_torchvision_or_mxnet():
+    for package in [*MAY_IMPORT, "config"]:
+        for path in (ROOT / package).rglob("*.py"):
+            assert not set(imports(path)) & {"torchvision", "mxnet"}, path
+
+
+def test_configs_import_only_the_config_types():
+    for path in (ROOT / "config").glob("*.py"):
+        assert set(imports(path)) & OURS <= {"utils"}

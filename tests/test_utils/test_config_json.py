@@ -1,0 +1,86 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from utils.config import Method, Schedule, TrainConfig, Verification, load_config
+from utils.config_json import from_json, override, to_json
+
+CONFIGS = sorted((Path(__file__).resolve().parents[2] / "config").glob("*.py"))
+BASE = TrainConfig(
+    name="tiny",
+    backbone=Method("iresnet", depth=18, layers=(1, 1, 1, 1)),
+    backbone_weights="backbone.pth",
+    head=Method("fc2", output="probability"),
+    loss=Method("idq", scale=16.0),
+    train_images=("a.rec", "b.rec"),
+    schedule=Schedule(epochs=4, steps_per_epoch=10, drop_at=(2, 3)),
+    verification=Verification(targets=("lfw", "cfp_fp")),
+)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_config_survives_json(path):
+    config = load_config(path)
+    assert from_json(to_json(config)) == config
+
+
+def test_json_keeps_tuples_in_method_options():
+    assert from_json(to_json(BASE)).backbone.options["layers"] == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "read", "expected"),
+    [
+        ("schedule.lr=3e-3", lambda config: config.schedule.lr, 3e-3),
+        ("schedule.lr=1", lambda config: config.schedule.lr, 1.0),
+        ("loss.margin=0.4", lambda config: config.loss.options, {"scale": 16.0, "margin": 0.4}),
+        ("loss.name=pcnet", lambda config: config.loss.name, "pcnet"),
+        ("train_images=faces.rec", lambda config: config.train_images, "faces.rec"),
+        ("train_images=('a','b')", lambda config: config.train_images, ("a", "b")),
+        ("verification.targets=lfw", lambda config: config.verification.targets, ("lfw",)),
+        ("verification.dataset_path=x y", lambda c: c.verification.dataset_path, "x y"),
+        ("augment.blur=0", lambda config: config.augment.blur, 0.0),
+        ("name=a=b", lambda config: config.name, "a=b"),
+    ],
+)
+def test_override_sets_one_field(assignment, read, expected):
+    assert read(override(BASE, [assignment])) == expected
+
+
+def test_override_leaves_everything_else_alone():
+    changed = override(BASE, ["schedule.lr=0.5"])
+    assert dataclasses.replace(changed, schedule=BASE.schedule) == BASE
+
+
+@pytest.mark.parametrize(
+    ("assignment", "text"),
+    [
+        ("schedule.lr", "expected key=value"),
+        ("shedule.lr=1", r"no field 'shedule' \(known: name, backbone"),
+        ("schedule.rate=1", "no field 'rate'"),
+        ("seed=1.5", "seed = 1.5: expected int"),
+        ("schedule.lr=fast", "schedule.lr = 'fast': expected float"),
+        ("schedule.lr=-1", r"schedule\.lr = -1\.0: must be above 0"),
+        ("seed=True", "expected int"),
+        ("schedule.lr=1e999", "expected float"),
+        ("loss.a.b=1", "options are not nested"),
+    ],
+)
+def test_override_errors_name_the_key_and_the_value(assignment, text):
+    with pytest.raises(ValueError, match=text):
+        override(BASE, [assignment])
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("[1]", r"config = \[1\]: expected the fields of TrainConfig"),
+        ('{"nme": "x"}', "no field 'nme'"),
+        ('{"name": "x"}', "missing"),
+        ("{", "."),
+    ],
+)
+def test_json_from_a_stranger_is_checked(text, match):
+    with pytest.raises(ValueError, match=match):
+        from_json(text)

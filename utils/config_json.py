@@ -1,0 +1,137 @@
+"""Configs from text: `key=value` overrides of the command line, and JSON both ways.
+
+Nothing here runs code; every value is checked against the type of its field.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from utils.config import Method, TrainConfig
+
+
+def override(config: TrainConfig, assignments: Sequence[str]) -> TrainConfig:
+    """Return the config with `key=value` assignments applied.
+
+    `schedule.lr=3e-3` reaches into a nested field and `loss.margin=0.4` into a method's options;
+    values are Python literals, anything else is taken as a string.
+
+    Raises:
+        ValueError: no `=`, an unknown field, or a value of the wrong type.
+    """
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"--set {assignment}: expected key=value")
+        config = _replaced(config, key.strip().split("."), _literal(text.strip()), key.strip())
+    return config
+
+
+def to_json(config: TrainConfig) -> str:
+    """Write a config as JSON that `from_json` reads back to an equal config."""
+    return json.dumps(dataclasses.asdict(config), indent=2)
+
+
+def from_json(text: str) -> TrainConfig:
+    """Read what `to_json` wrote; runs no code.
+
+    Raises:
+        ValueError: not JSON, a field that does not exist, a missing one, or a value out of range.
+    """
+    config = _parsed(TrainConfig, json.loads(text), "config")
+    assert isinstance(config, TrainConfig)
+    return config
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _replaced(node: Any, path: list[str], value: Any, key: str) -> Any:
+    head, *rest = path
+    if isinstance(node, Method):
+        return _replaced_method(node, head, rest, value, key)
+    hints = typing.get_type_hints(type(node))
+    if head not in hints:
+        raise ValueError(f"--set {key}: no field {head!r} (known: {', '.join(hints)})")
+    if rest:
+        return dataclasses.replace(node, **{head: _replaced(getattr(node, head), rest, value, key)})
+    return dataclasses.replace(node, **{head: _parsed(hints[head], value, key)})
+
+
+def _replaced_method(method: Method, head: str, rest: list[str], value: Any, key: str) -> Method:
+    if rest:
+        raise ValueError(f"--set {key}: a method's options are not nested")
+    if head == "name":
+        return Method(value, **method.options)
+    return Method(method.name, **{**method.options, head: _with_tuples(value)})
+
+
+def _with_tuples(value: Any) -> Any:
+    """JSON has no tuples; options are compared and passed on as such."""
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+
+
+def _parsed(kind: Any, value: Any, where: str) -> Any:
+    """Check a plain value against a field's type and return it in that type."""
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return value if isinstance(value, kind) else _parsed_dataclass(kind, value, where)
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        return _parsed_union(typing.get_args(kind), value, where)
+    if origin is tuple:
+        return _parsed_tuple(typing.get_args(kind)[0], value, where)
+    if origin is Literal:
+        if value in typing.get_args(kind):
+            return value
+    elif kind is float:
+        if type(value) in (int, float) and math.isfinite(value):
+            return float(value)
+    elif type(value) is kind:
+        return value
+    raise ValueError(f"{where} = {value!r}: expected {getattr(kind, '__name__', kind)}")
+
+
+def _parsed_dataclass(kind: type[Any], value: Any, where: str) -> Any:
+    if kind is Method and isinstance(value, str):
+        return Method(value)
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where} = {value!r}: expected the fields of {kind.__name__}")
+    if kind is Method:
+        options = {key: _with_tuples(item) for key, item in value.get("options", {}).items()}
+        return Method(value["name"], **options)
+    hints = typing.get_type_hints(kind)
+    unknown = set(value) - set(hints)
+    if unknown:
+        raise ValueError(f"{where}: no field {', '.join(map(repr, sorted(unknown)))}")
+    fields = {name: _parsed(hints[name], item, f"{where}.{name}") for name, item in value.items()}
+    try:
+        return kind(**fields)
+    except TypeError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _parsed_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+    for kind in kinds:
+        try:
+            return _parsed(kind, value, where)
+        except ValueError:
+            continue
+    names = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
+    raise ValueError(f"{where} = {value!r}: expected {names}")
+
+
+def _parsed_tuple(kind: Any, value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        value = (value,)
+    return tuple(_parsed(kind, item, f"{where}[{index}]") for index, item in enumerate(value))
