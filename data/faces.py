@@ -1,0 +1,181 @@
+"""The faces to train on: who is in which image, and how to read one.
+
+`open_faces` takes a folder per identity, a list file, a `.rec` pack, `synthetic:...`, or several.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data._face_files import FileFaces, folder_faces, list_faces
+from data._options import synthetic_options
+from data.images import decode, to_112
+from data.recordio import RecordPack
+
+__all__ = ["ClassIndex", "Faces", "FileFaces", "PackFaces", "class_index", "open_faces"]
+
+
+class Faces(Protocol):
+    """N labelled images of C identities.
+
+    Attributes:
+        labels: (N,) int64, 0..C-1, every one of which occurs.
+        num_classes: C.
+    """
+
+    labels: NDArray[np.int64]
+    num_classes: int
+
+    def __len__(self) -> int:
+        """Return N."""
+        ...
+
+    def name(self, row: int) -> str:
+        """Return what a message calls this image: its path, or pack and key."""
+        ...
+
+    def read(self, row: int) -> NDArray[np.uint8]:
+        """Return (112, 112, 3) RGB; ValueError naming the image where it cannot be read."""
+        ...
+
+
+class ClassIndex(NamedTuple):
+    """The rows of each class: those of class c are `rows[starts[c]:starts[c + 1]]`.
+
+    Attributes:
+        rows: (N,) int32 (int64 beyond 2^31 images), ascending within a class.
+        starts: (C + 1,) int64.
+    """
+
+    rows: NDArray[np.integer]
+    starts: NDArray[np.int64]
+
+
+def class_index(labels: NDArray[np.int64]) -> ClassIndex:
+    """Index rows by class. Cost: 0.1 s for 17 M sorted labels, a few seconds for unsorted ones.
+
+    Args:
+        labels: (N,) 0..C-1.
+    """
+    starts = np.zeros(int(labels.max(initial=-1)) + 2, dtype=np.int64)
+    np.cumsum(np.bincount(labels), out=starts[1:])
+    kind = np.int32 if len(labels) < 1 << 31 else np.int64
+    if (labels[1:] >= labels[:-1]).all():
+        return ClassIndex(np.arange(len(labels), dtype=kind), starts)
+    return ClassIndex(np.argsort(labels, kind="stable").astype(kind), starts)
+
+
+def open_faces(source: str | Sequence[str]) -> Faces:
+    """Open a source of faces, or several joined, whose identities are kept apart.
+
+    Args:
+        source: a folder with one folder per identity; a folder that holds one `.rec` pack; a `.rec`
+            file; a list file (`path label` or insightface's `key<TAB>label<TAB>path` per line, paths
+            relative to the list's folder); `synthetic:identities=200,images=20,seed=1`.
+
+    Raises:
+        ValueError: there is nothing usable; the message says what was looked for.
+    """
+    if isinstance(source, str):
+        return _open_one(source)
+    if not source:
+        raise ValueError("no source of faces given")
+    parts = [_open_one(one) for one in source]
+    return parts[0] if len(parts) == 1 else JoinedFaces(parts)
+
+
+class PackFaces:
+    """Images of a `.rec` pack.
+
+    Args:
+        path: the `.rec` file.
+
+    Raises:
+        ValueError: no pack, a corrupt one, or one without images.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.pack = RecordPack(path)
+        self._positions, labels = self.pack.images
+        if not len(labels):
+            raise ValueError(f"{path}: no image records")
+        self.labels = _compact(labels)
+        self.num_classes = int(self.labels.max()) + 1
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def name(self, row: int) -> str:
+        """Return the pack's path and the record's key."""
+        return f"{self.pack.path}: key {self.pack.keys[self._positions[row]]}"
+
+    def encoded(self, row: int) -> bytes:
+        """Return the image as it stands in the pack."""
+        return self.pack.record_at(int(self._positions[row])).image
+
+    def read(self, row: int) -> NDArray[np.uint8]:
+        """Return (112, 112, 3) RGB; ValueError naming the record where it cannot be read."""
+        encoded = self.encoded(row)
+        try:
+            return to_112(decode(encoded))
+        except ValueError as error:
+            raise ValueError(f"{self.name(row)}: {error}") from error
+
+
+class JoinedFaces:
+    """Several sources as one; a source's classes follow those of the sources before it."""
+
+    def __init__(self, parts: Sequence[Faces]) -> None:
+        self.parts = tuple(parts)
+        classes = np.cumsum([0, *(part.num_classes for part in parts)])
+        self._starts = np.cumsum([0, *(len(part) for part in parts)]).tolist()
+        self.labels = np.concatenate(
+            [part.labels + first for part, first in zip(parts, classes[:-1], strict=True)]
+        )
+        self.num_classes = int(classes[-1])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def name(self, row: int) -> str:
+        """Return the name that the image has in its own source."""
+        part, inner = self._locate(row)
+        return part.name(inner)
+
+    def read(self, row: int) -> NDArray[np.uint8]:
+        """Return (112, 112, 3) RGB; ValueError naming the image where it cannot be read."""
+        part, inner = self._locate(row)
+        return part.read(inner)
+
+    def _locate(self, row: int) -> tuple[Faces, int]:
+        which = bisect_right(self._starts, row) - 1
+        return self.parts[which], row - self._starts[which]
+
+
+def _open_one(source: str) -> Faces:
+    if source.startswith("synthetic:"):
+        from data.synthetic import SyntheticFaces
+
+        return SyntheticFaces(**synthetic_options(source, SyntheticFaces))
+    path = Path(source)
+    if path.is_dir():
+        packs = sorted(path.glob("*.rec"))
+        if len(packs) > 1:
+            raise ValueError(f"{path} holds several packs; name one: {', '.join(map(str, packs))}")
+        return PackFaces(packs[0]) if packs else folder_faces(path)
+    if not path.exists():
+        raise ValueError(f"no faces at {source}: neither a folder, a list file nor a .rec pack")
+    return PackFaces(path) if path.suffix == ".rec" else list_faces(path)
+
+
+def _compact(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number the labels that occur 0..C-1, in their order."""
+    if (labels[1:] >= labels[:-1]).all():
+        return np.cumsum(np.diff(labels, prepend=labels[0]) != 0, dtype=np.int64)
+    return np.unique(labels, return_inverse=True)[1].astype(np.int64)
