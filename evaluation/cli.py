@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from evaluation.embed import embed
 from evaluation.features import Features
 from evaluation.pipeline import Result, evaluate
-from evaluation.protocols import PROTOCOLS, protocol
+from evaluation.protocols import PROTOCOLS, find_protocol
 from evaluation.report import facts, text_report
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def run(estimator: Estimator | None, args: argparse.Namespace) -> int:
     Raises:
         ValueError: anything the user can mend (no target, a file that is not there, NaN, ...).
     """
-    chosen = protocol(args.protocol)
+    chosen = find_protocol(args.protocol)
     sizes = _sizes(args.sigma_sizes)
     results: list[Result] = []
     for name, features, images in _inputs(estimator, args):

@@ -1,0 +1,118 @@
+"""The three arrays that an evaluation needs, checked once, and their file.
+
+Any tool can write such a file with `numpy.savez`; reading it never unpickles anything.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+ARRAYS = ("mu", "sigma_sq", "issame")
+
+
+@dataclass(frozen=True)
+class Features:
+    """Embeddings and uncertainties of the images of N pairs; rows 2i and 2i+1 are pair i.
+
+    Attributes:
+        mu: (2N, D) float32 embeddings of any length but zero.
+        sigma_sq: (2N, c) float32 uncertainties, larger = less reliable.
+        issame: (N,) whether both images show one person (a mated pair).
+
+    Raises:
+        ValueError: shapes that do not fit, values that are no numbers, embeddings of length zero.
+    """
+
+    mu: NDArray[np.float32]
+    sigma_sq: NDArray[np.float32]
+    issame: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        sigma_sq = np.asarray(self.sigma_sq)
+        object.__setattr__(self, "sigma_sq", sigma_sq[:, None] if sigma_sq.ndim == 1 else sigma_sq)
+        object.__setattr__(self, "issame", _labels(self.issame))
+        for name in ("mu", "sigma_sq"):
+            object.__setattr__(self, name, _numbers(name, getattr(self, name)))
+        self._check_shapes()
+        zero = np.flatnonzero(~self.mu.any(axis=1))
+        if zero.size:
+            raise ValueError(
+                f"mu has {zero.size} embeddings of length zero, the first in row {zero[0]}: "
+                "a cosine with them is undefined"
+            )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Features:
+        """Read a file that `save` (or `numpy.savez`) wrote; further arrays in it are ignored.
+
+        Raises:
+            ValueError: no such file, not an .npz file, a missing array, or unsound arrays; the
+                message names the file.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise ValueError(f"no features file {path}")
+        try:
+            return cls(**read_arrays(path, ARRAYS))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write the arrays as compressed .npz under exactly this name."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            np.savez_compressed(file, mu=self.mu, sigma_sq=self.sigma_sq, issame=self.issame)
+
+    def _check_shapes(self) -> None:
+        shapes = f"mu {self.mu.shape}, sigma_sq {self.sigma_sq.shape}, issame {self.issame.shape}"
+        sound = self.mu.ndim == 2 and self.sigma_sq.ndim == 2 and self.issame.ndim == 1
+        if sound:
+            rows = 2 * len(self.issame)
+            sound = len(self.mu) == rows and len(self.sigma_sq) == rows
+        if not (sound and self.mu.shape[1] and self.sigma_sq.shape[1]):
+            raise ValueError(f"shapes do not fit: {shapes}; expected (2N, D), (2N, c), (N,)")
+
+
+def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    """Read named arrays of an .npz file without unpickling.
+
+    Raises:
+        ValueError: not an .npz file, an array that is missing, or one that holds Python objects.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("one bare array, not an .npz file")
+            missing = [name for name in names if name not in archive.files]
+            if missing:
+                has = ", ".join(archive.files) or "nothing"
+                raise ValueError(f"no array {', '.join(missing)} (it has: {has})")
+            return {name: archive[name] for name in names}
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"not a readable .npz file ({error})") from error
+
+
+def _numbers(name: str, values: Any) -> NDArray[np.float32]:
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name} holds {array.dtype}, not numbers")
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32, copy=False)
+    bad = array.size - int(np.isfinite(array).sum())
+    if bad:
+        raise ValueError(f"{name} has {bad} of {array.size} values that are NaN or infinite")
+    return array
+
+
+def _labels(values: Any) -> NDArray[np.bool_]:
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
+        raise ValueError("issame must hold only true/false or 1/0")
+    return array.astype(np.bool_)

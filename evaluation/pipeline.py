@@ -1,0 +1,196 @@
+"""From `Features` to a `Result`: the one evaluation behind training, both scripts and the tests.
+
+Statistics are pure functions of arrays; nothing here reads a file, prints or knows a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation import edc as curves
+from evaluation import report
+from evaluation.accuracy import Accuracy, ten_fold_accuracy
+from evaluation.edc import SHOWN, Areas, Edc, KeptSets
+from evaluation.error_rates import EqualErrorRate, error_rates
+from evaluation.features import Features
+from evaluation.protocols import Protocol, find_protocol
+from evaluation.scores import Uncertainty, cosine_of_pairs, fuse_pairs, image_uncertainties
+
+FMR_TARGETS = (1e-2, 1e-3)
+FEWEST_PAIRS = 10
+FEWEST_FALSE_MATCHES = 5
+
+
+@dataclass(frozen=True)
+class Block:
+    """The evaluation of one uncertainty.
+
+    Attributes:
+        label: "" when there is only one, else the columns it comes from.
+        uncertainty: (2N,) one number per image.
+        kept: kept pairs at each of the 100 discard fractions.
+        curves: one curve per entry of `FMR_TARGETS`.
+        eer: (7,) equal error rates of the kept pairs at the `SHOWN` fractions.
+        areas: of the curve at FMR 1e-3.
+        scores: (N,) of all pairs.
+        mated: (N,) their labels.
+    """
+
+    label: str
+    uncertainty: NDArray[np.float32]
+    kept: KeptSets
+    curves: tuple[Edc, ...]
+    eer: tuple[EqualErrorRate, ...]
+    areas: Areas
+    scores: NDArray[np.float32]
+    mated: NDArray[np.bool_]
+
+    @cached_property
+    def accuracy(self) -> tuple[Accuracy, ...]:
+        """(7,) ten-fold accuracies of the kept pairs at the `SHOWN` fractions; computed when asked."""
+        rows = [self.kept.rows(index) for index in SHOWN]
+        return tuple(ten_fold_accuracy(self.scores[kept], self.mated[kept]) for kept in rows)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything that is known about one set under one protocol.
+
+    Attributes:
+        name: of the set.
+        protocol: its switches.
+        pairs: number of pairs.
+        mated: number of mated pairs.
+        sigma_percentiles: (7,) `report.PERCENTILES` of the raw uncertainties of all columns.
+        blocks: one per uncertainty.
+        warnings: one line each, for people.
+    """
+
+    name: str
+    protocol: Protocol
+    pairs: int
+    mated: int
+    sigma_percentiles: NDArray[np.float64]
+    blocks: tuple[Block, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The original's text, to the last digit."""
+        return report.original_text(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every number, for JSON."""
+        return report.to_dict(self)
+
+
+def evaluate(
+    features: Features,
+    protocol: str | Protocol = "original",
+    sigma_sizes: Sequence[int] | None = None,
+    name: str = "features",
+) -> Result:
+    """Evaluate how well uncertainties predict false non-matches.
+
+    Args:
+        features: embeddings, uncertainties and labels.
+        protocol: a preset's name or the switches themselves.
+        sigma_sizes: columns of each uncertainty; without it all columns are one uncertainty
+            (except that exactly two columns are two).
+        name: of the set, for messages and reports.
+
+    Raises:
+        ValueError: fewer than ten pairs, no mated or no non-mated pair, unknown protocol, or sizes
+            that do not add up to the columns.
+    """
+    chosen = find_protocol(protocol) if isinstance(protocol, str) else protocol
+    mated = features.issame
+    _require_pairs(name, mated)
+    scores = cosine_of_pairs(features.mu)
+    try:
+        uncertainties = image_uncertainties(features.sigma_sq, sigma_sizes)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    blocks = tuple(_block(scores, mated, one, chosen) for one in uncertainties)
+    raw = np.sort(features.sigma_sq, axis=None)
+    return Result(
+        name,
+        chosen,
+        len(mated),
+        int(mated.sum()),
+        curves.percentiles(raw, np.array(report.PERCENTILES) / 100),
+        blocks,
+        _warnings(blocks, chosen),
+    )
+
+
+def _require_pairs(name: str, mated: NDArray[np.bool_]) -> None:
+    count = int(mated.sum())
+    if len(mated) < FEWEST_PAIRS:
+        raise ValueError(f"{name}: {len(mated)} pairs; at least {FEWEST_PAIRS} are needed")
+    if count in (0, len(mated)):
+        kind = "mated" if count == 0 else "non-mated"
+        raise ValueError(f"{name}: no {kind} pair among {len(mated)}; error rates need both kinds")
+
+
+def _block(
+    scores: NDArray[np.float32], mated: NDArray[np.bool_], one: Uncertainty, protocol: Protocol
+) -> Block:
+    kept = curves.kept_sets(fuse_pairs(one.values, protocol.fuse))
+    if protocol.threshold == "fixed":
+        everything = error_rates(scores, mated)
+        found = tuple(
+            curves.fixed_threshold_edc(
+                scores, mated, kept, everything.at_nearest_fmr(target), target
+            )
+            for target in FMR_TARGETS
+        )
+        shown = curves.rates_of_kept(scores, mated, kept, SHOWN)
+    else:
+        rates = curves.rates_of_kept(scores, mated, kept, range(len(kept.fractions)))
+        found = tuple(
+            curves.recomputed_threshold_edc(rates, kept.fractions, target) for target in FMR_TARGETS
+        )
+        shown = [rates[index] for index in SHOWN]
+    eer = tuple(rate.equal_error_rate() for rate in shown)
+    return Block(one.label, one.values, kept, found, eer, curves.areas(found[-1]), scores, mated)
+
+
+def _warnings(blocks: tuple[Block, ...], protocol: Protocol) -> tuple[str, ...]:
+    lines = []
+    for curve in blocks[0].curves:
+        expected = curve.fmr_target * curve.non_mated[0]
+        if expected < FEWEST_FALSE_MATCHES:
+            lines.append(
+                f"FMR {curve.fmr_target:g} of {curve.non_mated[0]} non-mated pairs is "
+                f"{expected:.2g} false matches (fewer than {FEWEST_FALSE_MATCHES}): "
+                "the threshold, and FNMR with it, rests on chance"
+            )
+    for block in blocks:
+        where = f" ({block.label})" if block.label else ""
+        lines += [line + where for line in _missing_class(block.curves[-1], protocol)]
+    return tuple(lines)
+
+
+def _missing_class(curve: Edc, protocol: Protocol) -> list[str]:
+    lines = []
+    without = np.flatnonzero(curve.mated == 0)
+    if without.size:
+        lines.append(
+            f"no mated pair is kept from discard fraction {curve.fractions[without[0]]:.2f} on: "
+            f"FNMR stays at its last value, {curve.fnmr[without[0]]:.6f}, and EER is 1"
+        )
+    without = np.flatnonzero(curve.non_mated == 0)
+    if without.size:
+        also = " and FNMR is 0" if protocol.threshold == "per_subset" else ""
+        lines.append(
+            f"no non-mated pair is kept from discard fraction {curve.fractions[without[0]]:.2f} "
+            f"on: EER is 1{also}"
+        )
+    return lines
