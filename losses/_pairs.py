@@ -67,6 +67,11 @@ class GenuinePairLoss(nn.Module, ABC):
     accepts: ClassVar[frozenset[str]]
     needs_whole_batch: bool = False
 
+    @property
+    @abstractmethod
+    def summary(self) -> str:
+        """The loss and its options in one line, as the log of a run begins."""
+
     @abstractmethod
     def per_pair(self, batch: PairBatch) -> Tensor:
         """Return the loss of each pair, (P,)."""

@@ -58,6 +58,16 @@ class FastMLSLoss(GenuinePairLoss):
         # Negatives and the mean variance both come from classes that another process may hold.
         self.needs_whole_batch = triplet > 0 or output_constraint > 0
 
+    @property
+    def summary(self) -> str:
+        """The loss and the terms that have a weight in one line."""
+        text = "Fast_MLS_loss"
+        if self.output_constraint > 0:
+            text += f" constraint {self.constraint} {self.output_constraint:g}"
+        if self.triplet > 0:
+            text += f" triplet {self.triplet:g} margin {self.triplet_margin:g}"
+        return text
+
     def check(self, mu: Tensor, raw: Tensor) -> None:
         """Raise ValueError unless the head gives one log variance per image."""
         if raw.shape[1] != 1:

@@ -47,6 +47,11 @@ class IDQLoss(GenuinePairLoss):
         self.margin = margin
         self.target = target
 
+    @property
+    def summary(self) -> str:
+        """The loss and its options in one line."""
+        return f"IDQ_loss {self.target} {self.scale:g} {self.margin:g}"
+
     def per_pair(self, batch: PairBatch) -> Tensor:
         """Return the cross-entropy of each pair, (P,)."""
         logit = poorer(quality_logit(batch.raw), batch)

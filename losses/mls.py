@@ -32,6 +32,11 @@ class MLSLoss(GenuinePairLoss):
             raise ValueError(f"losses.mls: reduce = {reduce!r}: must be 'mean' or 'sum'")
         self.reduce = reduce
 
+    @property
+    def summary(self) -> str:
+        """The loss and its option in one line."""
+        return f"MLS_loss {self.reduce}"
+
     def check(self, mu: Tensor, raw: Tensor) -> None:
         """Raise ValueError unless the head gives a log variance for every dimension."""
         if raw.shape[1] != mu.shape[1]:

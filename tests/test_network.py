@@ -1,0 +1,219 @@
+"""The whole of training on small rendered faces: log, run folder, seeds, stop and resume."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import network
+from models.run import load_run
+from utils.checkpoint import load_checkpoint
+from utils.config import Schedule
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = """
+from utils.config import Method, Schedule, TrainConfig, Verification
+
+config = TrainConfig(
+    name="tiny",
+    backbone=Method("iresnet", depth=18, layers=(1, 1, 1, 1), widths=(4, 4, 8, 8)),
+    backbone_weights={weights!r},
+    head=Method("fc2", output="probability", hidden=8),
+    loss=Method("idq", scale=16.0, margin=0.45),
+    train_images="synthetic:identities=8,images=4,seed=1",
+    classes_per_batch=4,
+    images_per_class=3,
+    schedule=Schedule(epochs=2, steps_per_epoch=6, lr=1e-2, drop_at=(1.5,)),
+    verification=Verification(targets=("synthetic:pairs=40,seed=9",)),
+    log_every=2,
+    workers=2,
+    device="cpu",
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory):
+    from models.backbones.iresnet import IResNet
+
+    folder = tmp_path_factory.mktemp("config")
+    torch.manual_seed(0)
+    backbone = IResNet(depth=18, layers=(1, 1, 1, 1), widths=(4, 4, 8, 8))
+    torch.save(backbone.state_dict(), folder / "backbone.pth")
+    (folder / "tiny.py").write_text(CONFIG.format(weights=str(folder / "backbone.pth")))
+    return folder / "tiny.py"
+
+
+def train(config_file, folder, *changes):
+    arguments = ["--config_file", str(config_file), "--model_dir", str(folder)]
+    return network.main([*arguments, "--set", *changes] if changes else arguments)
+
+
+def losses_of(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [(line["global_step"], line["loss"]) for line in lines if "loss" in line]
+
+
+@pytest.fixture(scope="module")
+def finished(config_file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    assert train(config_file, folder) == 0
+    return folder
+
+
+def test_the_log_has_the_lines_of_the_original(finished):
+    lines = (finished / "log.txt").read_text().splitlines()
+    assert lines[:7] == [
+        "Start Training",
+        "name: tiny",
+        "num_epochs: 2",
+        "epoch_size: 6",
+        "batch_size: 12",
+        "num_c_in_batch 4 num_img_each_c 3.0",
+        "IDQ_loss soft 16 0.45",
+    ]
+    number = r"-?\d+\.\d\d(e-\d\d)?"
+    pattern = re.compile(
+        rf"\d{{4}}-\d\d-\d\d [\d:]+ \[(\d)-(\d)\] \| loss \d\.\d{{3}} lr(0\.01|0\.001) "
+        rf"cos( {number}){{3}} pconf( {number}){{3}} t_soft( [\d.e+-]+){{3}} "
+        r"uloss \d\.\d{3} mem \d+\.\d G"
+    )
+    found = [pattern.fullmatch(line) for line in lines if "| loss" in line]
+    steps = [(match[1], match[2], match[3]) for match in found]
+    first_epoch = [("0", step, "0.01") for step in "246"]
+    assert steps == [*first_epoch, ("1", "2", "0.01"), ("1", "4", "0.001"), ("1", "6", "0.001")]
+    assert sum(line.startswith("reject_factor 0.3000") for line in lines) == 2
+    assert sum(line.startswith("AUERC30:") for line in lines) == 2
+
+
+def test_the_run_folder_says_how_it_was_made(finished, config_file):
+    assert (finished / "config.py").read_text() == config_file.read_text()
+    assert json.loads((finished / "config.json").read_text())["name"] == "tiny"
+    assert json.loads((finished / "environment.json").read_text())["device"].startswith("cpu")
+    checkpoint = load_checkpoint(finished / "last.pt")
+    assert checkpoint["step"] == 12
+    assert checkpoint["backbone"]["preprocessing"]["color"] == "RGB"
+
+
+def test_the_same_command_gives_the_same_losses_and_another_seed_others(
+    config_file, finished, tmp_path
+):
+    assert train(config_file, tmp_path / "again") == 0
+    assert losses_of(tmp_path / "again") == losses_of(finished)
+    assert train(config_file, tmp_path / "other", "seed=1") == 0
+    assert losses_of(tmp_path / "other") != losses_of(finished)
+
+
+class StopAfter(network.Trainer):
+    stop_at = 5
+
+    def train_step(self, batch):
+        done = super().train_step(batch)
+        self.stop_asked = self.step == self.stop_at
+        return done
+
+
+@pytest.mark.parametrize("stop_at", [5, 6, 9])
+def test_a_resumed_run_equals_one_that_was_never_stopped(
+    config_file, finished, tmp_path, monkeypatch, stop_at
+):
+    folder = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(StopAfter, "stop_at", stop_at)
+        patch.setattr(network, "Trainer", StopAfter)
+        assert train(config_file, folder) == 130
+    assert load_checkpoint(folder / "last.pt")["step"] == stop_at
+    assert network.main(["--resume", str(folder)]) == 0
+    assert losses_of(folder) == losses_of(finished)
+    whole, resumed = (load_checkpoint(path / "last.pt") for path in (finished, folder))
+    for name, tensor in whole["head"].items():
+        assert torch.equal(tensor, resumed["head"][name]), name
+    assert whole["best"] == resumed["best"]
+
+
+def test_a_killed_process_can_be_resumed(config_file, tmp_path):
+    folder = tmp_path / "killed"
+    command = [sys.executable, str(ROOT / "network.py"), "--config_file", str(config_file)]
+    changes = ["--set", "schedule.steps_per_epoch=4000", "verification.targets=()"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [*command, "--model_dir", str(folder), *changes],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    log = folder / "log.txt"
+    while not (log.exists() and "| loss" in log.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    step = load_checkpoint(folder / "last.pt")["step"]
+    assert 0 < step < 8000
+    assert f"stopped at step {step}; go on with --resume {folder}" in output
+
+
+def test_load_run_gives_the_trained_head(finished):
+    run = load_run(finished, checkpoint="last", device="cpu")
+    assert run.step == 12
+    assert not run.head.training
+    state = load_checkpoint(finished / "last.pt")["head"]
+    assert all(torch.equal(tensor, state[name]) for name, tensor in run.head.state_dict().items())
+
+
+def test_load_run_refuses_another_backbone(finished, tmp_path):
+    weights = Path(load_run(finished, device="cpu").config.backbone_weights)
+    state = torch.load(weights, weights_only=True)
+    state["conv1.weight"] += 1
+    torch.save(state, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"trained on backbone weights with SHA-256"):
+        load_run(finished, device="cpu", backbone_weights=str(tmp_path / "other.pth"))
+
+
+def test_load_run_says_where_it_looked(tmp_path):
+    with pytest.raises(ValueError, match=r"no trained run in .*best\.pt is missing"):
+        load_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (["loss.name=mls"], "no option 'scale'"),
+        (["head.output=variance"], "trains a head with output probability; head 'fc2' gives"),
+        (["backbone_weights=absent.pth"], "absent.pth"),
+        (["train_images=absent"], "absent"),
+        (["classes_per_batch=9"], "9"),
+        (["verification.targets=lfw"], "lfw"),
+        (["head.name=fc3"], "unknown name 'fc3' in models.heads; did you mean 'fc2'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(config_file, tmp_path, capsys, changes, text):
+    assert train(config_file, tmp_path / "run", *changes) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("network.py: ")
+    assert error.count("\n") == 1
+    assert text in error
+
+
+def test_a_loss_that_explodes_stops_the_run_and_names_the_steps(config_file, tmp_path, capsys):
+    changes = ["head.output=variance", "loss.name=fast_mls", "schedule.lr=1e30"]
+    text = config_file.read_text().replace(", scale=16.0, margin=0.45", "")
+    other = tmp_path / "plain.py"
+    other.write_text(text)
+    assert train(other, tmp_path / "run", *changes) == 2
+    assert re.search(r"not finite at some step in \d+\.\.\d+; lower", capsys.readouterr().err)
+
+
+def test_learning_rate_drops_at_the_stated_epochs():
+    schedule = Schedule(epochs=4, steps_per_epoch=3, lr=1.0, drop_at=(2, 3))
+    rates = [network.learning_rate(step, schedule) for step in range(12)]
+    assert rates == pytest.approx([1.0] * 6 + [0.1] * 3 + [0.01] * 3)
