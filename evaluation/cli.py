@@ -96,7 +96,7 @@ def run(estimator: Estimator | None, args: argparse.Namespace) -> int:
         for line in result.warnings:
             sys.stderr.write(f"warning: {name}: {line}\n")
         if args.report:
-            _write_report(Path(args.report), result, features, images)
+            _write_report(Path(args.report), result, images)
     if args.json:
         _write(Path(args.json), json.dumps({"results": [r.to_dict() for r in results]}, indent=1))
     return 0
@@ -153,15 +153,16 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def _write_report(
-    folder: Path, result: Result, features: Features, images: VerificationSet | None
-) -> None:
+def _write_report(folder: Path, result: Result, images: VerificationSet | None) -> None:
     from evaluation.report_figures import contact_sheet, edc_figure
 
     name = _file_name(result.name)
     _write(folder / f"{name}.txt", text_report(result))
     written = [folder / f"{name}.txt", edc_figure(result, folder / f"{name}-edc.png")]
     if images is not None:
-        written.append(contact_sheet(images, features, folder / f"{name}-faces.png"))
+        uncertainty = result.blocks[0].uncertainty
+        written.append(
+            contact_sheet(images, uncertainty, folder / f"{name}-faces.png", title=result.name)
+        )
     for path in written:
         sys.stdout.write(f"wrote {path}\n")

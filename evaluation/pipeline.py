@@ -53,7 +53,7 @@ class Block:
 
     @cached_property
     def accuracy(self) -> tuple[Accuracy, ...]:
-        """(7,) ten-fold accuracies of the kept pairs at the `SHOWN` fractions; computed when asked."""
+        """(7,) ten-fold accuracies of the kept pairs at `SHOWN`; computed when asked for."""
         rows = [self.kept.rows(index) for index in SHOWN]
         return tuple(ten_fold_accuracy(self.scores[kept], self.mated[kept]) for kept in rows)
 

@@ -36,9 +36,9 @@ class Protocol:
         }[self.threshold]
         fuse = {"max": "the larger of its two images'", "sum": "the sum of its two images'"}
         return (
-            f"protocol {self.name}: cosine scores; a pair's uncertainty is {fuse[self.fuse]}; pairs of "
-            "both kinds are discarded together, those up to the percentile are kept, ties with "
-            f"them; {threshold}; the threshold is the one whose FMR is nearest to the target "
+            f"protocol {self.name}: cosine scores; a pair's uncertainty is {fuse[self.fuse]}; "
+            "pairs of both kinds are discarded together, those up to the percentile are kept, ties "
+            f"with them; {threshold}; the threshold is the one whose FMR is nearest to the target "
             "(it may exceed it); areas by trapezoids over discard fractions 0 to 0.99 by 0.01"
         )
 

@@ -1,0 +1,158 @@
+"""Pictures of a `Result`: the error-versus-discard curve and a contact sheet of faces.
+
+The only module that needs matplotlib; drawn without a display.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
+
+from evaluation.edc import optimum
+from evaluation.report import operating_point
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from evaluation.edc import Edc
+    from evaluation.embed import ImagePairs
+    from evaluation.pipeline import Block, Result
+
+COLOURS = ("#0b6e99", "#c8553d", "#4f772d", "#7b4b94")  # told apart in grey and when colour-blind
+RANDOM, OPTIMUM = "#6b7280", "#9aa3ad"
+FEW_ERRORS = 10
+SHEET_COLUMNS, SHEET_ROWS = 12, 2
+
+
+def edc_figure(result: Result, path: Path) -> Path:
+    """Draw FNMR against the discard fraction for every uncertainty, and write a PNG.
+
+    The line is dashed where fewer than ten false non-matches are left. The y axis is linear: a
+    curve that reaches zero errors, as the optimum does, has no place on a logarithmic one.
+
+    Returns:
+        The path.
+    """
+    figure = Figure(figsize=(6.4, 4.6), dpi=200, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    curve = result.blocks[0].curves[-1]
+    axes.axvspan(0, 0.3, color="#eef3f6", zorder=0, linewidth=0)
+    axes.axhline(curve.fnmr[0], color=RANDOM, linestyle=(0, (1, 1.5)), label="random discard")
+    fine = np.linspace(0, 0.99, 991)
+    axes.plot(fine, optimum(curve, fine), color=OPTIMUM, linewidth=1.2, label="exact optimum")
+    for block, colour in zip(result.blocks, COLOURS * len(result.blocks), strict=False):
+        _draw_curve(axes, block, colour)
+    _dress(axes, result, curve)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
+def contact_sheet(
+    images: ImagePairs, uncertainty: NDArray[np.float32], path: Path, title: str = ""
+) -> Path:
+    """Write a PNG of the least and the most uncertain faces with their uncertainties.
+
+    An image that occurs in several pairs is shown once.
+
+    Args:
+        images: the set.
+        uncertainty: (2N,) one number per image.
+        path: of the PNG.
+        title: of the sheet.
+
+    Returns:
+        The path.
+    """
+    order = np.argsort(uncertainty, kind="stable")
+    wanted = min(SHEET_COLUMNS * SHEET_ROWS, len(order) // 2)
+    least = _distinct(images, order, wanted)
+    most = _distinct(images, order[::-1], wanted)
+    height = 1.1 + 2 * (0.45 + 0.95 * -(-wanted // SHEET_COLUMNS))
+    figure = Figure(figsize=(SHEET_COLUMNS * 0.82, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    halves = figure.subfigures(2, 1, hspace=0.02)
+    for half, name, faces in zip(halves, ("least", "most"), (least, most), strict=True):
+        half.suptitle(f"{name} uncertain", x=0.01, ha="left", fontsize=9, fontweight="bold")
+        _draw_faces(half, faces, uncertainty)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
+def _draw_curve(axes: Axes, block: Block, colour: str) -> None:
+    curve = block.curves[-1]
+    solid = curve.false_non_matches >= FEW_ERRORS
+    last = int(np.flatnonzero(solid)[-1]) + 1 if solid.any() else 1
+    name = block.label or "most uncertain first"
+    axes.plot(
+        curve.fractions[:last],
+        curve.fnmr[:last],
+        color=colour,
+        linewidth=2,
+        label=f"{name}: AUERC30 {block.areas.auerc30:.4f}",
+    )
+    axes.plot(
+        curve.fractions[last - 1 :],
+        curve.fnmr[last - 1 :],
+        color=colour,
+        linewidth=1.3,
+        linestyle=(0, (3, 1.5)),
+    )
+    if last < len(curve.fractions):
+        axes.plot(
+            curve.fractions[last - 1], curve.fnmr[last - 1], "o", color=colour, markersize=3.5
+        )
+
+
+def _dress(axes: Axes, result: Result, curve: Edc) -> None:
+    top = max(float(block.curves[-1].fnmr.max()) for block in result.blocks)
+    axes.set_xlim(0, 0.99)
+    axes.set_ylim(0, 1.08 * top if top > 0 else 1e-3)
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_xlabel("pairs discarded, most uncertain first")
+    axes.set_ylabel(f"FNMR at FMR {curve.fmr_target:g}")
+    axes.grid(axis="y", color="#d5dae0", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(f"{result.name}: error versus discard", loc="left", fontsize=11)
+    axes.legend(frameon=False, fontsize=8.5, loc="upper right", bbox_to_anchor=(1, 0.93))
+    note = (
+        f"{operating_point(curve)}.\nprotocol {result.protocol.name}; shaded: range of AUERC30; "
+        f"dashed: fewer than {FEW_ERRORS} false non-matches left."
+    )
+    axes.figure.supxlabel(note, fontsize=7.5, color="#374151", x=0.01, ha="left")  # type: ignore[union-attr]
+
+
+def _distinct(
+    images: ImagePairs, order: NDArray[np.intp], wanted: int
+) -> list[tuple[int, NDArray[np.uint8]]]:
+    seen: dict[bytes, tuple[int, NDArray[np.uint8]]] = {}
+    for row in map(int, order):
+        if len(seen) == wanted:
+            break
+        image = images.decode(row, row + 1)[0]
+        seen.setdefault(image.tobytes(), (row, image))
+    return list(seen.values())
+
+
+def _draw_faces(
+    half: Any, faces: list[tuple[int, NDArray[np.uint8]]], uncertainty: NDArray[np.float32]
+) -> None:
+    rows = max(-(-len(faces) // SHEET_COLUMNS), 1)
+    grid = half.subplots(rows, SHEET_COLUMNS, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, (row, image) in zip(grid.flat, faces, strict=False):
+        axes.imshow(image)
+        axes.set_title(f"{uncertainty[row]:.3g}", fontsize=6.5, pad=2, color="#374151")
