@@ -39,7 +39,7 @@ class FrozenBackbone(nn.Module):
         super().__init__()
         self.device = torch.device(device)
         self.dtype = _dtype(precision, self.device)
-        backbone.requires_grad_(False).eval()
+        backbone.requires_grad_(False)
         self.backbone = backbone.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().train(False)
 

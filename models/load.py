@@ -42,7 +42,9 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} holds {_kind(content)}, not named tensors (a state dict)")
     tensors: dict[str, Tensor] = {}
     for key, value in content.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
+        if not isinstance(key, str):
+            raise ValueError(f"{path}: entry {key!r} has no name; expected a state dict")
+        if not isinstance(value, Tensor):
             raise ValueError(
                 f"{path}: entry {key!r} is {_kind(value)}, not a tensor; expected a state dict, "
                 f"bare or under {' or '.join(map(repr, _WRAPPERS))}"

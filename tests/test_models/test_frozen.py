@@ -1,0 +1,82 @@
+import pytest
+import torch
+from torch import nn
+
+from models.frozen import FrozenBackbone
+from models.heads.fc2 import FC2Head
+
+
+def test_it_preprocesses_and_embeds(tiny, images):
+    with torch.no_grad():
+        expected = tiny(tiny.preprocessing(images))
+    output = FrozenBackbone(tiny)(images)
+    torch.testing.assert_close(output.embedding, expected.embedding, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(output.features, expected.features, rtol=1e-5, atol=1e-5)
+    augmented = FrozenBackbone(tiny)(images.permute(0, 3, 1, 2).float())
+    torch.testing.assert_close(augmented.embedding, output.embedding)
+
+
+def test_it_says_what_its_backbone_says(tiny):
+    frozen = FrozenBackbone(tiny)
+    assert frozen.backbone is tiny
+    assert frozen.embedding_size == 16
+    assert frozen.features_shape == (8, 7, 7)
+    assert frozen.features_size == 392
+    assert frozen.preprocessing == tiny.preprocessing
+
+
+def test_train_cannot_undo_eval_mode(tiny, images):
+    frozen = FrozenBackbone(tiny.train())
+    around = nn.ModuleList([frozen, nn.Dropout()])
+    before = {name: tensor.clone() for name, tensor in tiny.state_dict().items()}
+    first = frozen(images)
+    around.train()
+    assert around[1].training
+    assert not any(layer.training for layer in frozen.modules())
+    frozen.backbone.train()
+    again = frozen(images)
+    assert torch.equal(again.embedding, first.embedding)
+    for name, tensor in tiny.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_no_graph_but_a_head_can_learn_from_it(tiny, images):
+    frozen = FrozenBackbone(tiny)
+    assert not any(weight.requires_grad for weight in frozen.parameters())
+    output = frozen(images)
+    assert not output.embedding.requires_grad
+    assert not output.features.requires_grad
+    head = FC2Head(output="probability", features_shape=frozen.features_shape, hidden=4)
+    head(output).sum().backward()
+    assert head.layers[1].weight.grad is not None
+    assert all(weight.grad is None for weight in frozen.parameters())
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_is_close_and_comes_back_as_float32(tiny, images, precision):
+    full = FrozenBackbone(tiny, precision="fp32")(images)
+    half = FrozenBackbone(tiny, precision=precision)(images)
+    assert half.embedding.dtype == half.features.dtype == torch.float32
+    assert not torch.equal(half.features, full.features)
+    assert torch.cosine_similarity(half.embedding, full.embedding).min() > 0.999
+    assert next(tiny.parameters()).dtype == torch.float32
+
+
+def test_auto_on_a_cpu_is_exact(tiny, images):
+    exact = FrozenBackbone(tiny, "cpu", "fp32")(images)
+    assert torch.equal(FrozenBackbone(tiny)(images).embedding, exact.embedding)
+
+
+def test_unknown_precision(tiny):
+    with pytest.raises(ValueError, match="precision = 'fp8': must be one of auto, fp32, bf16"):
+        FrozenBackbone(tiny, precision="fp8")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["auto", "fp32", "fp16"])
+def test_cuda_agrees_with_the_cpu(tiny, images, precision):
+    expected = FrozenBackbone(tiny)(images).embedding
+    output = FrozenBackbone(tiny, "cuda", precision)(images)
+    assert output.embedding.device.type == output.features.device.type == "cuda"
+    assert torch.cosine_similarity(output.embedding.cpu(), expected).min() > 0.999

@@ -1,0 +1,181 @@
+import hashlib
+import os
+import pickle
+
+import pytest
+import torch
+
+from models.backbones.iresnet import IResNet
+from models.heads.fc2 import FC2Head
+from models.load import file_sha256, load_backbone, load_head, load_state, load_tensors
+from utils.config import Method
+
+SMALL = Method("iresnet", layers=(1, 2, 1, 1), widths=(4, 6, 8, 8), embedding_size=16)
+
+
+@pytest.fixture
+def save(tmp_path):
+    def save(content, name="weights.pth", **options):
+        torch.save(content, tmp_path / name, **options)
+        return tmp_path / name
+
+    return save
+
+
+def _same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_a_plain_state_dict(save, tiny):
+    assert _same(load_tensors(save(tiny.state_dict())), tiny.state_dict())
+    assert _same(load_tensors(str(save(dict(tiny.state_dict())))), tiny.state_dict())
+
+
+def test_the_old_file_format(save, tiny):
+    old = save(tiny.state_dict(), _use_new_zipfile_serialization=False)
+    assert _same(load_tensors(old), tiny.state_dict())
+
+
+def test_the_prefix_of_several_gpus_is_removed(save, tiny):
+    prefixed = {f"module.{name}": tensor for name, tensor in tiny.state_dict().items()}
+    assert _same(load_tensors(save(prefixed)), tiny.state_dict())
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model"])
+def test_a_state_dict_inside_a_checkpoint(save, tiny, key):
+    path = save({"epoch": 3, key: tiny.state_dict(), "name": "run"})
+    assert _same(load_tensors(path), tiny.state_dict())
+
+
+def test_a_network_with_a_layer_called_model(save):
+    layers = {"model": torch.ones(2), "state_dict": torch.zeros(1)}
+    assert _same(load_tensors(save(layers)), layers)
+
+
+def test_no_file(tmp_path):
+    for read in (load_tensors, file_sha256):
+        with pytest.raises(ValueError, match=rf"no file {tmp_path}/none.pth"):
+            read(tmp_path / "none.pth")
+        with pytest.raises(ValueError, match=f"no file {tmp_path}"):
+            read(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"# weights\n", b"PK\x03\x04rubbish", bytes(1000)])
+def test_not_a_tensor_file(tmp_path, content):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{path} is not a file of tensors, or is incomplete"):
+        load_tensors(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_cut_short_anywhere_is_refused(save, zipped):
+    path = save({"a": torch.arange(300.0)}, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    for length in range(0, len(whole) - 1, 37):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="weights.pth"):
+            load_tensors(path)
+
+
+class _Harmful:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (self.marker,)
+
+
+@pytest.mark.parametrize("how", ["pickle", "zip", "old"])
+def test_a_file_that_would_run_code_is_refused_by_name(tmp_path, save, how):
+    content = {"weight": torch.ones(1), "extra": _Harmful(str(tmp_path / "ran"))}
+    if how == "pickle":
+        path = tmp_path / "weights.pth"
+        path.write_bytes(pickle.dumps({"extra": content["extra"]}, protocol=2))
+    else:
+        path = save(content, _use_new_zipfile_serialization=how == "zip")
+    with pytest.raises(ValueError, match=r"holds posix.mkdir, which is not a tensor and could run"):
+        load_tensors(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_whole_pickled_network_is_refused_by_name(save, tiny):
+    with pytest.raises(ValueError, match=r"holds models\.backbones\.iresnet\.IResNet.*state_dict"):
+        load_tensors(save(tiny))
+
+
+def test_other_content_is_named(save):
+    with pytest.raises(ValueError, match=r"holds list, not named tensors"):
+        load_tensors(save([torch.ones(1)]))
+    with pytest.raises(ValueError, match=r"holds an empty mapping, not named tensors"):
+        load_tensors(save({}))
+    with pytest.raises(ValueError, match=r"entry 'epoch' is int, not a tensor; expected a state d"):
+        load_tensors(save({"epoch": 3, "weight": torch.ones(1)}))
+    with pytest.raises(ValueError, match=r"entry 4 has no name; expected a state dict"):
+        load_tensors(save({4: torch.ones(1)}))
+    with pytest.raises(ValueError, match=r"'a' is there twice, with and without 'module.'"):
+        load_tensors(save({"a": torch.ones(1), "module.a": torch.ones(1)}))
+
+
+def test_load_backbone(save, tiny):
+    loaded = load_backbone(SMALL, save(tiny.state_dict()))
+    assert isinstance(loaded, IResNet)
+    assert not loaded.training
+    assert _same(loaded.state_dict(), tiny.state_dict())
+
+
+def test_half_precision_weights_become_float32(save, tiny):
+    half = {name: tensor.half() for name, tensor in tiny.state_dict().items()}
+    loaded = load_backbone(SMALL, save(half))
+    assert loaded.fc.weight.dtype == torch.float32
+    assert torch.equal(loaded.fc.weight, half["fc.weight"].float())
+
+
+def test_old_files_lack_the_number_of_batches(save, tiny):
+    old = {name: t for name, t in tiny.state_dict().items() if "num_batches" not in name}
+    assert len(old) < len(tiny.state_dict())
+    loaded = load_backbone(SMALL, save(old))
+    assert torch.equal(loaded.fc.weight, tiny.fc.weight)
+
+
+def test_what_does_not_fit_is_named_and_nothing_is_loaded(tiny):
+    tensors = {name: tensor + 1 for name, tensor in tiny.state_dict().items()}
+    del tensors["fc.bias"]
+    tensors["fc.weight"] = torch.ones(16, 7)
+    tensors["extra.weight"] = torch.ones(1)
+    before = {name: tensor.clone() for name, tensor in tiny.state_dict().items()}
+    text = (
+        r"^w.pth does not fit head X: 1 missing: fc.bias; 1 unexpected: extra.weight; "
+        r"1 of another shape: fc.weight \(16, 7\) for \(16, 392\)$"
+    )
+    with pytest.raises(ValueError, match=text):
+        load_state(tiny, tensors, "w.pth", "head X")
+    assert _same(tiny.state_dict(), before)
+
+
+def test_a_long_report_is_cut(save, tiny):
+    with pytest.raises(ValueError, match=r"depth=18\): \d+ missing: .* more\)") as caught:
+        load_backbone(Method("iresnet", depth=18), save({"conv1.weight": torch.ones(64, 3, 3, 3)}))
+    assert "iresnet" in str(caught.value)
+    assert str(caught.value).count("bn1.") < 10
+    assert len(str(caught.value)) < 600
+
+
+def test_load_head_with_the_originals_names(save):
+    trained = FC2Head(output="variance", features_shape=(4, 3, 3), hidden=5, dim=2)
+    head = FC2Head(output="variance", features_shape=(4, 3, 3), hidden=5, dim=2)
+    assert not _same(head.state_dict(), trained.state_dict())
+    load_head(head, save(trained.state_dict()))
+    assert _same(head.state_dict(), trained.state_dict())
+
+
+def test_a_head_of_the_other_output_does_not_fit(save):
+    trained = FC2Head(output="variance", features_shape=(4, 3, 3), hidden=5)
+    head = FC2Head(output="probability", features_shape=(4, 3, 3), hidden=5)
+    with pytest.raises(ValueError, match="does not fit head FC2Head: 2 unexpected: gamma, beta"):
+        load_head(head, save(trained.state_dict()))
+
+
+def test_file_sha256(tmp_path):
+    (tmp_path / "file").write_bytes(b"weights" * 1000)
+    assert file_sha256(tmp_path / "file") == hashlib.sha256(b"weights" * 1000).hexdigest()

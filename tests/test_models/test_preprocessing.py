@@ -1,0 +1,64 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from models.preprocessing import Preprocessing
+
+
+def test_it_normalises_as_the_original(golden):
+    with np.load(golden / "preprocess.npz") as reference:
+        image = torch.from_numpy(reference["image"])[None]
+        expected = reference["normalised_every_8th"]
+    out = Preprocessing()(image)
+    assert out.shape == (1, 3, 112, 112)
+    assert out.dtype == torch.float32
+    np.testing.assert_allclose(out[0, :, ::8, ::8], expected, rtol=0, atol=1e-6)
+
+
+def test_stored_and_augmented_images_agree(images):
+    as_float = images.permute(0, 3, 1, 2).float()
+    before = as_float.clone()
+    torch.testing.assert_close(Preprocessing()(as_float), Preprocessing()(images), rtol=0, atol=0)
+    assert torch.equal(as_float, before)
+    assert Preprocessing()(as_float.half()).dtype == torch.float32
+
+
+def test_color_order_and_scale(images):
+    out = Preprocessing("BGR", mean=127.5, scale=128.0)(images)
+    blue = (images[..., 2].numpy().astype(np.float64) - 127.5) / 128
+    red = (images[..., 0].numpy().astype(np.float64) - 127.5) / 128
+    np.testing.assert_allclose(out[:, 0], blue, atol=1e-6)
+    np.testing.assert_allclose(out[:, 2], red, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        torch.zeros(2, 3, 112, 112, dtype=torch.uint8),
+        torch.zeros(2, 112, 112, 3),
+        torch.zeros(2, 3, 96, 112),
+        torch.zeros(112, 112, 3, dtype=torch.uint8),
+        torch.zeros(2, 112, 112, 3, dtype=torch.int64),
+    ],
+)
+def test_other_shapes_are_refused_with_the_shape(wrong):
+    with pytest.raises(ValueError, match=r"images of shape \(.*expected uint8 \(B, 112, 112, 3\)"):
+        Preprocessing()(wrong)
+
+
+def test_it_survives_json():
+    kept = Preprocessing("BGR", mean=120.0, scale=64.0, size=96)
+    assert Preprocessing.from_dict(json.loads(json.dumps(kept.to_dict()))) == kept
+
+
+def test_wrong_values_are_refused():
+    with pytest.raises(ValueError, match="no field 'std' .known: color, mean, scale, size"):
+        Preprocessing.from_dict({"std": 1.0})
+    with pytest.raises(ValueError, match="color = 'GRB'"):
+        Preprocessing("GRB")
+    with pytest.raises(ValueError, match="scale = 0: must be above 0"):
+        Preprocessing(scale=0)
+    with pytest.raises(ValueError, match="size = 0: must be at least 1"):
+        Preprocessing(size=0)
