@@ -1,0 +1,209 @@
+"""Who a rendered face is: some sixty numbers that fix its shape, hair, marks and colours.
+
+Lengths are pixels of the 112 x 112 crop, x to the right of the face's axis and y downwards.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import itertools
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Color = tuple[float, float, float]
+
+SKINS = ((253, 226, 206), (243, 200, 168), (219, 164, 122), (171, 117, 82), (112, 74, 54))
+HAIRS = (
+    (34, 29, 33),
+    (62, 42, 34),
+    (104, 68, 44),
+    (140, 70, 42),
+    (196, 104, 52),
+    (214, 174, 104),
+    (236, 218, 180),
+)
+DYES = ((72, 150, 160), (196, 98, 140), (120, 98, 176), (92, 140, 92))
+IRISES = ((58, 38, 30), (112, 76, 44), (120, 128, 62), (84, 140, 116), (88, 136, 180))
+FRAMES = ((40, 40, 46), (120, 62, 44), (150, 44, 56), (52, 86, 130), (176, 146, 84))
+
+
+class HairStyle(NamedTuple):
+    """How hair frames the face.
+
+    Attributes:
+        top: height above the skull.
+        side: width beyond the temples.
+        side_end: y at which the hair beside the face ends.
+        back_end: y down to which hair hangs behind the face; 0 for none.
+        hairline: y of the hairline from left to right, relative to the identity's own.
+        bumps: curls along the outer edge.
+    """
+
+    top: float
+    side: float
+    side_end: float
+    back_end: float
+    hairline: tuple[float, float, float, float, float]
+    bumps: int = 0
+
+
+HAIR_STYLES = (
+    HairStyle(4, 2.5, 52, 0, (6, 1, 0, 1, 6)),  # short
+    HairStyle(6, 3, 54, 0, (9, 8, 3, -3, 3)),  # swept from a parting
+    HairStyle(5, 3.5, 60, 0, (12, 11, 10.5, 11, 12)),  # fringe
+    HairStyle(5, 5, 64, 118, (11, 3, -4, 3, 11)),  # long
+    HairStyle(6, 6.5, 78, 92, (10, 10, 9, 9, 10)),  # bob
+    HairStyle(7, 5.5, 60, 84, (8, 4, 2, 4, 8), 11),  # curls
+    HairStyle(12, 12, 60, 78, (6, 1, -1, 1, 6), 15),  # round and full
+    HairStyle(1.5, 1, 50, 0, (4, -6, 1, -6, 4)),  # cropped, receding
+    HairStyle(11, 2, 50, 0, (5, -2, -4, 0, 6)),  # quiff
+    HairStyle(6, 5, 62, 118, (13, 10, 4, -4, 5)),  # long, parted at the side
+    HairStyle(0, 0, 0, 0, (0, 0, 0, 0, 0)),  # none
+)
+BALD = len(HAIR_STYLES) - 1
+
+
+def _span(low: float, high: float) -> Any:
+    return dataclasses.field(metadata={"low": low, "high": high})
+
+
+def _share(*weights: float) -> Any:
+    steps = [total / sum(weights) for total in itertools.accumulate(weights)]
+    return dataclasses.field(metadata={"steps": steps[:-1]})
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One rendered person; every field is drawn from the range or the shares beside its name."""
+
+    face_width: float = _span(36.5, 43.5)  # half, at the cheekbones
+    forehead: float = _span(0.84, 0.98)  # of face_width
+    jaw: float = _span(0.66, 0.93)  # of face_width
+    chin_width: float = _span(8.0, 20.0)
+    chin: float = _span(104.5, 112.0)
+    skull: float = _span(5.0, 12.0)
+    eye_gap: float = _span(15.5, 19.8)  # from the axis
+    eye_y: float = _span(50.0, 54.0)
+    eye_width: float = _span(6.0, 9.2)
+    eye_height: float = _span(2.6, 5.4)
+    eye_tilt: float = _span(-0.22, 0.22)  # of the width, outer corner up
+    iris_size: float = _span(2.7, 4.2)
+    lashes: float = _span(0.7, 2.0)
+    lid: float = _span(0.0, 3.2)
+    brow_gap: float = _span(6.5, 11.5)
+    brow_length: float = _span(7.5, 11.5)
+    brow_thickness: float = _span(1.0, 3.8)
+    brow_arch: float = _span(-0.5, 3.2)
+    brow_tilt: float = _span(-2.2, 1.4)
+    nose_y: float = _span(68.0, 75.5)
+    nose_width: float = _span(4.6, 9.6)
+    nose_bridge: float = _span(1.6, 4.4)
+    nose_depth: float = _span(5.0, 12.0)
+    mouth_y: float = _span(87.0, 93.5)
+    mouth_width: float = _span(10.0, 17.0)
+    upper_lip: float = _span(1.2, 4.2)
+    lower_lip: float = _span(1.8, 5.4)
+    mouth_curve: float = _span(-1.2, 2.4)
+    ear_size: float = _span(5.5, 10.0)
+    ear_y: float = _span(54.0, 62.0)
+    ear_out: float = _span(-0.5, 4.5)
+    cheeks: float = _span(0.0, 1.0)
+    lines: float = _span(-0.8, 1.0)  # folds beside the mouth, visible above 0
+    asymmetry: float = _span(-1.0, 1.0)
+    hairline: float = _span(22.0, 31.0)
+    hair_volume: float = _span(0.7, 1.45)
+    hair_length: float = _span(-7.0, 9.0)
+    hair_strand: float = _span(0.0, 1.0)
+    skin_tone: float = _span(0.0, 4.0)
+    skin_warmth: float = _span(-1.0, 1.0)
+    hair_tone: float = _span(0.0, 6.0)
+    hair_grey: float = _span(-1.6, 0.9)
+    iris_tone: float = _span(0.0, 4.0)
+    lip_red: float = _span(0.15, 0.8)
+    mole_x: float = _span(-26.0, 26.0)
+    mole_y: float = _span(62.0, 98.0)
+    mark_size: float = _span(0.8, 1.6)
+    frame_size: float = _span(9.5, 13.0)
+    frame_height: float = _span(0.66, 0.98)
+    frame_round: float = _span(2.0, 4.5)  # exponent of the rim: 2 is an ellipse
+    frame_tone: float = _span(0.0, 4.0)
+    hair_style: int = _share(4, 4, 3, 4, 3, 3, 2, 2, 2, 3, 1.2)
+    hair_flip: int = _share(1, 1)
+    dyed: int = _share(14, 1)
+    dye: int = _share(1, 1, 1, 1)
+    beard: int = _share(7, 1, 1, 1, 1)  # none, stubble, full, goatee, moustache
+    glasses: int = _share(3, 1)
+    marks: int = _share(5, 2, 1)  # none, a mole, freckles
+
+    @classmethod
+    def draw(cls, seed: int, index: int) -> Identity:
+        """Return person `index` of the population that `seed` names; always the same one."""
+        items = dataclasses.fields(cls)
+        draws = np.random.default_rng((seed, index, 0)).uniform(size=len(items)).tolist()
+        values: dict[str, Any] = {}
+        for item, share in zip(items, draws, strict=True):
+            if "steps" in item.metadata:
+                values[item.name] = bisect.bisect(item.metadata["steps"], share)
+            else:
+                low, high = item.metadata["low"], item.metadata["high"]
+                values[item.name] = low + (high - low) * share
+        return cls(**values)
+
+    @property
+    def style(self) -> HairStyle:
+        """The hair style; `hair_flip` mirrors its hairline."""
+        style = HAIR_STYLES[self.hair_style]
+        return style._replace(hairline=style.hairline[::-1]) if self.hair_flip else style
+
+    @cached_property
+    def skin(self) -> Color:
+        """Colour of the skin in plain light."""
+        red, green, blue = between(SKINS, self.skin_tone)
+        return (red + 5 * self.skin_warmth, green, blue - 9 * self.skin_warmth)
+
+    @cached_property
+    def hair(self) -> Color:
+        """Colour of hair, brows and beard."""
+        plain = (
+            DYES[self.dye]
+            if self.dyed
+            else between(HAIRS, self.hair_tone * (1 - 0.17 * self.skin_tone))
+        )
+        return mix(plain, (172, 170, 172), max(0.0, self.hair_grey))
+
+    @cached_property
+    def iris(self) -> Color:
+        """Colour of the eyes."""
+        return between(IRISES, self.iris_tone * (1 - 0.15 * self.skin_tone))
+
+    @cached_property
+    def lips(self) -> Color:
+        """Colour of the lips."""
+        return mix(shade(self.skin, 0.86), (188, 62, 74), self.lip_red)
+
+    @cached_property
+    def frame(self) -> Color:
+        """Colour of the glasses."""
+        return between(FRAMES, self.frame_tone)
+
+
+def mix(first: Color, second: Color, share: float) -> Color:
+    """Return `first` with a share (0..1) of `second`."""
+    red, green, blue = (a + (b - a) * share for a, b in zip(first, second, strict=True))
+    return (red, green, blue)
+
+
+def shade(color: Color, factor: float) -> Color:
+    """Return the colour darkened (factor below 1) or lightened."""
+    red, green, blue = color
+    return (red * factor, green * factor, blue * factor)
+
+
+def between(palette: tuple[Color, ...], position: float) -> Color:
+    """Return the colour at a fractional index of a palette."""
+    index = min(int(position), len(palette) - 2)
+    return mix(palette[index], palette[index + 1], position - index)
