@@ -122,9 +122,7 @@ def _list_entries(path: Path) -> Iterator[tuple[str, int]]:
 
 def _parse_line(line: str, where: str) -> tuple[str, int]:
     fields = line.strip().split("\t")
-    if (
-        len(fields) == 3
-    ):  # insightface writes key, label, path; its packing tool aligned, path, label
+    if len(fields) == 3:  # also aligned, path, label, as insightface's packer reads
         key_first = _whole(fields[1]) is not None
         image, label = (fields[2], fields[1]) if key_first else (fields[1], fields[2])
     else:

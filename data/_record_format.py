@@ -85,7 +85,8 @@ def split_parts(payload: bytes) -> list[tuple[int, bytes]]:
     if MAGIC_BYTES not in payload:
         return [(WHOLE, payload)]
     words = np.frombuffer(payload, dtype="<u4", count=len(payload) // 4)
-    parts, start = [], 0
+    parts: list[tuple[int, bytes]] = []
+    start = 0
     for cut in (4 * np.flatnonzero(words == MAGIC)).tolist():
         parts.append((MIDDLE if parts else FIRST, payload[start:cut]))
         start = cut + 4

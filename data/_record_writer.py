@@ -17,8 +17,8 @@ SUFFIXES = (".rec", ".idx", ".lst")
 class RecordWriter:
     """Writes a pack; use it as a context manager, so that a failure leaves no half pack behind.
 
-    Either `write(key, payload)` for any records, or `write_image(label, encoded)` for the insightface
-    layout: the identity records and record 0 are then written at the end, `.lst` and `property` too.
+    Either `write(key, payload)` for any records, or `write_image(label, encoded)` for insightface's
+    layout: identity records, record 0, `.lst` and `property` are then written at the end.
 
     Args:
         prefix: path without suffix: `faces/train` gives `faces/train.rec` and its companions, and

@@ -75,9 +75,9 @@ def open_faces(source: str | Sequence[str]) -> Faces:
     """Open a source of faces, or several joined, whose identities are kept apart.
 
     Args:
-        source: a folder with one folder per identity; a folder that holds one `.rec` pack; a `.rec`
-            file; a list file (`path label` or insightface's `key<TAB>label<TAB>path` per line, paths
-            relative to the list's folder); `synthetic:identities=200,images=20,seed=1`.
+        source: a folder with one folder per identity; a folder that holds one `.rec` pack; a
+            `.rec` file; a list file (`path label` or insightface's `key<TAB>label<TAB>path` per
+            line, paths relative to its folder); `synthetic:identities=200,images=20,seed=1`.
 
     Raises:
         ValueError: there is nothing usable; the message says what was looked for.

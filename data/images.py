@@ -37,8 +37,8 @@ def to_112(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
     if image.shape[:2] == (SIZE, SIZE):
         return image
-    resized: NDArray[np.uint8] = cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
-    return resized
+    resized = cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(resized, dtype=np.uint8)
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int = 95) -> bytes:
@@ -75,5 +75,4 @@ def _decode_other(encoded: bytes) -> NDArray[np.uint8]:
         image = None
     if image is None:
         raise ValueError(f"not an image ({len(encoded)} bytes, starting {encoded[:8]!r})")
-    pixels: NDArray[np.uint8] = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    return pixels
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)

@@ -1,6 +1,6 @@
 """Read and write MXNet RecordIO packs (`.rec` + `.idx`, insightface layout) without mxnet.
 
-python data/recordio.py --images FOLDER_OR_LIST --out PREFIX      packs faces, a few thousand a second
+python data/recordio.py --images FOLDER_OR_LIST --out PREFIX    (thousands a second)
 """
 
 from __future__ import annotations

@@ -1,0 +1,71 @@
+"""Lists of pairs to verify: CSV `path_a,path_b,same`, or LFW's `pairs.txt`."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Pair(NamedTuple):
+    """Two image files and whether they show the same person; `where` is file and line."""
+
+    first: Path
+    second: Path
+    mated: bool
+    where: str
+
+
+def read_pairs(path: Path, root: Path) -> list[Pair]:
+    """Read the pairs of a file; image paths start at `root`.
+
+    Raises:
+        ValueError: no such file, no pair, or a line that is not one (with its number).
+    """
+    if not path.is_file():
+        raise ValueError(f"no pairs file {path}")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file: {error.reason}") from error
+    numbered = [(f"{path}:{n}", line) for n, line in enumerate(lines, start=1) if line.strip()]
+    if numbered and all(part.isdigit() for part in numbered[0][1].split()):
+        pairs = [_lfw_pair(line, where, root) for where, line in numbered[1:]]
+    else:
+        rows = list(zip(numbered, csv.reader(line for _, line in numbered), strict=True))
+        if rows and rows[0][1][-1].strip().lower() not in ("0", "1"):
+            rows = rows[1:] if _is_header(rows[0][1]) else rows
+        pairs = [_csv_pair(fields, where, root) for (where, _), fields in rows]
+    if not pairs:
+        raise ValueError(f"{path}: no pairs")
+    return pairs
+
+
+def _is_header(fields: list[str]) -> bool:
+    """Tell column names from a pair: three fields, none of which looks like a file."""
+    return len(fields) == 3 and not any("." in field or "/" in field for field in fields)
+
+
+def _csv_pair(fields: list[str], where: str, root: Path) -> Pair:
+    fields = [field.strip() for field in fields]
+    if len(fields) != 3 or fields[2] not in ("0", "1"):
+        raise ValueError(f"{where}: expected `path_a,path_b,same` with same = 0 or 1, got {fields}")
+    return Pair(root / fields[0], root / fields[1], fields[2] == "1", where)
+
+
+def _lfw_pair(line: str, where: str, root: Path) -> Pair:
+    fields = line.split()
+    if len(fields) == 3:
+        fields = [fields[0], fields[1], fields[0], fields[2]]
+    if len(fields) != 4 or not (fields[1].isdigit() and fields[3].isdigit()):
+        raise ValueError(f"{where}: expected `name n m` or `name n other m`, got {line!r}")
+    first, second = (
+        _lfw_image(root, name, int(number)) for name, number in (fields[:2], fields[2:])
+    )
+    return Pair(first, second, fields[0] == fields[2], where)
+
+
+def _lfw_image(root: Path, name: str, number: int) -> Path:
+    stem = root / name / f"{name}_{number:04d}"
+    found = [stem.with_suffix(suffix) for suffix in (".jpg", ".png", ".jpeg")]
+    return next((path for path in found if path.exists()), found[0])

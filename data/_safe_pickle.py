@@ -1,0 +1,181 @@
+"""Unpickle plain data from strangers: nothing that a pickle names is imported or run.
+
+numpy's own unpickling is not used either: a forged dtype could make it read wild memory. Stand-ins
+collect an array's parts, and the array is built from checked dtype, shape and bytes.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+_DTYPE = re.compile(r"b1|[iu][1248]|f[248]")
+_DAMAGE = (
+    pickle.UnpicklingError,
+    EOFError,
+    ValueError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    ImportError,
+)  # fmt: skip - what the unpickler raises on damaged data
+
+
+class UnsafePickleError(ValueError):
+    """The pickle asks for something that plain data does not need."""
+
+
+def load_pickle(path: Path) -> Any:
+    """Return what a pickle holds: lists, tuples, bytes, strings, numbers, None, numpy arrays.
+
+    Strings of Python 2 come as str, one character per byte (latin1).
+
+    Raises:
+        ValueError: damaged, or it names anything else (UnsafePickleError: file and name).
+    """
+    try:
+        with path.open("rb") as file:
+            return _plain(_Unpickler(file, encoding="latin1").load())
+    except UnsafePickleError as error:
+        raise UnsafePickleError(f"{path}: refused, nothing was run: {error}") from error
+    except _DAMAGE as error:
+        raise ValueError(f"{path}: damaged or cut short ({error})") from error
+
+
+class _Frozen:
+    """A stand-in that pickled instructions can call but not change."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: object) -> NoReturn:
+        raise UnsafePickleError("it tries to change a function")
+
+
+class _Encode(_Frozen):
+    """`_codecs.encode`: how protocol 2 of Python 3 spells bytes."""
+
+    __slots__ = ()
+
+    def __call__(self, text: str, encoding: str = "latin1") -> bytes:
+        if encoding not in ("latin1", "latin-1") or not isinstance(text, str):
+            raise UnsafePickleError(f"it encodes as {encoding!r}")
+        return text.encode("latin1")
+
+
+class _DType:
+    """`numpy.dtype(code)`, whose state then says the byte order."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, code: object) -> None:
+        if not isinstance(code, str) or not _DTYPE.fullmatch(code):
+            raise UnsafePickleError(f"an array of dtype {code!r}")
+        self.value = np.dtype(code)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if state[1] in ("<", ">"):
+            self.value = self.value.newbyteorder(state[1])
+
+
+class _MakeDType(_Frozen):
+    __slots__ = ()
+
+    def __call__(self, code: object, *_: object) -> _DType:
+        return _DType(code)
+
+
+class _Array:
+    """What `_reconstruct` gives: empty until its state says shape, dtype and bytes."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value: NDArray[Any] = np.empty(0, dtype=np.uint8)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, fortran, raw = state
+        self.value = _array(raw, dtype, shape, "F" if fortran else "C")
+
+
+class _MakeArray(_Frozen):
+    __slots__ = ()
+
+    def __call__(self, *_: object) -> _Array:
+        return _Array()
+
+
+class _FromBuffer(_Frozen):
+    """`numpy.core.numeric._frombuffer`: how protocol 5 spells an array."""
+
+    __slots__ = ()
+
+    def __call__(self, raw: object, dtype: object, shape: object, order: str) -> _Array:
+        array = _Array()
+        array.value = _array(raw, dtype, shape, order)
+        return array
+
+
+class _Scalar(_Frozen):
+    __slots__ = ()
+
+    def __call__(self, dtype: object, raw: object) -> Any:
+        return _array(raw, dtype, (1,), "C")[0].item()
+
+
+class _Marker(_Frozen):
+    """`numpy.ndarray`, which only ever is an argument of `_reconstruct`."""
+
+    __slots__ = ()
+
+
+_MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
+_NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
+_ALLOWED: dict[tuple[str, str], type[_Frozen]] = {
+    ("_codecs", "encode"): _Encode,
+    ("numpy", "dtype"): _MakeDType,
+    ("numpy", "ndarray"): _Marker,
+    **{(module, "_reconstruct"): _MakeArray for module in _MULTIARRAY},
+    **{(module, "scalar"): _Scalar for module in _MULTIARRAY},
+    **{(module, "_frombuffer"): _FromBuffer for module in _NUMERIC},
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise UnsafePickleError(f"it asks for {module}.{name}")
+        return _ALLOWED[module, name]()
+
+    def persistent_load(self, pid: object) -> NoReturn:
+        raise UnsafePickleError(f"it refers to an object outside the file ({pid!r})")
+
+
+def _array(raw: object, dtype: object, shape: Any, order: str) -> NDArray[Any]:
+    raw = raw.encode("latin1") if isinstance(raw, str) else raw
+    if not isinstance(dtype, _DType) or not isinstance(raw, (bytes, bytearray)):
+        raise UnsafePickleError("an array that does not consist of numbers")
+    return np.frombuffer(raw, dtype=dtype.value).reshape(shape, order="F" if order == "F" else "C")
+
+
+def _plain(value: Any) -> Any:
+    """Replace stand-ins by their arrays, two levels down: (images, issame) and their items."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(
+            type(item)(_unwrap(inner) for inner in item)
+            if isinstance(item, (list, tuple))
+            else _unwrap(item)
+            for item in value
+        )
+    return _unwrap(value)
+
+
+def _unwrap(value: Any) -> Any:
+    return value.value if isinstance(value, _Array) else value

@@ -1,0 +1,217 @@
+"""Verification sets: read `.bin` files without trusting them, and write them.
+
+python data/verification.py --pairs pairs.csv --images FOLDER --out my.bin      (seconds)
+"""
+
+from __future__ import annotations
+
+import sys
+
+if not __package__:  # run as a file: import from the checkout, not from this folder
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import argparse
+import pickle
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from data._options import synthetic_options
+from data._pairs_file import read_pairs
+from data._safe_pickle import load_pickle
+from data.images import SIZE, decode, to_112
+
+Image = bytes | NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class VerificationSet:
+    """N pairs of images; pair i is images 2i and 2i + 1.
+
+    Attributes:
+        name: for tables and messages.
+        images: 2N encoded images (bytes), or decoded ones (uint8 (H, W, 3) RGB).
+        mated: (N,) True where both show the same person.
+    """
+
+    name: str
+    images: Sequence[Image]
+    mated: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        if not len(self.mated) or len(self.images) != 2 * len(self.mated):
+            raise ValueError(
+                f"{self.name}: {len(self.images)} images for {len(self.mated)} pairs; a set has "
+                "two images for each pair, and at least one pair"
+            )
+
+    def decode(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Return images [start, stop) as (n, 112, 112, 3) RGB.
+
+        Raises:
+            ValueError: an image is damaged; the message has its number.
+        """
+        stop = min(stop, len(self.images))
+        batch = np.empty((stop - start, SIZE, SIZE, 3), dtype=np.uint8)
+        for place, image in enumerate(self.images[start:stop]):
+            try:
+                pixels = decode(image) if isinstance(image, bytes) else image
+            except ValueError as error:
+                raise ValueError(f"{self.name}: image {start + place}: {error}") from error
+            batch[place] = to_112(pixels)
+        return batch
+
+
+def read_bin(path: str | Path) -> VerificationSet:
+    """Read an insightface `.bin` set: a pickle of (images, issame), from any Python or numpy.
+
+    Only lists, tuples, bytes, strings, numbers and plain numpy arrays are built; nothing else in
+    the file is looked up, let alone run.
+
+    Raises:
+        ValueError: no such file, damaged, unsafe (names what it asked for), or not such a set.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no verification set {path}")
+    content = load_pickle(path)
+    if not isinstance(content, (list, tuple)) or len(content) != 2:
+        raise ValueError(f"{path}: expected (images, issame), found {type(content).__name__}")
+    images, mated = content
+    if not isinstance(images, (list, tuple)):
+        raise ValueError(f"{path}: images are a {type(images).__name__}, not a list")
+    return VerificationSet(
+        str(path), [_image(image, path) for image in images], _flags(mated, path)
+    )
+
+
+def write_bin(path: str | Path, images: Iterable[bytes], mated: Sequence[bool]) -> None:
+    """Write a `.bin` set that insightface's own loader reads.
+
+    Args:
+        path: the file; its folder is made.
+        images: 2N encoded images, pair i being 2i and 2i + 1.
+        mated: N flags.
+
+    Raises:
+        ValueError: not two images for each flag.
+    """
+    path, encoded = Path(path), [bytes(image) for image in images]
+    flags = [bool(flag) for flag in mated]
+    VerificationSet(str(path), encoded, np.array(flags, dtype=bool))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps((encoded, flags), protocol=4))
+
+
+def open_verification(target: str, dataset_path: str | Path | None) -> VerificationSet:
+    """Open the set that a config or a command line names.
+
+    Args:
+        target: `lfw` for `<dataset_path>/lfw.bin`, or `synthetic:pairs=600,seed=1`.
+        dataset_path: folder of `.bin` files.
+
+    Raises:
+        ValueError: no such set; the message lists those that are there.
+    """
+    if target.startswith("synthetic:"):
+        from data.synthetic import synthetic_verification
+
+        return synthetic_verification(**synthetic_options(target, synthetic_verification))
+    if dataset_path is None:
+        raise ValueError(f"target {target!r} needs a dataset_path: the folder of {target}.bin")
+    folder = Path(dataset_path)
+    path = folder / f"{target}.bin"
+    if not path.is_file():
+        there = ", ".join(sorted(file.stem for file in folder.glob("*.bin"))) or "none"
+        raise ValueError(f"no verification set {path} (sets there: {there})")
+    found = read_bin(path)
+    return VerificationSet(target, found.images, found.mated)
+
+
+def write_bin_from_pairs(
+    pairs_file: str | Path, image_root: str | Path, out: str | Path, *, progress: bool = False
+) -> int:
+    """Write a `.bin` set from a list of pairs; the image files go in byte for byte.
+
+    Args:
+        pairs_file: CSV lines `path_a,path_b,same` (same = 1 or 0; a header line is skipped), or
+            LFW's `pairs.txt`.
+        image_root: folder that the paths are relative to.
+        out: the `.bin` file.
+        progress: show a bar.
+
+    Returns:
+        the number of pairs.
+
+    Raises:
+        ValueError: a line that is not a pair, or an image that cannot be read; with its line.
+    """
+    pairs = read_pairs(Path(pairs_file), Path(image_root))
+    images = []
+    for pair in tqdm(pairs, desc=str(out), unit="pair", disable=None if progress else True):
+        images += [_checked(path, pair.where) for path in (pair.first, pair.second)]
+    write_bin(out, images, [pair.mated for pair in pairs])
+    return len(pairs)
+
+
+def _checked(path: Path, where: str) -> bytes:
+    try:
+        encoded = path.read_bytes()
+        decode(encoded)
+    except (OSError, ValueError) as error:
+        what = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"{where}: {path}: {what}") from error
+    return encoded
+
+
+def _image(image: object, path: Path) -> Image:
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, bytearray):
+        return bytes(image)
+    if isinstance(image, str):  # bytes of Python 2
+        return image.encode("latin1")
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8:
+        if image.ndim == 1:
+            return image.tobytes()
+        if image.ndim == 3 and image.shape[2] == 3:
+            return image
+    raise ValueError(f"{path}: an image is a {type(image).__name__}, not encoded bytes")
+
+
+def _flags(mated: object, path: Path) -> NDArray[np.bool_]:
+    try:
+        flags = np.asarray(mated)
+    except ValueError:
+        flags = np.empty(())
+    if flags.ndim != 1 or flags.dtype.kind not in "biuf" or not np.isin(flags, (0, 1)).all():
+        raise ValueError(f"{path}: issame is not a list of True and False")
+    return flags.astype(np.bool_)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write a `.bin` set from a pairs list and a folder of images."""
+    parser = argparse.ArgumentParser(prog="verification.py", description=main.__doc__)
+    parser.add_argument("--pairs", required=True, help="CSV path_a,path_b,same or LFW pairs.txt")
+    parser.add_argument("--images", required=True, help="folder that the paths start from")
+    parser.add_argument("--out", required=True, help="the .bin file to write")
+    arguments = parser.parse_args(argv)
+    try:
+        count = write_bin_from_pairs(
+            arguments.pairs, arguments.images, arguments.out, progress=True
+        )
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"verification.py: {error}\n")
+        return 1
+    sys.stdout.write(f"{arguments.out}: {count} pairs\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
