@@ -6,6 +6,7 @@ Any tool can write such a file with `numpy.savez`; reading it never unpickles an
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,17 +87,17 @@ def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
     Raises:
         ValueError: not an .npz file, an array that is missing, or one that holds Python objects.
     """
+    if not zipfile.is_zipfile(path):
+        raise ValueError("not an .npz file (or one that was cut off)")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("one bare array, not an .npz file")
             missing = [name for name in names if name not in archive.files]
             if missing:
                 has = ", ".join(archive.files) or "nothing"
                 raise ValueError(f"no array {', '.join(missing)} (it has: {has})")
             return {name: archive[name] for name in names}
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"not a readable .npz file ({error})") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ValueError(f"damaged .npz file ({error})") from error
 
 
 def _numbers(name: str, values: Any) -> NDArray[np.float32]:

@@ -156,11 +156,11 @@ def relative_edc(
         if np.isnan(values).any():
             raise ValueError(f"{int(np.isnan(values).sum())} of {len(values)} {name} are NaN")
     threshold = threshold_at_fmr(non_mated_scores, fmr)
-    errors = mated_scores < np.float32(threshold)
+    errors = mated_scores < threshold
     curve = _fnmr_after_discards(_errors_by_turn(errors, mated_uncertainty))
     best = _fnmr_after_discards(np.sort(errors.astype(np.float64))[::-1])
     total, wrong = len(errors), int(errors.sum())
-    matches = int((non_mated_scores >= np.float32(threshold)).sum())
+    matches = int((non_mated_scores >= threshold).sum())
     random = LIMIT * wrong / total
     return RelativeEdc(
         OperatingPoint(threshold, wrong, total, matches, len(non_mated_scores)),

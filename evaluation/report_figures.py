@@ -75,7 +75,7 @@ def contact_sheet(
     wanted = min(SHEET_COLUMNS * SHEET_ROWS, len(order) // 2)
     least = _distinct(images, order, wanted)
     most = _distinct(images, order[::-1], wanted)
-    height = 1.1 + 2 * (0.45 + 0.95 * -(-wanted // SHEET_COLUMNS))
+    height = 0.35 + 2 * (0.3 + 0.9 * -(-wanted // SHEET_COLUMNS))
     figure = Figure(figsize=(SHEET_COLUMNS * 0.82, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     halves = figure.subfigures(2, 1, hspace=0.02)
@@ -83,7 +83,7 @@ def contact_sheet(
         half.suptitle(f"{name} uncertain", x=0.01, ha="left", fontsize=9, fontweight="bold")
         _draw_faces(half, faces, uncertainty)
     if title:
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path
@@ -115,18 +115,24 @@ def _draw_curve(axes: Axes, block: Block, colour: str) -> None:
 
 
 def _dress(axes: Axes, result: Result, curve: Edc) -> None:
-    top = max(float(block.curves[-1].fnmr.max()) for block in result.blocks)
-    axes.set_xlim(0, 0.99)
-    axes.set_ylim(0, 1.08 * top if top > 0 else 1e-3)
+    certain = [block.curves[-1] for block in result.blocks]
+    shown = [one.fnmr[one.false_non_matches >= FEW_ERRORS].max(initial=0) for one in certain]
+    top = max(
+        *shown, float(curve.fnmr[0])
+    )  # a spike that rests on few errors must not set the scale
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.1 * top if top > 0 else 1e-3)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.yaxis.set_major_formatter(
+        PercentFormatter(1, decimals=0 if top > 0.05 else 1 if top > 0.005 else 2)
+    )
     axes.set_xlabel("pairs discarded, most uncertain first")
     axes.set_ylabel(f"FNMR at FMR {curve.fmr_target:g}")
     axes.grid(axis="y", color="#d5dae0", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(f"{result.name}: error versus discard", loc="left", fontsize=11)
-    axes.legend(frameon=False, fontsize=8.5, loc="upper right", bbox_to_anchor=(1, 0.93))
+    axes.legend(fontsize=8.5, loc="best", framealpha=0.9, edgecolor="none")
     note = (
         f"{operating_point(curve)}.\nprotocol {result.protocol.name}; shaded: range of AUERC30; "
         f"dashed: fewer than {FEW_ERRORS} false non-matches left."

@@ -1,0 +1,134 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evaluation.features import Features
+from evaluation.pipeline import evaluate
+from evaluation.protocols import Protocol
+
+VARIANTS = {
+    "fnmr_fixed": "original",
+    "mcdropout_max": "original-mcdropout",
+    "mcdropout_add": "original-mcdropout-sum",
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", ["C", "D", "H", "J"])
+def test_text_equals_the_original(name, variant, golden_features, golden_texts):
+    result = evaluate(golden_features[name], VARIANTS[variant])
+    assert result.text == golden_texts[name][variant]
+
+
+def test_text_does_not_depend_on_the_callers_print_options(golden_features, golden_texts):
+    with np.printoptions(precision=2, linewidth=30, suppress=True, sign="+"):
+        assert evaluate(golden_features["H"]).text == golden_texts["H"]["fnmr_fixed"]
+
+
+def test_blocks_are_those_of_their_columns_alone(made_up):
+    features = made_up(columns=9)
+    both = evaluate(features, sigma_sizes=(8, 1))
+    for block, columns in zip(both.blocks, (slice(0, 8), slice(8, 9)), strict=True):
+        alone = Features(features.mu, features.sigma_sq[:, columns], features.issame)
+        np.testing.assert_array_equal(
+            block.curves[-1].fnmr, evaluate(alone).blocks[0].curves[-1].fnmr
+        )
+    first, second = both.text.split("\n\n")
+    assert first.startswith("sigma_sq [")
+    assert second.startswith("reject_factor 0.0000")
+
+
+def test_fewer_than_ten_pairs(made_up):
+    with pytest.raises(ValueError, match=r"^lfw: 9 pairs; at least 10 are needed$"):
+        evaluate(made_up(pairs=9), name="lfw")
+    assert evaluate(made_up(pairs=10)).pairs == 10
+
+
+@pytest.mark.parametrize(("value", "kind"), [(True, "non-mated"), (False, "mated")])
+def test_one_class_missing(made_up, value, kind):
+    features = made_up(pairs=20)
+    features = Features(features.mu, features.sigma_sq, np.full(20, value))
+    with pytest.raises(ValueError, match=rf"^lfw: no {kind} pair among 20; error rates need both"):
+        evaluate(features, name="lfw")
+
+
+def test_sizes_that_do_not_fit_name_the_set(made_up):
+    with pytest.raises(ValueError, match=r"^lfw: sigma_sizes 8,1 must be .* the 3 columns"):
+        evaluate(made_up(columns=3), sigma_sizes=(8, 1), name="lfw")
+
+
+def sorted_by_class(made_up, mated_first):
+    """Pairs of one class are all more uncertain than those of the other."""
+    features = made_up(pairs=40)
+    order = features.issame if mated_first else ~features.issame
+    sigma_sq = np.repeat(np.where(order, 2.0, 1.0) + np.linspace(0, 0.5, 40), 2)
+    return Features(features.mu, sigma_sq, features.issame)
+
+
+@pytest.mark.parametrize("protocol", ["original", "original-mcdropout"])
+def test_no_mated_pair_left_goes_on_with_one_warning(made_up, protocol):
+    result = evaluate(sorted_by_class(made_up, mated_first=True), protocol)
+    curve = result.blocks[0].curves[-1]
+    assert curve.mated[60] == 0
+    held = curve.fnmr[np.flatnonzero(curve.mated)[-1]]
+    assert (curve.fnmr[curve.mated == 0] == held).all()
+    lines = [line for line in result.warnings if "no mated pair is kept" in line]
+    assert len(lines) == 1
+    assert "FNMR stays at its last value" in lines[0]
+    assert np.isfinite(result.blocks[0].areas.auerc)
+    assert "nan" not in result.text
+    json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_no_non_mated_pair_left_goes_on_with_one_warning(made_up):
+    features = sorted_by_class(made_up, mated_first=False)
+    fixed, recomputed = (evaluate(features, name) for name in ("original", "original-mcdropout"))
+    assert (recomputed.blocks[0].curves[-1].fnmr[60:] == 0).all()
+    assert sum("no non-mated pair is kept" in line for line in fixed.warnings) == 1
+    assert any(line.endswith("EER is 1 and FNMR is 0") for line in recomputed.warnings)
+    assert any(line.endswith("on: EER is 1") for line in fixed.warnings)
+
+
+def test_few_expected_false_matches_are_warned_of(made_up):
+    few = evaluate(made_up(pairs=1000)).warnings
+    assert [line[:10] for line in few] == ["FMR 0.001 "]
+    assert "FMR 0.001 of 500 non-mated pairs is 0.5 false matches (fewer than 5)" in few[0]
+    assert evaluate(made_up(pairs=10_000)).warnings == ()
+
+
+def test_an_uncertainty_that_knows_the_errors_has_the_smallest_area(made_up):
+    features = made_up(pairs=400)
+    plain = evaluate(features)
+    threshold = plain.blocks[0].curves[-1].score_threshold[0]
+    wrong = (plain.blocks[0].scores < threshold) & features.issame
+    oracle = np.repeat(wrong + np.linspace(0, 0.1, 400), 2)
+    best = evaluate(Features(features.mu, oracle, features.issame))
+    assert best.blocks[0].areas.auerc < plain.blocks[0].areas.auerc
+    worst = evaluate(Features(features.mu, -oracle, features.issame))
+    assert worst.blocks[0].areas.auerc > plain.blocks[0].areas.auerc
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10_000))
+def test_order_of_pairs_scale_of_embeddings_and_of_uncertainty_do_not_matter(seed):
+    rng = np.random.default_rng(seed)
+    pairs = int(rng.integers(10, 60))
+    issame = rng.permutation(np.arange(pairs) % 2 == 0)
+    mu = rng.normal(size=(2 * pairs, 4)).astype(np.float32)
+    sigma_sq = rng.integers(1, 9, size=(2 * pairs, 1)).astype(np.float32)
+    order = rng.permutation(pairs)
+    rows = np.stack([2 * order, 2 * order + 1], axis=1).ravel()
+    first = evaluate(Features(mu, sigma_sq, issame)).blocks[0]
+    second = evaluate(Features(4 * mu[rows], 2 * sigma_sq[rows] + 1, issame[order])).blocks[0]
+    for left, right in zip(first.curves, second.curves, strict=True):
+        np.testing.assert_array_equal(left.fnmr, right.fnmr)
+        np.testing.assert_array_equal(left.false_matches, right.false_matches)
+    assert first.eer == second.eer
+
+
+def test_own_switches_are_taken_as_they_are(made_up):
+    own = Protocol(name="mine", threshold="per_subset", fuse="sum")
+    assert evaluate(made_up(), own).protocol is own
