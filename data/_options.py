@@ -18,9 +18,8 @@ def synthetic_options(source: str, target: Callable[..., object]) -> dict[str, A
     for assignment in filter(None, source.partition(":")[2].split(",")):
         key, equals, text = (part.strip() for part in assignment.partition("="))
         if not equals or key not in takes:
-            raise ValueError(
-                f"{source}: {assignment!r} is not one of {', '.join(takes)} = a number"
-            )
+            known = ", ".join(takes)
+            raise ValueError(f"{source}: {assignment!r}: expected key=number, keys: {known}")
         options[key] = _number(text, source, key)
     missing = [
         name

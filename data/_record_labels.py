@@ -1,6 +1,6 @@
 """Which records of a pack are images, and of whom: identity ranges where they hold, else headers.
 
-Used by RecordPack.images. FORMATS of insightface: record 0 gives the keys of the identity records,
+Used by RecordPack.images. In insightface's layout record 0 gives the keys of the identity records,
 each of which gives the keys of its images.
 """
 

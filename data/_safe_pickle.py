@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _DTYPE = re.compile(r"b1|[iu][1248]|f[248]")
-_DAMAGE = (
+_DAMAGE = (  # what the unpickler raises on damaged data
     pickle.UnpicklingError,
     EOFError,
     ValueError,
@@ -26,7 +26,7 @@ _DAMAGE = (
     OverflowError,
     MemoryError,
     ImportError,
-)  # fmt: skip - what the unpickler raises on damaged data
+)
 
 
 class UnsafePickleError(ValueError):

@@ -78,8 +78,8 @@ class RecordPack:
         path: the `.rec` file.
 
     Raises:
-        ValueError: no such file, or an empty one. Reading raises it for a corrupt record, naming
-            file, key and offset.
+        ValueError: no such file, or one too short for a record. Reading raises it for a corrupt
+            record, naming file, key and offset.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -87,8 +87,8 @@ class RecordPack:
         if not self.path.is_file():
             raise ValueError(f"no record file {self.path}")
         self._size = self.path.stat().st_size
-        if self._size == 0:
-            raise ValueError(f"{self.path} is empty")
+        if self._size < PART.size:
+            raise ValueError(f"{self.path}: {self._size} bytes are no record")
         with self.path.open("rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
@@ -187,25 +187,27 @@ class RecordPack:
         Raises:
             ValueError: a position's offset does not lead to a record.
         """
-        words = np.frombuffer(self._map, dtype="<u4", count=self._size // 4)
         offsets = self.index.offsets[positions]
-        inside = (offsets >= 0) & (offsets % 4 == 0) & (offsets // 4 + 2 <= len(words))
-        at = np.where(inside, offsets // 4, 0)
-        bad = np.flatnonzero(~inside | (words[at] != MAGIC))
+        inside = (offsets >= 0) & (offsets % 4 == 0) & (offsets <= self._size - PART.size)
+        magic, packed, flag, scalar, first, second = self._words(np.where(inside, offsets, 0))
+        bad = np.flatnonzero(~inside | (magic != MAGIC))
         if bad.size:
             self.payload(int(positions[bad[0]]))
-        length = words[at + 1] & np.uint32((1 << 29) - 1)
-        last = len(words) - 1
-        flag = words[np.minimum(at + 2, last)]
-        label = words[np.minimum(np.where(flag == 0, at + 3, at + 8), last)].view("<f4")
-        second = words[np.minimum(at + 9, last)].view("<f4")
-        empty = length == HEADER.size + 4 * flag.astype(np.int64)
-        slow = (words[at + 1] >> 29 != WHOLE) | (length < HEADER.size)
-        for row in np.flatnonzero(slow):
-            record = self.record_at(int(positions[row]))
-            flag[row], empty[row] = record.header.flag, not record.image
-            label[row], second[row] = record.header.labels[0], record.header.labels[-1]
-        return RecordFields(flag, label, second, empty)
+        length = packed & np.uint32((1 << 29) - 1)
+        label = np.where(flag == 0, scalar, first).view("<f4")
+        fields = RecordFields(flag, label, second.view("<f4"), length == HEADER.size + 4 * flag)
+        parted = (packed >> 29 != WHOLE) | (length < HEADER.size)
+        for row in np.flatnonzero(parted):
+            header, image = self.record_at(int(positions[row]))
+            fields.flag[row], fields.empty[row] = header.flag, not image
+            fields.label[row], fields.second[row] = header.labels[0], header.labels[-1]
+        return fields
+
+    def _words(self, offsets: NDArray[np.int64]) -> list[NDArray[np.uint32]]:
+        """Return magic, flag and length, header flag, header label, label 0 and 1 of n records."""
+        words = np.frombuffer(self._map, dtype="<u4", count=self._size // 4)
+        places = [np.minimum(offsets // 4 + skip, len(words) - 1) for skip in (0, 1, 2, 3, 8, 9)]
+        return [words[place] for place in places]
 
     def _part(self, position: int, offset: int) -> tuple[int, int, int]:
         """Return (continuation flag, start, end) of the part at a byte offset."""

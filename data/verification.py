@@ -25,7 +25,7 @@ from tqdm import tqdm
 from data._options import synthetic_options
 from data._pairs_file import read_pairs
 from data._safe_pickle import load_pickle
-from data.images import SIZE, decode, to_112
+from data.images import SIZE, decode, encode_png, to_112
 
 Image = bytes | NDArray[np.uint8]
 
@@ -91,18 +91,21 @@ def read_bin(path: str | Path) -> VerificationSet:
     )
 
 
-def write_bin(path: str | Path, images: Iterable[bytes], mated: Sequence[bool]) -> None:
+def write_bin(
+    path: str | Path, images: Iterable[Image], mated: Sequence[bool] | NDArray[np.bool_]
+) -> None:
     """Write a `.bin` set that insightface's own loader reads.
 
     Args:
         path: the file; its folder is made.
-        images: 2N encoded images, pair i being 2i and 2i + 1.
+        images: 2N encoded images, pair i being 2i and 2i + 1; pixels are encoded as PNG.
         mated: N flags.
 
     Raises:
         ValueError: not two images for each flag.
     """
-    path, encoded = Path(path), [bytes(image) for image in images]
+    path = Path(path)
+    encoded = [image if isinstance(image, bytes) else encode_png(image) for image in images]
     flags = [bool(flag) for flag in mated]
     VerificationSet(str(path), encoded, np.array(flags, dtype=bool))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,123 @@
+"""Decoding against OpenCV, resizing against a slow bilinear formula."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import simplejpeg
+
+from data.images import decode, encode_jpeg, encode_png, to_112
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "oracle"
+
+
+def picture(height=112, width=112, seed=0):
+    small = np.random.default_rng(seed).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def test_png_keeps_every_pixel_and_the_channel_order():
+    image = picture()
+    assert np.array_equal(decode(encode_png(image)), image)
+    assert np.array_equal(
+        cv2.imdecode(np.frombuffer(encode_png(image), np.uint8), 1)[..., 2::-1], image
+    )
+
+
+def test_jpeg_pixels_equal_opencv_s():
+    encoded = encode_jpeg(picture())
+    reference = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert np.array_equal(decode(encoded), reference)
+    assert np.abs(decode(encoded).astype(int) - picture()).mean() < 3
+
+
+def test_grey_images_become_rgb():
+    grey = picture()[..., :1]
+    for encoded in (
+        simplejpeg.encode_jpeg(np.ascontiguousarray(grey), 95, "GRAY", colorsubsampling="Gray"),
+        cv2.imencode(".png", grey)[1].tobytes(),
+    ):
+        image = decode(encoded)
+        assert image.shape == (112, 112, 3)
+        assert np.array_equal(image[..., 0], image[..., 2])
+        assert np.abs(image[..., :1].astype(int) - grey).max() <= 12
+
+
+def test_transparency_and_16_bits():
+    image = picture()
+    transparent = np.dstack([image[..., ::-1], np.full((112, 112, 1), 7, np.uint8)])
+    assert np.array_equal(decode(cv2.imencode(".png", transparent)[1].tobytes()), image)
+    deep = image[..., ::-1].astype(np.uint16) * 257
+    assert np.array_equal(decode(cv2.imencode(".png", deep)[1].tobytes()), image)
+
+
+def test_stray_bytes_before_the_end_of_a_jpeg_cost_no_pixel():
+    encoded = encode_jpeg(picture())
+    assert np.array_equal(decode(encoded[:-2] + b"\x12\x34\x56" + encoded[-2:]), decode(encoded))
+
+
+@pytest.mark.parametrize("length", [3, 300, 2000, -1])
+def test_cut_jpeg(length):
+    with pytest.raises(ValueError, match="damaged JPEG"):
+        decode(encode_jpeg(picture())[:length])
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"\xff", b"GIF", b"not an image at all", bytes(5000)])
+def test_rubbish(rubbish):
+    with pytest.raises(ValueError, match=rf"not an image \({len(rubbish)} bytes, starting"):
+        decode(rubbish)
+
+
+def test_cut_png():
+    with pytest.raises(ValueError, match="not an image"):
+        decode(encode_png(picture())[:60])
+
+
+def bilinear(image, size):
+    """Resize by the formula: sample at pixel centres, clamp at the border."""
+
+    def weights(length):
+        centre = np.clip((np.arange(size) + 0.5) * length / size - 0.5, 0, length - 1)
+        low = np.minimum(centre.astype(int), length - 2)
+        matrix = np.zeros((size, length))
+        matrix[np.arange(size), low] = 1 - (centre - low)
+        matrix[np.arange(size), low + 1] = centre - low
+        return matrix
+
+    rows, columns = weights(image.shape[0]), weights(image.shape[1])
+    return np.einsum("ya,abc,xb->yxc", rows, image.astype(float), columns, optimize=True)
+
+
+@pytest.mark.parametrize("shape", [(130, 100), (96, 96), (250, 250), (40, 112)])
+def test_other_sizes_are_resized_bilinearly(shape):
+    image = picture(*shape)
+    resized = to_112(image)
+    assert resized.shape == (112, 112, 3)
+    assert np.abs(resized - bilinear(image, 112)).max() <= 1
+
+
+def test_the_right_size_is_left_alone():
+    image = picture()
+    assert to_112(image) is image
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/oracle")
+def test_resize_equals_the_original_s():
+    with np.load(SHARED / "model" / "preprocess_eval.npz") as oracle:
+        for row in range(3):
+            image = to_112(oracle[f"img{row}"]).transpose(2, 0, 1)
+            expected = oracle["out"][row]
+            assert np.allclose((image / 255 - 0.5) / 0.5, expected, atol=1e-6)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/oracle")
+def test_decoded_pixels_equal_mxnet_s():
+    expected = json.loads((SHARED / "bin" / "expected.json").read_text())
+    with np.load(SHARED / "bin" / "decoded_rgb.npz") as oracle:
+        for pixels in oracle.values():
+            for image in pixels if pixels.ndim == 4 else [pixels]:
+                digest = hashlib.sha256(np.ascontiguousarray(image, np.uint8)).hexdigest()
+                assert digest in expected["decoded_sha256_mxnet_rgb"]

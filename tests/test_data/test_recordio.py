@@ -1,0 +1,353 @@
+"""Packs against what mxnet 1.9.1 wrote, against a slow reader, and against damage."""
+
+import hashlib
+import json
+import logging
+import shutil
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.faces import PackFaces
+from data.recordio import RecordPack, RecordWriter, pack_record
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "data" / "rec"
+EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "oracle" / "rec"
+MAGIC = struct.pack("<I", 0xCED7230A)
+
+
+def slow_records(data: bytes) -> list[bytes]:
+    """Read a pack from front to back, one 4-byte step of the format's description at a time."""
+    records, at = [], 0
+    while at < len(data):
+        magic, packed = struct.unpack_from("<II", data, at)
+        assert magic == 0xCED7230A
+        kind, length = packed >> 29, packed & 0x1FFFFFFF
+        part = data[at + 8 : at + 8 + length]
+        if kind in (0, 1):
+            records.append(part)
+        else:
+            records[-1] += MAGIC + part
+        at += 8 + (length + 3) // 4 * 4
+    return records
+
+
+def write_raw(prefix: Path, payloads: dict[int, bytes]) -> Path:
+    with RecordWriter(prefix) as writer:
+        for key, payload in payloads.items():
+            writer.write(key, payload)
+    return prefix.with_name(prefix.name + ".rec")
+
+
+def identity_pack(
+    prefix: Path, labels: list[int], *, first_key: int = 1, ranges: dict[int, tuple] | None = None
+) -> Path:
+    """Write insightface's layout by hand, with the given ranges put in place of the right ones."""
+    payloads: dict[int, bytes] = {}
+    end = first_key + len(labels)
+    people = sorted(set(labels))
+    payloads[0] = pack_record((end, end + len(people)), 0)
+    for key, label in enumerate(labels, start=first_key):
+        payloads[key] = pack_record(float(label), key, b"image %d" % key)
+    for offset, person in enumerate(people):
+        keys = [key for key, label in enumerate(labels, start=first_key) if label == person]
+        bounds = (ranges or {}).get(person, (keys[0], keys[-1] + 1))
+        payloads[end + offset] = pack_record(bounds, end + offset)
+    return write_raw(prefix, payloads)
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_reads_what_mxnet_wrote(name):
+    expected = EXPECTED[name]
+    with RecordPack(GOLDEN / name / "train.rec") as pack:
+        positions, labels = pack.images
+        records = [pack.record_at(int(position)) for position in positions]
+        assert [pack.record(key).header.labels for key in range(16, 21)] == [
+            tuple(bounds) for bounds in expected["ranges"]
+        ]
+        assert list(pack.record(0).header.labels) == expected["header_label"]
+    assert [hashlib.sha256(r.image).hexdigest() for r in records] == expected["sha256"]
+    assert [r.header.id for r in records] == list(range(1, 16))
+    assert labels.tolist() == [0, 0, 0, 1, 2, 2, 2, 2, 3, 3, 4, 4, 4, 4, 4]
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_payloads_equal_a_slow_reader(name):
+    data = (GOLDEN / name / "train.rec").read_bytes()
+    with RecordPack(GOLDEN / name / "train.rec") as pack:
+        order = np.argsort(pack.index.offsets)
+        assert [pack.payload(int(row)) for row in order] == slow_records(data)
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_writes_byte_for_byte_what_mxnet_wrote(name, tmp_path):
+    source = GOLDEN / name
+    with RecordPack(source / "train.rec") as pack:
+        keys = [
+            int(line.split("\t")[0]) for line in (source / "train.idx").read_text().splitlines()
+        ]
+        write_raw(tmp_path / "train", {key: pack.read(key) for key in keys})
+    data = (tmp_path / "train.rec").read_bytes()
+    assert hashlib.sha256(data).hexdigest() == EXPECTED[name]["rec_sha256"]
+    assert (tmp_path / "train.idx").read_bytes() == (source / "train.idx").read_bytes()
+
+
+def test_write_image_gives_insightface_s_layout_byte_for_byte(tmp_path):
+    source = GOLDEN / "float_header_first"
+    with RecordPack(source / "train.rec") as pack, RecordWriter(tmp_path / "new" / "train") as new:
+        for position, label in zip(*pack.images, strict=True):
+            new.write_image(int(label), pack.record_at(int(position)).image, f"id {label}.jpg")
+    folder = tmp_path / "new"
+    for name in ("train.rec", "train.idx", "property"):
+        assert (folder / name).read_bytes() == (source / name).read_bytes(), name
+    assert (folder / "train.lst").read_text().splitlines()[3] == "4\t1\tid 1.jpg"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "property", "train.idx", "train.lst", "train.rec",
+    ]  # fmt: skip
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/oracle")
+def test_reads_array_labels_of_the_oracle():
+    expected = json.loads((SHARED / "expected.json").read_text())["array_header_first"]
+    with RecordPack(SHARED / "array_header_first" / "train.rec") as pack:
+        labels = pack.images[1].tolist()
+        header = pack.record(5).header
+    assert labels == [0, 0, 0, 1, 2, 2, 2, 2, 3, 3, 4, 4, 4, 4, 4]
+    assert header.flag == 2
+    assert header.labels == (2.0, 0.0)
+    assert expected["images"]["5"]["flag"] == 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.sampled_from([MAGIC, b"a", b"bc", b"\x0a\x23", b"def "]), max_size=9).map(
+            b"".join
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_any_payload_survives(tmp_path_factory, payloads):
+    path = write_raw(tmp_path_factory.mktemp("rec") / "x", dict(enumerate(payloads)))
+    assert slow_records(path.read_bytes()) == payloads
+    with RecordPack(path) as pack:
+        assert [pack.read(key) for key in range(len(payloads))] == payloads
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_without_idx_the_pack_is_walked_once_and_says_so(name, tmp_path, caplog):
+    shutil.copy(GOLDEN / name / "train.rec", tmp_path)
+    with caplog.at_level(logging.WARNING, "faceuq"), RecordPack(tmp_path / "train.rec") as pack:
+        found = dict(zip(pack.keys.tolist(), pack.index.offsets.tolist(), strict=True))
+    lines = (GOLDEN / name / "train.idx").read_text().split()
+    assert found == dict(zip(map(int, lines[::2]), map(int, lines[1::2]), strict=True))
+    assert "no " + str(tmp_path / "train.idx") in caplog.text
+
+
+def test_idx_in_any_order(tmp_path):
+    source = GOLDEN / "float_header_first"
+    shutil.copy(source / "train.rec", tmp_path)
+    lines = (source / "train.idx").read_text().splitlines()
+    (tmp_path / "train.idx").write_text("\n".join(lines[::-1]))
+    with RecordPack(tmp_path / "train.rec") as pack, RecordPack(source / "train.rec") as other:
+        assert pack.read(7) == other.read(7)
+        assert pack.images[1].tolist() == other.images[1].tolist()
+
+
+def test_pack_without_identity_layout_takes_labels_from_headers(tmp_path):
+    path = write_raw(
+        tmp_path / "plain",
+        {key: pack_record(float(label), key, b"x") for key, label in enumerate([9, 4, 4, 7])},
+    )
+    with RecordPack(path) as pack:
+        assert pack.images[1].tolist() == [9, 4, 4, 7]
+    assert PackFaces(path).labels.tolist() == [2, 0, 0, 1]
+
+
+def test_record_0_with_a_label_array_is_not_taken_for_the_identity_header(tmp_path):
+    path = write_raw(
+        tmp_path / "plain",
+        {key: pack_record((label, 0.0), key, b"x") for key, label in enumerate([3, 3, 5])},
+    )
+    with RecordPack(path) as pack:
+        assert pack.images[0].tolist() == [0, 1, 2]
+        assert pack.images[1].tolist() == [3, 3, 5]
+
+
+def test_identity_records_with_wrong_ranges_are_overruled_by_the_headers(tmp_path, caplog):
+    labels = [0, 0, 1, 1, 1, 2]
+    path = identity_pack(tmp_path / "x", labels, ranges={0: (1, 4), 1: (4, 6)})
+    with caplog.at_level(logging.WARNING, "faceuq"), RecordPack(path) as pack:
+        assert pack.images[1].tolist() == labels
+    assert "identity ranges do not fit" in caplog.text
+
+
+def test_shuffled_images_are_overruled_by_the_headers(tmp_path):
+    labels = [2, 0, 1, 0, 1, 2]
+    ranges = {0: (1, 3), 1: (3, 5), 2: (5, 7)}
+    with RecordPack(identity_pack(tmp_path / "x", labels, ranges=ranges)) as pack:
+        assert pack.images[1].tolist() == labels
+
+
+def test_right_ranges_spare_the_headers_in_between(tmp_path):
+    """The label of an inner image is taken from its range: its own header is never read."""
+    labels = [0, 0, 0, 1, 1, 1]
+    path = identity_pack(tmp_path / "x", labels)
+    data = bytearray(path.read_bytes())
+    with RecordPack(path) as pack:
+        inner = int(pack.index.offsets[pack.position(2)])
+    struct.pack_into("<f", data, inner + 8 + 4, 77.0)
+    path.write_bytes(data)
+    with RecordPack(path) as pack:
+        assert pack.images[1].tolist() == labels
+
+
+@pytest.mark.parametrize("shift", range(4))
+def test_keys_beyond_float32_are_put_right(tmp_path, shift):
+    """Past 2^24 odd keys are rounded in float32: ranges and record 0 are off by one."""
+    first = 2**24 - 5 + shift
+    labels = np.repeat(np.arange(9), [3, 1, 2, 5, 1, 1, 4, 3, 2]).tolist()
+    path = identity_pack(tmp_path / "x", labels, first_key=first)
+    with RecordPack(path) as pack:
+        stored = [pack.record(first + len(labels) + i).header.labels[0] for i in range(9)]
+        exact = first + np.searchsorted(labels, np.arange(9))
+        assert any(stored != exact)
+        positions, found = pack.images
+        assert pack.keys[positions].tolist() == list(range(first, first + len(labels)))
+        assert found.tolist() == labels
+
+
+def test_header_that_contains_the_magic_is_read_in_parts(tmp_path):
+    """An id equal to the magic cuts the header itself in two."""
+    identifier = 0xCED7230A
+    path = write_raw(tmp_path / "x", {0: pack_record(5.0, identifier, b"image"), 1: b"\0" * 24})
+    with RecordPack(path) as pack:
+        assert pack.fields(np.array([0])).label.tolist() == [5.0]
+        assert pack.record(0).image == b"image"
+
+
+def damaged(tmp_path: Path, change) -> Path:
+    for name in ("train.rec", "train.idx"):
+        shutil.copy(GOLDEN / "float_header_first" / name, tmp_path)
+    path = tmp_path / "train.rec"
+    data = bytearray(path.read_bytes())
+    path.write_bytes(change(data))
+    return path
+
+
+def test_truncated_pack_names_file_key_and_offset(tmp_path):
+    path = damaged(tmp_path, lambda data: data[:60000])
+    with RecordPack(path) as pack:
+        assert pack.read(12)
+        with pytest.raises(ValueError, match=rf"{path}: key 13 at offset 55932: cut short: 549"):
+            pack.read(13)
+        with pytest.raises(ValueError, match="key 14 at offset 60552: byte 60552 lies beyond"):
+            pack.read(14)
+        with pytest.raises(ValueError, match="key 15 at offset 65184"):
+            _ = pack.images
+
+
+def test_overwritten_record_names_file_key_and_offset(tmp_path):
+    def wipe(data):
+        data[4712:4720] = bytes(8)
+        return data
+
+    with RecordPack(damaged(tmp_path, wipe)) as pack:
+        with pytest.raises(ValueError, match="key 2 at offset 4712: no record starts at byte 4712"):
+            pack.read(2)
+        with pytest.raises(ValueError, match="key 2 at offset 4712"):
+            pack.fields(np.arange(5))
+
+
+def test_missing_part_is_an_error(tmp_path):
+    def drop_last_part(data):
+        data[18660:18664] = struct.pack("<I", 4673)  # the third part claims to be a record
+        return data
+
+    with (
+        RecordPack(damaged(tmp_path, drop_last_part)) as pack,
+        pytest.raises(ValueError, match="key 5 at offset 18584: a part is missing"),
+    ):
+        pack.read(5)
+
+
+def test_walk_over_a_damaged_pack_names_the_offset(tmp_path):
+    path = damaged(tmp_path, lambda data: data[:60000])
+    path.with_suffix(".idx").unlink()
+    with RecordPack(path) as pack, pytest.raises(ValueError, match=r"offset 55932: the record is"):
+        _ = pack.keys
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0\t0\n1\tforty\n", r"train.idx:2: expected `key<TAB>offset`, found '1\\tforty'"),
+        ("0\t0\n1\n", "train.idx:2: expected"),
+        ("0\t0\n1\t40\t7\n", "train.idx:2: expected"),
+        ("", "train.idx: no records"),
+        ("0\t0\n0\t40\n", "train.idx: key 0 appears more than once"),
+        ("0\t3\n", "key 0 at offset 3: no record starts"),
+        ("0\t90000\n", "key 0 at offset 90000: byte 90000 lies beyond the file's 70140"),
+    ],
+)
+def test_bad_index(tmp_path, text, message):
+    path = damaged(tmp_path, lambda data: data)
+    path.with_suffix(".idx").write_text(text)
+    with RecordPack(path) as pack, pytest.raises(ValueError, match=message):
+        _ = pack.images
+
+
+def test_missing_and_empty_packs(tmp_path):
+    with pytest.raises(ValueError, match="no record file"):
+        RecordPack(tmp_path / "none.rec")
+    for size in (0, 3):
+        (tmp_path / "short.rec").write_bytes(bytes(size))
+        with pytest.raises(ValueError, match=f"short.rec: {size} bytes are no record"):
+            RecordPack(tmp_path / "short.rec")
+
+
+def test_unknown_key():
+    with (
+        RecordPack(GOLDEN / "float_header_first" / "train.rec") as pack,
+        pytest.raises(ValueError, match="no record with key 99"),
+    ):
+        pack.read(99)
+
+
+def test_label_that_is_no_whole_number(tmp_path):
+    path = write_raw(tmp_path / "x", {4: pack_record(0.5, 4, b"image")})
+    with RecordPack(path) as pack, pytest.raises(ValueError, match="key 4: label 0.5 is not a"):
+        _ = pack.images
+
+
+def test_record_too_short_for_a_header(tmp_path):
+    path = write_raw(tmp_path / "x", {1: b"short"})
+    with RecordPack(path) as pack, pytest.raises(ValueError, match="key 1 at offset 0: 5 bytes"):
+        pack.record(1)
+
+
+def test_writer_wants_identities_in_order(tmp_path):
+    with RecordWriter(tmp_path / "x") as writer:
+        writer.write_image(0, b"a")
+        with pytest.raises(ValueError, match="label 2 after 1 identities: write the images of"):
+            writer.write_image(2, b"b")
+
+
+def test_failed_writer_leaves_the_old_pack(tmp_path):
+    (tmp_path / "x.rec").write_bytes(b"old")
+
+    def fail():
+        with RecordWriter(tmp_path / "x") as writer:
+            writer.write_image(0, b"a")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert [path.name for path in tmp_path.iterdir()] == ["x.rec"]
+    assert (tmp_path / "x.rec").read_bytes() == b"old"
