@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -133,15 +133,15 @@ class Trainer:
             log.start(
                 self.loss.summary, len(faces), faces.num_classes, sampler.num_left_out_classes
             )
-            with stop_on_signal(self), loader, self._progress() as bar:
-                self._loop(loader, log, bar)
+            with stop_on_signal(self), closing(iter(loader)) as batches, self._progress() as bar:
+                self._loop(batches, log, bar)
         self.save("last.pt")
 
-    def _loop(self, loader: BatchLoader, log: TrainLog, bar: tqdm[Any]) -> None:
+    def _loop(self, batches: Iterator[Batch], log: TrainLog, bar: tqdm[Any]) -> None:
         saved_at = time.monotonic()
         unchecked = torch.zeros((), device=self.frozen.device)
         self.head.train()
-        for batch in loader:
+        for batch in batches:
             done = self.train_step(batch)
             unchecked += done.result.loss.detach()
             bar.update()
@@ -154,7 +154,6 @@ class Trainer:
                 self._log(log, batch, done)
             if at_epoch:
                 self._finish_epoch(log)
-                self.head.train()
             if at_epoch or (at_log and time.monotonic() - saved_at > SECONDS_BETWEEN_SAVES):
                 self.save("last.pt")
                 saved_at = time.monotonic()
@@ -238,14 +237,15 @@ class Trainer:
         results = [self._evaluate(verification) for verification in self.verification]
         for result in results:
             log.evaluation(self.step, result.name, result.text, result.to_dict())
-        score = sum(result.auerc30 for result in results) / len(results) if results else None
+        areas = [result.blocks[0].areas.auerc30 for result in results]
+        score = sum(areas) / len(areas) if areas else None
         if score is None or self.best is None or score < self.best:
             self.best = score
             self.save("best.pt")
 
     def _evaluate(self, verification: VerificationSet) -> Result:
         options = self.config.verification
-        estimator = TrainedHead(self.frozen, self.head)
+        estimator = TrainedHead(frozen=self.frozen, head=self.head)
         features = embed(estimator, verification, options.batch_size, flip=options.flip)
         return evaluate(features, options.protocol, name=verification.name)
 

@@ -23,7 +23,7 @@ from utils.config import Method, Schedule, TrainConfig, Verification
 
 config = TrainConfig(
     name="tiny",
-    backbone=Method("iresnet", depth=18, layers=(1, 1, 1, 1), widths=(4, 4, 8, 8)),
+    backbone=Method("iresnet", layers=(1, 1, 1, 1), widths=(4, 4, 8, 8)),
     backbone_weights={weights!r},
     head=Method("fc2", output="probability", hidden=8),
     loss=Method("idq", scale=16.0, margin=0.45),
@@ -45,7 +45,7 @@ def config_file(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("config")
     torch.manual_seed(0)
-    backbone = IResNet(depth=18, layers=(1, 1, 1, 1), widths=(4, 4, 8, 8))
+    backbone = IResNet(layers=(1, 1, 1, 1), widths=(4, 4, 8, 8))
     torch.save(backbone.state_dict(), folder / "backbone.pth")
     (folder / "tiny.py").write_text(CONFIG.format(weights=str(folder / "backbone.pth")))
     return folder / "tiny.py"
