@@ -143,6 +143,12 @@ def test_a_block_of_stride_two_does_not(network, channels, block):
     assert out.shape == (1, 2 * channels, 14, 14)
 
 
+def test_batch_norm_of_mobilefacenet_has_the_published_eps():
+    layers = list(MobileFaceNet().modules())
+    assert {layer.eps for layer in layers if isinstance(layer, nn.BatchNorm2d)} == {1e-3}
+    assert {layer.eps for layer in layers if isinstance(layer, nn.BatchNorm1d)} == {2e-5}
+
+
 def test_preprocessing_of_published_weights():
     assert IResNet.preprocessing == MBF.preprocessing == Preprocessing("RGB", 127.5, 127.5)
     assert MobileFaceNet.preprocessing == Preprocessing("RGB", 127.5, 128.0)

@@ -43,7 +43,7 @@ def test_train_cannot_undo_eval_mode(tiny, images):
 def test_no_graph_but_a_head_can_learn_from_it(tiny, images):
     frozen = FrozenBackbone(tiny)
     assert not any(weight.requires_grad for weight in frozen.parameters())
-    output = frozen(images)
+    output = frozen(images.permute(0, 3, 1, 2).float().requires_grad_())
     assert not output.embedding.requires_grad
     assert not output.features.requires_grad
     head = FC2Head(output="probability", features_shape=frozen.features_shape, hidden=4)
