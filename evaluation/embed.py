@@ -59,6 +59,8 @@ def embed(
     if batch_size < 1:
         raise ValueError(f"batch_size = {batch_size}: must be at least 1")
     total = 2 * len(images.mated)
+    if total == 0:
+        raise ValueError(f"{images.name}: no pairs")
     hide = None if progress is None else not progress
     parts: list[Estimate] = []
     with tqdm(total=total, desc=images.name, unit="img", leave=False, disable=hide) as bar:
@@ -68,8 +70,8 @@ def embed(
             bar.update(len(batch))
     try:
         return Features(
-            np.concatenate([part.mu for part in parts]) if parts else np.zeros((0, 1)),
-            np.concatenate([part.sigma_sq for part in parts]) if parts else np.zeros((0, 1)),
+            np.concatenate([part.mu for part in parts]),
+            np.concatenate([part.sigma_sq for part in parts]),
             images.mated,
         )
     except ValueError as error:

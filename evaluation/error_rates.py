@@ -164,7 +164,7 @@ def rates_of_sorted(scores: NDArray[np.floating], mated: NDArray[np.bool_]) -> E
     np.not_equal(scores[1:], scores[:-1], out=is_first[1:])
     first = np.flatnonzero(is_first)
     up_to = np.cumsum(mated)
-    below = up_to[first] - mated[first]
+    below: NDArray[np.int64] = up_to[first] - mated[first]
     count = int(up_to[-1])
     others = len(scores) - count
     return ErrorRates(

@@ -6,7 +6,7 @@ The only module that needs matplotlib; drawn without a display.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -28,6 +28,8 @@ COLOURS = ("#0b6e99", "#c8553d", "#4f772d", "#7b4b94")  # told apart in grey and
 RANDOM, OPTIMUM = "#6b7280", "#9aa3ad"
 FEW_ERRORS = 10
 SHEET_COLUMNS, SHEET_ROWS = 12, 2
+LABEL, HEADING, MARGIN = 18, 30, 10  # pixels, as the next line
+CELL = (112 + LABEL + 6, 112 + MARGIN)  # height and width of a face with its number
 
 
 def edc_figure(result: Result, path: Path) -> Path:
@@ -66,24 +68,30 @@ def contact_sheet(
         images: the set.
         uncertainty: (2N,) one number per image.
         path: of the PNG.
-        title: of the sheet.
+        title: of the sheet; the set's name by default.
 
     Returns:
         The path.
     """
     order = np.argsort(uncertainty, kind="stable")
     wanted = min(SHEET_COLUMNS * SHEET_ROWS, len(order) // 2)
-    least = _distinct(images, order, wanted)
-    most = _distinct(images, order[::-1], wanted)
-    height = 0.35 + 2 * (0.3 + 0.9 * -(-wanted // SHEET_COLUMNS))
-    figure = Figure(figsize=(SHEET_COLUMNS * 0.82, height), dpi=150, layout="constrained")
+    halves = {
+        "least uncertain": _distinct(images, order, wanted),
+        "most uncertain": _distinct(images, order[::-1], wanted),
+    }
+    rows = max(-(-len(faces) // SHEET_COLUMNS) for faces in halves.values())
+    width, half_height = SHEET_COLUMNS * CELL[1] + MARGIN, HEADING + rows * CELL[0]
+    canvas = np.full((HEADING + 2 * half_height, width, 3), 255, np.uint8)
+    figure = Figure(figsize=(width / 100, canvas.shape[0] / 100), dpi=100)
     FigureCanvasAgg(figure)
-    halves = figure.subfigures(2, 1, hspace=0.02)
-    for half, name, faces in zip(halves, ("least", "most"), (least, most), strict=True):
-        half.suptitle(f"{name} uncertain", x=0.01, ha="left", fontsize=9, fontweight="bold")
-        _draw_faces(half, faces, uncertainty)
-    if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
+    axes.text(MARGIN, HEADING / 2, title or images.name, fontsize=13, va="center")
+    for place, (heading, faces) in enumerate(halves.items()):
+        top = HEADING + place * half_height
+        axes.text(MARGIN, top + HEADING / 2, heading, fontsize=11, fontweight="bold", va="center")
+        _paste(canvas, axes, faces, uncertainty, top + HEADING)
+    axes.imshow(canvas, interpolation="none")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path
@@ -137,7 +145,7 @@ def _dress(axes: Axes, result: Result, curve: Edc) -> None:
         f"{operating_point(curve)}.\nprotocol {result.protocol.name}; shaded: range of AUERC30; "
         f"dashed: fewer than {FEW_ERRORS} false non-matches left."
     )
-    axes.figure.supxlabel(note, fontsize=7.5, color="#374151", x=0.01, ha="left")  # type: ignore[union-attr]
+    axes.figure.supxlabel(note, fontsize=7.5, color="#374151", x=0.01, ha="left")
 
 
 def _distinct(
@@ -152,13 +160,17 @@ def _distinct(
     return list(seen.values())
 
 
-def _draw_faces(
-    half: Any, faces: list[tuple[int, NDArray[np.uint8]]], uncertainty: NDArray[np.float32]
+def _paste(
+    canvas: NDArray[np.uint8],
+    axes: Axes,
+    faces: list[tuple[int, NDArray[np.uint8]]],
+    uncertainty: NDArray[np.float32],
+    top: int,
 ) -> None:
-    rows = max(-(-len(faces) // SHEET_COLUMNS), 1)
-    grid = half.subplots(rows, SHEET_COLUMNS, squeeze=False)
-    for axes in grid.flat:
-        axes.axis("off")
-    for axes, (row, image) in zip(grid.flat, faces, strict=False):
-        axes.imshow(image)
-        axes.set_title(f"{uncertainty[row]:.3g}", fontsize=6.5, pad=2, color="#374151")
+    for place, (row, image) in enumerate(faces):
+        y = top + place // SHEET_COLUMNS * CELL[0] + LABEL
+        x = MARGIN + place % SHEET_COLUMNS * CELL[1]
+        canvas[y : y + image.shape[0], x : x + image.shape[1]] = image
+        middle = x + image.shape[1] / 2
+        label = f"{uncertainty[row]:.3g}"
+        axes.text(middle, y - 4, label, fontsize=8, ha="center", va="bottom", color="#374151")

@@ -66,6 +66,9 @@ def test_errors_name_set_and_estimator(tiny_pairs):
         embed(Broken(), tiny_pairs)
     with pytest.raises(ValueError, match=r"batch_size = 0: must be at least 1"):
         embed(Halves(), tiny_pairs, batch_size=0)
+    tiny_pairs.mated = tiny_pairs.mated[:0]
+    with pytest.raises(ValueError, match="tiny: no pairs"):
+        embed(Halves(), tiny_pairs)
 
 
 def test_progress_bar_on_request_only(tiny_pairs, capsys):

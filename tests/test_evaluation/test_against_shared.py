@@ -1,0 +1,96 @@
+"""Every set, every variant, all 100 points: the complete comparison with the original's outputs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evaluation.edc import rates_of_kept
+from evaluation.error_rates import error_rates
+from evaluation.features import Features
+from evaluation.pipeline import evaluate
+from evaluation.scores import cosine_of_pairs
+
+ORACLE = Path(__file__).resolve().parents[2].parent / "shared" / "oracle" / "eval"
+SETS = ["A_cfp7000_1col", "B_lfw6000_8col", "C_ties6000_1col", "D_const600", "H_2col1200"]
+SETS += ["J_fewimpostors"]
+VARIANTS = {
+    "fnmr_fixed": "original",
+    "mcdropout_max": "original-mcdropout",
+    "mcdropout_add": "original-mcdropout-sum",
+}
+
+pytestmark = pytest.mark.skipif(not ORACLE.exists(), reason="needs ../shared/oracle")
+
+
+@pytest.fixture(scope="module", params=SETS)
+def case(request):
+    features = Features.load(ORACLE / f"set_{request.param}.npz")
+    expected = json.loads((ORACLE / f"expected_{request.param}.json").read_text())["variants"]
+    return request.param, features, expected
+
+
+def test_scores(case):
+    name, features, _ = case
+    with np.load(ORACLE / f"scores_{name}.npz") as archive:
+        np.testing.assert_array_equal(cosine_of_pairs(features.mu), archive["cosine"])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_text_and_all_points(case, variant):
+    _, features, expected = case
+    expected = expected[variant]
+    result = evaluate(features, VARIANTS[variant])
+    assert result.text == expected["text"]
+    for index, block in enumerate(result.blocks):
+        rows = {
+            name: values[100 * index : 100 * index + 100]
+            for name, values in expected["rows"].items()
+        }
+        assert block.kept.thresholds.tolist() == rows["risk_threshold"]
+        assert block.kept.counts().tolist() == rows["keep"]
+        prefix = "fixed_" if variant == "fnmr_fixed" else ""
+        for curve, column in zip(block.curves, ("fmr100", "fmr1000"), strict=True):
+            assert curve.fnmr.tolist() == rows[prefix + column]
+        assert block.curves[-1].fnmr.tolist() == expected["blocks"][index]["fnmr_curve"]
+        areas = expected["blocks"][index]
+        found = block.areas
+        assert (found.auerc, found.auerc30) == (areas["AUERC"], areas["AUERC30"])
+        assert (found.auc, found.auc30) == (areas["AUC"], areas["AUC30"])
+        rates = rates_of_kept(block.scores, block.mated, block.kept, range(100))
+        eer = [one.equal_error_rate() for one in rates]
+        for place, column in enumerate(("eer", "eer_low", "eer_high", "eer_th")):
+            assert [one[place] for one in eer] == rows[column]
+        for target, column in ((1e-2, "fmr100_th"), (1e-3, "fmr1000_th")):
+            assert [one.at_nearest_fmr(target).threshold for one in rates] == rows[column]
+
+
+@pytest.mark.parametrize(
+    ("variant", "protocol"), [("acc_max", "original"), ("acc_add", "original-mcdropout-sum")]
+)
+def test_accuracy(case, variant, protocol):
+    _, features, expected = case
+    blocks = evaluate(features, protocol).blocks
+    found = [accuracy for block in blocks for accuracy in block.accuracy]
+    rows = expected[variant]["rows"]
+    assert [one.value for one in found] == rows["acc"]
+    assert [one.threshold for one in found] == rows["threshold"]
+
+
+@pytest.mark.parametrize("share", ["1.0", "0.5", "0.05"])
+def test_operating_points(case, share):
+    name, features, _ = case
+    stats = json.loads((ORACLE / "pyeer_stats.json").read_text())[f"{name}/{share}"]
+    scores, mated = cosine_of_pairs(features.mu), features.issame
+    if share != "1.0":
+        rng = np.random.RandomState(5)  # noqa: NPY002  how the reference drew its pairs
+        rows = rng.choice(len(scores), int(len(scores) * float(share)), replace=False)
+        scores, mated = scores[rows], mated[rows]
+    rates = error_rates(scores, mated)
+    for column, target in (("fmr0", 0), ("fmr1000", 1e-3), ("fmr100", 1e-2), ("fmr20", 0.05)):
+        point = rates.at_nearest_fmr(target)
+        assert (point.fnmr, point.threshold) == (stats[column], stats[f"{column}_th"])
+    assert rates.equal_error_rate() == tuple(
+        stats[column] for column in ("eer", "eer_low", "eer_high", "eer_th")
+    )

@@ -1,0 +1,223 @@
+import json
+import subprocess
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from evaluation import cli
+from evaluation.features import Features
+from evaluation.verification_risk_fnmr import main, parse_estimator
+from models.output import BackboneOutput
+from utils.config import Method, Verification
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_stored_features_give_the_originals_block(golden_dir, golden_texts, tmp_path, capsys):
+    out, report = tmp_path / "deep" / "out.json", tmp_path / "report"
+    code = main(
+        ["--features", str(golden_dir / "set_J.npz"), "--json", str(out), "--report", str(report)]
+    )
+    captured = capsys.readouterr()
+    assert code == 0
+    assert captured.out.startswith("---set_J\n" + golden_texts["J"]["fnmr_fixed"])
+    assert "protocol original: cosine scores;" in captured.out
+    assert captured.err.startswith("warning: set_J: FMR 0.01 of 280 non-mated pairs is 2.8 false")
+    data = json.loads(out.read_text())
+    assert data["results"][0]["text"] == golden_texts["J"]["fnmr_fixed"]
+    assert sorted(path.name for path in report.iterdir()) == ["set_J-edc.png", "set_J.txt"]
+    assert str(report / "set_J-edc.png") in captured.out
+
+
+def test_protocol_and_sizes(golden_dir, golden_texts, made_up, tmp_path, capsys):
+    assert main(["--features", str(golden_dir / "set_C.npz"), "--protocol=original-mcdropout"]) == 0
+    assert golden_texts["C"]["mcdropout_max"] in capsys.readouterr().out
+    path = tmp_path / "wide.npz"
+    made_up(columns=4).save(path)
+    assert main(["--features", str(path), "--sigma_sizes", "3,1"]) == 0
+    assert "(columns 0-2):" in capsys.readouterr().out
+
+
+def degenerate(made_up, case):
+    features = made_up(pairs=9 if case == "few" else 20)
+    arrays = {"mu": features.mu, "sigma_sq": features.sigma_sq, "issame": features.issame}
+    if case == "nan":
+        arrays["sigma_sq"] = features.sigma_sq * np.nan
+    elif case in ("mated", "non-mated"):
+        arrays["issame"] = np.full(20, case == "mated")
+    elif case == "array":
+        del arrays["issame"]
+    return arrays
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("few", "error: x: 9 pairs; at least 10 are needed"),
+        ("nan", "x.npz: sigma_sq has 40 of 40 values that are NaN or infinite"),
+        ("mated", "error: x: no non-mated pair among 20; error rates need both kinds"),
+        ("non-mated", "error: x: no mated pair among 20; error rates need both kinds"),
+        ("array", "x.npz: no array issame (it has: mu, sigma_sq)"),
+    ],
+)
+def test_no_result_is_one_line_and_exit_code_2(case, message, made_up, tmp_path, capsys):
+    path = tmp_path / "x.npz"
+    np.savez(path, **degenerate(made_up, case))
+    assert main(["--features", str(path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("error: ")
+    assert message in captured.err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "error: give --model_dir RUN_DIR (a trained run) or --features FILE.npz\n"),
+        (["--features", "none.npz"], "error: no features file none.npz\n"),
+        (["--features", "x.npz", "--protocol", "orignal"], "did you mean 'original'?"),
+        (
+            ["--features", "x.npz", "--sigma_sizes", "8;1"],
+            "error: --sigma_sizes 8;1: expected whol",
+        ),
+        (
+            ["--features", "x.npz", "--sigma_sizes", "8,1"],
+            "must be 1 or more each and add up to the",
+        ),
+        (["--features", "x.npz", "--report", "x.npz"], "error: "),
+        (["--model_dir", "nowhere"], "error: no trained run in nowhere"),
+    ],
+)
+def test_mistakes_are_one_line(argv, message, made_up, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    made_up(pairs=20).save("x.npz")
+    assert main(argv) == 2
+    err = capsys.readouterr().err.splitlines()
+    assert message.rstrip("\n") in err[-1]
+    assert sum(line.startswith("error: ") for line in err) == 1
+
+
+def test_the_script_runs_as_a_file_from_anywhere(golden_dir, golden_texts, tmp_path):
+    script = ROOT / "evaluation" / "verification_risk_fnmr.py"
+    command = [sys.executable, str(script), "--features", str(golden_dir / "set_D.npz")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("---set_D\n" + golden_texts["D"]["fnmr_fixed"])
+    assert "Traceback" not in done.stderr
+
+
+def fake_run(tiny_pairs, monkeypatch, **verification):
+    """A run whose backbone gives colour means, with a set that needs no file."""
+
+    def frozen(images):
+        left = images.float()[:, :, :56].mean(dim=(1, 2)) + 1
+        right = images.float()[:, :, 56:].mean(dim=(1, 2)) + 1
+        return BackboneOutput(torch.cat([left, right], dim=1), left)
+
+    class Head(torch.nn.Module):
+        output = "probability"
+
+        def forward(self, output):
+            return output.features[:, :1] / 100
+
+    run = SimpleNamespace(
+        config=SimpleNamespace(verification=Verification(**verification)),
+        frozen=frozen,
+        head=Head(),
+    )
+    calls = []
+
+    def load_run(model_dir, **options):
+        calls.append((model_dir, options))
+        return run
+
+    def open_verification(target, dataset_path):
+        calls.append((target, dataset_path))
+        return SimpleNamespace(name=target, mated=tiny_pairs.mated, decode=tiny_pairs.decode)
+
+    fake = SimpleNamespace(open_verification=open_verification)
+    monkeypatch.setitem(sys.modules, "data.verification", fake)
+    monkeypatch.setattr("models.run.load_run", load_run)
+    return calls
+
+
+def test_a_run_is_evaluated_on_its_own_targets(tiny_pairs, monkeypatch, tmp_path, capsys):
+    calls = fake_run(tiny_pairs, monkeypatch, targets=("lfw", "cfp_fp"), dataset_path="sets")
+    saved, report = tmp_path / "f.npz", tmp_path / "report"
+    argv = ["--model_dir", "run", "--save_features", str(saved), "--report", str(report)]
+    assert main([*argv, "--device", "cpu", "--backbone_weights", "b.pth"]) == 0
+    assert calls[0][0] == "run"
+    assert calls[0][1]["device"] == "cpu"
+    assert calls[0][1]["backbone_weights"] == "b.pth"
+    assert calls[1:] == [("lfw", "sets"), ("cfp_fp", "sets")]
+    out = capsys.readouterr().out
+    assert out.index("---lfw\n") < out.index("---cfp_fp\n")
+    assert (report / "cfp_fp-faces.png").is_file()
+    features = Features.load(tmp_path / "f-lfw.npz")
+    assert features.mu.shape == (24, 6)
+    assert (features.sigma_sq > 0.5).all()
+
+
+def test_flags_win_over_the_runs_config(tiny_pairs, monkeypatch, tmp_path):
+    calls = fake_run(tiny_pairs, monkeypatch, targets=("lfw",), dataset_path="sets")
+    saved = tmp_path / "f.npz"
+    argv = ["--model_dir", "run", "--target", "agedb_30", "--dataset_path", "mine", "--flip"]
+    argv += ["--estimator", "embedding_norm", "--save_features", str(saved), "--batch_size", "7"]
+    assert main(argv) == 0
+    assert calls[1:] == [("agedb_30", "mine")]
+    features = Features.load(saved)
+    np.testing.assert_allclose(np.linalg.norm(features.mu, axis=1), 1, rtol=1e-5)  # --flip
+    assert (features.sigma_sq < 0).all()  # the norm
+
+
+def test_a_run_without_targets_says_what_to_give(tiny_pairs, monkeypatch, capsys):
+    fake_run(tiny_pairs, monkeypatch)
+    assert main(["--model_dir", "run"]) == 2
+    assert "nothing to evaluate: give --target NAME[,NAME]" in capsys.readouterr().err
+
+
+def test_stored_scores_as_an_estimator(tiny_pairs, monkeypatch, tmp_path, capsys):
+    fake_run(tiny_pairs, monkeypatch, targets=("lfw",))
+    scores = tmp_path / "scores.csv"
+    scores.write_text("".join(f"{row},{row}\n" for row in range(24)))
+    saved = tmp_path / "f.npz"
+    argv = ["--model_dir", "run", "--save_features", str(saved)]
+    assert main([*argv, "--estimator", f"from_file:path={scores},orientation='uncertainty'"]) == 0
+    np.testing.assert_array_equal(Features.load(saved).sigma_sq[:, 0], np.arange(24))
+    assert main([*argv, "--estimator", "from_file:path=none.csv"]) == 2
+    assert main([*argv, "--estimator", "trained"]) == 2
+    assert "did you mean 'trained_head'?" in capsys.readouterr().err
+
+
+def test_parse_estimator():
+    assert parse_estimator("a") == Method("a")
+    assert parse_estimator("a:b=1.5,c=x.csv") == Method("a", b=1.5, c="x.csv")
+    with pytest.raises(ValueError, match=r"--estimator a:b: expected option=value, got 'b'"):
+        parse_estimator("a:b")
+
+
+def test_split_targets_keeps_the_options_of_rendered_sets():
+    text = "lfw, synthetic:pairs=600,seed=1,cfp_fp"
+    assert cli.split_targets(text) == ["lfw", "synthetic:pairs=600,seed=1", "cfp_fp"]
+
+
+def test_defaults_without_a_config():
+    parser = ArgumentParser()
+    cli.add_common_arguments(parser)
+    args = parser.parse_args([])
+    cli.fill_defaults(args)
+    assert (args.target, args.batch_size, args.flip, args.protocol) == ([], 64, False, "original")
+
+
+def test_a_bug_is_not_hidden():
+    def body():
+        raise KeyError("ours")
+
+    with pytest.raises(KeyError):
+        cli.guarded(body)
