@@ -121,6 +121,21 @@ def test_leaving_early_ends_the_threads():
     assert not threads()
 
 
+def test_leaving_early_drops_the_work_ahead():
+    read = []
+
+    class Counted(FakeFaces):
+        def read(self, row):
+            read.append(row)
+            time.sleep(0.005)
+            return super().read(row)
+
+    batches = iter(loader(Counted(200), range(20), workers=1))
+    next(batches)
+    batches.close()
+    assert len(read) <= 30
+
+
 def test_an_error_in_the_loop_ends_the_threads():
     def stop_at(step):
         for batch in loader(FakeFaces(200), range(1000)):

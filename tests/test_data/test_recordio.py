@@ -209,7 +209,7 @@ def test_right_ranges_spare_the_headers_in_between(tmp_path):
 
 
 @pytest.mark.parametrize("shift", range(4))
-def test_keys_beyond_float32_are_put_right(tmp_path, shift):
+def test_keys_beyond_float32_are_put_right(tmp_path, shift, caplog):
     """Past 2^24 odd keys are rounded in float32: ranges and record 0 are off by one."""
     first = 2**24 - 5 + shift
     labels = np.repeat(np.arange(9), [3, 1, 2, 5, 1, 1, 4, 3, 2]).tolist()
@@ -221,6 +221,14 @@ def test_keys_beyond_float32_are_put_right(tmp_path, shift):
         positions, found = pack.images
         assert pack.keys[positions].tolist() == list(range(first, first + len(labels)))
         assert found.tolist() == labels
+    assert not caplog.records
+
+
+def test_two_ranges_of_one_label_are_overruled_by_the_headers(tmp_path):
+    labels = [0, 1, 0, 0, 1, 0]
+    path = identity_pack(tmp_path / "x", labels, ranges={0: (1, 4), 1: (4, 7)})
+    with RecordPack(path) as pack:
+        assert pack.images[1].tolist() == labels
 
 
 def test_header_that_contains_the_magic_is_read_in_parts(tmp_path):
