@@ -81,7 +81,7 @@ def contact_sheet(
     }
     rows = max(-(-len(faces) // SHEET_COLUMNS) for faces in halves.values())
     width, half_height = SHEET_COLUMNS * CELL[1] + MARGIN, HEADING + rows * CELL[0]
-    canvas = np.full((HEADING + 2 * half_height, width, 3), 255, np.uint8)
+    canvas = np.full((HEADING + 2 * half_height + MARGIN, width, 3), 255, np.uint8)
     figure = Figure(figsize=(width / 100, canvas.shape[0] / 100), dpi=100)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
