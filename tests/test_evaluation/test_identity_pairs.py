@@ -140,10 +140,11 @@ def test_order_monotone_maps_and_duplicates_do_not_matter(seed):
     assert first.auerc30 == pytest.approx(second.auerc30)
     assert first.fnmr == pytest.approx(second.fnmr)
     assert first.optimum <= first.auerc30 + 1e-12
+    # a step of one pair against a gradual one: half a step of at most e, or .5 / 30 / .3
     untied = uncertainty + rng.random(30).astype(np.float32) / 4
     many = relative_edc(np.repeat(scores, 200), np.repeat(untied, 200), NON_MATED, 1e-2)
     assert many.auerc30 == pytest.approx(
-        relative_edc(scores, untied, NON_MATED, 1e-2).auerc30, abs=0.04
+        relative_edc(scores, untied, NON_MATED, 1e-2).auerc30, abs=0.06
     )
 
 
