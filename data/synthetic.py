@@ -128,7 +128,10 @@ def synthetic_verification(
     from data.verification import VerificationSet
 
     images, mated = _verification_images(pairs, seed, identities, severity)
-    return VerificationSet(f"synthetic:pairs={pairs},seed={seed}", list(images), mated)
+    name = f"synthetic:pairs={pairs},seed={seed}"
+    name += "" if identities is None else f",identities={identities}"
+    name += "" if severity == 1 else f",severity={severity}"
+    return VerificationSet(name, list(images), mated)
 
 
 def _verification_images(
@@ -202,10 +205,10 @@ def contact_sheet(seed: int = 0, columns: int = 12) -> NDArray[np.uint8]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write rendered faces as image folders, a pack or a verification set, or a contact sheet."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="synthetic.py", description=main.__doc__)
     parser.add_argument("--out", type=Path, help="folder to write to")
     parser.add_argument("--format", choices=("folder", "rec", "bin"), default="folder")
-    parser.add_argument("--identities", type=int, help="default: 100; for bin pairs / 4")
+    parser.add_argument("--identities", type=int, help="people; default: 100, for bin pairs / 4")
     parser.add_argument("--images", type=int, default=12, help="of each identity")
     parser.add_argument("--pairs", type=int, default=3000, help="for bin")
     parser.add_argument("--seed", type=int, default=0, help="names the population")
@@ -223,8 +226,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             {"folder": _write_folder, "rec": _write_pack, "bin": _write_bin}[options.format](
                 options
             )
-    except ValueError as error:
-        parser.error(str(error))
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"synthetic.py: {error}\n")
+        return 1
     return 0
 
 
