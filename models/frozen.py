@@ -15,6 +15,7 @@ from models.backbones._base import Backbone
 from models.output import BackboneOutput
 from models.preprocessing import Preprocessing
 from utils.config import Precision
+from utils.device import autocast_dtype
 
 
 class FrozenBackbone(nn.Module):
@@ -38,7 +39,7 @@ class FrozenBackbone(nn.Module):
     ) -> None:
         super().__init__()
         self.device = torch.device(device)
-        self.dtype = _dtype(precision, self.device)
+        self.dtype = autocast_dtype(self.device, precision)
         backbone.requires_grad_(False)
         self.backbone = backbone.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().train(False)
@@ -81,19 +82,6 @@ class FrozenBackbone(nn.Module):
         return BackboneOutput(output.embedding.float(), output.features.float())
 
     def _autocast(self) -> Any:
-        if self.dtype == torch.float32:
+        if self.dtype is None:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
-
-
-def _dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    if precision == "auto":
-        if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-        return torch.float16 if device.type == "mps" else torch.float32
-    try:
-        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    except KeyError:
-        raise ValueError(
-            f"precision = {precision!r}: must be one of auto, fp32, bf16, fp16"
-        ) from None

@@ -6,16 +6,13 @@ Files may come from strangers: only tensors are ever read, never pickled objects
 from __future__ import annotations
 
 import hashlib
-import pickle
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from models.backbones._base import Backbone
+from utils.checkpoint import read_safely
 from utils.config import Method
 from utils.methods import build
 
@@ -34,7 +31,7 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
             something else than named tensors.
     """
     path = Path(path)
-    content = _read(path)
+    content = read_safely(path)
     for key in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -131,28 +128,6 @@ def file_sha256(path: str | Path) -> str:
         raise ValueError(f"no file {path}")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read(path: Path) -> Any:
-    if not path.is_file():
-        raise ValueError(f"no file {path}")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can make the reader raise anything
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if refused is None:
-            detail = "" if isinstance(error, pickle.UnpicklingError) else f": {_first_line(error)}"
-            raise ValueError(
-                f"{path} is not a file of tensors, or is incomplete{detail}"
-            ) from error
-        raise ValueError(
-            f"{path} holds {refused[1]}, which is not a tensor and could run code: refused. Save "
-            "the weights alone, as torch.save(network.state_dict(), file)"
-        ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _kind(value: object) -> str:

@@ -53,8 +53,8 @@ def read_safely(path: Path) -> Any:
     except Exception as error:  # a damaged file can make the reader raise anything
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         if refused is None:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(f"{path} is not a file of tensors, or incomplete: {reason}") from error
+            # not torch's own words: for some files they advise to load without the safeguard
+            raise ValueError(f"{path} is not a file of tensors, or is incomplete") from error
         raise ValueError(
             f"{path} holds {refused[1]}, which is not a tensor and could run code: refused. Save "
             "the weights alone, as torch.save(network.state_dict(), file)"

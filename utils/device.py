@@ -38,13 +38,19 @@ def autocast_dtype(device: torch.device, precision: Precision) -> torch.dtype | 
 
     "auto" keeps a CPU in float32, where results are the reference, and takes bfloat16 on a GPU that
     has it, float16 elsewhere.
+
+    Raises:
+        ValueError: not a precision.
     """
     if precision == "auto":
         if device.type == "cpu":
             return None
         has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
         return torch.bfloat16 if has_bf16 else torch.float16
-    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    types = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision not in types:
+        raise ValueError(f"precision = {precision!r}: must be one of auto, {', '.join(types)}")
+    return types[precision]
 
 
 def peak_memory_gib(device: torch.device) -> float:

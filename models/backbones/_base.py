@@ -7,7 +7,8 @@ matrix and one bias say the same; the closed form of MC-dropout needs them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,15 +20,25 @@ from models.preprocessing import Preprocessing
 class Backbone(nn.Module, ABC):
     """A face-recognition network; subclasses give the feature map and the tail.
 
+    Args:
+        preprocessing: fields of `Preprocessing` in which these weights differ from the class's
+            default, such as `{"color": "BGR"}`.
+
     Attributes:
-        preprocessing: what its public weights were trained on.
+        preprocessing: what the weights were trained on.
         embedding_size: D.
         features_shape: (C, H, W) of the feature map that heads read.
     """
 
-    preprocessing: ClassVar[Preprocessing] = Preprocessing()
+    default_preprocessing: ClassVar[Preprocessing] = Preprocessing()
     embedding_size: int
     features_shape: tuple[int, int, int]
+
+    def __init__(self, preprocessing: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        given = preprocessing or {}
+        default = self.default_preprocessing.to_dict()
+        self.preprocessing = Preprocessing.from_dict({**default, **given})
 
     @property
     def features_size(self) -> int:

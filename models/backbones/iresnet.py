@@ -5,7 +5,8 @@ Improved residual units (Duta et al., arXiv 2004.04989) in ArcFace's form (arXiv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -33,6 +34,7 @@ class IResNet(Backbone):
         layers: number of blocks of the four stages, instead of `depth`, for a network of any size.
         widths: channels of the four stages; the stem has as many as the first.
         embedding_size: D.
+        preprocessing: see `Backbone`.
 
     Raises:
         ValueError: unknown depth, both `depth` and `layers`, or not four numbers of at least 1.
@@ -45,8 +47,9 @@ class IResNet(Backbone):
         layers: Sequence[int] | None = None,
         widths: Sequence[int] = (64, 128, 256, 512),
         embedding_size: int = 512,
+        preprocessing: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(preprocessing)
         blocks = _blocks(depth, layers)
         widths = _four("widths", widths)
         if embedding_size < 1:

@@ -5,6 +5,9 @@ MobileFaceNet: Chen et al., arXiv 1804.07573; wider here than in the paper, 512-
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor, nn
 
 from models.backbones._base import (
@@ -24,10 +27,17 @@ class MBF(Backbone):
         large: False is "mbf" (channels 128 and 256), True "mbf_large" (256 and 512, twice the
             blocks).
         embedding_size: D.
+        preprocessing: see `Backbone`.
     """
 
-    def __init__(self, *, large: bool = False, embedding_size: int = 512) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        *,
+        large: bool = False,
+        embedding_size: int = 512,
+        preprocessing: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(preprocessing)
         if embedding_size < 1:
             raise ValueError(f"embedding_size = {embedding_size}: must be at least 1")
         self.embedding_size = embedding_size

@@ -6,7 +6,8 @@ MobileFaceNet: Chen et al., arXiv 1804.07573.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -29,12 +30,15 @@ class MobileFaceNet(Backbone):
 
     Args:
         embedding_size: D; the published weights have 128.
+        preprocessing: see `Backbone`.
     """
 
-    preprocessing: ClassVar[Preprocessing] = Preprocessing(scale=128.0)
+    default_preprocessing: ClassVar[Preprocessing] = Preprocessing(scale=128.0)
 
-    def __init__(self, *, embedding_size: int = 128) -> None:
-        super().__init__()
+    def __init__(
+        self, *, embedding_size: int = 128, preprocessing: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(preprocessing)
         if embedding_size < 1:
             raise ValueError(f"embedding_size = {embedding_size}: must be at least 1")
         self.embedding_size = embedding_size

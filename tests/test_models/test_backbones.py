@@ -150,8 +150,16 @@ def test_batch_norm_of_mobilefacenet_has_the_published_eps():
 
 
 def test_preprocessing_of_published_weights():
-    assert IResNet.preprocessing == MBF.preprocessing == Preprocessing("RGB", 127.5, 127.5)
-    assert MobileFaceNet.preprocessing == Preprocessing("RGB", 127.5, 128.0)
+    assert IResNet(depth=18).preprocessing == Preprocessing("RGB", 127.5, 127.5)
+    assert MBF().preprocessing == Preprocessing("RGB", 127.5, 127.5)
+    assert MobileFaceNet().preprocessing == Preprocessing("RGB", 127.5, 128.0)
+
+
+def test_other_weights_of_the_same_shape_may_want_other_colours():
+    backbone = MobileFaceNet(preprocessing={"color": "BGR"})
+    assert backbone.preprocessing == Preprocessing("BGR", 127.5, 128.0)
+    with pytest.raises(ValueError, match="preprocessing has no field 'colour'"):
+        MobileFaceNet(preprocessing={"colour": "BGR"})
 
 
 @pytest.mark.parametrize("network", [MBF, MobileFaceNet])
