@@ -1,0 +1,123 @@
+"""Evaluate MC-dropout on verification sets, through the pipeline that trained heads go through.
+
+python mc_dropout/verification_risk_mcdropout_fnmr.py --backbone_name iresnet50 \
+    --resume_backbone backbone.pth --dataset_path DIR --target lfw,cfp_fp
+
+Or, on the backbone of a trained run: --model_dir RUN_DIR instead of the first two.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if not __package__:  # run as a file: import from the checkout, not from this folder
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import argparse
+import ast
+import re
+from collections.abc import Sequence
+from typing import get_args
+
+from evaluation.cli import add_common_arguments, fill_defaults, guarded, run
+from mc_dropout.estimator import Form, MCDropout
+from models.frozen import FrozenBackbone
+from models.load import load_backbone
+from models.run import load_run
+from utils.config import Method, Verification
+from utils.device import resolve_device
+from utils.methods import check_options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse flags, build the estimator, evaluate; return the exit code."""
+    args = _parser().parse_args(argv)
+    return guarded(lambda: _evaluate(args))
+
+
+def parse_backbone(text: str) -> Method:
+    """Read `iresnet50`, `mbf` or `name:option=value,option=value`, with literal values.
+
+    Raises:
+        ValueError: options that cannot be read.
+    """
+    name, _, options = text.partition(":")
+    depth = re.fullmatch(r"iresnet(\d+)", name)
+    if depth:
+        name, options = "iresnet", f"depth={depth[1]},{options}"
+    try:
+        call = ast.parse(f"dict({options})", mode="eval").body
+        assert isinstance(call, ast.Call)
+        found = {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg}
+        if call.args or len(found) < len(call.keywords):
+            raise ValueError("not option=value")
+    except (SyntaxError, ValueError):
+        raise ValueError(
+            f"--backbone_name {text}: expected a name such as iresnet50, or a name with options "
+            "such as iresnet:layers=(1,1,1,1),embedding_size=128"
+        ) from None
+    return Method(name, **found)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="The default protocol fixes the threshold on all pairs, so that AUERC compares with "
+        "trained heads.\n--protocol original-mcdropout finds it again in each kept subset, as the "
+        "original's\nMC-dropout script does; with --no_batch_norm, that script's numbers.",
+    )
+    add = parser.add_argument
+    add(
+        "--backbone_name",
+        help="iresnet18 ... iresnet200, mobilefacenet, mbf, or name:option=value,...",
+    )
+    add("--resume_backbone", help="file with the backbone's weights")
+    add("--model_dir", help="take the backbone of this run folder")
+    add("--passes", type=int, default=100, help="dropout passes (100)")
+    add("--rate", type=float, default=0.5, help="share of features dropped (0.5)")
+    add("--seed", type=int, default=0, help="of the dropout masks (0)")
+    add("--form", choices=get_args(Form), default="sampled", help="draw passes, or their limit")
+    add("--no_batch_norm", action="store_true", help="leave out the last BatchNorm in the passes")
+    add_common_arguments(parser)
+    add("--log_dir", dest="report", help="the original's name of --report")
+    return parser
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    if args.features:
+        fill_defaults(args)
+        return run(None, args)
+    frozen, verification = _backbone(args)
+    fill_defaults(args, verification)
+    estimator = MCDropout(
+        frozen, args.passes, args.rate, args.seed, not args.no_batch_norm, args.form
+    )
+    return run(estimator, args)
+
+
+def _backbone(args: argparse.Namespace) -> tuple[FrozenBackbone, Verification | None]:
+    if bool(args.model_dir) == bool(args.backbone_name):
+        raise ValueError(
+            "which backbone? give --backbone_name with --resume_backbone, or --model_dir"
+        )
+    if args.model_dir:
+        trained = load_run(
+            args.model_dir,
+            device=args.device,
+            precision=args.precision,
+            backbone_weights=args.resume_backbone,
+        )
+        return trained.frozen, trained.config.verification
+    if not args.resume_backbone:
+        raise ValueError(f"--backbone_name {args.backbone_name} needs --resume_backbone FILE")
+    method = parse_backbone(args.backbone_name)
+    check_options("models.backbones", method)
+    backbone = load_backbone(method, args.resume_backbone)
+    return FrozenBackbone(backbone, resolve_device(args.device), args.precision), None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from mc_dropout.estimator import MCDropout
+from mc_dropout.verification_risk_mcdropout_fnmr import main, parse_backbone
+from models.backbones.iresnet import IResNet
+from models.frozen import FrozenBackbone
+from utils.config import Method, Verification
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = {"layers": (1, 1, 1, 1), "widths": (4, 4, 8, 8), "embedding_size": 16}
+NAME = "iresnet:layers=(1,1,1,1),widths=(4,4,8,8),embedding_size=16"
+TARGET = "synthetic:pairs=24,seed=3"
+
+
+def small_backbone():
+    torch.manual_seed(0)
+    return IResNet(**SMALL)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "backbone.pth"
+    torch.save(small_backbone().state_dict(), path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "method"),
+    [
+        ("iresnet50", Method("iresnet", depth=50)),
+        ("iresnet100:embedding_size=256", Method("iresnet", depth=100, embedding_size=256)),
+        ("mobilefacenet", Method("mobilefacenet")),
+        (NAME, Method("iresnet", **SMALL)),
+    ],
+)
+def test_backbone_names(text, method):
+    assert parse_backbone(text) == method
+
+
+@pytest.mark.parametrize("text", ["mbf:3", "mbf:width=", "mbf:a=open('x')", "mbf:**{'a':1}"])
+def test_backbone_options_that_are_not_literals_are_refused(text):
+    with pytest.raises(ValueError, match="expected a name such as iresnet50"):
+        parse_backbone(text)
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_both_forms_on_a_real_tail(batch_norm):
+    frozen = FrozenBackbone(small_backbone(), "cpu")
+    features = torch.randn(6, frozen.features_size, generator=torch.Generator().manual_seed(0))
+    sampled = MCDropout(frozen, passes=3000, batch_norm=batch_norm).spread(features)
+    closed = MCDropout(frozen, batch_norm=batch_norm, form="closed_form").spread(features)
+    assert (closed / sampled - 1).abs().max() < 0.06
+
+
+@pytest.mark.parametrize("form", ["sampled", "closed_form"])
+def test_script_evaluates_and_stores(weights, tmp_path, capsys, form):
+    flags = ["--backbone_name", NAME, "--resume_backbone", weights, "--target", TARGET]
+    flags += ["--passes", "8", "--form", form, "--batch_size", "16", "--device", "cpu"]
+    out, features = tmp_path / "out.json", tmp_path / "features.npz"
+    assert main([*flags, "--json", str(out), "--save_features", str(features)]) == 0
+    printed = capsys.readouterr().out
+    assert "reject_factor" in printed
+    assert len(json.loads(out.read_text())["results"]) == 1
+    stored = np.load(features)
+    assert stored["sigma_sq"].shape == (48, 1)
+    assert stored["sigma_sq"].min() > 0
+    assert main(["--features", str(features)]) == 0
+
+
+def test_model_dir_gives_backbone_and_sets(monkeypatch, capsys):
+    asked = []
+
+    def load_run(model_dir, **options):
+        asked.append((model_dir, options))
+        verification = Verification(targets=(TARGET,), batch_size=16)
+        frozen = FrozenBackbone(small_backbone(), "cpu")
+        return SimpleNamespace(frozen=frozen, config=SimpleNamespace(verification=verification))
+
+    monkeypatch.setattr("mc_dropout.verification_risk_mcdropout_fnmr.load_run", load_run)
+    assert main(["--model_dir", "runs/x", "--passes", "4", "--device", "cpu"]) == 0
+    options = {"device": "cpu", "precision": "auto", "backbone_weights": None}
+    assert asked == [("runs/x", options)]
+    assert TARGET in capsys.readouterr().out
+
+
+def test_script_runs_as_a_file_from_anywhere(weights, tmp_path):
+    script = ROOT / "mc_dropout" / "verification_risk_mcdropout_fnmr.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--help"],
+        cwd=tmp_path,
+        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for flag in ("--log_dir", "--no_batch_norm", "original-mcdropout"):
+        assert flag in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        ([], "which backbone? give --backbone_name with --resume_backbone, or --model_dir"),
+        (["--backbone_name", "mbf", "--model_dir", "x"], "which backbone?"),
+        (["--backbone_name", "mbf"], "--backbone_name mbf needs --resume_backbone FILE"),
+        (["--backbone_name", "resnet", "--resume_backbone", "x"], "unknown name 'resnet'"),
+        (["--backbone_name", NAME, "--rate", "2"], "rate = 2.0"),
+        (["--backbone_name", NAME, "--passes", "1"], "passes = 1"),
+    ],
+)
+def test_mistakes_are_one_line(weights, capsys, flags, text):
+    if NAME in flags:
+        flags = [*flags, "--resume_backbone", weights]
+    assert main([*flags, "--target", TARGET, "--device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert text in error
+    assert error.count("\n") == 1
