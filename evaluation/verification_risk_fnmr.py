@@ -17,12 +17,10 @@ if not __package__:  # run as a file: import from the checkout, not from this fo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
-import ast
 from collections.abc import Sequence
-from typing import Any
 
 from evaluation import cli
-from utils.config import Method
+from utils.config_json import parse_method
 from utils.methods import build
 
 
@@ -44,25 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return cli.guarded(lambda: _body(args))
 
 
-def parse_estimator(text: str) -> Method:
-    """Read `name` or `name:option=value,option=value`; values are literals, or else strings.
-
-    Raises:
-        ValueError: an option without `=`.
-    """
-    name, _, rest = text.partition(":")
-    options: dict[str, Any] = {}
-    for part in filter(None, rest.split(",")):
-        key, equals, value = part.partition("=")
-        if not equals:
-            raise ValueError(f"--estimator {text}: expected option=value, got {part!r}")
-        try:
-            options[key] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            options[key] = value
-    return Method(name, **options)
-
-
 def _body(args: argparse.Namespace) -> int:
     if args.features:
         cli.fill_defaults(args)
@@ -79,7 +58,7 @@ def _body(args: argparse.Namespace) -> int:
         backbone_weights=args.backbone_weights,
     )
     cli.fill_defaults(args, run.config.verification)
-    method = parse_estimator(args.estimator)
+    method = parse_method(args.estimator)
     return cli.run(build("evaluation.estimators", method, frozen=run.frozen, head=run.head), args)
 
 

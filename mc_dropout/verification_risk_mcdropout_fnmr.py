@@ -16,7 +16,6 @@ if not __package__:  # run as a file: import from the checkout, not from this fo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
-import ast
 import re
 from collections.abc import Sequence
 from typing import get_args
@@ -27,6 +26,7 @@ from models.frozen import FrozenBackbone
 from models.load import load_backbone
 from models.run import load_run
 from utils.config import Method, Verification
+from utils.config_json import parse_method
 from utils.device import resolve_device
 from utils.methods import check_options
 
@@ -38,27 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_backbone(text: str) -> Method:
-    """Read `iresnet50`, `mbf` or `name:option=value,option=value`, with literal values.
-
-    Raises:
-        ValueError: options that cannot be read.
-    """
-    name, _, options = text.partition(":")
-    depth = re.fullmatch(r"iresnet(\d+)", name)
-    if depth:
-        name, options = "iresnet", f"depth={depth[1]},{options}"
-    try:
-        call = ast.parse(f"dict({options})", mode="eval").body
-        assert isinstance(call, ast.Call)
-        found = {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg}
-        if call.args or len(found) < len(call.keywords):
-            raise ValueError("not option=value")
-    except (SyntaxError, ValueError):
-        raise ValueError(
-            f"--backbone_name {text}: expected a name such as iresnet50, or a name with options "
-            "such as iresnet:layers=(1,1,1,1),embedding_size=128"
-        ) from None
-    return Method(name, **found)
+    """Read `iresnet50`, `mbf`, or `name:option=value,...` such as `iresnet:layers=(1,1,1,1)`."""
+    return parse_method(re.sub(r"^iresnet(\d+):?", r"iresnet:depth=\1,", text).rstrip(","))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,26 @@ def override(config: TrainConfig, assignments: Sequence[str]) -> TrainConfig:
             raise ValueError(f"--set {assignment}: expected key=value")
         config = _replaced(config, key.strip().split("."), _literal(text.strip()), key.strip())
     return config
+
+
+def parse_method(text: str) -> Method:
+    """Read `name` or `name:option=value,option=value` of the command line.
+
+    Values are Python literals, anything else is taken as a string; commas inside brackets belong to
+    the value.
+
+    Raises:
+        ValueError: an option without `=`, or without a name.
+    """
+    name, _, options = text.partition(":")
+    parts = re.split(r",(?![^(\[{]*[)\]}])", options) if options else []
+    found: dict[str, Any] = {}
+    for part in parts:
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip():
+            raise ValueError(f"{text}: expected name:option=value,option=value, got {part!r}")
+        found[key.strip()] = _with_tuples(_literal(value.strip()))
+    return Method(name, **found)
 
 
 def to_json(config: TrainConfig) -> str:

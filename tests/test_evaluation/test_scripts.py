@@ -11,9 +11,9 @@ import torch
 
 from evaluation import cli
 from evaluation.features import Features
-from evaluation.verification_risk_fnmr import main, parse_estimator
+from evaluation.verification_risk_fnmr import main
 from models.output import BackboneOutput
-from utils.config import Method, Verification
+from utils.config import Verification
 
 ROOT = Path(__file__).parents[2]
 
@@ -193,13 +193,6 @@ def test_stored_scores_as_an_estimator(tiny_pairs, monkeypatch, tmp_path, capsys
     assert main([*argv, "--estimator", "from_file:path=none.csv"]) == 2
     assert main([*argv, "--estimator", "trained"]) == 2
     assert "did you mean 'trained_head'?" in capsys.readouterr().err
-
-
-def test_parse_estimator():
-    assert parse_estimator("a") == Method("a")
-    assert parse_estimator("a:b=1.5,c=x.csv") == Method("a", b=1.5, c="x.csv")
-    with pytest.raises(ValueError, match=r"--estimator a:b: expected option=value, got 'b'"):
-        parse_estimator("a:b")
 
 
 def test_split_targets_keeps_the_options_of_rendered_sets():

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from utils.config import Method, Schedule, TrainConfig, Verification, load_config
-from utils.config_json import from_json, override, to_json
+from utils.config_json import from_json, override, parse_method, to_json
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "config").glob("*.py"))
 BASE = TrainConfig(
@@ -84,3 +84,21 @@ def test_override_errors_name_the_key_and_the_value(assignment, text):
 def test_json_from_a_stranger_is_checked(text, match):
     with pytest.raises(ValueError, match=match):
         from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "method"),
+    [
+        ("mbf", Method("mbf")),
+        ("a:b=1.5,c=x/y.csv", Method("a", b=1.5, c="x/y.csv")),
+        ("a:layers=(1, 2,3),d=[4,5], e='x'", Method("a", layers=(1, 2, 3), d=(4, 5), e="x")),
+    ],
+)
+def test_a_method_on_the_command_line(text, method):
+    assert parse_method(text) == method
+
+
+@pytest.mark.parametrize("text", ["a:b", "a:b=1,,c=2", "a:=1"])
+def test_a_method_that_cannot_be_read(text):
+    with pytest.raises(ValueError, match=f"{text}: expected name:option=value,option=value"):
+        parse_method(text)
