@@ -178,3 +178,56 @@ def test_wrong_options_are_refused(name):
 def test_a_width_of_zero_is_refused(head):
     with pytest.raises(ValueError, match="hidden = 0: must be at least 1"):
         head(output="variance", features_shape=TINY, hidden=0)
+
+
+def _backbone_output(batch=6, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    embedding = 5 * torch.randn(batch, 8, generator=generator)
+    return BackboneOutput(embedding, torch.randn(batch, 2 * 7 * 7, generator=generator))
+
+
+@pytest.mark.parametrize(("output", "dim"), [("probability", 1), ("variance", 3)])
+def test_log_norm_subtracts_the_standardised_log_length(output, dim):
+    torch.manual_seed(0)
+    head = FC2Head(
+        output=output, features_shape=(2, 7, 7), hidden=4, dim=dim, log_norm=0.7
+    ).double()
+    given = BackboneOutput(*(part.double() for part in _backbone_output()))
+    head.train()
+    plain = head.layers(given.features)
+    length = given.embedding.square().sum(dim=1).sqrt().log()
+    standard = (length - length.mean()) / (length.var(unbiased=False) + 1e-5).sqrt()
+    expected = plain - 0.7 * standard[:, None]
+    if output == "variance":
+        expected = head.gamma * expected + head.beta
+    torch.testing.assert_close(head(given), expected)
+
+
+def test_a_short_embedding_is_less_certain_and_an_empty_one_is_no_error():
+    head = FC2Head(output="probability", features_shape=(2, 7, 7), hidden=4, log_norm=1.0).eval()
+    features = torch.zeros(3, 98)
+    embedding = torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]])
+    raw = head(BackboneOutput(embedding, features))[:, 0]
+    assert raw[0] < raw[1] < raw[2] < float("inf")
+
+
+def test_dropout_acts_in_training_only():
+    torch.manual_seed(0)
+    head = FC2Head(output="probability", features_shape=(2, 7, 7), hidden=4, dropout=0.5)
+    given = _backbone_output()
+    assert not torch.equal(head.train()(given), head(given))
+    assert torch.equal(head.eval()(given), head(given))
+
+
+def test_without_the_options_there_are_only_the_original_names():
+    head = FC2Head(output="probability", features_shape=(2, 7, 7), hidden=4)
+    assert {name.split(".")[0] for name in head.state_dict()} == {"layers"}
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [({"log_norm": -1.0}, "log_norm = -1.0"), ({"dropout": 1.0}, r"dropout = 1.0: must be in")],
+)
+def test_fc2_options_out_of_range(option, text):
+    with pytest.raises(ValueError, match=text):
+        FC2Head(output="probability", features_shape=(2, 7, 7), **option)
