@@ -1,0 +1,309 @@
+"""The pages of docs/ and the README: links, commands, names and examples are those of this code."""
+
+import importlib
+import inspect
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from evaluation.protocols import PROTOCOLS
+from utils.config import TrainConfig, load_config
+from utils.config_json import override, parse_method
+from utils.methods import available, check_options, find
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("README.md"), *(ROOT / "docs").glob("*.md")])
+PACKAGES = ("config", "data", "evaluation", "losses", "mc_dropout", "models", "utils")
+FENCE = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z_-]*")
+# names of the original, which docs/migrating.md sets against ours
+THEIRS = {"verification_risk_acc.py"}
+
+
+def text_of(page):
+    return page.read_text(encoding="utf-8")
+
+
+def blocks(page):
+    """(language, file to write or "", content) of each fenced block."""
+    return FENCE.findall(text_of(page))
+
+
+def written_by_pages():
+    return {title for page in PAGES for _, title, _ in blocks(page) if title}
+
+
+def commands(page):
+    """Every command `python FILE ...` of a page, in blocks and in the text, as lists of words."""
+    fenced = [content for language, _, content in blocks(page) if language != "python"]
+    prose = FENCE.sub("", text_of(page))
+    indented = re.findall(r"^ {4,}(python .*(?:\\\n.*)*)", prose, re.MULTILINE)
+    lines = [line for content in fenced for line in content.replace("\\\n", " ").splitlines()]
+    lines += [line.replace("\\\n", " ") for line in indented]
+    lines += re.findall(r"`(python [^`]*)`", prose)
+    for line in lines:
+        if re.match(r"(\S*/)?python3? \S+\.py\b", line.strip()):
+            yield shlex.split(line, comments=True)[1:]
+
+
+COMMANDS = [
+    pytest.param(page, words, id=f"{page.stem}: {' '.join(words)[:70]}")
+    for page in PAGES
+    for words in commands(page)
+]
+
+
+def slug(heading):
+    kept = re.sub(r"[^\w\- ]", "", heading.strip().lower())
+    return kept.replace(" ", "-")
+
+
+def test_there_are_pages_and_commands():
+    names = {page.name for page in PAGES}
+    assert names >= {"methods.md", "metrics.md", "formats.md", "adding_a_method.md"}
+    assert names >= {"migrating.md", "design.md"}
+    assert len(COMMANDS) > 15
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_resolve(page):
+    prose = FENCE.sub("", text_of(page))
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), f"{page.name} links to {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", FENCE.sub("", text_of(there)), re.MULTILINE)
+            assert anchor in map(slug, headings), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_files_exist(page):
+    prose = FENCE.sub("", text_of(page))
+    named = re.findall(r"`((?:\w+/)+\w+\.(?:py|md|txt)|\w+\.py)`", prose)
+    known = written_by_pages() | THEIRS
+    beside = {path.name for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
+    for name in named:
+        exists = (ROOT / name).exists() or ("/" not in name and name in beside)
+        run_folder = name in ("config.py",)
+        assert exists or run_folder or name in known, f"{page.name} names {name}"
+
+
+@pytest.fixture(scope="module")
+def help_of():
+    """Text of a script's --help, without starting a process for each."""
+    found = {}
+
+    def read(script, capsys):
+        if script not in found:
+            module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+            with pytest.raises(SystemExit):
+                module.main(["--help"])
+            found[script] = capsys.readouterr().out
+        return found[script]
+
+    return read
+
+
+@pytest.mark.parametrize(("page", "words"), COMMANDS)
+def test_commands_exist_with_their_flags(page, words, help_of, capsys):
+    script, *arguments = words
+    assert (ROOT / script).is_file(), f"{page.name}: no {script}"
+    flags = {word.partition("=")[0] for word in arguments if word.startswith("--")}
+    known = set(FLAG.findall(help_of(script, capsys)))
+    assert flags <= known, f"{page.name}: {script} has no {flags - known}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_make_targets_exist(page):
+    targets = re.findall(r"^(\w+):", text_of(ROOT / "Makefile"), re.MULTILINE)
+    named = re.findall(r"(?:`|^)make (\w+)", text_of(page), re.MULTILINE)
+    assert set(named) <= set(targets)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_flags_named_in_the_text_exist(page, help_of, capsys):
+    scripts = {words[0] for param in COMMANDS for words in [param.values[1]]}
+    known = {flag for script in scripts for flag in FLAG.findall(help_of(script, capsys))}
+    named = {
+        flag
+        for span in re.findall(r"`([^`\n]*)`", FENCE.sub("", text_of(page)))
+        for flag in FLAG.findall(span)
+    }
+    assert named <= known, f"{page.name} names {named - known}"
+
+
+@pytest.mark.parametrize(
+    ("page", "words"), [param for param in COMMANDS if "--config_file" in param.values[1]]
+)
+def test_config_files_and_overrides_of_commands_are_valid(page, words):
+    name = words[words.index("--config_file") + 1] if words[-1] != "--config_file" else ""
+    if not name.endswith(".py") or name in written_by_pages():
+        return
+    config = load_config(ROOT / name)
+    if "--set" in words:
+        rest = words[words.index("--set") + 1 :]
+        override(config, [word for word in rest if "=" in word and not word.startswith("--")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_methods_written_in_the_text_can_be_built(page):
+    found = re.findall(r'(backbone|head|loss)?=?Method\((["\w][^`\n]*?)\)`', text_of(page))
+    packages = {"backbone": "models.backbones", "head": "models.heads", "loss": "losses"}
+    for field, inside in found:
+        name, _, options = inside.partition(",")
+        method = parse_method(f"{name.strip(chr(34))}:{options}")
+        check_options(packages.get(field) or "models.backbones", method)
+
+
+def test_methods_page_has_every_method_and_every_option_of_a_loss():
+    page = text_of(ROOT / "docs" / "methods.md")
+    for package in ("losses", "models.heads"):
+        for name in available(package):
+            assert f"`{name}`" in page, f"docs/methods.md does not mention {package}.{name}"
+    for name in available("losses"):
+        for option, parameter in inspect.signature(find("losses", name)).parameters.items():
+            if parameter.kind is not parameter.KEYWORD_ONLY:  # no constructor of its own
+                continue
+            default = json.dumps(parameter.default).removesuffix(".0")
+            row = re.search(rf"`{option}`[^\n]*{re.escape(default)}", page)
+            assert row, f"docs/methods.md: losses.{name} has {option} = {default}"
+
+
+def test_metrics_page_has_every_protocol():
+    page = text_of(ROOT / "docs" / "metrics.md")
+    for name, protocol in PROTOCOLS.items():
+        row = re.search(rf"^\| `{name}`.*", page, re.MULTILINE)
+        assert row, f"docs/metrics.md has no protocol {name}"
+        assert protocol.threshold in row[0]
+        assert protocol.fuse in row[0]
+
+
+def test_migrating_page_names_only_fields_that_exist_and_all_required_ones():
+    page = text_of(ROOT / "docs" / "migrating.md")
+    for field in fields(TrainConfig):
+        if field.name != "verification" and field.name != "device":
+            assert re.search(rf"\b{field.name}\b", page), f"docs/migrating.md lacks {field.name}"
+
+
+def test_formats_page_has_every_key_of_a_checkpoint():
+    page = text_of(ROOT / "docs" / "formats.md")
+    source = (ROOT / "network.py").read_text(encoding="utf-8")
+    keys = re.findall(r'^ {12}"(\w+)": ', source, re.MULTILINE)
+    assert {"config", "head", "step"} <= set(keys)
+    for key in keys:
+        assert f"`{key}`" in page, f"docs/formats.md does not mention the checkpoint's {key}"
+
+
+TINY = """
+from utils.config import Method, Schedule, TrainConfig, Verification
+
+config = TrainConfig(
+    name="old_head",
+    backbone=Method("iresnet", layers=(1, 1, 1, 1), widths=(4, 4, 8, 8)),
+    backbone_weights="backbone.pth",
+    head=Method("fc2", output="probability", hidden=256),
+    loss=Method("idq"),
+    train_images="synthetic:identities=6,images=3,seed=1",
+    classes_per_batch=3,
+    images_per_class=2,
+    schedule=Schedule(epochs=1, steps_per_epoch=1),
+    device="cpu",
+)
+"""
+# Stands in for the files that a reader of docs/migrating.md has.
+PREPARE = """
+import os, pickle
+import numpy as np
+import torch
+from data.synthetic import synthetic_verification
+from data.verification import write_bin
+from models.heads.fc2 import FC2Head
+from utils.config import Method
+from utils.methods import build
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+net = build("models.backbones", Method("iresnet", layers=(1, 1, 1, 1), widths=(4, 4, 8, 8)))
+torch.save(net.state_dict(), "backbone.pth")
+head = FC2Head(output="probability", features_shape=(8, 7, 7), hidden=256)
+torch.save(head.state_dict(), "uncertainty_head_fc2_prob_0012_checkpoint.pth")
+pairs = synthetic_verification(12, seed=3)
+write_bin("datasets/lfw.bin", pairs.images, pairs.mated)
+with open("lfw_feature.pkl", "wb") as file:
+    pickle.dump((np.eye(24), np.ones((24, 1)), [True, False] * 6), file)
+"""
+DRIVER = """
+import importlib, json, shlex, sys
+sys.path.insert(0, "")
+for language, content in json.load(open("blocks.json")):
+    if language == "python":
+        exec(compile(content, "block", "exec"), {"__name__": "block"})
+        continue
+    for line in content.splitlines():
+        _, script, *arguments = shlex.split(line)
+        module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+        assert module.main([*arguments, "--set", "device=cpu"] if "network" in script
+                           else [*arguments, "--device", "cpu"]) == 0, line
+print("all ran")
+"""
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """Run the examples of two pages in one process, in a copy of the code."""
+    copy = tmp_path_factory.mktemp("checkout")
+    for package in PACKAGES:
+        shutil.copytree(
+            ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    shutil.copy(ROOT / "network.py", copy)
+    (copy / "config" / "config_ir50_idq_loss_glint360k.py").write_text(TINY)
+    steps = [("python", PREPARE)]
+    for language, title, content in blocks(ROOT / "docs" / "adding_a_method.md"):
+        if title:
+            (copy / title).write_text(content)
+        else:
+            steps.append((language, content))
+    for language, _, content in blocks(ROOT / "docs" / "migrating.md"):
+        if language == "python":
+            small = content.replace("depth=50", "layers=(1, 1, 1, 1), widths=(4, 4, 8, 8)")
+            steps.append((language, small))
+    (copy / "blocks.json").write_text(json.dumps(steps))
+    command = [sys.executable, "-c", DRIVER]
+    quiet = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        command, cwd=copy, env=quiet, capture_output=True, text=True, timeout=120, check=False
+    )
+    return copy, done
+
+
+def test_examples_of_the_pages_run(ran):
+    _, done = ran
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("all ran\n")
+
+
+def test_examples_are_what_was_trained_and_evaluated(ran):
+    copy, done = ran
+    log = (copy / "runs" / "try" / "log.txt").read_text()
+    assert "PC_huber_loss 0.2" in log
+    assert len(re.findall(r"\[0-\d\] \| loss", log)) == 2
+    assert done.stdout.count("reject_factor 0.3000") >= 4  # training, two scripts, the old head
+    assert (copy / "lfw.npz").is_file()
+    assert (copy / "runs" / "from_old_head" / "last.pt").is_file()
+
+
+def test_titled_blocks_are_methods_of_their_own():
+    for title in written_by_pages():
+        assert not (ROOT / title).exists(), f"the example {title} hides a file of ours"
