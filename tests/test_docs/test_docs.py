@@ -1,14 +1,10 @@
-"""The pages of docs/ and the README: links, commands, names and examples are those of this code."""
+"""The pages of docs/ and the README: links, commands and names are those of this code."""
 
 import importlib
 import inspect
 import json
-import os
 import re
 import shlex
-import shutil
-import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -21,7 +17,7 @@ from utils.methods import available, check_options, find
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("README.md"), *(ROOT / "docs").glob("*.md")])
-PACKAGES = ("config", "data", "evaluation", "losses", "mc_dropout", "models", "utils")
+PACKAGES = ("config", "data", "demo", "evaluation", "losses", "mc_dropout", "models", "utils")
 FENCE = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z_-]*")
 # names of the original, which docs/migrating.md sets against ours
@@ -137,7 +133,7 @@ def test_flags_named_in_the_text_exist(page, help_of, capsys):
     known = {flag for script in scripts for flag in FLAG.findall(help_of(script, capsys))}
     named = {
         flag
-        for span in re.findall(r"`([^`\n]*)`", FENCE.sub("", text_of(page)))
+        for span in re.findall(r"`((?:--|python \S+\.py)[^`\n]*)`", FENCE.sub("", text_of(page)))
         for flag in FLAG.findall(span)
     }
     assert named <= known, f"{page.name} names {named - known}"
@@ -166,7 +162,7 @@ def test_methods_written_in_the_text_can_be_built(page):
         check_options(packages.get(field) or "models.backbones", method)
 
 
-def test_methods_page_has_every_method_and_every_option_of_a_loss():
+def test_methods_page_has_every_method_with_its_options():
     page = text_of(ROOT / "docs" / "methods.md")
     for package in ("losses", "models.heads"):
         for name in available(package):
@@ -178,6 +174,10 @@ def test_methods_page_has_every_method_and_every_option_of_a_loss():
             default = json.dumps(parameter.default).removesuffix(".0")
             row = re.search(rf"`{option}`[^\n]*{re.escape(default)}", page)
             assert row, f"docs/methods.md: losses.{name} has {option} = {default}"
+    for name in available("models.heads"):
+        options = set(inspect.signature(find("models.heads", name)).parameters)
+        for option in options - {"output", "features_shape", "embedding_size"}:
+            assert f"`{option}`" in page, f"docs/methods.md: models.heads.{name} has {option}"
 
 
 def test_metrics_page_has_every_protocol():
@@ -203,105 +203,6 @@ def test_formats_page_has_every_key_of_a_checkpoint():
     assert {"config", "head", "step"} <= set(keys)
     for key in keys:
         assert f"`{key}`" in page, f"docs/formats.md does not mention the checkpoint's {key}"
-
-
-TINY = """
-from utils.config import Method, Schedule, TrainConfig, Verification
-
-config = TrainConfig(
-    name="old_head",
-    backbone=Method("iresnet", layers=(1, 1, 1, 1), widths=(4, 4, 8, 8)),
-    backbone_weights="backbone.pth",
-    head=Method("fc2", output="probability", hidden=256),
-    loss=Method("idq"),
-    train_images="synthetic:identities=6,images=3,seed=1",
-    classes_per_batch=3,
-    images_per_class=2,
-    schedule=Schedule(epochs=1, steps_per_epoch=1),
-    device="cpu",
-)
-"""
-# Stands in for the files that a reader of docs/migrating.md has.
-PREPARE = """
-import os, pickle
-import numpy as np
-import torch
-from data.synthetic import synthetic_verification
-from data.verification import write_bin
-from models.heads.fc2 import FC2Head
-from utils.config import Method
-from utils.methods import build
-
-torch.set_num_threads(1)
-torch.manual_seed(0)
-net = build("models.backbones", Method("iresnet", layers=(1, 1, 1, 1), widths=(4, 4, 8, 8)))
-torch.save(net.state_dict(), "backbone.pth")
-head = FC2Head(output="probability", features_shape=(8, 7, 7), hidden=256)
-torch.save(head.state_dict(), "uncertainty_head_fc2_prob_0012_checkpoint.pth")
-pairs = synthetic_verification(12, seed=3)
-write_bin("datasets/lfw.bin", pairs.images, pairs.mated)
-with open("lfw_feature.pkl", "wb") as file:
-    pickle.dump((np.eye(24), np.ones((24, 1)), [True, False] * 6), file)
-"""
-DRIVER = """
-import importlib, json, shlex, sys
-sys.path.insert(0, "")
-for language, content in json.load(open("blocks.json")):
-    if language == "python":
-        exec(compile(content, "block", "exec"), {"__name__": "block"})
-        continue
-    for line in content.splitlines():
-        _, script, *arguments = shlex.split(line)
-        module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
-        assert module.main([*arguments, "--set", "device=cpu"] if "network" in script
-                           else [*arguments, "--device", "cpu"]) == 0, line
-print("all ran")
-"""
-
-
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory):
-    """Run the examples of two pages in one process, in a copy of the code."""
-    copy = tmp_path_factory.mktemp("checkout")
-    for package in PACKAGES:
-        shutil.copytree(
-            ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__")
-        )
-    shutil.copy(ROOT / "network.py", copy)
-    (copy / "config" / "config_ir50_idq_loss_glint360k.py").write_text(TINY)
-    steps = [("python", PREPARE)]
-    for language, title, content in blocks(ROOT / "docs" / "adding_a_method.md"):
-        if title:
-            (copy / title).write_text(content)
-        else:
-            steps.append((language, content))
-    for language, _, content in blocks(ROOT / "docs" / "migrating.md"):
-        if language == "python":
-            small = content.replace("depth=50", "layers=(1, 1, 1, 1), widths=(4, 4, 8, 8)")
-            steps.append((language, small))
-    (copy / "blocks.json").write_text(json.dumps(steps))
-    command = [sys.executable, "-c", DRIVER]
-    quiet = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        command, cwd=copy, env=quiet, capture_output=True, text=True, timeout=120, check=False
-    )
-    return copy, done
-
-
-def test_examples_of_the_pages_run(ran):
-    _, done = ran
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.endswith("all ran\n")
-
-
-def test_examples_are_what_was_trained_and_evaluated(ran):
-    copy, done = ran
-    log = (copy / "runs" / "try" / "log.txt").read_text()
-    assert "PC_huber_loss 0.2" in log
-    assert len(re.findall(r"\[0-\d\] \| loss", log)) == 2
-    assert done.stdout.count("reject_factor 0.3000") >= 4  # training, two scripts, the old head
-    assert (copy / "lfw.npz").is_file()
-    assert (copy / "runs" / "from_old_head" / "last.pt").is_file()
 
 
 def test_titled_blocks_are_methods_of_their_own():

@@ -1,0 +1,119 @@
+"""The code blocks of docs/adding_a_method.md and docs/migrating.md run as they stand."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("config", "data", "evaluation", "losses", "mc_dropout", "models", "utils")
+FENCE = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+
+
+def blocks(page):
+    """(language, file to write or "", content) of each fenced block."""
+    return FENCE.findall((ROOT / "docs" / page).read_text(encoding="utf-8"))
+
+
+TINY = """
+from utils.config import Method, Schedule, TrainConfig, Verification
+
+config = TrainConfig(
+    name="old_head",
+    backbone=Method("iresnet", layers=(1, 1, 1, 1), widths=(4, 4, 8, 8)),
+    backbone_weights="backbone.pth",
+    head=Method("fc2", output="probability", hidden=256),
+    loss=Method("idq"),
+    train_images="synthetic:identities=6,images=3,seed=1",
+    classes_per_batch=3,
+    images_per_class=2,
+    schedule=Schedule(epochs=1, steps_per_epoch=1),
+    device="cpu",
+)
+"""
+# Stands in for the files that a reader of docs/migrating.md has.
+PREPARE = """
+import os, pickle
+import numpy as np
+import torch
+from data.synthetic import synthetic_verification
+from data.verification import write_bin
+from models.heads.fc2 import FC2Head
+from utils.config import Method
+from utils.methods import build
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+net = build("models.backbones", Method("iresnet", layers=(1, 1, 1, 1), widths=(4, 4, 8, 8)))
+torch.save(net.state_dict(), "backbone.pth")
+head = FC2Head(output="probability", features_shape=(8, 7, 7), hidden=256)
+torch.save(head.state_dict(), "uncertainty_head_fc2_prob_0012_checkpoint.pth")
+pairs = synthetic_verification(12, seed=3)
+write_bin("datasets/lfw.bin", pairs.images, pairs.mated)
+with open("lfw_feature.pkl", "wb") as file:
+    pickle.dump((np.eye(24), np.ones((24, 1)), [True, False] * 6), file)
+"""
+DRIVER = """
+import importlib, json, shlex, sys
+sys.path.insert(0, "")
+for language, content in json.load(open("blocks.json")):
+    if language == "python":
+        exec(compile(content, "block", "exec"), {"__name__": "block"})
+        continue
+    for line in content.splitlines():
+        _, script, *arguments = shlex.split(line)
+        module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+        assert module.main([*arguments, "--set", "device=cpu"] if "network" in script
+                           else [*arguments, "--device", "cpu"]) == 0, line
+print("all ran")
+"""
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """Run the examples of two pages in one process, in a copy of the code."""
+    copy = tmp_path_factory.mktemp("checkout")
+    for package in PACKAGES:
+        shutil.copytree(
+            ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    shutil.copy(ROOT / "network.py", copy)
+    (copy / "config" / "config_ir50_idq_loss_glint360k.py").write_text(TINY)
+    steps = [("python", PREPARE)]
+    for language, title, content in blocks("adding_a_method.md"):
+        if title:
+            (copy / title).write_text(content)
+        else:
+            steps.append((language, content))
+    for language, _, content in blocks("migrating.md"):
+        if language == "python":
+            small = content.replace("depth=50", "layers=(1, 1, 1, 1), widths=(4, 4, 8, 8)")
+            steps.append((language, small))
+    (copy / "blocks.json").write_text(json.dumps(steps))
+    command = [sys.executable, "-c", DRIVER]
+    quiet = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        command, cwd=copy, env=quiet, capture_output=True, text=True, timeout=120, check=False
+    )
+    return copy, done
+
+
+def test_examples_of_the_pages_run(ran):
+    _, done = ran
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("all ran\n")
+
+
+def test_examples_are_what_was_trained_and_evaluated(ran):
+    copy, done = ran
+    log = (copy / "runs" / "try" / "log.txt").read_text()
+    assert "PC_huber_loss 0.2" in log
+    assert len(re.findall(r"\[0-\d\] \| loss", log)) == 2
+    assert done.stdout.count("reject_factor 0.3000") >= 4  # training, two scripts, the old head
+    assert (copy / "lfw.npz").is_file()
+    assert (copy / "runs" / "from_old_head" / "last.pt").is_file()
