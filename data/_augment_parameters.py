@@ -1,6 +1,7 @@
 """What happens to each training image: rates, ranges, and one vectorised draw for a whole batch.
 
-The original's set and rates; data/augment.py carries the parameters out.
+The original's set and rates, and which images are strongly degraded instead; data/augment.py
+carries the parameters out.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from data._strong import AREA, ASPECT, STRONG_COLUMNS, StrongParameters, draw_strong
 from data._warp import SIZE
 from utils.config import Augment
 
 Uniforms = NDArray[np.float64]
 
-COLUMNS = 25  # uniform numbers that an image uses up
+_MILD_COLUMNS = 25
+COLUMNS = _MILD_COLUMNS + STRONG_COLUMNS  # uniform numbers that an image uses up
 RARE = ("resize", "slight_blur", "rotate", "crop", "swap_channels", "grey")
 SMALLEST = 28  # pixels: lower end of the down-and-up resize; its upper end is one below SIZE
 CROP = 106  # pixels kept of SIZE: 0.95 of the side
@@ -41,6 +44,7 @@ class AugmentParameters:
         size: (B, 2) int64, pixels of a down-and-up resize.
         angle: (B, 2) float64, degrees counter-clockwise of a rotation.
         corner: (B, 2, 2) int64, top and left of a crop.
+        strong: a strong degradation, instead of a blur and of rare draws.
     """
 
     flip: NDArray[np.bool_]
@@ -53,6 +57,7 @@ class AugmentParameters:
     size: NDArray[np.int64]
     angle: NDArray[np.float64]
     corner: NDArray[np.int64]
+    strong: StrongParameters
 
     def __len__(self) -> int:
         return len(self.flip)
@@ -62,17 +67,22 @@ def draw_parameters(config: Augment, uniforms: Uniforms) -> AugmentParameters:
     """Turn uniform numbers (B, COLUMNS) in [0, 1) into parameters, each image from its own row."""
     flip, blur, radius, occluded, noisy, key = uniforms[:, :6].T
     shape, colour, rare = uniforms[:, 6:10], uniforms[:, 10:13], uniforms[:, 13:17]
+    strong = draw_strong(config.degrade, uniforms[:, _MILD_COLUMNS:])
+    degraded = np.asarray(strong.kinds.any(axis=1))
+    covered = np.where(degraded, strong.has("occlusion"), occluded < config.occlusion)
+    blurred = (blur < config.blur) & ~degraded
     return AugmentParameters(
         flip=flip < config.flip,
-        blur=np.where(blur < config.blur, _below(radius, len(config.blur_radii)), -1),
-        box=_boxes(occluded < config.occlusion, shape),
+        blur=np.where(blurred, _below(radius, len(config.blur_radii)), -1),
+        box=_boxes(covered, degraded, shape),
         noisy=noisy < 0.5,
         colour=_below(colour, 256),
         noise_key=_below(key, 2**32),
-        rare=_rare(config.rare, rare),
+        rare=np.where(degraded[:, None], -1, _rare(config.rare, rare)),
         size=SMALLEST + _below(uniforms[:, 17:19], SIZE - SMALLEST),
         angle=np.where(uniforms[:, 19:21] < 0.5, -ANGLE, ANGLE),
         corner=_below(uniforms[:, 21:25], SIZE - CROP + 1).reshape(-1, 2, 2),
+        strong=strong,
     )
 
 
@@ -81,17 +91,20 @@ def _below(uniforms: Uniforms, count: int) -> NDArray[np.int64]:
     return (uniforms * count).astype(np.int64)
 
 
-def _boxes(occluded: NDArray[np.bool_], uniforms: Uniforms) -> NDArray[np.int64]:
+def _boxes(
+    covered: NDArray[np.bool_], degraded: NDArray[np.bool_], uniforms: Uniforms
+) -> NDArray[np.int64]:
     """Return (B, 4) top, left, height, width; the aspect is uniform in its logarithm."""
     area, aspect, top, left = uniforms.T
-    pixels = (_AREA[0] + (_AREA[1] - _AREA[0]) * area) * SIZE * SIZE
-    ratio = _ASPECT ** (1 - 2 * aspect)
+    lowest, highest = np.where(degraded, np.array([AREA]).T, np.array([_AREA]).T)
+    pixels = (lowest + (highest - lowest) * area) * SIZE * SIZE
+    ratio = np.where(degraded, ASPECT, _ASPECT) ** (1 - 2 * aspect)
     height = np.minimum(np.rint(np.sqrt(pixels * ratio)), SIZE)
     width = np.minimum(np.rint(np.sqrt(pixels / ratio)), SIZE)
     top = np.floor(top * (SIZE - height + 1))
     left = np.floor(left * (SIZE - width + 1))
     boxes = np.stack([top, left, height, width], axis=1).astype(np.int64)
-    return np.where(occluded[:, None], boxes, 0)
+    return np.where(covered[:, None], boxes, 0)
 
 
 def _rare(probability: float, uniforms: Uniforms) -> NDArray[np.int64]:

@@ -32,11 +32,24 @@ def blur_matrix(radius: float) -> Matrix:
     edge /= 6 * ((whole + 1) ** 2 - variance)
     taps = np.ones(2 * whole + 3)
     taps[[0, -1]] = edge
-    box = np.zeros((SIZE, SIZE))
+    return np.linalg.matrix_power(_filter_matrix(taps, -whole - 1), _PASSES)
+
+
+def motion_matrix(length: int) -> Matrix:
+    """Return the (112, 112) matrix of the mean over `length` pixels; edges repeat.
+
+    An even length reaches one pixel further to the front, as OpenCV's `blur` does.
+    """
+    return _filter_matrix(np.ones(length), -(length // 2))
+
+
+def _filter_matrix(taps: Matrix, first: int) -> Matrix:
+    """Return the (112, 112) matrix of a filter, its taps scaled to sum 1; edges repeat."""
+    matrix = np.zeros((SIZE, SIZE))
     targets = np.arange(SIZE)
-    for offset, weight in enumerate(taps / taps.sum(), start=-whole - 1):
-        np.add.at(box, (targets, np.clip(targets + offset, 0, SIZE - 1)), weight)
-    return np.linalg.matrix_power(box, _PASSES)
+    for offset, weight in enumerate(taps / taps.sum(), start=first):
+        np.add.at(matrix, (targets, np.clip(targets + offset, 0, SIZE - 1)), weight)
+    return matrix
 
 
 def resize_matrix(source: int, target: int) -> Matrix:

@@ -6,6 +6,7 @@ split of the batch or another device sees the same images.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -18,22 +19,28 @@ from data._augment_parameters import (
     COLUMNS,
     CROP,
     RARE,
-    SMALLEST,
     AugmentParameters,
     draw_parameters,
 )
 from data._draws import keyed_uniforms
-from data._warp import SIZE, blur_matrix, crop_matrix, down_up_matrix
+from data._strong import LONGEST_MOTION, RADII, SMALLEST_RESOLUTION, StrongParameters
+from data._warp import SIZE, blur_matrix, crop_matrix, down_up_matrix, motion_matrix
 from utils.config import Augment
 
 __all__ = ["RARE", "AugmentParameters", "BatchAugment"]
 
 _SLIGHT_RADIUS = 0.5  # pixels
+_BYTES_MEAN = 510  # of the sum of four uniform bytes
+_BYTES_DEVIATION = math.sqrt(4 * (256**2 - 1) / 12)
 _LUMA = (0.299, 0.587, 0.114)  # of R, G and B: ITU-R BT.601
 
 
 class BatchAugment:
     """The original's changes, in its order: flip, blur, occlusion, then two rare draws.
+
+    With `config.degrade`, an image is strongly degraded instead, after the flip, by 1 to 3 of
+    gamma, occlusion, motion, blur, resolution and noise, in this order. JPEG artefacts are not
+    among them: a codec does not run for a batch on the device.
 
     Blur, resizes and crops are products with matrices (data/_warp.py), on those images alone that
     need one. Pixels outside a rotated image repeat its edge. Levels stay within 0..255 and are not
@@ -49,14 +56,18 @@ class BatchAugment:
             raise ValueError(f"augment: seed = {seed!r}: must be at least 0")
         self.config = config
         self.seed = seed
-        slight = len(config.blur_radii)
-        self._slight, self._resize, self._crop = slight, slight + 1, slight + 1 + SIZE - SMALLEST
-        matrices = [
-            *(blur_matrix(radius) for radius in (*config.blur_radii, _SLIGHT_RADIUS)),
-            *(down_up_matrix(size) for size in range(SMALLEST, SIZE)),
-            *(crop_matrix(offset, CROP) for offset in range(SIZE - CROP + 1)),
-        ]
-        self._host_bank = torch.from_numpy(np.stack(matrices).astype(np.float32))
+        groups = {
+            "blur": [blur_matrix(radius) for radius in config.blur_radii],
+            "slight_blur": [blur_matrix(_SLIGHT_RADIUS)],
+            "resize": [down_up_matrix(size) for size in range(SMALLEST_RESOLUTION, SIZE)],
+            "crop": [crop_matrix(offset, CROP) for offset in range(SIZE - CROP + 1)],
+            "strong_blur": [blur_matrix(radius) for radius in RADII],
+            "motion": [motion_matrix(length) for length in range(1, LONGEST_MOTION + 1)],
+        }
+        starts = np.cumsum([0, *map(len, groups.values())])[:-1]
+        self._start = dict(zip(groups, starts.tolist(), strict=True))
+        matrices = np.concatenate(list(groups.values()))
+        self._host_bank = torch.from_numpy(matrices.astype(np.float32))
         self._banks: dict[torch.device, Tensor] = {}
 
     def parameters(self, step: int, rows: NDArray[np.int64]) -> AugmentParameters:
@@ -88,20 +99,33 @@ class BatchAugment:
         if len(images) != len(parameters):
             raise ValueError(f"augment: {len(images)} images but {len(parameters)} parameters")
         pixels = _flipped(images, parameters).float()
+        _brighten(pixels, parameters.strong)
         self._multiply(pixels, parameters.blur, parameters.blur)
         _occlude(pixels, parameters)
+        self._soften(pixels, parameters.strong)
+        _add_noise(pixels, parameters.strong)
         for draw in range(2):
             self._rare(pixels, parameters, draw)
         return pixels.permute(0, 3, 1, 2)
 
+    def _soften(self, pixels: Tensor, strong: StrongParameters) -> None:
+        motion = np.where(strong.has("motion"), self._start["motion"] + strong.motion.T - 1, -1)
+        self._multiply(pixels, motion[0], motion[1])
+        blur = np.where(strong.has("blur"), self._start["strong_blur"] + strong.blur, -1)
+        self._multiply(pixels, blur, blur)
+        size = self._start["resize"] + strong.size - SMALLEST_RESOLUTION
+        size = np.where(strong.has("resolution"), size, -1)
+        self._multiply(pixels, size, size)
+
     def _rare(self, pixels: Tensor, parameters: AugmentParameters, draw: int) -> None:
         kind = parameters.rare[:, draw]
         is_kind = {name: kind == index for index, name in enumerate(RARE)}
-        size = self._resize + parameters.size[:, draw] - SMALLEST
-        corner = self._crop + parameters.corner[:, draw]
+        slight = np.int64(self._start["slight_blur"])
+        size = self._start["resize"] + parameters.size[:, draw] - SMALLEST_RESOLUTION
+        corner = self._start["crop"] + parameters.corner[:, draw]
         chosen = [is_kind["slight_blur"], is_kind["resize"], is_kind["crop"]]
-        vertical = np.select(chosen, [np.int64(self._slight), size, corner[:, 0]], -1)
-        horizontal = np.select(chosen, [np.int64(self._slight), size, corner[:, 1]], -1)
+        vertical = np.select(chosen, [slight, size, corner[:, 0]], -1)
+        horizontal = np.select(chosen, [slight, size, corner[:, 1]], -1)
         self._multiply(pixels, vertical, horizontal)
         _rotate(pixels, is_kind["rotate"], parameters.angle[:, draw])
         _swap_channels(pixels, is_kind["swap_channels"])
@@ -121,7 +145,7 @@ class BatchAugment:
         # (n, H, W * 3), then (n, W, H * 3): two batched products, without a copy of the matrices.
         chosen = torch.bmm(left, chosen.flatten(2)).view_as(chosen).transpose(1, 2)
         chosen = torch.bmm(right, chosen.flatten(2)).view_as(chosen).transpose(1, 2)
-        pixels.index_copy_(0, index, chosen.clamp(0, 255))
+        pixels.index_copy_(0, index, chosen.clamp_(0, 255))
 
     def _bank(self, device: torch.device) -> Tensor:
         if device not in self._banks:
@@ -151,23 +175,50 @@ def _occlude(pixels: Tensor, parameters: AugmentParameters) -> None:
     in_rows = (at >= top) & (at < top + height)
     in_columns = (at >= left) & (at < left + width)
     inside = in_rows[:, :, None, None] & in_columns[:, None, :, None]
-    noisy = _to(parameters.noisy[rows], pixels)[:, None, None, None]
-    colour = _to(parameters.colour[rows], pixels)[:, None, None, :]
-    fill = torch.where(noisy, _noise(_to(parameters.noise_key[rows], pixels)), colour).float()
-    pixels.index_copy_(0, index, torch.where(inside, fill, pixels.index_select(0, index)))
+    colour = _to(parameters.colour[rows], pixels)[:, None, None, :].float()
+    filled = torch.where(inside, colour, pixels.index_select(0, index))
+    noisy = np.flatnonzero(parameters.noisy[rows])
+    if len(noisy):
+        at_noisy = _to(noisy, pixels)
+        levels = _hashed(_to(parameters.noise_key[rows[noisy]], pixels)) >> 24
+        filled[at_noisy] = torch.where(inside[at_noisy], levels.float(), filled[at_noisy])
+    pixels.index_copy_(0, index, filled)
 
 
-def _noise(keys: Tensor) -> Tensor:
-    """Return integer levels 0..255, (n, 112, 112, 3), that follow from keys (n,) on any device.
+def _hashed(keys: Tensor) -> Tensor:
+    """Return 32-bit numbers, (n, 112, 112, 3) int64, that follow from keys (n,) on any device.
 
     A 32-bit integer hash (two xor-shift-multiply rounds) of pixel number and key; int64 holds it,
     products wrap and are cut to 32 bits.
     """
     pixel = torch.arange(SIZE * SIZE * 3, device=keys.device)
-    state = (pixel * 0x9E3779B9 + keys[:, None]) & 0xFFFFFFFF
+    state = (pixel * 0x9E3779B9 + keys[:, None]).bitwise_and_(0xFFFFFFFF)
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-        state = ((state ^ (state >> shift)) * factor) & 0xFFFFFFFF
-    return (state >> 24).view(-1, SIZE, SIZE, 3)
+        state.bitwise_xor_(state >> shift).mul_(factor).bitwise_and_(0xFFFFFFFF)
+    return state.view(-1, SIZE, SIZE, 3)
+
+
+def _brighten(pixels: Tensor, strong: StrongParameters) -> None:
+    rows = np.flatnonzero(strong.has("gamma"))
+    if not len(rows):
+        return
+    index = _to(rows, pixels)
+    power = _to(np.exp(strong.exponent[rows]).astype(np.float32), pixels)[:, None, None, None]
+    pixels.index_copy_(0, index, 255 * (pixels.index_select(0, index) / 255) ** power)
+
+
+def _add_noise(pixels: Tensor, strong: StrongParameters) -> None:
+    """Add noise that is close to Gaussian: the sum of the four bytes of a hash."""
+    rows = np.flatnonzero(strong.has("noise"))
+    if not len(rows):
+        return
+    index = _to(rows, pixels)
+    state = _hashed(_to(strong.noise_key[rows], pixels))
+    pairs = (state & 0x00FF00FF) + (state.bitwise_right_shift_(8).bitwise_and_(0x00FF00FF))
+    noise = ((pairs & 0xFFFF) + pairs.bitwise_right_shift_(16)).float() - _BYTES_MEAN
+    scale = _to((strong.deviation[rows] / _BYTES_DEVIATION).astype(np.float32), pixels)
+    noise.mul_(scale[:, None, None, None]).add_(pixels.index_select(0, index))
+    pixels.index_copy_(0, index, noise.clamp_(0, 255))
 
 
 def _rotate(pixels: Tensor, chosen: NDArray[np.bool_], degrees: NDArray[np.float64]) -> None:

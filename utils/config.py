@@ -87,6 +87,8 @@ class Augment:
         occlusion: probability of a rectangle of noise or of one colour.
         rare: probability of each of two further draws among down-and-up resize, slight blur,
             rotation, crop, channel swap and grey; halved after a hit.
+        degrade: probability that an image is strongly degraded instead of these milder changes
+            (a flip apart); the original has none.
     """
 
     flip: float = 0.5
@@ -94,9 +96,10 @@ class Augment:
     blur_radii: tuple[float, ...] = (1.0, 2.0, 3.0)
     occlusion: float = 0.05
     rare: float = 0.05
+    degrade: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("flip", "blur", "occlusion", "rare"):
+        for name in ("flip", "blur", "occlusion", "rare", "degrade"):
             value = getattr(self, name)
             _require(0 <= value <= 1, f"augment.{name}", value, "a probability in [0, 1]")
         _require(
@@ -138,6 +141,7 @@ class TrainConfig:
         backbone: Method of `models.backbones`.
         backbone_weights: file with the backbone's tensors.
         head: Method of `models.heads`.
+        head_weights: file with a head's tensors to start from, such as one that the original trained.
         loss: Method of `losses`.
         train_images: where faces are: a folder with one folder per identity, a list file, a `.rec`
             pack or `synthetic:...`; several are joined (identities are kept apart).
@@ -162,6 +166,7 @@ class TrainConfig:
     loss: Method
     train_images: str | tuple[str, ...]
     schedule: Schedule
+    head_weights: str | None = None
     classes_per_batch: int = 10
     images_per_class: int = 8
     augment: Augment = Augment()

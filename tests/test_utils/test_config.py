@@ -26,6 +26,7 @@ def make_config(**changes):
         (Schedule, "drop_at", (5,), r"schedule\.drop_at = \(5,\): must be inside \(0, 4\)"),
         (Schedule, "momentum", 1.0, r"schedule\.momentum"),
         (Augment, "blur", 1.5, r"augment\.blur = 1\.5: must be a probability"),
+        (Augment, "degrade", -0.1, r"augment\.degrade = -0\.1: must be a probability"),
         (Augment, "blur_radii", (), r"augment\.blur_radii"),
         (Verification, "batch_size", 0, r"verification\.batch_size = 0"),
     ],
