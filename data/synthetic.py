@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data._degrade import DEGRADATIONS, Degradation, Variation
-from data._identity import Identity
+from data._identity import HAIR_STYLES, Identity
 from data._render import SIZE, render
 from data.images import encode_jpeg, encode_png
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEGRADATIONS",
+    "HAIR_STYLES",
     "Degradation",
     "Identity",
     "SyntheticFaces",
