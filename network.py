@@ -11,6 +11,7 @@ and the environment. Stop it with Ctrl-C at any time; --resume goes on as if not
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import signal
 import sys
 import time
@@ -33,6 +34,7 @@ from data.verification import VerificationSet, open_verification
 from evaluation.embed import embed
 from evaluation.estimators.trained_head import TrainedHead
 from evaluation.pipeline import Result, evaluate
+from evaluation.protocols import find_protocol
 from losses._result import LossResult
 from models.run import backbone_record, build_head, check_backbone, load_frozen
 from models.uncertainty import to_scalar, to_sigma_sq
@@ -82,6 +84,7 @@ class Trainer:
     def __init__(
         self, config: TrainConfig, folder: Path, checkpoint: dict[str, Any] | None = None
     ) -> None:
+        find_protocol(config.verification.protocol)
         self.config = config
         self.folder = folder
         self.verification = [
@@ -91,7 +94,8 @@ class Trainer:
         self.frozen = load_frozen(config, config.device, config.precision)
         self.backbone = backbone_record(self.frozen, config.backbone_weights)
         torch.manual_seed(config.seed)
-        self.head = build_head(config, self.frozen)
+        start = config if checkpoint is None else dataclasses.replace(config, head_weights=None)
+        self.head = build_head(start, self.frozen)
         self.loss = build("losses", config.loss, embedding_size=self.frozen.embedding_size)
         if self.head.output not in self.loss.accepts:
             raise ValueError(
@@ -292,7 +296,9 @@ def prepare(args: argparse.Namespace) -> Trainer:
         checkpoint = load_checkpoint(args.resume / "last.pt")
         config = override(from_json(checkpoint["config"]), args.set)
         start_logging(args.resume / "log.txt")
-        return Trainer(config, args.resume, checkpoint)
+        trainer = Trainer(config, args.resume, checkpoint)
+        record_run(args.resume, config, None, **environment(trainer.frozen.device))
+        return trainer
     config = override(load_config(args.config_file), args.set)
     folder = new_run_folder(config, args.model_dir)
     start_logging(folder / "log.txt")

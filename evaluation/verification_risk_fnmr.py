@@ -2,6 +2,7 @@
 
 python evaluation/verification_risk_fnmr.py --model_dir runs/NAME --dataset_path DIR --target lfw
 python evaluation/verification_risk_fnmr.py --features FILE.npz
+python evaluation/verification_risk_fnmr.py --config_file config/X.py --set head_weights=HEAD.pth
 
 Prints the original's block for each set in a few seconds per thousand images (stored features: well
 under a second); `--report DIR` adds the curve as a picture.
@@ -18,9 +19,12 @@ if not __package__:  # run as a file: import from the checkout, not from this fo
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 from evaluation import cli
-from utils.config_json import parse_method
+from models.run import Run, load_run, untrained_run
+from utils.config import load_config
+from utils.config_json import override, parse_method
 from utils.methods import build
 
 
@@ -30,6 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Risk-controlled FNMR of a trained uncertainty head."
     )
     parser.add_argument("--model_dir", help="folder of a run of network.py")
+    parser.add_argument("--config_file", help="instead of a run: a config that names head_weights")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="override its fields"
+    )
     parser.add_argument(
         "--estimator",
         default="trained_head",
@@ -46,20 +54,23 @@ def _body(args: argparse.Namespace) -> int:
     if args.features:
         cli.fill_defaults(args)
         return cli.run(None, args)
-    if not args.model_dir:
-        raise ValueError("give --model_dir RUN_DIR (a trained run) or --features FILE.npz")
-    from models.run import load_run
-
-    run = load_run(
-        args.model_dir,
-        checkpoint=args.checkpoint,
-        device=args.device,
-        precision=args.precision,
-        backbone_weights=args.backbone_weights,
-    )
+    run = _load(args)
     cli.fill_defaults(args, run.config.verification)
     method = parse_method(args.estimator)
     return cli.run(build("evaluation.estimators", method, frozen=run.frozen, head=run.head), args)
+
+
+def _load(args: argparse.Namespace) -> Run:
+    where: dict[str, Any] = {
+        "device": args.device,
+        "precision": args.precision,
+        "backbone_weights": args.backbone_weights,
+    }
+    if args.config_file:
+        return untrained_run(override(load_config(args.config_file), args.set), **where)
+    if not args.model_dir:
+        raise ValueError("give --model_dir RUN_DIR (a trained run) or --features FILE.npz")
+    return load_run(args.model_dir, checkpoint=args.checkpoint, **where)
 
 
 if __name__ == "__main__":

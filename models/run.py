@@ -5,6 +5,7 @@ For the evaluation scripts and anyone who scores faces with a trained head.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from models.frozen import FrozenBackbone
-from models.load import file_sha256, load_backbone
+from models.load import file_sha256, load_backbone, load_head
 from models.preprocessing import Preprocessing
 from utils.checkpoint import load_checkpoint
 from utils.config import Precision, TrainConfig
@@ -49,13 +50,18 @@ def load_frozen(
 
 
 def build_head(config: TrainConfig, frozen: FrozenBackbone) -> nn.Module:
-    """Build the config's head for the sizes of that backbone, on its device."""
+    """Build the config's head for the sizes of that backbone, on its device.
+
+    It starts from `head_weights` where the config names such a file.
+    """
     head: nn.Module = build(
         "models.heads",
         config.head,
         features_shape=frozen.features_shape,
         embedding_size=frozen.embedding_size,
     )
+    if config.head_weights is not None:
+        load_head(head, config.head_weights)
     return head.to(frozen.device)
 
 
@@ -87,12 +93,33 @@ def load_run(
             f"no trained run in {path}: {file.name} is missing (train with network.py)"
         )
     payload = load_checkpoint(file)
-    config = from_json(payload["config"])
+    config = dataclasses.replace(from_json(payload["config"]), head_weights=None)
     frozen = load_frozen(config, device, precision, backbone_weights)
     check_backbone(payload, frozen, backbone_weights or config.backbone_weights, file)
     head = build_head(config, frozen)
     head.load_state_dict(payload["head"])
     return Run(path, config, frozen, head.eval(), int(payload["step"]))
+
+
+def untrained_run(
+    config: TrainConfig,
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    backbone_weights: str | None = None,
+) -> Run:
+    """Build what a config describes without a run folder: for heads that were trained elsewhere.
+
+    Raises:
+        ValueError: the config names no `head_weights`, or a file does not fit.
+    """
+    if config.head_weights is None:
+        raise ValueError(
+            f"config {config.name!r} names no head_weights; give --set head_weights=FILE, or "
+            "--model_dir for a run of network.py"
+        )
+    frozen = load_frozen(config, device, precision, backbone_weights)
+    return Run(Path(), config, frozen, build_head(config, frozen).eval(), 0)
 
 
 def backbone_record(frozen: FrozenBackbone, weights: str) -> dict[str, Any]:

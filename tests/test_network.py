@@ -13,9 +13,11 @@ import pytest
 import torch
 
 import network
+from evaluation import verification_risk_fnmr
 from models.run import load_run
 from utils.checkpoint import load_checkpoint
-from utils.config import Schedule
+from utils.config import Schedule, load_config
+from utils.config_json import override
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = """
@@ -179,6 +181,28 @@ def test_load_run_refuses_another_backbone(finished, tmp_path):
         load_run(finished, device="cpu", backbone_weights=str(tmp_path / "other.pth"))
 
 
+def test_a_head_that_was_trained_elsewhere_can_be_evaluated_and_trained_on(
+    config_file, finished, tmp_path, capsys
+):
+    head = load_checkpoint(finished / "best.pt")["head"]
+    torch.save(head, tmp_path / "head.pth")
+    change = f"head_weights={tmp_path / 'head.pth'}"
+    assert verification_risk_fnmr.main(["--config_file", str(config_file), "--set", change]) == 0
+    from_weights = capsys.readouterr().out
+    assert verification_risk_fnmr.main(["--model_dir", str(finished)]) == 0
+    assert capsys.readouterr().out == from_weights
+    config = override(load_config(config_file), [change])
+    trainer = network.Trainer(config, tmp_path)
+    assert all(torch.equal(value, head[name]) for name, value in trainer.head.state_dict().items())
+
+
+def test_evaluation_without_a_trained_head_says_what_to_give(config_file, capsys):
+    assert verification_risk_fnmr.main(["--config_file", str(config_file)]) == 2
+    assert "config 'tiny' names no head_weights; give --set head_weights=FILE" in (
+        capsys.readouterr().err
+    )
+
+
 def test_load_run_says_where_it_looked(tmp_path):
     with pytest.raises(ValueError, match=r"no trained run in .*best\.pt is missing"):
         load_run(tmp_path)
@@ -193,6 +217,7 @@ def test_load_run_says_where_it_looked(tmp_path):
         (["train_images=absent"], "absent"),
         (["classes_per_batch=9"], "9"),
         (["verification.targets=lfw"], "lfw"),
+        (["verification.protocol=orginal"], "orginal"),
         (["head.name=fc3"], "unknown name 'fc3' in models.heads; did you mean 'fc2'"),
     ],
 )

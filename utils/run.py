@@ -20,7 +20,7 @@ from utils.config_json import to_json
 from utils.device import describe_device
 
 LOGGER = logging.getLogger("faceuq")
-_PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "opencv-python-headless", "simplejpeg")
+_PACKAGES = ("torch", "numpy", "scipy", "opencv-python-headless", "simplejpeg")
 
 
 class _BarSafeHandler(logging.Handler):

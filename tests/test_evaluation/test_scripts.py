@@ -143,7 +143,7 @@ def fake_run(tiny_pairs, monkeypatch, **verification):
 
     fake = SimpleNamespace(open_verification=open_verification)
     monkeypatch.setitem(sys.modules, "data.verification", fake)
-    monkeypatch.setattr("models.run.load_run", load_run)
+    monkeypatch.setattr("evaluation.verification_risk_fnmr.load_run", load_run)
     return calls
 
 
