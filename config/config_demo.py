@@ -16,7 +16,7 @@ config = TrainConfig(
     backbone=Method("iresnet", layers=(1, 1, 1, 1), widths=(8, 16, 32, 64), embedding_size=64),
     backbone_weights=str(Path(__file__).resolve().parents[1] / "demo" / "backbone.pth"),
     head=Method("fc2", output="probability", hidden=64),
-    loss=Method("idq", scale=16.0, margin=0.45),
+    loss=Method("idq", scale=16.0, margin=0.45),  # this backbone's threshold at an FMR of 1/100
     train_images="synthetic:identities=200,images=20,seed=1",
     classes_per_batch=10,
     images_per_class=6,

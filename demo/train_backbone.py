@@ -4,10 +4,9 @@ python demo/train_backbone.py             about two minutes on two CPU cores, no
 
 The loss is CosFace's margin softmax (Wang et al., arXiv 1801.09414) and, since the renderer knows
 what it drew, the error of a linear read-out of each person's shape and colours: with it a few
-thousand images are enough. Two threads and the seed below fix
-the run: the same machine and the same torch write the same bytes. Another processor or another
-version of torch rounds sums in another order, and a network trained on them drifts apart in its
-weights, though not in what it can do.
+thousand images are enough. Two threads and the seed below fix the run: the same machine and the
+same torch write the same bytes. Another processor or another version of torch rounds sums in
+another order, and the weights drift apart, though not what the network can do.
 """
 
 from __future__ import annotations
@@ -216,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     torch.set_num_threads(THREADS)
     images, labels = rendered(RECIPE, workers=min(THREADS, os.cpu_count() or 1))
-    backbone = train(images, labels, RECIPE, lambda line: sys.stdout.write(line + "\n"))
+    backbone = train(images, labels, RECIPE, tqdm.write)
     save(backbone, options.out)
     sys.stdout.write(f"{options.out}: {options.out.stat().st_size / 1e6:.2f} MB\n")
     return 0
