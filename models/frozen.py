@@ -17,9 +17,13 @@ from models.preprocessing import Preprocessing
 from utils.config import Precision
 from utils.device import autocast_dtype
 
+_CPU_CHUNK = 16  # images; larger activations leave the caches and go back to the system each time
+
 
 class FrozenBackbone(nn.Module):
     """Wrap a backbone for use without training it; `train()` leaves it in eval mode.
+
+    BatchNorms are merged into the convolutions before them, where that is exact.
 
     Runs under `no_grad` and not `inference_mode`: a head keeps the features for its backward pass.
 
@@ -40,7 +44,7 @@ class FrozenBackbone(nn.Module):
         super().__init__()
         self.device = torch.device(device)
         self.dtype = autocast_dtype(self.device, precision)
-        backbone.requires_grad_(False)
+        backbone.requires_grad_(False).eval().fold()
         self.backbone = backbone.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().train(False)
 
@@ -76,6 +80,12 @@ class FrozenBackbone(nn.Module):
         """
         if self.backbone.training:  # someone reached past train() above
             self.backbone.eval()
+        size = _CPU_CHUNK if self.device.type == "cpu" else len(images)
+        outputs = [self._embed(part) for part in images.split(max(size, 1))]
+        embeddings, features = zip(*outputs, strict=True)
+        return BackboneOutput(torch.cat(embeddings), torch.cat(features))
+
+    def _embed(self, images: Tensor) -> BackboneOutput:
         with torch.no_grad(), self._autocast():
             normalised = self.preprocessing(images.to(self.device, non_blocking=True))
             output = self.backbone(normalised.contiguous(memory_format=torch.channels_last))

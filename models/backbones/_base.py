@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from models.backbones._fold import fold_batch_norms
 from models.output import BackboneOutput
 from models.preprocessing import Preprocessing
 
@@ -56,6 +57,14 @@ class Backbone(nn.Module, ABC):
         with torch.autocast(features.device.type, enabled=False):
             embedding = self.tail(features)
         return BackboneOutput(embedding, features)
+
+    def fold(self) -> None:
+        """Merge the feature map's BatchNorms into its convolutions, for good; eval mode only."""
+        fold_batch_norms(self, untouched=self.tail_modules())
+
+    def tail_modules(self) -> tuple[nn.Module, ...]:
+        """Return the convolutional parts of the tail, which `tail_affine` reads."""
+        return ()
 
     @abstractmethod
     def feature_map(self, images: Tensor) -> Tensor:

@@ -40,6 +40,8 @@ class IResNet(Backbone):
         ValueError: unknown depth, both `depth` and `layers`, or not four numbers of at least 1.
     """
 
+    conv_norms = (("conv1", "bn1"),)
+
     def __init__(
         self,
         *,
@@ -87,6 +89,8 @@ class IResNet(Backbone):
 
 class _Block(nn.Module):
     """BN, conv, BN, PReLU, conv (with the stride), BN, plus the input; no ReLU after the sum."""
+
+    conv_norms = (("conv1", "bn2"), ("conv2", "bn3"))
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()

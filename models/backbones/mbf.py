@@ -71,6 +71,10 @@ class MBF(Backbone):
         """Return the output of `conv_sep`, (B, 512, 7, 7)."""
         return self.conv_sep(self.layers(images))
 
+    def tail_modules(self) -> tuple[nn.Module, ...]:
+        """Return the 7 x 7 depthwise layer and what follows it."""
+        return (self.features,)
+
     def tail(self, features: Tensor, batch_norm: bool = True) -> Tensor:
         """Map features (B, F) through the 7 x 7 depthwise layer, the linear one and its BatchNorm.
 

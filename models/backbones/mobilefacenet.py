@@ -62,6 +62,10 @@ class MobileFaceNet(Backbone):
         """Return the output of `conv_6sep`, (B, 512, 7, 7)."""
         return self.body[:-1](images)
 
+    def tail_modules(self) -> tuple[nn.Module, ...]:
+        """Return the 7 x 7 depthwise layer."""
+        return (self.body[-1],)
+
     def tail(self, features: Tensor, batch_norm: bool = True) -> Tensor:
         """Map features (B, F) through the 7 x 7 depthwise layer, `pre_fc1` and `fc1`.
 

@@ -80,3 +80,12 @@ def test_cuda_agrees_with_the_cpu(tiny, images, precision):
     output = FrozenBackbone(tiny, "cuda", precision)(images)
     assert output.embedding.device.type == output.features.device.type == "cuda"
     assert torch.cosine_similarity(output.embedding.cpu(), expected).min() > 0.999
+
+
+def test_a_large_batch_is_what_its_images_are_one_by_one(tiny, images):
+    frozen = FrozenBackbone(tiny)
+    many = images.repeat(13, 1, 1, 1)[:37]
+    whole = frozen(many)
+    single = torch.cat([frozen(image[None]).embedding for image in many])
+    torch.testing.assert_close(whole.embedding, single, rtol=1e-5, atol=1e-5)
+    assert whole.features.shape == (37, frozen.features_size)
