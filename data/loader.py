@@ -6,7 +6,7 @@ Decoding releases the interpreter lock, so threads scale like processes and noth
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,7 +90,7 @@ class BatchLoader:
     def __len__(self) -> int:
         return len(self.steps)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch, None, None]:
         with _pool(self.workers) as pool:
             pending: deque[_Pending] = deque()
             for step in self.steps:

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from models.frozen import FrozenBackbone
+from models.heads._base import Head
 from models.load import file_sha256, load_backbone, load_head
 from models.preprocessing import Preprocessing
 from utils.checkpoint import load_checkpoint
@@ -37,7 +36,7 @@ class Run:
     path: Path
     config: TrainConfig
     frozen: FrozenBackbone
-    head: nn.Module
+    head: Head
     step: int
 
 
@@ -49,12 +48,12 @@ def load_frozen(
     return FrozenBackbone(backbone, resolve_device(device), precision)
 
 
-def build_head(config: TrainConfig, frozen: FrozenBackbone) -> nn.Module:
+def build_head(config: TrainConfig, frozen: FrozenBackbone) -> Head:
     """Build the config's head for the sizes of that backbone, on its device.
 
     It starts from `head_weights` where the config names such a file.
     """
-    head: nn.Module = build(
+    head: Head = build(
         "models.heads",
         config.head,
         features_shape=frozen.features_shape,

@@ -141,7 +141,7 @@ class TrainConfig:
         backbone: Method of `models.backbones`.
         backbone_weights: file with the backbone's tensors.
         head: Method of `models.heads`.
-        head_weights: file with a head's tensors to start from, such as one that the original trained.
+        head_weights: file with a head's tensors to start from, such as one of the original.
         loss: Method of `losses`.
         train_images: where faces are: a folder with one folder per identity, a list file, a `.rec`
             pack or `synthetic:...`; several are joined (identities are kept apart).

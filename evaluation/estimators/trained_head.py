@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from evaluation.estimate import Estimate
 from models.frozen import FrozenBackbone
+from models.heads._base import Head
 from models.uncertainty import to_sigma_sq
 
 __all__ = ["TrainedHead"]
@@ -27,7 +28,7 @@ class TrainedHead:
 
     name = "trained_head"
 
-    def __init__(self, *, frozen: FrozenBackbone, head: torch.nn.Module) -> None:
+    def __init__(self, *, frozen: FrozenBackbone, head: Head) -> None:
         self.frozen = frozen
         self.head = head
 
@@ -38,7 +39,7 @@ class TrainedHead:
         try:
             with torch.no_grad():
                 output = self.frozen(torch.from_numpy(np.ascontiguousarray(images)))
-                sigma_sq = to_sigma_sq(self.head(output).float(), str(self.head.output))
+                sigma_sq = to_sigma_sq(self.head(output).float(), self.head.output)
         finally:
             self.head.train(training)
         return Estimate(output.embedding.cpu().numpy(), sigma_sq.cpu().numpy())

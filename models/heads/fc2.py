@@ -7,12 +7,11 @@ PFE (arXiv 1904.09658) and ProbFace (arXiv 2102.04075).
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from models.heads._checks import check_head
+from models.heads._base import Head, Output, check_head
 from models.output import BackboneOutput
 
 __all__ = ["FC2Head"]
@@ -21,7 +20,7 @@ _HIDDEN = {"probability": 256, "variance": 512}
 _SHORTEST = 1e-6  # an embedding of length 0 has no logarithm
 
 
-class FC2Head(nn.Module):
+class FC2Head(Head):
     """Linear(F, hidden), BatchNorm, ReLU, Linear(hidden, d); a variance head scales the result.
 
     Parameter names are the original's: `layers.1`, `layers.2`, `layers.4`, `gamma`, `beta`. Two
@@ -45,7 +44,7 @@ class FC2Head(nn.Module):
     def __init__(
         self,
         *,
-        output: Literal["probability", "variance"],
+        output: Output,
         features_shape: tuple[int, int, int],
         hidden: int | None = None,
         dim: int = 1,

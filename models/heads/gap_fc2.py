@@ -6,18 +6,17 @@ With 512 x 7 x 7 features it has 49 times fewer weights than fc2 of the same wid
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from models.heads._checks import check_head
+from models.heads._base import Head, Output, check_head
 from models.output import BackboneOutput
 
 __all__ = ["GapFC2Head"]
 
 
-class GapFC2Head(nn.Module):
+class GapFC2Head(Head):
     """Global average pooling, Linear(C, hidden), BatchNorm, ReLU, Linear(hidden, d), and a scale.
 
     Parameter names are the original's: `layers.2`, `layers.3`, `layers.5`, `gamma`, `beta`.
@@ -36,7 +35,7 @@ class GapFC2Head(nn.Module):
     def __init__(
         self,
         *,
-        output: Literal["probability", "variance"],
+        output: Output,
         features_shape: tuple[int, int, int],
         hidden: int = 256,
         dim: int = 1,

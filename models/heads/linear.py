@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from models.heads._checks import check_head
+from models.heads._base import Head, Output, check_head
 from models.output import BackboneOutput
 
 __all__ = ["LinearHead"]
 
 
-class LinearHead(nn.Module):
+class LinearHead(Head):
     """Linear(F, 1) for a probability; BatchNorm, Linear(F, d), sigmoid and a scale for variances.
 
     Parameter names are the original's: `layers.1`, `layers.2`, `gamma`, `beta`. The original adds
@@ -34,7 +33,7 @@ class LinearHead(nn.Module):
     def __init__(
         self,
         *,
-        output: Literal["probability", "variance"],
+        output: Output,
         features_shape: tuple[int, int, int],
         dim: int = 1,
     ) -> None:

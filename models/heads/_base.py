@@ -1,8 +1,24 @@
-"""Argument checks that all heads share."""
+"""What all heads share: their contract and the checks of their arguments."""
 
 from __future__ import annotations
 
+from typing import Literal
+
+from torch import nn
+
+Output = Literal["probability", "variance"]
+
 _OUTPUTS = ("probability", "variance")
+
+
+class Head(nn.Module):
+    """A small network from `BackboneOutput` to an unconstrained number, (B, d).
+
+    Attributes:
+        output: what the number is: the logit of a probability, or log variances.
+    """
+
+    output: Output
 
 
 def check_head(name: str, output: str, dim: int, hidden: int | None = None) -> None:
