@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -40,7 +38,7 @@ from models.run import backbone_record, build_head, check_backbone, load_frozen
 from models.uncertainty import to_scalar, to_sigma_sq
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.collapse import rank_correlation
-from utils.config import Schedule, TrainConfig, load_config
+from utils.config import TrainConfig, load_config
 from utils.config_json import from_json, override, to_json
 from utils.device import peak_memory_gib
 from utils.methods import build
@@ -52,15 +50,10 @@ from utils.run import (
     start_logging,
     stop_logging,
 )
+from utils.stop import StopRequest
 from utils.train_log import TrainLog
 
 SECONDS_BETWEEN_SAVES = 60.0
-
-
-def learning_rate(step: int, schedule: Schedule) -> float:
-    """Return the rate of an optimizer step, counted from 0 over the whole run."""
-    dropped = sum(epoch * schedule.steps_per_epoch <= step for epoch in schedule.drop_at)
-    return schedule.lr * schedule.drop_factor**dropped
 
 
 class Step(NamedTuple):
@@ -73,20 +66,25 @@ class Step(NamedTuple):
 
 
 class Trainer:
-    """One run: what is trained, on what, and where it is written.
+    """One run: what is trained, on what, and how far it has come.
+
+    Everything that the config names is opened here, so that a mistake shows before any work.
 
     Args:
         config: of the run.
-        folder: the run folder, which exists.
         checkpoint: what `last.pt` holds, to go on from there.
+
+    Raises:
+        ValueError: a name, option or file of the config that does not exist or does not fit.
     """
 
-    def __init__(
-        self, config: TrainConfig, folder: Path, checkpoint: dict[str, Any] | None = None
-    ) -> None:
+    def __init__(self, config: TrainConfig, checkpoint: dict[str, Any] | None = None) -> None:
         find_protocol(config.verification.protocol)
         self.config = config
-        self.folder = folder
+        self.faces = open_faces(config.train_images)
+        self.sampler = ClassBalancedBatches(
+            self.faces.labels, config.classes_per_batch, config.images_per_class, config.seed
+        )
         self.verification = [
             open_verification(target, config.verification.dataset_path)
             for target in config.verification.targets
@@ -112,32 +110,29 @@ class Trainer:
         self.augment = BatchAugment(config.augment, config.seed)
         self.step = 0
         self.best: float | None = None
-        self.stop_asked = False
+        self.stop = StopRequest()
         if checkpoint is not None:
             self._restore(checkpoint)
 
-    def run(self) -> None:
-        """Train from the current step to the end, or until a stop is asked for."""
-        faces = open_faces(self.config.train_images)
-        sampler = ClassBalancedBatches(
-            faces.labels,
-            self.config.classes_per_batch,
-            self.config.images_per_class,
-            self.config.seed,
-        )
+    def run(self, folder: Path) -> None:
+        """Train from the current step to the end, or until a stop is asked for.
+
+        Args:
+            folder: the run folder, which exists; log, metrics and checkpoints are written there.
+        """
+        self.folder = folder
         loader = BatchLoader(
-            faces,
-            sampler,
+            self.faces,
+            self.sampler,
             range(self.step, self.config.schedule.total_steps),
             workers=self.config.workers,
             max_bad_share=self.config.max_bad_share,
             on_bad=lambda text: LOGGER.warning("skipped: %s", text),
         )
-        with TrainLog(self.folder, self.config, resume_at=self.step) as log:
-            log.start(
-                self.loss.summary, len(faces), faces.num_classes, sampler.num_left_out_classes
-            )
-            with stop_on_signal(self), closing(iter(loader)) as batches, self._progress() as bar:
+        with TrainLog(folder, self.config, resume_at=self.step) as log:
+            left_out = self.sampler.num_left_out_classes
+            log.start(self.loss.summary, len(self.faces), self.faces.num_classes, left_out)
+            with self.stop, closing(iter(loader)) as batches, self._progress() as bar:
                 self._loop(batches, log, bar)
         self.save("last.pt")
 
@@ -161,7 +156,8 @@ class Trainer:
             if at_epoch or (at_log and time.monotonic() - saved_at > SECONDS_BETWEEN_SAVES):
                 self.save("last.pt")
                 saved_at = time.monotonic()
-            if self.stop_asked:
+            if self.stop.asked:
+                self._check_finite(unchecked)
                 return
 
     def train_step(self, batch: Batch) -> Step:
@@ -173,7 +169,7 @@ class Trainer:
         output = self.frozen(images)
         raw = self.head(output)
         result: LossResult = self.loss(output.embedding, raw, labels)
-        lr = learning_rate(self.step, self.config.schedule)
+        lr = self.config.schedule.lr_at(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
@@ -198,8 +194,7 @@ class Trainer:
         save_checkpoint(self.folder / name, payload)
 
     def _restore(self, checkpoint: dict[str, Any]) -> None:
-        weights = self.config.backbone_weights
-        check_backbone(checkpoint, self.frozen, weights, self.folder / "last.pt")
+        check_backbone(checkpoint, self.frozen, self.config.backbone_weights)
         self.head.load_state_dict(checkpoint["head"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.step = checkpoint["step"]
@@ -254,24 +249,6 @@ class Trainer:
         return evaluate(features, options.protocol, name=verification.name)
 
 
-@contextmanager
-def stop_on_signal(trainer: Trainer) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into a stop after the current step; a second Ctrl-C stops at once."""
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        trainer.stop_asked = True
-        signal.signal(signal.SIGINT, previous[signal.SIGINT])
-
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in previous:
-        signal.signal(number, ask)
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Train an uncertainty head on a frozen backbone.")
@@ -290,38 +267,36 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def prepare(args: argparse.Namespace) -> Trainer:
-    """Read the config or the checkpoint, make the run folder and start its log."""
+def prepare(args: argparse.Namespace) -> tuple[Trainer, Path]:
+    """Build the trainer, make its run folder and start its log."""
     if args.resume:
         checkpoint = load_checkpoint(args.resume / "last.pt")
         config = override(from_json(checkpoint["config"]), args.set)
-        start_logging(args.resume / "log.txt")
-        trainer = Trainer(config, args.resume, checkpoint)
-        record_run(args.resume, config, None, **environment(trainer.frozen.device))
-        return trainer
-    config = override(load_config(args.config_file), args.set)
-    folder = new_run_folder(config, args.model_dir)
+        trainer, folder = Trainer(config, checkpoint), args.resume
+    else:
+        config = override(load_config(args.config_file), args.set)
+        trainer = Trainer(config)
+        folder = new_run_folder(config, args.model_dir)
     start_logging(folder / "log.txt")
-    trainer = Trainer(config, folder)
     record_run(folder, config, args.config_file, **environment(trainer.frozen.device))
-    return trainer
+    return trainer, folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train as the command line says; 0 when the run is complete, 2 for a mistake of the user."""
     args = parse_arguments(argv)
     try:
-        trainer = prepare(args)
-        trainer.run()
+        trainer, folder = prepare(args)
+        trainer.run(folder)
     except (ValueError, OSError) as error:
         print(f"network.py: {error}", file=sys.stderr)
         return 2
     finally:
         stop_logging()
     if trainer.step < trainer.config.schedule.total_steps:
-        print(f"stopped at step {trainer.step}; go on with --resume {trainer.folder}")
+        print(f"stopped at step {trainer.step}; go on with --resume {folder}")
         return 130
-    print(f"run folder: {trainer.folder}")
+    print(f"run folder: {folder}")
     return 0
 
 

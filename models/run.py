@@ -94,7 +94,7 @@ def load_run(
     payload = load_checkpoint(file)
     config = dataclasses.replace(from_json(payload["config"]), head_weights=None)
     frozen = load_frozen(config, device, precision, backbone_weights)
-    check_backbone(payload, frozen, backbone_weights or config.backbone_weights, file)
+    check_backbone(payload, frozen, backbone_weights or config.backbone_weights)
     head = build_head(config, frozen)
     head.load_state_dict(payload["head"])
     return Run(path, config, frozen, head.eval(), int(payload["step"]))
@@ -126,9 +126,7 @@ def backbone_record(frozen: FrozenBackbone, weights: str) -> dict[str, Any]:
     return {"sha256": file_sha256(weights), "preprocessing": frozen.preprocessing.to_dict()}
 
 
-def check_backbone(
-    payload: dict[str, Any], frozen: FrozenBackbone, weights: str, file: Path
-) -> None:
+def check_backbone(payload: dict[str, Any], frozen: FrozenBackbone, weights: str) -> None:
     """Refuse a backbone that is not the one the checkpoint's head was trained on.
 
     Raises:
@@ -138,11 +136,11 @@ def check_backbone(
     found = file_sha256(weights)
     if record["sha256"] != found:
         raise ValueError(
-            f"{file} was trained on backbone weights with SHA-256 {record['sha256'][:12]}..., "
-            f"but {weights} has {found[:12]}...; give the right file with --backbone_weights"
+            f"the head was trained on backbone weights with SHA-256 {record['sha256'][:12]}..., "
+            f"but {weights} has {found[:12]}...; give the right file as backbone_weights"
         )
     stored = Preprocessing.from_dict(record["preprocessing"])
     if stored != frozen.preprocessing:
         raise ValueError(
-            f"{file} was trained with {stored}, but the backbone now says {frozen.preprocessing}"
+            f"the head was trained with {stored}, but the backbone now says {frozen.preprocessing}"
         )

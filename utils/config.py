@@ -75,6 +75,11 @@ class Schedule:
         """Optimizer steps of the whole run."""
         return self.epochs * self.steps_per_epoch
 
+    def lr_at(self, step: int) -> float:
+        """Return the learning rate of an optimizer step, counted from 0 over the whole run."""
+        dropped = sum(epoch * self.steps_per_epoch <= step for epoch in self.drop_at)
+        return self.lr * self.drop_factor**dropped
+
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:

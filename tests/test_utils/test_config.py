@@ -71,3 +71,14 @@ def test_load_config_names_the_file_and_the_way_out(tmp_path):
     flat.write_text("num_epochs = 12\n")
     with pytest.raises(ValueError, match=r"old\.py does not define .*docs/migrating\.md"):
         load_config(flat)
+
+
+def test_learning_rate_drops_at_the_stated_epochs():
+    schedule = Schedule(epochs=4, steps_per_epoch=3, lr=1.0, drop_at=(2, 3))
+    rates = [schedule.lr_at(step) for step in range(12)]
+    assert rates == pytest.approx([1.0] * 6 + [0.1] * 3 + [0.01] * 3)
+
+
+def test_learning_rate_may_drop_within_an_epoch():
+    schedule = Schedule(epochs=2, steps_per_epoch=4, lr=1.0, drop_at=(1, 1.5), drop_factor=0.5)
+    assert [schedule.lr_at(step) for step in range(8)] == [1] * 4 + [0.5] * 2 + [0.25] * 2

@@ -1,0 +1,22 @@
+import signal
+
+import pytest
+
+from utils.stop import StopRequest
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_asks_and_does_not_interrupt(number):
+    before = signal.getsignal(number)
+    with StopRequest() as stop:
+        assert not stop.asked
+        signal.raise_signal(number)
+        assert stop.asked
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_interrupt_is_one():
+    with StopRequest():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
