@@ -19,6 +19,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -165,10 +166,11 @@ class Trainer:
         device = self.frozen.device
         images = torch.from_numpy(batch.images).to(device, non_blocking=True)
         labels = torch.from_numpy(batch.labels).to(device, non_blocking=True)
+        rows = torch.from_numpy(batch.rows).to(device, non_blocking=True)
         images = self.augment(images, self.augment.parameters(batch.step, batch.rows))
         output = self.frozen(images)
         raw = self.head(output)
-        result: LossResult = self.loss(output.embedding, raw, labels)
+        result: LossResult = self.loss(output.embedding, raw, labels, rows)
         lr = self.config.schedule.lr_at(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -222,13 +224,15 @@ class Trainer:
 
     def _log(self, log: TrainLog, batch: Batch, done: Step) -> None:
         uncertainty = to_scalar(to_sigma_sq(done.raw, self.head.output))
+        _, images = np.unique(batch.rows, return_index=True)  # copies of one image are no pair
+        labels = torch.from_numpy(batch.labels[images])
         log.step(
             self.step,
             done.lr,
             float(done.result.loss.detach()),
             done.result.stats,
             peak_memory_gib(self.frozen.device),
-            rank_correlation(uncertainty, done.mu, torch.from_numpy(batch.labels)),
+            rank_correlation(uncertainty[images], done.mu[images], labels),
             uncertainty,
         )
 

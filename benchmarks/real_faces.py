@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--scores", nargs="*", default=[], metavar="NAME=FILE", help="qualities of other tools")
     add("--mc_dropout", nargs="*", default=[], choices=["sampled", "closed_form"])
     add("--non_mated", type=int, default=3_000_000, help="non-mated pairs (3 000 000)")
-    add("--cap", type=int, help="at most so many mated pairs per identity")
+    add("--cap", type=int, default=200, help="mated pairs per identity at most; 0 for all (200)")
     add("--seed", type=int, default=0, help="of the samples of pairs")
     add("--device", default="auto")
     add("--json", help="write the numbers here")
@@ -114,7 +114,7 @@ def _estimates(estimator: Estimator, faces: Faces) -> _Estimates:
 
 
 def _pairs(faces: Faces, mu: NDArray[np.float32], args: argparse.Namespace) -> Pairs:
-    mated = mated_pairs(faces.labels, args.cap, args.seed)
+    mated = mated_pairs(faces.labels, args.cap or None, args.seed)
     non_mated = non_mated_pairs(faces.labels, args.non_mated, args.seed)
     return Pairs(mated, scores_of(mu, mated), scores_of(mu, non_mated))
 

@@ -38,17 +38,23 @@ class PairBatch(NamedTuple):
     cosine: Tensor
 
 
-def genuine_pairs(labels: Tensor) -> tuple[Tensor, Tensor]:
+def genuine_pairs(labels: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return the indices (P,), (P,) of all pairs i < j of equal label, on the labels' device.
 
+    Args:
+        labels: (B,), the identity of each image.
+        rows: (B,), which image it is; two copies of one image are no pair.
+
     Raises:
-        ValueError: no two labels are equal.
+        ValueError: no two labels are equal, or only those of copies are.
     """
     same = (labels[:, None] == labels[None, :]).triu(diagonal=1)
+    if rows is not None:
+        same &= rows[:, None] != rows[None, :]
     first, second = same.nonzero(as_tuple=True)
     if first.numel() == 0:
         raise ValueError(
-            f"no genuine pair in a batch of {labels.numel()} images: every label occurs once; "
+            f"no genuine pair in a batch of {labels.numel()} images: no label has two images; "
             "give images_per_class of at least 2"
         )
     return first, second
@@ -87,13 +93,17 @@ class GenuinePairLoss(nn.Module, ABC):
         """Return the scalar to minimise: the mean over pairs, unless a loss adds terms to it."""
         return self.per_pair(batch).mean()
 
-    def forward(self, embedding: Tensor, raw: Tensor, labels: Tensor) -> LossResult:
+    def forward(
+        self, embedding: Tensor, raw: Tensor, labels: Tensor, rows: Tensor | None = None
+    ) -> LossResult:
         """Compute the loss of a batch, in float32 or better.
 
         Args:
             embedding: (B, D), of any length; normalised and detached here.
             raw: (B, d), unconstrained output of the head.
             labels: (B,), integer identities.
+            rows: (B,), which image each is; a class with few images repeats them, and copies of one
+                image, however they were augmented, are no pair. None takes all as different.
 
         Raises:
             ValueError: shapes that do not belong together, or no genuine pair.
@@ -106,7 +116,7 @@ class GenuinePairLoss(nn.Module, ABC):
         mu = F.normalize(_at_least_float32(embedding.detach()))
         raw = _at_least_float32(raw)
         self.check(mu, raw)
-        first, second = genuine_pairs(labels)
+        first, second = genuine_pairs(labels, rows)
         # Gathered rows, not mu @ mu.T: P is far below B * B and TF32 never touches the cosine.
         cosine = (mu[first] * mu[second]).sum(dim=1)
         batch = PairBatch(mu, raw, labels, first, second, cosine)

@@ -177,9 +177,7 @@ def test_load_run_refuses_another_backbone(finished, tmp_path):
     state = torch.load(weights, weights_only=True)
     state["conv1.weight"] += 1
     torch.save(state, tmp_path / "other.pth")
-    with pytest.raises(
-        ValueError, match=r"trained on backbone weights .*other\.pth has"
-    ):
+    with pytest.raises(ValueError, match=r"trained on backbone weights .*other\.pth has"):
         load_run(finished, device="cpu", backbone_weights=str(tmp_path / "other.pth"))
 
 

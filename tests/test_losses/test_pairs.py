@@ -9,6 +9,8 @@ import torch
 
 from losses._pairs import genuine_pairs, log_variance_sum, quality_logit
 from losses.pcnet import PCNetLoss
+from utils.config import Method
+from utils.methods import build
 
 
 def test_pairs_are_those_of_a_double_loop():
@@ -22,7 +24,7 @@ def test_pairs_are_those_of_a_double_loop():
 
 
 def test_no_genuine_pair_is_an_error_with_the_way_out():
-    text = "no genuine pair in a batch of 3 images: every label occurs once; give images_per_class"
+    text = "no genuine pair in a batch of 3 images: no label has two images; give images_per_class"
     with pytest.raises(ValueError, match=text):
         genuine_pairs(torch.tensor([0, 1, 2]))
 
@@ -53,3 +55,25 @@ def test_log_variance_sum_has_the_floor_and_does_not_overflow():
     second = torch.tensor([math.log(3), -900.0, -900.0], dtype=torch.float64)
     expected = [math.log(4 + 1e-10), 900.0, math.log(1e-10)]
     assert log_variance_sum(first, second).tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_copies_of_one_image_are_no_pair():
+    labels = torch.tensor([0, 0, 0, 1, 1])
+    rows = torch.tensor([7, 7, 3, 9, 8])
+    first, second = genuine_pairs(labels, rows)
+    assert list(zip(first.tolist(), second.tolist(), strict=True)) == [(0, 2), (1, 2), (3, 4)]
+    with pytest.raises(ValueError, match="no label has two images"):
+        genuine_pairs(torch.tensor([0, 0]), torch.tensor([5, 5]))
+
+
+@pytest.mark.parametrize("name", ["pcnet", "idq", "fast_mls"])
+def test_a_loss_without_copies_is_the_mean_over_the_other_pairs(name):
+    generator = torch.Generator().manual_seed(0)
+    loss = build("losses", Method(name))
+    embedding = torch.randn(4, 8, generator=generator, dtype=torch.float64)
+    raw = torch.randn(4, 1, generator=generator, dtype=torch.float64)
+    labels, rows = torch.tensor([0, 0, 0, 0]), torch.tensor([1, 1, 2, 2])
+    apart = [(0, 2), (0, 3), (1, 2), (1, 3)]
+    pairs = [loss(embedding[list(pair)], raw[list(pair)], labels[:2]).loss for pair in apart]
+    expected = torch.stack(pairs).mean()
+    torch.testing.assert_close(loss(embedding, raw, labels, rows).loss, expected)
