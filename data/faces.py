@@ -170,7 +170,10 @@ def _open_one(source: str) -> Faces:
             raise ValueError(f"{path} holds several packs; name one: {', '.join(map(str, packs))}")
         return PackFaces(packs[0]) if packs else folder_faces(path)
     if not path.exists():
-        raise ValueError(f"no faces at {source}: neither a folder, a list file nor a .rec pack")
+        raise ValueError(
+            f"no faces at {source}: give train_images a folder with one folder per identity, a "
+            "list file or a .rec pack"
+        )
     return PackFaces(path) if path.suffix == ".rec" else list_faces(path)
 
 

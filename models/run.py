@@ -43,8 +43,18 @@ class Run:
 def load_frozen(
     config: TrainConfig, device: str, precision: Precision, weights: str | None = None
 ) -> FrozenBackbone:
-    """Build the config's backbone, load its weights and freeze it on the device."""
-    backbone = load_backbone(config.backbone, weights or config.backbone_weights)
+    """Build the config's backbone, load its weights and freeze it on the device.
+
+    Raises:
+        ValueError: no weights file, or one that does not fit.
+    """
+    path = Path(weights or config.backbone_weights)
+    if not path.is_file():
+        raise ValueError(
+            f"backbone_weights = {str(path)!r}: no such file; name yours in the config, with --set "
+            "backbone_weights=FILE, or with --backbone_weights FILE when evaluating"
+        )
+    backbone = load_backbone(config.backbone, path)
     return FrozenBackbone(backbone, resolve_device(device), precision)
 
 

@@ -147,7 +147,7 @@ def test_rendered_faces():
         ("synthetic:people=3", r"'people=3': expected key=number, keys: identities"),
         ("synthetic:identities=3", "images missing"),
         ("synthetic:identities=three,images=2", "identities = 'three' is not a number"),
-        ("nowhere", "no faces at nowhere: neither a folder, a list file nor a .rec pack"),
+        ("nowhere", "no faces at nowhere: give train_images a folder"),
         ([], "no source of faces given"),
     ],
 )
