@@ -20,19 +20,18 @@ if not __package__:  # run as a file: import from the checkout, not from this fo
 import argparse
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from data.faces import Faces, open_faces
-from evaluation.estimate import Estimator
-from evaluation.estimators.embedding_norm import EmbeddingNorm
 from evaluation.estimators.from_file import FromFile
-from evaluation.estimators.trained_head import TrainedHead
 from evaluation.identity_pairs import (
     DISCARDS,
     RelativeEdc,
@@ -41,13 +40,14 @@ from evaluation.identity_pairs import (
     relative_edc,
     scores_of,
 )
-from evaluation.scores import harmonic_mean
 from mc_dropout.estimator import MCDropout
-from models.frozen import FrozenBackbone
-from models.run import load_run
+from models.run import Run, load_run
+from models.uncertainty import to_scalar, to_sigma_sq
 
 FMRS = (1e-3, 1e-4)
 BATCH = 64
+
+Rows = dict[str, list[NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     faces = open_faces(args.faces)
     runs = [load_run(path, device=args.device, precision="fp32") for path in args.runs]
-    frozen = runs[0].frozen
-    norm = _estimates(EmbeddingNorm(frozen=frozen), faces)
-    pairs = _pairs(faces, norm.mu, args)
-    rows = defaultdict(list)
-    rows["embedding_norm"].append(norm.uncertainty)
-    for run in runs:
-        head = _estimates(TrainedHead(frozen=run.frozen, head=run.head), faces)
-        rows[run.config.name].append(head.uncertainty)
-    rows.update(_other_rows(args, faces, frozen))
+    if len({run.config.backbone_weights for run in runs}) > 1:
+        raise ValueError("the runs have several backbones; one table compares heads of one")
+    spreads = [MCDropout(runs[0].frozen, form=form) for form in args.mc_dropout]
+    mu, rows = _estimates(faces, runs, spreads)
+    rows.update(_stored_scores(args.scores, faces))
+    pairs = _pairs(faces, mu, args)
     table = {name: _measure(pairs, values) for name, values in rows.items()}
     _print(pairs, table)
     if args.json:
@@ -95,22 +92,34 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-@dataclass(frozen=True)
-class _Estimates:
-    mu: NDArray[np.float32]
-    uncertainty: NDArray[np.float32]
-
-
-def _estimates(estimator: Estimator, faces: Faces) -> _Estimates:
-    mu, sigma_sq = [], []
-    for start in tqdm(range(0, len(faces), BATCH), desc=estimator.name, leave=False, disable=None):
-        stop = min(start + BATCH, len(faces))
-        estimate = estimator(np.stack([faces.read(row) for row in range(start, stop)]))
-        mu.append(estimate.mu)
-        sigma_sq.append(estimate.sigma_sq)
-    columns = np.concatenate(sigma_sq)
-    uncertainty = columns[:, 0] if columns.shape[1] == 1 else harmonic_mean(columns)
-    return _Estimates(np.concatenate(mu), uncertainty)
+@torch.no_grad()
+def _estimates(
+    faces: Faces, runs: list[Run], spreads: list[MCDropout]
+) -> tuple[NDArray[np.float32], Rows]:
+    """Return embeddings (N, D) and uncertainties (N,), from one pass of the backbone over all."""
+    mu: list[NDArray[np.float32]] = []
+    parts: list[list[Tensor]] = []
+    for start in tqdm(range(0, len(faces), BATCH), leave=False, disable=None):
+        rows = range(start, min(start + BATCH, len(faces)))
+        output = runs[0].frozen(torch.from_numpy(np.stack([faces.read(row) for row in rows])))
+        mu.append(output.embedding.cpu().numpy())
+        heads = [to_sigma_sq(run.head(output), run.head.output) for run in runs]
+        parts.append(
+            [
+                -output.embedding.norm(dim=1),
+                *(to_scalar(sigma_sq) for sigma_sq in heads),
+                *(spread.spread(output.features) for spread in spreads),
+            ]
+        )
+    names = [
+        "embedding_norm",
+        *(run.config.name for run in runs),
+        *(spread.name for spread in spreads),
+    ]
+    found: Rows = defaultdict(list)
+    for name, column in zip(names, zip(*parts, strict=True), strict=True):
+        found[name].append(torch.cat(column).cpu().numpy())
+    return np.concatenate(mu), found
 
 
 def _pairs(faces: Faces, mu: NDArray[np.float32], args: argparse.Namespace) -> Pairs:
@@ -119,16 +128,10 @@ def _pairs(faces: Faces, mu: NDArray[np.float32], args: argparse.Namespace) -> P
     return Pairs(mated, scores_of(mu, mated), scores_of(mu, non_mated))
 
 
-def _other_rows(
-    args: argparse.Namespace, faces: Faces, frozen: FrozenBackbone
-) -> Iterator[tuple[str, list[NDArray[np.float32]]]]:
+def _stored_scores(assignments: list[str], faces: Faces) -> Rows:
     keys = [faces.name(row).rpartition(" ")[2] for row in range(len(faces))]
-    for assignment in args.scores:
-        name, _, file = assignment.partition("=")
-        yield name, [FromFile(path=file).uncertainty_of(keys)]
-    for form in args.mc_dropout:
-        estimator = MCDropout(frozen, form=form)
-        yield f"mc_dropout_{form}", [_estimates(estimator, faces).uncertainty]
+    files = dict(assignment.split("=", 1) for assignment in assignments)
+    return {name: [FromFile(path=file).uncertainty_of(keys)] for name, file in files.items()}
 
 
 def _measure(pairs: Pairs, seeds: list[NDArray[np.float32]]) -> dict[str, Any]:
