@@ -26,7 +26,9 @@ def small_iresnet():
 
 
 @pytest.mark.parametrize(
-    ("build", "left"), [(small_iresnet, 6), (MobileFaceNet, 1), (MBF, 1)], ids=lambda x: str(x)
+    ("build", "left"),
+    [(small_iresnet, 6), (MobileFaceNet, 1), (MBF, 1)],
+    ids=["iresnet", "mobilefacenet", "mbf"],
 )
 def test_folding_changes_the_time_and_nothing_else(build, left):
     torch.manual_seed(0)
