@@ -268,12 +268,20 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="override any field of the config: schedule.lr=3e-3 train_images=faces.rec",
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.resume and args.model_dir:
+        parser.error("--resume names the run folder; --model_dir does not go with it")
+    return args
 
 
 def prepare(args: argparse.Namespace) -> tuple[Trainer, Path]:
     """Build the trainer, make its run folder and start its log."""
     if args.resume:
+        if not (args.resume / "last.pt").is_file():
+            raise ValueError(
+                f"nothing to resume in {args.resume}: no last.pt, so it is no run folder or the "
+                "run stopped before its first save; start with --config_file"
+            )
         checkpoint = load_checkpoint(args.resume / "last.pt")
         config = override(from_json(checkpoint["config"]), args.set)
         trainer, folder = Trainer(config, checkpoint), args.resume
@@ -300,7 +308,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if trainer.step < trainer.config.schedule.total_steps:
         print(f"stopped at step {trainer.step}; go on with --resume {folder}")
         return 130
-    print(f"run folder: {folder}")
+    print(f"complete at step {trainer.step}; run folder: {folder}")
     return 0
 
 

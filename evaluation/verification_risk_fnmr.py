@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="trained_head",
         help="uncertainty to use: trained_head, embedding_norm, from_file:path=SCORES.csv, ...",
     )
-    parser.add_argument("--checkpoint", default="best", help="best or last")
+    parser.add_argument("--checkpoint", default="best", choices=["best", "last"], help="(best)")
     parser.add_argument("--backbone_weights", help="the backbone's file, where it has moved")
     cli.add_common_arguments(parser)
     args = parser.parse_args(argv)

@@ -98,7 +98,8 @@ def test_the_log_has_the_lines_of_the_original(finished):
 def test_the_run_folder_says_how_it_was_made(finished, config_file):
     assert (finished / "config.py").read_text() == config_file.read_text()
     assert json.loads((finished / "config.json").read_text())["name"] == "tiny"
-    assert json.loads((finished / "environment.json").read_text())["device"].startswith("cpu")
+    (start,) = json.loads((finished / "environment.json").read_text())
+    assert start["device"].startswith("cpu")
     checkpoint = load_checkpoint(finished / "last.pt")
     assert checkpoint["step"] == 12
     assert checkpoint["backbone"]["preprocessing"]["color"] == "RGB"

@@ -19,20 +19,24 @@ from utils.config import Method, TrainConfig
 
 
 def override(config: TrainConfig, assignments: Sequence[str]) -> TrainConfig:
-    """Return the config with `key=value` assignments applied.
+    """Return the config with `key=value` assignments applied, all of them before it is checked.
 
-    `schedule.lr=3e-3` reaches into a nested field and `loss.margin=0.4` into a method's options;
-    values are Python literals, anything else is taken as a string.
+    `schedule.lr=3e-3` reaches into a nested field, `loss.margin=0.4` into a method's options, and
+    `loss=idq:margin=0.4` replaces a method (see `parse_method`). Values are Python literals,
+    anything else is taken as a string.
 
     Raises:
-        ValueError: no `=`, an unknown field, or a value of the wrong type.
+        ValueError: no `=`, an unknown field, or a value of the wrong type or out of range.
     """
+    values = dataclasses.asdict(config)
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise ValueError(f"--set {assignment}: expected key=value")
-        config = _replaced(config, key.strip().split("."), _literal(text.strip()), key.strip())
-    return config
+        _assign(values, key.strip(), _literal(text.strip()))
+    changed = _parsed(TrainConfig, values, "config")
+    assert isinstance(changed, TrainConfig)
+    return changed
 
 
 def parse_method(text: str) -> Method:
@@ -78,28 +82,26 @@ def _literal(text: str) -> Any:
         return text
 
 
-def _replaced(node: Any, path: list[str], value: Any, key: str) -> Any:
-    head, *rest = path
-    if isinstance(node, Method):
-        return _replaced_method(node, head, rest, value, key)
-    hints = typing.get_type_hints(type(node))
-    if head not in hints:
-        raise ValueError(f"--set {key}: no field {head!r} (known: {', '.join(hints)})")
-    if rest:
-        return dataclasses.replace(node, **{head: _replaced(getattr(node, head), rest, value, key)})
-    return dataclasses.replace(node, **{head: _parsed(hints[head], value, key)})
-
-
-def _replaced_method(method: Method, head: str, rest: list[str], value: Any, key: str) -> Method:
-    if rest:
-        raise ValueError(f"--set {key}: a method's options are not nested")
-    if head == "name":
-        return Method(value, **method.options)
-    return Method(method.name, **{**method.options, head: _with_tuples(value)})
+def _assign(values: dict[str, Any], key: str, value: Any) -> None:
+    """Put a value where a dotted key says, in the plain form of a config."""
+    *parents, last = key.split(".")
+    node = values
+    for name in parents:
+        if name not in node:
+            raise ValueError(f"--set {key}: no field {name!r} (known: {', '.join(node)})")
+        node = node[name]
+        if not isinstance(node, dict):
+            raise ValueError(f"--set {key}: {name!r} has no fields")
+    if set(node) == {"name", "options"} and last != "name":
+        node["options"][last] = value
+    elif last in node:
+        node[last] = value
+    else:
+        raise ValueError(f"--set {key}: no field {last!r} (known: {', '.join(node)})")
 
 
 def _with_tuples(value: Any) -> Any:
-    """JSON has no tuples; options are compared and passed on as such."""
+    """Options are compared and passed on as tuples, which JSON does not have."""
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
@@ -125,7 +127,7 @@ def _parsed(kind: Any, value: Any, where: str) -> Any:
 
 def _parsed_dataclass(kind: type[Any], value: Any, where: str) -> Any:
     if kind is Method and isinstance(value, str):
-        return Method(value)
+        return parse_method(value)
     if not isinstance(value, Mapping):
         raise ValueError(f"{where} = {value!r}: expected the fields of {kind.__name__}")
     if kind is Method:

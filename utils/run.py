@@ -77,12 +77,14 @@ def new_run_folder(config: TrainConfig, model_dir: Path | None) -> Path:
 
 
 def record_run(folder: Path, config: TrainConfig, config_file: Path | None, **facts: Any) -> None:
-    """Write the config as given and as JSON, and the environment that it ran in."""
+    """Write the config as given and as JSON, and the environment of each start of the run."""
     if config_file is not None:
         shutil.copyfile(config_file, folder / "config.py")
     (folder / "config.json").write_text(to_json(config) + "\n", encoding="utf-8")
-    record = json.dumps({**environment(), **facts}, indent=2)
-    (folder / "environment.json").write_text(record + "\n", encoding="utf-8")
+    path = folder / "environment.json"
+    starts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    starts.append({**environment(), **facts})
+    path.write_text(json.dumps(starts, indent=2) + "\n", encoding="utf-8")
 
 
 def environment(device: torch.device | None = None) -> dict[str, Any]:

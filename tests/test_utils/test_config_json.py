@@ -36,6 +36,9 @@ def test_json_keeps_tuples_in_method_options():
         ("schedule.lr=1", lambda config: config.schedule.lr, 1.0),
         ("loss.margin=0.4", lambda config: config.loss.options, {"scale": 16.0, "margin": 0.4}),
         ("loss.name=pcnet", lambda config: config.loss.name, "pcnet"),
+        ("loss=pcnet", lambda config: config.loss, Method("pcnet")),
+        ("loss=idq:margin=0.4", lambda config: config.loss, Method("idq", margin=0.4)),
+        ("loss={'name': 'pcnet'}", lambda config: config.loss, Method("pcnet")),
         ("train_images=faces.rec", lambda config: config.train_images, "faces.rec"),
         ("train_images=('a','b')", lambda config: config.train_images, ("a", "b")),
         ("verification.targets=lfw", lambda config: config.verification.targets, ("lfw",)),
@@ -64,7 +67,9 @@ def test_override_leaves_everything_else_alone():
         ("schedule.lr=-1", r"schedule\.lr = -1\.0: must be above 0"),
         ("seed=True", "expected int"),
         ("schedule.lr=1e999", "expected float"),
-        ("loss.a.b=1", "options are not nested"),
+        ("loss.scale.b=1", "no field 'scale'"),
+        ("seed.b=1", "'seed' has no fields"),
+        ("loss=idq:margin", "expected name:option=value"),
     ],
 )
 def test_override_errors_name_the_key_and_the_value(assignment, text):
@@ -102,3 +107,12 @@ def test_a_method_on_the_command_line(text, method):
 def test_a_method_that_cannot_be_read(text):
     with pytest.raises(ValueError, match=f"{text}: expected name:option=value,option=value"):
         parse_method(text)
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_fields_that_depend_on_each_other_are_checked_together(turn):
+    changes = ["schedule.epochs=1", "schedule.drop_at=(0.5,)"][::turn]
+    schedule = override(BASE, changes).schedule
+    assert (schedule.epochs, schedule.drop_at) == (1, (0.5,))
+    with pytest.raises(ValueError, match=r"schedule\.drop_at = \(2\.0, 3\.0\): must be inside"):
+        override(BASE, ["schedule.epochs=1"])

@@ -42,7 +42,9 @@ def test_the_record_of_a_run(tmp_path):
     record_run(tmp_path, config, CONFIG_FILE, device="cpu")
     assert (tmp_path / "config.py").read_text() == CONFIG_FILE.read_text()
     assert from_json((tmp_path / "config.json").read_text()) == config
-    record = json.loads((tmp_path / "environment.json").read_text())
+    record_run(tmp_path, config, None, device="cpu:1")
+    record, resumed = json.loads((tmp_path / "environment.json").read_text())
+    assert resumed["device"] == "cpu:1"
     assert record["packages"]["torch"] == environment()["packages"]["torch"] is not None
     assert record["device"] == "cpu"
 
