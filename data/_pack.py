@@ -53,7 +53,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         images, identities = pack(arguments.images, arguments.out, arguments.quality)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"recordio.py: {error}\n")
-        return 1
+        return 2
     sys.stdout.write(f"{arguments.out}.rec: {images} images of {identities} identities\n")
     return 0
 

@@ -229,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
     except (ValueError, OSError) as error:
         sys.stderr.write(f"synthetic.py: {error}\n")
-        return 1
+        return 2
     return 0
 
 

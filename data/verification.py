@@ -211,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except (ValueError, OSError) as error:
         sys.stderr.write(f"verification.py: {error}\n")
-        return 1
+        return 2
     sys.stdout.write(f"{arguments.out}: {count} pairs\n")
     return 0
 

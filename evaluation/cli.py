@@ -40,7 +40,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sigma_sizes", help="columns of each uncertainty in sigma_sq, such as 8,1")
     add("--save_features", help="write the arrays here (.npz); several targets: one file each")
     add("--json", help="write every number to this file")
-    add("--report", help="write text, curve and contact sheet to this folder")
+    add("--report", help="write text, curve and contact sheet into this folder")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--precision", default="auto", help="of the backbone: auto, fp32, bf16, fp16")
 
@@ -86,6 +86,10 @@ def run(estimator: Estimator | None, args: argparse.Namespace) -> int:
         ValueError: anything the user can mend (no target, a file that is not there, NaN, ...).
     """
     chosen = find_protocol(args.protocol)
+    if args.report and Path(args.report).is_file():
+        raise ValueError(f"--report {args.report}: names a folder, but a file is there")
+    if args.features and args.target:
+        raise ValueError("--features has its own pairs; --target does not go with it")
     sizes = _sizes(args.sigma_sizes)
     results: list[Result] = []
     for name, features, images in _inputs(estimator, args):

@@ -95,9 +95,17 @@ def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
             if missing:
                 has = ", ".join(archive.files) or "nothing"
                 raise ValueError(f"no array {', '.join(missing)} (it has: {has})")
-            return {name: archive[name] for name in names}
+            return {name: _array(archive, name) for name in names}
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ValueError(f"damaged .npz file ({error})") from error
+
+
+def _array(archive: Any, name: str) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = archive[name]
+    except ValueError as error:  # numpy's own words advise to load without the safeguard
+        raise ValueError(f"array {name} holds pickled objects: refused") from error
+    return array
 
 
 def _numbers(name: str, values: Any) -> NDArray[np.float32]:

@@ -168,8 +168,8 @@ def _warnings(blocks: tuple[Block, ...], protocol: Protocol) -> tuple[str, ...]:
         expected = curve.fmr_target * curve.non_mated[0]
         if expected < FEWEST_FALSE_MATCHES:
             lines.append(
-                f"FMR {curve.fmr_target:g} of {curve.non_mated[0]} non-mated pairs is "
-                f"{expected:.2g} false matches (fewer than {FEWEST_FALSE_MATCHES}): "
+                f"at FMR {curve.fmr_target:g}, {curve.non_mated[0]} non-mated pairs leave "
+                f"{expected:.2g} expected false matches (fewer than {FEWEST_FALSE_MATCHES}): "
                 "the threshold, and FNMR with it, rests on chance"
             )
     for block in blocks:

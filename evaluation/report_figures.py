@@ -140,7 +140,9 @@ def _dress(axes: Axes, result: Result, curve: Edc) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(f"{result.name}: error versus discard", loc="left", fontsize=11)
-    axes.legend(fontsize=8.5, loc="best", framealpha=0.9, edgecolor="none")
+    axes.legend(
+        fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False
+    )
     note = (
         f"{operating_point(curve)}.\nprotocol {result.protocol.name}; shaded: range of AUERC30; "
         f"dashed: fewer than {FEW_ERRORS} false non-matches left."

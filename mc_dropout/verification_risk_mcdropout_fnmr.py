@@ -60,7 +60,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--passes", type=int, default=100, help="dropout passes (100)")
     add("--rate", type=float, default=0.5, help="share of features dropped (0.5)")
     add("--seed", type=int, default=0, help="of the dropout masks (0)")
-    add("--form", choices=get_args(Form), default="sampled", help="draw passes, or their limit")
+    add(
+        "--form",
+        choices=get_args(Form),
+        default="sampled",
+        help="draw passes (sampled), or their limit",
+    )
     add("--no_batch_norm", action="store_true", help="leave out the last BatchNorm in the passes")
     add_common_arguments(parser)
     add("--log_dir", dest="report", help="the original's name of --report")

@@ -63,7 +63,7 @@ def test_one_clear_line_and_no_half_pack(faces, tmp_path, broken, capsys):
     if broken:
         (faces / "p1" / "0.png").write_bytes(b"rubbish")
     source = str(faces) if broken else "nowhere"
-    assert recordio.main(["--images", source, "--out", str(tmp_path / "out" / "x")]) == 1
+    assert recordio.main(["--images", source, "--out", str(tmp_path / "out" / "x")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("recordio.py: ")
     assert error.count("\n") == 1

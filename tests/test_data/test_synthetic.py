@@ -283,7 +283,7 @@ def test_the_script_runs_from_anywhere_and_says_what_is_wrong(tmp_path):
     wrong = subprocess.run(
         [*script, "--out", "f", "--identities", "0"], cwd=tmp_path, capture_output=True, text=True
     )
-    assert wrong.returncode == 1
+    assert wrong.returncode == 2
     assert wrong.stderr == ("synthetic.py: identities = 0: must be a whole number of at least 1\n")
     with pytest.raises(SystemExit):
         main([])

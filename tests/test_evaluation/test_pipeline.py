@@ -94,8 +94,8 @@ def test_no_non_mated_pair_left_goes_on_with_one_warning(made_up):
 
 def test_few_expected_false_matches_are_warned_of(made_up):
     few = evaluate(made_up(pairs=1000)).warnings
-    assert [line[:10] for line in few] == ["FMR 0.001 "]
-    assert "FMR 0.001 of 500 non-mated pairs is 0.5 false matches (fewer than 5)" in few[0]
+    assert [line[:12] for line in few] == ["at FMR 0.001"]
+    assert "500 non-mated pairs leave 0.5 expected false matches (fewer than 5)" in few[0]
     assert evaluate(made_up(pairs=10_000)).warnings == ()
 
 

@@ -27,7 +27,7 @@ def test_stored_features_give_the_originals_block(golden_dir, golden_texts, tmp_
     assert code == 0
     assert captured.out.startswith("---set_J\n" + golden_texts["J"]["fnmr_fixed"])
     assert "protocol original: cosine scores;" in captured.out
-    assert captured.err.startswith("warning: set_J: FMR 0.01 of 280 non-mated pairs is 2.8 false")
+    assert captured.err.startswith("warning: set_J: at FMR 0.01, 280 non-mated pairs leave 2.8")
     data = json.loads(out.read_text())
     assert data["results"][0]["text"] == golden_texts["J"]["fnmr_fixed"]
     assert sorted(path.name for path in report.iterdir()) == ["set_J-edc.png", "set_J.txt"]
@@ -214,3 +214,21 @@ def test_a_bug_is_not_hidden():
 
     with pytest.raises(KeyError):
         cli.guarded(body)
+
+
+def test_a_report_folder_that_is_a_file_and_a_target_beside_features_are_refused(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "f.npz"
+    np.savez(path, mu=np.ones((40, 2)), sigma_sq=np.ones((40, 1)), issame=np.arange(20) % 2)
+    assert main(["--features", str(path), "--report", str(tmp_path / "file")]) == 2
+    assert "names a folder, but a file is there" in capsys.readouterr().err
+    assert main(["--features", str(path), "--target", "lfw"]) == 2
+    assert "--features has its own pairs" in capsys.readouterr().err
+
+
+def test_pickled_objects_in_a_features_file_are_refused(tmp_path, capsys):
+    path = tmp_path / "evil.npz"
+    mu = np.array([{}] * 40, dtype=object)
+    np.savez(path, mu=mu, sigma_sq=np.ones((40, 1)), issame=np.zeros(20))
+    assert main(["--features", str(path)]) == 2
+    assert "evil.npz: array mu holds pickled objects: refused" in capsys.readouterr().err
