@@ -299,7 +299,7 @@ def test_bad_pairs_are_told_with_their_line(people, text, message, capsys):
     arguments = ["--pairs", str(people / "pairs.csv"), "--images", str(people)]
     with pytest.raises(ValueError, match=message):
         write_bin_from_pairs(people / "pairs.csv", people, people / "x.bin")
-    assert verification.main([*arguments, "--out", str(people / "x.bin")]) == 1
+    assert verification.main([*arguments, "--out", str(people / "x.bin")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("verification.py: ")
     assert error.count("\n") == 1
