@@ -69,7 +69,8 @@ class Step(NamedTuple):
 class Trainer:
     """One run: what is trained, on what, and how far it has come.
 
-    Everything that the config names is opened here, so that a mistake shows before any work.
+    Everything that the config names is opened here, what is quickest to check first, so that a
+    mistake shows before any work.
 
     Args:
         config: of the run.
@@ -82,14 +83,6 @@ class Trainer:
     def __init__(self, config: TrainConfig, checkpoint: dict[str, Any] | None = None) -> None:
         find_protocol(config.verification.protocol)
         self.config = config
-        self.faces = open_faces(config.train_images)
-        self.sampler = ClassBalancedBatches(
-            self.faces.labels, config.classes_per_batch, config.images_per_class, config.seed
-        )
-        self.verification = [
-            open_verification(target, config.verification.dataset_path)
-            for target in config.verification.targets
-        ]
         self.frozen = load_frozen(config, config.device, config.precision)
         self.backbone = backbone_record(self.frozen, config.backbone_weights)
         torch.manual_seed(config.seed)
@@ -109,6 +102,14 @@ class Trainer:
             weight_decay=config.schedule.weight_decay,
         )
         self.augment = BatchAugment(config.augment, config.seed)
+        self.verification = [
+            open_verification(target, config.verification.dataset_path)
+            for target in config.verification.targets
+        ]
+        self.faces = open_faces(config.train_images)
+        self.sampler = ClassBalancedBatches(
+            self.faces.labels, config.classes_per_batch, config.images_per_class, config.seed
+        )
         self.step = 0
         self.best: float | None = None
         self.stop = StopRequest()

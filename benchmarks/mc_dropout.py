@@ -2,8 +2,8 @@
 
 python benchmarks/mc_dropout.py --backbone_weights mbf_y1.pth --images lfw_dev
 
-About 3 minutes for 400 images on one core. Prints two tables: agreement with many passes, and
-milliseconds per image after the feature map (medians, one process).
+Prints two tables: agreement with many passes, and milliseconds per image after the feature map
+(medians, one process).
 """
 
 from __future__ import annotations

@@ -53,8 +53,8 @@ _IMAGES_PER_TEST_IDENTITY = 8
 class SyntheticFaces:
     """N = identities x images rendered faces; row r shows identity r // images.
 
-    The same arguments give the same pixels. An image is rendered when it is first read (about
-    1.5 ms) and kept, the first `CACHE_BYTES` of them, in memory that is taken as it fills.
+    The same arguments give the same pixels. An image is rendered when it is first read and kept,
+    the first `CACHE_BYTES` of them, in memory that is taken as it fills.
 
     Args:
         identities: number of people; those of another seed are other people.
@@ -115,7 +115,7 @@ def synthetic_verification(
     """Render a verification set: mated and non-mated pairs in turn, every image another one.
 
     Args:
-        pairs: number of pairs, about 3 ms each.
+        pairs: number of pairs.
         seed: names the population; choose another one than for training.
         identities: number of people, by default one for every four pairs and at least two.
         severity: scales the strength of all degradations.

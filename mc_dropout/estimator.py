@@ -19,7 +19,7 @@ from models.frozen import FrozenBackbone
 Form = Literal["sampled", "closed_form"]
 
 # Rows of dropped features at a time. On a CPU 64 rows (6 MB at 25088 features) stay in the cache:
-# dropping and a light tail ran 7 times as fast as with 512.
+# dropping and a light tail run several times as fast as with 512.
 _ROWS = {"cpu": 64}
 _MOST_ROWS = 2048
 _HELD = 2**26  # numbers of embedded passes held at a time: 256 MB
