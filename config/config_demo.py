@@ -1,6 +1,6 @@
 """IDQ on rendered faces: nothing to download, the whole way from training to the risk table.
 
-    python network.py --config_file config/config_demo.py        about a minute on two CPU cores
+    python network.py --config_file config/config_demo.py        under a minute on two idle cores
 
 The uncertainty should rise with blur, lost resolution, noise and occlusion, which no label names:
 the loss sees pairs of images alone.

@@ -1,6 +1,6 @@
 """Train the small backbone of the demo on rendered faces and write `demo/backbone.pth`.
 
-python demo/train_backbone.py             about two minutes on two CPU cores, nothing downloaded
+python demo/train_backbone.py             a few minutes on two CPU cores, nothing downloaded
 
 The loss is CosFace's margin softmax (Wang et al., arXiv 1801.09414) and, since the renderer knows
 what it drew, the error of a linear read-out of each person's shape and colours: with it a few
