@@ -1,0 +1,67 @@
+"""Exact intervals for a single error rate, errors / total.
+
+Curves and areas need a bootstrap instead: see `evaluation.bootstrap`. NumPy and SciPy only.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from scipy.special import betaincinv
+
+
+class Interval(NamedTuple):
+    """Lower and upper end, both included."""
+
+    low: float
+    high: float
+
+
+def clopper_pearson(errors: int, total: int, confidence: float = 0.95) -> Interval:
+    """Two-sided interval of a binomial rate that covers it at least as often as stated.
+
+    Both ends are beta quantiles (Clopper and Pearson, Biometrika 1934), each with half of the
+    error probability. It treats the trials as independent; comparisons that share people are not,
+    so for FNMR over such pairs it is too narrow, and the bootstrap over identities is not.
+
+    Args:
+        errors: number of errors.
+        total: number of trials; with 0 nothing is known, and the interval is 0 to 1.
+        confidence: in (0, 1).
+
+    Raises:
+        ValueError: errors outside 0..total, or confidence outside (0, 1).
+    """
+    _check(errors, total, confidence)
+    tail = (1 - confidence) / 2
+    return Interval(_lower(errors, total, tail), _upper(errors, total, tail))
+
+
+def upper_bound(errors: int, total: int, confidence: float = 0.95) -> float:
+    """One-sided exact upper bound of a binomial rate: all of the error probability on one side.
+
+    Args:
+        errors: number of errors.
+        total: number of trials; with 0 the bound is 1.
+        confidence: in (0, 1).
+
+    Raises:
+        ValueError: errors outside 0..total, or confidence outside (0, 1).
+    """
+    _check(errors, total, confidence)
+    return _upper(errors, total, 1 - confidence)
+
+
+def _check(errors: int, total: int, confidence: float) -> None:
+    if not 0 <= errors <= total:
+        raise ValueError(f"{errors} errors in {total} trials: need 0 <= errors <= total")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence {confidence} must lie between 0 and 1, as in 0.95")
+
+
+def _lower(errors: int, total: int, tail: float) -> float:
+    return float(betaincinv(errors, total - errors + 1, tail)) if errors else 0.0
+
+
+def _upper(errors: int, total: int, tail: float) -> float:
+    return float(betaincinv(errors + 1, total - errors, 1 - tail)) if errors < total else 1.0
