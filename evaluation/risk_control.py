@@ -1,0 +1,301 @@
+"""The discard threshold that keeps a stated risk among accepted comparisons, with a confidence.
+
+Learn-then-Test (Angelopoulos et al., arXiv 2110.01052): thresholds are tested in a fixed order with
+an exact binomial p-value, on comparisons that share no person; then checked on held-out ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation import _split
+from evaluation._fixed_sequence import Count, fewest_without_error, fixed_sequence
+from evaluation.comparisons import Comparisons, Fuse, Unit
+from evaluation.identity_pairs import threshold_at_fmr
+from evaluation.intervals import Interval, clopper_pearson
+
+Risk = Literal["fnmr", "fmr", "total"]
+TUNING = 0.25  # share of the set that the score threshold is found on, where it needs its own
+KINDS: dict[str, str] = {"fnmr": "mated ", "fmr": "non-mated ", "total": ""}
+NAMES: dict[str, str] = {"fnmr": "FNMR", "fmr": "FMR", "total": "the share of errors"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RiskControl:
+    """Which comparisons to accept, and what was seen on comparisons that had no say in it.
+
+    Comparisons "drawn" share no person among them (see `unit`), so that binomial bounds hold. A
+    risk is that of a drawn comparison: each person weighs the same, however many images there are.
+
+    Attributes:
+        name: of the set.
+        risk: "fnmr", "fmr" or "total" (errors of both kinds), among accepted comparisons.
+        target_risk: to stay at or below.
+        confidence: probability, over sets like this one, that the answer keeps the target.
+        unit: what drawn comparisons do not share: "identity", "image", or nothing ("pair").
+        fmr_target: FMR that the score threshold was found for; None where it was given.
+        score_threshold: scores below it are non-matches.
+        threshold_count: false matches among the non-mated comparisons it was found on; None where
+            it was given.
+        uncertainty_threshold: accept a comparison whose uncertainty is at or below it; None where
+            the target cannot be reached.
+        calibration: errors among the drawn calibration comparisons it accepts; where there is no
+            threshold, among those that the first tested one accepts.
+        calibration_total: drawn calibration comparisons in all.
+        needed: comparisons without any error that the target and the confidence call for.
+        held_out: errors among the drawn held-out comparisons that are accepted.
+        held_out_interval: exact interval of that risk, at the same confidence.
+        held_out_pooled: the same counts over all held-out comparisons; they share people, so no
+            interval goes with them.
+        accept_all: errors among the drawn held-out comparisons when nothing is refused.
+        accept_all_interval: exact interval of that risk.
+        accepted: share of the held-out comparisons of the risk's kind that are accepted.
+        accepted_images: share of the held-out images that are certain enough on their own.
+        held_out_fmr: false matches among all held-out non-mated comparisons, nothing refused.
+        left_out: comparisons across parts, used for nothing.
+    """
+
+    name: str
+    risk: Risk
+    target_risk: float
+    confidence: float
+    unit: Unit
+    fmr_target: float | None
+    score_threshold: float
+    threshold_count: Count | None
+    uncertainty_threshold: float | None
+    calibration: Count
+    calibration_total: int
+    needed: int
+    held_out: Count
+    held_out_interval: Interval
+    held_out_pooled: Count
+    accept_all: Count
+    accept_all_interval: Interval
+    accepted: float
+    accepted_images: float
+    held_out_fmr: Count
+    left_out: int
+
+    def describe(self) -> str:
+        """Say the answer in plain words, one fact per line."""
+        return "\n".join([self._answer(), *self._facts()])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every number, for JSON."""
+        facts = vars(self).items()
+        return {key: v._asdict() if isinstance(v, tuple) else v for key, v in facts}
+
+    def _answer(self) -> str:
+        goal = (
+            f"{self.name}: {NAMES[self.risk]} of at most {self.target_risk:g} among accepted "
+            f"comparisons, confidence {self.confidence:g}"
+        )
+        kind, drawn = KINDS[self.risk], _split.WORDS[self.unit]
+        if self.uncertainty_threshold is not None:
+            return (
+                f"{goal}: accept uncertainty <= {np.float32(self.uncertainty_threshold)} "
+                f"({self.calibration} of the accepted {kind}calibration comparisons are errors, "
+                f"{drawn})"
+            )
+        if self.calibration_total < self.needed:
+            return (
+                f"{goal}: cannot be reached: there are {self.calibration_total} {kind}calibration "
+                f"comparisons ({drawn}); at least {self.needed} without error are needed"
+            )
+        return (
+            f"{goal}: cannot be reached: even the most certain {self.calibration.total} {kind}"
+            f"calibration comparisons ({drawn}) have {NAMES[self.risk]} {self.calibration}; at "
+            f"least {self.needed} without error are needed"
+        )
+
+    def _facts(self) -> list[str]:
+        kind, percent = KINDS[self.risk], f"{100 * self.confidence:g} %"
+        if self.threshold_count is None:
+            where = "as given"
+        else:
+            where = f"for FMR {self.fmr_target:g}: {self.threshold_count} where it was found"
+        lines = [
+            f"score threshold {self.score_threshold:.6g}, {where}; FMR of all held-out comparisons "
+            f"{self.held_out_fmr}"
+        ]
+        if self.uncertainty_threshold is not None:
+            low, high = self.held_out_interval
+            lines.append(
+                f"held-out part: {self.held_out} [{low:.4g}, {high:.4g}] ({percent} interval); all "
+                f"its comparisons, which share people: {self.held_out_pooled}; accepted "
+                f"{self.accepted:.1%} of {kind}comparisons, {self.accepted_images:.1%} of images"
+            )
+        low, high = self.accept_all_interval
+        lines.append(
+            f"held-out part, accepting everything: {self.accept_all} [{low:.4g}, {high:.4g}]"
+        )
+        return [*lines, f"{self.left_out} comparisons between the parts were left out"]
+
+
+def control_risk(
+    comparisons: Comparisons,
+    *,
+    target_risk: float,
+    risk: Risk = "fnmr",
+    confidence: float = 0.95,
+    fmr_target: float | None = None,
+    score_threshold: float | None = None,
+    unit: Unit | None = None,
+    fuse: Fuse = "max",
+    held_out: float = 0.5,
+    seed: int = 0,
+) -> RiskControl:
+    """Find the laxest discard threshold whose risk is certified, and check it on held-out data.
+
+    The set is cut by people into a calibration and a held-out part. A score threshold for an FMR
+    target comes from the calibration part's non-mated scores when FNMR is certified, which counts
+    mated errors alone; FMR and total error get a tuning part of their own for it.
+
+    Args:
+        comparisons: the set.
+        target_risk: in (0, 1).
+        risk: "fnmr": false non-matches / accepted mated; "fmr": false matches / accepted non-mated;
+            "total": errors of both kinds / accepted.
+        confidence: in (0, 1).
+        fmr_target: FMR of the score threshold (the lowest with FMR <= target).
+        score_threshold: the score threshold itself, instead.
+        unit: what drawn comparisons must not share; None: the best that the set knows. "pair"
+            takes all comparisons to be independent: the confidence holds only if they are.
+        fuse: how the uncertainties of two images become the comparison's.
+        held_out: share of the set for the check.
+        seed: of the cut and the draws.
+
+    Raises:
+        ValueError: a value outside its range, both or neither of `fmr_target` and
+            `score_threshold`, only the high end of the non-mated scores listed, or a part without
+            a comparison of the kind that is needed.
+    """
+    _check(comparisons, risk, target_risk, confidence, held_out, fmr_target, score_threshold)
+    tuning = TUNING if fmr_target is not None and risk != "fnmr" else 0.0
+    shares = ((1 - tuning) * (1 - held_out), (1 - tuning) * held_out, tuning)
+    unit = unit or comparisons.best_unit
+    cut = _split.split(comparisons, shares, seed=seed)
+    count = None
+    if fmr_target is not None:
+        score_threshold, count = _find_threshold(
+            comparisons, cut.rows(2 if tuning else 0), fmr_target
+        )
+    assert score_threshold is not None
+    trial = _Trial(comparisons, risk, score_threshold, unit, fuse, seed)
+    learn, check = trial.drawn(cut.rows(0)), trial.drawn(cut.rows(1))
+    chosen, seen = fixed_sequence(
+        trial.uncertainty[learn], trial.error[learn], target_risk, 1 - confidence
+    )
+    limit = -np.inf if chosen is None else chosen
+    everything, kept = trial.count(check), trial.count(check, limit)
+    pool = trial.of_kind(cut.rows(1))
+    pooled = trial.count(pool, limit)
+    return RiskControl(
+        name=comparisons.name,
+        risk=risk,
+        target_risk=target_risk,
+        confidence=confidence,
+        unit=unit,
+        fmr_target=fmr_target,
+        score_threshold=score_threshold,
+        threshold_count=count,
+        uncertainty_threshold=chosen,
+        calibration=seen,
+        calibration_total=len(learn),
+        needed=fewest_without_error(target_risk, confidence),
+        held_out=kept,
+        held_out_interval=clopper_pearson(*kept, confidence),
+        held_out_pooled=pooled,
+        accept_all=everything,
+        accept_all_interval=clopper_pearson(*everything, confidence),
+        accepted=pooled.total / len(pool),
+        accepted_images=trial.share_of_images(cut.rows(1), limit),
+        held_out_fmr=trial.false_matches(cut.rows(1)),
+        left_out=cut.left_out,
+    )
+
+
+class _Trial:
+    """The comparisons that count for a risk, and which of them are errors."""
+
+    def __init__(
+        self,
+        comparisons: Comparisons,
+        risk: Risk,
+        score_threshold: float,
+        unit: Unit,
+        fuse: Fuse,
+        seed: int,
+    ) -> None:
+        self.comparisons, self.risk, self.seed = comparisons, risk, seed
+        self.uncertainty = comparisons.pair_uncertainty(fuse)
+        self.error = (comparisons.scores < score_threshold) == comparisons.mated
+        self.people = _split.people_of(comparisons, unit)
+
+    def of_kind(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        mated = self.comparisons.mated[rows]
+        kept = rows if self.risk == "total" else rows[mated == (self.risk == "fnmr")]
+        if not kept.size:
+            raise ValueError(
+                f"{self.comparisons.name}: a part has no {KINDS[self.risk]}comparison: the set is "
+                "too small to be cut"
+            )
+        return kept
+
+    def drawn(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        rows = self.of_kind(rows)
+        return rows[_split.draw_disjoint(self.people[rows], self.seed)]
+
+    def count(self, rows: NDArray[np.intp], limit: float = np.inf) -> Count:
+        rows = rows[self.uncertainty[rows] <= limit]
+        return Count(int(np.count_nonzero(self.error[rows])), len(rows))
+
+    def false_matches(self, rows: NDArray[np.intp]) -> Count:
+        rows = rows[~self.comparisons.mated[rows]]
+        return Count(int(np.count_nonzero(self.error[rows])), len(rows))
+
+    def share_of_images(self, rows: NDArray[np.intp], limit: float) -> float:
+        images = np.unique(self.comparisons.pairs[rows])
+        return float(np.mean(self.comparisons.uncertainty[images] <= limit))
+
+
+def _find_threshold(
+    comparisons: Comparisons, rows: NDArray[np.intp], fmr_target: float
+) -> tuple[float, Count]:
+    scores = comparisons.scores[rows[~comparisons.mated[rows]]]
+    if not scores.size:
+        raise ValueError(
+            f"{comparisons.name}: no non-mated comparison in the part that the score threshold is "
+            "found on; give the threshold itself (--score_threshold)"
+        )
+    threshold = threshold_at_fmr(scores, fmr_target)
+    return threshold, Count(int(np.count_nonzero(scores >= threshold)), len(scores))
+
+
+def _check(
+    comparisons: Comparisons,
+    risk: str,
+    target_risk: float,
+    confidence: float,
+    held_out: float,
+    fmr_target: float | None,
+    score_threshold: float | None,
+) -> None:
+    if risk not in get_args(Risk):
+        raise ValueError(f"unknown risk {risk!r} (known: {', '.join(get_args(Risk))})")
+    shares = {"target_risk": target_risk, "confidence": confidence, "held_out": held_out}
+    for name, value in shares.items():
+        if not 0 < value < 1:
+            raise ValueError(f"{name} = {value}: must lie between 0 and 1")
+    if (fmr_target is None) == (score_threshold is None):
+        raise ValueError("give either an FMR target or a score threshold")
+    if comparisons.unlisted and (risk != "fnmr" or score_threshold is None):
+        raise ValueError(
+            f"{comparisons.name}: {comparisons.unlisted} non-mated comparisons are counted but not "
+            "listed; sample them (--non_mated COUNT) instead of all"
+        )
