@@ -12,9 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.error_rates import ErrorRates, OperatingPoint, rates_of_sorted
+from evaluation.error_rates import (
+    EqualErrorRate,
+    ErrorRates,
+    OperatingPoint,
+    rates_of_sorted,
+)
 
 GRID = np.arange(0, 1.0, 0.01)
+CELLS = 65_536  # of a histogram that narrows a search; results do not depend on it
+ROWS_AT_ONCE = 262_144  # bounds the memory of one step
 SHOWN = (0, 5, 10, 15, 20, 25, 30)  # indices of the printed rows: discard 0, .05, ..., .30
 
 
@@ -121,8 +128,32 @@ def kept_sets(uncertainty: NDArray[Any], fractions: NDArray[np.float64] = GRID) 
     # 36 of the 100 percentages are not whole in floating point; the product is part of the protocol
     thresholds = percentiles(np.sort(uncertainty), (1 - fractions) * 100 / 100)
     levels, level_of = np.unique(thresholds, return_inverse=True)
-    level = np.searchsorted(levels, uncertainty.astype(np.float64), side="left")
-    return KeptSets(fractions, thresholds, level, level_of)
+    return KeptSets(fractions, thresholds, count_below(levels, uncertainty), level_of)
+
+
+def count_below(bounds: NDArray[np.float64], values: NDArray[Any]) -> NDArray[np.intp]:
+    """Return `numpy.searchsorted(bounds, values)`, faster for few bounds and many values.
+
+    Values fall into equal cells; in a cell without a bound the answer is the cell's.
+
+    Args:
+        bounds: (K,) ascending.
+        values: (N,) finite.
+    """
+    found = np.empty(len(values), np.intp)
+    low, high = float(values.min()), float(values.max())
+    scale = CELLS / (high - low) if high > low else 0.0
+    place = np.clip((bounds - low) * scale, -1, CELLS + 1).astype(np.intp)
+    before = np.searchsorted(place, np.arange(CELLS + 1))
+    unclear = np.searchsorted(place, np.arange(CELLS + 1), side="right") > before
+    for start in range(0, len(values), ROWS_AT_ONCE):
+        part = values[start : start + ROWS_AT_ONCE].astype(np.float64)
+        cell = ((part - low) * scale).astype(np.intp)
+        here = before[cell]
+        rows = np.flatnonzero(unclear[cell])
+        here[rows] = np.searchsorted(bounds, part[rows])
+        found[start : start + len(part)] = here
+    return found
 
 
 def fixed_threshold_edc(
@@ -137,18 +168,27 @@ def fixed_threshold_edc(
     FNMR is read at the kept score nearest to the threshold (the lower one of two equally near), as
     the original does, so it can lie one pair below the count at the threshold itself.
     """
-    read_at = _nearest_kept_score(scores, kept, point.threshold)
-    misses = np.empty(len(read_at), np.int64)
-    false_matches = np.empty(len(read_at), np.int64)
-    for value in np.unique(read_at):
-        here = read_at == value
-        below = scores < value
-        misses[here] = kept.counts(mated & below)[here]
-        false_matches[here] = kept.counts(~(mated | below))[here]
-    counts = kept.counts(mated), kept.counts(~mated)
-    fnmr = _held_rate(misses, counts[0])
+    near = _near_threshold(scores, kept, point.threshold)
+    read_at = _nearest_kept_score(scores[near], kept, kept.level[near], point.threshold)
+    below = scores < point.threshold
+    kind = kept.level * 4 + (2 * mated.view(np.uint8) + below.view(np.uint8))
+    size = int(max(kept.level_of.max(), kept.level.max())) + 1
+    per_level = np.bincount(kind, minlength=4 * size).reshape(size, 2, 2)
+    totals = np.cumsum(per_level, axis=0)[
+        kept.level_of
+    ]  # (F, non-mated | mated, at or above | below)
+    moved = _between(scores[near], mated[near], kept, kept.level[near], point.threshold, read_at)
+    misses, false_matches = totals[:, 1, 1] + moved[:, 1], totals[:, 0, 0] - moved[:, 0]
+    non_mated_kept, mated_kept = totals.sum(axis=2).T
     return Edc(
-        fmr_target, kept.fractions, read_at, misses, counts[0], false_matches, counts[1], fnmr
+        fmr_target,
+        kept.fractions,
+        read_at,
+        misses,
+        mated_kept,
+        false_matches,
+        non_mated_kept,
+        _held_rate(misses, mated_kept),
     )
 
 
@@ -166,6 +206,31 @@ def rates_of_kept(
         rows = np.flatnonzero(level <= top)
         by_level[top] = rates_of_sorted(scores[rows], mated[rows])
     return [by_level[int(kept.level_of[index])] for index in indices]
+
+
+def equal_error_rates_of_kept(
+    scores: NDArray[np.floating],
+    mated: NDArray[np.bool_],
+    kept: KeptSets,
+    indices: Sequence[int],
+) -> list[EqualErrorRate]:
+    """EER of the kept pairs at some of the discard fractions, without sorting all scores.
+
+    A histogram tells between which scores FMR and FNMR meet; only those are sorted.
+    """
+    tops = np.unique(kept.level_of[list(indices)])
+    group = np.searchsorted(tops, np.arange(int(kept.level.max()) + 1))[kept.level]
+    low, high = float(scores.min()), float(scores.max())
+    scale = CELLS / (high - low) if high > low else 0.0
+    cell = ((scores - np.float64(low)) * scale).astype(np.intp)
+    kind = (group * 2 + mated) * (CELLS + 1) + cell
+    counts = np.bincount(kind, minlength=2 * (len(tops) + 1) * (CELLS + 1))
+    counts = np.cumsum(counts.reshape(-1, 2, CELLS + 1), axis=0)
+    found = {}
+    for place, top in enumerate(tops):
+        others, own = counts[place]
+        found[int(top)] = _eer_near(scores, mated, kept.level <= top, cell, others, own)
+    return [found[int(kept.level_of[index])] for index in indices]
 
 
 def recomputed_threshold_edc(
@@ -209,19 +274,85 @@ def optimum(edc: Edc, fractions: NDArray[np.float64]) -> NDArray[np.float64]:
     return best
 
 
-def _nearest_kept_score(
+def _near_threshold(
     scores: NDArray[np.floating], kept: KeptSets, threshold: float
+) -> NDArray[np.intp]:
+    """Rows with scores around the threshold; the smallest kept set has one of them at least."""
+    widest = max(abs(float(scores.max()) - threshold), abs(float(scores.min()) - threshold))
+    width = widest / 1024
+    while width < widest:
+        rows = np.flatnonzero(np.abs(scores - np.float64(threshold)) <= width)
+        if (kept.level[rows] <= kept.level_of.min()).any():
+            return rows
+        width *= 8
+    return np.arange(len(scores))
+
+
+def _nearest_kept_score(
+    scores: NDArray[np.floating], kept: KeptSets, level: NDArray[np.intp], threshold: float
 ) -> NDArray[np.float64]:
     """(F,) kept score nearest to the threshold, by running extremes over the levels."""
     values = scores.astype(np.float64)
-    count = int(max(kept.level_of.max(), kept.level.max())) + 1
+    count = int(max(kept.level_of.max(), level.max())) + 1
     under, over = np.full(count, -np.inf), np.full(count, np.inf)
     is_under = values <= threshold
-    np.maximum.at(under, kept.level[is_under], values[is_under])
-    np.minimum.at(over, kept.level[~is_under], values[~is_under])
+    np.maximum.at(under, level[is_under], values[is_under])
+    np.minimum.at(over, level[~is_under], values[~is_under])
     under = np.maximum.accumulate(under)[kept.level_of]
     over = np.minimum.accumulate(over)[kept.level_of]
     return np.where(threshold - under <= over - threshold, under, over)
+
+
+def _between(
+    scores: NDArray[np.floating],
+    mated: NDArray[np.bool_],
+    kept: KeptSets,
+    level: NDArray[np.intp],
+    threshold: float,
+    read_at: NDArray[np.float64],
+) -> NDArray[np.int64]:
+    """(F, 2) kept non-mated and mated pairs that fall below when a threshold moves to `read_at`.
+
+    Negative where it moves down.
+    """
+    moved = np.zeros((len(read_at), 2), np.int64)
+    for value in np.unique(read_at):
+        if value == threshold:
+            continue
+        low, high = sorted((value, threshold))
+        inside = (scores >= low) & (scores < high)
+        sign = 1 if value > threshold else -1
+        here = read_at == value
+        for column, rows in enumerate((inside & ~mated, inside & mated)):
+            at_most = np.searchsorted(np.sort(level[rows]), kept.level_of[here], side="right")
+            moved[here, column] = sign * at_most
+    return moved
+
+
+def _eer_near(
+    scores: NDArray[np.floating],
+    mated: NDArray[np.bool_],
+    is_kept: NDArray[np.bool_],
+    cell: NDArray[np.intp],
+    others: NDArray[np.int64],
+    own: NDArray[np.int64],
+) -> EqualErrorRate:
+    """EER of the kept pairs, given how many of both kinds are in each cell of scores."""
+    total, total_others = int(own.sum()), int(others.sum())
+    filled = np.flatnonzero(own + others)
+    fnmr = (np.cumsum(own) - own)[filled] / max(total, 1)
+    fmr = (total_others - (np.cumsum(others) - others))[filled] / max(total_others, 1)
+    crossed = np.flatnonzero(fmr <= fnmr)
+    place = int(crossed[0]) if crossed.size else len(filled) - 1
+    first, last = filled[max(place - 1, 0)], filled[place]
+    rows = np.flatnonzero(is_kept & (cell >= first) & (cell <= last))
+    rows = rows[np.argsort(scores[rows])]
+    below, above = int(own[:first].sum()), int(others[last + 1 :].sum())
+    window = rates_of_sorted(scores[rows], mated[rows], below, above, (total, total_others))
+    found = window.equal_error_rate()
+    if window.crossing() is None:  # the lowest threshold of all, not of the window
+        return found._replace(threshold=float(scores[is_kept].min()))
+    return found
 
 
 def _held_rate(errors: NDArray[np.int64], total: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -127,12 +127,21 @@ class ErrorRates:
         distance = np.abs(self.fnmr - target)
         return self.at(int(np.flatnonzero(distance == distance.min())[-1]))
 
+    def crossing(self) -> int | None:
+        """Return the first index with FMR <= FNMR; None where there is none."""
+        crossed = np.flatnonzero(self.fmr <= self.fnmr)  # NaN, a missing class, never is
+        return int(crossed[0]) if crossed.size else None
+
     def equal_error_rate(self) -> EqualErrorRate:
-        """Return the EER; with one class of scores missing it is 1 by convention."""
-        if not (self.mated and self.non_mated):
-            return EqualErrorRate(1.0, 1.0, 1.0, float(self.thresholds[0]))
+        """Return the EER.
+
+        It is 1, at the lowest threshold, by convention where the two rates do not meet: one class
+        of scores is missing, or the highest score is mated and non-mated and no mated one is lower.
+        """
         fmr, fnmr = self.fmr, self.fnmr
-        right = int(np.argmax(fmr <= fnmr))  # the top threshold always qualifies
+        right = self.crossing()
+        if right is None:
+            return EqualErrorRate(1.0, 1.0, 1.0, float(self.thresholds[0]))
         left = right - 1 if fmr[right] != fnmr[right] else right
         chosen = left if fmr[left] + fnmr[left] <= fmr[right] + fnmr[right] else right
         low, high = sorted((float(fmr[chosen]), float(fnmr[chosen])))
@@ -157,18 +166,70 @@ def error_rates(scores: NDArray[np.floating], mated: NDArray[np.bool_]) -> Error
     return rates_of_sorted(scores[order], mated[order])
 
 
-def rates_of_sorted(scores: NDArray[np.floating], mated: NDArray[np.bool_]) -> ErrorRates:
-    """Do the work of `error_rates` for scores that ascend and are known to be sound."""
+def rates_of_sorted(
+    scores: NDArray[np.floating],
+    mated: NDArray[np.bool_],
+    mated_below: int = 0,
+    non_mated_above: int = 0,
+    totals: tuple[int, int] | None = None,
+) -> ErrorRates:
+    """Do the work of `error_rates` for scores that ascend and are known to be sound.
+
+    Args:
+        scores: (N,) a whole set, or those of it that lie in one window of scores.
+        mated: (N,) their labels.
+        mated_below: mated scores of the set below the window.
+        non_mated_above: non-mated scores of the set above the window.
+        totals: mated and non-mated scores of the set; None where there is nothing else.
+    """
     is_first = np.empty(len(scores), np.bool_)
     is_first[0] = True
     np.not_equal(scores[1:], scores[:-1], out=is_first[1:])
     first = np.flatnonzero(is_first)
     up_to = np.cumsum(mated)
     below: NDArray[np.int64] = up_to[first] - mated[first]
-    count = int(up_to[-1])
-    others = len(scores) - count
-    return ErrorRates(
-        scores[first].astype(np.float64), below, others - (first - below), count, others
+    here = int(up_to[-1])
+    above = len(scores) - here + non_mated_above - (first - below)
+    count, others = totals or (here, len(scores) - here)
+    return ErrorRates(scores[first].astype(np.float64), below + mated_below, above, count, others)
+
+
+def nearest_fmr_point(
+    scores: NDArray[np.floating], mated: NDArray[np.bool_], target: float
+) -> OperatingPoint:
+    """Return `error_rates(scores, mated).at_nearest_fmr(target)` without sorting all scores.
+
+    Only scores between those at twice and at half the target can be the answer; where ties make
+    that untrue, all scores are sorted after all.
+    """
+    others = scores[~mated]
+    count = len(others)
+    most, least = int(2 * target * count) + 2, int(target * count / 2)
+    if most < count:
+        top = np.partition(others, count - most)[count - most :]
+        low = top[0]
+        high = np.partition(top, most - least)[most - least] if least else np.inf
+        rates = _rates_between(scores, mated, low, high)
+        point = rates.at_nearest_fmr(target)
+        if abs(point.fmr - target) < target / 2:
+            return point
+    return error_rates(scores, mated).at_nearest_fmr(target)
+
+
+def _rates_between(
+    scores: NDArray[np.floating], mated: NDArray[np.bool_], low: float, high: float
+) -> ErrorRates:
+    """Errors at the distinct scores in [low, high], counted over all scores."""
+    rows = np.flatnonzero((scores >= low) & (scores <= high))
+    below, above = np.count_nonzero(mated & (scores < low)), scores > high
+    rows = rows[np.argsort(scores[rows])]
+    count = int(np.count_nonzero(mated))
+    return rates_of_sorted(
+        scores[rows],
+        mated[rows],
+        int(below),
+        int(np.count_nonzero(above & ~mated)),
+        (count, len(mated) - count),
     )
 
 

@@ -17,7 +17,7 @@ from evaluation import edc as curves
 from evaluation import report
 from evaluation.accuracy import Accuracy, ten_fold_accuracy
 from evaluation.edc import SHOWN, Areas, Edc, KeptSets
-from evaluation.error_rates import EqualErrorRate, error_rates
+from evaluation.error_rates import EqualErrorRate, nearest_fmr_point
 from evaluation.features import Features
 from evaluation.protocols import Protocol, find_protocol
 from evaluation.scores import Uncertainty, cosine_of_pairs, fuse_pairs, image_uncertainties
@@ -144,21 +144,19 @@ def _block(
 ) -> Block:
     kept = curves.kept_sets(fuse_pairs(one.values, protocol.fuse))
     if protocol.threshold == "fixed":
-        everything = error_rates(scores, mated)
         found = tuple(
             curves.fixed_threshold_edc(
-                scores, mated, kept, everything.at_nearest_fmr(target), target
+                scores, mated, kept, nearest_fmr_point(scores, mated, target), target
             )
             for target in FMR_TARGETS
         )
-        shown = curves.rates_of_kept(scores, mated, kept, SHOWN)
+        eer = tuple(curves.equal_error_rates_of_kept(scores, mated, kept, SHOWN))
     else:
         rates = curves.rates_of_kept(scores, mated, kept, range(len(kept.fractions)))
         found = tuple(
             curves.recomputed_threshold_edc(rates, kept.fractions, target) for target in FMR_TARGETS
         )
-        shown = [rates[index] for index in SHOWN]
-    eer = tuple(rate.equal_error_rate() for rate in shown)
+        eer = tuple(rates[index].equal_error_rate() for index in SHOWN)
     return Block(one.label, one.values, kept, found, eer, curves.areas(found[-1]), scores, mated)
 
 

@@ -6,14 +6,14 @@ Rows 2i and 2i+1 of every image array are the two images of pair i. NumPy only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Fuse = Literal["max", "sum"]
+from evaluation.comparisons import Fuse, fuse_sides
 
-ROWS_AT_ONCE = 65_536  # bounds the memory of one step; results do not depend on it
+VALUES_AT_ONCE = 1 << 18  # 1 MB, which stays in the cache; results do not depend on it
 
 
 class Uncertainty(NamedTuple):
@@ -41,8 +41,9 @@ def cosine_of_pairs(mu: NDArray[Any]) -> NDArray[np.float32]:
         (N,) float32.
     """
     scores = np.empty(len(mu) // 2, np.float32)
-    for start in range(0, len(mu), ROWS_AT_ONCE):
-        rows = np.asarray(mu[start : start + ROWS_AT_ONCE], dtype=np.float32)
+    step = max(2, VALUES_AT_ONCE // mu.shape[1] // 2 * 2)
+    for start in range(0, len(mu), step):
+        rows = np.asarray(mu[start : start + step], dtype=np.float32)
         unit = rows / np.sqrt((rows**2).sum(axis=1, keepdims=True))
         scores[start // 2 : (start + len(rows)) // 2] = (unit[0::2] * unit[1::2]).sum(axis=1)
     return scores
@@ -82,17 +83,8 @@ def image_uncertainties(
 
 
 def fuse_pairs(values: NDArray[np.float32], how: Fuse = "max") -> NDArray[np.float32]:
-    """Return one uncertainty per pair, (N,), from one per image, (2N,).
-
-    Raises:
-        ValueError: `how` is neither "max" nor "sum".
-    """
-    first, second = values[0::2], values[1::2]
-    if how == "max":
-        return np.maximum(first, second)
-    if how == "sum":
-        return first + second
-    raise ValueError(f"unknown fuse {how!r} (known: max, sum)")
+    """Return one uncertainty per pair, (N,), from one per image, (2N,), as `fuse_sides` does."""
+    return fuse_sides(values[0::2], values[1::2], how)
 
 
 def _label(start: int, size: int) -> str:

@@ -8,7 +8,10 @@ from hypothesis.extra.numpy import arrays
 
 from evaluation.edc import (
     GRID,
+    SHOWN,
     areas,
+    count_below,
+    equal_error_rates_of_kept,
     fixed_threshold_edc,
     kept_sets,
     optimum,
@@ -224,3 +227,53 @@ def test_no_non_mated_pair_left_gives_zero_when_recomputed_and_goes_on_when_fixe
     curve = fixed_threshold_edc(scores, mated, kept, point, 1e-3)
     assert curve.non_mated.tolist() == [2, 0]
     assert curve.score_threshold[1] == 0.125  # .125 and .5 are equally near: the lower
+
+
+@pytest.mark.parametrize("decimals", [None, 1, 0])
+def test_eer_of_kept_pairs_is_that_of_all_their_thresholds(decimals):
+    rng = np.random.default_rng(4)
+    for _ in range(40):
+        count = int(rng.integers(10, 600))
+        scores = rng.normal(size=count).astype(np.float32)
+        uncertainty = rng.random(count).astype(np.float32)
+        if decimals is not None:
+            scores, uncertainty = scores.round(decimals), uncertainty.round(decimals + 1)
+        mated = rng.random(count) < rng.choice([0.02, 0.3, 0.9])
+        kept = kept_sets(uncertainty)
+        expected = [rates.equal_error_rate() for rates in rates_of_kept(scores, mated, kept, SHOWN)]
+        assert equal_error_rates_of_kept(scores, mated, kept, SHOWN) == expected
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("decimals", [None, 2, 0])
+def test_count_below_is_a_search(scale, decimals):
+    rng = np.random.default_rng(5)
+    for _ in range(30):
+        values = (rng.standard_cauchy(500)).astype(np.float32)
+        values = (values if decimals is None else values.round(decimals)) * np.float32(scale)
+        bounds = np.unique(rng.choice(values, 20)).astype(np.float64)
+        bounds = np.sort(np.concatenate([bounds, [bounds[0] - scale, bounds[-1] + scale, 0.1]]))
+        np.testing.assert_array_equal(
+            count_below(bounds, values), np.searchsorted(bounds, values.astype(np.float64))
+        )
+
+
+def test_fnmr_is_read_at_the_nearest_kept_score():
+    rng = np.random.default_rng(6)
+    for _ in range(40):
+        count = int(rng.integers(10, 400))
+        scores = rng.normal(size=count).astype(np.float32).round(int(rng.integers(1, 6)))
+        mated, uncertainty = rng.random(count) < 0.5, rng.random(count).astype(np.float32)
+        kept = kept_sets(uncertainty)
+        point = error_rates(scores, mated).at_nearest_fmr(0.05)
+        curve = fixed_threshold_edc(scores, mated, kept, point, 0.05)
+        for place in range(0, 100, 9):
+            rows = uncertainty <= kept.thresholds[place]
+            left = np.sort(scores[rows].astype(np.float64))
+            read_at = left[np.argmin(np.abs(left - point.threshold))]
+            below = scores[rows] < read_at
+            assert curve.score_threshold[place] == read_at
+            assert curve.false_non_matches[place] == (below & mated[rows]).sum()
+            assert curve.false_matches[place] == (~below & ~mated[rows]).sum()
+            assert curve.mated[place] == mated[rows].sum()
+            assert curve.non_mated[place] == (~mated[rows]).sum()

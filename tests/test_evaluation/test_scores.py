@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from evaluation.scores import (
-    ROWS_AT_ONCE,
+    VALUES_AT_ONCE,
     cosine_of_pairs,
     fuse_pairs,
     harmonic_mean,
@@ -27,7 +27,7 @@ def test_cosine_is_that_of_float64_up_to_rounding_and_ignores_length():
 
 
 def test_blocks_do_not_change_the_cosines():
-    mu = np.random.default_rng(1).normal(size=(2 * ROWS_AT_ONCE + 6, 2)).astype(np.float32)
+    mu = np.random.default_rng(1).normal(size=(VALUES_AT_ONCE + 6, 2)).astype(np.float32)
     scores = cosine_of_pairs(mu)
     np.testing.assert_array_equal(scores[-3:], cosine_of_pairs(mu[-6:]))
     np.testing.assert_array_equal(scores[:3], cosine_of_pairs(mu[:6]))
@@ -80,5 +80,5 @@ def test_fuse():
     values = np.array([1, 5, 4, 2], np.float32)
     np.testing.assert_array_equal(fuse_pairs(values, "max"), [5, 4])
     np.testing.assert_array_equal(fuse_pairs(values, "sum"), [6, 6])
-    with pytest.raises(ValueError, match=r"unknown fuse 'add' \(known: max, sum\)"):
+    with pytest.raises(ValueError, match=r"unknown fuse 'add' \(known: max, mean, sum, product\)"):
         fuse_pairs(values, "add")
