@@ -81,6 +81,19 @@ class Features:
             raise ValueError(f"shapes do not fit: {shapes}; expected (2N, D), (2N, c), (N,)")
 
 
+def array_names(path: Path) -> list[str]:
+    """Names of the arrays of an .npz file.
+
+    Raises:
+        ValueError: not an .npz file.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except zipfile.BadZipFile:
+        raise ValueError("not an .npz file (or one that was cut off)") from None
+
+
 def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
     """Read named arrays of an .npz file without unpickling.
 

@@ -1,7 +1,6 @@
-"""Pairs of an identity-labelled set, and the discard curve over its mated pairs.
+"""The discard curve over the mated pairs of an identity-labelled set.
 
-For sets without a fixed pairs list: all mated pairs, a large sample of non-mated ones, and one
-number per method that can be compared between methods. NumPy only.
+One number per method that can be compared between methods. NumPy only.
 """
 
 from __future__ import annotations
@@ -11,8 +10,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation import all_pairs
 from evaluation.error_rates import OperatingPoint
-from evaluation.scores import ROWS_AT_ONCE
+from evaluation.labelled import mated_pairs, non_mated_pairs
+
+__all__ = [
+    "DISCARDS",
+    "RelativeEdc",
+    "mated_pairs",
+    "non_mated_pairs",
+    "relative_edc",
+    "scores_of",
+    "threshold_at_fmr",
+]
 
 DISCARDS = (0.0, 0.05, 0.1, 0.2, 0.3)
 LIMIT = 0.3
@@ -36,80 +46,9 @@ class RelativeEdc:
     optimum: float
 
 
-def mated_pairs(
-    labels: NDArray[np.int64], cap: int | None = None, seed: int = 0
-) -> NDArray[np.int64]:
-    """All pairs (P, 2) of rows with equal labels, first < second.
-
-    Args:
-        labels: (N,) identities.
-        cap: at most so many pairs per identity, drawn at random; None for all.
-        seed: of the draw.
-
-    Raises:
-        ValueError: no identity has two images.
-    """
-    rng = np.random.default_rng(seed)
-    order = np.argsort(labels, kind="stable")
-    starts = np.flatnonzero(np.diff(labels[order])) + 1
-    found = []
-    for rows in np.split(order, starts):
-        if len(rows) < 2:
-            continue
-        first, second = np.triu_indices(len(rows), k=1)
-        pairs = np.stack([rows[first], rows[second]], axis=1)
-        if cap is not None and len(pairs) > cap:
-            pairs = pairs[np.sort(rng.choice(len(pairs), cap, replace=False))]
-        found.append(pairs)
-    if not found:
-        raise ValueError(f"no mated pair: none of {len(labels)} images shares its identity")
-    return np.concatenate(found)
-
-
-def non_mated_pairs(labels: NDArray[np.int64], count: int, seed: int = 0) -> NDArray[np.int64]:
-    """`count` random pairs (count, 2) of rows with different labels.
-
-    Pairs are drawn with replacement, uniformly over all non-mated pairs; no pair joins an image
-    with itself or two images of one identity.
-
-    Raises:
-        ValueError: fewer than two identities, or count below 1.
-    """
-    labels = np.asarray(labels)
-    if count < 1 or len(labels) == 0 or (labels == labels[0]).all():
-        raise ValueError(
-            f"cannot draw {count} non-mated pairs from {len(labels)} images of "
-            f"{len(np.unique(labels))} identities"
-        )
-    rng = np.random.default_rng(seed)
-    parts: list[NDArray[np.int64]] = []
-    missing = count
-    while missing > 0:
-        drawn = rng.integers(len(labels), size=(missing + missing // 8 + 16, 2))
-        drawn = drawn[labels[drawn[:, 0]] != labels[drawn[:, 1]]][:missing]
-        parts.append(drawn)
-        missing -= len(drawn)
-    return np.concatenate(parts)
-
-
-def scores_of(mu: NDArray[np.float32], pairs: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Cosine of each pair of rows, in blocks of bounded memory.
-
-    Args:
-        mu: (N, D) embeddings of any length but zero.
-        pairs: (P, 2) row numbers.
-
-    Returns:
-        (P,) float32.
-    """
-    unit = mu / np.linalg.norm(mu, axis=1, keepdims=True)
-    scores = np.empty(len(pairs), np.float32)
-    for start in range(0, len(pairs), ROWS_AT_ONCE):
-        block = pairs[start : start + ROWS_AT_ONCE]
-        scores[start : start + len(block)] = np.einsum(
-            "ij,ij->i", unit[block[:, 0]], unit[block[:, 1]]
-        )
-    return scores
+def scores_of(mu: NDArray[np.float32], pairs: NDArray[np.integer]) -> NDArray[np.float32]:
+    """(P,) cosines of pairs of rows of (N, D) embeddings of any length but zero."""
+    return all_pairs.scores_of(all_pairs.unit_rows(mu), pairs)
 
 
 def threshold_at_fmr(non_mated_scores: NDArray[np.float32], fmr: float) -> float:
