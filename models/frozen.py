@@ -5,6 +5,7 @@ Heads train on what it gives and estimators compare with it.
 
 from __future__ import annotations
 
+import copy
 from contextlib import nullcontext
 from typing import Any, Self
 
@@ -44,7 +45,12 @@ class FrozenBackbone(nn.Module):
         super().__init__()
         self.device = torch.device(device)
         self.dtype = autocast_dtype(self.device, precision)
-        backbone.requires_grad_(False).eval().fold()
+        backbone.requires_grad_(False).eval()
+        # A tuple, so that the copy is no submodule. It shares its tensors; only those that folding
+        # replaces stay in memory twice.
+        shared = {id(tensor): tensor for tensor in (*backbone.parameters(), *backbone.buffers())}
+        self._unfolded = (copy.deepcopy(backbone, dict(shared)),)
+        backbone.fold()
         self.backbone = backbone.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().train(False)
 
@@ -67,6 +73,14 @@ class FrozenBackbone(nn.Module):
     def preprocessing(self) -> Preprocessing:
         """What `__call__` does to images first."""
         return self.backbone.preprocessing
+
+    def unfolded(self) -> Backbone:
+        """Return the backbone as it was before its BatchNorms were merged, on the device.
+
+        For scores that read BatchNorm statistics; float32, eval mode, no gradients for weights.
+        """
+        (backbone,) = self._unfolded
+        return backbone.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def train(self, mode: bool = True) -> Self:
         """Do nothing: a frozen backbone has eval mode only."""

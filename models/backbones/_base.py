@@ -26,12 +26,15 @@ class Backbone(nn.Module, ABC):
             default, such as `{"color": "BGR"}`.
 
     Attributes:
+        stages: names of the modules that end the network's stages, from the input on; scores that
+            look inside (GraFIQs) need them, nothing else does.
         preprocessing: what the weights were trained on.
         embedding_size: D.
         features_shape: (C, H, W) of the feature map that heads read.
     """
 
     default_preprocessing: ClassVar[Preprocessing] = Preprocessing()
+    stages: ClassVar[tuple[str, ...]] = ()
     embedding_size: int
     features_shape: tuple[int, int, int]
 

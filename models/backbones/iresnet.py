@@ -6,7 +6,7 @@ Improved residual units (Duta et al., arXiv 2004.04989) in ArcFace's form (arXiv
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -41,6 +41,7 @@ class IResNet(Backbone):
     """
 
     conv_norms = (("conv1", "bn1"),)
+    stages: ClassVar[tuple[str, ...]] = ("layer1", "layer2", "layer3", "layer4")
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ MobileFaceNet: Chen et al., arXiv 1804.07573; wider here than in the paper, 512-
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -29,6 +29,8 @@ class MBF(Backbone):
         embedding_size: D.
         preprocessing: see `Backbone`.
     """
+
+    stages: ClassVar[tuple[str, ...]] = ("layers.1", "layers.3", "layers.5", "layers.7")
 
     def __init__(
         self,

@@ -34,6 +34,12 @@ class MobileFaceNet(Backbone):
     """
 
     default_preprocessing: ClassVar[Preprocessing] = Preprocessing(scale=128.0)
+    stages: ClassVar[tuple[str, ...]] = (
+        "body.conv_2_dw",
+        "body.res_3_block3",
+        "body.res_4_block5",
+        "body.res_5_block1",
+    )
 
     def __init__(
         self, *, embedding_size: int = 128, preprocessing: Mapping[str, Any] | None = None
