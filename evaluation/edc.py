@@ -20,7 +20,6 @@ from evaluation.error_rates import (
 )
 
 GRID = np.arange(0, 1.0, 0.01)
-CELLS = 65_536  # of a histogram that narrows a search; results do not depend on it
 ROWS_AT_ONCE = 262_144  # bounds the memory of one step
 SHOWN = (0, 5, 10, 15, 20, 25, 30)  # indices of the printed rows: discard 0, .05, ..., .30
 
@@ -141,11 +140,12 @@ def count_below(bounds: NDArray[np.float64], values: NDArray[Any]) -> NDArray[np
         values: (N,) finite.
     """
     found = np.empty(len(values), np.intp)
+    cells = _cells(len(values))
     low, high = float(values.min()), float(values.max())
-    scale = CELLS / (high - low) if high > low else 0.0
-    place = np.clip((bounds - low) * scale, -1, CELLS + 1).astype(np.intp)
-    before = np.searchsorted(place, np.arange(CELLS + 1))
-    unclear = np.searchsorted(place, np.arange(CELLS + 1), side="right") > before
+    scale = cells / (high - low) if high > low else 0.0
+    place = np.clip((bounds - low) * scale, -1, cells + 1).astype(np.intp)
+    before = np.searchsorted(place, np.arange(cells + 1))
+    unclear = np.searchsorted(place, np.arange(cells + 1), side="right") > before
     for start in range(0, len(values), ROWS_AT_ONCE):
         part = values[start : start + ROWS_AT_ONCE].astype(np.float64)
         cell = ((part - low) * scale).astype(np.intp)
@@ -220,12 +220,13 @@ def equal_error_rates_of_kept(
     """
     tops = np.unique(kept.level_of[list(indices)])
     group = np.searchsorted(tops, np.arange(int(kept.level.max()) + 1))[kept.level]
+    cells = _cells(len(scores))
     low, high = float(scores.min()), float(scores.max())
-    scale = CELLS / (high - low) if high > low else 0.0
+    scale = cells / (high - low) if high > low else 0.0
     cell = ((scores - np.float64(low)) * scale).astype(np.intp)
-    kind = (group * 2 + mated) * (CELLS + 1) + cell
-    counts = np.bincount(kind, minlength=2 * (len(tops) + 1) * (CELLS + 1))
-    counts = np.cumsum(counts.reshape(-1, 2, CELLS + 1), axis=0)
+    kind = (group * 2 + mated) * (cells + 1) + cell
+    counts = np.bincount(kind, minlength=2 * (len(tops) + 1) * (cells + 1))
+    counts = np.cumsum(counts.reshape(-1, 2, cells + 1), axis=0)
     found = {}
     for place, top in enumerate(tops):
         others, own = counts[place]
@@ -272,6 +273,11 @@ def optimum(edc: Edc, fractions: NDArray[np.float64]) -> NDArray[np.float64]:
     left = np.maximum(edc.mated[0] - discarded, 1)
     best: NDArray[np.float64] = errors / left
     return best
+
+
+def _cells(count: int) -> int:
+    """Cells of a histogram that narrows a search; results do not depend on it."""
+    return min(max(count // 16, 64), 65_536)
 
 
 def _near_threshold(
