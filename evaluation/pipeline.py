@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from evaluation import edc as curves
 from evaluation import report
 from evaluation.accuracy import Accuracy, ten_fold_accuracy
+from evaluation.comparisons import Comparisons
 from evaluation.edc import SHOWN, Areas, Edc, KeptSets
 from evaluation.error_rates import EqualErrorRate, nearest_fmr_point
 from evaluation.features import Features
@@ -24,6 +25,7 @@ from evaluation.scores import Uncertainty, cosine_of_pairs, fuse_pairs, image_un
 
 FMR_TARGETS = (1e-2, 1e-3)
 FEWEST_PAIRS = 10
+ROWS_AT_ONCE = 4096  # bounds the memory of one step
 FEWEST_FALSE_MATCHES = 5
 
 
@@ -106,10 +108,15 @@ def evaluate(
         name: of the set, for messages and reports.
 
     Raises:
-        ValueError: fewer than ten pairs, no mated or no non-mated pair, unknown protocol, or sizes
-            that do not add up to the columns.
+        ValueError: fewer than ten pairs, no mated or no non-mated pair, an unknown protocol or one
+            that does not make the original's table, or sizes that do not add up to the columns.
     """
     chosen = find_protocol(protocol) if isinstance(protocol, str) else protocol
+    if not chosen.prints_original:
+        raise ValueError(
+            f"{name}: protocol {chosen.name} does not make the original's table; its numbers are "
+            "those of `protocol_curve` and `side_by_side`"
+        )
     mated = features.issame
     _require_pairs(name, mated)
     scores = cosine_of_pairs(features.mu)
@@ -128,6 +135,48 @@ def evaluate(
         blocks,
         _warnings(blocks, chosen),
     )
+
+
+def comparisons_of(
+    features: Features, name: str = "features", sigma_sizes: Sequence[int] | None = None
+) -> list[tuple[str, Comparisons]]:
+    """Turn stored arrays into comparisons, one for each uncertainty.
+
+    Rows with equal embeddings are one image: the rows of a `.bin` set repeat images.
+
+    Returns:
+        (label, comparisons) of each uncertainty; the label is "" when there is only one, else the
+        columns it comes from.
+
+    Raises:
+        ValueError: sizes that do not add up to the columns.
+    """
+    try:
+        uncertainties = image_uncertainties(features.sigma_sq, sigma_sizes)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    scores = cosine_of_pairs(features.mu)
+    pairs = np.arange(len(features.mu), dtype=np.int32).reshape(-1, 2)
+    image = _equal_rows(features.mu)
+    return [
+        (one.label, Comparisons(name, scores, features.issame, pairs, one.values, image=image))
+        for one in uncertainties
+    ]
+
+
+def _equal_rows(mu: NDArray[np.float32]) -> NDArray[np.int64]:
+    """(M,) the same number for rows with the same bits, by a 64-bit sum of products.
+
+    Odd random factors and wrapping sums: two different rows of a million share a number with a
+    chance below 1e-7.
+    """
+    factors = np.random.default_rng(0).integers(2**63, size=mu.shape[1], dtype=np.uint64) * 2 + 1
+    sums = np.empty(len(mu), np.uint64)
+    for start in range(0, len(mu), ROWS_AT_ONCE):
+        block = np.ascontiguousarray(mu[start : start + ROWS_AT_ONCE])
+        words = block.view(np.uint32).astype(np.uint64)
+        sums[start : start + len(block)] = (words * factors).sum(axis=1, dtype=np.uint64)
+    return np.unique(sums, return_inverse=True)[1].astype(np.int64)
 
 
 def _require_pairs(name: str, mated: NDArray[np.bool_]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.protocols import PROTOCOLS
+from evaluation.protocols import PROTOCOLS, SWITCHES
 from utils.config import TrainConfig, load_config
 from utils.config_json import override, parse_method
 from utils.methods import available, check_options, find
@@ -180,13 +180,20 @@ def test_methods_page_has_every_method_with_its_options():
             assert f"`{option}`" in page, f"docs/methods.md: models.heads.{name} has {option}"
 
 
-def test_metrics_page_has_every_protocol():
-    page = text_of(ROOT / "docs" / "metrics.md")
+def test_protocols_page_has_every_protocol_and_switch():
+    page = text_of(ROOT / "docs" / "protocols.md")
     for name, protocol in PROTOCOLS.items():
         row = re.search(rf"^\| `{name}`.*", page, re.MULTILINE)
-        assert row, f"docs/metrics.md has no protocol {name}"
-        assert protocol.threshold in row[0]
-        assert protocol.fuse in row[0]
+        assert row, f"docs/protocols.md has no protocol {name}"
+        for switch in ("threshold", "rule", "read_at", "discard_over", "fuse", "ties", "grid"):
+            assert f"`{getattr(protocol, switch)}`" in row[0], f"{name}: {switch}"
+        for switch in ("area", "area_ends", "subtract", "divide"):
+            assert f"`{getattr(protocol, switch)}`" in page, f"{name}: {switch}"
+    for switch, values in SWITCHES.items():
+        for value in values:
+            assert re.search(rf"^\| `{switch}` .*`{value}`", page, re.MULTILINE), (
+                f"{switch} {value}"
+            )
 
 
 def test_migrating_page_names_only_fields_that_exist_and_all_required_ones():
