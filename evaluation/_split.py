@@ -5,6 +5,7 @@ For everything that is fitted on one part and checked on another. NumPy and SciP
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -147,3 +148,25 @@ def _deal(
     dealt = np.empty(len(sizes), np.int8)
     dealt[order] = np.searchsorted(edges, reached, side="right")
     return dealt
+
+
+def select(comparisons: Comparisons, rows: NDArray[np.intp]) -> Comparisons:
+    """Return some of the comparisons, with all images.
+
+    Raises:
+        ValueError: a set whose low non-mated scores are not listed, unless only mated comparisons
+            are taken.
+    """
+    if comparisons.unlisted and not comparisons.mated[rows].all():
+        raise ValueError(
+            f"{comparisons.name}: {comparisons.unlisted} non-mated comparisons are counted but not "
+            "listed; sample them (--non_mated COUNT) instead of all"
+        )
+    return dataclasses.replace(
+        comparisons,
+        scores=comparisons.scores[rows],
+        mated=comparisons.mated[rows],
+        pairs=comparisons.pairs[rows],
+        unlisted=0,
+        listed_from=-np.inf,
+    )

@@ -1,7 +1,7 @@
 """The discard threshold that keeps a stated risk among accepted comparisons, with a confidence.
 
-Learn-then-Test (Angelopoulos et al., arXiv 2110.01052): thresholds are tested in a fixed order with
-an exact binomial p-value, on comparisons that share no person; then checked on held-out ones.
+Learn-then-Test (arXiv 2110.01052): thresholds are tested in a fixed order, with an exact
+binomial p-value, on comparisons that share no person; then checked on held-out ones.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from evaluation import _split
 from evaluation._fixed_sequence import Count, fewest_without_error, fixed_sequence
+from evaluation.calibration import find_threshold
 from evaluation.comparisons import Comparisons, Fuse, Unit
-from evaluation.identity_pairs import threshold_at_fmr
 from evaluation.intervals import Interval, clopper_pearson
 
 Risk = Literal["fnmr", "fmr", "total"]
@@ -55,7 +55,8 @@ class RiskControl:
         accept_all_interval: exact interval of that risk.
         accepted: share of the held-out comparisons of the risk's kind that are accepted.
         accepted_images: share of the held-out images that are certain enough on their own.
-        held_out_fmr: false matches among all held-out non-mated comparisons, nothing refused.
+        held_out_fmr: false matches among all held-out non-mated comparisons, nothing refused; None
+            where only the high end of their scores is listed.
         left_out: comparisons across parts, used for nothing.
     """
 
@@ -78,7 +79,7 @@ class RiskControl:
     accept_all_interval: Interval
     accepted: float
     accepted_images: float
-    held_out_fmr: Count
+    held_out_fmr: Count | None
     left_out: int
 
     def describe(self) -> str:
@@ -87,8 +88,8 @@ class RiskControl:
 
     def to_dict(self) -> dict[str, Any]:
         """Every number, for JSON."""
-        facts = vars(self).items()
-        return {key: v._asdict() if isinstance(v, tuple) else v for key, v in facts}
+        counts = (Count, Interval)
+        return {k: v._asdict() if isinstance(v, counts) else v for k, v in vars(self).items()}
 
     def _answer(self) -> str:
         goal = (
@@ -98,7 +99,7 @@ class RiskControl:
         kind, drawn = KINDS[self.risk], _split.WORDS[self.unit]
         if self.uncertainty_threshold is not None:
             return (
-                f"{goal}: accept uncertainty <= {np.float32(self.uncertainty_threshold)} "
+                f"{goal}: accept uncertainty <= {np.float32(self.uncertainty_threshold)!s} "
                 f"({self.calibration} of the accepted {kind}calibration comparisons are errors, "
                 f"{drawn})"
             )
@@ -119,10 +120,9 @@ class RiskControl:
             where = "as given"
         else:
             where = f"for FMR {self.fmr_target:g}: {self.threshold_count} where it was found"
-        lines = [
-            f"score threshold {self.score_threshold:.6g}, {where}; FMR of all held-out comparisons "
-            f"{self.held_out_fmr}"
-        ]
+        lines = [f"score threshold {self.score_threshold:.6g}, {where}"]
+        if self.held_out_fmr is not None:
+            lines[0] += f"; FMR of all held-out comparisons {self.held_out_fmr}"
         if self.uncertainty_threshold is not None:
             low, high = self.held_out_interval
             lines.append(
@@ -182,9 +182,8 @@ def control_risk(
     cut = _split.split(comparisons, shares, seed=seed)
     count = None
     if fmr_target is not None:
-        score_threshold, count = _find_threshold(
-            comparisons, cut.rows(2 if tuning else 0), fmr_target
-        )
+        part = _split.select(comparisons, cut.rows(2 if tuning else 0))
+        score_threshold, count = find_threshold(part, fmr_target, None)
     assert score_threshold is not None
     trial = _Trial(comparisons, risk, score_threshold, unit, fuse, seed)
     learn, check = trial.drawn(cut.rows(0)), trial.drawn(cut.rows(1))
@@ -234,7 +233,7 @@ class _Trial:
     ) -> None:
         self.comparisons, self.risk, self.seed = comparisons, risk, seed
         self.uncertainty = comparisons.pair_uncertainty(fuse)
-        self.error = (comparisons.scores < score_threshold) == comparisons.mated
+        self.error = (comparisons.scores < np.float64(score_threshold)) == comparisons.mated
         self.people = _split.people_of(comparisons, unit)
 
     def of_kind(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -255,26 +254,15 @@ class _Trial:
         rows = rows[self.uncertainty[rows] <= limit]
         return Count(int(np.count_nonzero(self.error[rows])), len(rows))
 
-    def false_matches(self, rows: NDArray[np.intp]) -> Count:
+    def false_matches(self, rows: NDArray[np.intp]) -> Count | None:
+        if self.comparisons.unlisted:
+            return None
         rows = rows[~self.comparisons.mated[rows]]
         return Count(int(np.count_nonzero(self.error[rows])), len(rows))
 
     def share_of_images(self, rows: NDArray[np.intp], limit: float) -> float:
         images = np.unique(self.comparisons.pairs[rows])
         return float(np.mean(self.comparisons.uncertainty[images] <= limit))
-
-
-def _find_threshold(
-    comparisons: Comparisons, rows: NDArray[np.intp], fmr_target: float
-) -> tuple[float, Count]:
-    scores = comparisons.scores[rows[~comparisons.mated[rows]]]
-    if not scores.size:
-        raise ValueError(
-            f"{comparisons.name}: no non-mated comparison in the part that the score threshold is "
-            "found on; give the threshold itself (--score_threshold)"
-        )
-    threshold = threshold_at_fmr(scores, fmr_target)
-    return threshold, Count(int(np.count_nonzero(scores >= threshold)), len(scores))
 
 
 def _check(
