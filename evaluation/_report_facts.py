@@ -1,0 +1,196 @@
+"""Every number of the report as one dictionary: `report.json` is it, and the page is drawn from it.
+
+The layout is documented in docs/report.md and in docs/report.schema.json. No matplotlib.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation._report_faces import faces, worst_errors
+from evaluation._report_scores import det_curves, histograms
+from evaluation._report_table import headline, operating_rows, rate
+from evaluation.edc import kept_sets
+
+if TYPE_CHECKING:
+    from evaluation.bootstrap import Bootstrap
+    from evaluation.protocol_curve import ProtocolCurve
+    from evaluation.report_data import ReportData
+
+SCHEMA = "face-uncertainty/report/1"
+LIMIT = 0.3
+REFUSED = 0.1
+
+
+def facts(data: ReportData) -> dict[str, Any]:
+    """Return the content of `report.json`: plain types, NaN and infinity as None."""
+    comparisons = data.comparisons
+    main = data.curves[0]
+    uncertainty = comparisons.pair_uncertainty(main.protocol.fuse)
+    pool = pool_of(data)
+    tables = [operating_rows(comparisons, one, uncertainty, pool) for one in data.curves]
+    limit = float(kept_sets(uncertainty[pool], np.array([REFUSED])).thresholds[0])
+    threshold = float(main.edc.score_threshold[0])
+    found = {
+        "schema": SCHEMA,
+        "name": data.name,
+        "method": data.method,
+        "date": data.provenance.date if data.provenance else "",
+        "set": _set(data),
+        "protocol": {"name": main.protocol.name, "in_words": main.protocol.describe()},
+        "headline": headline(data.bootstrap.get(main.edc.fmr_target), main, data.method, tables[0]),
+        "warnings": _warnings(data),
+        "curves": [
+            {**_curve(one, data), "operating_points": rows}
+            for one, rows in zip(data.curves, tables, strict=True)
+        ],
+        "presets": [_preset(one) for one in data.presets],
+        "scores": histograms(comparisons, uncertainty),
+        "det": det_curves(comparisons, uncertainty, pool),
+        "risk_control": _risk(data),
+        "reliability": _reliability(data),
+        "calibration": data.calibration,
+        "faces": faces(comparisons, data.images),
+        "worst_errors": worst_errors(comparisons, uncertainty, threshold, limit, data.images),
+        "provenance": asdict(data.provenance) if data.provenance else None,
+    }
+    plainly: dict[str, Any] = plain(found)
+    return plainly
+
+
+def pool_of(data: ReportData) -> NDArray[np.bool_]:
+    """(N,) comparisons whose uncertainties say what "the most uncertain 10 %" are."""
+    comparisons = data.comparisons
+    if comparisons.unlisted or data.curves[0].protocol.discard_over == "mated":
+        return comparisons.mated
+    return np.ones(len(comparisons.mated), np.bool_)
+
+
+def plain(value: Any) -> Any:
+    """Return a value in the types of JSON; NaN and infinity become None.
+
+    Raises:
+        TypeError: a type that JSON has no place for.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    raise TypeError(f"a report cannot hold a {type(value).__name__}: {value!r:.80}")
+
+
+def _set(data: ReportData) -> dict[str, Any]:
+    comparisons = data.comparisons
+    mated = int(comparisons.mated.sum())
+    identity = comparisons.identity
+    image = comparisons.image
+    return {
+        "comparisons": mated + comparisons.non_mated_total,
+        "mated": mated,
+        "non_mated": comparisons.non_mated_total,
+        "unlisted": comparisons.unlisted,
+        "images": len(comparisons.uncertainty if image is None else np.unique(image)),
+        "identities": None if identity is None else len(np.unique(identity)),
+    }
+
+
+def _warnings(data: ReportData) -> list[str]:
+    lines = list(data.warnings)
+    for curve in data.curves:
+        lines += curve.warnings
+    return list(dict.fromkeys(lines))
+
+
+def _curve(one: ProtocolCurve, data: ReportData) -> dict[str, Any]:
+    edc = one.edc
+    return {
+        "fmr_target": edc.fmr_target,
+        "score_threshold": float(edc.score_threshold[0]),
+        "fnmr_without_discard": rate(edc.false_non_matches[0], edc.mated[0]),
+        "fmr_without_discard": rate(edc.false_matches[0], edc.non_mated[0]),
+        "discard_fraction": edc.fractions,
+        "fnmr": edc.fnmr,
+        "optimum": one.optimum,
+        "false_non_matches": edc.false_non_matches,
+        "mated": edc.mated,
+        "false_matches": edc.false_matches,
+        "non_mated": edc.non_mated,
+        **_areas(one),
+        "bootstrap": _bootstrap(data.bootstrap.get(edc.fmr_target), data.method),
+    }
+
+
+def _areas(one: ProtocolCurve) -> dict[str, Any]:
+    return {
+        "areas": {f"{limit:g}": value for limit, value in one.areas.items()},
+        "relative_areas": {f"{limit:g}": value for limit, value in one.relative.items()},
+    }
+
+
+def _preset(one: ProtocolCurve) -> dict[str, Any]:
+    edc = one.edc
+    at = min(int(np.searchsorted(edc.fractions, REFUSED - 1e-9)), len(edc.fractions) - 1)
+    return {
+        "protocol": one.protocol.name,
+        "in_words": one.protocol.describe(),
+        "fmr_target": edc.fmr_target,
+        "score_threshold": float(edc.score_threshold[0]),
+        "fnmr_without_discard": rate(edc.false_non_matches[0], edc.mated[0]),
+        "fmr_without_discard": rate(edc.false_matches[0], edc.non_mated[0]),
+        "fnmr_after_10_percent": rate(edc.false_non_matches[at], edc.mated[at]),
+        **_areas(one),
+    }
+
+
+def _bootstrap(bootstrap: Bootstrap | None, method: str) -> dict[str, Any] | None:
+    if bootstrap is None:
+        return None
+    bands = bootstrap.bands(method)
+    found: dict[str, Any] = {
+        "unit": bootstrap.unit,
+        "replicates": bootstrap.replicates,
+        "confidence": bootstrap.confidence,
+        "discard_fraction": bootstrap.fractions,
+        "fnmr_low": bands.low,
+        "fnmr_high": bands.high,
+    }
+    for name in ("area", "relative"):
+        value, interval = getattr(bootstrap, name)(method)
+        found[name] = {"value": value, "low": interval.low, "high": interval.high}
+    return found
+
+
+def _risk(data: ReportData) -> dict[str, Any] | None:
+    if data.risk is None:
+        return None
+    return {**asdict(data.risk), "in_words": data.risk.describe()}
+
+
+def _reliability(data: ReportData) -> dict[str, Any] | None:
+    if data.reliability is None:
+        return None
+    bins = [
+        {
+            "predicted": one.predicted,
+            "observed": one.observed,
+            "count": one.count,
+            "low": one.interval.low,
+            "high": one.interval.high,
+        }
+        for one in data.reliability.bins
+    ]
+    return {"bins": bins, "calibration_error": data.reliability.calibration_error}

@@ -1,0 +1,106 @@
+"""Scores for the report's pictures: histograms by uncertainty, and DET curves, binned first.
+
+NumPy only; ten million comparisons take a few seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.comparisons import Comparisons
+from evaluation.edc import kept_sets
+from evaluation.error_rates import ErrorRates, error_rates
+
+BINS = 80
+DECILES = 10
+DET_POINTS = 300
+DET_KEPT = (1.0, 0.9, 0.7)
+
+
+def histograms(comparisons: Comparisons, uncertainty: NDArray[np.float32]) -> dict[str, Any]:
+    """Score histograms of both classes: of all listed comparisons and per uncertainty decile.
+
+    Args:
+        comparisons: N of them.
+        uncertainty: (N,) of each comparison.
+
+    Returns:
+        `edges` (BINS + 1,), counts `mated` and `non_mated` (BINS,), and `deciles`, least uncertain
+        first, of the mated comparisons' uncertainties.
+    """
+    scores, mated = comparisons.scores, comparisons.mated
+    edges = np.linspace(float(scores.min()), _top(scores), BINS + 1)
+    place = np.clip(((scores - edges[0]) / (edges[1] - edges[0])).astype(np.int64), 0, BINS - 1)
+    bounds = decile_bounds(uncertainty[mated])
+    decile = np.searchsorted(bounds[1:-1], uncertainty, side="left")
+    cell = (decile * 2 + mated) * BINS + place
+    counts = np.bincount(cell, minlength=2 * DECILES * BINS).reshape(DECILES, 2, BINS)
+    return {
+        "edges": edges,
+        "mated": counts[:, 1].sum(axis=0),
+        "non_mated": counts[:, 0].sum(axis=0),
+        "deciles": [
+            {
+                "uncertainty_from": bounds[number],
+                "uncertainty_to": bounds[number + 1],
+                "mated": counts[number, 1],
+                "non_mated": counts[number, 0],
+                "mated_total": counts[number, 1].sum(),
+                "mated_median": _median(scores[(decile == number) & mated]),
+            }
+            for number in range(DECILES)
+        ],
+    }
+
+
+def decile_bounds(uncertainty: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(11,) lowest value, the nine inner deciles and the highest value."""
+    return np.percentile(uncertainty.astype(np.float64), np.arange(0, 101, 10))
+
+
+def det_curves(
+    comparisons: Comparisons, uncertainty: NDArray[np.float32], pool: NDArray[np.bool_]
+) -> list[dict[str, Any]]:
+    """FMR against FNMR over all thresholds, of all comparisons and of the kept 90 % and 70 %.
+
+    Args:
+        comparisons: N of them. Where non-mated ones are not listed, FMR counts them in its total
+            and only the curve of all comparisons is given.
+        uncertainty: (N,) of each comparison.
+        pool: (N,) those whose uncertainties say what 90 % are.
+    """
+    shares = DET_KEPT[:1] if comparisons.unlisted else DET_KEPT
+    limits = kept_sets(uncertainty[pool], 1 - np.array(shares)).thresholds
+    found = []
+    for share, limit in zip(shares, limits, strict=True):
+        kept = uncertainty <= limit
+        rates = error_rates(comparisons.scores[kept], comparisons.mated[kept])
+        non_mated = rates.non_mated + comparisons.unlisted
+        if rates.mated and non_mated:
+            found.append({"kept": share, **_thinned(rates, non_mated)})
+    return found
+
+
+def _thinned(rates: ErrorRates, non_mated: int) -> dict[str, Any]:
+    """At most so many points as a picture can show, evenly over the logarithm of FMR."""
+    matches = rates.false_matches
+    steps = np.geomspace(1, max(non_mated, 2), DET_POINTS)
+    index = np.unique(np.searchsorted(-matches, -steps, side="left").clip(0, len(matches) - 1))
+    return {
+        "mated": rates.mated,
+        "non_mated": non_mated,
+        "fmr": matches[index] / non_mated,
+        "fnmr": rates.false_non_matches[index] / rates.mated,
+    }
+
+
+def _top(scores: NDArray[np.float32]) -> float:
+    low, high = float(scores.min()), float(scores.max())
+    return high if high > low else low + 1.0
+
+
+def _median(values: NDArray[np.float32]) -> float:
+    return float(np.median(values)) if len(values) else float("nan")

@@ -1,0 +1,100 @@
+"""What the HTML and JSON report is made of: results of the other modules, each of them optional.
+
+Nothing here computes a statistic; `report_html.write_report` turns a `ReportData` into files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from evaluation.bootstrap import Bootstrap
+    from evaluation.comparisons import Comparisons
+    from evaluation.protocol_curve import ProtocolCurve
+    from evaluation.reliability import Reliability
+    from evaluation.risk_control import RiskControl
+
+_CHUNK = 1 << 20
+
+
+class ImageAccess(Protocol):
+    """The M images behind a `Comparisons`, as evaluation sets offer them."""
+
+    def decode(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Images start..stop-1 as (n, H, W, 3) RGB."""
+
+    def image_name(self, row: int) -> str:
+        """Return a name that a person can find the image by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where the numbers come from.
+
+    Attributes:
+        date: of the evaluation, as the caller writes it; "" leaves it out (equal input then gives
+            equal files on any day).
+        command: the command line, one word each.
+        environment: `utils.run.environment()`: versions, platform, code revision.
+        config: every setting of the run that was evaluated.
+        files: path -> SHA-256 of each data and weights file (`sha256_of`).
+    """
+
+    date: str = ""
+    command: Sequence[str] = ()
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportData:
+    """One method on one set.
+
+    Attributes:
+        name: of the set.
+        method: where the uncertainties come from, such as "trained_head".
+        comparisons: scores, labels and uncertainties.
+        curves: the chosen protocol at each FMR target; the first is the one of the summary.
+        presets: the same comparisons under every preset, for the table side by side.
+        bootstrap: FMR target -> intervals of the curve at that target; of method `method`.
+        risk: the chosen discard threshold, where a target risk was asked for.
+        reliability: predicted against observed error rates of held-out pairs.
+        calibration: what the map from uncertainty to probability was fitted on, as a dictionary.
+        images: access to the images; None where there are only numbers.
+        provenance: None where nothing is known.
+        warnings: further lines for people, beside those of the curves.
+    """
+
+    name: str
+    method: str
+    comparisons: Comparisons
+    curves: Sequence[ProtocolCurve]
+    presets: Sequence[ProtocolCurve] = ()
+    bootstrap: Mapping[float, Bootstrap] = field(default_factory=dict)
+    risk: RiskControl | None = None
+    reliability: Reliability | None = None
+    calibration: Mapping[str, Any] | None = None
+    images: ImageAccess | None = None
+    provenance: Provenance | None = None
+    warnings: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if not self.curves:
+            raise ValueError(f"{self.name}: a report needs the curve of at least one FMR target")
+
+
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of a file, in lower-case hex, read in blocks of a megabyte."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(_CHUNK):
+            digest.update(block)
+    return digest.hexdigest()
