@@ -1,0 +1,237 @@
+"""The three text files of insightface's IJB-B/C layout, read in blocks without a loop per pair.
+
+`meta/*_face_tid_mid.txt`, `meta/*_name_5pts_score.txt`, `meta/*_template_pair_label.txt`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+CHUNK_BYTES = 1 << 23  # of text read at a time; results do not depend on it
+MOST_TEMPLATE_NUMBERS = 1 << 26  # between the lowest and the highest: size of a lookup table
+
+_MEMBERS, _FACES, _PAIRS = "_face_tid_mid.txt", "_name_5pts_score.txt", "_template_pair_label.txt"
+_MEMBER_FIELDS = ("image", "template", "medium")
+_FACE_FIELDS = ("image", *(f"{axis}{point}" for point in range(1, 6) for axis in "xy"), "score")
+_PAIR_FIELDS = ("template", "template", "label")
+
+
+class Paths(NamedTuple):
+    """Where the parts of a set lie; `prefix` is what its files begin with, such as `ijbc`."""
+
+    prefix: str
+    members: Path
+    faces: Path
+    pairs: Path
+    images: Path
+
+
+class Members(NamedTuple):
+    """M images: the (M,) names, templates and media, (M, 5, 2) landmarks, (M,) face scores."""
+
+    names: NDArray[np.bytes_]
+    template: NDArray[np.int64]
+    media: NDArray[np.int64]
+    landmarks: NDArray[np.float64]
+    detector_score: NDArray[np.float64]
+
+
+class Pairs(NamedTuple):
+    """N comparisons: (N, 2) int32 rows of the ascending template numbers, (N,) mated or not."""
+
+    rows: NDArray[np.int32]
+    mated: NDArray[np.bool_]
+
+
+def find_paths(folder: Path) -> Paths:
+    """Find the parts of the set in a folder.
+
+    Raises:
+        ValueError: no such folder, none or several sets in it, or parts missing (by name).
+    """
+    meta = folder / "meta"
+    found = sorted(meta.glob(f"*{_MEMBERS}"))
+    if len(found) != 1:
+        there = ", ".join(sorted(path.name for path in _listing(meta if meta.is_dir() else folder)))
+        raise ValueError(
+            f"{folder}: expected one set, meta/PREFIX{_MEMBERS} and its companions (PREFIX is ijbb "
+            f"or ijbc), found {len(found)}; {'meta' if meta.is_dir() else 'the folder'} holds: "
+            f"{there or 'nothing, or does not exist'}"
+        )
+    prefix = found[0].name.removesuffix(_MEMBERS)
+    paths = Paths(
+        prefix, found[0], meta / f"{prefix}{_FACES}", meta / f"{prefix}{_PAIRS}",
+        folder / "loose_crop",
+    )  # fmt: skip
+    missing = [str(path.relative_to(folder)) for path in paths[2:4] if not path.is_file()]
+    missing += [] if paths.images.is_dir() else ["loose_crop/ (the images)"]
+    if missing:
+        there = ", ".join(sorted(path.name for path in (*_listing(folder), *_listing(meta))))
+        raise ValueError(f"{folder}: no {', no '.join(missing)}; it holds: {there}")
+    return paths
+
+
+def read_members(paths: Paths) -> Members:
+    """Read which image is in which template, and where its face is.
+
+    Raises:
+        ValueError: a line that is not one (with its number), or files about other images.
+    """
+    names, numbers = _table(paths.members, _MEMBER_FIELDS, np.int64)
+    face_names, places = _table(paths.faces, _FACE_FIELDS, np.float64)
+    _check_same(paths, names, face_names)
+    return Members(
+        names, numbers[:, 0], numbers[:, 1], places[:, :10].reshape(-1, 5, 2), places[:, 10]
+    )
+
+
+def read_pairs(path: Path, templates: NDArray[np.int64]) -> Pairs:
+    """Read the comparisons. Cost: a few seconds for 15 M lines, and the memory of the result.
+
+    Args:
+        path: lines `template template label`, label 1 (mated) or 0.
+        templates: (T,) the known template numbers, ascending.
+
+    Raises:
+        ValueError: no line, a line that is not one, a label that is not 0 or 1, or a template
+            without images; with the line's number.
+    """
+    lookup = _lookup(path, templates)
+    rows, mated = [], []
+    for line, text in _chunks(path):
+        values = _pair_numbers(path, line, text)
+        # places outside of the table become its last one, which is no template
+        found = lookup[np.clip(values[:, :2] - templates[0], -1, len(lookup) - 1)]
+        bad = (found < 0).any(axis=1) | (values[:, 2] & ~1).astype(np.bool_)
+        if bad.any():
+            _refuse(path, line, text, int(np.argmax(bad)), templates)
+        rows.append(found)
+        mated.append(values[:, 2] == 1)
+    if not rows:
+        raise ValueError(f"{path}: no comparisons")
+    return Pairs(np.concatenate(rows), np.concatenate(mated))
+
+
+def _listing(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _chunks(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Whole lines in blocks, with the number of the first line."""
+    line, rest = 1, b""
+    with path.open("rb") as file:
+        while block := file.read(CHUNK_BYTES):
+            text, cut, rest = (rest + block).rpartition(b"\n")
+            if text.strip():
+                yield line, text + cut
+            line += text.count(b"\n") + len(cut)
+    if rest.strip():
+        yield line, rest + b"\n"
+
+
+def _table(
+    path: Path, fields: tuple[str, ...], kind: type[np.int64] | type[np.float64]
+) -> tuple[NDArray[np.bytes_], NDArray[Any]]:
+    """(M,) first fields and (M, F - 1) numbers of a file."""
+    names, numbers = [], []
+    for line, text in _chunks(path):
+        words = text.split()
+        if len(words) != len(fields) * text.count(b"\n"):
+            _check_lines(path, line, text, fields, kind)
+        table = np.array(words).reshape(-1, len(fields))
+        if not _are_numbers(table[:, 1:], kind):
+            _check_lines(path, line, text, fields, kind)
+        names.append(table[:, 0])
+        numbers.append(table[:, 1:].astype(kind))
+    if not names:
+        raise ValueError(f"{path}: no images")
+    return np.concatenate(names), np.concatenate(numbers)
+
+
+def _pair_numbers(path: Path, line: int, text: bytes) -> NDArray[np.int64]:
+    """(n, 3) numbers of a block of lines."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)  # how NumPy tells of what is no number
+        try:
+            values = np.fromstring(text, dtype=np.int64, sep=" ")
+        except (ValueError, DeprecationWarning):
+            values = np.empty(0, np.int64)
+    if len(values) != len(_PAIR_FIELDS) * text.count(b"\n"):
+        _check_lines(path, line, text, _PAIR_FIELDS, np.int64)
+    return values.reshape(-1, len(_PAIR_FIELDS))
+
+
+def _are_numbers(words: NDArray[np.bytes_], kind: type[np.int64] | type[np.float64]) -> bool:
+    try:
+        return bool(np.isfinite(words.astype(kind)).all())
+    except ValueError:
+        return False
+
+
+def _check_lines(
+    path: Path,
+    line: int,
+    text: bytes,
+    fields: tuple[str, ...],
+    kind: type[np.int64] | type[np.float64],
+) -> None:
+    """Name the first line that has not these fields; empty ones are none."""
+    names = int(fields[0] == "image")
+    for number, content in enumerate(text.split(b"\n"), start=line):
+        words = content.split()
+        numeric = _are_numbers(np.array(words[names:], np.bytes_), kind)
+        if words and not (numeric and len(words) == len(fields)):
+            raise ValueError(
+                f"{path}:{number}: expected `{' '.join(fields)}`, got "
+                f"{content.decode(errors='replace').strip()[:120]!r}"
+            )
+
+
+def _check_same(paths: Paths, names: NDArray[np.bytes_], face_names: NDArray[np.bytes_]) -> None:
+    if len(names) != len(face_names):
+        raise ValueError(
+            f"{paths.members} has {len(names)} images, {paths.faces} has {len(face_names)}: both "
+            "need a line for each image, in one order"
+        )
+    other = np.flatnonzero(names != face_names)
+    if other.size:
+        row = int(other[0])
+        raise ValueError(
+            f"image {row + 1} is {names[row].decode()!r} in {paths.members}, but "
+            f"{face_names[row].decode()!r} in {paths.faces}: both need one order"
+        )
+
+
+def _lookup(path: Path, templates: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Row of each template number less the lowest; -1 for the others and in a last, free place."""
+    span = int(templates[-1] - templates[0]) + 1
+    if span > MOST_TEMPLATE_NUMBERS:
+        raise ValueError(
+            f"{path}: template numbers from {templates[0]} to {templates[-1]} are too far apart; "
+            "number templates from 1"
+        )
+    lookup = np.full(span + 1, -1, np.int32)
+    lookup[templates - templates[0]] = np.arange(len(templates), dtype=np.int32)
+    return lookup
+
+
+def _refuse(
+    path: Path, line: int, text: bytes, place: int, templates: NDArray[np.int64]
+) -> NoReturn:
+    """Say what is wrong with one pair of a block, `place` counted without empty lines."""
+    numbered = [
+        (number, content.split())
+        for number, content in enumerate(text.split(b"\n"), start=line)
+        if content.strip()
+    ]
+    number, words = numbered[place]
+    *sides, label = map(int, words)
+    unknown = [side for side in sides if side not in templates]
+    what = f"template {unknown[0]} has no images" if unknown else f"label {label} is not 0 or 1"
+    raise ValueError(f"{path}:{number}: {what}")

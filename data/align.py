@@ -1,0 +1,68 @@
+"""Align faces by five landmarks: the similarity transform to ArcFace's 112x112 template.
+
+For sets that come as loose crops with landmarks (IJB-B/C); others are aligned already.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from data.images import SIZE
+
+# (x, y) in pixels of left eye, right eye, nose tip, left and right mouth corner, as seen by the
+# viewer: where every public ArcFace-style recogniser expects them.
+REFERENCE: NDArray[np.float64] = np.array(
+    [
+        (38.2946, 51.6963),
+        (73.5318, 51.5014),
+        (56.0252, 71.7366),
+        (41.5493, 92.3655),
+        (70.7299, 92.2041),
+    ]
+)
+
+
+def similarity_transforms(points: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Rotation, scale and shift that bring landmarks nearest to `REFERENCE` by least squares.
+
+    Closed form (Umeyama, PAMI 1991, in the plane): with centred points as complex numbers z and
+    reference w, rotation and scale are sum(conj(z) w) / sum |z|^2. It never mirrors.
+
+    Args:
+        points: (N, 5, 2) x, y in pixels.
+
+    Returns:
+        (N, 2, 3) matrices for `cv2.warpAffine`; NaN where all five points coincide.
+    """
+    source = points[..., 0] + 1j * points[..., 1].astype(np.float64)
+    target = REFERENCE[:, 0] + 1j * REFERENCE[:, 1]
+    centre = source.mean(axis=1)
+    centred = source - centre[:, None]
+    size = (centred.real**2 + centred.imag**2).sum(axis=1)
+    joint = (centred.conj() * (target - target.mean())).sum(axis=1)
+    turn = np.divide(joint, size, out=np.full_like(joint, np.nan), where=size > 0)
+    shift = target.mean() - turn * centre
+    rows = [(turn.real, -turn.imag, shift.real), (turn.imag, turn.real, shift.imag)]
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=1)
+
+
+def align(image: NDArray[np.uint8], points: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Cut the aligned face out of a picture; what lies outside of the picture is black.
+
+    Args:
+        image: (H, W, 3) RGB.
+        points: (5, 2) landmarks x, y in its pixels.
+
+    Returns:
+        (112, 112, 3) RGB, bilinear.
+
+    Raises:
+        ValueError: all five landmarks coincide.
+    """
+    matrix = similarity_transforms(points[None])[0]
+    if not np.isfinite(matrix).all():
+        raise ValueError(f"the five landmarks do not span a face: {points.tolist()}")
+    warped = cv2.warpAffine(image, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR, borderValue=0)
+    return np.asarray(warped, dtype=np.uint8)
