@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _BLOCK = (1024, 8192)  # rows and columns of one product: 32 MiB of scores
-_GATHERED = 1 << 22  # numbers per side that scores_of holds at a time
+_GATHERED = 1 << 22  # numbers per side that cosines holds at a time
 
 
 class LabelOrder(NamedTuple):
@@ -71,7 +71,7 @@ def unit_rows(mu: NDArray[np.float32]) -> NDArray[np.float32]:
     return mu / length
 
 
-def scores_of(unit: NDArray[np.float32], pairs: NDArray[np.integer]) -> NDArray[np.float32]:
+def cosines(unit: NDArray[np.float32], pairs: NDArray[np.integer]) -> NDArray[np.float32]:
     """Cosine of each pair of rows, in blocks of bounded memory.
 
     A pair's score does not depend on the pairs around it, and is what `scores.cosine_of_pairs`
@@ -123,7 +123,7 @@ def highest_non_mated(
     pairs = np.stack([index.order[first], index.order[second]], axis=1).astype(np.int32)
     del candidates, first, second
     pairs.sort(axis=1)
-    scores = scores_of(unit, pairs)
+    scores = cosines(unit, pairs)
     kept = scores >= _nth_highest(scores, count)
     pairs, scores = pairs[kept], scores[kept]
     order = np.argsort(pairs[:, 0].astype(np.int64) * len(unit) + pairs[:, 1])

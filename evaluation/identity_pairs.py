@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation import all_pairs
 from evaluation.error_rates import OperatingPoint
-from evaluation.labelled import mated_pairs, non_mated_pairs
+from evaluation.labelled import mated_pairs, non_mated_pairs, scores_of
 
 __all__ = [
     "DISCARDS",
@@ -44,11 +43,6 @@ class RelativeEdc:
     fnmr: tuple[float, ...]
     auerc30: float
     optimum: float
-
-
-def scores_of(mu: NDArray[np.float32], pairs: NDArray[np.integer]) -> NDArray[np.float32]:
-    """(P,) cosines of pairs of rows of (N, D) embeddings of any length but zero."""
-    return all_pairs.scores_of(all_pairs.unit_rows(mu), pairs)
 
 
 def threshold_at_fmr(non_mated_scores: NDArray[np.float32], fmr: float) -> float:

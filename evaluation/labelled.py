@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from evaluation.all_pairs import (
     LabelOrder,
+    cosines,
     highest_non_mated,
     label_order,
     non_mated_total,
-    scores_of,
     unit_rows,
 )
 from evaluation.comparisons import Comparisons
@@ -27,6 +27,7 @@ __all__ = [
     "labelled_comparisons",
     "mated_pairs",
     "non_mated_pairs",
+    "require_pairs",
     "scores_of",
 ]
 
@@ -79,12 +80,12 @@ def labelled_comparisons(
     try:
         unit = unit_rows(mu)
         mated = mated_pairs(labels, cap, seed)
-        mated_scores = scores_of(unit, mated)
+        mated_scores = cosines(unit, mated)
         if non_mated == "all":
             rest = _high_end(unit, labels, mated_scores, listed, seed)
         else:
             drawn = non_mated_pairs(labels, non_mated, seed)
-            rest = drawn, scores_of(unit, drawn), 0, -np.inf
+            rest = drawn, cosines(unit, drawn), 0, -np.inf
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     others, other_scores, unlisted, listed_from = rest
@@ -114,20 +115,10 @@ def mated_pairs(
     Raises:
         ValueError: no identity has two images, cap below 1, or more than `MOST_MATED` pairs.
     """
-    if cap is not None and cap < 1:
-        raise ValueError(f"cap = {cap}: must be 1 or more mated pairs per identity")
-    order, starts, sizes = label_order(labels)
-    counts = sizes * (sizes - 1) // 2
-    counts = counts if cap is None else np.minimum(counts, cap)
-    total = int(counts.sum())
-    if total == 0:
-        raise ValueError(f"no mated pair: none of {len(labels)} images shares its identity")
-    if total > MOST_MATED:
-        raise ValueError(
-            f"{total} mated pairs, more than {MOST_MATED}: set a cap per identity, such as 200"
-        )
+    order, starts, sizes = index = label_order(labels)
+    counts = _mated_counts(index, cap)
     rng = np.random.default_rng(seed)
-    found = np.empty((total, 2), np.int32)
+    found = np.empty((int(counts.sum()), 2), np.int32)
     ends = np.cumsum(counts)
     for which in np.flatnonzero(counts):
         rows = order[starts[which] : starts[which] + sizes[which]]
@@ -158,6 +149,39 @@ def non_mated_pairs(labels: NDArray[np.int64], count: int, seed: int = 0) -> NDA
             f"{len(index.sizes)} identities"
         )
     return _pairs_numbered(index, _distinct(total, count, seed))
+
+
+def scores_of(mu: NDArray[np.float32], pairs: NDArray[np.integer]) -> NDArray[np.float32]:
+    """(P,) cosines of pairs (P, 2) of rows of (M, D) embeddings of any length but zero."""
+    return cosines(unit_rows(mu), pairs)
+
+
+def require_pairs(labels: NDArray[np.int64], cap: int | None) -> None:
+    """Check, before anything is embedded, that (M,) labels give pairs of both kinds.
+
+    Raises:
+        ValueError: they do not, or give too many mated ones; as in `mated_pairs`.
+    """
+    index = label_order(labels)
+    _mated_counts(index, cap)
+    if len(index.sizes) < 2:
+        raise ValueError(f"no non-mated pair: all {len(labels)} images are of one identity")
+
+
+def _mated_counts(index: LabelOrder, cap: int | None) -> NDArray[np.int64]:
+    """(C,) mated pairs of each identity."""
+    if cap is not None and cap < 1:
+        raise ValueError(f"cap = {cap}: must be 1 or more mated pairs per identity")
+    counts = index.sizes.astype(np.int64) * (index.sizes - 1) // 2
+    counts = counts if cap is None else np.minimum(counts, cap)
+    total = int(counts.sum())
+    if total == 0:
+        raise ValueError(f"no mated pair: none of {len(index.order)} images shares its identity")
+    if total > MOST_MATED:
+        raise ValueError(
+            f"{total} mated pairs, more than {MOST_MATED}: set a cap per identity, such as 200"
+        )
+    return counts
 
 
 def _distinct(total: int, count: int, seed: int) -> NDArray[np.int64]:
@@ -200,11 +224,11 @@ def _high_end(
     """Return pairs, scores, how many are not listed, and the lowest score that is."""
     total = non_mated_total(label_order(labels))
     if listed is None:
-        probe = scores_of(unit, non_mated_pairs(labels, PROBED, seed))
+        probe = cosines(unit, non_mated_pairs(labels, PROBED, seed))
         listed = _enough(mated_scores, probe, total)
     if listed >= total:
         pairs = non_mated_pairs(labels, max(total, 1), seed)
-        return pairs, scores_of(unit, pairs), 0, -np.inf
+        return pairs, cosines(unit, pairs), 0, -np.inf
     found = highest_non_mated(unit, labels, listed)
     return found.pairs, found.scores, total - len(found.pairs), float(found.scores.min())
 
