@@ -1,0 +1,134 @@
+"""How fast the evaluation is against the work that it replaces.
+
+OMP_NUM_THREADS=1 python benchmarks/evaluation.py
+
+The replaced script gathers the kept embeddings at each of 100 discard fractions, normalises and
+multiplies them, sorts Python tuples of all scores and counts errors at every one. `_reference` does
+that work at every tenth fraction, in turn with ours, and is scaled up; its FNMR must be ours. Then
+come 10 million scored pairs, with the memory they take. Medians of one process, one thread.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if not __package__:  # run as a file: import from the checkout, not from this folder
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import argparse
+import json
+import resource
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.comparisons import Comparisons
+from evaluation.edc import GRID
+from evaluation.features import Features
+from evaluation.pipeline import evaluate
+from evaluation.protocol_curve import protocol_curve
+
+SETS = ((7_000, 512), (60_000, 512), (60_000, 32), (600_000, 32))
+MILLIONS = 10_000_000
+FMR = 1e-3
+MEASURED = range(5, 100, 10)  # fractions .05, .15, ..., .95: their mean is that of all hundred
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print; the exit code is 0."""
+    parser = argparse.ArgumentParser(description="Evaluation against the work it replaces.")
+    parser.add_argument("--runs", type=int, default=5, help="timings of ours per row (5)")
+    parser.add_argument("--json", help="write the numbers here")
+    args = parser.parse_args(argv)
+    rows = [_scored_pairs(protocol, args.runs) for protocol in ("original", "iso29794")]
+    print("pairs x dimensions | replaced work, s | ours, ms | ratio")
+    rows += [_against_reference(pairs, size, args.runs) for pairs, size in SETS]
+    if args.json:
+        Path(args.json).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _against_reference(pairs: int, size: int, runs: int) -> dict[str, Any]:
+    features = _features(pairs, size)
+    ours: list[float] = []
+    reference: list[float] = []
+    threshold = float(evaluate(features).blocks[0].curves[-1].score_threshold[0])
+    fnmr = []
+    for turn, index in enumerate(MEASURED):
+        if turn < runs:
+            start = time.perf_counter()
+            result = evaluate(features)
+            ours.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        fnmr.append(_reference(features, float(GRID[index]), threshold))
+        reference.append(time.perf_counter() - start)
+    np.testing.assert_allclose(fnmr, result.blocks[0].curves[-1].fnmr[list(MEASURED)], atol=1e-12)
+    seconds, median = 10 * sum(reference), statistics.median(ours)
+    print(f"{pairs} x {size} | {seconds:.2f} | {1e3 * median:.1f} | {seconds / median:.0f}")
+    return {"pairs": pairs, "size": size, "replaced_s": seconds, "ours_s": ours}
+
+
+def _scored_pairs(protocol: str, runs: int) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    mated = np.arange(MILLIONS) % 2 == 0
+    uncertainty = rng.random(2 * 10**6, dtype=np.float32)
+    pairs = rng.integers(len(uncertainty), size=(MILLIONS, 2), dtype=np.int32)
+    scores = rng.normal(size=MILLIONS).astype(np.float32) + np.float32(3) * mated
+    comparisons = Comparisons("millions", scores, mated, pairs, uncertainty)
+    before = _peak()
+    taken = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        protocol_curve(comparisons, protocol, FMR)
+        taken.append(time.perf_counter() - start)
+    print(
+        f"{MILLIONS} scored pairs, protocol {protocol}: {statistics.median(taken):.2f} s, peak "
+        f"{_peak():.2f} GB ({before:.2f} GB before)"
+    )
+    return {"pairs": MILLIONS, "protocol": protocol, "ours_s": taken, "peak_gb": _peak()}
+
+
+def _reference(features: Features, discard: float, threshold: float) -> float:
+    """FNMR on the kept pairs, the slow way: everything is computed again from the embeddings."""
+    first, second = features.mu[0::2], features.mu[1::2]
+    uncertainty = np.maximum(features.sigma_sq[0::2, 0], features.sigma_sq[1::2, 0])
+    kept = np.flatnonzero(uncertainty <= np.percentile(uncertainty, (1 - discard) * 100))
+    left, right = _unit(first[kept]), _unit(second[kept])
+    scores = np.sum(left * right, axis=1)
+    same = features.issame[kept]
+    tuples = [(score, 1) for score in scores[same]] + [(score, 0) for score in scores[~same]]
+    tuples.sort()
+    table = np.array(tuples)
+    false_non_matches = np.cumsum(table[:, 1]) - table[:, 1]
+    nearest = int(np.argmin(np.abs(table[:, 0] - threshold)))
+    return float(false_non_matches[nearest] / same.sum())
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    unit: NDArray[np.float32] = rows / np.sqrt(np.sum(rows**2, axis=1, keepdims=True))
+    return unit
+
+
+def _features(pairs: int, size: int) -> Features:
+    rng = np.random.default_rng(0)
+    same = np.arange(pairs) % 2 == 0
+    sigma_sq = rng.uniform(0.05, 1, (2 * pairs, 1)).astype(np.float32)
+    mu = rng.normal(size=(2 * pairs, size)).astype(np.float32)
+    mu[1::2][same] = mu[0::2][same]
+    mu += 0.5 * sigma_sq * rng.normal(size=mu.shape).astype(np.float32)
+    return Features(mu, sigma_sq, same)
+
+
+def _peak() -> float:
+    """Largest memory of this process so far, GB (Linux counts in KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+if __name__ == "__main__":
+    sys.exit(main())
