@@ -32,6 +32,12 @@ def fewest_without_error(target_risk: float, confidence: float) -> int:
     return math.ceil(math.log(1 - confidence) / math.log1p(-target_risk) - 1e-9)
 
 
+def most_errors(count: int, target_risk: float, confidence: float) -> int:
+    """Most errors among so many comparisons that still certify a risk; -1: not even none."""
+    errors = np.arange(count + 1)
+    return int(np.count_nonzero(bdtr(errors, count, target_risk) <= 1 - confidence)) - 1
+
+
 def fixed_sequence(
     uncertainty: NDArray[np.float32], error: NDArray[np.bool_], target: float, delta: float
 ) -> tuple[float | None, Count]:

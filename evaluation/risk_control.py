@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation import _split
-from evaluation._fixed_sequence import Count, fewest_without_error, fixed_sequence
+from evaluation._fixed_sequence import Count, fewest_without_error, fixed_sequence, most_errors
 from evaluation.calibration import find_threshold
 from evaluation.comparisons import Comparisons, Fuse, Unit
 from evaluation.intervals import Interval, clopper_pearson
@@ -56,7 +56,7 @@ class RiskControl:
         accepted: share of the held-out comparisons of the risk's kind that are accepted.
         accepted_images: share of the held-out images that are certain enough on their own.
         held_out_fmr: false matches among all held-out non-mated comparisons, nothing refused; None
-            where only the high end of their scores is listed.
+            where they helped to find the score threshold, or are not all listed.
         left_out: comparisons across parts, used for nothing.
     """
 
@@ -108,10 +108,12 @@ class RiskControl:
                 f"{goal}: cannot be reached: there are {self.calibration_total} {kind}calibration "
                 f"comparisons ({drawn}); at least {self.needed} without error are needed"
             )
+        able = most_errors(self.calibration.total, self.target_risk, self.confidence)
         return (
             f"{goal}: cannot be reached: even the most certain {self.calibration.total} {kind}"
-            f"calibration comparisons ({drawn}) have {NAMES[self.risk]} {self.calibration}; at "
-            f"least {self.needed} without error are needed"
+            f"calibration comparisons ({drawn}) have {NAMES[self.risk]} {self.calibration}, where "
+            f"{able} of {self.calibration.total} would do (at least {self.needed} without error "
+            "are needed)"
         )
 
     def _facts(self) -> list[str]:
@@ -152,9 +154,9 @@ def control_risk(
 ) -> RiskControl:
     """Find the laxest discard threshold whose risk is certified, and check it on held-out data.
 
-    The set is cut by people into a calibration and a held-out part. A score threshold for an FMR
-    target comes from the calibration part's non-mated scores when FNMR is certified, which counts
-    mated errors alone; FMR and total error get a tuning part of their own for it.
+    The set is cut by people into a calibration and a held-out part. The score threshold for an FMR
+    target comes from all non-mated scores when FNMR is certified, which counts mated errors alone;
+    for FMR and total error it comes from a third part, used for nothing else.
 
     Args:
         comparisons: the set.
@@ -182,7 +184,7 @@ def control_risk(
     cut = _split.split(comparisons, shares, seed=seed)
     count = None
     if fmr_target is not None:
-        part = _split.select(comparisons, cut.rows(2 if tuning else 0))
+        part = _split.select(comparisons, cut.rows(2)) if tuning else comparisons
         score_threshold, count = find_threshold(part, fmr_target, None)
     assert score_threshold is not None
     trial = _Trial(comparisons, risk, score_threshold, unit, fuse, seed)
@@ -214,7 +216,7 @@ def control_risk(
         accept_all_interval=clopper_pearson(*everything, confidence),
         accepted=pooled.total / len(pool),
         accepted_images=trial.share_of_images(cut.rows(1), limit),
-        held_out_fmr=trial.false_matches(cut.rows(1)),
+        held_out_fmr=trial.false_matches(cut.rows(1)) if tuning or count is None else None,
         left_out=cut.left_out,
     )
 
@@ -282,7 +284,7 @@ def _check(
             raise ValueError(f"{name} = {value}: must lie between 0 and 1")
     if (fmr_target is None) == (score_threshold is None):
         raise ValueError("give either an FMR target or a score threshold")
-    if comparisons.unlisted and (risk != "fnmr" or score_threshold is None):
+    if comparisons.unlisted and risk != "fnmr":
         raise ValueError(
             f"{comparisons.name}: {comparisons.unlisted} non-mated comparisons are counted but not "
             "listed; sample them (--non_mated COUNT) instead of all"
