@@ -19,9 +19,10 @@ from evaluation.comparisons import Comparisons, Fuse, Unit
 from evaluation.intervals import Interval, clopper_pearson
 
 Risk = Literal["fnmr", "fmr", "total"]
+FEWEST_FALSE_MATCHES = 5  # expected at a score threshold that does not rest on chance
 TUNING = 0.25  # share of the set that the score threshold is found on, where it needs its own
 KINDS: dict[str, str] = {"fnmr": "mated ", "fmr": "non-mated ", "total": ""}
-NAMES: dict[str, str] = {"fnmr": "FNMR", "fmr": "FMR", "total": "the share of errors"}
+NAMES: dict[str, str] = {"fnmr": "FNMR", "fmr": "FMR", "total": "total error"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,10 +119,12 @@ class RiskControl:
 
     def _facts(self) -> list[str]:
         kind, percent = KINDS[self.risk], f"{100 * self.confidence:g} %"
-        if self.threshold_count is None:
+        if self.threshold_count is None or self.fmr_target is None:
             where = "as given"
         else:
             where = f"for FMR {self.fmr_target:g}: {self.threshold_count} where it was found"
+            if self.fmr_target * self.threshold_count.total < FEWEST_FALSE_MATCHES:
+                where += ", too few for this target: give a score threshold instead"
         lines = [f"score threshold {self.score_threshold:.6g}, {where}"]
         if self.held_out_fmr is not None:
             lines[0] += f"; FMR of all held-out comparisons {self.held_out_fmr}"

@@ -1,0 +1,215 @@
+"""Which threshold to set: fit what a head's uncertainties mean, and write it beside the head.
+
+python evaluation/calibrate.py --model_dir runs/NAME --dataset_path DIR --target lfw
+python evaluation/calibrate.py --features FILE.npz --out calibration.json
+python evaluation/calibrate.py --features SCORES.csv --out calibration.json --target_risk 0.005
+
+Prints what each cut-off would refuse, the calibration error on people that the map was not fitted
+on and, with `--target_risk`, the cut-off that keeps that risk. Embedding takes seconds per thousand
+images, the rest far less.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if not __package__:  # run as a file: import from the checkout, not from this folder
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from evaluation import cli
+from evaluation.calibration import FILE_NAME, Calibration
+from evaluation.comparisons import Comparisons
+from evaluation.intervals import clopper_pearson
+from evaluation.labelled import NonMated
+from evaluation.reliability import Cutoff, Reliability, held_out_reliability, operating_table
+from evaluation.risk_control import FEWEST_FALSE_MATCHES, control_risk
+from evaluation.stored import load_comparisons
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Calibrate a run, stored features or scores; 0, or 2 when there is nothing to calibrate on."""
+    parser = argparse.ArgumentParser(description="Fit what a head's uncertainties mean.")
+    add = parser.add_argument
+    add("--model_dir", help="folder of a run of network.py")
+    add("--checkpoint", default="best", choices=["best", "last"], help="(best)")
+    add("--backbone_weights", help="the backbone's file, where it has moved")
+    add("--estimator", default="trained_head", help="trained_head, embedding_norm, ... (see docs)")
+    add("--dataset_path", help="folder with the .bin files")
+    add("--target", help="the set: lfw, synthetic:..., faces:PATH")
+    add("--batch_size", type=int, default=64, help="images per forward pass (64)")
+    add("--flip", action="store_true", help="average with the mirror image")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add("--precision", default="auto", help="of the backbone: auto, fp32, bf16, fp16")
+    add("--features", help="stored arrays or scores (.npz, .csv, .parquet), not a model and a set")
+    add("--non_mated", default="1000000", help="faces: non-mated pairs to draw, or all (1000000)")
+    add("--cap", type=int, help="faces: mated pairs per identity at most")
+    add("--out", help=f"file to write (RUN/{FILE_NAME})")
+    add("--fmr", type=float, help="FMR that the score threshold is set for (1e-3)")
+    add("--score_threshold", type=float, help="the score threshold itself, instead")
+    add("--target_risk", type=float, help="find the cut-off that keeps this risk among accepted")
+    add("--confidence", type=float, default=0.95, help="of that promise and of intervals (0.95)")
+    add("--risk", default="fnmr", help="fnmr, fmr or total (fnmr)")
+    add("--unit", choices=["identity", "image", "pair"], help="see docs/risk_and_calibration.md")
+    add("--seed", type=int, default=0, help="of the cut into parts and of draws (0)")
+    args = parser.parse_args(argv)
+    return cli.guarded(lambda: _body(args))
+
+
+def _body(args: argparse.Namespace) -> int:
+    out = _destination(args)
+    if args.fmr is not None and args.score_threshold is not None:
+        raise ValueError("--fmr and --score_threshold are two ways to set one threshold: give one")
+    if args.fmr is None and args.score_threshold is None:
+        args.fmr = 1e-3
+    if not 0 < args.confidence < 1:
+        raise ValueError(f"--confidence {args.confidence}: must lie between 0 and 1, as in 0.95")
+    comparisons, method = _load(args)
+    goal = {"fmr_target": args.fmr, "score_threshold": args.score_threshold}
+    fitted = Calibration.fit(comparisons, **goal, method=method)
+    checked = held_out_reliability(
+        comparisons,
+        score_threshold=fitted.score_threshold,
+        confidence=args.confidence,
+        seed=args.seed,
+    )
+    rows = operating_table(comparisons, fitted, confidence=args.confidence)
+    sys.stdout.write(_report(comparisons, fitted, rows, checked, args.confidence))
+    _warn(comparisons, args.fmr)
+    if args.target_risk is not None:
+        found = control_risk(
+            comparisons,
+            **goal,
+            target_risk=args.target_risk,
+            risk=args.risk,
+            confidence=args.confidence,
+            unit=args.unit,
+            seed=args.seed,
+        )
+        sys.stdout.write(f"\n{found.describe()}\n")
+    fitted.save(out)
+    sys.stdout.write(f"\nwrote {out}\n")
+    return 0
+
+
+def _destination(args: argparse.Namespace) -> Path:
+    if bool(args.model_dir) == bool(args.features):
+        raise ValueError("give --model_dir RUN_DIR (a trained run) or --features FILE, one of them")
+    if args.out:
+        return Path(args.out)
+    if not args.model_dir:
+        raise ValueError("--features needs --out FILE.json: there is no run to put it beside")
+    return Path(args.model_dir) / FILE_NAME
+
+
+def _load(args: argparse.Namespace) -> tuple[Comparisons, str]:
+    """Comparisons, and the name of what gave their uncertainties."""
+    if args.features:
+        pairs = {"non_mated": _non_mated(args), "cap": args.cap, "seed": args.seed}
+        found = load_comparisons(args.features, **pairs)
+        if len(found) > 1:
+            labels = ", ".join(label for label, _ in found)
+            raise ValueError(
+                f"{args.features}: holds several uncertainties ({labels}); calibrate one at a time"
+            )
+        return found[0][1], Path(args.features).name
+    if not args.target:
+        raise ValueError("nothing to calibrate on: give --target NAME, such as lfw")
+    return _embedded(args), args.estimator
+
+
+def _embedded(args: argparse.Namespace) -> Comparisons:
+    from evaluation.embed import embed_images
+    from evaluation.sets import open_set
+    from models.run import load_run
+    from utils.config_json import parse_method
+    from utils.methods import build
+
+    chosen = open_set(
+        args.target, args.dataset_path, non_mated=_non_mated(args), cap=args.cap, seed=args.seed
+    )
+    run = load_run(
+        args.model_dir,
+        checkpoint=args.checkpoint,
+        device=args.device,
+        precision=args.precision,
+        backbone_weights=args.backbone_weights,
+    )
+    method = parse_method(args.estimator)
+    estimator = build("evaluation.estimators", method, frozen=run.frozen, head=run.head)
+    found = embed_images(
+        estimator, chosen.images, args.batch_size, name=chosen.name, flip=args.flip
+    )
+    return chosen.comparisons(found.mu, found.sigma_sq)
+
+
+def _non_mated(args: argparse.Namespace) -> NonMated:
+    if args.non_mated == "all":
+        return "all"
+    if not args.non_mated.isdigit():
+        raise ValueError(f"--non_mated {args.non_mated}: expected a whole number, or all")
+    return int(args.non_mated)
+
+
+def _report(
+    comparisons: Comparisons,
+    fitted: Calibration,
+    rows: Sequence[Cutoff],
+    checked: Reliability,
+    confidence: float,
+) -> str:
+    goal = "as given" if fitted.fmr_target is None else f"for FMR {fitted.fmr_target:g}"
+    low, high = clopper_pearson(*fitted.false_non_matches, confidence)
+    return (
+        f"{fitted.name}: {fitted.false_non_matches.total} mated and "
+        f"{comparisons.non_mated_total} non-mated comparisons; uncertainties of {fitted.method}\n"
+        f"score threshold {fitted.score_threshold:.6g}, {goal}: FMR {fitted.false_matches}, "
+        f"FNMR {fitted.false_non_matches} [{low:.4g}, {high:.4g}]\n\n"
+        f"{_table(rows, confidence)}\n"
+        "An image scores 100 when it is surer than all of the set, 0 when it is the least sure.\n"
+        f"Intervals take comparisons as independent; {_people(comparisons)}.\n\n"
+        f"calibration error on people that the map was not fitted on: "
+        f"{checked.calibration_error:.4f} (a perfect map would show {checked.chance:.4f} by "
+        "chance)\n"
+    )
+
+
+def _people(comparisons: Comparisons) -> str:
+    if comparisons.best_unit == "pair":
+        return "whether they share people is not known here"
+    return "where they share people, the truth is less certain than that"
+
+
+def _table(rows: Sequence[Cutoff], confidence: float) -> str:
+    """Build the operating table, one line per cut-off."""
+    head = (
+        f"{'accept up to':>14} {'percentile':>10} {'quality':>7} {'accepted':>8}  "
+        f"{'FNMR of accepted':<26} {100 * confidence:g} % interval"
+    )
+    lines = [head]
+    for row in rows:
+        low, high = row.interval
+        lines.append(
+            f"{row.uncertainty:>14.6g} {row.percentile:>10.1f} {row.iso_quality:>7} "
+            f"{row.accepted:>8.1%}  {row.misses!s:<26} [{low:.4g}, {high:.4g}]"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _warn(comparisons: Comparisons, fmr: float | None) -> None:
+    expected = 0.0 if fmr is None else fmr * comparisons.non_mated_total
+    if fmr is not None and expected < FEWEST_FALSE_MATCHES:
+        sys.stderr.write(
+            f"warning: {comparisons.name}: at FMR {fmr:g}, {comparisons.non_mated_total} non-mated "
+            f"comparisons leave {expected:.2g} expected false matches (fewer than "
+            f"{FEWEST_FALSE_MATCHES}): the score threshold rests on chance\n"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
