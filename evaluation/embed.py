@@ -1,22 +1,27 @@
-"""Run an estimator over the images of a verification set: images in, `Features` out.
+"""Run an estimator over the images of a set: images in, embeddings and uncertainties out.
 
-Needs of the set only its name, its labels and decoded slices, so tests and tools can bring their
-own.
+`embed` takes pairs, as training and the `.bin` scripts have them; `embed_images` takes any images,
+and can be stopped and started again.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from evaluation._parts import Parts
 from evaluation.estimate import Estimate
-from evaluation.features import Features
+from evaluation.features import Features, checked_rows
 
 if TYPE_CHECKING:
     from evaluation.estimate import Estimator
+    from evaluation.sets import Images
+
+PART_IMAGES = 2048  # images per stored part: seconds to minutes of work
 
 
 class ImagePairs(Protocol):
@@ -34,6 +39,10 @@ class ImagePairs(Protocol):
         """Images start..stop-1 as (n, 112, 112, 3) RGB."""
 
 
+class _Decodes(Protocol):
+    def decode(self, start: int, stop: int) -> NDArray[np.uint8]: ...
+
+
 def embed(
     estimator: Estimator,
     images: ImagePairs,
@@ -42,7 +51,7 @@ def embed(
     flip: bool = False,
     progress: bool | None = None,
 ) -> Features:
-    """Embeddings and uncertainties of every image of a set.
+    """Embeddings and uncertainties of every image of a set of pairs.
 
     Args:
         estimator: any method; one with a true `reads_rows` also gets the number of the first row.
@@ -56,26 +65,125 @@ def embed(
         ValueError: a bad batch size, an image that cannot be decoded, or an estimator that gives
             NaN; the message names the set.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size = {batch_size}: must be at least 1")
     total = 2 * len(images.mated)
     if total == 0:
         raise ValueError(f"{images.name}: no pairs")
-    hide = None if progress is None else not progress
-    parts: list[Estimate] = []
-    with tqdm(total=total, desc=images.name, unit="img", leave=False, disable=hide) as bar:
-        for start in range(0, total, batch_size):
-            batch = images.decode(start, min(start + batch_size, total))
-            parts.append(_estimate(estimator, batch, start, flip=flip))
-            bar.update(len(batch))
+    _name_images(estimator, None)
+    run = _Run(estimator, images, batch_size, flip)
+    with _bar(images.name, total, progress) as bar:
+        found = run.over(0, total, bar)
     try:
-        return Features(
-            np.concatenate([part.mu for part in parts]),
-            np.concatenate([part.sigma_sq for part in parts]),
-            images.mated,
-        )
+        return Features(found.mu, found.sigma_sq, images.mated)
     except ValueError as error:
         raise ValueError(f"{images.name}, estimator {estimator.name}: {error}") from error
+
+
+def embed_images(
+    estimator: Estimator,
+    images: Images,
+    batch_size: int = 64,
+    *,
+    name: str,
+    flip: bool = False,
+    progress: bool | None = None,
+    parts: str | Path | None = None,
+    about: str = "",
+) -> Estimate:
+    """Embeddings and uncertainties of the images of an `EvaluationSet`.
+
+    Args:
+        estimator: any method. One with `use_names` is told what the images are called, one with a
+            true `reads_rows` gets the number of the first row of each batch.
+        images: the set's.
+        batch_size: images per call, at least 1.
+        name: of the set, for messages and the bar.
+        flip: as in `embed`.
+        progress: as in `embed`.
+        parts: folder in which finished parts of the work are kept. A run that was stopped goes on
+            there, and a finished one is read back. Batches are cut the same way after a stop, so
+            that the result is the same too (unless the estimator draws random numbers in order).
+        about: anything else that the result depends on, such as a checkpoint's hash; parts made
+            with other words are refused.
+
+    Returns:
+        mu (M, D) and sigma_sq (M, c), finite, no embedding of length zero.
+
+    Raises:
+        ValueError: as `embed`; also parts of another set, estimator, batch size or `about`.
+    """
+    total = len(images)
+    if total == 0:
+        raise ValueError(f"{name}: no images")
+    _name_images(estimator, [images.image_name(row) for row in range(total)])
+    run = _Run(estimator, images, batch_size, flip)
+    facts: dict[str, str | int | bool] = {
+        "set": name,
+        "images": total,
+        "estimator": estimator.name,
+        "batch_size": batch_size,
+        "flip": flip,
+        "about": about,
+    }
+    stored = None if parts is None else Parts(Path(parts), facts)
+    step = max(1, PART_IMAGES // batch_size) * batch_size
+    found: list[Estimate] = []
+    with _bar(name, total, progress) as bar:
+        for start in range(0, total, step):
+            stop = min(start + step, total)
+            part = None if stored is None else stored.load(start, stop)
+            if part is not None:
+                bar.update(stop - start)
+            else:
+                part = _checked(run.over(start, stop, bar), name, estimator, start)
+                if stored is not None:
+                    stored.save(start, part)
+            found.append(part)
+    return _joined(found)
+
+
+class _Run:
+    """One estimator over one set's images."""
+
+    def __init__(self, estimator: Estimator, images: _Decodes, batch_size: int, flip: bool) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size = {batch_size}: must be at least 1")
+        self.estimator, self.images = estimator, images
+        self.batch_size, self.flip = batch_size, flip
+
+    def over(self, start: int, stop: int, bar: tqdm) -> Estimate:
+        """Estimate for images [start, stop)."""
+        found = []
+        for first in range(start, stop, self.batch_size):
+            batch = self.images.decode(first, min(first + self.batch_size, stop))
+            found.append(_estimate(self.estimator, batch, first, flip=self.flip))
+            bar.update(len(batch))
+        return _joined(found)
+
+
+def _joined(found: list[Estimate]) -> Estimate:
+    return Estimate(
+        np.concatenate([part.mu for part in found]),
+        np.concatenate([part.sigma_sq for part in found]),
+    )
+
+
+def _bar(name: str, total: int, progress: bool | None) -> tqdm:
+    hide = None if progress is None else not progress
+    return tqdm(total=total, desc=name, unit="img", leave=False, disable=hide)
+
+
+def _name_images(estimator: Estimator, names: list[str] | None) -> None:
+    if (use_names := getattr(estimator, "use_names", None)) is not None:
+        use_names(names)
+
+
+def _checked(part: Estimate, name: str, estimator: Estimator, start: int) -> Estimate:
+    try:
+        return Estimate(*checked_rows(part.mu, part.sigma_sq))
+    except ValueError as error:
+        raise ValueError(
+            f"{name}, estimator {estimator.name}, images from {start} on: {error}"
+        ) from error
 
 
 def _estimate(

@@ -121,6 +121,14 @@ class Embeddings:
             np.savez_compressed(file, **named)
 
 
+def checked_rows(
+    mu: NDArray[np.floating], sigma_sq: NDArray[np.floating]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(M, D) embeddings and (M, c) uncertainties as float32; ValueError as for `Embeddings`."""
+    rows = Embeddings(mu, sigma_sq, np.arange(len(mu)))
+    return rows.mu, rows.sigma_sq
+
+
 def array_names(path: Path) -> list[str]:
     """Names of the arrays of an .npz file.
 
