@@ -5,7 +5,7 @@ One sort per kind; what is kept is what lies at or below a threshold of uncertai
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,24 +102,19 @@ def find_discard(comparisons: Comparisons, protocol: Protocol) -> Discard:
         raise ValueError(f"{comparisons.name}: no mated pair: there is no FNMR to measure")
     ties, grid, mated = protocol.ties, protocol.grid, comparisons.mated
     if protocol.discard_over in ("mated", "each_kind"):
-        inner = cut(_pair_values(comparisons, protocol, mated), ties, grid)
-    if protocol.discard_over == "mated":
-        values = _pair_values(comparisons, protocol, mated)
-        return Discard(
-            inner.fractions, inner.size, values, None, inner.thresholds, None, inner.kept
-        )
-    values = _values(comparisons, protocol)
-    own, others = values[mated], values[~mated]
-    if protocol.discard_over == "each_kind":
-        if not len(others):
-            return Discard(inner.fractions, inner.size, own, None, inner.thresholds, None)
+        own = _pair_values(comparisons, protocol, mated)
+        inner = cut(own, ties, grid)
+        found = Discard(inner.fractions, inner.size, own, None, inner.thresholds, None, inner.kept)
+        if protocol.discard_over == "mated" or mated.all():
+            return found
+        others = _pair_values(comparisons, protocol, ~mated)
         outer = cut(others, ties, grid, inner.fractions)
-        return Discard(
-            inner.fractions, inner.size, own, others, inner.thresholds, outer.thresholds, inner.kept
-        )
+        return replace(found, non_mated=others, non_mated_cut=outer.thresholds)
+    values = _values(comparisons, protocol)
     group = values if protocol.discard_over == "all" else image_values(comparisons)[0]
     both = cut(group, ties, grid)
-    return Discard(both.fractions, both.size, own, others, both.thresholds, both.thresholds)
+    cuts = both.thresholds, both.thresholds
+    return Discard(both.fractions, both.size, values[mated], values[~mated], *cuts)
 
 
 def kept_sets(comparisons: Comparisons, protocol: Protocol) -> KeptSets:
@@ -131,14 +126,17 @@ def kept_sets(comparisons: Comparisons, protocol: Protocol) -> KeptSets:
     Raises:
         ValueError: as `find_discard`.
     """
-    found = find_discard(comparisons, protocol)
-    count = len(found.fractions)
-    level = np.zeros(len(comparisons.mated), np.intp)
-    level[comparisons.mated] = _levels(found.mated_cut, found.mated)
-    if found.non_mated is not None and found.non_mated_cut is not None:
-        level[~comparisons.mated] = _levels(found.non_mated_cut, found.non_mated)
-    thresholds = found.mated_cut.astype(np.float64)
-    return KeptSets(found.fractions, thresholds, level, np.arange(count)[::-1].copy())
+    return kept_of(find_discard(comparisons, protocol), comparisons.mated)
+
+
+def kept_of(discard: Discard, is_mated: NDArray[np.bool_]) -> KeptSets:
+    """Return the level of every pair, (N,), from the thresholds of its kind."""
+    level = np.zeros(len(is_mated), np.intp)
+    level[is_mated] = _levels(discard.mated_cut, discard.mated)
+    if discard.non_mated is not None and discard.non_mated_cut is not None:
+        level[~is_mated] = _levels(discard.non_mated_cut, discard.non_mated)
+    level_of = np.arange(len(discard.fractions))[::-1].copy()
+    return KeptSets(discard.fractions, discard.mated_cut.astype(np.float64), level, level_of)
 
 
 def count_up_to(
@@ -208,4 +206,6 @@ def _pair_values(
 
 def _levels(thresholds: NDArray[np.floating], values: NDArray[np.float32]) -> NDArray[np.intp]:
     """How many of the (F,) descending thresholds lie below each value."""
+    if not len(values):
+        return np.empty(0, np.intp)
     return count_below(thresholds[::-1].astype(np.float64), values)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from evaluation.areas import Span, Start, area_under, best_fnmr, best_span, final_area
 from evaluation.comparisons import Comparisons
-from evaluation.discard import Discard, count_up_to, find_discard, kept_sets
+from evaluation.discard import Discard, count_up_to, find_discard, kept_of
 from evaluation.edc import Edc, fixed_threshold_edc
 from evaluation.error_rates import OperatingPoint
 from evaluation.protocols import Protocol, find_protocol
@@ -84,7 +84,7 @@ def protocol_curve(
     if chosen.threshold == "fixed":
         edc = _fixed(comparisons, discard, chosen, fmr_target)
     else:
-        edc = _per_subset(comparisons, chosen, fmr_target)
+        edc = _per_subset(comparisons, discard, chosen, fmr_target)
     return _finish(comparisons, chosen, edc, discard.units)
 
 
@@ -116,7 +116,7 @@ def _fixed(
     target = point.fmr if protocol.rule == "starting_error" else fmr_target
     scores, mated = comparisons.scores, comparisons.mated
     if protocol.read_at == "kept_score":
-        kept = kept_sets(comparisons, protocol)
+        kept = kept_of(discard, mated)
         return _with_unlisted(
             fixed_threshold_edc(scores, mated, kept, point, target), comparisons.unlisted
         )
@@ -139,9 +139,11 @@ def _fixed(
     return Edc(target, discard.fractions, threshold, misses, total, matches, others, rate)
 
 
-def _per_subset(comparisons: Comparisons, protocol: Protocol, fmr_target: float) -> Edc:
+def _per_subset(
+    comparisons: Comparisons, discard: Discard, protocol: Protocol, fmr_target: float
+) -> Edc:
     """Curve whose threshold is found again on the kept pairs; the last one holds without any."""
-    kept = kept_sets(comparisons, protocol)
+    kept = kept_of(discard, comparisons.mated)
     points: list[OperatingPoint] = []
     for index in range(len(kept.fractions)):
         rows = kept.rows(index)
