@@ -83,14 +83,14 @@ class FaceQAN:
         plain = self.frozen(batch).embedding
         rows = _ROWS.get(self.frozen.device.type, _MOST_ROWS)
         parts = batch.split(max(1, rows // self.passes))
-        # 1 - cosine, whose digits near 0 the cosine itself would lose.
         distance = torch.cat([self._distances(part) for part in parts])
-        stable = (1 - distance.mean(1) / 2) * (1 - distance.std(1, correction=0)).clamp_min(0)
+        lost = [distance.mean(1) / 2, distance.std(1, correction=0)]
         if self.symmetry:
             mirrored = self.frozen(batch.flip(2)).embedding
-            stable = stable * F.cosine_similarity(plain, mirrored).clamp_min(0)
-        uncertainty = 1 - stable**self.exponent
-        return Estimate(plain.cpu().numpy(), uncertainty[:, None].cpu().numpy())
+            lost.append(_distance(F.normalize(plain), mirrored))
+        # 1 - q from its logarithm: most values are small, and 1 - (1 - small) has few digits.
+        log_q = self.exponent * torch.log1p(-torch.stack(lost).clamp(max=1)).sum(0)
+        return Estimate(plain.cpu().numpy(), -torch.expm1(log_q)[:, None].cpu().numpy())
 
     def _distances(self, images: Tensor) -> Tensor:
         """Return 1 - cosine of each image to its copies, (B, steps * passes)."""
@@ -104,7 +104,7 @@ class FaceQAN:
             last = step == self.steps - 1
             with torch.set_grad_enabled(not last):
                 copies.requires_grad_(not last)
-                distance = (F.normalize(self._embed(copies)) - unit).square().sum(1) / 2
+                distance = _distance(unit, self._embed(copies))
                 if not last:
                     (gradient,) = torch.autograd.grad(distance.sum(), copies)
             found.append(distance.detach().unflatten(0, (len(images), self.passes)))
@@ -127,3 +127,8 @@ class FaceQAN:
             noise = torch.rand((self.passes, *levels.shape[1:]), generator=generator)
             self._noise = (2 * noise - 1).to(levels.device)
         return self._noise
+
+
+def _distance(unit: Tensor, embedding: Tensor) -> Tensor:
+    """Return 1 - cosine, (N,), as half a squared distance: exact near 0, where a cosine is not."""
+    return (F.normalize(embedding) - unit).square().sum(1) / 2

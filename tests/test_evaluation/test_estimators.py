@@ -1,3 +1,4 @@
+import inspect
 import math
 
 import numpy as np
@@ -8,8 +9,10 @@ from torch import nn
 from evaluation.estimators.embedding_norm import EmbeddingNorm
 from evaluation.estimators.from_file import FromFile
 from evaluation.estimators.trained_head import TrainedHead
+from models.frozen import FrozenBackbone
 from models.output import BackboneOutput
-from utils.methods import available, find
+from utils.config import Method
+from utils.methods import available, build, find
 
 
 def frozen(images):
@@ -116,8 +119,107 @@ def test_from_file_other_errors(tmp_path):
         FromFile(path=str(path))
 
 
+# What makes the expensive ones cheap enough for a test.
+OPTIONS = {"ser_fiq": {"passes": 10}, "faceqan": {"passes": 2, "steps": 2}}
+BACKBONES = {
+    "iresnet": {"layers": (1, 1, 1, 1), "widths": (4, 4, 8, 8), "embedding_size": 16},
+    "mobilefacenet": {},
+    "mbf": {},
+}
+
+
+def needs_only_a_backbone(name):
+    parameters = inspect.signature(find("evaluation.estimators", name)).parameters.values()
+    return {one.name for one in parameters if one.default is one.empty} <= {"frozen", "head"}
+
+
+NAMES = [name for name in available("evaluation.estimators") if needs_only_a_backbone(name)]
+
+
+def real_backbone(name, device="cpu", precision="auto"):
+    backbone = build("models.backbones", Method(name, **BACKBONES[name]))
+    generator = torch.Generator().manual_seed(3)
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            module.running_mean.normal_(0, 0.2, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+        elif isinstance(module, nn.Conv2d | nn.Linear):  # so that the image reaches the embedding
+            fan_in = module.weight[0].numel()
+            module.weight.data.normal_(0, (1.9 / fan_in) ** 0.5, generator=generator)
+    return FrozenBackbone(backbone, device, precision)
+
+
+def built(name, frozen):
+    method = Method(name, **OPTIONS.get(name, {}))
+    head = Head("probability").to(frozen.device)
+    return build("evaluation.estimators", method, frozen=frozen, head=head)
+
+
+@pytest.fixture(scope="module")
+def smooth_images():
+    """Four images with structure, so that no measure has a tie."""
+    noise = np.random.default_rng(1).uniform(0, 255, (4, 7, 7, 3))
+    images = np.stack([np.kron(one, np.ones((16, 16, 1))) for one in noise])
+    shade = np.linspace(0.3, 1, 4)[:, None, None, None]
+    return (images * shade).astype(np.uint8)
+
+
+@pytest.fixture(scope="module", params=BACKBONES)
+def whole(request, smooth_images):
+    """The backbone and, by estimator, the estimate of all images at once."""
+    frozen = real_backbone(request.param)
+    return frozen, {name: built(name, frozen)(smooth_images) for name in NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_contract(name, whole, smooth_images):
+    frozen, estimates = whole
+    estimate = estimates[name]
+    assert estimate.mu.dtype == estimate.sigma_sq.dtype == np.float32
+    assert estimate.sigma_sq.shape == (4, 1)
+    assert np.isfinite(estimate.sigma_sq).all()
+    assert np.diff(np.sort(estimate.sigma_sq[:, 0])).min() > 1e-4 * np.ptp(estimate.sigma_sq)
+    expected = frozen(torch.from_numpy(smooth_images)).embedding.numpy()
+    np.testing.assert_allclose(estimate.mu, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_image_does_not_care_about_its_batch(name, whole, smooth_images):
+    frozen, estimates = whole
+    estimator = built(name, frozen)
+    parts = smooth_images[3:], smooth_images[2::-1]  # another order, in batches of 1 and 3
+    turned = np.concatenate([estimator(part).sigma_sq for part in parts])
+    # The sign of a gradient near 0 is a matter of rounding, so FaceQAN gets more room.
+    room = 2e-2 if name == "faceqan" else 1e-3
+    np.testing.assert_allclose(turned[::-1], estimates[name].sigma_sq, rtol=room)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_may_be_any_view_and_stay_as_they_are(name, smooth_images):
+    frozen = real_backbone("iresnet")
+    images = smooth_images[:3].copy()
+    before = images.copy()
+    mirrored = built(name, frozen)(images[:, :, ::-1]).sigma_sq
+    np.testing.assert_array_equal(images, before)
+    expected = built(name, frozen)(np.ascontiguousarray(images[:, :, ::-1])).sigma_sq
+    np.testing.assert_array_equal(mirrored, expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["auto", "fp32"])
+@pytest.mark.parametrize("name", NAMES)
+def test_cuda_agrees_with_the_cpu(name, precision, smooth_images):
+    frozen = real_backbone("iresnet", "cuda", precision)
+    found = built(name, frozen)(smooth_images).sigma_sq
+    expected = built(name, real_backbone("iresnet"))(smooth_images).sigma_sq
+    np.testing.assert_allclose(found, expected, rtol=0.1, atol=1e-3)
+
+
 def test_every_estimator_is_found_by_its_file_name():
     names = available("evaluation.estimators")
     assert {"trained_head", "embedding_norm", "from_file"} <= set(names)
+    assert {"ser_fiq", "grafiqs", "faceqan", "flip_disagreement"} <= set(NAMES)
+    assert {"sharpness", "brightness", "contrast", "resolution"} <= set(NAMES)
     for name in names:
         assert find("evaluation.estimators", name).name == name

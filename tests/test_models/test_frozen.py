@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -89,3 +91,30 @@ def test_a_large_batch_is_what_its_images_are_one_by_one(tiny, images):
     single = torch.cat([frozen(image[None]).embedding for image in many])
     torch.testing.assert_close(whole.embedding, single, rtol=1e-5, atol=1e-5)
     assert whole.features.shape == (37, frozen.features_size)
+
+
+def test_the_backbone_before_folding_is_kept(tiny, images):
+    expected = copy.deepcopy(tiny)
+    frozen = FrozenBackbone(tiny)
+    unfolded = frozen.unfolded()
+    norms = [
+        sum(isinstance(one, nn.BatchNorm2d) for one in net.modules())
+        for net in (expected, unfolded, frozen.backbone)
+    ]
+    assert norms[0] == norms[1] > norms[2]
+    assert not unfolded.training
+    assert not any(weight.requires_grad for weight in unfolded.parameters())
+    state = unfolded.state_dict()
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(state[name], tensor), name
+    pixels = frozen.preprocessing(images)
+    torch.testing.assert_close(
+        unfolded(pixels).embedding, frozen(images).embedding, rtol=1e-5, atol=1e-5
+    )
+
+
+def test_what_folding_leaves_is_not_stored_twice(tiny):
+    frozen = FrozenBackbone(tiny)
+    assert frozen.unfolded().fc.weight is frozen.backbone.fc.weight
+    kept = sum(weight.numel() for weight in tiny.parameters())
+    assert sum(weight.numel() for weight in frozen.parameters()) == kept
