@@ -139,39 +139,40 @@ def _table(
     path: Path, fields: tuple[str, ...], kind: type[np.int64] | type[np.float64]
 ) -> tuple[NDArray[np.bytes_], NDArray[Any]]:
     """(M,) first fields and (M, F - 1) numbers of a file."""
-    names, numbers = [], []
+    names: list[bytes] = []
+    parts: list[NDArray[Any]] = []
     for line, text in _chunks(path):
-        words = text.split()
-        if len(words) != len(fields) * text.count(b"\n"):
+        rest = []
+        for content in filter(None, map(bytes.strip, text.split(b"\n"))):
+            name, *others = content.split(None, 1)
+            names.append(name)
+            rest += others
+        count = len(names) - sum(map(len, parts))
+        values = _numbers(b"\n".join(rest), kind)
+        if values.size != count * (len(fields) - 1) or not np.isfinite(values).all():
             _check_lines(path, line, text, fields, kind)
-        table = np.array(words).reshape(-1, len(fields))
-        if not _are_numbers(table[:, 1:], kind):
-            _check_lines(path, line, text, fields, kind)
-        names.append(table[:, 0])
-        numbers.append(table[:, 1:].astype(kind))
+        parts.append(values.reshape(-1, len(fields) - 1))
     if not names:
         raise ValueError(f"{path}: no images")
-    return np.concatenate(names), np.concatenate(numbers)
+    return np.array(names), np.concatenate(parts)
 
 
 def _pair_numbers(path: Path, line: int, text: bytes) -> NDArray[np.int64]:
     """(n, 3) numbers of a block of lines."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", DeprecationWarning)  # how NumPy tells of what is no number
-        try:
-            values = np.fromstring(text, dtype=np.int64, sep=" ")
-        except (ValueError, DeprecationWarning):
-            values = np.empty(0, np.int64)
-    if len(values) != len(_PAIR_FIELDS) * text.count(b"\n"):
+    values = _numbers(text, np.int64)
+    if values.size != len(_PAIR_FIELDS) * text.count(b"\n"):
         _check_lines(path, line, text, _PAIR_FIELDS, np.int64)
     return values.reshape(-1, len(_PAIR_FIELDS))
 
 
-def _are_numbers(words: NDArray[np.bytes_], kind: type[np.int64] | type[np.float64]) -> bool:
-    try:
-        return bool(np.isfinite(words.astype(kind)).all())
-    except ValueError:
-        return False
+def _numbers(text: bytes, kind: type[np.int64] | type[np.float64]) -> NDArray[Any]:
+    """All numbers of a text; none at all where something in it is not a number."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)  # how NumPy tells of what is no number
+        try:
+            return np.fromstring(text, dtype=kind, sep=" ")
+        except (ValueError, DeprecationWarning):
+            return np.empty(0, kind)
 
 
 def _check_lines(
@@ -185,8 +186,9 @@ def _check_lines(
     names = int(fields[0] == "image")
     for number, content in enumerate(text.split(b"\n"), start=line):
         words = content.split()
-        numeric = _are_numbers(np.array(words[names:], np.bytes_), kind)
-        if words and not (numeric and len(words) == len(fields)):
+        values = _numbers(b" ".join(words[names:]), kind)
+        sound = values.size == len(fields) - names == len(words) - names
+        if words and not (sound and np.isfinite(values).all()):
             raise ValueError(
                 f"{path}:{number}: expected `{' '.join(fields)}`, got "
                 f"{content.decode(errors='replace').strip()[:120]!r}"
