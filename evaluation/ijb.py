@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,14 +14,13 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from data._ijb_files import find_paths, read_members, read_pairs
 from data.align import align
 from data.images import SIZE, decode
 from evaluation.comparisons import Comparisons
 from evaluation.identity_pairs import scores_of
+from evaluation.linked_people import linked_people
 from evaluation.mutual_likelihood import mls_scores
 from evaluation.scores import harmonic_mean
 from evaluation.templates import Templates, Weights, fuse_templates
@@ -51,8 +51,9 @@ class IjbImages:
         return len(self._names)
 
     def image_name(self, row: int) -> str:
-        """Return what a message calls this image: its path."""
-        return str(self.folder / self._names[row].decode())
+        """Return the file name in `loose_crop/`."""
+        name: str = self._names[row].decode()
+        return name
 
     def decode(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Return images [start, stop) as (n, 112, 112, 3) RGB, aligned by their landmarks.
@@ -68,7 +69,7 @@ class IjbImages:
         return batch
 
     def _read(self, row: int) -> NDArray[np.uint8]:
-        path = Path(self.image_name(row))
+        path = self.folder / self.image_name(row)
         try:
             return align(decode(path.read_bytes()), self._landmarks[row])
         except (OSError, ValueError) as error:
@@ -89,8 +90,6 @@ class IjbSet:
         template_ids: (T,) template numbers, ascending; row r of `pairs` is template_ids[r].
         pairs: (N, 2) int32 rows of templates.
         mated: (N,) whether both templates show one person.
-        identity: (T,) who a template shows, as far as mated pairs tell: templates that a chain of
-            them joins are one person. None where a non-mated pair says otherwise.
         weights: how `comparisons` fuses templates; one of `FUSIONS`.
         correlated: frames of one medium are correlated; see `fuse_templates`.
         score: "cosine", or "mls" for the mutual likelihood of the fused templates.
@@ -104,7 +103,6 @@ class IjbSet:
     template_ids: NDArray[np.int64]
     pairs: NDArray[np.int32]
     mated: NDArray[np.bool_]
-    identity: NDArray[np.int64] | None
     weights: Fusion = "mean"
     correlated: bool = True
     score: Score = "cosine"
@@ -149,6 +147,9 @@ class IjbSet:
     ) -> Comparisons:
         """Score all pairs of the protocol; the rows ("images") of the result are templates.
 
+        Its identities are those that mated pairs tell (`linked_people`), or None where a non-mated
+        pair says otherwise.
+
         Args:
             mu: (M, D) embeddings of `images`.
             sigma_sq: (M, c) uncertainties, larger = less reliable.
@@ -163,15 +164,19 @@ class IjbSet:
         else:
             scores = scores_of(fused.mu, self.pairs)
         one = fused.sigma_sq.shape[1] == 1
-        return Comparisons(
+        found = Comparisons(
             self.name,
             scores,
             self.mated,
             self.pairs,
             fused.sigma_sq[:, 0] if one else harmonic_mean(fused.sigma_sq),
-            self.identity,
-            np.arange(len(fused.ids)),
+            image=np.arange(len(fused.ids)),
         )
+        people = linked_people(found)
+        first, second = people[self.pairs.T]
+        if ((first == second) & ~self.mated).any():
+            return found
+        return dataclasses.replace(found, identity=people)
 
 
 def open_ijb(
@@ -216,18 +221,7 @@ def open_ijb(
         ids,
         pairs.rows,
         pairs.mated,
-        _identities(len(ids), pairs.rows, pairs.mated),
         weights,
         correlated,
         score,
     )
-
-
-def _identities(
-    count: int, pairs: NDArray[np.int32], mated: NDArray[np.bool_]
-) -> NDArray[np.int64] | None:
-    first, second = pairs[mated].T
-    graph = coo_array((np.ones(len(first), np.bool_), (first, second)), shape=(count, count))
-    _, labels = connected_components(graph, directed=False)
-    contradicted = (labels[pairs[:, 0]] == labels[pairs[:, 1]]) & ~mated
-    return None if contradicted.any() else labels.astype(np.int64)

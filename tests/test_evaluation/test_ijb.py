@@ -73,7 +73,7 @@ def estimated(images):
 def test_faces_come_back_aligned_and_in_order(folder, faces):
     opened = open_ijb(folder)
     assert (opened.name, len(opened.images)) == ("ijbc", PEOPLE * PER_PERSON)
-    assert opened.images.image_name(4) == str(folder / "loose_crop" / "5.png")
+    assert opened.images.image_name(4) == "5.png"
     decoded = opened.images.decode(2, 6)
     assert decoded.dtype == np.uint8
     for place, row in enumerate(range(2, 6)):
@@ -94,7 +94,6 @@ def test_protocol_as_written(folder):
     assert opened.pairs.dtype == np.int32
     assert opened.pairs.tolist() == [[a, b] for a in range(18) for b in range(a + 1, 18)]
     np.testing.assert_array_equal(opened.mated, np.diff(opened.pairs // 3).ravel() == 0)
-    np.testing.assert_array_equal(opened.identity, np.repeat(np.arange(PEOPLE), 3))
     assert 0.6 <= opened.detector_score.min() < opened.detector_score.max() <= 1
 
 
@@ -147,6 +146,7 @@ def test_comparisons_are_of_templates(folder):
     fused = opened.fuse(mu, sigma_sq, "inverse_variance")
     np.testing.assert_array_equal(found.uncertainty, fused.sigma_sq[:, 0])
     np.testing.assert_array_equal(found.image, np.arange(18))
+    np.testing.assert_array_equal(found.identity, np.repeat(np.arange(PEOPLE), 3))
     assert found.best_unit == "identity"
     single = np.flatnonzero(np.bincount(opened.template)[opened.template_ids] == 1)
     assert (found.uncertainty[single] == sigma_sq[::PER_PERSON, 0]).all()
@@ -195,11 +195,12 @@ def test_only_fusions_that_the_values_allow_are_compared():
 def test_identity_is_unknown_where_labels_contradict_each_other(copy):
     pairs = copy / "meta" / "ijbc_template_pair_label.txt"
     pairs.write_text("100 107 1\n107 114 1\n100 121 0\n")
-    assert open_ijb(copy).identity.tolist()[:4] == [0, 0, 0, 1]
+    values = estimated(open_ijb(copy).images)
+    assert open_ijb(copy).comparisons(*values).identity.tolist()[:4] == [0, 0, 0, 1]
     pairs.write_text("100 107 1\n107 114 1\n100 114 0\n")
-    opened = open_ijb(copy)
-    assert opened.identity is None
-    assert opened.comparisons(*estimated(opened.images)).best_unit == "image"
+    found = open_ijb(copy).comparisons(*values)
+    assert found.identity is None
+    assert found.best_unit == "image"
 
 
 @pytest.mark.parametrize("size", [1, 40, 1 << 20])
