@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evaluation._report_faces import faces, worst_errors
 from evaluation._report_scores import det_curves, histograms
-from evaluation._report_table import headline, operating_rows, rate
-from evaluation.edc import kept_sets
+from evaluation._report_table import (
+    REFUSED,
+    equal_error_rates,
+    headline,
+    operating_rows,
+    rate,
+)
+from evaluation.discard import kept_sets
 
 if TYPE_CHECKING:
     from evaluation.bootstrap import Bootstrap
@@ -24,18 +30,17 @@ if TYPE_CHECKING:
     from evaluation.report_data import ReportData
 
 SCHEMA = "face-uncertainty/report/1"
-LIMIT = 0.3
-REFUSED = 0.1
+LONGEST = 1001  # points of a curve; longer ones are read at every thousandth
 
 
 def facts(data: ReportData) -> dict[str, Any]:
     """Return the content of `report.json`: plain types, NaN and infinity as None."""
-    comparisons = data.comparisons
-    main = data.curves[0]
+    comparisons, main = data.comparisons, data.curves[0]
     uncertainty = comparisons.pair_uncertainty(main.protocol.fuse)
-    pool = pool_of(data)
-    tables = [operating_rows(comparisons, one, uncertainty, pool) for one in data.curves]
-    limit = float(kept_sets(uncertainty[pool], np.array([REFUSED])).thresholds[0])
+    kept = kept_sets(comparisons, main.protocol)
+    eer = equal_error_rates(comparisons, main, kept)
+    tables = [operating_rows(data, one, eer, kept.thresholds) for one in data.curves]
+    limit = float(kept.thresholds[main.index_at(REFUSED)])
     threshold = float(main.edc.score_threshold[0])
     found = {
         "schema": SCHEMA,
@@ -44,7 +49,7 @@ def facts(data: ReportData) -> dict[str, Any]:
         "date": data.provenance.date if data.provenance else "",
         "set": _set(data),
         "protocol": {"name": main.protocol.name, "in_words": main.protocol.describe()},
-        "headline": headline(data.bootstrap.get(main.edc.fmr_target), main, data.method, tables[0]),
+        "headline": headline(data, tables[0]),
         "warnings": _warnings(data),
         "curves": [
             {**_curve(one, data), "operating_points": rows}
@@ -52,24 +57,16 @@ def facts(data: ReportData) -> dict[str, Any]:
         ],
         "presets": [_preset(one) for one in data.presets],
         "scores": histograms(comparisons, uncertainty),
-        "det": det_curves(comparisons, uncertainty, pool),
+        "det": det_curves(comparisons, main, kept),
         "risk_control": _risk(data),
         "reliability": _reliability(data),
-        "calibration": data.calibration,
+        "calibration": data.calibration.to_dict() if data.calibration else None,
         "faces": faces(comparisons, data.images),
         "worst_errors": worst_errors(comparisons, uncertainty, threshold, limit, data.images),
         "provenance": asdict(data.provenance) if data.provenance else None,
     }
     plainly: dict[str, Any] = plain(found)
     return plainly
-
-
-def pool_of(data: ReportData) -> NDArray[np.bool_]:
-    """(N,) comparisons whose uncertainties say what "the most uncertain 10 %" are."""
-    comparisons = data.comparisons
-    if comparisons.unlisted or data.curves[0].protocol.discard_over == "mated":
-        return comparisons.mated
-    return np.ones(len(comparisons.mated), np.bool_)
 
 
 def plain(value: Any) -> Any:
@@ -80,6 +77,8 @@ def plain(value: Any) -> Any:
     """
     if isinstance(value, Mapping):
         return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, Path):
+        return str(value)
     if isinstance(value, np.ndarray | np.generic):
         return plain(value.tolist())
     if isinstance(value, list | tuple):
@@ -88,8 +87,6 @@ def plain(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, bool | int | str):
         return value
-    if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
     raise TypeError(f"a report cannot hold a {type(value).__name__}: {value!r:.80}")
 
 
@@ -112,23 +109,29 @@ def _warnings(data: ReportData) -> list[str]:
     lines = list(data.warnings)
     for curve in data.curves:
         lines += curve.warnings
+    for one in data.bootstrap.values():
+        lines += one.warnings
     return list(dict.fromkeys(lines))
 
 
 def _curve(one: ProtocolCurve, data: ReportData) -> dict[str, Any]:
     edc = one.edc
+    at = np.arange(len(edc.fractions))
+    if len(at) > LONGEST:
+        at = np.unique([one.index_at(share) for share in np.linspace(0, 1, LONGEST)])
     return {
         "fmr_target": edc.fmr_target,
         "score_threshold": float(edc.score_threshold[0]),
         "fnmr_without_discard": rate(edc.false_non_matches[0], edc.mated[0]),
         "fmr_without_discard": rate(edc.false_matches[0], edc.non_mated[0]),
-        "discard_fraction": edc.fractions,
-        "fnmr": edc.fnmr,
-        "optimum": one.optimum,
-        "false_non_matches": edc.false_non_matches,
-        "mated": edc.mated,
-        "false_matches": edc.false_matches,
-        "non_mated": edc.non_mated,
+        "steps": one.protocol.area == "step",
+        "discard_fraction": edc.fractions[at],
+        "fnmr": edc.fnmr[at],
+        "optimum": one.optimum[at],
+        "false_non_matches": edc.false_non_matches[at],
+        "mated": edc.mated[at],
+        "false_matches": edc.false_matches[at],
+        "non_mated": edc.non_mated[at],
         **_areas(one),
         "bootstrap": _bootstrap(data.bootstrap.get(edc.fmr_target), data.method),
     }
@@ -143,7 +146,7 @@ def _areas(one: ProtocolCurve) -> dict[str, Any]:
 
 def _preset(one: ProtocolCurve) -> dict[str, Any]:
     edc = one.edc
-    at = min(int(np.searchsorted(edc.fractions, REFUSED - 1e-9)), len(edc.fractions) - 1)
+    at = one.index_at(REFUSED)
     return {
         "protocol": one.protocol.name,
         "in_words": one.protocol.describe(),
@@ -164,6 +167,7 @@ def _bootstrap(bootstrap: Bootstrap | None, method: str) -> dict[str, Any] | Non
         "unit": bootstrap.unit,
         "replicates": bootstrap.replicates,
         "confidence": bootstrap.confidence,
+        "limit": bootstrap.limit,
         "discard_fraction": bootstrap.fractions,
         "fnmr_low": bands.low,
         "fnmr_high": bands.high,
@@ -177,7 +181,7 @@ def _bootstrap(bootstrap: Bootstrap | None, method: str) -> dict[str, Any] | Non
 def _risk(data: ReportData) -> dict[str, Any] | None:
     if data.risk is None:
         return None
-    return {**asdict(data.risk), "in_words": data.risk.describe()}
+    return {**data.risk.to_dict(), "in_words": data.risk.describe()}
 
 
 def _reliability(data: ReportData) -> dict[str, Any] | None:
@@ -186,6 +190,7 @@ def _reliability(data: ReportData) -> dict[str, Any] | None:
     bins = [
         {
             "predicted": one.predicted,
+            "errors": one.errors,
             "observed": one.observed,
             "count": one.count,
             "low": one.interval.low,
@@ -193,4 +198,9 @@ def _reliability(data: ReportData) -> dict[str, Any] | None:
         }
         for one in data.reliability.bins
     ]
-    return {"bins": bins, "calibration_error": data.reliability.calibration_error}
+    return {
+        "bins": bins,
+        "calibration_error": data.reliability.calibration_error,
+        "chance": data.reliability.chance,
+        "confidence": data.reliability.confidence,
+    }

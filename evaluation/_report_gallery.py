@@ -40,7 +40,7 @@ def errors(facts: Facts, images: ImageAccess | None) -> Markup:
         parts += [tag("h3", heading), shown]
     note = (
         f"At the score threshold {words.number(found['score_threshold'])}. Refused: uncertainty "
-        f"above {words.number(found['uncertainty_threshold'])}, the most uncertain 10 %."
+        f"above {words.number(found['uncertainty_threshold'])}, the most uncertain 10\u00a0%."
     )
     return section("errors", "The worst errors", tag("p", note), *parts)
 
@@ -70,10 +70,20 @@ def method(facts: Facts) -> Markup:
     if known.get("config"):
         parts.append(_settings("Settings of the run", known["config"]))
     if facts["calibration"]:
-        parts.append(_settings("Calibration", facts["calibration"]))
+        parts.append(_calibration(facts["calibration"]))
     details = tag("details", tag("summary", "Protocol, versions, settings, data"), join(parts))
     note = "Every number of this page is also in report.json, which lies beside it."
     return section("method", "How this was measured", details, tag("p", note, class_="note"))
+
+
+def _calibration(found: Facts) -> Markup:
+    errors = found["false_non_matches"]
+    return tag(
+        "p",
+        f"Calibration: fitted on {found['name']} at the score threshold "
+        f"{words.number(found['score_threshold'])} with {words.of(errors)} false non-matches; "
+        f"SHA-256 of its input {found['inputs']}.",
+    )
 
 
 def _settings(heading: str, values: Mapping[str, Any]) -> Markup:
@@ -97,12 +107,16 @@ def _pair_item(pair: Facts, images: ImageAccess | None) -> Markup:
         name = side["name"] or f"row {side['row']}"
         under = tag("span", name, class_="name", title=name)
         sides.append(tag("div", shown, under, words.number(side["uncertainty"])))
-    verdict = "kept at 10 %" if pair["kept"] else "refused at 10 %"
+    verdict = "kept at 10\u00a0%" if pair["kept"] else "refused at 10\u00a0%"
     return tag(
         "li",
         tag("div", *sides, class_="sides"),
-        f"score {words.number(pair['score'])}, uncertainty {words.number(pair['uncertainty'])} ",
-        tag("span", verdict, class_="kept" if pair["kept"] else "refused"),
+        tag(
+            "p",
+            tag("span", f"score {words.number(pair['score'])}"),
+            tag("span", f"uncertainty {words.number(pair['uncertainty'])}"),
+            tag("span", verdict, class_="kept" if pair["kept"] else "refused"),
+        ),
     )
 
 

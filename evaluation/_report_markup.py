@@ -52,7 +52,9 @@ def table(
     for place, (first, *rest) in enumerate(rows):
         cells = tag("th", first, scope="row"), *(tag("td", cell) for cell in rest)
         body.append(tag("tr", *cells, class_="mark") if place == marked else tag("tr", *cells))
-    inner = tag("table", tag("caption", caption), tag("thead", top), tag("tbody", join(body)))
+    inner = tag(
+        "table", tag("caption", tag("span", caption)), tag("thead", top), tag("tbody", join(body))
+    )
     return tag("div", inner, class_="scroll", tabindex="0", role="region", aria_label=caption)
 
 
@@ -61,10 +63,18 @@ def with_small(main: object, small: object) -> Markup:
     return Markup(html(main) + tag("small", small))
 
 
-def figure(picture: str, keys: Sequence[Markup], caption: object) -> Markup:
-    """A picture (SVG of `_report_svg`) with its key and its caption."""
-    key = tag("ul", *keys, class_="key") if keys else Markup("")
-    return tag("figure", Markup(picture), key, tag("figcaption", caption))
+def figure(picture: str, keys: Sequence[Markup], caption: object, *, alone: bool = False) -> Markup:
+    """A picture (SVG of `_report_svg`) with its key and its caption.
+
+    Args:
+        picture: markup.
+        keys: of `key`.
+        caption: text.
+        alone: nothing stands beside it, so on a wide screen its caption does.
+    """
+    words = tag("figcaption", tag("ul", *keys, class_="key"), tag("p", caption))
+    shown = (Markup(picture), words)
+    return tag("figure", *shown, class_="alone") if alone else tag("figure", *shown)
 
 
 def key(part: str, label: str, dash: str = "solid", *, area: bool = False) -> Markup:

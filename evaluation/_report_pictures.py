@@ -26,8 +26,14 @@ def percent(value: float, _: object = None) -> str:
     return f"{100 * value:.6g} %"
 
 
-def edc_picture(curve: dict[str, Any], prefix: str) -> str:
-    """FNMR against the discard fraction, with its band, the random line and the optimum."""
+def edc_picture(curve: dict[str, Any], prefix: str, limit: float) -> str:
+    """FNMR against the discard fraction, with its band, the random line and the optimum.
+
+    Args:
+        curve: one of `curves`.
+        prefix: of its ids.
+        limit: right end of the range of the area, shaded.
+    """
     x, y, optimum = (_array(curve[key]) for key in ("discard_fraction", "fnmr", "optimum"))
     errors = np.array(curve["false_non_matches"])
     right = shown_to(curve)
@@ -38,15 +44,17 @@ def edc_picture(curve: dict[str, Any], prefix: str) -> str:
     )
     picture = Picture(prefix, title)
     with picture as axes:
-        axes.axvspan(0, 0.3, color=COLOUR["shade"], zorder=0)
+        axes.axvspan(0, min(limit, right), color=COLOUR["shade"], zorder=0)
         axes.axhline(y[0], color=COLOUR["random"], linestyle=(0, (1, 1.6)), linewidth=1.6)
-        axes.plot(x, optimum, color=COLOUR["soft"], linewidth=1, linestyle=(0, (6, 2, 1, 2)))
+        style = "steps-post" if curve["steps"] else "default"
+        chain = (0, (6, 2, 1, 2))
+        axes.plot(x, optimum, color=COLOUR["soft"], lw=1, linestyle=chain, drawstyle=style)
         if curve["bootstrap"]:
             band = curve["bootstrap"]
             low, high = _array(band["fnmr_low"]), _array(band["fnmr_high"])
             at = _array(band["discard_fraction"])
             axes.fill_between(at, low, high, color=COLOUR["curve"], alpha=0.18)
-        _solid_then_dashed(axes, x, y, errors)
+        _solid_then_dashed(axes, x, y, errors, style)
         shown = x <= right
         axes.set_ylim(0, _top(y[shown & (errors >= FEW_ERRORS)], float(y[0]), curve, right))
         axes.set_xlim(0, right)
@@ -69,7 +77,7 @@ def shown_to(curve: dict[str, Any]) -> float:
 def score_picture(scores: dict[str, Any], threshold: float) -> str:
     """Histograms of both classes, each with area 1, and the score threshold."""
     edges = _array(scores["edges"])
-    picture = Picture("scores", "Score histograms of mated and non-mated comparisons", (344, 210))
+    picture = Picture("scores", "Score histograms of mated and non-mated comparisons", (344, 250))
     with picture as axes:
         for kind, part, fill in (("non_mated", "other", 0.28), ("mated", "curve", 0.28)):
             counts = np.array(scores[kind], float)
@@ -127,13 +135,18 @@ def det_picture(det: list[dict[str, Any]], points: list[dict[str, Any]]) -> str:
             axes.plot(ndtri(x), ndtri(y), color=COLOUR[part], linestyle=dash, linewidth=1.7)
         for point in points:
             _mark(axes, point)
-        lowest = [min(float(side.min(initial=0.5)) for side in sides) for sides in zip(*curves, strict=True)]
+        lowest = [
+            min(float(side.min(initial=0.5)) for side in sides)
+            for sides in zip(*curves, strict=True)
+        ]
         for axis, low in zip((axes.xaxis, axes.yaxis), lowest or [1e-3, 1e-3], strict=True):
             ticks = [rate for rate in _RATES if rate >= low * 0.5]
             axis.set_major_locator(FixedLocator(list(ndtri(ticks))))
             axis.set_major_formatter(FuncFormatter(lambda z, _: percent(_cdf(z))))
         axes.set_xlim(ndtri(max(lowest[0] * 0.7, 1e-9)) if lowest else -3, ndtri(0.55))
-        axes.set_ylim(ndtri(max(lowest[1] * 0.7, 1e-9)) if lowest else -3, ndtri(0.55))
+        highest = max((float(y.max(initial=0)) for _, y in curves), default=0.5)
+        bottom = ndtri(max(lowest[1] * 0.7, 1e-9)) if lowest else -3
+        axes.set_ylim(bottom, ndtri(min(0.55, max(0.02, 1.6 * highest))))
         axes.grid()
         axes.set_xlabel("FMR")
         axes.set_ylabel("FNMR")
@@ -155,7 +168,7 @@ def reliability_picture(reliability: dict[str, Any]) -> str:
         axes.errorbar(predicted, observed, away, fmt="none", ecolor=COLOUR["curve"], elinewidth=1.4)
         axes.plot(predicted, observed, "o-", color=COLOUR["curve"], markersize=4, linewidth=1)
         axes.set_xlim(0, top)
-        axes.set_ylim(0, max(top, min(float(ends.max(initial=0)), 2 * top)))
+        axes.set_ylim(0, max(top, min(1.05 * float(ends.max(initial=0)), 2 * top)))
         axes.grid()
         axes.set_xlabel("predicted probability")
         axes.set_ylabel("observed rate")
@@ -166,15 +179,20 @@ def reliability_picture(reliability: dict[str, Any]) -> str:
 
 
 def _solid_then_dashed(
-    axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], errors: NDArray[np.int64]
+    axes: Axes,
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    errors: NDArray[np.int64],
+    style: str,
 ) -> None:
     enough = np.flatnonzero(errors >= FEW_ERRORS)
     last = int(enough[-1]) + 1 if enough.size else 1
-    axes.plot(x[:last], y[:last], color=COLOUR["curve"], linewidth=2.2)
+    colour = COLOUR["curve"]
+    axes.plot(x[:last], y[:last], color=colour, linewidth=2.2, drawstyle=style)
     rest = slice(last - 1, None)
-    axes.plot(x[rest], y[rest], color=COLOUR["curve"], linewidth=1.4, linestyle=(0, (2.5, 1.5)))
+    axes.plot(x[rest], y[rest], color=colour, lw=1.4, linestyle=(0, (2.5, 1.5)), drawstyle=style)
     if last < len(x):
-        axes.plot(x[last - 1], y[last - 1], "o", color=COLOUR["curve"], markersize=4)
+        axes.plot(x[last - 1], y[last - 1], "o", color=colour, markersize=4)
 
 
 def _top(firm: NDArray[np.float64], start: float, curve: dict[str, Any], right: float) -> float:

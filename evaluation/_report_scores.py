@@ -5,14 +5,17 @@ NumPy only; ten million comparisons take a few seconds.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.comparisons import Comparisons
-from evaluation.edc import kept_sets
+from evaluation.edc import KeptSets
 from evaluation.error_rates import ErrorRates, error_rates
+
+if TYPE_CHECKING:
+    from evaluation.protocol_curve import ProtocolCurve
 
 BINS = 80
 DECILES = 10
@@ -35,7 +38,9 @@ def histograms(comparisons: Comparisons, uncertainty: NDArray[np.float32]) -> di
     edges = np.linspace(float(scores.min()), _top(scores), BINS + 1)
     place = np.clip(((scores - edges[0]) / (edges[1] - edges[0])).astype(np.int64), 0, BINS - 1)
     bounds = decile_bounds(uncertainty[mated])
+    own_scores = scores[mated]
     decile = np.searchsorted(bounds[1:-1], uncertainty, side="left")
+    own_decile = decile[mated]
     cell = (decile * 2 + mated) * BINS + place
     counts = np.bincount(cell, minlength=2 * DECILES * BINS).reshape(DECILES, 2, BINS)
     return {
@@ -49,7 +54,7 @@ def histograms(comparisons: Comparisons, uncertainty: NDArray[np.float32]) -> di
                 "mated": counts[number, 1],
                 "non_mated": counts[number, 0],
                 "mated_total": counts[number, 1].sum(),
-                "mated_median": _median(scores[(decile == number) & mated]),
+                "mated_median": _median(own_scores[own_decile == number]),
             }
             for number in range(DECILES)
         ],
@@ -62,25 +67,23 @@ def decile_bounds(uncertainty: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def det_curves(
-    comparisons: Comparisons, uncertainty: NDArray[np.float32], pool: NDArray[np.bool_]
+    comparisons: Comparisons, curve: ProtocolCurve, kept: KeptSets
 ) -> list[dict[str, Any]]:
     """FMR against FNMR over all thresholds, of all comparisons and of the kept 90 % and 70 %.
 
     Args:
-        comparisons: N of them. Where non-mated ones are not listed, FMR counts them in its total
-            and only the curve of all comparisons is given.
-        uncertainty: (N,) of each comparison.
-        pool: (N,) those whose uncertainties say what 90 % are.
+        comparisons: N of them; FMR counts unlisted non-mated ones in its total.
+        curve: gives the fractions.
+        kept: which comparisons its protocol keeps at them.
     """
-    shares = DET_KEPT[:1] if comparisons.unlisted else DET_KEPT
-    limits = kept_sets(uncertainty[pool], 1 - np.array(shares)).thresholds
     found = []
-    for share, limit in zip(shares, limits, strict=True):
-        kept = uncertainty <= limit
-        rates = error_rates(comparisons.scores[kept], comparisons.mated[kept])
-        non_mated = rates.non_mated + comparisons.unlisted
-        if rates.mated and non_mated:
-            found.append({"kept": share, **_thinned(rates, non_mated)})
+    for share in DET_KEPT:
+        rows = kept.rows(curve.index_at(1 - share))
+        own = comparisons.mated[rows]
+        if own.any() and not own.all():
+            rates = error_rates(comparisons.scores[rows], own)
+            others = rates.non_mated + comparisons.unlisted
+            found.append({"kept": share, **_thinned(rates, others)})
     return found
 
 

@@ -17,6 +17,7 @@ from evaluation._report_markup import (
     tag,
     with_small,
 )
+from evaluation._report_thresholds import risk_lines
 
 Facts = dict[str, Any]
 
@@ -26,7 +27,7 @@ def summary(facts: Facts) -> Markup:
     lines = [words.tested(facts), words.outcome(facts), words.area(facts)]
     parts = [tag("p", line, class_="lead") for line in lines]
     if facts["risk_control"]:
-        first = facts["risk_control"]["in_words"].partition("\n")[0]
+        first = risk_lines(facts)[0]
         parts.append(tag("p", tag("strong", "Which threshold to set: "), first, class_="lead"))
     return join([*parts, tag("ul", *_tiles(facts), class_="tiles"), warnings(facts["warnings"])])
 
@@ -54,22 +55,6 @@ def curves(facts: Facts) -> Markup:
     )
     grid = tag("div", *drawn, class_="pair") if len(drawn) > 1 else join(drawn)
     return section("curves", "What refusing buys", tag("p", intro), grid)
-
-
-def thresholds(facts: Facts) -> Markup:
-    """The operating points: one table per FMR target."""
-    tables = [_operating_table(one) for one in facts["curves"]]
-    intro = (
-        "Refuse a comparison when its uncertainty is above the uncertainty threshold. Below each "
-        "rate: errors / comparisons and the exact 95 % interval (Clopper\u2013Pearson; it takes "
-        "comparisons as independent, which those that share people are not). The row at 10 % is "
-        "the one of the summary."
-    )
-    parts: list[object] = [tag("p", intro), *tables]
-    if facts["risk_control"]:
-        lines = facts["risk_control"]["in_words"].splitlines()
-        parts += [tag("h3", "With a stated risk"), tag("ul", *(tag("li", one) for one in lines))]
-    return section("thresholds", "Which threshold to set", *parts)
 
 
 def scores(facts: Facts) -> Markup:
@@ -103,7 +88,11 @@ def det(facts: Facts) -> Markup:
     """DET curves."""
     parts = ("curve", "solid"), ("other", "dashed"), ("third", "dotted")
     keys = [
-        key(part, "all comparisons" if one["kept"] == 1 else f"kept {one['kept']:.0%}", dash)
+        key(
+            part,
+            "all comparisons" if one["kept"] == 1 else f"kept {words.whole(one['kept'])}",
+            dash,
+        )
         for one, (part, dash) in zip(facts["det"], parts, strict=False)
     ]
     marks = ", ".join(f"FMR {words.fmr(one['fmr_target'])}" for one in facts["curves"])
@@ -112,7 +101,7 @@ def det(facts: Facts) -> Markup:
         "normal-deviate axes; lower left is better. Dots: the operating points of the report "
         f"({marks}) without refusing."
     )
-    drawn = figure(pictures.det_picture(facts["det"], facts["curves"]), keys, caption)
+    drawn = figure(pictures.det_picture(facts["det"], facts["curves"]), keys, caption, alone=True)
     return section("det", "Both errors at every threshold", drawn)
 
 
@@ -121,13 +110,17 @@ def reliability(facts: Facts) -> Markup:
     found = facts["reliability"]
     if not found:
         return Markup("")
-    keys = [key("curve", "held-out comparisons, 95 % intervals"), key("random", "ideal", "dotted")]
-    error = words.number(found["calibration_error"], 3)
+    keys = [
+        key("curve", f"held-out comparisons, {words.whole(found['confidence'])} intervals"),
+        key("random", "ideal", "dotted"),
+    ]
+    error, chance = (words.number(found[name], 3) for name in ("calibration_error", "chance"))
     caption = (
         "Predicted probability of a false non-match against what happened, on comparisons that "
-        f"the map was not fitted on. Calibration error {error}."
+        f"the map was not fitted on. Calibration error {error} "
+        f"(by chance alone {chance})."
     )
-    drawn = figure(pictures.reliability_picture(found), keys, caption)
+    drawn = figure(pictures.reliability_picture(found), keys, caption, alone=True)
     return section("reliability", "Can the probability be believed?", drawn)
 
 
@@ -143,7 +136,7 @@ def presets(facts: Facts) -> Markup:
     rows = [
         (
             one["protocol"],
-            words.fmr(one["fmr_target"]),
+            words.number(one["fmr_target"], 3),
             words.number(one["score_threshold"]),
             with_small(
                 words.share(one["fnmr_without_discard"]["rate"]),
@@ -187,19 +180,24 @@ def _tiles(facts: Facts) -> Iterator[Markup]:
     target = words.fmr(head["fmr_target"])
     yield _tile(words.share(before["rate"]), f"FNMR at FMR {target}, nothing refused")
     if after is not None:
-        yield _tile(words.share(after["rate"]), "FNMR when the most uncertain 10 % are refused")
+        yield _tile(
+            words.share(after["rate"]), "FNMR when the most uncertain 10\u00a0% are refused"
+        )
     inside = head["interval"]
-    ends = f", {words.number(inside['low'], 2)} to {words.number(inside['high'], 2)}"
+    ends = ""
+    if inside:
+        ends = f" ({words.number(inside['low'], 2)} to {words.number(inside['high'], 2)})"
     yield _tile(
-        words.number(head["relative_auerc30"], 3),
-        f"AUERC30 relative to random{ends if inside else ''}; lower is better",
+        words.number(head["relative_area"], 3),
+        f"{words.area_name(head['area_limit'])} relative to random{ends}; lower is better",
     )
     risk = facts["risk_control"]
     if risk and risk["uncertainty_threshold"] is not None:
         yield _tile(words.number(risk["uncertainty_threshold"]), "uncertainty threshold to set")
     elif after is not None:
         yield _tile(
-            words.number(head["uncertainty_threshold"]), "uncertainty above which 10 % are refused"
+            words.number(head["uncertainty_threshold"]),
+            "uncertainty above which 10\u00a0% are refused",
         )
 
 
@@ -218,7 +216,7 @@ def _curve(facts: Facts, place: int, curve: Facts) -> Markup:
     band = curve["bootstrap"]
     if band:
         unit = words.UNITS[band["unit"]]
-        label = f"{words.share(band['confidence'], 2)} band (bootstrap over {unit})"
+        label = f"{words.whole(band['confidence'])} band (bootstrap over {unit})"
         keys.insert(1, key("curve", label, area=True))
     end = (
         ""
@@ -227,39 +225,12 @@ def _curve(facts: Facts, place: int, curve: Facts) -> Markup:
     )
     caption = (
         f"{name} on {facts['name']}, FMR {target}, protocol {facts['protocol']['name']}. Shaded: "
-        f"the range of AUERC30.{end}"
+        f"the range of {words.area_name(facts['headline']['area_limit'])}.{end}"
     )
     heading = tag("h3", f"At FMR {target}")
-    drawn = pictures.edc_picture(curve, f"edc{place}")
-    return Markup(tag("div", heading, figure(drawn, keys, caption)))
-
-
-def _operating_table(curve: Facts) -> Markup:
-    head = (
-        "refused", "uncertainty threshold", "score threshold", "kept", "FNMR", "realised FMR",
-        "EER",
-    )  # fmt: skip
-    rows = [_operating_row(one) for one in curve["operating_points"]]
-    shares = [one["discard"] for one in curve["operating_points"]]
-    marked = shares.index(0.1) if 0.1 in shares else -1
-    return table(f"Operating points at FMR {words.fmr(curve['fmr_target'])}", head, rows, marked)
-
-
-def _operating_row(row: Facts) -> tuple[object, ...]:
-    kept = row["kept_mated"] + row["kept_non_mated"]
-    return (
-        f"{row['discard']:.0%}".replace("%", " %"),
-        words.number(row["uncertainty_threshold"]),
-        words.number(row["score_threshold"]),
-        with_small(words.count(kept), f"{words.count(row['kept_mated'])} mated"),
-        *(_rate_cell(row[name]) for name in ("fnmr", "fmr")),
-        words.share(row["eer"]),
-    )
-
-
-def _rate_cell(rate: Facts) -> Markup:
-    ends = words.span(rate["low"], rate["high"])
-    return Markup(with_small(words.share(rate["rate"]), words.of(rate)) + tag("small", ends))
+    drawn = pictures.edc_picture(curve, f"edc{place}", facts["headline"]["area_limit"])
+    alone = len(facts["curves"]) == 1
+    return tag("div", heading, figure(drawn, keys, caption, alone=alone))
 
 
 def _per_limit(values: dict[str, float | None]) -> Markup:

@@ -33,7 +33,7 @@ h2 {
   border-top: 1px solid var(--line);
 }
 h3 { font-size: 1.02rem; margin: 1.6rem 0 .4rem; }
-h1, h2, h3, td, th, p, li, summary { overflow-wrap: anywhere; }
+h1, h2, h3, p, li, summary { overflow-wrap: anywhere; }
 p, ul { max-width: 46rem; }
 .over { color: var(--soft); margin: 0; font-size: .92rem; letter-spacing: .02em; }
 .lead { font-size: 1.08rem; }
@@ -52,11 +52,16 @@ p, ul { max-width: 46rem; }
 .warnings h2 { all: unset; display: block; font-weight: 650; color: var(--warn); }
 .warnings ul { margin: .3rem 0 0; padding-left: 1.1rem; }
 figure { margin: 1.2rem 0; min-width: 0; }
-figure svg { display: block; width: 100%; height: auto; max-width: 42rem; }
+figure svg { display: block; width: 100%; height: auto; max-width: 30rem; }
 figure svg * { stroke-linejoin: round; }
+figcaption p { margin: .3rem 0; }
+@media (min-width: 58rem) {
+  .alone { display: grid; grid-template-columns: 30rem 1fr; gap: 2.5rem; align-items: center; }
+  .alone .key { display: block; }
+}
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr));
   gap: 0 2rem; align-items: start; }
-.key { list-style: none; display: flex; flex-wrap: wrap; gap: .15rem 1.1rem; margin: .3rem 0;
+.key { list-style: none; display: flex; flex-wrap: wrap; gap: .15rem 1.1rem; margin: .3rem 0 .5rem;
   padding: 0; font-size: .9rem; color: var(--ink); }
 .key svg { display: inline-block; width: 1.8rem; height: .8rem; margin-right: .4rem;
   vertical-align: baseline; }
@@ -64,10 +69,16 @@ figure svg * { stroke-linejoin: round; }
 .scroll:focus-visible { outline: 2px solid var(--curve); }
 table { border-collapse: collapse; font-size: .9rem; line-height: 1.35; min-width: 100%; }
 caption { text-align: left; font-weight: 600; padding: 0 0 .4rem; }
+caption span { position: sticky; left: 0; display: inline-block;
+  max-width: min(100%, calc(100vw - 2rem)); white-space: normal; }
 th, td { padding: .4rem .7rem; text-align: right; white-space: nowrap; vertical-align: top;
   border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
-tbody th { color: var(--ink); }
+thead th { white-space: normal; }
+thead th:not(:first-child) { min-width: 5.6rem; }
+tbody th { color: var(--ink); vertical-align: top; }
+th:first-child { position: sticky; left: 0; background: var(--surface); }
+tr.mark th:first-child { background: var(--raised); }
 th:first-child, td:first-child { text-align: left; padding-left: .2rem; }
 td small { color: var(--soft); font-size: .85em; display: block; }
 tr.mark td, tr.mark th { background: var(--raised); }
@@ -75,14 +86,20 @@ tr.mark td, tr.mark th { background: var(--raised); }
 .faces { display: grid; grid-template-columns: repeat(auto-fill, minmax(5.6rem, 1fr)); gap: .7rem;
   list-style: none; padding: 0; margin: .6rem 0 1.4rem; max-width: none; }
 .faces li { font-size: .82rem; line-height: 1.3; min-width: 0; }
-.faces img, .errors img { display: block; width: 100%; aspect-ratio: 1; object-fit: cover;
-  border-radius: .35rem; background: var(--raised); }
+.faces img, .errors img { display: block; width: 100%; height: auto; aspect-ratio: 1;
+  object-fit: cover; border-radius: .35rem; background: var(--raised); }
 .faces .name, .errors .name { color: var(--soft); display: block; overflow: hidden;
   text-overflow: ellipsis; white-space: nowrap; }
 .errors { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(14rem, 100%), 1fr));
   gap: 1rem; list-style: none; padding: 0; margin: .6rem 0 1.4rem; max-width: none; }
 .errors li { font-size: .85rem; line-height: 1.35; background: var(--raised); padding: .6rem;
   border-radius: .6rem; min-width: 0; }
+.errors p { margin: 0; }
+.errors p span { display: block; }
+@media (max-width: 34rem) {
+  .errors li { display: grid; grid-template-columns: 10.5rem 1fr; gap: .7rem; align-items: start; }
+  th, td { padding: .4rem .45rem; }
+}
 .errors .sides { display: grid; grid-template-columns: 1fr 1fr; gap: .4rem; margin-bottom: .4rem; }
 .errors .sides > div { min-width: 0; }
 .kept { color: var(--bad); font-weight: 600; }
@@ -99,17 +116,26 @@ dd { margin: 0; min-width: 0; overflow-wrap: anywhere; }
 footer { max-width: 68rem; margin: 3rem auto 2rem; padding: 0 1rem; }
 a { color: var(--curve); }
 @media print {
-  @page { margin: 16mm 14mm; }
-  body { font-size: 10pt; }
+  @page { margin: 13mm 14mm; }
+  html { font-size: 9pt; }
+  body { font-size: 1rem; }
   header { padding-top: 0; }
+  p, ul { max-width: none; }
+  main, header { max-width: none; padding: 0; }
   h2 { margin-top: 1.4rem; }
+  thead th:not(:first-child) { min-width: 0; }
+  caption span { position: static; max-width: none; }
   h2, h3, caption { break-after: avoid; }
-  figure, .tile, .errors li, .faces li, tr, .warnings, .pair { break-inside: avoid; }
+  figure, .tile, .errors li, .faces li, tr, .warnings { break-inside: avoid; }
   .tiles { grid-template-columns: repeat(4, 1fr); }
   .tile { border: 1px solid var(--line); }
   .pair { grid-template-columns: 1fr 1fr; }
+  .alone { display: grid; grid-template-columns: 24rem 1fr; gap: 2rem; align-items: center; }
+  h3 { margin-top: .8rem; }
+  figure { margin: .6rem 0; }
   .scroll { overflow: visible; }
-  table { font-size: 8pt; }
+  table { font-size: .84rem; }
+  th:first-child { position: static; }
   th, td { padding: .2rem .35rem; }
   .faces { grid-template-columns: repeat(6, 1fr); }
   .errors { grid-template-columns: repeat(4, 1fr); }

@@ -8,8 +8,9 @@ from __future__ import annotations
 import io
 import re
 from html import escape
+from typing import Any
 
-from matplotlib import rc_context
+from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -27,7 +28,7 @@ PARTS = (
 )
 # a stand-in for each part, replaced by its CSS variable in the finished SVG
 COLOUR = {part: f"#0a0b{place:02x}" for place, part in enumerate(PARTS, start=16)}
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 9.5,
     "axes.edgecolor": COLOUR["soft"],
@@ -43,6 +44,7 @@ _STYLE = {
     "axes.axisbelow": True,
     "patch.linewidth": 0,
     "path.simplify": False,
+    "text.parse_math": False,
 }
 _WITHOUT_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
@@ -67,8 +69,10 @@ class Picture:
 
     def __enter__(self) -> Axes:
         """Return axes to draw on."""
-        self._style = rc_context({**_STYLE, "svg.hashsalt": self.prefix})
+        self._style = rc_context()
         self._style.__enter__()
+        rcdefaults()  # a user's own matplotlib settings must not change the report
+        rcParams.update({**_STYLE, "svg.hashsalt": self.prefix})
         width, height = self.size
         self._figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
         FigureCanvasSVG(self._figure)

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.edc import kept_sets
-from evaluation.error_rates import error_rates
+from evaluation.edc import KeptSets, equal_error_rates_of_kept
 from evaluation.intervals import clopper_pearson
 
 if TYPE_CHECKING:
-    from evaluation.bootstrap import Bootstrap
     from evaluation.comparisons import Comparisons
     from evaluation.protocol_curve import ProtocolCurve
+    from evaluation.report_data import ReportData
 
 SHOWN = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 CONFIDENCE = 0.95
+REFUSED = 0.1
 
 
 def rate(errors: int | np.integer, total: int | np.integer) -> dict[str, Any]:
@@ -32,74 +32,97 @@ def rate(errors: int | np.integer, total: int | np.integer) -> dict[str, Any]:
 
 
 def operating_rows(
-    comparisons: Comparisons,
-    curve: ProtocolCurve,
-    uncertainty: NDArray[np.float32],
-    pool: NDArray[np.bool_],
+    data: ReportData, curve: ProtocolCurve, eer: list[float | None], cut: NDArray[np.floating]
 ) -> list[dict[str, Any]]:
     """One row per discard fraction of `SHOWN` that the curve reaches.
 
-    Counts are the curve's own, read at the last of its fractions that is not above the row's. The
-    equal error rate is that of all comparisons up to the uncertainty threshold; NaN where not all
-    non-mated comparisons are listed.
+    Counts are the curve's own, read at its last fraction that is not above the row's.
 
     Args:
-        comparisons: N of them.
+        data: its calibration, where there is one for this FMR target, adds what an uncertainty at
+            the threshold means.
         curve: under any protocol.
-        uncertainty: (N,) of each comparison under the protocol's rule.
-        pool: (N,) those of which a fraction is discarded.
+        eer: (rows,) of the kept comparisons; None where not all non-mated scores are listed.
+        cut: (F,) uncertainty thresholds at the curve's fractions; for mated comparisons where the
+            kinds have thresholds of their own.
     """
     edc = curve.edc
-    shares = [share for share in SHOWN if share <= edc.fractions[-1] + 1e-9]
-    limits = kept_sets(uncertainty[pool], np.array(shares)).thresholds
     rows = []
-    for share, limit in zip(shares, limits, strict=True):
-        at = int(np.searchsorted(edc.fractions, share + 1e-9, side="right")) - 1
-        kept = int(edc.mated[at]), int(edc.non_mated[at])
+    for share, error in zip(shown(curve), eer, strict=True):
+        at = curve.index_at(share)
+        limit = float(cut[at])
         rows.append(
             {
                 "discard": share,
                 "uncertainty_threshold": limit,
                 "score_threshold": edc.score_threshold[at],
-                "kept_mated": kept[0],
-                "kept_non_mated": kept[1],
-                "fnmr": rate(edc.false_non_matches[at], kept[0]),
-                "fmr": rate(edc.false_matches[at], kept[1]),
-                "eer": _eer(comparisons, uncertainty <= limit),
+                "kept_mated": edc.mated[at],
+                "kept_non_mated": edc.non_mated[at],
+                "fnmr": rate(edc.false_non_matches[at], edc.mated[at]),
+                "fmr": rate(edc.false_matches[at], edc.non_mated[at]),
+                "eer": error,
+                **_meaning(data, curve, limit),
             }
         )
     return rows
 
 
-def headline(
-    bootstrap: Bootstrap | None, curve: ProtocolCurve, method: str, rows: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """Return the numbers of the summary: FNMR before and after refusing 10 %, and AUERC30."""
-    after = [row for row in rows if row["discard"] == 0.1]
-    found: dict[str, Any] = {
+def shown(curve: ProtocolCurve) -> list[float]:
+    """Discard fractions of the table, as far as the curve goes."""
+    return [share for share in SHOWN if share <= curve.edc.fractions[-1] + 1e-9]
+
+
+def equal_error_rates(
+    comparisons: Comparisons, curve: ProtocolCurve, kept: KeptSets
+) -> list[float | None]:
+    """EER of the kept comparisons at each of `shown(curve)`."""
+    indices = [curve.index_at(share) for share in shown(curve)]
+    if comparisons.unlisted:
+        return [None] * len(indices)
+    found = equal_error_rates_of_kept(comparisons.scores, comparisons.mated, kept, indices)
+    return [one.value for one in found]
+
+
+def headline(data: ReportData, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the numbers of the summary: FNMR before and after refusing 10 %, and the area.
+
+    The area is AUERC30 where the protocol has it, else that of its lowest limit.
+    """
+    curve = data.curves[0]
+    bootstrap = data.bootstrap.get(curve.edc.fmr_target)
+    after = next((row for row in rows if row["discard"] == REFUSED), None)
+    limit = 0.3 if 0.3 in curve.relative else min(curve.relative)
+    value, interval = curve.relative[limit], None
+    if bootstrap is not None:
+        limit = bootstrap.limit
+        value, (low, high) = bootstrap.relative(data.method)
+        interval = {
+            "low": low,
+            "high": high,
+            "confidence": bootstrap.confidence,
+            "unit": bootstrap.unit,
+        }
+    return {
         "fmr_target": curve.edc.fmr_target,
         "score_threshold": curve.edc.score_threshold[0],
         "fnmr_before": rows[0]["fnmr"],
         "fmr_before": rows[0]["fmr"],
-        "refused": 0.1,
-        "uncertainty_threshold": after[0]["uncertainty_threshold"] if after else None,
-        "fnmr_after": after[0]["fnmr"] if after else None,
-        "relative_auerc30": curve.relative.get(0.3, float("nan")),
-        "interval": None,
+        "refused": REFUSED,
+        "uncertainty_threshold": after["uncertainty_threshold"] if after else None,
+        "fnmr_after": after["fnmr"] if after else None,
+        "area_limit": limit,
+        "relative_area": value,
+        "interval": interval,
     }
-    if bootstrap is not None:
-        value, interval = bootstrap.relative(method)
-        found["relative_auerc30"] = value
-        found["interval"] = {
-            "low": interval.low,
-            "high": interval.high,
-            "confidence": bootstrap.confidence,
-            "unit": bootstrap.unit,
-        }
-    return found
 
 
-def _eer(comparisons: Comparisons, kept: NDArray[np.bool_]) -> float:
-    if comparisons.unlisted or not kept.any():
-        return float("nan")
-    return error_rates(comparisons.scores[kept], comparisons.mated[kept]).equal_error_rate().value
+def _meaning(data: ReportData, curve: ProtocolCurve, limit: float) -> dict[str, Any]:
+    known = data.calibration
+    if known is None or curve.protocol.fuse != "max":
+        return {}
+    if known.fmr_target != curve.edc.fmr_target and curve is not data.curves[0]:
+        return {}
+    return {
+        "error_probability": known.probability([limit])[0],
+        "iso_quality": known.iso_quality([limit])[0],
+    }

@@ -5,16 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 UNITS = {"identity": "identities", "image": "images", "pair": "pairs"}
+PERCENT = "\u00a0%"  # does not part from its number at the end of a line
 
 
 def share(value: float | None, digits: int = 3) -> str:
     """A rate as a percentage with so many significant digits; a dash for None."""
     if value is None:
         return "\u2013"
-    if value == 0:
-        return "0 %"
+    if value in (0, 1):
+        return f"{100 * value:.0f}{PERCENT}"
     places = max(0, digits - 1 - _exponent(100 * value))
-    return f"{100 * value:.{min(places, 6)}f} %"
+    return f"{100 * value:.{min(places, 6)}f}{PERCENT}"
+
+
+def whole(value: float) -> str:
+    """A round share as a percentage without needless digits, as in 0.1 % or 10 %."""
+    return f"{100 * value:.6g}{PERCENT}"
+
+
+def area_name(limit: float) -> str:
+    """AUERC30 for a limit of 0.3, AUERC for 1."""
+    return "AUERC" if limit == 1 else f"AUERC{limit * 100:.3g}"
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -30,6 +41,11 @@ def count(value: int) -> str:
 def of(rate: dict[str, Any]) -> str:
     """Errors / total, as in 64/3500."""
     return f"{count(rate['errors'])}/{count(rate['total'])}"
+
+
+def counted(rate: dict[str, Any]) -> str:
+    """Counts and rate, as in 64/3500 = 1.83 %."""
+    return f"{of(rate)}\u00a0=\u00a0{share(rate['rate'])}"
 
 
 def span(low: float | None, high: float | None) -> str:
@@ -61,38 +77,29 @@ def outcome(facts: dict[str, Any]) -> str:
     before, after = head["fnmr_before"], head["fnmr_after"]
     text = (
         f"At the score threshold {number(head['score_threshold'])}, which lets about "
-        f"{share(head['fmr_target'])} of the non-mated comparisons pass, {of(before)} = "
-        f"{share(before['rate'])} of the mated ones are missed."
+        f"{whole(head['fmr_target'])} of the non-mated comparisons pass, {counted(before)} of the "
+        f"mated ones are missed. The realised FMR is {counted(head['fmr_before'])}."
     )
     if after is not None:
-        text += (
-            f" Refusing the most uncertain {share(head['refused'], 1)} leaves {of(after)} = "
-            f"{share(after['rate'])}."
-        )
+        text += f" Refusing the most uncertain {whole(head['refused'])} leaves {counted(after)}."
     return text
 
 
 def area(facts: dict[str, Any]) -> str:
-    """AUERC30 relative to random, with what is known about its interval."""
+    """The area relative to random, with what is known about its interval."""
     head = facts["headline"]
-    value = head["relative_auerc30"]
+    value, name = head["relative_area"], area_name(head["area_limit"])
     if value is None:
-        return "AUERC30 relative to random is undefined: there is no false non-match to avoid."
-    text = f"AUERC30 is {number(value, 3)} of that of refusing at random"
+        return f"{name} relative to random is undefined: there is no false non-match to avoid."
+    text = f"{name} (the area under the curve) is {number(value, 3)} of that of refusing at random"
     inside = head["interval"]
     if inside is None:
-        return text + " (1 = no better than chance, lower is better). No interval was computed."
+        return text + " (1 is no better than chance; lower is better). No interval was computed."
     return (
-        f"{text}, {share(inside['confidence'], 2)} interval {number(inside['low'], 3)} to "
-        f"{number(inside['high'], 3)} over {UNITS[inside['unit']]} (1 = no better than chance, "
-        "lower is better)."
+        f"{text}, {whole(inside['confidence'])} interval {number(inside['low'], 3)} to "
+        f"{number(inside['high'], 3)} by bootstrap over {UNITS[inside['unit']]} (1 is no better "
+        "than chance; lower is better)."
     )
-
-
-def few_non_mated(facts: dict[str, Any]) -> str:
-    """What the realised FMR of the summary's threshold rests on."""
-    passed = facts["headline"]["fmr_before"]
-    return f"The realised FMR is {of(passed)} = {share(passed['rate'])}."
 
 
 def _exponent(value: float) -> int:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from evaluation.bootstrap import Bootstrap
+    from evaluation.calibration import Calibration
     from evaluation.comparisons import Comparisons
     from evaluation.protocol_curve import ProtocolCurve
     from evaluation.reliability import Reliability
@@ -67,7 +68,7 @@ class ReportData:
         bootstrap: FMR target -> intervals of the curve at that target; of method `method`.
         risk: the chosen discard threshold, where a target risk was asked for.
         reliability: predicted against observed error rates of held-out pairs.
-        calibration: what the map from uncertainty to probability was fitted on, as a dictionary.
+        calibration: the map from uncertainty to probability and quality, for the threshold table.
         images: access to the images; None where there are only numbers.
         provenance: None where nothing is known.
         warnings: further lines for people, beside those of the curves.
@@ -81,7 +82,7 @@ class ReportData:
     bootstrap: Mapping[float, Bootstrap] = field(default_factory=dict)
     risk: RiskControl | None = None
     reliability: Reliability | None = None
-    calibration: Mapping[str, Any] | None = None
+    calibration: Calibration | None = None
     images: ImageAccess | None = None
     provenance: Provenance | None = None
     warnings: Sequence[str] = ()
@@ -89,6 +90,12 @@ class ReportData:
     def __post_init__(self) -> None:
         if not self.curves:
             raise ValueError(f"{self.name}: a report needs the curve of at least one FMR target")
+        names = {one.protocol.name for one in self.curves}
+        if len(names) > 1:
+            raise ValueError(
+                f"{self.name}: curves of several protocols ({', '.join(sorted(names))}): a report "
+                "has one; the others belong into presets"
+            )
 
 
 def sha256_of(path: str | Path) -> str:

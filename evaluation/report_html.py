@@ -15,6 +15,7 @@ from evaluation import _report_sections as sections
 from evaluation._report_facts import facts as facts_of
 from evaluation._report_markup import Markup, join, tag
 from evaluation._report_style import CSS
+from evaluation._report_thresholds import thresholds
 from evaluation.report_data import ImageAccess, ReportData
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'"
@@ -78,7 +79,7 @@ def _header(facts: dict[str, Any]) -> Markup:
 def _sections(facts: dict[str, Any], images: ImageAccess | None) -> list[Markup]:
     return [
         sections.curves(facts),
-        sections.thresholds(facts),
+        thresholds(facts),
         sections.scores(facts),
         sections.det(facts),
         sections.reliability(facts),
