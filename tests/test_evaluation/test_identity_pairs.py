@@ -1,68 +1,11 @@
 import math
-from itertools import combinations
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.identity_pairs import (
-    mated_pairs,
-    non_mated_pairs,
-    relative_edc,
-    scores_of,
-    threshold_at_fmr,
-)
-
-LABELS = np.array([4, 2, 4, 9, 2, 4, 7])
-
-
-def test_all_mated_pairs():
-    expected = {(a, b) for a, b in combinations(range(7), 2) if LABELS[a] == LABELS[b]}
-    pairs = mated_pairs(LABELS)
-    assert {tuple(pair) for pair in pairs} == expected
-    assert len(pairs) == len(expected)
-
-
-def test_mated_pairs_per_identity_are_capped_by_a_seeded_draw():
-    labels = np.repeat([0, 1], [10, 3])
-    pairs = mated_pairs(labels, cap=5, seed=1)
-    assert np.bincount(labels[pairs[:, 0]]).tolist() == [5, 3]
-    assert len({tuple(pair) for pair in pairs}) == 8
-    np.testing.assert_array_equal(pairs, mated_pairs(labels, cap=5, seed=1))
-    assert (pairs != mated_pairs(labels, cap=5, seed=2)).any()
-
-
-def test_no_mated_pair():
-    with pytest.raises(ValueError, match="no mated pair: none of 3 images shares its identity"):
-        mated_pairs(np.arange(3))
-
-
-def test_non_mated_pairs_are_seeded_of_two_identities_and_uniform():
-    pairs = non_mated_pairs(LABELS, 20_000, seed=3)
-    assert pairs.shape == (20_000, 2)
-    assert (LABELS[pairs[:, 0]] != LABELS[pairs[:, 1]]).all()
-    np.testing.assert_array_equal(pairs, non_mated_pairs(LABELS, 20_000, seed=3))
-    counts = np.bincount(pairs[:, 0] * 7 + pairs[:, 1], minlength=49)
-    possible = (LABELS[:, None] != LABELS[None]).ravel()
-    assert (counts[~possible] == 0).all()
-    expected = 20_000 / possible.sum()
-    assert np.abs(counts[possible] - expected).max() < 5 * math.sqrt(expected)
-
-
-@pytest.mark.parametrize(("labels", "count"), [([1, 1, 1], 5), ([], 5), ([1, 2], 0)])
-def test_non_mated_pairs_that_do_not_exist(labels, count):
-    with pytest.raises(
-        ValueError, match=rf"cannot draw {count} non-mated pairs from {len(labels)}"
-    ):
-        non_mated_pairs(np.array(labels), count)
-
-
-def test_scores_of_pairs_are_cosines():
-    mu = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
-    pairs = np.array([[0, 1], [2, 5], [3, 3]])
-    expected = [mu[a] @ mu[b] / np.linalg.norm(mu[a]) / np.linalg.norm(mu[b]) for a, b in pairs]
-    np.testing.assert_allclose(scores_of(mu, pairs), expected, atol=1e-6)
+from evaluation.identity_pairs import relative_edc, threshold_at_fmr
 
 
 @settings(max_examples=100, deadline=None)
