@@ -6,8 +6,8 @@ Two numbers from different protocols cannot be compared, so a report always says
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, fields
-from typing import Literal, get_args, get_type_hints
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args, get_type_hints
 
 from evaluation.comparisons import Fuse
 
@@ -152,9 +152,14 @@ class Protocol:
         same = Protocol(name=self.name, threshold=self.threshold, fuse=self.fuse)
         return self == same
 
-    def describe(self) -> str:
-        """Say in words what is measured: every switch."""
-        return f"protocol {self.name}: cosine scores; {'; '.join(self._sentences())}"
+    def switches(self) -> dict[str, Any]:
+        """Return every switch by name, in plain types for JSON, and the same in words."""
+        return {**asdict(self), "limits": list(self.limits), "in_words": self.describe()}
+
+    def describe(self, scores: str = "") -> str:
+        """Say in words what is measured: every switch, and before them what the scores are."""
+        words = [scores, *self._sentences()] if scores else self._sentences()
+        return f"protocol {self.name}: {'; '.join(words)}"
 
     def _sentences(self) -> list[str]:
         limits = ", ".join(f"{limit:g}" for limit in self.limits)

@@ -33,7 +33,7 @@ def original_text(result: Result) -> str:
 
 def facts(result: Result) -> str:
     """Return the lines below the block: the switches in words and the counts behind the rates."""
-    lines = [f"{result.protocol.describe()}."]
+    lines = [f"{result.protocol.describe('cosine scores')}."]
     lines += [operating_point(curve) for curve in result.blocks[0].curves]
     for block in result.blocks:
         lines.append(f"errors / comparisons behind the rates{_of(block)}:")
@@ -65,12 +65,7 @@ def to_dict(result: Result) -> dict[str, Any]:
     """Return every number of a result in plain Python types; NaN becomes None."""
     return {
         "name": result.name,
-        "protocol": {
-            "name": result.protocol.name,
-            "threshold": result.protocol.threshold,
-            "fuse": result.protocol.fuse,
-            "in_words": result.protocol.describe(),
-        },
+        "protocol": result.protocol.switches(),
         "pairs": result.pairs,
         "mated": result.mated,
         "non_mated": result.pairs - result.mated,
