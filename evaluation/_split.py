@@ -15,6 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from evaluation.comparisons import Comparisons, Unit
+from evaluation.linked_people import linked_people
 
 LEFT_OUT = -1
 LARGEST_GROUP = 0.1  # a linked group above this share of the comparisons is cut
@@ -69,9 +70,9 @@ def people_of(comparisons: Comparisons, unit: Unit | None = None) -> NDArray[np.
             f"{comparisons.name}: unit {unit!r}, but its {unit} numbers are not known (it knows: "
             f"{comparisons.best_unit})"
         )
-    dense = np.unique(ids, return_inverse=True)[1].astype(np.int64)
-    if unit == "image" and dense.size:
-        dense = _linked(dense[comparisons.pairs[comparisons.mated]], int(dense.max()) + 1)[dense]
+    if unit == "image":
+        ids = linked_people(comparisons)
+    dense: NDArray[np.int64] = np.unique(ids, return_inverse=True)[1].astype(np.int64)
     return dense[comparisons.pairs]
 
 

@@ -7,21 +7,19 @@ binomial p-value, on comparisons that share no person; then checked on held-out 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evaluation import _split
 from evaluation._fixed_sequence import Count, fewest_without_error, fixed_sequence, most_errors
+from evaluation._risk_trial import KINDS, Risk, Trial
 from evaluation.calibration import find_threshold
 from evaluation.comparisons import Comparisons, Fuse, Unit
 from evaluation.intervals import Interval, clopper_pearson
 
-Risk = Literal["fnmr", "fmr", "total"]
 FEWEST_FALSE_MATCHES = 5  # expected at a score threshold that does not rest on chance
 TUNING = 0.25  # share of the set that the score threshold is found on, where it needs its own
-KINDS: dict[str, str] = {"fnmr": "mated ", "fmr": "non-mated ", "total": ""}
 NAMES: dict[str, str] = {"fnmr": "FNMR", "fmr": "FMR", "total": "total error"}
 
 
@@ -30,7 +28,8 @@ class RiskControl:
     """Which comparisons to accept, and what was seen on comparisons that had no say in it.
 
     Comparisons "drawn" share no person among them (see `unit`), so that binomial bounds hold. A
-    risk is that of a drawn comparison: each person weighs the same, however many images there are.
+    risk is that of a drawn comparison: each person weighs the same, however many images there are
+    (and for "total" the two kinds weigh as in the set).
 
     Attributes:
         name: of the set.
@@ -190,7 +189,7 @@ def control_risk(
         part = _split.select(comparisons, cut.rows(2)) if tuning else comparisons
         score_threshold, count = find_threshold(part, fmr_target, None)
     assert score_threshold is not None
-    trial = _Trial(comparisons, risk, score_threshold, unit, fuse, seed)
+    trial = Trial(comparisons, risk, score_threshold, unit, fuse, seed)
     learn, check = trial.drawn(cut.rows(0)), trial.drawn(cut.rows(1))
     chosen, seen = fixed_sequence(
         trial.uncertainty[learn], trial.error[learn], target_risk, 1 - confidence
@@ -222,52 +221,6 @@ def control_risk(
         held_out_fmr=trial.false_matches(cut.rows(1)) if tuning or count is None else None,
         left_out=cut.left_out,
     )
-
-
-class _Trial:
-    """The comparisons that count for a risk, and which of them are errors."""
-
-    def __init__(
-        self,
-        comparisons: Comparisons,
-        risk: Risk,
-        score_threshold: float,
-        unit: Unit,
-        fuse: Fuse,
-        seed: int,
-    ) -> None:
-        self.comparisons, self.risk, self.seed = comparisons, risk, seed
-        self.uncertainty = comparisons.pair_uncertainty(fuse)
-        self.error = (comparisons.scores < np.float64(score_threshold)) == comparisons.mated
-        self.people = _split.people_of(comparisons, unit)
-
-    def of_kind(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
-        mated = self.comparisons.mated[rows]
-        kept = rows if self.risk == "total" else rows[mated == (self.risk == "fnmr")]
-        if not kept.size:
-            raise ValueError(
-                f"{self.comparisons.name}: a part has no {KINDS[self.risk]}comparison: the set is "
-                "too small to be cut"
-            )
-        return kept
-
-    def drawn(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
-        rows = self.of_kind(rows)
-        return rows[_split.draw_disjoint(self.people[rows], self.seed)]
-
-    def count(self, rows: NDArray[np.intp], limit: float = np.inf) -> Count:
-        rows = rows[self.uncertainty[rows] <= limit]
-        return Count(int(np.count_nonzero(self.error[rows])), len(rows))
-
-    def false_matches(self, rows: NDArray[np.intp]) -> Count | None:
-        if self.comparisons.unlisted:
-            return None
-        rows = rows[~self.comparisons.mated[rows]]
-        return Count(int(np.count_nonzero(self.error[rows])), len(rows))
-
-    def share_of_images(self, rows: NDArray[np.intp], limit: float) -> float:
-        images = np.unique(self.comparisons.pairs[rows])
-        return float(np.mean(self.comparisons.uncertainty[images] <= limit))
 
 
 def _check(

@@ -1,0 +1,88 @@
+"""What counts for a risk: which comparisons, and which of them are errors.
+
+Helper of `evaluation.risk_control`. NumPy and SciPy only.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation import _split
+from evaluation._fixed_sequence import Count
+from evaluation.comparisons import Comparisons, Fuse, Unit
+
+Risk = Literal["fnmr", "fmr", "total"]
+KINDS: dict[str, str] = {"fnmr": "mated ", "fmr": "non-mated ", "total": ""}
+
+
+class Trial:
+    """The comparisons that count for a risk, and which of them are errors.
+
+    Args:
+        comparisons: the set.
+        risk: "fnmr" counts mated comparisons, "fmr" non-mated ones, "total" both.
+        score_threshold: scores below it are non-matches.
+        unit: what drawn comparisons must not share.
+        fuse: how the uncertainties of two images become the comparison's.
+        seed: of the draws.
+    """
+
+    def __init__(
+        self,
+        comparisons: Comparisons,
+        risk: Risk,
+        score_threshold: float,
+        unit: Unit,
+        fuse: Fuse,
+        seed: int,
+    ) -> None:
+        self.comparisons, self.risk, self.seed = comparisons, risk, seed
+        self.uncertainty = comparisons.pair_uncertainty(fuse)
+        self.error = (comparisons.scores < np.float64(score_threshold)) == comparisons.mated
+        self.people = _split.people_of(comparisons, unit)
+
+    def of_kind(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Those of the rows whose kind counts; ValueError if there is none."""
+        mated = self.comparisons.mated[rows]
+        kept = rows if self.risk == "total" else rows[mated == (self.risk == "fnmr")]
+        if not kept.size:
+            raise ValueError(
+                f"{self.comparisons.name}: a part has no {KINDS[self.risk]}comparison: the set is "
+                "too small to be cut"
+            )
+        return kept
+
+    def drawn(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Those of the rows that count, share no person and were drawn."""
+        rows = self.of_kind(rows)
+        rows = rows[_split.draw_disjoint(self.people[rows], self.seed)]
+        return self._mixed_as_the_set(rows) if self.risk == "total" else rows
+
+    def _mixed_as_the_set(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """As many of the drawn rows as have the set's shares of the two kinds."""
+        share = float(np.mean(self.comparisons.mated))
+        rows = np.random.default_rng(self.seed).permutation(rows)
+        mated = self.comparisons.mated[rows]
+        kinds = ((rows[mated], share), (rows[~mated], 1 - share))
+        size = min(len(one) / part for one, part in kinds if part)
+        return np.concatenate([one[: round(size * part)] for one, part in kinds])
+
+    def count(self, rows: NDArray[np.intp], limit: float = np.inf) -> Count:
+        """Errors among the rows with an uncertainty up to the limit."""
+        rows = rows[self.uncertainty[rows] <= limit]
+        return Count(int(np.count_nonzero(self.error[rows])), len(rows))
+
+    def false_matches(self, rows: NDArray[np.intp]) -> Count | None:
+        """False matches among the non-mated rows; None where not all are listed."""
+        if self.comparisons.unlisted:
+            return None
+        rows = rows[~self.comparisons.mated[rows]]
+        return Count(int(np.count_nonzero(self.error[rows])), len(rows))
+
+    def share_of_images(self, rows: NDArray[np.intp], limit: float) -> float:
+        """Share of the images of these rows whose own uncertainty is within the limit."""
+        images = np.unique(self.comparisons.pairs[rows])
+        return float(np.mean(self.comparisons.uncertainty[images] <= limit))
