@@ -43,8 +43,10 @@ def gather(source: Source, chosen: Chosen) -> Read:
             parts[name].append(numbers(columns[name], name, where))
         parts[chosen.mated].append(flags(columns[chosen.mated], chosen.mated, where))
         for names, ids in ((chosen.images, images), (chosen.identities, people)):
-            for name in names:
-                parts[name].append(ids.add(columns[name], name, where))
+            if names:
+                both = ids.add(columns[names[0]], columns[names[1]], names, where)
+                for side, name in enumerate(names):
+                    parts[name].append(both[:, side])
         starts.append(rows)
         places.append(where)
         rows += len(parts[chosen.mated][-1])

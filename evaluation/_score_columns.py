@@ -125,46 +125,47 @@ def flags(raw: Raw, column: str, where: Where) -> NDArray[np.bool_]:
 
 
 class Ids:
-    """Numbers for the names in one or two columns, kept over several chunks.
+    """Numbers for the names in two columns, kept over several chunks.
 
     Whole numbers keep their value; anything else is numbered in the order in which it comes.
     """
 
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}
+        self._whole = True
 
-    def add(self, raw: Raw, column: str, where: Where) -> NDArray[np.int64]:
-        """(n,) numbers; ValueError for a name that is empty or a fraction."""
-        array = raw if isinstance(raw, np.ndarray) else None
-        if array is not None and array.dtype.kind in "iub":
-            return array.astype(np.int64)
-        if array is not None and array.dtype.kind == "f":
-            raise ValueError(f"{column} holds {array.dtype}: use text or whole numbers as names")
+    def add(
+        self, first: Raw, second: Raw, columns: tuple[str, ...], where: Where
+    ) -> NDArray[np.int64]:
+        """(n, 2) numbers of both sides; ValueError for a name that is empty or a fraction."""
+        sides = [np.asarray(side) for side in (first, second)]
+        for side, column in zip(sides, columns, strict=True):
+            if side.dtype.kind == "f":
+                raise ValueError(f"{column} holds {side.dtype}: use text or whole numbers as names")
+        if all(side.dtype.kind in "iu" for side in sides):
+            return np.stack(sides, axis=1).astype(np.int64)
         codes = self._codes
-        names = [str(name).strip() for name in (raw if array is None else array.tolist())]
+        names = [
+            str(name).strip()
+            for both in zip(sides[0].tolist(), sides[1].tolist(), strict=True)
+            for name in both
+        ]
         if "" in names:
-            raise ValueError(f"{where(names.index(''))}: {column} is empty")
+            place = names.index("")
+            raise ValueError(f"{where(place // 2)}: {columns[place % 2]} is empty")
         found = (codes.setdefault(name, len(codes)) for name in names)
-        return np.fromiter(found, np.int64, len(names))
+        return np.fromiter(found, np.int64, len(names)).reshape(-1, 2)
 
     def finish(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the numbers themselves where every name was a whole number, else the codes."""
-        if not self._codes:
-            return values
-        try:
-            own = [int(name) for name in self._codes]
-        except ValueError:
-            return values
-        whole = all(str(number) == name for number, name in zip(own, self._codes, strict=True))
-        if not whole or max(map(abs, own)) >= 1 << 62:
-            return values
-        return np.array(own, np.int64)[values]
+        own = [int(name) for name in self._codes if name.removeprefix("-").isdecimal()]
+        same = [str(number) for number in own] == list(self._codes)
+        self._whole = same and max(map(abs, own), default=0) < 1 << 62
+        return np.array(own, np.int64)[values] if self._codes and self._whole else values
 
     def name(self, value: int) -> str:
         """Return what the file calls a number that `finish` gave."""
-        if str(value) in self._codes or not self._codes:
-            return str(value)
-        return next(name for name, code in self._codes.items() if code == value)
+        return str(value) if self._whole else list(self._codes)[value]
 
 
 def _reliability(there: dict[str, str], names: Sequence[str]) -> tuple[tuple[str, ...], int]:

@@ -110,7 +110,7 @@ def open_set(
 def _labelled(source: str, non_mated: NonMated, cap: int | None, seed: int) -> LabelledSet:
     rendered = source.startswith("synthetic:")
     path = Path(source)
-    if not rendered and not path.exists():
+    if not rendered and not (source and path.exists()):
         raise ValueError(
             f"no faces at {source or '(nothing)'}: faces:PATH takes a folder with one folder per "
             "identity, a list file or a .rec pack"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from evaluation.embed import embed
+from evaluation.embed import embed, embed_images
 from evaluation.estimate import Estimate
 
 
@@ -76,3 +76,107 @@ def test_progress_bar_on_request_only(tiny_pairs, capsys):
     assert capsys.readouterr().err == ""
     embed(Halves(), tiny_pairs, progress=True)
     assert "tiny" in capsys.readouterr().err
+
+
+class Named:
+    """Images of an evaluation set, as many as asked for."""
+
+    def __init__(self, pairs, count=23):
+        self.pairs, self.count, self.decoded = pairs, count, []
+
+    def __len__(self):
+        return self.count
+
+    def decode(self, start, stop):
+        self.decoded.append((start, stop))
+        return self.pairs.decode(start, stop)
+
+    def image_name(self, row):
+        return f"image {row}"
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_images_of_any_set_are_embedded_as_pairs_are(tiny_pairs, flip, monkeypatch):
+    monkeypatch.setattr("evaluation.embed.PART_IMAGES", 10)
+    images = Named(tiny_pairs)
+    found = embed_images(Halves(), images, batch_size=4, name="some", flip=flip)
+    expected = embed(Halves(), tiny_pairs, flip=flip)
+    np.testing.assert_array_equal(found.mu, expected.mu[:23])
+    np.testing.assert_array_equal(found.sigma_sq, expected.sigma_sq[:23])
+    assert images.decoded == [(0, 4), (4, 8), (8, 12), (12, 16), (16, 20), (20, 23)]
+
+
+def test_a_stopped_run_goes_on_where_it_was(tiny_pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr("evaluation.embed.PART_IMAGES", 8)
+    expected = embed_images(Halves(), Named(tiny_pairs), batch_size=4, name="some")
+
+    class Stops(Halves):
+        def __call__(self, images):
+            if len(self.batches) == 5:
+                raise KeyboardInterrupt
+            return super().__call__(images)
+
+    options = {"batch_size": 4, "name": "some", "parts": tmp_path / "parts", "about": "abc"}
+    with pytest.raises(KeyboardInterrupt):
+        embed_images(Stops(), Named(tiny_pairs), **options)
+    for still_to_do in ([(16, 20), (20, 23)], []):
+        images = Named(tiny_pairs)
+        found = embed_images(Halves(), images, **options)
+        np.testing.assert_array_equal(found.mu, expected.mu)
+        np.testing.assert_array_equal(found.sigma_sq, expected.sigma_sq)
+        assert images.decoded == still_to_do
+
+
+def test_parts_of_something_else_are_refused(tiny_pairs, tmp_path):
+    options = {"batch_size": 4, "name": "some", "parts": tmp_path / "parts"}
+    embed_images(Halves(), Named(tiny_pairs), **options)
+    for changed, message in (
+        ({"name": "other"}, r"parts holds parts with set 'some', not 'other': delete it, or name"),
+        ({"batch_size": 5}, "parts with batch_size 4, not 5"),
+        ({"about": "new weights"}, "parts with about '', not 'new weights'"),
+        ({"flip": True}, "parts with flip False, not True"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            embed_images(Halves(), Named(tiny_pairs), **options | changed)
+    with pytest.raises(ValueError, match="parts with images 23, not 22"):
+        embed_images(Halves(), Named(tiny_pairs, 22), **options)
+    part = tmp_path / "parts" / "part-000000000.npz"
+    np.savez(part, mu=np.ones((3, 2)), sigma_sq=np.ones((3, 1)))
+    with pytest.raises(ValueError, match=r"part-000000000\.npz has not the 23 images expected"):
+        embed_images(Halves(), Named(tiny_pairs), **options)
+    part.write_bytes(b"cut off")
+    with pytest.raises(ValueError, match=r"part-000000000\.npz: not an \.npz file .*: delete it"):
+        embed_images(Halves(), Named(tiny_pairs), **options)
+    (tmp_path / "parts" / "about.json").unlink()
+    with pytest.raises(ValueError, match="parts holds other files: name an empty folder"):
+        embed_images(Halves(), Named(tiny_pairs), **options)
+
+
+def test_an_estimator_that_asks_for_names_gets_those_of_the_set(tiny_pairs):
+    class Asks(Halves):
+        def __init__(self):
+            super().__init__()
+            self.told = []
+
+        def use_names(self, names):
+            self.told.append(names)
+
+    estimator = Asks()
+    embed_images(estimator, Named(tiny_pairs, 3), name="some")
+    embed(estimator, tiny_pairs)
+    assert estimator.told == [["image 0", "image 1", "image 2"], None]
+
+
+def test_unsound_estimates_of_images_are_named(tiny_pairs, tmp_path):
+    class Broken(Halves):
+        def __call__(self, images):
+            mu, sigma_sq = super().__call__(images)
+            return Estimate(mu * 0, sigma_sq)
+
+    with pytest.raises(ValueError, match="some, estimator halves, images from 0 on: mu has 23 emb"):
+        embed_images(Broken(), Named(tiny_pairs), name="some", parts=tmp_path / "parts")
+    assert [path.name for path in (tmp_path / "parts").iterdir()] == ["about.json"]
+    with pytest.raises(ValueError, match="some: no images"):
+        embed_images(Halves(), Named(tiny_pairs, 0), name="some")
+    with pytest.raises(ValueError, match="batch_size = 0: must be at least 1"):
+        embed_images(Halves(), Named(tiny_pairs), batch_size=0, name="some")
