@@ -5,10 +5,13 @@ An alternative to the cosine for methods that give variances. NumPy only.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 from numpy.typing import NDArray
+
+from evaluation.comparisons import Comparisons
 
 NUMBERS_AT_ONCE = 1 << 22  # of one gathered array (16 MB); results do not depend on it
 
@@ -56,6 +59,37 @@ def mls_scores(
             cost = gap.sum(axis=1, dtype=np.float64)
         scores[start : start + step] = -cost / 2 - constant
     return scores
+
+
+def rescored(
+    comparisons: Comparisons, mu: NDArray[np.float32], sigma_sq: NDArray[np.float32]
+) -> Comparisons:
+    """Score the same comparisons by their mutual likelihood instead of the cosine.
+
+    Args:
+        comparisons: of the M images; all of them listed.
+        mu: (M, D) embeddings of the images.
+        sigma_sq: (M, D) or (M, 1) variances, above 0.
+
+    Raises:
+        ValueError: only the highest cosines are listed, another number of images, or uncertainties
+            that are no variances.
+    """
+    if comparisons.unlisted:
+        raise ValueError(
+            f"{comparisons.name}: {comparisons.unlisted} non-mated comparisons are not listed "
+            "because their cosine is low, but their mutual likelihood may be high: sample "
+            "non-mated comparisons (--non_mated COUNT) instead of taking all"
+        )
+    if len(mu) != len(comparisons.uncertainty):
+        raise ValueError(
+            f"{comparisons.name}: {len(mu)} embeddings for {len(comparisons.uncertainty)} images"
+        )
+    try:
+        scores = mls_scores(mu, sigma_sq, comparisons.pairs)
+    except ValueError as error:
+        raise ValueError(f"{comparisons.name}: {error}") from error
+    return dataclasses.replace(comparisons, scores=scores)
 
 
 def check_variances(mu: NDArray[np.float32], sigma_sq: NDArray[np.float32], purpose: str) -> None:

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from evaluation import mutual_likelihood
-from evaluation.mutual_likelihood import mls_scores
+from evaluation.comparisons import Comparisons
+from evaluation.mutual_likelihood import mls_scores, rescored
 from losses.fast_mls import FastMLSLoss
 from losses.mls import MLSLoss
 
@@ -116,3 +117,29 @@ def test_uncertainties_that_are_no_variances(sigma_sq, words):
     mu, _, pairs = drawn(1)
     with pytest.raises(ValueError, match=f"the mutual likelihood score needs .*{words}"):
         mls_scores(mu, sigma_sq.astype(np.float32), pairs)
+
+
+def comparisons_of(pairs, **options):
+    return Comparisons(
+        "some",
+        np.zeros(len(pairs), np.float32),
+        np.arange(len(pairs)) % 2 == 0,
+        pairs,
+        np.ones(30, np.float32),
+        **options,
+    )
+
+
+def test_comparisons_scored_again():
+    mu, sigma_sq, pairs = drawn(1)
+    before = comparisons_of(pairs, identity=np.arange(30))
+    after = rescored(before, mu, sigma_sq)
+    np.testing.assert_array_equal(after.scores, mls_scores(mu, sigma_sq, pairs))
+    assert after.pairs is before.pairs
+    assert after.identity is before.identity
+    with pytest.raises(ValueError, match="some: 29 embeddings for 30 images"):
+        rescored(before, mu[1:], sigma_sq[1:])
+    with pytest.raises(ValueError, match="some: the mutual likelihood score needs variances above"):
+        rescored(before, mu, -sigma_sq)
+    with pytest.raises(ValueError, match=r"some: 7 non-mated .* sample .*--non_mated COUNT"):
+        rescored(comparisons_of(pairs, unlisted=7, listed_from=0.2), mu, sigma_sq)
