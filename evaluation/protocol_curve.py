@@ -17,6 +17,7 @@ from evaluation.edc import Edc, fixed_threshold_edc
 from evaluation.error_rates import OperatingPoint
 from evaluation.protocols import Protocol, find_protocol
 from evaluation.thresholds import operating_point
+from evaluation.thresholds_of_kept import points_of_kept
 
 FEWEST_ERRORS = 5
 
@@ -144,19 +145,10 @@ def _per_subset(
 ) -> Edc:
     """Curve whose threshold is found again on the kept pairs; the last one holds without any."""
     kept = kept_of(discard, comparisons.mated)
-    points: list[OperatingPoint] = []
-    for index in range(len(kept.fractions)):
-        rows = kept.rows(index)
-        own = comparisons.scores[rows & comparisons.mated]
-        others = comparisons.scores[rows & ~comparisons.mated]
-        if not len(own):
-            points.append(OperatingPoint(points[-1].threshold, 0, 0, 0, len(others)))
-            continue
-        point = operating_point(own, others, protocol.rule, fmr_target)
-        if protocol.read_at == "above_threshold" and len(others):
-            wrong = np.count_nonzero(own <= np.float64(point.threshold))
-            point = point._replace(false_non_matches=int(wrong))
-        points.append(point)
+    strict = protocol.read_at == "above_threshold"
+    points = points_of_kept(
+        comparisons.scores, comparisons.mated, kept, protocol.rule, fmr_target, strict
+    )
     threshold = np.array([point.threshold for point in points])
     misses, mated, matches, others = np.array([point[1:] for point in points], np.int64).T
     rate = _held_rate(misses, mated)

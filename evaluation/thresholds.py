@@ -45,16 +45,8 @@ def operating_point(
     if not len(mated):
         raise ValueError("no mated pair: there is no FNMR to measure")
     total = len(non_mated) + unlisted
-    if rule == "starting_error":
-        threshold = _start(mated, target)
-    elif not total:
-        threshold = float(mated.min())
-    else:
-        try:
-            threshold = _of_fmr(mated, non_mated, rule, target, total)
-        except _NotListedError:
-            threshold = -np.inf
-    if unlisted and threshold < listed_from:
+    threshold = find_threshold(mated, non_mated, rule, target, total, complete=not unlisted)
+    if threshold is None or (unlisted and threshold < listed_from):
         raise ValueError(
             f"the threshold for {'FNMR' if rule == 'starting_error' else 'FMR'} {target:g} lies "
             f"below {listed_from:.4f}, and of {total} non-mated scores only the {len(non_mated)} "
@@ -62,6 +54,46 @@ def operating_point(
             "instead of all"
         )
     return point_at(mated, non_mated, threshold, total)
+
+
+def find_threshold(
+    mated: NDArray[np.floating],
+    non_mated: NDArray[np.floating],
+    rule: Rule,
+    target: float,
+    total: int,
+    *,
+    complete: bool,
+) -> float | None:
+    """Find the threshold alone, from all scores or from a window of them.
+
+    Args:
+        mated: (P,) one score at least; those in the window, if the scores are not `complete`.
+        non_mated: (Q,) scores in the window, which ends above with the highest of them.
+        rule: see `operating_point`.
+        target: rate.
+        total: of all non-mated scores.
+        complete: whether there are no others. If not, all that matters must lie in the window.
+
+    Returns:
+        The threshold; None where scores that are not in the window decide.
+    """
+    if rule == "starting_error":
+        return _start(mated, target)
+    if not total:
+        return float(mated.min())
+    allowed = int(target * total)
+    if allowed + 1 < total and (allowed + 1) / total <= target:
+        allowed += 1
+    if allowed >= len(non_mated):
+        return None
+    place = len(non_mated) - 1 - allowed
+    barred = np.partition(non_mated, place)[place]
+    if rule == "conservative":
+        return _just_above(barred)
+    if rule == "interpolated":
+        return _between(non_mated, barred, target * total)
+    return _nearest(mated, non_mated, barred, target, total, complete)
 
 
 def point_at(
@@ -73,33 +105,24 @@ def point_at(
     return OperatingPoint(threshold, int(misses), len(mated), int(matches), total)
 
 
-class _NotListedError(Exception):
-    """The scores that decide are not listed."""
-
-
-def _of_fmr(
-    mated: NDArray[Any], non_mated: NDArray[Any], rule: Rule, target: float, total: int
-) -> float:
-    """Threshold from the first non-mated score, from above, that may not match at the target."""
-    allowed = int(target * total)
-    if allowed + 1 < total and (allowed + 1) / total <= target:
-        allowed += 1
-    barred = _from_top(non_mated, allowed)
-    if rule == "conservative":
-        return _just_above(barred)
+def _between(non_mated: NDArray[Any], barred: Any, allowed: float) -> float:
+    """Point of the line between `barred` and the next score above, by their false matches."""
     over = non_mated[non_mated > barred]
-    if rule == "interpolated":
-        if not len(over):
-            return _just_above(barred)
-        many = np.count_nonzero(non_mated >= barred)
-        weight = (target * total - len(over)) / (many - len(over))
-        return float(over.min()) - weight * (float(over.min()) - float(barred))
-    return _nearest(mated, non_mated, barred, target, total)
+    if not len(over):
+        return _just_above(barred)
+    many = np.count_nonzero(non_mated >= barred)
+    weight = (allowed - len(over)) / (many - len(over))
+    return float(over.min()) - weight * (float(over.min()) - float(barred))
 
 
 def _nearest(
-    mated: NDArray[Any], non_mated: NDArray[Any], barred: Any, target: float, total: int
-) -> float:
+    mated: NDArray[Any],
+    non_mated: NDArray[Any],
+    barred: Any,
+    target: float,
+    total: int,
+    complete: bool,
+) -> float | None:
     """Lowest score of either kind whose FMR is one of the two that enclose the target, the nearer.
 
     With `barred` accepted there are too many false matches, without it few enough.
@@ -110,14 +133,9 @@ def _nearest(
     if above is not None and abs(few / total - target) < abs(many / total - target):
         return above
     below = non_mated[non_mated < barred]
-    if not len(below):
-        if len(non_mated) < total:
-            raise _NotListedError
-        lowest = min(barred, mated.min())
-        return float(lowest)
-    found = _lowest_above(mated, non_mated, below.max())
-    assert found is not None
-    return found
+    if len(below):
+        return _lowest_above(mated, non_mated, below.max())
+    return float(min(barred, mated.min())) if complete else None
 
 
 def _lowest_above(mated: NDArray[Any], non_mated: NDArray[Any], score: Any) -> float | None:
@@ -138,14 +156,6 @@ def _start(mated: NDArray[Any], target: float) -> float:
     if many < len(mated) and abs(high - target) <= abs(low - target):
         return float(mated[mated > score].min())
     return float(score)
-
-
-def _from_top(values: NDArray[Any], rank: int) -> Any:
-    """Score with `rank` scores above it."""
-    place = len(values) - 1 - rank
-    if place < 0:
-        raise _NotListedError
-    return np.partition(values, place)[place]
 
 
 def _just_above(score: Any) -> float:

@@ -4,8 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
+from evaluation.edc import kept_sets
 from evaluation.error_rates import error_rates
 from evaluation.thresholds import operating_point
+from evaluation.thresholds_of_kept import points_of_kept
 
 
 def drawn(seed, mated=150, others=400, values=None):
@@ -116,3 +118,31 @@ def test_only_the_listed_end_is_looked_at():
             )
         with pytest.raises(ValueError, match=r"FMR 0.11 lies below .* of 400 .* only the 40 above"):
             operating_point(own, high, rule, 0.11, **unlisted)
+
+
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from(["nearest", "conservative", "interpolated"]),
+    st.sampled_from([0.002, 0.01, 0.05]),
+    st.booleans(),
+)
+def test_thresholds_of_kept_are_those_of_each_kept_set(seed, rule, target, strict):
+    """From a window of scores, against every kept set alone; uncertainty goes with the score."""
+    rng = np.random.default_rng(seed)
+    mated = rng.random(900) < rng.uniform(0.05, 0.5)
+    mated[0], values = True, int(rng.choice([8, 64, 4096]))
+    scores = (np.round((rng.normal(size=900) + 2 * mated) * values) / values).astype(np.float32)
+    uncertainty = rng.normal(size=900) + rng.uniform(-3, 3) * scores
+    kept = kept_sets(uncertainty.astype(np.float32), np.arange(0, 1, 0.1))
+    found = points_of_kept(scores, mated, kept, rule, target, strict)
+    for index, point in enumerate(found):
+        rows = kept.rows(index)
+        own, rest = scores[rows & mated], scores[rows & ~mated]
+        if not len(own):
+            assert point[1:] == (0, 0, 0, len(rest))
+            continue
+        expected = operating_point(own, rest, rule, target)
+        if strict and len(rest):
+            misses = np.count_nonzero(own <= np.float64(expected.threshold))
+            expected = expected._replace(false_non_matches=misses)
+        assert point == expected
