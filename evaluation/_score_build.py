@@ -127,9 +127,9 @@ def _per_image(
     pairs = np.arange(len(image), dtype=np.int32).reshape(-1, 2)
     if len(chosen.reliability) == 1:
         return pairs, uncertainty, image, identity
-    names = chosen.reliability
-    _check_image(row_of, uncertainty, ROUNDING, "values", names, image, read)
     if first_unequal(row_of, uncertainty, 0) is not None:
+        names = chosen.reliability
+        _check_image(row_of, uncertainty, ROUNDING, "values", names, image, read)
         return pairs, uncertainty, image, identity
     first = np.empty(len(ids), np.int64)
     first[row_of[::-1]] = np.arange(len(row_of))[::-1]
