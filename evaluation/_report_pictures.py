@@ -53,7 +53,7 @@ def edc_picture(curve: dict[str, Any], prefix: str, limit: float) -> str:
             band = curve["bootstrap"]
             low, high = _array(band["fnmr_low"]), _array(band["fnmr_high"])
             at = _array(band["discard_fraction"])
-            axes.fill_between(at, low, high, color=COLOUR["curve"], alpha=0.18)
+            axes.fill_between(at, low, high, color=COLOUR["curve"], alpha=0.22)
         _solid_then_dashed(axes, x, y, errors, style)
         shown = x <= right
         axes.set_ylim(0, _top(y[shown & (errors >= FEW_ERRORS)], float(y[0]), curve, right))

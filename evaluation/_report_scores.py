@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from evaluation.comparisons import Comparisons
 from evaluation.edc import KeptSets
-from evaluation.error_rates import ErrorRates, error_rates
 
 if TYPE_CHECKING:
     from evaluation.protocol_curve import ProtocolCurve
@@ -79,24 +78,34 @@ def det_curves(
     found = []
     for share in DET_KEPT:
         rows = kept.rows(curve.index_at(1 - share))
-        own = comparisons.mated[rows]
-        if own.any() and not own.all():
-            rates = error_rates(comparisons.scores[rows], own)
-            others = rates.non_mated + comparisons.unlisted
-            found.append({"kept": share, **_thinned(rates, others)})
+        own = np.sort(comparisons.scores[rows & comparisons.mated])
+        others = np.sort(comparisons.scores[rows & ~comparisons.mated])
+        if len(own) and len(others):
+            found.append({"kept": share, **_det(own, others, comparisons.unlisted)})
     return found
 
 
-def _thinned(rates: ErrorRates, non_mated: int) -> dict[str, Any]:
-    """At most so many points as a picture can show, evenly over the logarithm of FMR."""
-    matches = rates.false_matches
-    steps = np.geomspace(1, max(non_mated, 2), DET_POINTS)
-    index = np.unique(np.searchsorted(-matches, -steps, side="left").clip(0, len(matches) - 1))
+def _det(
+    mated: NDArray[np.float32], non_mated: NDArray[np.float32], unlisted: int
+) -> dict[str, Any]:
+    """At most so many points as a picture can show, evenly over the logarithm of FMR.
+
+    Thresholds are non-mated scores; sorting the kinds apart costs a tenth of sorting pairs.
+
+    Args:
+        mated: (P,) ascending scores.
+        non_mated: (Q,) ascending scores.
+        unlisted: further non-mated ones, all lower.
+    """
+    count = len(non_mated)
+    steps = np.unique(np.geomspace(1, count, DET_POINTS).astype(np.int64))
+    thresholds = np.unique(non_mated[count - steps])[::-1]
+    matches = count - np.searchsorted(non_mated, thresholds, side="left")
     return {
-        "mated": rates.mated,
-        "non_mated": non_mated,
-        "fmr": matches[index] / non_mated,
-        "fnmr": rates.false_non_matches[index] / rates.mated,
+        "mated": len(mated),
+        "non_mated": count + unlisted,
+        "fmr": matches / (count + unlisted),
+        "fnmr": np.searchsorted(mated, thresholds, side="left") / len(mated),
     }
 
 

@@ -19,6 +19,10 @@ def thresholds(facts: Facts) -> Markup:
         "comparisons as independent, which those that share people are not). The row at "
         "10\u00a0% is the one of the summary."
     )
+    if len({row["kept_non_mated"] for row in facts["curves"][0]["operating_points"]}) == 1:
+        intro += (
+            " This protocol refuses mated comparisons only, so FMR is that of all non-mated ones."
+        )
     if facts["calibration"]:
         intro += (
             " P(error): probability that a mated comparison right at the uncertainty threshold is "

@@ -14,7 +14,7 @@ def share(value: float | None, digits: int = 3) -> str:
         return "\u2013"
     if value in (0, 1):
         return f"{100 * value:.0f}{PERCENT}"
-    places = max(0, digits - 1 - _exponent(100 * value))
+    places = max(0, digits - 1 - _exponent(100 * value, digits))
     return f"{100 * value:.{min(places, 6)}f}{PERCENT}"
 
 
@@ -102,5 +102,5 @@ def area(facts: dict[str, Any]) -> str:
     )
 
 
-def _exponent(value: float) -> int:
-    return int(f"{abs(value):e}".partition("e")[2])
+def _exponent(value: float, digits: int) -> int:
+    return int(f"{value:.{digits - 1}e}".partition("e")[2])  # of the rounded value: 9.996 is 10.0
