@@ -112,12 +112,8 @@ def evaluate(
             that does not make the original's table, or sizes that do not add up to the columns.
     """
     chosen = find_protocol(protocol) if isinstance(protocol, str) else protocol
-    if not chosen.prints_original:
-        raise ValueError(
-            f"{name}: protocol {chosen.name} does not make the original's table; its numbers are "
-            "those of `protocol_curve` and `side_by_side`"
-        )
     mated = features.issame
+    _require_table(name, chosen)
     _require_pairs(name, mated)
     scores = cosine_of_pairs(features.mu)
     try:
@@ -177,6 +173,14 @@ def _equal_rows(mu: NDArray[np.float32]) -> NDArray[np.int64]:
         words = block.view(np.uint32).astype(np.uint64)
         sums[start : start + len(block)] = (words * factors).sum(axis=1, dtype=np.uint64)
     return np.unique(sums, return_inverse=True)[1].astype(np.int64)
+
+
+def _require_table(name: str, protocol: Protocol) -> None:
+    if not protocol.prints_original:
+        raise ValueError(
+            f"{name}: protocol {protocol.name} does not make the original's table; its numbers are "
+            "those of `protocol_curve` and `side_by_side`"
+        )
 
 
 def _require_pairs(name: str, mated: NDArray[np.bool_]) -> None:

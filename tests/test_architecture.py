@@ -17,7 +17,19 @@ MAY_IMPORT = {
     "demo": {"demo", "data", "models", "utils", "losses"},
 }
 OURS = set(MAY_IMPORT) | {"network", "config", "tests", "benchmarks"}
-NUMPY_ONLY = ["error_rates", "edc", "scores"]
+NUMPY_ONLY = [
+    "areas",
+    "comparisons",
+    "discard",
+    "edc",
+    "error_rates",
+    "protocol_curve",
+    "protocols",
+    "scores",
+    "side_by_side",
+    "thresholds",
+    "thresholds_of_kept",
+]
 
 
 def imports(path):
