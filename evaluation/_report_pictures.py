@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from evaluation._report_svg import COLOUR, Picture
+from evaluation._report_words import fmr
 
 FEW_ERRORS = 10
 HALF, WHOLE = 0.5, 1.0
@@ -38,7 +39,7 @@ def edc_picture(curve: dict[str, Any], prefix: str, limit: float) -> str:
     errors = np.array(curve["false_non_matches"])
     right = shown_to(curve)
     title = (
-        f"FNMR at FMR {curve['fmr_target']:g} against the share of refused comparisons: "
+        f"FNMR at FMR {fmr(curve['fmr_target'])} against the share of refused comparisons: "
         f"{percent(float(y[0]))} when none is refused, {percent(_at(x, y, 0.1))} at 10 %, "
         f"{percent(_at(x, y, 0.3))} at 30 %"
     )
@@ -60,7 +61,7 @@ def edc_picture(curve: dict[str, Any], prefix: str, limit: float) -> str:
         axes.set_xlim(0, right)
         axes.grid(axis="y")
         axes.set_xlabel("refused, most uncertain first")
-        axes.set_ylabel(f"FNMR at FMR {curve['fmr_target']:g}")
+        axes.set_ylabel(f"FNMR at FMR {fmr(curve['fmr_target'])}")
         axes.xaxis.set_major_formatter(FuncFormatter(percent))
         axes.yaxis.set_major_formatter(FuncFormatter(percent))
         axes.locator_params(axis="y", nbins=6)

@@ -136,7 +136,7 @@ def presets(facts: Facts) -> Markup:
     rows = [
         (
             one["protocol"],
-            words.number(one["fmr_target"], 3),
+            words.fmr(one["fmr_target"]),
             words.number(one["score_threshold"]),
             with_small(
                 words.share(one["fnmr_without_discard"]["rate"]),

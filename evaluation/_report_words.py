@@ -53,9 +53,9 @@ def span(low: float | None, high: float | None) -> str:
     return f"{share(low)} to {share(high)}"
 
 
-def fmr(target: float) -> str:
-    """An FMR target, as in 0.001 or 1e-06."""
-    return f"{target:g}"
+def fmr(target: float | None) -> str:
+    """An FMR target, as in 0.001 or 1e-06; a dash where no non-mated score is known."""
+    return "\u2013" if target is None else f"{target:.3g}"
 
 
 def tested(facts: dict[str, Any]) -> str:
@@ -76,9 +76,9 @@ def outcome(facts: dict[str, Any]) -> str:
     head = facts["headline"]
     before, after = head["fnmr_before"], head["fnmr_after"]
     text = (
-        f"At the score threshold {number(head['score_threshold'])}, which lets about "
-        f"{whole(head['fmr_target'])} of the non-mated comparisons pass, {counted(before)} of the "
-        f"mated ones are missed. The realised FMR is {counted(head['fmr_before'])}."
+        f"At the score threshold {number(head['score_threshold'])}, {counted(before)} of the mated "
+        f"comparisons are missed, and {counted(head['fmr_before'])} of the non-mated ones pass "
+        f"(FMR target {fmr(head['fmr_target'])})."
     )
     if after is not None:
         text += f" Refusing the most uncertain {whole(head['refused'])} leaves {counted(after)}."
