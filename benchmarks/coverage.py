@@ -1,0 +1,231 @@
+"""How often bootstrap intervals hold the truth, on generated faces whose truth is known.
+
+python benchmarks/coverage.py --sets 200 --replicates 300
+
+Each set is a new draw of people from one population, with several images each. People and images
+differ in how noisy their embeddings are, so comparisons depend on each other as real ones do. Two
+designs: "labelled" (all mated against all non-mated pairs) and "list" (a `.bin` set: a few pairs of
+each person and as many non-mated ones). The table has the realised coverage with the standard error
+that the number of sets allows, and the width of the intervals against the true spread.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if not __package__:  # run as a file: import from the checkout, not from this folder
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import argparse
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from evaluation.bootstrap import Bootstrap, bootstrap
+from evaluation.comparisons import Comparisons, Unit
+from evaluation.identity_pairs import mated_pairs, non_mated_pairs, scores_of
+from evaluation.linked_people import linked_people
+from evaluation.protocol_curve import ProtocolCurve, protocol_curve
+from evaluation.protocols import PROTOCOLS
+
+Design = Literal["labelled", "list"]
+
+PROTOCOL = replace(PROTOCOLS["iso29794"], limits=(0.3,))
+FMR: dict[Design, float] = {"labelled": 1e-3, "list": 1e-2}
+PEOPLE: dict[Design, int] = {"labelled": 250, "list": 750}
+UNITS = ("identity", "linked", "image", "pair")
+DIMENSIONS, IMAGES, NOISE, DIFFER = 24, 4, 0.4, 0.35
+BLUR = {"sharp": 0.15, "blunt": 0.6}  # error of each method about the logarithm of an image's noise
+LISTED_SHARE = 0.02  # of the non-mated scores of a labelled set, the high end
+TRUTH_PEOPLE, TRUTH_NON_MATED = 200_000, 10_000_000
+
+Values = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Generated images: (M,) who, (M, D) embeddings, and (M,) uncertainties of each method."""
+
+    identity: NDArray[np.int64]
+    mu: NDArray[np.float32]
+    seen: dict[str, NDArray[np.float32]]
+
+    def compared(self, pairs: NDArray[np.int64]) -> Comparisons:
+        """Score the (P, 2) pairs."""
+        first, second = self.identity[pairs].T
+        return Comparisons(
+            "generated",
+            scores_of(self.mu, pairs),
+            first == second,
+            pairs.astype(np.int32),
+            next(iter(self.seen.values())),
+            self.identity,
+            np.arange(len(self.identity)),
+        )
+
+
+def draw_people(people: int, rng: np.random.Generator) -> Faces:
+    """Images of new people."""
+    identity = np.repeat(np.arange(people), IMAGES)
+    own = rng.normal(scale=DIFFER, size=people)[identity]
+    level = own + rng.normal(scale=DIFFER, size=len(identity))
+    centre = rng.normal(size=(people, DIMENSIONS))[identity]
+    spread = NOISE * np.exp(level)[:, None] * rng.normal(size=centre.shape)
+    seen = {
+        name: (level + rng.normal(scale=blur, size=len(level))).astype(np.float32)
+        for name, blur in BLUR.items()
+    }
+    return Faces(identity, (centre + spread).astype(np.float32), seen)
+
+
+def generated(design: Design, rng: np.random.Generator) -> tuple[Faces, Comparisons]:
+    """One set of new people."""
+    faces = draw_people(PEOPLE[design], rng)
+    if design == "labelled":
+        return faces, _all_against_all(faces)
+    own = mated_pairs(faces.identity, cap=3, seed=int(rng.integers(2**31)))
+    others = non_mated_pairs(faces.identity, len(own), int(rng.integers(2**31)))
+    return faces, faces.compared(np.concatenate([own, others]))
+
+
+def truth(people: int = TRUTH_PEOPLE, non_mated: int = TRUTH_NON_MATED) -> dict[Design, Values]:
+    """The values over a population so large that chance hardly matters."""
+    rng = np.random.default_rng(12345)
+    faces = draw_people(people, rng)
+    others = non_mated_pairs(faces.identity, non_mated, 1)
+    comparisons = faces.compared(np.concatenate([mated_pairs(faces.identity), others]))
+    methods = {name: comparisons.with_uncertainty(one) for name, one in faces.seen.items()}
+    return {
+        design: values_of(
+            {name: protocol_curve(one, PROTOCOL, fmr) for name, one in methods.items()}
+        )
+        for design, fmr in FMR.items()
+    }
+
+
+def values_of(curves: dict[str, ProtocolCurve]) -> Values:
+    """Everything that an interval is checked for."""
+    first, second = curves.values()
+    return {
+        "FNMR(0)": float(first.edc.fnmr[0]),
+        "FNMR(.1)": float(first.edc.fnmr[first.index_at(0.1)]),
+        "AUERC30": first.areas[0.3],
+        "AUERC30 / random": first.relative[0.3],
+        "difference": first.areas[0.3] - second.areas[0.3],
+        "difference / random": first.relative[0.3] - second.relative[0.3],
+    }
+
+
+def intervals_of(result: Bootstrap) -> dict[str, tuple[float, float]]:
+    """The interval of each of `values_of`."""
+    first, second = result.curves
+    low, high = result.bands(first)
+    paired = result.compare(first, second)
+    return {
+        "FNMR(0)": (low[0], high[0]),
+        "FNMR(.1)": (low[10], high[10]),
+        "AUERC30": result.area(first)[1],
+        "AUERC30 / random": result.relative(first)[1],
+        "difference": paired.interval,
+        "difference / random": paired.relative_interval,
+    }
+
+
+def simulate(
+    design: Design, unit: str, true: Values, sets: int, replicates: int, levels: Sequence[float]
+) -> Iterator[tuple[dict[tuple[str, float], bool], Values, Values]]:
+    """Draw sets, and intervals on each.
+
+    Args:
+        design: of the sets.
+        unit: what the bootstrap draws; "linked" for identities found by `linked_people`.
+        true: of `truth`.
+        sets: how many.
+        replicates: of each bootstrap.
+        levels: confidences to check.
+
+    Yields:
+        Whether each (value, level) was held, the estimates, and the width of the intervals at the
+        first level.
+    """
+    for number in range(sets):
+        faces, comparisons = generated(design, np.random.default_rng([7, number]))
+        if unit == "linked":
+            comparisons = replace(comparisons, identity=linked_people(comparisons))
+        drawn: Unit = next((one for one in get_args(Unit) if one == unit), "identity")
+        result = bootstrap(
+            comparisons,
+            faces.seen,
+            PROTOCOL,
+            FMR[design],
+            unit=drawn,
+            replicates=replicates,
+            seed=number,
+        )
+        held: dict[tuple[str, float], bool] = {}
+        widths: Values = {}
+        for level in levels:
+            ends = intervals_of(replace(result, confidence=level))
+            for name, (low, high) in ends.items():
+                held[name, level] = bool(low <= true[name] <= high)
+                widths.setdefault(name, float(high - low))
+        yield held, values_of(result.curves), widths
+
+
+def _all_against_all(faces: Faces) -> Comparisons:
+    """All mated pairs, and of all non-mated ones the high end."""
+    unit = faces.mu / np.linalg.norm(faces.mu, axis=1, keepdims=True)
+    first, second = np.triu_indices(len(unit), 1)
+    scores = (unit @ unit.T)[first, second]
+    others = faces.identity[first] != faces.identity[second]
+    lowest = float(np.quantile(scores[others], 1 - LISTED_SHARE))
+    kept = np.flatnonzero(~others | (scores >= lowest))
+    listed = faces.compared(np.stack([first[kept], second[kept]], axis=1))
+    unlisted = len(scores) - len(kept)
+    return replace(listed, unlisted=unlisted, listed_from=lowest)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--sets", type=int, default=200, help="generated sets per row")
+    parser.add_argument("--replicates", type=int, default=300, help="of each bootstrap")
+    parser.add_argument("--units", nargs="+", choices=UNITS, default=list(UNITS))
+    parser.add_argument(
+        "--designs", nargs="+", choices=get_args(Design), default=list(get_args(Design))
+    )
+    args = parser.parse_args(argv)
+    levels = (0.95, 0.8)
+    truths = truth()
+    for design in args.designs:
+        true = truths[design]
+        print(f"design {design}, FMR {FMR[design]:g}, {args.sets} sets of {PEOPLE[design]} people")
+        print(f"{'unit':9}{'value':21}{'truth':>9}{'95 % holds':>17}{'80 % holds':>17}{'width':>8}")
+        for unit in args.units:
+            if unit == "linked" and design == "labelled":
+                continue  # all images of a person are joined there: the same as identity
+            runs = simulate(design, unit, true, args.sets, args.replicates, levels)
+            held, estimates, widths = zip(*tqdm(runs, total=args.sets, leave=False), strict=True)
+            for name in true:
+                cells = [_share([one[name, level] for one in held]) for level in levels]
+                spread = float(np.std([one[name] for one in estimates]))
+                width = float(np.mean([one[name] for one in widths])) / (2 * 1.96 * spread)
+                print(f"{unit:9}{name:21}{true[name]:9.4f}{cells[0]:>17}{cells[1]:>17}{width:8.2f}")
+    print("width: of the 95 % intervals, against 2 x 1.96 standard deviations of the estimate")
+    return 0
+
+
+def _share(held: Sequence[bool]) -> str:
+    share = sum(held) / len(held)
+    return f"{share:.3f} +- {math.sqrt(share * (1 - share) / len(held)):.3f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
