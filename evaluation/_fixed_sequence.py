@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy.special import bdtr
 
 STEPS = 100  # thresholds that are tested
-SPARE_ERRORS = 3  # the first of them can bear so many errors, where half the comparisons suffice
+SPARE_ERRORS = 3  # the first of them can bear so many errors, where `START` of all suffice
+START = 2 / 3
 
 
 class Count(NamedTuple):
@@ -66,11 +67,11 @@ def _start(count: int, target: float, delta: float) -> int:
     """Accepted comparisons at the first threshold that is tested.
 
     With the fewest that can pass at all, one error there ends the search. So the first threshold
-    accepts enough to bear up to `SPARE_ERRORS`, as long as half of all comparisons are enough.
+    accepts enough to bear up to `SPARE_ERRORS`, as long as `START` of all comparisons are enough.
     """
     start = fewest_without_error(target, 1 - delta)
     for spare in range(1, SPARE_ERRORS + 1):
-        sizes = np.arange(start, count // 2 + 1)
+        sizes = np.arange(start, int(count * START) + 1)
         able = np.flatnonzero(bdtr(spare, sizes, target) <= delta)
         if not able.size:
             break

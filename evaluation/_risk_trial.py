@@ -58,15 +58,27 @@ class Trial:
     def drawn(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
         """Those of the rows that count, share no person and were drawn."""
         rows = self.of_kind(rows)
-        rows = rows[_split.draw_disjoint(self.people[rows], self.seed)]
-        return self._mixed_as_the_set(rows) if self.risk == "total" else rows
+        return self._drawn_of_both(rows) if self.risk == "total" else self._disjoint(rows)
 
-    def _mixed_as_the_set(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
-        """As many of the drawn rows as have the set's shares of the two kinds."""
-        share = float(np.mean(self.comparisons.mated))
-        rows = np.random.default_rng(self.seed).permutation(rows)
-        mated = self.comparisons.mated[rows]
-        kinds = ((rows[mated], share), (rows[~mated], 1 - share))
+    def _disjoint(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        return rows[_split.draw_disjoint(self.people[rows], self.seed)]
+
+    def _drawn_of_both(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Rows of both kinds, in the set's shares: mated ones first, then others of other people.
+
+        A mated row takes one person, another one two (each row its own with unit "pair").
+        """
+        rng = np.random.default_rng(self.seed)
+        is_mated = self.comparisons.mated
+        share = float(np.mean(is_mated))
+        mated, others = rows[is_mated[rows]], rows[~is_mated[rows]]
+        sides = 1 + float(np.mean(np.diff(self.people[others], axis=1) != 0)) if others.size else 1
+        persons = len(np.unique(self.people[rows]))
+        wanted = persons * share / (share + (1 - share) * sides)
+        first = rng.permutation(self._disjoint(mated))[: round(wanted)]
+        free = ~np.isin(self.people[others], self.people[first]).any(axis=1)
+        second = rng.permutation(self._disjoint(others[free]))
+        kinds = ((first, share), (second, 1 - share))
         size = min(len(one) / part for one, part in kinds if part)
         return np.concatenate([one[: round(size * part)] for one, part in kinds])
 

@@ -77,11 +77,11 @@ def people_of(comparisons: Comparisons, unit: Unit | None = None) -> NDArray[np.
 
 
 def split(comparisons: Comparisons, shares: Sequence[float], *, seed: int = 0) -> Split:
-    """Cut a set into parts of about the given shares of its comparisons; no person is in two.
+    """Cut a set into parts of about the given shares; no person is in two.
 
-    People that comparisons link stay together where every linked group is small (no comparison is
-    lost then). Otherwise the people are dealt out one by one, and comparisons across parts are left
-    out: nearly all of them non-mated where identities are known.
+    People that comparisons link stay together where every linked group is small: shares are then
+    of comparisons, and none is lost. Otherwise shares are of people, who are dealt out one by one,
+    and comparisons across parts are left out (non-mated ones, where it is known who is who).
 
     Args:
         comparisons: the set.
@@ -95,8 +95,7 @@ def split(comparisons: Comparisons, shares: Sequence[float], *, seed: int = 0) -
     group = _linked(people, number)
     sizes = np.bincount(group[people[:, 0]], minlength=number)
     if sizes.max() > LARGEST_GROUP * len(people):
-        group = np.arange(number)
-        sizes = np.bincount(people.ravel(), minlength=number)
+        group, sizes = np.arange(number), np.ones(number, np.int64)
     dealt = _deal(sizes, shares, np.random.default_rng(seed))[group]
     first, second = dealt[people[:, 0]], dealt[people[:, 1]]
     part = np.where(first == second, first, LEFT_OUT).astype(np.int8)

@@ -28,7 +28,7 @@ from evaluation.comparisons import Comparisons
 from evaluation.intervals import clopper_pearson
 from evaluation.labelled import NonMated
 from evaluation.reliability import Cutoff, Reliability, held_out_reliability, operating_table
-from evaluation.risk_control import FEWEST_FALSE_MATCHES, control_risk
+from evaluation.risk_control import FEWEST_FALSE_MATCHES, RISKS, control_risk
 from evaluation.stored import load_comparisons
 
 
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--score_threshold", type=float, help="the score threshold itself, instead")
     add("--target_risk", type=float, help="find the cut-off that keeps this risk among accepted")
     add("--confidence", type=float, default=0.95, help="of that promise and of intervals (0.95)")
-    add("--risk", default="fnmr", help="fnmr, fmr or total (fnmr)")
+    add("--risk", default="fnmr", choices=RISKS, help="which risk (fnmr)")
     add("--unit", choices=["identity", "image", "pair"], help="see docs/risk_and_calibration.md")
     add("--seed", type=int, default=0, help="of the cut into parts and of draws (0)")
     args = parser.parse_args(argv)

@@ -18,6 +18,7 @@ from evaluation.calibration import find_threshold
 from evaluation.comparisons import Comparisons, Fuse, Unit
 from evaluation.intervals import Interval, clopper_pearson
 
+RISKS: tuple[Risk, ...] = get_args(Risk)
 FEWEST_FALSE_MATCHES = 5  # expected at a score threshold that does not rest on chance
 TUNING = 0.25  # share of the set that the score threshold is found on, where it needs its own
 NAMES: dict[str, str] = {"fnmr": "FNMR", "fmr": "FMR", "total": "total error"}
@@ -232,8 +233,8 @@ def _check(
     fmr_target: float | None,
     score_threshold: float | None,
 ) -> None:
-    if risk not in get_args(Risk):
-        raise ValueError(f"unknown risk {risk!r} (known: {', '.join(get_args(Risk))})")
+    if risk not in RISKS:
+        raise ValueError(f"unknown risk {risk!r} (known: {', '.join(RISKS)})")
     shares = {"target_risk": target_risk, "confidence": confidence, "held_out": held_out}
     for name, value in shares.items():
         if not 0 < value < 1:
