@@ -39,8 +39,11 @@ class ImagePairs(Protocol):
         """Images start..stop-1 as (n, 112, 112, 3) RGB."""
 
 
-class _Decodes(Protocol):
-    def decode(self, start: int, stop: int) -> NDArray[np.uint8]: ...
+class Decodes(Protocol):
+    """Anything that gives images by number."""
+
+    def decode(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Images start..stop-1 as (n, 112, 112, 3) RGB."""
 
 
 def embed(
@@ -144,7 +147,7 @@ def embed_images(
 class _Run:
     """One estimator over one set's images."""
 
-    def __init__(self, estimator: Estimator, images: _Decodes, batch_size: int, flip: bool) -> None:
+    def __init__(self, estimator: Estimator, images: Decodes, batch_size: int, flip: bool) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size = {batch_size}: must be at least 1")
         self.estimator, self.images = estimator, images

@@ -34,7 +34,7 @@ __all__ = [
 NonMated = int | Literal["all"]
 MOST_MATED = 100_000_000  # 2 GB of pairs and scores
 LISTED_AT_LEAST = 2_000_000
-LISTED_AT_MOST = 20_000_000  # the search holds about 50 bytes for each
+LISTED_AT_MOST = 20_000_000  # the search takes about 65 bytes for each
 PROBED = 200_000
 
 
