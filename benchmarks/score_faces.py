@@ -30,9 +30,9 @@ from data.faces import Faces, open_faces
 from evaluation.cli import guarded
 from evaluation.estimate import Estimator
 from evaluation.estimators._pixels import PixelMeasure
-from mc_dropout.verification_risk_mcdropout_fnmr import parse_backbone
 from models.frozen import FrozenBackbone
 from models.load import file_sha256, load_backbone
+from models.run import parse_backbone
 from utils.config_json import parse_method
 from utils.device import resolve_device
 from utils.methods import build, check_options

@@ -1,0 +1,83 @@
+"""benchmarks/score_faces.py: what it stores, and that it does not compute anything twice."""
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import score_faces
+from data.faces import open_faces
+from models.backbones.iresnet import IResNet
+from models.frozen import FrozenBackbone
+
+SET = "synthetic:identities=3,images=3,seed=1"
+BACKBONE = "iresnet:layers=(1,1,1,1),widths=(4,4,8,8),embedding_size=16"
+
+
+@pytest.fixture
+def call(tmp_path):
+    torch.manual_seed(0)
+    torch.save(
+        IResNet(layers=(1, 1, 1, 1), widths=(4, 4, 8, 8), embedding_size=16).state_dict(),
+        tmp_path / "backbone.pth",
+    )
+
+    def call(*estimators, faces=SET):
+        return score_faces.main(
+            [
+                "--faces",
+                faces,
+                "--backbone",
+                BACKBONE,
+                "--weights",
+                str(tmp_path / "backbone.pth"),
+                "--estimators",
+                *estimators,
+                "--out",
+                str(tmp_path / "scores.npz"),
+                "--batch_size",
+                "4",
+                "--device",
+                "cpu",
+            ]
+        )
+
+    return call
+
+
+def stored(tmp_path):
+    with np.load(tmp_path / "scores.npz") as archive:
+        return dict(archive)
+
+
+def test_scores_of_each_face_in_the_order_of_the_set(call, tmp_path, capsys):
+    assert call("sharpness", "short=ser_fiq:passes=5", "flip_disagreement") == 0
+    arrays = stored(tmp_path)
+    faces = open_faces(SET)
+    assert arrays["key"].tolist() == [faces.name(row) for row in range(9)]
+    images = np.stack([faces.read(row) for row in range(9)])
+    net = IResNet(layers=(1, 1, 1, 1), widths=(4, 4, 8, 8), embedding_size=16)
+    net.load_state_dict(torch.load(tmp_path / "backbone.pth"))
+    expected = FrozenBackbone(net.eval())(torch.from_numpy(images)).embedding.numpy()
+    np.testing.assert_allclose(arrays["mu"], expected, rtol=1e-5, atol=1e-6)
+    for name in ("sharpness", "short", "flip_disagreement"):
+        assert arrays[name].shape == (9,)
+        assert arrays[name].dtype == np.float32
+    before = arrays["short"]
+    capsys.readouterr()
+    assert call("short=ser_fiq:passes=7", "contrast") == 0
+    assert "short: already in" in capsys.readouterr().out
+    np.testing.assert_array_equal(stored(tmp_path)["short"], before)
+    assert "contrast" in stored(tmp_path)
+
+
+def test_mistakes_take_one_line(call, tmp_path, capsys):
+    assert call("sharpness") == 0
+    assert call("contrast", faces="synthetic:identities=3,images=3,seed=2") == 2
+    assert "scores.npz has another key: it belongs to other faces or weights" in (
+        capsys.readouterr().err
+    )
+    assert call("sharpnes") == 2
+    assert "did you mean 'sharpness'?" in capsys.readouterr().err
+    assert call("ser_fiq:passes=1") == 2
+    assert "passes = 1" in capsys.readouterr().err
+    assert set(stored(tmp_path)) == {"key", "backbone_sha256", "sharpness"}
