@@ -125,6 +125,13 @@ class Resampling:
             weights[others] = _draw(rng, places, outside)[: others.size]
         return weights
 
+    def sources(self, threshold: float) -> int:
+        """How many units have a mated comparison below a threshold."""
+        rows = self.mated_rows[self.comparisons.scores[self.mated_rows] < np.float64(threshold)]
+        if self.unit == "pair":
+            return len(rows)
+        return len(np.unique(self._ids[self.comparisons.pairs[rows]]))
+
     def _drawn_pairs(self, rng: np.random.Generator) -> tuple[Counts, Counts, int]:
         mated = _draw(rng, self.mated_rows.size, self.mated_rows.size)
         total, kept = self.comparisons.non_mated_total, self.tail_rows.size

@@ -35,13 +35,15 @@ def signed(value: float, interval: Interval) -> str:
     digits = 3
     if np.isfinite(width) and width > 0:
         digits = max(3, 1 - int(np.floor(np.log10(width))))
-    texts = [f"{one:+.{digits}f}".replace("0.", ".", 1) for one in (value, *interval)]
+    texts = [f"{one:+.{digits}f}" for one in (value, *interval)]
+    texts = [text[0] + text[2:] if text[1:3] == "0." else text for text in texts]
     return f"{texts[0]} [{texts[1]}, {texts[2]}]"
 
 
 def warnings_of(
     resampling: Resampling,
     errors: int,
+    sources: int,
     areas: NDArray[np.float64],
     relatives: NDArray[np.float64],
     beyond_list: int,
@@ -51,6 +53,7 @@ def warnings_of(
     Args:
         resampling: the draws.
         errors: false non-matches without discard on the set itself.
+        sources: how many units those errors come from.
         areas: (R,) of one method; NaN where no curve could be drawn.
         relatives: (R,) of the same; NaN there, and where a draw had no false non-match.
         beyond_list: draws whose threshold lay below the listed scores.
@@ -74,6 +77,11 @@ def warnings_of(
             errors < FEWEST_ERRORS,
             f"{errors} false non-matches without discard: fewer than {FEWEST_ERRORS}, so the "
             "intervals say little",
+        ),
+        (
+            sources < FEWEST_ERRORS <= errors,
+            f"all {errors} false non-matches come from {sources} of {resampling.units} "
+            f"{PLURAL[unit]}: the intervals rest on those few",
         ),
         (
             without > 0,

@@ -204,7 +204,11 @@ def bootstrap(
     for replicate in draws if progress is None else progress(draws):
         for row, values in enumerate(measure.draw(replicate) or ()):
             fnmr[row, replicate], areas[row, replicate], relatives[row, replicate] = values
-    errors = next(iter(curves.values())).start.errors
+    curve = next(iter(curves.values()))
+    sources = resampling.sources(float(curve.edc.score_threshold[0]))
+    shaky = warnings_of(
+        resampling, curve.start.errors, sources, areas[0], relatives[0], measure.beyond_list
+    )
     return Bootstrap(
         resampling.unit,
         resampling.units,
@@ -216,7 +220,7 @@ def bootstrap(
         dict(zip(methods, fnmr, strict=True)),
         dict(zip(methods, areas, strict=True)),
         dict(zip(methods, relatives, strict=True)),
-        warnings_of(resampling, errors, areas[0], relatives[0], measure.beyond_list),
+        shaky,
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 from evaluation._resample import Resampling
 from evaluation._resample_curve import has_weighted_path
 from evaluation._resample_methods import Measure
+from evaluation._resample_words import signed
 from evaluation.bootstrap import bootstrap
 from evaluation.comparisons import Comparisons
 from evaluation.intervals import Interval
@@ -201,6 +202,32 @@ def test_what_is_shaky_is_said():
     assert f"{without} of 60 draws have no false non-match" in text
     assert np.isnan(result.relatives["head"]).sum() == without
     assert np.isfinite(result.relative("head")[1]).all()
+
+
+def test_errors_of_few_people_are_said():
+    comparisons = made(11, people=30)
+    troubled = comparisons.identity[comparisons.pairs[:, 0]] < 2
+    scores = np.where(comparisons.mated & ~troubled, 2, comparisons.scores) - 3 * (
+        comparisons.mated & troubled
+    )
+    few = dataclasses.replace(comparisons, scores=scores.astype(np.float32))
+    result = bootstrap(few, methods_of(few), MATED_STEPS, 0.01, replicates=10)
+    assert (
+        "all 12 false non-matches come from 2 of 30 identities: the intervals rest on those few"
+        in result.warnings
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "text"),
+    [
+        (-0.0123, (-0.0201, -0.0049), "-.012 [-.020, -.005]"),
+        (-0.00123, (-0.00201, -0.00049), "-.0012 [-.0020, -.0005]"),
+        (0.5, (-1.25, 10.5), "+.500 [-1.250, +10.500]"),
+    ],
+)
+def test_differences_have_the_digits_they_deserve(value, interval, text):
+    assert signed(value, Interval(*interval)) == text
 
 
 def test_a_set_without_errors_has_no_relative_interval():
