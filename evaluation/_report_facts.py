@@ -133,7 +133,7 @@ def _curve(one: ProtocolCurve, data: ReportData) -> dict[str, Any]:
         "false_matches": edc.false_matches[at],
         "non_mated": edc.non_mated[at],
         **_areas(one),
-        "bootstrap": _bootstrap(data.bootstrap.get(edc.fmr_target), data.method),
+        "bootstrap": _bootstrap(data.draws(one)),
     }
 
 
@@ -159,9 +159,10 @@ def _preset(one: ProtocolCurve) -> dict[str, Any]:
     }
 
 
-def _bootstrap(bootstrap: Bootstrap | None, method: str) -> dict[str, Any] | None:
-    if bootstrap is None:
+def _bootstrap(draws: tuple[Bootstrap, str] | None) -> dict[str, Any] | None:
+    if draws is None:
         return None
+    bootstrap, method = draws
     bands = bootstrap.bands(method)
     found: dict[str, Any] = {
         "unit": bootstrap.unit,

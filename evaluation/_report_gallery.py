@@ -72,7 +72,7 @@ def method(facts: Facts) -> Markup:
     if facts["calibration"]:
         parts.append(_calibration(facts["calibration"]))
     details = tag("details", tag("summary", "Protocol, versions, settings, data"), join(parts))
-    note = "Every number of this page is also in report.json, which lies beside it."
+    note = "Every number of this page is also in the JSON file of the same name beside it."
     return section("method", "How this was measured", details, tag("p", note, class_="note"))
 
 

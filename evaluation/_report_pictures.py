@@ -127,10 +127,15 @@ def decile_picture(scores: dict[str, Any], threshold: float) -> str:
     return picture.svg
 
 
+def has_det(det: list[dict[str, Any]]) -> bool:
+    """Whether any threshold has errors of both kinds: axes of normal deviates have no zero."""
+    return any(_inside(one)[0].size for one in det)
+
+
 def det_picture(det: list[dict[str, Any]], points: list[dict[str, Any]]) -> str:
     """FNMR against FMR on normal-deviate axes, of all and of the kept comparisons."""
     picture = Picture("det", "DET curves of all comparisons and of those that are kept", (344, 290))
-    curves = [_drawable(one) for one in det]
+    curves = [_inside(one) for one in det]
     with picture as axes:
         for (x, y), (part, dash) in zip(curves, _DET_STYLE, strict=False):
             axes.plot(ndtri(x), ndtri(y), color=COLOUR[part], linestyle=dash, linewidth=1.7)
@@ -216,7 +221,7 @@ def _decile_names(count: int) -> list[str]:
     return names
 
 
-def _drawable(one: dict[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _inside(one: dict[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     x, y = _array(one["fmr"]), _array(one["fnmr"])
     inside = (x > 0) & (x < 1) & (y > 0) & (y < 1)
     return x[inside], y[inside]

@@ -101,6 +101,9 @@ def det(facts: Facts) -> Markup:
         "normal-deviate axes; lower left is better. Dots: the operating points of the report "
         f"({marks}) without refusing."
     )
+    if not pictures.has_det(facts["det"]):
+        none = "No threshold has errors of both kinds, so there is no curve to draw."
+        return section("det", "Both errors at every threshold", tag("p", none))
     drawn = figure(pictures.det_picture(facts["det"], facts["curves"]), keys, caption, alone=True)
     return section("det", "Both errors at every threshold", drawn)
 

@@ -42,7 +42,8 @@ def operating_rows(
         data: its calibration, where there is one for this FMR target, adds what an uncertainty at
             the threshold means.
         curve: under any protocol.
-        eer: (rows,) of the kept comparisons; None where not all non-mated scores are listed.
+        eer: (rows,) of the kept comparisons; None where not all non-mated scores are listed. A
+            row without comparisons of one kind has none either.
         cut: (F,) uncertainty thresholds at the curve's fractions; for mated comparisons where the
             kinds have thresholds of their own.
     """
@@ -60,7 +61,7 @@ def operating_rows(
                 "kept_non_mated": edc.non_mated[at],
                 "fnmr": rate(edc.false_non_matches[at], edc.mated[at]),
                 "fmr": rate(edc.false_matches[at], edc.non_mated[at]),
-                "eer": error,
+                "eer": error if edc.mated[at] and edc.non_mated[at] else None,
                 **_meaning(data, curve, limit),
             }
         )
@@ -89,13 +90,14 @@ def headline(data: ReportData, rows: list[dict[str, Any]]) -> dict[str, Any]:
     The area is AUERC30 where the protocol has it, else that of its lowest limit.
     """
     curve = data.curves[0]
-    bootstrap = data.bootstrap.get(curve.edc.fmr_target)
+    draws = data.draws(curve)
     after = next((row for row in rows if row["discard"] == REFUSED), None)
     limit = 0.3 if 0.3 in curve.relative else min(curve.relative)
     value, interval = curve.relative[limit], None
-    if bootstrap is not None:
+    if draws is not None:
+        bootstrap, method = draws
         limit = bootstrap.limit
-        value, (low, high) = bootstrap.relative(data.method)
+        value, (low, high) = bootstrap.relative(method)
         interval = {
             "low": low,
             "high": high,

@@ -65,7 +65,8 @@ class ReportData:
         comparisons: scores, labels and uncertainties.
         curves: the chosen protocol at each FMR target; the first is the one of the summary.
         presets: the same comparisons under every preset, for the table side by side.
-        bootstrap: FMR target -> intervals of the curve at that target; of method `method`.
+        bootstrap: FMR target -> intervals of the curve at that target, for `method`; one that knows
+            a single method is taken to be of it, whatever it is called there.
         risk: the chosen discard threshold, where a target risk was asked for.
         reliability: predicted against observed error rates of held-out pairs.
         calibration: the map from uncertainty to probability and quality, for the threshold table.
@@ -96,6 +97,13 @@ class ReportData:
                 f"{self.name}: curves of several protocols ({', '.join(sorted(names))}): a report "
                 "has one; the others belong into presets"
             )
+
+    def draws(self, curve: ProtocolCurve) -> tuple[Bootstrap, str] | None:
+        """Return the bootstrap of a curve and the method's name in it; None where there is none."""
+        found = self.bootstrap.get(curve.edc.fmr_target)
+        if found is None:
+            return None
+        return found, next(iter(found.curves)) if len(found.curves) == 1 else self.method
 
 
 def sha256_of(path: str | Path) -> str:

@@ -21,7 +21,7 @@ from evaluation.report_data import ImageAccess, ReportData
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'"
 
 
-def write_report(folder: str | Path, data: ReportData) -> list[Path]:
+def write_report(folder: str | Path, data: ReportData, stem: str = "report") -> list[Path]:
     """Write `report.html` and `report.json` into a folder, which is made where it is missing.
 
     Equal input gives equal files, byte for byte, under equal versions of the libraries.
@@ -29,6 +29,7 @@ def write_report(folder: str | Path, data: ReportData) -> list[Path]:
     Args:
         folder: of the report.
         data: what it shows; every optional part may be missing.
+        stem: of the two names, where it is not `report`.
 
     Returns:
         The paths written.
@@ -42,8 +43,8 @@ def write_report(folder: str | Path, data: ReportData) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     facts = facts_of(data)
     texts = {
-        "report.html": page(facts, data.images),
-        "report.json": json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        f"{stem}.html": page(facts, data.images),
+        f"{stem}.json": json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")

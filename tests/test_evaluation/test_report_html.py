@@ -66,11 +66,12 @@ class Bands:
 
     unit, replicates, confidence, limit, warnings = "identity", 50, 0.95, 0.3, ("few draws",)
 
-    def __init__(self, curve):
+    def __init__(self, curve, names=("",)):
         self.curve, self.fractions = curve, curve.edc.fractions
+        self.curves = dict.fromkeys(names, curve)
 
     def bands(self, name):
-        assert name == "head"
+        assert name in self.curves
         return SimpleNamespace(low=self.curve.edc.fnmr * 0.5, high=self.curve.edc.fnmr * 2)
 
     def area(self, name):
@@ -412,6 +413,7 @@ def test_report_without_any_error(tmp_path):
     assert json.loads(stored.read_text(encoding="utf-8"))["headline"]["relative_area"] is None
     assert "AUERC30 relative to random is undefined: there is no false non-match" in text
     assert "no false non-match without discard" in text
+    assert "No threshold has errors of both kinds" in text
     assert "NaN" not in stored.read_text(encoding="utf-8")
 
 
@@ -472,6 +474,20 @@ def test_mistakes_are_said(tmp_path):
         dataclasses.replace(data, curves=mixed)
     with pytest.raises(TypeError, match="a report cannot hold a set"):
         write_report(tmp_path, make_data(provenance=Provenance(config={"x": {1}})))
+
+
+def test_bootstrap_of_several_methods_is_read_by_name():
+    data = make_data(full=False)
+    curve = data.curves[0]
+    several = dataclasses.replace(data, bootstrap={1e-2: Bands(curve, ["other", "head"])})
+    assert several.draws(curve) == (several.bootstrap[1e-2], "head")
+    assert several.draws(data.curves[1]) is None
+    assert make_data().draws(curve)[1] == ""
+
+
+def test_file_names_can_be_chosen(tmp_path):
+    paths = write_report(tmp_path, make_data(full=False), "lfw")
+    assert [path.name for path in paths] == ["lfw.html", "lfw.json"]
 
 
 def test_sha256_of_a_file(tmp_path):
