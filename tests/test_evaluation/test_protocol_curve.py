@@ -320,7 +320,9 @@ def test_areas_of_the_best_order_have_their_closed_forms():
     np.testing.assert_allclose(found.optimum, found.edc.fnmr, atol=1e-12)
     assert found.best_relative == pytest.approx(found.relative, rel=1e-9)
     half = dataclasses.replace(EXACT, subtract="half_square")
-    area = protocol_curve(perfect_order(count, int(e * count), 10), half, 0.05).areas[1.0]
+    areas = protocol_curve(perfect_order(count, int(e * count), 10), half, 0.05).areas
+    assert areas[0.02] == pytest.approx(raw[0.02] - e * 0.02 / 2)
+    area = areas[1.0]
     assert area == pytest.approx(e + (1 - e) * np.log(1 - e) - e * e / 2, abs=1 / count)
     assert 0 < abs(area) < e**3
 

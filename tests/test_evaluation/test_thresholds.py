@@ -92,6 +92,14 @@ def test_an_allowed_count_that_is_whole_is_reached():
         assert operating_point(own, rest, "nearest", 1e-3).false_matches == count // 1000
 
 
+@pytest.mark.parametrize("target", [0.29, 0.57, 0.58])
+def test_rounding_of_the_target_costs_no_pair(target):
+    assert int(target * 100) < round(target * 100)  # the products are a hair below a whole number
+    own, rest = np.float32([200.0]), np.arange(100, dtype=np.float32)
+    found = operating_point(own, rest, "conservative", target)
+    assert found.false_matches == round(target * 100)
+
+
 def test_pyeer_takes_four_of_3500():
     own, rest = drawn(0, others=3500)
     assert operating_point(own, rest, "nearest", 1e-3).false_matches == 4
