@@ -28,11 +28,8 @@ from scipy.stats import rankdata
 
 from data.faces import open_faces
 from evaluation.cli import guarded
-from models.frozen import FrozenBackbone
-from models.load import load_backbone
-from models.run import parse_backbone
+from models.run import open_backbone
 from utils.config_json import parse_method
-from utils.device import resolve_device
 from utils.methods import build
 
 Image = NDArray[np.uint8]
@@ -53,8 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _body(args: argparse.Namespace) -> int:
-    backbone = load_backbone(parse_backbone(args.backbone), args.weights)
-    frozen = FrozenBackbone(backbone, resolve_device(args.device), "fp32")
+    frozen = open_backbone(args.backbone, args.weights, args.device, "fp32")
     faces = open_faces(args.faces)
     rows = np.linspace(0, len(faces) - 1, args.count).astype(int)
     clean = np.stack([faces.read(row) for row in rows.tolist()])

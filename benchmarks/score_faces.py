@@ -30,11 +30,9 @@ from data.faces import Faces, open_faces
 from evaluation.cli import guarded
 from evaluation.estimate import Estimator
 from evaluation.estimators._pixels import PixelMeasure
-from models.frozen import FrozenBackbone
-from models.load import file_sha256, load_backbone
-from models.run import parse_backbone
+from models.load import file_sha256
+from models.run import open_backbone
 from utils.config_json import parse_method
-from utils.device import resolve_device
 from utils.methods import build, check_options
 
 Arrays = dict[str, NDArray]
@@ -64,8 +62,7 @@ def _body(args: argparse.Namespace) -> int:
     methods = {label: parse_method(text) for label, text in map(_labelled, args.estimators)}
     for method in methods.values():
         check_options("evaluation.estimators", method)
-    backbone = load_backbone(parse_backbone(args.backbone), args.weights)
-    frozen = FrozenBackbone(backbone, resolve_device(args.device), args.precision)
+    frozen = open_backbone(args.backbone, args.weights, args.device, args.precision)
     faces = open_faces(args.faces)
     out = Path(args.out)
     arrays = _stored(out, faces, file_sha256(args.weights))
