@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from data.faces import open_faces
 from mc_dropout.closed_form import DropoutSpread
 from mc_dropout.estimator import MCDropout
-from mc_dropout.verification_risk_mcdropout_fnmr import parse_backbone
+from models.run import parse_backbone
 from models.frozen import FrozenBackbone
 from models.load import load_backbone
 from utils.device import resolve_device

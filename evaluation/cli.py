@@ -8,18 +8,22 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
 
-from evaluation.embed import embed
-from evaluation.features import Features
-from evaluation.pipeline import Result, evaluate
-from evaluation.protocols import PROTOCOLS, find_protocol
-from evaluation.report import facts, text_report
+from evaluation._risk_trial import Risk
+from evaluation.comparisons import Unit
+from evaluation.evaluated import evaluate_set
+from evaluation.ijb import FUSIONS, IjbSet, Score
+from evaluation.inputs import Scored, file_name, inputs, one_of_many
+from evaluation.labelled import NonMated
+from evaluation.protocols import PROTOCOLS, Protocol, find_protocol
+from evaluation.report_files import Origin, write_reports
+from evaluation.score_files import write_scores
+from evaluation.sets import LabelledSet
 
 if TYPE_CHECKING:
-    from data.verification import VerificationSet
     from evaluation.estimate import Estimator
     from utils.config import Verification
 
@@ -32,17 +36,44 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """
     add = parser.add_argument
     add("--dataset_path", help="folder with the .bin files")
-    add("--target", help="names of sets, comma-separated: lfw,cfp_fp or synthetic:...")
+    add("--target", help="sets, comma-separated: lfw,cfp_fp or faces:PATH, pairs:FILE, ijb:FOLDER")
     add("--batch_size", type=int, help="images per forward pass (64)")
     add("--flip", action=argparse.BooleanOptionalAction, help="average with the mirror image")
-    add("--protocol", help=f"one of: {', '.join(PROTOCOLS)} (original)")
-    add("--features", help="evaluate stored arrays (mu, sigma_sq, issame) instead of a model")
+    add(
+        "--protocol",
+        help=f"all, or some of: {', '.join(PROTOCOLS)} (original; iso29794 for faces: and ijb:)",
+    )
+    add("--fmr", type=float, nargs="+", default=[1e-3], help="FMR targets (1e-3)")
+    add("--features", help="evaluate stored arrays or scores (.npz, .csv, .parquet), not a model")
     add("--sigma_sizes", help="columns of each uncertainty in sigma_sq, such as 8,1")
-    add("--save_features", help="write the arrays here (.npz); several targets: one file each")
-    add("--json", help="write every number to this file")
-    add("--report", help="write text, curve and contact sheet into this folder")
+    add("--score", default="cosine", choices=get_args(Score), help="of a comparison (cosine)")
+    add("--fusion", default="mean", choices=FUSIONS, help="ijb: weights within a template (mean)")
+    add_set_arguments(parser)
+    _add_risk_arguments(parser)
+    _add_output_arguments(parser)
+    parser.set_defaults(about="")
+
+
+def add_backbone_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that name a backbone where no run does, and say where it runs."""
+    add = parser.add_argument
+    add("--backbone_name", help="iresnet18 ... iresnet200, mobilefacenet, mbf, or name:option=...")
+    add("--backbone_weights", help="its file; with a run: where the file is now")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--precision", default="auto", help="of the backbone: auto, fp32, bf16, fp16")
+
+
+def add_set_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say which pairs of labelled faces are compared."""
+    add = parser.add_argument
+    add(
+        "--non_mated",
+        type=_count_or_all,
+        default=1_000_000,
+        help="faces: non-mated pairs to draw, or all (1000000)",
+    )
+    add("--cap", type=int, help="faces: mated pairs per identity at most")
+    add("--seed", type=int, default=0, help="of every draw: pairs, bootstrap, dropout masks (0)")
 
 
 def fill_defaults(args: argparse.Namespace, verification: Verification | None = None) -> None:
@@ -55,29 +86,39 @@ def fill_defaults(args: argparse.Namespace, verification: Verification | None = 
         args.target = list(verification.targets) if verification else []
     else:
         args.target = split_targets(args.target)
+    named = args.protocol is not None
     fallback = {"dataset_path": None, "batch_size": 64, "flip": False, "protocol": "original"}
     for name, value in fallback.items():
         if getattr(args, name) is None:
             setattr(args, name, getattr(verification, name) if verification else value)
+    args.protocol_named = named
 
 
 def split_targets(text: str) -> list[str]:
     """Split `lfw,synthetic:pairs=600,seed=1,cfp_fp` into three targets."""
     targets: list[str] = []
     for part in filter(None, (piece.strip() for piece in text.split(","))):
-        if targets and targets[-1].startswith("synthetic:") and "=" in part:
+        if targets and "synthetic:" in targets[-1] and "=" in part:
             targets[-1] += f",{part}"
         else:
             targets.append(part)
     return targets
 
 
-def run(estimator: Estimator | None, args: argparse.Namespace) -> int:
-    """Evaluate every target, print each block, and write what the flags ask for.
+def run(
+    estimator: Estimator | None,
+    args: argparse.Namespace,
+    *,
+    config: dict[str, Any] | None = None,
+    files: Sequence[str | Path] = (),
+) -> int:
+    """Evaluate every target, print each, and write what the flags ask for.
 
     Args:
         estimator: what turns images into embeddings and uncertainties; None with `--features`.
         args: flags of `add_common_arguments`, filled by `fill_defaults`.
+        config: settings of the run, for the report.
+        files: weights behind the estimator, for the report.
 
     Returns:
         The exit code, 0.
@@ -85,24 +126,33 @@ def run(estimator: Estimator | None, args: argparse.Namespace) -> int:
     Raises:
         ValueError: anything the user can mend (no target, a file that is not there, NaN, ...).
     """
-    chosen = find_protocol(args.protocol)
+    chosen = _protocols(args.protocol)
     if args.report and Path(args.report).is_file():
         raise ValueError(f"--report {args.report}: names a folder, but a file is there")
     if args.features and args.target:
         raise ValueError("--features has its own pairs; --target does not go with it")
-    sizes = _sizes(args.sigma_sizes)
-    results: list[Result] = []
-    for name, features, images in _inputs(estimator, args):
-        result = evaluate(features, protocol=chosen, sigma_sizes=sizes, name=name)
-        results.append(result)
-        sys.stdout.write(f"---{name}\n{result.text}{facts(result)}")
+    method = Path(args.features).name if estimator is None else estimator.name
+    origin = Origin(config or {}, tuple(map(Path, files)))
+    results = []
+    for scored in inputs(estimator, args):
+        protocols = chosen
+        if isinstance(scored.opened, LabelledSet | IjbSet) and not args.protocol_named:
+            protocols = (PROTOCOLS["iso29794"],)
+        evaluated = evaluate_set(scored, protocols, args, method)
+        results.append(evaluated.to_dict())
+        sys.stdout.write(evaluated.text)
         sys.stdout.flush()
-        for line in result.warnings:
-            sys.stderr.write(f"warning: {name}: {line}\n")
+        for line in evaluated.warnings:
+            sys.stderr.write(f"warning: {scored.name}: {line}\n")
+        if args.save_scores:
+            _save_scores(scored, args)
         if args.report:
-            _write_report(Path(args.report), result, images)
+            for path in write_reports(evaluated, args, origin):
+                sys.stdout.write(f"wrote {path}\n")
     if args.json:
-        _write(Path(args.json), json.dumps({"results": [r.to_dict() for r in results]}, indent=1))
+        path = Path(args.json)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"results": results}, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
@@ -115,58 +165,45 @@ def guarded(body: Callable[[], int]) -> int:
         return 2
 
 
-def _inputs(
-    estimator: Estimator | None, args: argparse.Namespace
-) -> Iterator[tuple[str, Features, VerificationSet | None]]:
-    if args.features:
-        yield Path(args.features).stem, Features.load(args.features), None
-        return
-    if not args.target:
-        raise ValueError("nothing to evaluate: give --target NAME[,NAME] or --features FILE.npz")
-    assert estimator is not None
-    from data.verification import open_verification
-
-    for target in args.target:
-        images = open_verification(target, args.dataset_path)
-        features = embed(estimator, images, args.batch_size, flip=args.flip)
-        if args.save_features:
-            features.save(_one_of_many(args.save_features, images.name, len(args.target)))
-        yield images.name, features, images
+def _add_risk_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--target_risk", type=float, help="find the cut-off that keeps this risk among accepted")
+    add("--confidence", type=float, default=0.95, help="of that promise and of intervals (0.95)")
+    add("--risk", default="fnmr", choices=get_args(Risk), help="which risk (fnmr)")
+    add(
+        "--replicates",
+        type=int,
+        help="bootstrap draws for intervals (1000 with --report, else none)",
+    )
+    add("--unit", choices=get_args(Unit), help="what is drawn: the best one that the set knows")
 
 
-def _sizes(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(f"--sigma_sizes {text}: expected whole numbers such as 8,1") from None
+def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--save_features", help="write the arrays here (.npz); several targets: one file each")
+    add("--save_scores", help="write scores and uncertainties here (.csv, .npz, .parquet)")
+    add("--parts", help="keep finished parts of the embedding here; a stopped run goes on")
+    add("--json", help="write every number to this file")
+    add("--report", help="write an HTML page, JSON, text and pictures into this folder")
 
 
-def _file_name(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
+def _protocols(text: str) -> tuple[Protocol, ...]:
+    if text == "all":
+        return tuple(PROTOCOLS.values())
+    return tuple(find_protocol(name.strip()) for name in text.split(","))
 
 
-def _one_of_many(path: str, name: str, count: int) -> Path:
-    file = Path(path)
-    return file if count == 1 else file.with_name(f"{file.stem}-{_file_name(name)}.npz")
+def _count_or_all(text: str) -> NonMated:
+    if text == "all":
+        return "all"
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a count above 0, or all")
+    return int(text)
 
 
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text + "\n", encoding="utf-8")
-
-
-def _write_report(folder: Path, result: Result, images: VerificationSet | None) -> None:
-    from evaluation.report_figures import contact_sheet, edc_figure
-
-    name = _file_name(result.name)
-    _write(folder / f"{name}.txt", text_report(result))
-    written = [folder / f"{name}.txt", edc_figure(result, folder / f"{name}-edc.png")]
-    if images is not None:
-        uncertainty = result.blocks[0].uncertainty
-        written.append(
-            contact_sheet(images, uncertainty, folder / f"{name}-faces.png", title=result.name)
-        )
-    for path in written:
-        sys.stdout.write(f"wrote {path}\n")
+def _save_scores(scored: Scored, args: argparse.Namespace) -> None:
+    path = one_of_many(args.save_scores, scored.name, len(args.target) or 1)
+    for label, comparisons in scored.blocks:
+        file = path.with_name(f"{path.stem}-{file_name(label)}{path.suffix}") if label else path
+        write_scores(file, comparisons)
+        sys.stdout.write(f"wrote {file}\n")

@@ -27,9 +27,9 @@ class Row:
         method: name of the method.
         fnmr: at `DISCARDS`.
         relative: area under the curve / area of random discard; NaN without any error.
-        interval: of `relative`; None where no bootstrap was made.
+        interval: of `relative`.
         rank: 1 = smallest area of this set and FMR.
-        best_share: share of bootstrap draws in which it had the smallest area; None as above.
+        best_share: share of bootstrap draws in which it had the smallest area.
         verdict: against the method that all are compared with; "" for that one.
     """
 
@@ -38,15 +38,15 @@ class Row:
     method: str
     fnmr: tuple[float, ...]
     relative: float
-    interval: Interval | None
+    interval: Interval
     rank: int
-    best_share: float | None
+    best_share: float
     verdict: str
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types for JSON; NaN becomes None."""
         found = asdict(self)
-        found["interval"] = list(self.interval) if self.interval else None
+        found["interval"] = list(self.interval)
         found["fnmr"] = dict(zip(map(str, DISCARDS), self.fnmr, strict=True))
         found["relative"] = None if math.isnan(self.relative) else self.relative
         return found
@@ -119,11 +119,9 @@ def as_csv(rows: Sequence[Row]) -> str:
         + ["verdict"]
     )
     for row in rows:
-        low, high = row.interval or ("", "")
-        share = "" if row.best_share is None else row.best_share
         writer.writerow(
-            [row.set, row.fmr, row.method, *row.fnmr, row.relative, low, high, row.rank, share]
-            + [row.verdict]
+            [row.set, row.fmr, row.method, *row.fnmr, row.relative, *row.interval, row.rank]
+            + [row.best_share, row.verdict]
         )
     return buffer.getvalue()
 
@@ -149,9 +147,9 @@ def _header() -> list[str]:
 
 
 def _cells(row: Row) -> list[str]:
-    interval = f"[{row.interval.low:.3f}, {row.interval.high:.3f}]" if row.interval else ""
-    share = "" if row.best_share is None else f"{row.best_share:.0%}"
+    interval = f"[{row.interval.low:.3f}, {row.interval.high:.3f}]"
     rates = [f"{rate:.4f}" for rate in row.fnmr]
+    share = f"{row.best_share:.0%}"
     return [row.method, *rates, f"{row.relative:.3f}", interval, str(row.rank), share]
 
 

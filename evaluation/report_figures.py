@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from evaluation.edc import Edc
-    from evaluation.embed import ImagePairs
+    from evaluation.embed import Decodes
     from evaluation.pipeline import Block, Result
 
 COLOURS = ("#0b6e99", "#c8553d", "#4f772d", "#7b4b94")  # told apart in grey and when colour-blind
@@ -58,7 +58,7 @@ def edc_figure(result: Result, path: Path) -> Path:
 
 
 def contact_sheet(
-    images: ImagePairs, uncertainty: NDArray[np.float32], path: Path, title: str = ""
+    images: Decodes, uncertainty: NDArray[np.float32], path: Path, title: str
 ) -> Path:
     """Write a PNG of the least and the most uncertain faces with their uncertainties.
 
@@ -66,9 +66,9 @@ def contact_sheet(
 
     Args:
         images: the set.
-        uncertainty: (2N,) one number per image.
+        uncertainty: (M,) one number per image.
         path: of the PNG.
-        title: of the sheet; the set's name by default.
+        title: of the sheet.
 
     Returns:
         The path.
@@ -86,7 +86,7 @@ def contact_sheet(
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")
-    axes.text(MARGIN, HEADING / 2, title or images.name, fontsize=13, va="center")
+    axes.text(MARGIN, HEADING / 2, title, fontsize=13, va="center")
     for place, (heading, faces) in enumerate(halves.items()):
         top = HEADING + place * half_height
         axes.text(MARGIN, top + HEADING / 2, heading, fontsize=11, fontweight="bold", va="center")
@@ -151,7 +151,7 @@ def _dress(axes: Axes, result: Result, curve: Edc) -> None:
 
 
 def _distinct(
-    images: ImagePairs, order: NDArray[np.intp], wanted: int
+    images: Decodes, order: NDArray[np.intp], wanted: int
 ) -> list[tuple[int, NDArray[np.uint8]]]:
     seen: dict[bytes, tuple[int, NDArray[np.uint8]]] = {}
     for row in map(int, order):

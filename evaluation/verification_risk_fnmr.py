@@ -18,14 +18,17 @@ if not __package__:  # run as a file: import from the checkout, not from this fo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from evaluation import cli
-from models.run import Run, load_run, untrained_run
+from evaluation.methods import build_estimator
+from models.load import file_sha256
+from models.run import Run, load_run, open_backbone, untrained_run
 from utils.config import load_config
 from utils.config_json import override, parse_method
-from utils.methods import build
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="uncertainty to use: trained_head, embedding_norm, from_file:path=SCORES.csv, ...",
     )
     parser.add_argument("--checkpoint", default="best", choices=["best", "last"], help="(best)")
-    parser.add_argument("--backbone_weights", help="the backbone's file, where it has moved")
+    cli.add_backbone_arguments(parser)
     cli.add_common_arguments(parser)
     args = parser.parse_args(argv)
     return cli.guarded(lambda: _body(args))
@@ -54,22 +57,34 @@ def _body(args: argparse.Namespace) -> int:
     if args.features:
         cli.fill_defaults(args)
         return cli.run(None, args)
-    run = _load(args)
-    cli.fill_defaults(args, run.config.verification)
+    where = {"device": args.device, "precision": args.precision}
     method = parse_method(args.estimator)
-    return cli.run(build("evaluation.estimators", method, frozen=run.frozen, head=run.head), args)
+    if args.backbone_name and not (args.model_dir or args.config_file):
+        if not args.backbone_weights:
+            raise ValueError(f"--backbone_name {args.backbone_name} needs --backbone_weights FILE")
+        frozen = open_backbone(args.backbone_name, args.backbone_weights, **where)
+        cli.fill_defaults(args)
+        estimator = build_estimator(method, frozen=frozen)
+        config: dict[str, Any] = {"backbone": args.backbone_name, "estimator": args.estimator}
+        files: Sequence[Path] = [Path(args.backbone_weights)]
+    else:
+        run = _load(args, where)
+        cli.fill_defaults(args, run.config.verification)
+        estimator = build_estimator(method, frozen=run.frozen, head=run.head)
+        config, files = dataclasses.asdict(run.config), run.files
+    args.about = " ".join([args.estimator, *(file_sha256(file) for file in files)])
+    return cli.run(estimator, args, config=config, files=files)
 
 
-def _load(args: argparse.Namespace) -> Run:
-    where: dict[str, Any] = {
-        "device": args.device,
-        "precision": args.precision,
-        "backbone_weights": args.backbone_weights,
-    }
+def _load(args: argparse.Namespace, where: dict[str, Any]) -> Run:
+    where = {**where, "backbone_weights": args.backbone_weights}
     if args.config_file:
         return untrained_run(override(load_config(args.config_file), args.set), **where)
     if not args.model_dir:
-        raise ValueError("give --model_dir RUN_DIR (a trained run) or --features FILE.npz")
+        raise ValueError(
+            "give --model_dir RUN_DIR (a trained run), --features FILE, or --backbone_name with "
+            "--backbone_weights and a training-free --estimator"
+        )
     return load_run(args.model_dir, checkpoint=args.checkpoint, **where)
 
 

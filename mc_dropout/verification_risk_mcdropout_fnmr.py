@@ -16,30 +16,20 @@ if not __package__:  # run as a file: import from the checkout, not from this fo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
-import re
 from collections.abc import Sequence
 from typing import get_args
 
 from evaluation.cli import add_common_arguments, fill_defaults, guarded, run
 from mc_dropout.estimator import Form, MCDropout
 from models.frozen import FrozenBackbone
-from models.load import load_backbone
-from models.run import load_run
-from utils.config import Method, Verification
-from utils.config_json import parse_method
-from utils.device import resolve_device
-from utils.methods import check_options
+from models.run import load_run, open_backbone
+from utils.config import Verification
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse flags, build the estimator, evaluate; return the exit code."""
     args = _parser().parse_args(argv)
     return guarded(lambda: _evaluate(args))
-
-
-def parse_backbone(text: str) -> Method:
-    """Read `iresnet50`, `mbf`, or `name:option=value,...` such as `iresnet:layers=(1,1,1,1)`."""
-    return parse_method(re.sub(r"^iresnet(\d+):?", r"iresnet:depth=\1,", text).rstrip(","))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,7 +49,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--model_dir", help="take the backbone of this run folder")
     add("--passes", type=int, default=100, help="dropout passes (100)")
     add("--rate", type=float, default=0.5, help="share of features dropped (0.5)")
-    add("--seed", type=int, default=0, help="of the dropout masks (0)")
     add(
         "--form",
         choices=get_args(Form),
@@ -67,6 +56,8 @@ def _parser() -> argparse.ArgumentParser:
         help="draw passes (sampled), or their limit",
     )
     add("--no_batch_norm", action="store_true", help="leave out the last BatchNorm in the passes")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add("--precision", default="auto", help="of the backbone: auto, fp32, bf16, fp16")
     add_common_arguments(parser)
     add("--log_dir", dest="report", help="the original's name of --report")
     return parser
@@ -99,10 +90,9 @@ def _backbone(args: argparse.Namespace) -> tuple[FrozenBackbone, Verification | 
         return trained.frozen, trained.config.verification
     if not args.resume_backbone:
         raise ValueError(f"--backbone_name {args.backbone_name} needs --resume_backbone FILE")
-    method = parse_backbone(args.backbone_name)
-    check_options("models.backbones", method)
-    backbone = load_backbone(method, args.resume_backbone)
-    return FrozenBackbone(backbone, resolve_device(args.device), args.precision), None
+    return open_backbone(
+        args.backbone_name, args.resume_backbone, args.device, args.precision
+    ), None
 
 
 if __name__ == "__main__":

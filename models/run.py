@@ -6,6 +6,7 @@ For the evaluation scripts and anyone who scores faces with a trained head.
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from models.heads._base import Head
 from models.load import file_sha256, load_backbone, load_head
 from models.preprocessing import Preprocessing
 from utils.checkpoint import load_checkpoint
-from utils.config import Precision, TrainConfig
-from utils.config_json import from_json
+from utils.config import Method, Precision, TrainConfig
+from utils.config_json import from_json, parse_method
 from utils.device import resolve_device
-from utils.methods import build
+from utils.methods import build, check_options
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Run:
         frozen: the backbone, ready for images.
         head: the head, in eval mode on the backbone's device.
         step: optimizer steps behind the head.
+        sha256: of the backbone's weights file.
+        files: the weights of head and backbone.
     """
 
     path: Path
@@ -38,6 +41,37 @@ class Run:
     frozen: FrozenBackbone
     head: Head
     step: int
+    sha256: str
+    files: tuple[Path, ...]
+
+
+def parse_backbone(text: str) -> Method:
+    """Read `iresnet50`, `mbf`, or `name:option=value,...` such as `iresnet:layers=(1,1,1,1)`.
+
+    Raises:
+        ValueError: no such backbone, or an option that it does not have.
+    """
+    method = parse_method(re.sub(r"^iresnet(\d+):?", r"iresnet:depth=\1,", text).rstrip(","))
+    check_options("models.backbones", method)
+    return method
+
+
+def open_backbone(
+    name: str, weights: str | Path, device: str = "auto", precision: Precision = "auto"
+) -> FrozenBackbone:
+    """Load a backbone by name, without any run or head, and freeze it on the device.
+
+    Args:
+        name: as `parse_backbone` reads it.
+        weights: its file.
+        device: see `TrainConfig.device`.
+        precision: see `TrainConfig.precision`.
+
+    Raises:
+        ValueError: an unknown name or option, no weights file, or one that does not fit.
+    """
+    backbone = load_backbone(parse_backbone(name), weights)
+    return FrozenBackbone(backbone, resolve_device(device), precision)
 
 
 def load_frozen(
@@ -107,7 +141,9 @@ def load_run(
     check_backbone(payload, frozen, backbone_weights or config.backbone_weights)
     head = build_head(config, frozen)
     head.load_state_dict(payload["head"])
-    return Run(path, config, frozen, head.eval(), int(payload["step"]))
+    sha256 = payload["backbone"]["sha256"]
+    files = (file, Path(backbone_weights or config.backbone_weights))
+    return Run(path, config, frozen, head.eval(), int(payload["step"]), sha256, files)
 
 
 def untrained_run(
@@ -128,7 +164,10 @@ def untrained_run(
             "--model_dir for a run of network.py"
         )
     frozen = load_frozen(config, device, precision, backbone_weights)
-    return Run(Path(), config, frozen, build_head(config, frozen).eval(), 0)
+    weights = Path(backbone_weights or config.backbone_weights)
+    files = (Path(config.head_weights), weights)
+    head = build_head(config, frozen).eval()
+    return Run(Path(), config, frozen, head, 0, file_sha256(weights), files)
 
 
 def backbone_record(frozen: FrozenBackbone, weights: str) -> dict[str, Any]:

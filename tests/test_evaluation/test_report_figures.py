@@ -44,5 +44,7 @@ def test_contact_sheet_shows_the_ends_and_no_image_twice(tiny_pairs, tmp_path):
 
 
 def test_contact_sheet_of_one_pair(tiny_pairs, tmp_path):
-    path = contact_sheet(tiny_pairs, np.array([0.1, 0.9], np.float32), tmp_path / "faces.png")
+    path = contact_sheet(
+        tiny_pairs, np.array([0.1, 0.9], np.float32), tmp_path / "faces.png", "tiny"
+    )
     assert path.stat().st_size > 1000

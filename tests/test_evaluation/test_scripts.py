@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from data.verification import VerificationSet
 from evaluation import cli
 from evaluation.features import Features
 from evaluation.verification_risk_fnmr import main
 from models.output import BackboneOutput
-from utils.config import Verification
+from utils.config import Method, Schedule, TrainConfig, Verification
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,7 +31,12 @@ def test_stored_features_give_the_originals_block(golden_dir, golden_texts, tmp_
     assert captured.err.startswith("warning: set_J: at FMR 0.01, 280 non-mated pairs leave 2.8")
     data = json.loads(out.read_text())
     assert data["results"][0]["text"] == golden_texts["J"]["fnmr_fixed"]
-    assert sorted(path.name for path in report.iterdir()) == ["set_J-edc.png", "set_J.txt"]
+    assert sorted(path.name for path in report.iterdir()) == [
+        "set_J-edc.png",
+        "set_J.html",
+        "set_J.json",
+        "set_J.txt",
+    ]
     assert str(report / "set_J-edc.png") in captured.out
 
 
@@ -62,7 +68,7 @@ def degenerate(made_up, case):
         ("nan", "x.npz: sigma_sq has 40 of 40 values that are NaN or infinite"),
         ("mated", "error: x: no non-mated pair among 20; error rates need both kinds"),
         ("non-mated", "error: x: no mated pair among 20; error rates need both kinds"),
-        ("array", "x.npz: no array issame (it has: mu, sigma_sq)"),
+        ("array", "x.npz: beside mu and sigma_sq there is neither issame"),
     ],
 )
 def test_no_result_is_one_line_and_exit_code_2(case, message, made_up, tmp_path, capsys):
@@ -79,8 +85,8 @@ def test_no_result_is_one_line_and_exit_code_2(case, message, made_up, tmp_path,
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "error: give --model_dir RUN_DIR (a trained run) or --features FILE.npz\n"),
-        (["--features", "none.npz"], "error: no features file none.npz\n"),
+        ([], "error: give --model_dir RUN_DIR (a trained run), --features FILE, or --backbone"),
+        (["--features", "none.npz"], "error: no features or score file none.npz\n"),
         (["--features", "x.npz", "--protocol", "orignal"], "did you mean 'original'?"),
         (
             ["--features", "x.npz", "--sigma_sizes", "8;1"],
@@ -126,11 +132,17 @@ def fake_run(tiny_pairs, monkeypatch, **verification):
         def forward(self, output):
             return output.features[:, :1] / 100
 
-    run = SimpleNamespace(
-        config=SimpleNamespace(verification=Verification(**verification)),
-        frozen=frozen,
-        head=Head(),
+    config = TrainConfig(
+        name="fake",
+        train_images="faces",
+        backbone=Method("iresnet"),
+        backbone_weights="b.pth",
+        head=Method("fc2"),
+        loss=Method("idq"),
+        schedule=Schedule(epochs=1, steps_per_epoch=1, lr=0.1),
+        verification=Verification(**verification),
     )
+    run = SimpleNamespace(config=config, frozen=frozen, head=Head(), files=())
     calls = []
 
     def load_run(model_dir, **options):
@@ -139,10 +151,9 @@ def fake_run(tiny_pairs, monkeypatch, **verification):
 
     def open_verification(target, dataset_path):
         calls.append((target, dataset_path))
-        return SimpleNamespace(name=target, mated=tiny_pairs.mated, decode=tiny_pairs.decode)
+        return VerificationSet(target, list(tiny_pairs.decode(0, 24)), tiny_pairs.mated)
 
-    fake = SimpleNamespace(open_verification=open_verification)
-    monkeypatch.setitem(sys.modules, "data.verification", fake)
+    monkeypatch.setattr("evaluation.sets.open_verification", open_verification)
     monkeypatch.setattr("evaluation.verification_risk_fnmr.load_run", load_run)
     return calls
 

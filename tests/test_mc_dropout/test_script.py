@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from mc_dropout.estimator import MCDropout
-from mc_dropout.verification_risk_mcdropout_fnmr import main, parse_backbone
+from mc_dropout.verification_risk_mcdropout_fnmr import main
+from models.run import parse_backbone
 from models.backbones.iresnet import IResNet
 from models.frozen import FrozenBackbone
 from utils.config import Method, Verification

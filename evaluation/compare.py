@@ -1,0 +1,246 @@
+"""Several methods on several sets: one table with intervals, ranks and verdicts, one figure a set.
+
+python evaluation/compare.py --target faces:FOLDER --methods RUN_DIR embedding_norm other=FILE.csv
+python evaluation/compare.py --features ours=OURS.npz theirs=THEIRS.csv --out compared
+
+Every image is decoded and embedded once for all methods; all of them see the same bootstrap draws.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if not __package__:  # run as a file: import from the checkout, not from this folder
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from evaluation import cli
+from evaluation.bootstrap import Bootstrap, bootstrap
+from evaluation.compare_table import DISCARDS, NOTATIONS, Row, as_text, ranks
+from evaluation.comparisons import Comparisons
+from evaluation.embed import embed_images
+from evaluation.inputs import file_name
+from evaluation.methods import Methods, named, open_methods
+from evaluation.protocols import PROTOCOLS, Protocol, find_protocol
+from evaluation.sets import EvaluationSet, open_set
+from evaluation.stored import load_comparisons
+
+Columns = dict[str, NDArray[np.float32]]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compare and print; the exit code is 0, or 2 when no result can be given."""
+    args = _parser().parse_args(argv)
+    return cli.guarded(lambda: _body(args))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Uncertainty methods side by side.")
+    add = parser.add_argument
+    add("--target", nargs="+", default=[], help="sets: lfw faces:PATH pairs:FILE ijb:FOLDER ...")
+    add("--dataset_path", help="folder with the .bin files")
+    add(
+        "--methods",
+        nargs="+",
+        default=[],
+        metavar="[NAME=]METHOD",
+        help="run folders of network.py, files with a score per image (.csv, .npz), or estimators "
+        "such as embedding_norm or mc_dropout:form=closed_form",
+    )
+    add(
+        "--features",
+        nargs="+",
+        default=[],
+        metavar="[NAME=]FILE",
+        help="instead of methods: stored arrays or scores of the same comparisons",
+    )
+    cli.add_backbone_arguments(parser)
+    add("--protocol", default="iso29794", help=f"one of: {', '.join(PROTOCOLS)} (iso29794)")
+    add("--fmr", nargs="+", type=float, default=[1e-3], help="FMR targets (1e-3)")
+    add("--against", help="method that all others are compared with (the best one)")
+    add("--replicates", type=int, default=1000, help="bootstrap draws (1000)")
+    add("--confidence", type=float, default=0.95, help="of the intervals (0.95)")
+    add("--unit", choices=["identity", "image", "pair"], help="what is drawn (the best known)")
+    cli.add_set_arguments(parser)
+    add("--batch_size", type=int, default=64, help="images per forward pass (64)")
+    add("--out", help="write table (txt, csv, md, tex, json) and figures into this folder")
+    return parser
+
+
+def _body(args: argparse.Namespace) -> int:
+    protocol = find_protocol(args.protocol)
+    if args.out and Path(args.out).is_file():
+        raise ValueError(f"--out {args.out}: names a folder, but a file is there")
+    rows: list[Row] = []
+    for comparisons, columns in _inputs(args):
+        if args.against is not None and args.against not in columns:
+            raise ValueError(f"--against {args.against}: the methods are {', '.join(columns)}")
+        for fmr in args.fmr:
+            draws = _measure(comparisons, columns, protocol, fmr, args)
+            found = _rows(comparisons.name, fmr, draws, args.against)
+            sys.stdout.write(as_text(found) + _facts(draws) + "\n")
+            sys.stdout.flush()
+            rows += found
+            if args.out:
+                _figure(Path(args.out), comparisons.name, fmr, draws, len(args.fmr) > 1)
+    sys.stdout.write(f"{protocol.describe()}.\n")
+    if args.out:
+        _write(Path(args.out), rows, protocol)
+    return 0
+
+
+def _inputs(args: argparse.Namespace) -> Iterator[tuple[Comparisons, Columns]]:
+    if args.features:
+        if args.target or args.methods:
+            raise ValueError("--features has its own comparisons; --target and --methods do not go")
+        yield _stored(args)
+        return
+    if not (args.target and args.methods):
+        raise ValueError("give --target SET ... with --methods METHOD ..., or --features FILE ...")
+    methods = open_methods(
+        args.methods,
+        backbone_name=args.backbone_name,
+        backbone_weights=args.backbone_weights,
+        device=args.device,
+        precision=args.precision,
+    )
+    for target in args.target:
+        found = open_set(
+            target, args.dataset_path, non_mated=args.non_mated, cap=args.cap, seed=args.seed
+        )
+        yield _estimated(found, methods, args.batch_size)
+
+
+def _estimated(
+    found: EvaluationSet, methods: Methods, batch_size: int
+) -> tuple[Comparisons, Columns]:
+    estimate = embed_images(methods.estimator, found.images, batch_size, name=found.name)
+    columns = {
+        name: np.ascontiguousarray(estimate.sigma_sq[:, column])
+        for column, name in enumerate(methods.names)
+    }
+    first = found.comparisons(estimate.mu, estimate.sigma_sq[:, :1])
+    if len(first.uncertainty) != len(estimate.mu):  # templates: uncertainties are fused first
+        columns = {
+            name: found.comparisons(estimate.mu, column[:, None]).uncertainty
+            for name, column in columns.items()
+        }
+    return first, columns
+
+
+def _stored(args: argparse.Namespace) -> tuple[Comparisons, Columns]:
+    columns: Columns = {}
+    first: Comparisons | None = None
+    for name, path in named(args.features):
+        for label, one in load_comparisons(
+            path, non_mated=args.non_mated, cap=args.cap, seed=args.seed
+        ):
+            first = first or one
+            _require_equal(first, one, path)
+            columns[f"{name} {label}".strip()] = one.uncertainty
+    assert first is not None
+    return first, columns
+
+
+def _require_equal(first: Comparisons, other: Comparisons, path: str) -> None:
+    same = np.array_equal(first.pairs, other.pairs) and np.array_equal(first.mated, other.mated)
+    if not same or not np.allclose(first.scores, other.scores, atol=1e-5):
+        raise ValueError(
+            f"{path}: other comparisons than in {first.name}: methods are compared on the same "
+            "pairs and scores, in the same order"
+        )
+
+
+def _measure(
+    comparisons: Comparisons,
+    columns: Mapping[str, NDArray[np.float32]],
+    protocol: Protocol,
+    fmr: float,
+    args: argparse.Namespace,
+) -> Bootstrap:
+    return bootstrap(
+        comparisons,
+        columns,
+        protocol,
+        fmr,
+        unit=args.unit,
+        replicates=args.replicates,
+        confidence=args.confidence,
+        seed=args.seed,
+        progress=lambda draws: tqdm(draws, desc="bootstrap", leave=False, disable=None),
+    )
+
+
+def _rows(name: str, fmr: float, draws: Bootstrap, against: str | None) -> list[Row]:
+    places = ranks([draws.relative(method)[0] for method in draws.curves])
+    order = np.argsort(places, kind="stable")
+    methods = [list(draws.curves)[place] for place in order]
+    reference = against or methods[0]
+    shares = draws.rank_shares()
+    rows = []
+    for place, method in zip(order, methods, strict=True):
+        curve = draws.curves[method]
+        value, interval = draws.relative(method)
+        verdict = "" if method == reference else draws.compare(method, reference).verdict
+        rows.append(
+            Row(
+                set=name,
+                fmr=fmr,
+                method=method,
+                fnmr=tuple(float(curve.edc.fnmr[curve.index_at(share)]) for share in DISCARDS),
+                relative=value,
+                interval=interval,
+                rank=places[place],
+                best_share=float(shares[method][0]),
+                verdict=verdict,
+            )
+        )
+    return rows
+
+
+def _facts(draws: Bootstrap) -> str:
+    curve = next(iter(draws.curves.values()))
+    edc = curve.edc
+    lines = [
+        f"threshold {edc.score_threshold[0]:.4f}, realised FMR {edc.false_matches[0]}/"
+        f"{edc.non_mated[0]}, FNMR {edc.false_non_matches[0]}/{edc.mated[0]}; the best possible "
+        f"order has AUERC30/random {curve.best_relative[draws.limit]:.3f}",
+        f"{draws.confidence:.0%} intervals from {draws.replicates} bootstrap draws over "
+        f"{draws.units} {'identities' if draws.unit == 'identity' else draws.unit + 's'}",
+    ]
+    lines += [f"warning: {line}" for line in (*curve.warnings, *draws.warnings)]
+    return "\n".join(lines) + "\n"
+
+
+def _figure(folder: Path, name: str, fmr: float, draws: Bootstrap, several: bool) -> None:
+    from evaluation.report_compare import compare_figure
+
+    ending = f"-fmr{fmr:g}" if several else ""
+    path = compare_figure(draws, folder / f"{file_name(name)}{ending}.png", name, fmr)
+    sys.stdout.write(f"wrote {path}\n")
+
+
+def _write(folder: Path, rows: Sequence[Row], protocol: Protocol) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {ending: notation(rows) for ending, notation in NOTATIONS.items()}
+    texts["json"] = json.dumps(
+        {"protocol": protocol.describe(), "rows": [row.to_dict() for row in rows]}, indent=1
+    )
+    for ending, text in texts.items():
+        path = folder / f"compare.{ending}"
+        path.write_text(text.rstrip() + "\n", encoding="utf-8")
+        sys.stdout.write(f"wrote {path}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

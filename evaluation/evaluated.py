@@ -1,0 +1,215 @@
+"""One scored set under the protocols that were asked for: as text, and as numbers for JSON.
+
+With what goes beyond a protocol: intervals, the cut-off that keeps a risk, and IJB's TAR at FAR.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm import tqdm
+
+from evaluation.bootstrap import Bootstrap, bootstrap
+from evaluation.comparisons import Comparisons
+from evaluation.ijb import IjbSet
+from evaluation.ijb_table import compare_fusions, ijb_table
+from evaluation.inputs import Scored
+from evaluation.pipeline import Result, evaluate
+from evaluation.protocols import Protocol
+from evaluation.report import facts
+from evaluation.risk_control import RiskControl, control_risk
+from evaluation.side_by_side import SideBySide, side_by_side
+
+REPLICATES = 1000
+
+
+@dataclass(frozen=True)
+class Block:
+    """One uncertainty of a set.
+
+    Attributes:
+        label: "" when there is only one.
+        method: where the uncertainty comes from, the label with it.
+        comparisons: of the set, with this uncertainty.
+        table: the protocols, one below the other.
+        draws: bootstrap of the first protocol at each FMR target; empty without.
+        risk: the cut-off for a target risk; None where none was asked for.
+    """
+
+    label: str
+    method: str
+    comparisons: Comparisons
+    table: SideBySide
+    draws: dict[float, Bootstrap]
+    risk: RiskControl | None
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A set and what was found.
+
+    Attributes:
+        scored: the set.
+        protocols: that were asked for.
+        result: the original's block; None under other protocols, or where there are no pairs.
+        blocks: one per uncertainty.
+        templates: TAR at FAR of an IJB set under every fusion; "" for any other.
+    """
+
+    scored: Scored
+    protocols: tuple[Protocol, ...]
+    result: Result | None
+    blocks: tuple[Block, ...]
+    templates: str
+
+    @property
+    def text(self) -> str:
+        """What the scripts print."""
+        parts = []
+        if self.result is not None:
+            parts.append(f"---{self.scored.name}\n{self.result.text}{facts(self.result)}")
+        for block in self.blocks:
+            if self.result is None:
+                parts.append(_titled(block.table.text, block.label))
+            parts += [_intervals(draws, block.label) for draws in block.draws.values()]
+            if block.risk is not None:
+                parts.append(f"{block.risk.describe()}\n")
+        return "".join([*parts, self.templates])
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One line each, for people."""
+        lines = list(self.result.warnings) if self.result else []
+        for block in self.blocks:
+            lines += [] if self.result else block.table.warnings
+            lines += [line for draws in block.draws.values() for line in draws.warnings]
+        return tuple(dict.fromkeys(lines))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every number, for JSON."""
+        base = self.result.to_dict() if self.result else {"name": self.scored.name}
+        return {**base, "blocks": [_block_dict(block) for block in self.blocks]}
+
+
+def evaluate_set(
+    scored: Scored, protocols: Sequence[Protocol], args: argparse.Namespace, method: str
+) -> Evaluated:
+    """Evaluate under each protocol, at each FMR target of the flags.
+
+    Args:
+        scored: the set.
+        protocols: the first is the one of intervals and report.
+        args: flags of `evaluation.cli`.
+        method: where the uncertainties come from.
+
+    Raises:
+        ValueError: no protocol can be applied, or a flag that does not go with the set.
+    """
+    result = None
+    if scored.features is not None and len(protocols) == 1 and protocols[0].prints_original:
+        sizes = args.sigma_sizes and tuple(map(int, args.sigma_sizes.split(",")))
+        result = evaluate(scored.features, protocols[0], sizes, scored.name)
+    blocks = tuple(_block(label, one, protocols, args, method) for label, one in scored.blocks)
+    return Evaluated(scored, tuple(protocols), result, blocks, _templates(scored))
+
+
+def _block(
+    label: str,
+    comparisons: Comparisons,
+    protocols: Sequence[Protocol],
+    args: argparse.Namespace,
+    method: str,
+) -> Block:
+    method = f"{method}, {label}" if label else method
+    replicates = args.replicates
+    if replicates is None:
+        replicates = REPLICATES if args.report else 0
+    draws = {
+        fmr: bootstrap(
+            comparisons,
+            {method: comparisons.uncertainty},
+            protocols[0],
+            fmr,
+            unit=args.unit,
+            replicates=replicates,
+            confidence=args.confidence,
+            seed=args.seed,
+            progress=lambda turns: tqdm(turns, desc="bootstrap", leave=False, disable=None),
+        )
+        for fmr in (args.fmr if replicates else ())
+    }
+    risk = None
+    if args.target_risk is not None:
+        risk = control_risk(
+            comparisons,
+            target_risk=args.target_risk,
+            risk=args.risk,
+            confidence=args.confidence,
+            fmr_target=args.fmr[0],
+            unit=args.unit,
+            fuse=protocols[0].fuse,
+            seed=args.seed,
+        )
+    table = side_by_side(comparisons, protocols, args.fmr)
+    return Block(label, method, comparisons, table, draws, risk)
+
+
+def _templates(scored: Scored) -> str:
+    if not isinstance(scored.opened, IjbSet) or scored.estimate is None:
+        return ""
+    mu, sigma_sq = scored.estimate
+    return ijb_table(scored.name, compare_fusions(scored.opened, mu, sigma_sq)) + "\n"
+
+
+def _titled(text: str, label: str) -> str:
+    return f"({label})\n{text}" if label else text
+
+
+def _intervals(draws: Bootstrap, label: str) -> str:
+    (name,) = draws.curves
+    curve = draws.curves[name]
+    bands = draws.bands(name)
+    (area, area_interval), (relative, interval) = draws.area(name), draws.relative(name)
+    many = {"identity": "identities", "image": "images", "pair": "pairs"}[draws.unit]
+    return (
+        f"{draws.confidence:.0%} intervals at FMR {curve.edc.fmr_target:g}"
+        f"{f' ({label})' if label else ''}, {draws.replicates} bootstrap draws of {draws.units} "
+        f"{many}: FNMR {curve.edc.fnmr[0]:.4f} [{bands.low[0]:.4f}, {bands.high[0]:.4f}]; AUERC30 "
+        f"{area:.5f} [{area_interval.low:.5f}, {area_interval.high:.5f}], of random "
+        f"{relative:.3f} [{interval.low:.3f}, {interval.high:.3f}]\n"
+    )
+
+
+def _block_dict(block: Block) -> dict[str, Any]:
+    return {
+        "label": block.label,
+        "protocols": block.table.to_dict()["rows"],
+        "intervals": [_draws_dict(draws) for draws in block.draws.values()],
+        "risk": block.risk.to_dict() if block.risk else None,
+    }
+
+
+def _draws_dict(draws: Bootstrap) -> dict[str, Any]:
+    (name,) = draws.curves
+    bands = draws.bands(name)
+    (area, area_interval), (relative, interval) = draws.area(name), draws.relative(name)
+    return {
+        "fmr_target": draws.curves[name].edc.fmr_target,
+        "unit": draws.unit,
+        "units": draws.units,
+        "replicates": draws.replicates,
+        "confidence": draws.confidence,
+        "fnmr": [_number(bands.low[0]), _number(bands.high[0])],
+        "auerc30": area,
+        "auerc30_interval": list(map(_number, area_interval)),
+        "relative": _number(relative),
+        "relative_interval": list(map(_number, interval)),
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

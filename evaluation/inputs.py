@@ -1,0 +1,189 @@
+"""What the evaluation scripts evaluate: sets run through an estimator, or stored files.
+
+Either way each uncertainty ends as `Comparisons`; pairs keep their `Features` for the original's
+printed block.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evaluation.comparisons import Comparisons
+from evaluation.embed import embed_images
+from evaluation.estimate import Estimate
+from evaluation.features import Embeddings, Features, array_names
+from evaluation.ijb import IjbSet
+from evaluation.mutual_likelihood import rescored
+from evaluation.pipeline import comparisons_of
+from evaluation.scores import image_uncertainties
+from evaluation.sets import (
+    EvaluationSet,
+    Images,
+    LabelledSet,
+    PairsSet,
+    VerificationPairs,
+    open_set,
+)
+from evaluation.stored import load_comparisons
+
+if TYPE_CHECKING:
+    from evaluation.estimate import Estimator
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One set, scored.
+
+    Attributes:
+        name: of the set.
+        blocks: (label, comparisons) of each uncertainty; the label is "" when there is only one.
+        features: of a set of pairs; None for any other.
+        images: its images; None for stored files.
+        files: what it was read from.
+        opened: the set; None for stored files.
+        estimate: of its images; None for stored files.
+    """
+
+    name: str
+    blocks: list[tuple[str, Comparisons]]
+    features: Features | None
+    images: Images | None
+    files: tuple[Path, ...]
+    opened: EvaluationSet | None = None
+    estimate: Estimate | None = None
+
+
+def inputs(estimator: Estimator | None, args: argparse.Namespace) -> Iterator[Scored]:
+    """Open, embed and score what the flags name, one set after the other.
+
+    Raises:
+        ValueError: nothing is named, or something cannot be read.
+    """
+    sizes = _sizes(args.sigma_sizes)
+    drawn = {"non_mated": args.non_mated, "cap": args.cap, "seed": args.seed}
+    if args.features:
+        path = Path(args.features)
+        features = stored_pairs(path)
+        if features is not None:
+            blocks = comparisons_of(features, path.stem, sizes)
+        else:
+            blocks = load_comparisons(path, sigma_sizes=sizes, **drawn)
+        yield Scored(path.stem, blocks, features, None, (path,))
+        return
+    if not args.target:
+        raise ValueError("nothing to evaluate: give --target NAME[,NAME] or --features FILE.npz")
+    assert estimator is not None
+    for target in args.target:
+        found = open_set(target, args.dataset_path, **drawn)
+        if isinstance(found, IjbSet):
+            found = dataclasses.replace(found, weights=args.fusion, score=args.score)
+        estimate = embed_images(
+            estimator,
+            found.images,
+            args.batch_size,
+            name=found.name,
+            flip=args.flip,
+            parts=Path(args.parts) / file_name(found.name) if args.parts else None,
+            about=args.about,
+        )
+        if args.save_features:
+            path = one_of_many(args.save_features, found.name, len(args.target))
+            _save(path, found, estimate)
+        files = _files(target, args.dataset_path)
+        yield _scored(found, estimate, sizes, args.score, files)
+
+
+def file_name(name: str) -> str:
+    """Replace what may not stand in a file name."""
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
+
+
+def _scored(
+    found: EvaluationSet,
+    estimate: Estimate,
+    sizes: tuple[int, ...] | None,
+    score: str,
+    files: tuple[Path, ...],
+) -> Scored:
+    try:
+        uncertainties = image_uncertainties(estimate.sigma_sq, sizes)
+    except ValueError as error:
+        raise ValueError(f"{found.name}: {error}") from error
+    blocks: list[tuple[str, Comparisons]] = []
+    for one in uncertainties:
+        if not blocks or isinstance(found, IjbSet):  # templates are fused anew
+            comparisons = found.comparisons(estimate.mu, one.values[:, None])
+        else:
+            comparisons = blocks[0][1].with_uncertainty(one.values)
+        if score == "mls" and not isinstance(found, IjbSet):
+            comparisons = rescored(comparisons, estimate.mu, estimate.sigma_sq)
+        blocks.append((one.label, comparisons))
+    return Scored(
+        found.name, blocks, _features(found, estimate, score), found.images, files, found, estimate
+    )
+
+
+def _features(found: EvaluationSet, estimate: Estimate, score: str) -> Features | None:
+    """Pairs as the original's block reads them; it knows cosine scores alone."""
+    if score != "cosine" or not isinstance(found, VerificationPairs | PairsSet):
+        return None
+    if isinstance(found, PairsSet):
+        rows = found.pairs.ravel()
+        return Features(estimate.mu[rows], estimate.sigma_sq[rows], found.mated)
+    return Features(estimate.mu, estimate.sigma_sq, found.pairs.mated)
+
+
+def _save(path: Path, found: EvaluationSet, estimate: Estimate) -> None:
+    features = _features(found, estimate, "cosine")
+    if features is not None:
+        features.save(path)
+        return
+    if not isinstance(found, LabelledSet):
+        raise ValueError(
+            f"--save_features: {found.name} has neither pairs nor labelled faces; "
+            "--save_scores writes its scores"
+        )
+    names = np.array([found.images.image_name(row) for row in range(len(found.images))])
+    Embeddings(estimate.mu, estimate.sigma_sq, found.labels, names).save(path)
+
+
+def stored_pairs(path: Path) -> Features | None:
+    """Features of a stored file that has them; None for any other kind of file."""
+    if path.suffix != ".npz" or not path.is_file():
+        return None
+    try:
+        found = {"mu", "sigma_sq", "issame"} <= set(array_names(path))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return Features.load(path) if found else None
+
+
+def _files(target: str, dataset_path: str | None) -> tuple[Path, ...]:
+    """Return the file behind a target, where there is a single one."""
+    kind, colon, rest = target.partition(":")
+    path = Path(rest) if colon else Path(dataset_path or "") / f"{target}.bin"
+    if path.is_dir():
+        return tuple(sorted(path.glob("*.rec")))
+    return (path,) if path.is_file() else ()
+
+
+def _sizes(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--sigma_sizes {text}: expected whole numbers such as 8,1") from None
+
+
+def one_of_many(path: str, name: str, count: int) -> Path:
+    """Return the file for one set: the given one; of several, one with the set's name."""
+    file = Path(path)
+    return file if count == 1 else file.with_name(f"{file.stem}-{file_name(name)}{file.suffix}")

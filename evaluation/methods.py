@@ -1,0 +1,145 @@
+"""Methods by what a person writes on the command line, ready to run over one backbone.
+
+A run folder of network.py, a file with a score per image, or the name of an estimator.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evaluation.estimators.from_file import FromFile
+from evaluation.estimators.trained_head import TrainedHead
+from evaluation.several import Several
+from models.frozen import FrozenBackbone
+from models.run import Run, load_run, open_backbone
+from utils.config import Method, Precision
+from utils.config_json import parse_method
+from utils.methods import available, build
+
+if TYPE_CHECKING:
+    from evaluation.estimate import Estimator
+
+OUTSIDE = {"mc_dropout": ("mc_dropout", "estimator")}  # estimators with a folder of their own
+
+
+@dataclass(frozen=True)
+class Methods:
+    """Methods that share a backbone.
+
+    Attributes:
+        names: of the columns of the estimator's sigma_sq.
+        estimator: all of them in one.
+    """
+
+    names: tuple[str, ...]
+    estimator: Several
+
+
+def named(texts: Sequence[str]) -> list[tuple[str, str]]:
+    """Read `NAME=WHAT` or `WHAT`; the name is then the file's or folder's, or the text itself.
+
+    Raises:
+        ValueError: two of one name.
+    """
+    found: list[tuple[str, str]] = []
+    for text in texts:
+        name, equals, what = text.partition("=")
+        if not equals or ":" in name or Path(text).exists():
+            name, what = Path(text).stem if Path(text).exists() else text, text
+        if name in dict(found):
+            raise ValueError(f"two methods are called {name!r}: name them, as in first={what}")
+        found.append((name, what))
+    return found
+
+
+def estimator_names() -> list[str]:
+    """Every estimator that `build_estimator` knows."""
+    return sorted([*available("evaluation.estimators"), *OUTSIDE])
+
+
+def build_estimator(method: Method, **runtime: Any) -> Estimator:
+    """Build an estimator by name.
+
+    Args:
+        method: its name and options.
+        runtime: `frozen`, and `head` where there is one.
+
+    Raises:
+        ValueError: an unknown name or option, or one that needs a head where there is none.
+    """
+    if method.name == "trained_head" and "head" not in runtime:
+        raise ValueError("trained_head needs a run: name its folder, or give --model_dir")
+    known = estimator_names()
+    if method.name not in known:
+        close = difflib.get_close_matches(method.name, known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(
+            f"no file, folder or estimator {method.name!r}{hint} (estimators: {', '.join(known)})"
+        )
+    package, module = OUTSIDE.get(method.name, ("evaluation.estimators", method.name))
+    estimator: Estimator = build(package, Method(module, **method.options), **runtime)
+    return estimator
+
+
+def open_methods(
+    texts: Sequence[str],
+    *,
+    backbone_name: str | None = None,
+    backbone_weights: str | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> Methods:
+    """Open methods over one backbone: that of the run folders, or the one that is named.
+
+    Args:
+        texts: `[NAME=]METHOD` each.
+        backbone_name: where no run folder is among them, as `models.run.parse_backbone` reads it.
+        backbone_weights: its file, or where the runs' file is now.
+        device: see `TrainConfig.device`.
+        precision: see `TrainConfig.precision`.
+
+    Raises:
+        ValueError: two of one name, no backbone, runs on several backbones, or a method that cannot
+            be opened.
+    """
+    wanted = named(texts)
+    where: dict[str, Any] = {"device": device, "precision": precision}
+    runs = {
+        name: load_run(what, backbone_weights=backbone_weights, **where)
+        for name, what in wanted
+        if Path(what).is_dir()
+    }
+    if runs:
+        _require_one_backbone(runs)
+        frozen = next(iter(runs.values())).frozen
+    elif backbone_name and backbone_weights:
+        frozen = open_backbone(backbone_name, backbone_weights, **where)
+    else:
+        raise ValueError(
+            "which backbone? give --backbone_name with --backbone_weights, or a run folder among "
+            "the methods"
+        )
+    members = {name: _open(what, runs.get(name), frozen) for name, what in wanted}
+    return Methods(tuple(members), Several(frozen, members))
+
+
+def _open(what: str, run: Run | None, frozen: FrozenBackbone) -> Estimator:
+    if run is not None:
+        return TrainedHead(frozen=frozen, head=run.head)
+    if Path(what).is_file():
+        return FromFile(path=what, frozen=frozen)
+    return build_estimator(parse_method(what), frozen=frozen)
+
+
+def _require_one_backbone(runs: dict[str, Run]) -> None:
+    (first, run), *others = runs.items()
+    for name, other in others:
+        if other.config.backbone != run.config.backbone or other.sha256 != run.sha256:
+            raise ValueError(
+                f"{name} and {first} were trained on different backbones; one table compares "
+                "methods over one"
+            )
