@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--precision", default="auto", help="of the backbone: auto, fp32, bf16, fp16")
     add("--features", help="stored arrays or scores (.npz, .csv, .parquet), not a model and a set")
     add("--non_mated", default="1000000", help="faces: non-mated pairs to draw, or all (1000000)")
-    add("--cap", type=int, help="faces: mated pairs per identity at most")
+    add("--cap", type=int, default=20, help="faces: mated pairs per person at most, 0 = all (20)")
     add("--out", help=f"file to write (RUN/{FILE_NAME})")
     add("--fmr", type=float, help="FMR that the score threshold is set for (1e-3)")
     add("--score_threshold", type=float, help="the score threshold itself, instead")
@@ -110,7 +110,7 @@ def _destination(args: argparse.Namespace) -> Path:
 def _load(args: argparse.Namespace) -> tuple[Comparisons, str]:
     """Comparisons, and the name of what gave their uncertainties."""
     if args.features:
-        pairs = {"non_mated": _non_mated(args), "cap": args.cap, "seed": args.seed}
+        pairs = {"non_mated": _non_mated(args), "cap": args.cap or None, "seed": args.seed}
         found = load_comparisons(args.features, **pairs)
         if len(found) > 1:
             labels = ", ".join(label for label, _ in found)
@@ -131,7 +131,11 @@ def _embedded(args: argparse.Namespace) -> Comparisons:
     from utils.methods import build
 
     chosen = open_set(
-        args.target, args.dataset_path, non_mated=_non_mated(args), cap=args.cap, seed=args.seed
+        args.target,
+        args.dataset_path,
+        non_mated=_non_mated(args),
+        cap=args.cap or None,
+        seed=args.seed,
     )
     run = load_run(
         args.model_dir,
