@@ -14,14 +14,11 @@ from torch import Tensor
 
 from evaluation.estimate import Estimate
 from mc_dropout.closed_form import DropoutSpread, check_rate
+from models.dropout import dropout_masks, rows_at_once
 from models.frozen import FrozenBackbone
 
 Form = Literal["sampled", "closed_form"]
 
-# Rows of dropped features at a time. On a CPU 64 rows (6 MB at 25088 features) stay in the cache:
-# dropping and a light tail run several times as fast as with 512.
-_ROWS = {"cpu": 64}
-_MOST_ROWS = 2048
 _HELD = 2**26  # numbers of embedded passes held at a time: 256 MB
 
 
@@ -90,7 +87,7 @@ class MCDropout:
         features = features.float()
         if self.form == "closed_form":
             return self._closed_form(features)
-        rows = _ROWS.get(features.device.type, _MOST_ROWS)
+        rows = rows_at_once(features.device)
         images = min(rows, max(1, _HELD // (self.passes * self.frozen.embedding_size)))
         parts = [cosine_std(self._embed_passes(part, rows)) for part in features.split(images)]
         return torch.cat(parts)
@@ -105,7 +102,8 @@ class MCDropout:
     def _embed_passes(self, features: Tensor, rows: int) -> Tensor:
         """Return the passes' embeddings, (B, T, D)."""
         if self._masks is None:
-            self._masks = self._draw(features.shape[1]).to(features.device)
+            masks = dropout_masks(features.shape[1], self.passes, self.rate, self.seed)
+            self._masks = masks.to(features.device)
         scaled = features / (1 - self.rate)
         block = max(1, rows // max(1, len(features)))
         embedded = []
@@ -114,11 +112,6 @@ class MCDropout:
             out = cast(Tensor, self._backbone.tail(dropped, self.batch_norm))
             embedded.append(out.float().unflatten(0, (len(features), len(masks))))
         return torch.cat(embedded, dim=1)
-
-    def _draw(self, features: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed)
-        keep = [torch.rand(features, generator=generator) >= self.rate for _ in range(self.passes)]
-        return torch.stack(keep)
 
 
 def cosine_std(passes: Tensor) -> Tensor:

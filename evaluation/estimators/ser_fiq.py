@@ -12,13 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evaluation.estimate import Estimate
+from models.dropout import dropout_masks, rows_at_once
 from models.frozen import FrozenBackbone
 
 __all__ = ["SERFIQ"]
-
-# Dropped feature vectors at a time; 64 of 25088 numbers stay in a CPU's cache.
-_ROWS = {"cpu": 64}
-_MOST_ROWS = 2048
 
 
 class SERFIQ:
@@ -69,16 +66,12 @@ class SERFIQ:
     def _passes(self, features: Tensor) -> Tensor:
         """Return the embeddings (T, D) of one image's features (F,) under all masks."""
         if self._masks is None:
-            self._masks = self._draw(len(features)).to(features.device)
+            masks = dropout_masks(len(features), self.passes, self.rate, self.seed)
+            self._masks = masks.to(features.device)
         scaled = features / (1 - self.rate)
-        rows = _ROWS.get(features.device.type, _MOST_ROWS)
+        blocks = self._masks.split(rows_at_once(features.device))
         tail = self.frozen.backbone.tail
-        return torch.cat([tail(scaled * masks) for masks in self._masks.split(rows)])
-
-    def _draw(self, features: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed)
-        keep = [torch.rand(features, generator=generator) >= self.rate for _ in range(self.passes)]
-        return torch.stack(keep)
+        return torch.cat([tail(scaled * masks) for masks in blocks])
 
 
 def mean_distance(passes: Tensor) -> Tensor:

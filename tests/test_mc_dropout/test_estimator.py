@@ -90,7 +90,7 @@ def test_results_do_not_depend_on_the_batch(fake, layer, form):
 def test_memory_limits_do_not_change_results(fake, layer, monkeypatch):
     frozen = fake(*layer(12, 90))
     plain = MCDropout(frozen, passes=50)(images(7))
-    monkeypatch.setattr("mc_dropout.estimator._ROWS", {"cpu": 20})
+    monkeypatch.setattr("models.dropout._ROWS", {"cpu": 20})
     monkeypatch.setattr("mc_dropout.estimator._HELD", 50 * 12 * 3)
     np.testing.assert_allclose(
         MCDropout(frozen, passes=50)(images(7)).sigma_sq, plain.sigma_sq, rtol=1e-5
