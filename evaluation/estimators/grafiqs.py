@@ -28,7 +28,7 @@ _LARGEST_CHUNK = 64
 class GraFIQs:
     """Uncertainty = sum of the absolute gradient of the image's BatchNorm discrepancy, above 0.
 
-    The discrepancy of one image is the mean over the BatchNorm layers before the feature map of
+    The discrepancy of one image is the mean over the BatchNorm layers up to the feature map of
 
         mean_c (m_c - M_c)^2 + mean_c (v_c - V_c)^2
 
@@ -40,7 +40,7 @@ class GraFIQs:
     Float32 without autocast, on the backbone as it was before BatchNorms were merged; `mu` comes
     from `frozen` as for every other estimator.
 
-    Cost: about four forward passes of the backbone, less for later blocks.
+    Cost: a forward pass without merged BatchNorms, and a backward pass down to `at`.
 
     Args:
         frozen: the backbone.
