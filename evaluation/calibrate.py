@@ -21,34 +21,37 @@ if not __package__:  # run as a file: import from the checkout, not from this fo
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from evaluation import cli
 from evaluation.calibration import FILE_NAME, Calibration
 from evaluation.comparisons import Comparisons
 from evaluation.intervals import clopper_pearson
-from evaluation.labelled import NonMated
 from evaluation.reliability import Cutoff, Reliability, held_out_reliability, operating_table
 from evaluation.risk_control import FEWEST_FALSE_MATCHES, RISKS, control_risk
 from evaluation.stored import load_comparisons
 
+if TYPE_CHECKING:
+    from evaluation.estimate import Estimator
+
+CAP = 20  # mated pairs of one person
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Calibrate a run, stored features or scores; 0, or 2 when there is nothing to calibrate on."""
-    parser = argparse.ArgumentParser(description="Fit what a head's uncertainties mean.")
+    parser = argparse.ArgumentParser(
+        description="Fit what a head's uncertainties mean.",
+        epilog=f"--cap is {CAP} here, so that no person with many images decides; 0 takes all.",
+    )
     add = parser.add_argument
     add("--model_dir", help="folder of a run of network.py")
     add("--checkpoint", default="best", choices=["best", "last"], help="(best)")
-    add("--backbone_weights", help="the backbone's file, where it has moved")
     add("--estimator", default="trained_head", help="trained_head, embedding_norm, ... (see docs)")
     add("--dataset_path", help="folder with the .bin files")
     add("--target", help="the set: lfw, synthetic:..., faces:PATH")
     add("--batch_size", type=int, default=64, help="images per forward pass (64)")
     add("--flip", action="store_true", help="average with the mirror image")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    add("--precision", default="auto", help="of the backbone: auto, fp32, bf16, fp16")
     add("--features", help="stored arrays or scores (.npz, .csv, .parquet), not a model and a set")
-    add("--non_mated", default="1000000", help="faces: non-mated pairs to draw, or all (1000000)")
-    add("--cap", type=int, default=20, help="faces: mated pairs per person at most, 0 = all (20)")
     add("--out", help=f"file to write (RUN/{FILE_NAME})")
     add("--fmr", type=float, help="FMR that the score threshold is set for (1e-3)")
     add("--score_threshold", type=float, help="the score threshold itself, instead")
@@ -56,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--confidence", type=float, default=0.95, help="of that promise and of intervals (0.95)")
     add("--risk", default="fnmr", choices=RISKS, help="which risk (fnmr)")
     add("--unit", choices=["identity", "image", "pair"], help="see docs/risk_and_calibration.md")
-    add("--seed", type=int, default=0, help="of the cut into parts and of draws (0)")
+    cli.add_backbone_arguments(parser)
+    cli.add_set_arguments(parser)
+    parser.set_defaults(cap=CAP)
     args = parser.parse_args(argv)
     return cli.guarded(lambda: _body(args))
 
@@ -98,20 +103,24 @@ def _body(args: argparse.Namespace) -> int:
 
 
 def _destination(args: argparse.Namespace) -> Path:
-    if bool(args.model_dir) == bool(args.features):
-        raise ValueError("give --model_dir RUN_DIR (a trained run) or --features FILE, one of them")
+    sources = [args.model_dir, args.features, args.backbone_name]
+    if sum(map(bool, sources)) != 1:
+        raise ValueError(
+            "give one of --model_dir RUN_DIR (a trained run), --features FILE, or --backbone_name "
+            "with --backbone_weights and a training-free --estimator"
+        )
     if args.out:
         return Path(args.out)
     if not args.model_dir:
-        raise ValueError("--features needs --out FILE.json: there is no run to put it beside")
+        raise ValueError("give --out FILE.json: there is no run to put the calibration beside")
     return Path(args.model_dir) / FILE_NAME
 
 
 def _load(args: argparse.Namespace) -> tuple[Comparisons, str]:
     """Comparisons, and the name of what gave their uncertainties."""
+    drawn = {"non_mated": args.non_mated, "cap": args.cap or None, "seed": args.seed}
     if args.features:
-        pairs = {"non_mated": _non_mated(args), "cap": args.cap or None, "seed": args.seed}
-        found = load_comparisons(args.features, **pairs)
+        found = load_comparisons(args.features, **drawn)
         if len(found) > 1:
             labels = ", ".join(label for label, _ in found)
             raise ValueError(
@@ -120,44 +129,31 @@ def _load(args: argparse.Namespace) -> tuple[Comparisons, str]:
         return found[0][1], Path(args.features).name
     if not args.target:
         raise ValueError("nothing to calibrate on: give --target NAME, such as lfw")
-    return _embedded(args), args.estimator
-
-
-def _embedded(args: argparse.Namespace) -> Comparisons:
     from evaluation.embed import embed_images
     from evaluation.sets import open_set
-    from models.run import load_run
+
+    chosen = open_set(args.target, args.dataset_path, **drawn)
+    mu, sigma_sq = embed_images(
+        _estimator(args), chosen.images, args.batch_size, name=chosen.name, flip=args.flip
+    )
+    return chosen.comparisons(mu, sigma_sq), args.estimator
+
+
+def _estimator(args: argparse.Namespace) -> Estimator:
+    from evaluation.methods import build_estimator
+    from models.run import load_run, open_backbone
     from utils.config_json import parse_method
-    from utils.methods import build
 
-    chosen = open_set(
-        args.target,
-        args.dataset_path,
-        non_mated=_non_mated(args),
-        cap=args.cap or None,
-        seed=args.seed,
-    )
-    run = load_run(
-        args.model_dir,
-        checkpoint=args.checkpoint,
-        device=args.device,
-        precision=args.precision,
-        backbone_weights=args.backbone_weights,
-    )
+    where = {"device": args.device, "precision": args.precision}
     method = parse_method(args.estimator)
-    estimator = build("evaluation.estimators", method, frozen=run.frozen, head=run.head)
-    found = embed_images(
-        estimator, chosen.images, args.batch_size, name=chosen.name, flip=args.flip
-    )
-    return chosen.comparisons(found.mu, found.sigma_sq)
-
-
-def _non_mated(args: argparse.Namespace) -> NonMated:
-    if args.non_mated == "all":
-        return "all"
-    if not args.non_mated.isdigit():
-        raise ValueError(f"--non_mated {args.non_mated}: expected a whole number, or all")
-    return int(args.non_mated)
+    if args.model_dir:
+        where["backbone_weights"] = args.backbone_weights
+        run = load_run(args.model_dir, checkpoint=args.checkpoint, **where)
+        return build_estimator(method, frozen=run.frozen, head=run.head)
+    if not args.backbone_weights:
+        raise ValueError(f"--backbone_name {args.backbone_name} needs --backbone_weights FILE")
+    frozen = open_backbone(args.backbone_name, args.backbone_weights, **where)
+    return build_estimator(method, frozen=frozen)
 
 
 def _report(

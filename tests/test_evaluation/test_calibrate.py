@@ -1,0 +1,154 @@
+"""The script `evaluation/calibrate.py`: stored files, a model, and one line for a mistake."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evaluation.calibrate import main
+from evaluation.calibration import Calibration
+from evaluation.estimate import Estimate
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def stored(made_up, tmp_path):
+    path = tmp_path / "stored.npz"
+    made_up(pairs=2000).save(path)
+    return str(path)
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    rng = np.random.default_rng(0)
+    identity = np.repeat(np.arange(120), 10)
+    sigma_sq = rng.uniform(0.05, 1, (1200, 1)).astype(np.float32)
+    mu = rng.normal(size=(120, 16))[identity] + rng.normal(size=(1200, 16)) * sigma_sq
+    path = tmp_path / "labelled.npz"
+    np.savez(path, mu=mu.astype(np.float32), sigma_sq=sigma_sq, identity=identity)
+    return str(path)
+
+
+def test_stored_pairs(stored, tmp_path, capsys):
+    out = tmp_path / "deep" / "calibration.json"
+    assert main(["--features", stored, "--out", str(out), "--fmr", "0.01"]) == 0
+    fitted = Calibration.load(out)
+    captured = capsys.readouterr()
+    misses = fitted.false_non_matches
+    assert captured.out.startswith(
+        "stored: 1000 mated and 1000 non-mated comparisons; uncertainties of stored.npz\n"
+        f"score threshold {fitted.score_threshold:.6g}, for FMR 0.01: FMR 10/1000 = 0.01, FNMR "
+        f"{misses.errors}/1000 = "
+    )
+    table = [line.split() for line in captured.out.splitlines() if "%" in line][1:]
+    assert len(table) == 7
+    assert table[0][3:5] == ["100.0%", f"{misses.errors}/1000"]
+    errors = [int(row[4].partition("/")[0]) for row in table]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < errors[0] / 2
+    assert "calibration error on people that the map was not fitted on: 0.0" in captured.out
+    assert captured.out.endswith(f"wrote {out}\n")
+    assert captured.err == ""
+
+
+def test_a_target_risk_is_answered(stored, tmp_path, capsys):
+    out = str(tmp_path / "c.json")
+    argv = ["--features", stored, "--out", out, "--score_threshold", "0.4", "--target_risk"]
+    assert main([*argv, "0.2", "--confidence", "0.9"]) == 0
+    text = capsys.readouterr().out
+    assert "FNMR of at most 0.2 among accepted comparisons, confidence 0.9: accept unc" in text
+    assert "score threshold 0.4, as given" in text
+    assert main([*argv, "0.0001", "--risk", "total"]) == 0
+    assert "total error of at most 0.0001 among accepted" in (text := capsys.readouterr().out)
+    assert "cannot be reached: there are " in text
+
+
+def test_labelled_embeddings_and_the_cap(labelled, tmp_path, capsys):
+    argv = ["--features", labelled, "--out", str(tmp_path / "c.json"), "--non_mated", "5000"]
+    assert main(argv) == 0
+    assert capsys.readouterr().out.startswith("labelled: 2400 mated and 5000 non-mated")
+    assert main([*argv, "--cap", "0", "--target_risk", "0.3"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("labelled: 5400 mated and 5000 non-mated")
+    assert "no two share a person" in text
+
+
+def test_too_few_non_mated_comparisons_are_said(stored, tmp_path, capsys):
+    assert main(["--features", stored, "--out", str(tmp_path / "c.json")]) == 0
+    assert capsys.readouterr().err == (
+        "warning: stored: at FMR 0.001, 1000 non-mated comparisons leave 1 expected false matches "
+        "(fewer than 5): the score threshold rests on chance\n"
+    )
+
+
+class Brightness:
+    name = "brightness"
+
+    def __call__(self, images):
+        mean = images.astype(np.float32).mean(axis=(1, 2))
+        return Estimate(mean - mean.mean() + 1, mean.mean(axis=1, keepdims=True))
+
+
+def test_a_run_gets_the_file_beside_its_head(tmp_path, monkeypatch, capsys):
+    class Run:
+        frozen = head = None
+
+    monkeypatch.setattr("models.run.load_run", lambda folder, **options: Run)
+    monkeypatch.setattr("evaluation.methods.build_estimator", lambda *args, **kw: Brightness())
+    argv = ["--model_dir", str(tmp_path), "--target", "synthetic:pairs=60,seed=1", "--fmr", "0.1"]
+    assert main(argv) == 0
+    assert "uncertainties of trained_head" in capsys.readouterr().out
+    stored = json.loads((tmp_path / "calibration.json").read_text())
+    assert (stored["method"], stored["fmr_target"]) == ("trained_head", 0.1)
+    assert stored["false_non_matches"]["total"] == 30
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "give one of --model_dir RUN_DIR (a trained run), --features FILE, or --backb"),
+        (["--model_dir", "a", "--features", "b"], "give one of --model_dir RUN_DIR"),
+        (["--features", "none.npz"], "give --out FILE.json: there is no run to put"),
+        (["--features", "none.npz", "--out", "c.json"], "no features or score file none.npz"),
+        (["--model_dir", "nowhere"], "nothing to calibrate on: give --target NAME, such as lfw"),
+        (["--model_dir", "nowhere", "--target", "synthetic:pairs=20"], "no trained run in nowhere"),
+        (
+            ["--features", "x", "--out", "c", "--fmr", ".1", "--score_threshold", "1"],
+            "--fmr and --score_threshold are two ways to set one threshold: give one",
+        ),
+        (["--features", "x", "--out", "c", "--confidence", "1"], "--confidence 1.0: must lie"),
+        (
+            ["--backbone_name", "mbf", "--out", "c", "--target", "synthetic:pairs=20"],
+            "--backbone_name mbf needs --backbone_weights FILE",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(argv, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"error: {message}")
+    assert captured.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_uncertainties_are_not_mixed(made_up, tmp_path, capsys):
+    path = tmp_path / "two.npz"
+    made_up(columns=2).save(path)
+    assert main(["--features", str(path), "--out", str(tmp_path / "c.json")]) == 2
+    assert "holds several uncertainties (column 0, column 1); calibrate one" in (
+        capsys.readouterr().err
+    )
+
+
+def test_the_script_runs_as_a_file_from_anywhere(stored, tmp_path):
+    script = ROOT / "evaluation" / "calibrate.py"
+    command = [sys.executable, str(script), "--features", stored, "--out", "c.json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("wrote c.json\n")
