@@ -124,6 +124,7 @@ def _curve(one: ProtocolCurve, data: ReportData) -> dict[str, Any]:
         "score_threshold": float(edc.score_threshold[0]),
         "fnmr_without_discard": rate(edc.false_non_matches[0], edc.mated[0]),
         "fmr_without_discard": rate(edc.false_matches[0], edc.non_mated[0]),
+        "fixed_threshold": one.protocol.threshold == "fixed",
         "steps": one.protocol.area == "step",
         "discard_fraction": edc.fractions[at],
         "fnmr": edc.fnmr[at],

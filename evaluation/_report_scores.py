@@ -16,7 +16,7 @@ from evaluation.edc import KeptSets
 if TYPE_CHECKING:
     from evaluation.protocol_curve import ProtocolCurve
 
-BINS = 80
+BINS = 20, 80  # fewest and most: histograms of few scores would be noise
 DECILES = 10
 DET_POINTS = 300
 DET_KEPT = (1.0, 0.9, 0.7)
@@ -30,18 +30,19 @@ def histograms(comparisons: Comparisons, uncertainty: NDArray[np.float32]) -> di
         uncertainty: (N,) of each comparison.
 
     Returns:
-        `edges` (BINS + 1,), counts `mated` and `non_mated` (BINS,), and `deciles`, least uncertain
+        `edges` (B + 1,), counts `mated` and `non_mated` (B,), and `deciles`, least uncertain
         first, of the mated comparisons' uncertainties.
     """
     scores, mated = comparisons.scores, comparisons.mated
-    edges = np.linspace(float(scores.min()), _top(scores), BINS + 1)
-    place = np.clip(((scores - edges[0]) / (edges[1] - edges[0])).astype(np.int64), 0, BINS - 1)
+    bins = int(np.clip(2.5 * np.count_nonzero(mated) ** (1 / 3), BINS[0], BINS[1]))
+    edges = np.linspace(float(scores.min()), _top(scores), bins + 1)
+    place = np.clip(((scores - edges[0]) / (edges[1] - edges[0])).astype(np.int64), 0, bins - 1)
     bounds = decile_bounds(uncertainty[mated])
     own_scores = scores[mated]
     decile = np.searchsorted(bounds[1:-1], uncertainty, side="left")
     own_decile = decile[mated]
-    cell = (decile * 2 + mated) * BINS + place
-    counts = np.bincount(cell, minlength=2 * DECILES * BINS).reshape(DECILES, 2, BINS)
+    cell = (decile * 2 + mated) * bins + place
+    counts = np.bincount(cell, minlength=2 * DECILES * bins).reshape(DECILES, 2, bins)
     return {
         "edges": edges,
         "mated": counts[:, 1].sum(axis=0),
@@ -90,7 +91,7 @@ def _det(
 ) -> dict[str, Any]:
     """At most so many points as a picture can show, evenly over the logarithm of FMR.
 
-    Thresholds are non-mated scores; sorting the kinds apart costs a tenth of sorting pairs.
+    Each point is the lowest threshold of its FMR, just above the next non-mated score.
 
     Args:
         mated: (P,) ascending scores.
@@ -98,14 +99,14 @@ def _det(
         unlisted: further non-mated ones, all lower.
     """
     count = len(non_mated)
-    steps = np.unique(np.geomspace(1, count, DET_POINTS).astype(np.int64))
-    thresholds = np.unique(non_mated[count - steps])[::-1]
-    matches = count - np.searchsorted(non_mated, thresholds, side="left")
+    steps = np.unique(np.geomspace(1, max(count - 1, 1), DET_POINTS).astype(np.int64))
+    barred = np.unique(non_mated[np.maximum(count - 1 - steps, 0)])[::-1]
+    matches = count - np.searchsorted(non_mated, barred, side="right")
     return {
         "mated": len(mated),
         "non_mated": count + unlisted,
         "fmr": matches / (count + unlisted),
-        "fnmr": np.searchsorted(mated, thresholds, side="left") / len(mated),
+        "fnmr": np.searchsorted(mated, barred, side="right") / len(mated),
     }
 
 

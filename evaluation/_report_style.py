@@ -83,7 +83,7 @@ th:first-child, td:first-child { text-align: left; padding-left: .2rem; }
 td small { color: var(--soft); font-size: .85em; display: block; }
 tr.mark td, tr.mark th { background: var(--raised); }
 .text { white-space: normal; text-align: left; min-width: 14rem; }
-.faces { display: grid; grid-template-columns: repeat(auto-fill, minmax(5.6rem, 1fr)); gap: .7rem;
+.faces { display: grid; grid-template-columns: repeat(auto-fill, minmax(4.7rem, 1fr)); gap: .7rem;
   list-style: none; padding: 0; margin: .6rem 0 1.4rem; max-width: none; }
 .faces li { font-size: .82rem; line-height: 1.3; min-width: 0; }
 .faces img, .errors img { display: block; width: 100%; height: auto; aspect-ratio: 1;

@@ -45,12 +45,12 @@ def risk_lines(facts: Facts) -> list[str]:
 def _operating_table(curve: Facts) -> Markup:
     points = curve["operating_points"]
     head = ["refused", "uncertainty threshold", "kept", "FNMR", "realised FMR", "EER"]
-    moving = len({row["score_threshold"] for row in points}) > 1
+    moving = not curve["fixed_threshold"]
     meaning = "error_probability" in points[0]
     if moving:
         head.append("score threshold")
     if meaning:
-        head += ["P(error) at it", "quality at it"]
+        head += ["P(error)", "quality"]
     rows = [_operating_row(one, moving=moving, meaning=meaning) for one in points]
     shares = [one["discard"] for one in points]
     at = "" if moving else f", score threshold {words.number(curve['score_threshold'])}"

@@ -71,7 +71,7 @@ def page(facts: dict[str, Any], images: ImageAccess | None) -> str:
 
 
 def _header(facts: dict[str, Any]) -> Markup:
-    made = f", {facts['date']}" if facts["date"] else ""
+    made = f", {facts['date'].replace('T', ' ')}" if facts["date"] else ""
     over = tag("p", f"Error-versus-discard report{made}", class_="over")
     under = tag("p", f"Uncertainty: {facts['method']}", class_="over")
     return tag("header", over, tag("h1", facts["name"]), under)
