@@ -122,8 +122,4 @@ def _pair_item(pair: Facts, images: ImageAccess | None) -> Markup:
 
 def _image(face: Facts, images: ImageAccess, text: str) -> Markup:
     uri = data_uri(images, face["row"])
-    return Markup(
-        tag("img", src=uri, alt=text, width="112", height="112", loading="lazy").removesuffix(
-            "</img>"
-        )
-    )
+    return Markup(tag("img", src=uri, alt=text, width="112", height="112").removesuffix("</img>"))

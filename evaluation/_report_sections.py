@@ -133,7 +133,7 @@ def presets(facts: Facts) -> Markup:
     if not found:
         return Markup("")
     head = (
-        "protocol", "FMR target", "score threshold", "FNMR", "realised FMR", "FNMR at 10 %",
+        "protocol", "FMR target", "score threshold", "FNMR", "realised FMR", "FNMR at 10\u00a0%",
         "area", "relative to random",
     )  # fmt: skip
     rows = [
