@@ -14,7 +14,7 @@ from scipy.special import bdtr
 
 STEPS = 100  # thresholds that are tested
 SPARE_ERRORS = 3  # the first of them can bear so many errors, where `START` of all suffice
-START = 2 / 3
+START = 1 / 2
 
 
 class Count(NamedTuple):
