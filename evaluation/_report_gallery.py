@@ -73,7 +73,7 @@ def method(facts: Facts) -> Markup:
         parts.append(_calibration(facts["calibration"]))
     details = tag("details", tag("summary", "Protocol, versions, settings, data"), join(parts))
     note = "Every number of this page is also in the JSON file of the same name beside it."
-    return section("method", "How this was measured", details, tag("p", note, class_="note"))
+    return section("method", "How this was measured", tag("p", note, class_="note"), details)
 
 
 def _calibration(found: Facts) -> Markup:

@@ -120,6 +120,7 @@ a { color: var(--curve); }
   html { font-size: 9pt; }
   body { font-size: 1rem; }
   header { padding-top: 0; }
+  footer { display: none; }
   p, ul { max-width: none; }
   main, header { max-width: none; padding: 0; }
   h2 { margin-top: 1.4rem; }
