@@ -6,6 +6,7 @@ Nothing is copied: a replicate is one whole number per comparison. NumPy and Sci
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,11 +120,15 @@ class Resampling:
         mated, tail, outside = self._drawn_pairs(rng)
         weights = np.zeros(len(pairs), np.int64)
         weights[self.mated_rows], weights[self.tail_rows] = mated, tail
-        others = np.setdiff1d(self.non_mated_rows, self.tail_rows, assume_unique=True)
+        others = self._below_tail
         places = others.size + self.comparisons.unlisted
         if places:
             weights[others] = _draw(rng, places, outside)[: others.size]
         return weights
+
+    @cached_property
+    def _below_tail(self) -> NDArray[np.intp]:
+        return np.setdiff1d(self.non_mated_rows, self.tail_rows, assume_unique=True)
 
     def sources(self, threshold: float) -> int:
         """How many units have a mated comparison below a threshold."""

@@ -198,12 +198,10 @@ def bootstrap(
     resampling = Resampling(comparisons, unit or comparisons.best_unit, fmr_target, seed)
     measure = Measure(resampling, methods, protocol, fmr_target)
     fractions = band_fractions(protocol)
-    fnmr = np.full((len(methods), replicates, len(fractions)), np.nan)
-    areas, relatives = np.full((2, len(methods), replicates), np.nan)
-    draws: Iterable[int] = range(replicates)
-    for replicate in draws if progress is None else progress(draws):
-        for row, values in enumerate(measure.draw(replicate) or ()):
-            fnmr[row, replicate], areas[row, replicate], relatives[row, replicate] = values
+    draws = range(replicates)
+    fnmr, areas, relatives = _measured(
+        measure, len(methods), replicates, len(fractions), progress(draws) if progress else draws
+    )
     curve = next(iter(curves.values()))
     sources = resampling.sources(float(curve.edc.score_threshold[0]))
     shaky = warnings_of(
@@ -222,6 +220,18 @@ def bootstrap(
         dict(zip(methods, relatives, strict=True)),
         shaky,
     )
+
+
+def _measured(
+    measure: Measure, methods: int, replicates: int, fractions: int, draws: Iterable[int]
+) -> tuple[Floats, Floats, Floats]:
+    """Replicates of the curves, areas and relative areas; NaN where nothing could be measured."""
+    fnmr = np.full((methods, replicates, fractions), np.nan)
+    areas, relatives = np.full((2, methods, replicates), np.nan)
+    for replicate in draws:
+        for row, values in enumerate(measure.draw(replicate) or ()):
+            fnmr[row, replicate], areas[row, replicate], relatives[row, replicate] = values
+    return fnmr, areas, relatives
 
 
 def _check(

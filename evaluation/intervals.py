@@ -32,36 +32,11 @@ def clopper_pearson(errors: int, total: int, confidence: float = 0.95) -> Interv
     Raises:
         ValueError: errors outside 0..total, or confidence outside (0, 1).
     """
-    _check(errors, total, confidence)
-    tail = (1 - confidence) / 2
-    return Interval(_lower(errors, total, tail), _upper(errors, total, tail))
-
-
-def upper_bound(errors: int, total: int, confidence: float = 0.95) -> float:
-    """One-sided exact upper bound of a binomial rate: all of the error probability on one side.
-
-    Args:
-        errors: number of errors.
-        total: number of trials; with 0 the bound is 1.
-        confidence: in (0, 1).
-
-    Raises:
-        ValueError: errors outside 0..total, or confidence outside (0, 1).
-    """
-    _check(errors, total, confidence)
-    return _upper(errors, total, 1 - confidence)
-
-
-def _check(errors: int, total: int, confidence: float) -> None:
     if not 0 <= errors <= total:
         raise ValueError(f"{errors} errors in {total} trials: need 0 <= errors <= total")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence {confidence} must lie between 0 and 1, as in 0.95")
-
-
-def _lower(errors: int, total: int, tail: float) -> float:
-    return float(betaincinv(errors, total - errors + 1, tail)) if errors else 0.0
-
-
-def _upper(errors: int, total: int, tail: float) -> float:
-    return float(betaincinv(errors + 1, total - errors, 1 - tail)) if errors < total else 1.0
+    tail = (1 - confidence) / 2
+    low = betaincinv(errors, total - errors + 1, tail) if errors else 0.0
+    high = betaincinv(errors + 1, total - errors, 1 - tail) if errors < total else 1.0
+    return Interval(float(low), float(high))
