@@ -33,7 +33,7 @@ from data.verification import VerificationSet, open_verification
 from evaluation.embed import embed
 from evaluation.estimators.trained_head import TrainedHead
 from evaluation.pipeline import Result, evaluate
-from evaluation.protocols import find_protocol
+from evaluation.protocols import PROTOCOLS, find_protocol
 from losses._result import LossResult
 from models.run import backbone_record, build_head, check_backbone, load_frozen
 from models.uncertainty import to_scalar, to_sigma_sq
@@ -66,6 +66,15 @@ class Step(NamedTuple):
     mu: Tensor
 
 
+def _check_protocol(name: str) -> None:
+    if not find_protocol(name).prints_original:
+        known = ", ".join(one.name for one in PROTOCOLS.values() if one.prints_original)
+        raise ValueError(
+            f"verification.protocol = {name!r}: training prints the original's table, which only "
+            f"{known} have; evaluation/verification_risk_fnmr.py has every protocol"
+        )
+
+
 class Trainer:
     """One run: what is trained, on what, and how far it has come.
 
@@ -81,7 +90,7 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig, checkpoint: dict[str, Any] | None = None) -> None:
-        find_protocol(config.verification.protocol)
+        _check_protocol(config.verification.protocol)
         self.config = config
         self.frozen = load_frozen(config, config.device, config.precision)
         self.backbone = backbone_record(self.frozen, config.backbone_weights)

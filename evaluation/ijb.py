@@ -19,7 +19,7 @@ from data._ijb_files import find_paths, read_members, read_pairs
 from data.align import align
 from data.images import SIZE, decode
 from evaluation.comparisons import Comparisons
-from evaluation.identity_pairs import scores_of
+from evaluation.labelled import scores_of
 from evaluation.linked_people import linked_people
 from evaluation.mutual_likelihood import mls_scores
 from evaluation.scores import harmonic_mean

@@ -17,6 +17,8 @@ from mc_dropout.closed_form import DropoutSpread, check_rate
 from models.dropout import dropout_masks, rows_at_once
 from models.frozen import FrozenBackbone
 
+__all__ = ["MCDropout"]
+
 Form = Literal["sampled", "closed_form"]
 
 _HELD = 2**26  # numbers of embedded passes held at a time: 256 MB

@@ -219,6 +219,7 @@ def test_load_run_says_where_it_looked(tmp_path):
         (["classes_per_batch=9"], "9"),
         (["verification.targets=lfw"], "lfw"),
         (["verification.protocol=orginal"], "orginal"),
+        (["verification.protocol=nist"], "training prints the original's table"),
         (["head.name=fc3"], "unknown name 'fc3' in models.heads; did you mean 'fc2'"),
     ],
 )

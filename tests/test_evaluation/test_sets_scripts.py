@@ -1,0 +1,194 @@
+"""The scripts over labelled faces, lists of pairs and stored files, as a person runs them."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from data.synthetic import SyntheticFaces
+from evaluation import compare
+from evaluation.comparisons import Comparisons
+from evaluation.protocol_curve import protocol_curve
+from evaluation.score_files import read_scores, write_scores
+from evaluation.verification_risk_fnmr import main
+from models.backbones.mobilefacenet import MobileFaceNet
+
+FACES = "faces:synthetic:identities=8,images=4,seed=3"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("backbone") / "backbone.pth"
+    torch.save(MobileFaceNet().state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def backbone(weights):
+    return ["--backbone_name", "mobilefacenet", "--backbone_weights", str(weights)]
+
+
+@pytest.fixture
+def scores(tmp_path):
+    """A score file of 40 people with 5 images, the mated scores lower where uncertain."""
+    rng = np.random.default_rng(0)
+    identity = np.repeat(np.arange(40), 5)
+    uncertainty = rng.random(200).astype(np.float32)
+    pairs = np.array([(a, b) for a in range(200) for b in range(a)], np.int32)
+    mated = identity[pairs[:, 0]] == identity[pairs[:, 1]]
+    worst = uncertainty[pairs].max(axis=1)
+    noise = rng.normal(size=len(pairs)) * 0.12
+    values = np.where(mated, 0.8 - 0.6 * worst, 0.0) + noise
+    path = tmp_path / "scores.npz"
+    write_scores(
+        path,
+        Comparisons(
+            "made",
+            values.astype(np.float32),
+            mated,
+            pairs,
+            uncertainty,
+            identity,
+            np.arange(200),
+        ),
+    )
+    return path
+
+
+def test_labelled_faces_with_a_training_free_score(backbone, tmp_path, capsys):
+    saved, scored = tmp_path / "e.npz", tmp_path / "s.csv"
+    argv = [*backbone, "--estimator", "embedding_norm", "--target", FACES, "--fmr", "0.05"]
+    assert main([*argv, "--save_features", str(saved), "--save_scores", str(scored)]) == 0
+    out = capsys.readouterr().out
+    assert "protocol iso29794: " in out
+    comparisons = read_scores(scored)
+    assert comparisons.mated.sum() == 8 * 6
+    assert len(comparisons.mated) == 32 * 31 / 2
+    edc = protocol_curve(comparisons, "iso29794", 0.05).edc
+    assert f"{edc.false_matches[0]}/{edc.non_mated[0]}" in out
+    assert main(["--features", str(saved), "--fmr", "0.05", "--protocol", "iso29794"]) == 0
+    again = capsys.readouterr().out
+    assert f"{edc.false_matches[0]}/{edc.non_mated[0]}" in again
+
+
+def test_a_stopped_run_goes_on_from_its_parts(backbone, tmp_path, capsys, monkeypatch):
+    argv = [*backbone, "--estimator", "sharpness", "--target", FACES, "--fmr", "0.05"]
+    argv += ["--parts", str(tmp_path / "parts")]
+    assert main(argv) == 0
+    first = capsys.readouterr().out
+
+    def never(self, row):
+        raise AssertionError("no image is read again")
+
+    monkeypatch.setattr(SyntheticFaces, "read", never)
+    assert main(argv) == 0
+    assert capsys.readouterr().out == first
+    assert main([*argv, "--estimator", "contrast"]) == 2
+    assert "parts" in capsys.readouterr().err
+
+
+def test_every_preset_of_one_score_file(scores, tmp_path, capsys):
+    out = tmp_path / "n.json"
+    argv = ["--features", str(scores), "--protocol", "all", "--fmr", "0.01", "--json", str(out)]
+    assert main(argv) == 0
+    printed = capsys.readouterr().out
+    (block,) = json.loads(out.read_text())["results"][0]["blocks"]
+    names = [row["protocol"]["name"] for row in block["protocols"]]
+    assert names == [
+        "original",
+        "original-mcdropout",
+        "original-mcdropout-sum",
+        "lightqnet",
+        "crfiqa",
+        "iso29794",
+        "nist",
+    ]
+    for row in block["protocols"]:
+        target = row["fmr_target"] or 0.01
+        curve = protocol_curve(read_scores(scores), row["protocol"]["name"], target)
+        assert (
+            row["discards"][2]["false_non_matches"]
+            == (curve.edc.false_non_matches[curve.index_at(0.1)])
+        )
+        assert f"protocol {row['protocol']['name']}: " in printed
+
+
+def test_risk_intervals_and_report(scores, tmp_path, capsys):
+    folder = tmp_path / "report"
+    argv = ["--features", str(scores), "--protocol", "iso29794", "--fmr", "0.01"]
+    argv += ["--target_risk", "0.2", "--replicates", "40", "--report", str(folder)]
+    assert main(argv) == 0
+    out = capsys.readouterr().out
+    assert "40 bootstrap draws of 40 identities" in out
+    assert "0.2" in out
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["scores.html", "scores.json", "scores.txt"]
+    facts = json.loads((folder / "scores.json").read_text())
+    assert facts["name"] == "scores"
+
+
+def test_protocols_that_do_not_exist(scores, capsys):
+    assert main(["--features", str(scores), "--protocol", "original,isso29794"]) == 2
+    assert "did you mean 'iso29794'?" in capsys.readouterr().err
+
+
+def test_compare_methods_on_faces(backbone, tmp_path, capsys):
+    other = tmp_path / "theirs.csv"
+    folder = tmp_path / "out"
+    names = [SyntheticFaces(identities=8, images=4, seed=3).name(row) for row in range(32)]
+    other.write_text("".join(f"{name},{row}\n" for row, name in enumerate(names)))
+    argv = ["--target", FACES, "--fmr", "0.05", "--replicates", "20", "--out", str(folder)]
+    argv += [*backbone, "--methods", "embedding_norm", "sharp=sharpness", f"theirs={other}"]
+    assert compare.main([*argv, "--against", "theirs"]) == 0
+    out = capsys.readouterr().out
+    assert "20 bootstrap draws over 8 identities" in out
+    with (folder / "compare.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["method"] for row in rows} == {"embedding_norm", "sharp", "theirs"}
+    assert [row["verdict"] == "" for row in rows] == [row["method"] == "theirs" for row in rows]
+    assert sum(float(row["best_share"]) for row in rows) == pytest.approx(1)
+    endings = {path.suffix for path in folder.iterdir()}
+    assert endings == {".txt", ".csv", ".md", ".tex", ".json", ".png"}
+    assert compare.main([*argv, "--against", "nobody"]) == 2
+    assert "--against nobody: the methods are embedding_norm, sharp, theirs" in (
+        capsys.readouterr().err
+    )
+
+
+def test_compare_stored_scores(scores, tmp_path, capsys):
+    ours = read_scores(scores)
+    worse = tmp_path / "worse.npz"
+    rng = np.random.default_rng(1)
+    write_scores(worse, ours.with_uncertainty(rng.random(200).astype(np.float32)))
+    argv = ["--features", str(scores), str(worse), "--fmr", "0.01", "--replicates", "100"]
+    assert compare.main(argv) == 0
+    out = capsys.readouterr().out
+    assert out.index("\nscores ") < out.index("\nworse ")
+    assert "scores is better than worse at AUERC30" in out
+    other = tmp_path / "other.npz"
+    write_scores(other, read_scores(scores).with_uncertainty(ours.uncertainty))
+    turned = Comparisons(
+        "t", ours.scores[::-1].copy(), ours.mated, ours.pairs, ours.uncertainty, ours.identity
+    )
+    write_scores(other, turned)
+    assert compare.main(["--features", str(scores), str(other)]) == 2
+    assert "other comparisons than in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "give --target SET ... with --methods METHOD ..., or --features FILE"),
+        (["--target", "lfw"], "give --target SET ... with --methods"),
+        (["--features", "a.npz", "--methods", "x"], "--features has its own comparisons"),
+        (["--target", FACES, "--methods", "embedding_norm"], "which backbone?"),
+    ],
+)
+def test_mistakes_of_compare(argv, message, capsys):
+    assert compare.main(argv) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert message in err
