@@ -191,14 +191,7 @@ def control_risk(
         score_threshold, count = find_threshold(part, fmr_target, None)
     assert score_threshold is not None
     trial = Trial(comparisons, risk, score_threshold, unit, fuse, seed)
-    learn, check = trial.drawn(cut.rows(0)), trial.drawn(cut.rows(1))
-    chosen, seen = fixed_sequence(
-        trial.uncertainty[learn], trial.error[learn], target_risk, 1 - confidence
-    )
-    limit = -np.inf if chosen is None else chosen
-    everything, kept = trial.count(check), trial.count(check, limit)
-    pool = trial.of_kind(cut.rows(1))
-    pooled = trial.count(pool, limit)
+    learned = _learn(trial, cut.rows(0), target_risk, confidence)
     return RiskControl(
         name=comparisons.name,
         risk=risk,
@@ -208,20 +201,45 @@ def control_risk(
         fmr_target=fmr_target,
         score_threshold=score_threshold,
         threshold_count=count,
-        uncertainty_threshold=chosen,
-        calibration=seen,
-        calibration_total=len(learn),
         needed=fewest_without_error(target_risk, confidence),
-        held_out=kept,
-        held_out_interval=clopper_pearson(*kept, confidence),
-        held_out_pooled=pooled,
-        accept_all=everything,
-        accept_all_interval=clopper_pearson(*everything, confidence),
-        accepted=pooled.total / len(pool),
-        accepted_images=trial.share_of_images(cut.rows(1), limit),
         held_out_fmr=trial.false_matches(cut.rows(1)) if tuning or count is None else None,
         left_out=cut.left_out,
+        **learned,
+        **_verify(trial, cut.rows(1), learned["uncertainty_threshold"], confidence),
     )
+
+
+def _learn(
+    trial: Trial, rows: NDArray[np.intp], target_risk: float, confidence: float
+) -> dict[str, Any]:
+    """Find the cut-off on the calibration part."""
+    drawn = trial.drawn(rows)
+    limit, seen = fixed_sequence(
+        trial.uncertainty[drawn], trial.error[drawn], target_risk, 1 - confidence
+    )
+    return {"uncertainty_threshold": limit, "calibration": seen, "calibration_total": len(drawn)}
+
+
+def _verify(
+    trial: Trial, rows: NDArray[np.intp], limit: float | None, confidence: float
+) -> dict[str, Any]:
+    """Count on the held-out part what a cut-off does; None accepts nothing."""
+    limit = -np.inf if limit is None else limit
+    drawn, pool = trial.drawn(rows), trial.of_kind(rows)
+    kept, pooled, everything = (
+        trial.count(drawn, limit),
+        trial.count(pool, limit),
+        trial.count(drawn),
+    )
+    return {
+        "held_out": kept,
+        "held_out_interval": clopper_pearson(*kept, confidence),
+        "held_out_pooled": pooled,
+        "accept_all": everything,
+        "accept_all_interval": clopper_pearson(*everything, confidence),
+        "accepted": pooled.total / len(pool),
+        "accepted_images": trial.share_of_images(rows, limit),
+    }
 
 
 def _check(

@@ -11,7 +11,7 @@ from evaluation._fixed_sequence import fewest_without_error, fixed_sequence
 from evaluation.comparisons import Comparisons
 from evaluation.risk_control import control_risk
 
-SETS = 200
+SETS = 150
 CONFIDENCE = 0.9
 
 
