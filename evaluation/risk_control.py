@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluation import _split
 from evaluation._fixed_sequence import Count, fewest_without_error, fixed_sequence, most_errors
@@ -130,10 +131,11 @@ class RiskControl:
             lines[0] += f"; FMR of all held-out comparisons {self.held_out_fmr}"
         if self.uncertainty_threshold is not None:
             low, high = self.held_out_interval
+            pooled = f"; all its comparisons, which share people: {self.held_out_pooled}"
             lines.append(
-                f"held-out part: {self.held_out} [{low:.4g}, {high:.4g}] ({percent} interval); all "
-                f"its comparisons, which share people: {self.held_out_pooled}; accepted "
-                f"{self.accepted:.1%} of {kind}comparisons, {self.accepted_images:.1%} of images"
+                f"held-out part: {self.held_out} [{low:.4g}, {high:.4g}] ({percent} interval)"
+                f"{'' if self.unit == 'pair' else pooled}; accepted {self.accepted:.1%} of {kind}"
+                f"comparisons, {self.accepted_images:.1%} of images"
             )
         low, high = self.accept_all_interval
         lines.append(
@@ -226,11 +228,8 @@ def _verify(
     """Count on the held-out part what a cut-off does; None accepts nothing."""
     limit = -np.inf if limit is None else limit
     drawn, pool = trial.drawn(rows), trial.of_kind(rows)
-    kept, pooled, everything = (
-        trial.count(drawn, limit),
-        trial.count(pool, limit),
-        trial.count(drawn),
-    )
+    kept, everything = trial.count(drawn, limit), trial.count(drawn)
+    pooled = trial.count(pool, limit)
     return {
         "held_out": kept,
         "held_out_interval": clopper_pearson(*kept, confidence),
