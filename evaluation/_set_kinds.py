@@ -17,6 +17,7 @@ from data.verification import VerificationSet
 from evaluation.comparisons import Comparisons
 from evaluation.features import Features
 from evaluation.labelled import NonMated, labelled_comparisons, scores_of
+from evaluation.linked_people import with_people
 from evaluation.scores import cosine_of_pairs, harmonic_mean
 
 
@@ -61,7 +62,7 @@ class VerificationPairs:
         contents = (
             image if isinstance(image, bytes) else image.tobytes() for image in self.pairs.images
         )
-        return Comparisons(
+        found = Comparisons(
             self.name,
             cosine_of_pairs(checked.mu),
             checked.issame,
@@ -69,6 +70,7 @@ class VerificationPairs:
             _one_column(checked.sigma_sq),
             image=np.array([numbers.setdefault(one, len(numbers)) for one in contents], np.int64),
         )
+        return with_people(found)
 
 
 class FaceImages:
@@ -156,9 +158,10 @@ class PairsSet:
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from error
         image = np.arange(len(self.images), dtype=np.int64)
-        return Comparisons(
+        found = Comparisons(
             self.name, scores, self.mated, self.pairs, uncertainty, self.identity, image
         )
+        return with_people(found)
 
 
 def _one_column(sigma_sq: NDArray[np.float32]) -> NDArray[np.float32]:

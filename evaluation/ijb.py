@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from data.align import align
 from data.images import SIZE, decode
 from evaluation.comparisons import Comparisons
 from evaluation.labelled import scores_of
-from evaluation.linked_people import linked_people
+from evaluation.linked_people import with_people
 from evaluation.mutual_likelihood import mls_scores
 from evaluation.scores import harmonic_mean
 from evaluation.templates import Templates, Weights, fuse_templates
@@ -172,11 +171,7 @@ class IjbSet:
             fused.sigma_sq[:, 0] if one else harmonic_mean(fused.sigma_sq),
             image=np.arange(len(fused.ids)),
         )
-        people = linked_people(found)
-        first, second = people[self.pairs.T]
-        if ((first == second) & ~self.mated).any():
-            return found
-        return dataclasses.replace(found, identity=people)
+        return with_people(found)
 
 
 def open_ijb(

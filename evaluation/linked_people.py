@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
@@ -14,8 +16,7 @@ def linked_people(comparisons: Comparisons) -> NDArray[np.int64]:
     """Number the people: images joined by a chain of mated comparisons show one person.
 
     A person whose images are not all joined counts as several, so intervals by these identities
-    are, if anything, narrower than with the true ones. Use it as
-    `dataclasses.replace(comparisons, identity=linked_people(comparisons))`.
+    are, if anything, narrower than with the true ones.
 
     Returns:
         (M,) int64.
@@ -34,3 +35,17 @@ def linked_people(comparisons: Comparisons) -> NDArray[np.int64]:
     person = connected_components(links, directed=False)[1]
     people: NDArray[np.int64] = person[image].astype(np.int64)
     return people
+
+
+def with_people(comparisons: Comparisons) -> Comparisons:
+    """Return the comparisons with `linked_people` as identities, where these are not known.
+
+    They stay unknown where a non-mated comparison contradicts them, or the images are not known.
+    """
+    if comparisons.identity is not None or comparisons.image is None:
+        return comparisons
+    people = linked_people(comparisons)
+    first, second = people[comparisons.pairs].T
+    if ((first == second) & ~comparisons.mated).any():
+        return comparisons
+    return dataclasses.replace(comparisons, identity=people)

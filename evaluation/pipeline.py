@@ -20,6 +20,7 @@ from evaluation.comparisons import Comparisons
 from evaluation.edc import SHOWN, Areas, Edc, KeptSets
 from evaluation.error_rates import EqualErrorRate, nearest_fmr_point
 from evaluation.features import Features
+from evaluation.linked_people import with_people
 from evaluation.protocols import Protocol, find_protocol
 from evaluation.scores import Uncertainty, cosine_of_pairs, fuse_pairs, image_uncertainties
 
@@ -138,7 +139,8 @@ def comparisons_of(
 ) -> list[tuple[str, Comparisons]]:
     """Turn stored arrays into comparisons, one for each uncertainty.
 
-    Rows with equal embeddings are one image: the rows of a `.bin` set repeat images.
+    Rows with equal embeddings are one image: the rows of a `.bin` set repeat images. Who is who
+    follows from the mated pairs (`with_people`).
 
     Returns:
         (label, comparisons) of each uncertainty; the label is "" when there is only one, else the
@@ -154,10 +156,10 @@ def comparisons_of(
     scores = cosine_of_pairs(features.mu)
     pairs = np.arange(len(features.mu), dtype=np.int32).reshape(-1, 2)
     image = _equal_rows(features.mu)
-    return [
-        (one.label, Comparisons(name, scores, features.issame, pairs, one.values, image=image))
-        for one in uncertainties
-    ]
+    first = with_people(
+        Comparisons(name, scores, features.issame, pairs, uncertainties[0].values, image=image)
+    )
+    return [(one.label, first.with_uncertainty(one.values)) for one in uncertainties]
 
 
 def _equal_rows(mu: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -109,7 +109,8 @@ def test_bin_set_scores_as_the_scripts_do_and_knows_repeated_images(tmp_path):
     np.testing.assert_array_equal(found.scores, cosine_of_pairs(mu))
     assert found.pairs.tolist() == [[0, 1], [2, 3], [4, 5]]
     assert found.image.tolist() == [0, 1, 0, 2, 1, 3]
-    assert found.best_unit == "image"
+    assert found.identity.tolist() == [0, 0, 0, 1, 0, 0]  # joined by the mated pairs
+    assert found.best_unit == "identity"
     [(_, stored)] = comparisons_of(Features(mu, sigma_sq, found.mated))
     for name in ("scores", "mated", "pairs", "uncertainty"):
         np.testing.assert_array_equal(getattr(found, name), getattr(stored, name))
@@ -149,7 +150,8 @@ def test_pairs_of_a_csv_decode_each_image_once(folder, tmp_path, beside):
     assert found.pairs.tolist() == [[0, 1], [0, 2]]
     assert found.mated.tolist() == [True, False]
     assert found.scores[1] == pytest.approx(cosine_of_pairs(mu[[0, 2]])[0])
-    assert (found.name, found.identity, found.best_unit) == ("pairs", None, "image")
+    assert (found.name, found.best_unit) == ("pairs", "identity")
+    assert found.identity.tolist() == [0, 0, 1]  # the mated pair says so
     with pytest.raises(ValueError, match="pairs: 2 embeddings and 2 uncertainties for 3 images"):
         chosen.comparisons(mu[1:], sigma_sq[1:])
     with pytest.raises(ValueError, match="pairs: mu has 3 embeddings of length zero"):
@@ -213,3 +215,12 @@ def test_lfw_dev_has_the_keys_of_the_scores_beside_it():
         keys = {str(key) for key in archive["key"]}
     assert {chosen.images.image_name(row) for row in range(len(chosen.images))} == keys
     assert len(chosen.images) == 3842
+
+
+def test_people_stay_unknown_where_a_non_mated_pair_contradicts_them(tmp_path):
+    images = [png(value) for value in (3, 90, 90, 200, 3, 200)]
+    write_bin(tmp_path / "odd.bin", images, [True, True, False])
+    chosen = open_set("odd", tmp_path)
+    found = chosen.comparisons(*estimates(chosen.images))
+    assert found.identity is None
+    assert found.best_unit == "image"
