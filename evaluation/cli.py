@@ -109,6 +109,7 @@ def run(
     estimator: Estimator | None,
     args: argparse.Namespace,
     *,
+    method: str = "",
     config: dict[str, Any] | None = None,
     files: Sequence[str | Path] = (),
 ) -> int:
@@ -117,6 +118,7 @@ def run(
     Args:
         estimator: what turns images into embeddings and uncertainties; None with `--features`.
         args: flags of `add_common_arguments`, filled by `fill_defaults`.
+        method: what reports call the estimator; its own name by default.
         config: settings of the run, for the report.
         files: weights behind the estimator, for the report.
 
@@ -131,7 +133,7 @@ def run(
         raise ValueError(f"--report {args.report}: names a folder, but a file is there")
     if args.features and args.target:
         raise ValueError("--features has its own pairs; --target does not go with it")
-    method = Path(args.features).name if estimator is None else estimator.name
+    method = method or (Path(args.features).name if estimator is None else estimator.name)
     origin = Origin(config or {}, tuple(map(Path, files)))
     results = []
     for scored in inputs(estimator, args):
@@ -175,7 +177,11 @@ def _add_risk_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="bootstrap draws for intervals (1000 with --report, else none)",
     )
-    add("--unit", choices=get_args(Unit), help="what is drawn: the best one that the set knows")
+    add(
+        "--unit",
+        choices=get_args(Unit),
+        help="what is drawn, in the bootstrap and for the risk: the best one that the set knows",
+    )
 
 
 def _add_output_arguments(parser: argparse.ArgumentParser) -> None:

@@ -36,7 +36,7 @@ class Block:
         method: where the uncertainty comes from, the label with it.
         comparisons: of the set, with this uncertainty.
         table: the protocols, one below the other.
-        draws: bootstrap of the first protocol at each FMR target; empty without.
+        draws: FMR target of a curve -> bootstrap of the first protocol; empty without.
         risk: the cut-off for a target risk; None where none was asked for.
     """
 
@@ -128,8 +128,8 @@ def _block(
     replicates = args.replicates
     if replicates is None:
         replicates = REPLICATES if args.report else 0
-    draws = {
-        fmr: bootstrap(
+    draws = [
+        bootstrap(
             comparisons,
             {method: comparisons.uncertainty},
             protocols[0],
@@ -140,8 +140,8 @@ def _block(
             seed=args.seed,
             progress=lambda turns: tqdm(turns, desc="bootstrap", leave=False, disable=None),
         )
-        for fmr in (args.fmr if replicates else ())
-    }
+        for fmr in (_targets(protocols[0], args.fmr) if replicates else ())
+    ]
     risk = None
     if args.target_risk is not None:
         risk = control_risk(
@@ -155,7 +155,13 @@ def _block(
             seed=args.seed,
         )
     table = side_by_side(comparisons, protocols, args.fmr)
-    return Block(label, method, comparisons, table, draws, risk)
+    by_target = {one.curves[method].edc.fmr_target: one for one in draws}
+    return Block(label, method, comparisons, table, by_target, risk)
+
+
+def _targets(protocol: Protocol, targets: Sequence[float]) -> Sequence[float]:
+    """Return the FMR targets; a starting error has its own and needs no more than one."""
+    return targets[:1] if protocol.rule == "starting_error" else targets
 
 
 def _templates(scored: Scored) -> str:
@@ -174,9 +180,13 @@ def _intervals(draws: Bootstrap, label: str) -> str:
     curve = draws.curves[name]
     bands = draws.bands(name)
     (area, area_interval), (relative, interval) = draws.area(name), draws.relative(name)
+    protocol = curve.protocol
+    where = f"FMR {curve.edc.fmr_target:g}"
+    if protocol.rule == "starting_error":
+        where = f"a starting FNMR of {protocol.start_fnmr:g}"
     many = {"identity": "identities", "image": "images", "pair": "pairs"}[draws.unit]
     return (
-        f"{draws.confidence:.0%} intervals at FMR {curve.edc.fmr_target:g}"
+        f"{draws.confidence:.0%} intervals at {where}"
         f"{f' ({label})' if label else ''}, {draws.replicates} bootstrap draws of {draws.units} "
         f"{many}: FNMR {curve.edc.fnmr[0]:.4f} [{bands.low[0]:.4f}, {bands.high[0]:.4f}]; AUERC30 "
         f"{area:.5f} [{area_interval.low:.5f}, {area_interval.high:.5f}], of random "

@@ -65,15 +65,18 @@ def _body(args: argparse.Namespace) -> int:
         frozen = open_backbone(args.backbone_name, args.backbone_weights, **where)
         cli.fill_defaults(args)
         estimator = build_estimator(method, frozen=frozen)
-        config: dict[str, Any] = {"backbone": args.backbone_name, "estimator": args.estimator}
+        config: dict[str, Any] = {"name": "", "backbone": args.backbone_name}
         files: Sequence[Path] = [Path(args.backbone_weights)]
     else:
         run = _load(args, where)
         cli.fill_defaults(args, run.config.verification)
         estimator = build_estimator(method, frozen=run.frozen, head=run.head)
         config, files = dataclasses.asdict(run.config), run.files
+    label = args.estimator
+    if label == "trained_head" and config["name"]:
+        label = f"trained_head ({config['name']})"
     args.about = " ".join([args.estimator, *(file_sha256(file) for file in files)])
-    return cli.run(estimator, args, config=config, files=files)
+    return cli.run(estimator, args, method=label, config=config, files=files)
 
 
 def _load(args: argparse.Namespace, where: dict[str, Any]) -> Run:

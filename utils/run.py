@@ -20,7 +20,15 @@ from utils.config_json import to_json
 from utils.device import describe_device
 
 LOGGER = logging.getLogger("faceuq")
-_PACKAGES = ("torch", "numpy", "scipy", "opencv-python-headless", "simplejpeg")
+_PACKAGES = (
+    "face-uncertainty",
+    "torch",
+    "numpy",
+    "scipy",
+    "opencv-python-headless",
+    "simplejpeg",
+    "matplotlib",
+)
 
 
 class _BarSafeHandler(logging.Handler):
