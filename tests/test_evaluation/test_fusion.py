@@ -146,7 +146,7 @@ def test_the_fit_trusts_the_member_that_knows_which_faces_match(runs, monkeypatc
     [
         (("embedding_norm", "embedding_norm"), "has the member 'embedding_norm' twice"),
         (("fusion:reference=x", "embedding_norm"), "cannot be a member of a fusion"),
-        (("nonsense",), "unknown method 'nonsense'"),
+        (("nonsense",), "no file, folder or estimator 'nonsense'"),
         (("far",), "far was trained on another backbone"),
         (("empty",), "no trained run in .*empty: best.pt is missing"),
     ],
