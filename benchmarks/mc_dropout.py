@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from data.faces import open_faces
 from mc_dropout.closed_form import DropoutSpread
 from mc_dropout.estimator import MCDropout
-from models.run import parse_backbone
 from models.frozen import FrozenBackbone
 from models.load import load_backbone
+from models.run import parse_backbone
 from utils.device import resolve_device
 
 RUNS = 5  # of every timing and of every number of passes

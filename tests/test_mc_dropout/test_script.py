@@ -11,9 +11,9 @@ import torch
 
 from mc_dropout.estimator import MCDropout
 from mc_dropout.verification_risk_mcdropout_fnmr import main
-from models.run import parse_backbone
 from models.backbones.iresnet import IResNet
 from models.frozen import FrozenBackbone
+from models.run import parse_backbone
 from utils.config import Method, Verification
 
 ROOT = Path(__file__).resolve().parents[2]
