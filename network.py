@@ -32,8 +32,8 @@ from data.sampler import ClassBalancedBatches
 from data.verification import VerificationSet, open_verification
 from evaluation.embed import embed
 from evaluation.estimators.trained_head import TrainedHead
+from evaluation.metrics.protocols import PROTOCOLS, find_protocol
 from evaluation.pipeline import Result, evaluate
-from evaluation.protocols import PROTOCOLS, find_protocol
 from losses._result import LossResult
 from models.run import backbone_record, build_head, check_backbone, load_frozen
 from models.uncertainty import to_scalar, to_sigma_sq

@@ -29,7 +29,7 @@ if "--threads" in sys.argv[:-1]:
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.labelled import labelled_comparisons, scores_of
+from evaluation.sets.labelled import labelled_comparisons, scores_of
 
 NOISE = 1.3  # standard deviation, where that of the identities is 1
 

@@ -28,12 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from evaluation.bootstrap import Bootstrap, bootstrap
-from evaluation.comparisons import Comparisons, Unit
-from evaluation.identity_pairs import mated_pairs, non_mated_pairs, scores_of
-from evaluation.linked_people import linked_people
-from evaluation.protocol_curve import ProtocolCurve, protocol_curve
-from evaluation.protocols import PROTOCOLS
+from evaluation.confidence.bootstrap import Bootstrap, bootstrap
+from evaluation.metrics.comparisons import Comparisons, Unit
+from evaluation.metrics.linked_people import linked_people
+from evaluation.metrics.protocol_curve import ProtocolCurve, protocol_curve
+from evaluation.metrics.protocols import PROTOCOLS
+from evaluation.sets.identity_pairs import mated_pairs, non_mated_pairs, scores_of
 
 Design = Literal["labelled", "list"]
 

@@ -28,11 +28,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.comparisons import Comparisons
-from evaluation.edc import GRID
-from evaluation.features import Features
+from evaluation.metrics.comparisons import Comparisons
+from evaluation.metrics.edc import GRID
+from evaluation.metrics.protocol_curve import protocol_curve
 from evaluation.pipeline import evaluate
-from evaluation.protocol_curve import protocol_curve
+from evaluation.sets.features import Features
 
 SETS = ((7_000, 512), (60_000, 512), (60_000, 32), (600_000, 32))
 MILLIONS = 10_000_000

@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from data.faces import Faces, open_faces
 from evaluation.estimators.from_file import FromFile
-from evaluation.identity_pairs import (
+from evaluation.sets.identity_pairs import (
     DISCARDS,
     RelativeEdc,
     mated_pairs,

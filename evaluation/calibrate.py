@@ -24,12 +24,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluation import cli
-from evaluation.calibration import FILE_NAME, Calibration
-from evaluation.comparisons import Comparisons
-from evaluation.intervals import clopper_pearson
-from evaluation.reliability import Cutoff, Reliability, held_out_reliability, operating_table
-from evaluation.risk_control import FEWEST_FALSE_MATCHES, RISKS, control_risk
-from evaluation.stored import load_comparisons
+from evaluation.confidence.calibration import FILE_NAME, Calibration
+from evaluation.confidence.intervals import clopper_pearson
+from evaluation.confidence.reliability import (
+    Cutoff,
+    Reliability,
+    held_out_reliability,
+    operating_table,
+)
+from evaluation.confidence.risk_control import FEWEST_FALSE_MATCHES, RISKS, control_risk
+from evaluation.metrics.comparisons import Comparisons
+from evaluation.sets.stored import load_comparisons
 
 if TYPE_CHECKING:
     from evaluation.estimate import Estimator
@@ -130,7 +135,7 @@ def _load(args: argparse.Namespace) -> tuple[Comparisons, str]:
     if not args.target:
         raise ValueError("nothing to calibrate on: give --target NAME, such as lfw")
     from evaluation.embed import embed_images
-    from evaluation.sets import open_set
+    from evaluation.sets.open_set import open_set
 
     chosen = open_set(args.target, args.dataset_path, **drawn)
     mu, sigma_sq = embed_images(

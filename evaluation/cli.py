@@ -12,16 +12,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from evaluation._risk_trial import Risk
-from evaluation.comparisons import Unit
+from evaluation.confidence._risk_trial import Risk
 from evaluation.evaluated import evaluate_set
-from evaluation.ijb import FUSIONS, IjbSet, Score
 from evaluation.inputs import Scored, file_name, inputs, one_of_many
-from evaluation.labelled import NonMated
-from evaluation.protocols import PROTOCOLS, Protocol, find_protocol
-from evaluation.report_files import Origin, write_reports
-from evaluation.score_files import write_scores
-from evaluation.sets import LabelledSet
+from evaluation.metrics.comparisons import Unit
+from evaluation.metrics.protocols import PROTOCOLS, Protocol, find_protocol
+from evaluation.report.files import Origin, write_reports
+from evaluation.sets.ijb import FUSIONS, IjbSet, Score
+from evaluation.sets.labelled import NonMated
+from evaluation.sets.open_set import LabelledSet
+from evaluation.sets.score_files import write_scores
 
 if TYPE_CHECKING:
     from evaluation.estimate import Estimator

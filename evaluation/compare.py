@@ -25,15 +25,15 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from evaluation import cli
-from evaluation.bootstrap import Bootstrap, bootstrap
-from evaluation.compare_table import DISCARDS, NOTATIONS, Row, as_text, ranks
-from evaluation.comparisons import Comparisons
+from evaluation.confidence.bootstrap import Bootstrap, bootstrap
 from evaluation.embed import embed_images
 from evaluation.inputs import file_name
 from evaluation.methods import Methods, named, open_methods
-from evaluation.protocols import PROTOCOLS, Protocol, find_protocol
-from evaluation.sets import EvaluationSet, open_set
-from evaluation.stored import load_comparisons
+from evaluation.metrics.comparisons import Comparisons
+from evaluation.metrics.protocols import PROTOCOLS, Protocol, find_protocol
+from evaluation.report.compare_table import DISCARDS, NOTATIONS, Row, as_text, ranks
+from evaluation.sets.open_set import EvaluationSet, open_set
+from evaluation.sets.stored import load_comparisons
 
 Columns = dict[str, NDArray[np.float32]]
 
@@ -223,7 +223,7 @@ def _facts(draws: Bootstrap) -> str:
 
 
 def _figure(folder: Path, name: str, fmr: float, draws: Bootstrap, several: bool) -> None:
-    from evaluation.report_compare import compare_figure
+    from evaluation.report.compare_figure import compare_figure
 
     ending = f"-fmr{fmr:g}" if several else ""
     path = compare_figure(draws, folder / f"{file_name(name)}{ending}.png", name, fmr)

@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from evaluation._parts import Parts
 from evaluation.estimate import Estimate
-from evaluation.features import Features, checked_rows
+from evaluation.sets.features import Features, checked_rows
 
 if TYPE_CHECKING:
     from evaluation.estimate import Estimator
-    from evaluation.sets import Images
+    from evaluation.sets.open_set import Images
 
 PART_IMAGES = 2048  # images per stored part: seconds to minutes of work
 

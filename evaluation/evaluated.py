@@ -13,16 +13,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from evaluation.bootstrap import Bootstrap, bootstrap
-from evaluation.comparisons import Comparisons
-from evaluation.ijb import IjbSet
-from evaluation.ijb_table import compare_fusions, ijb_table
+from evaluation.confidence.bootstrap import Bootstrap, bootstrap
+from evaluation.confidence.risk_control import RiskControl, control_risk
 from evaluation.inputs import Scored
+from evaluation.metrics.comparisons import Comparisons
+from evaluation.metrics.protocols import Protocol
+from evaluation.metrics.side_by_side import SideBySide, side_by_side
 from evaluation.pipeline import Result, evaluate
-from evaluation.protocols import Protocol
-from evaluation.report import facts
-from evaluation.risk_control import RiskControl, control_risk
-from evaluation.side_by_side import SideBySide, side_by_side
+from evaluation.report.text import facts
+from evaluation.sets.ijb import IjbSet
+from evaluation.sets.ijb_table import compare_fusions, ijb_table
 
 REPLICATES = 1000
 

@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 from evaluation import cli
 from evaluation.embed import embed_images
 from evaluation.estimate import Estimate
-from evaluation.fusion_fit import FusionModel, fit_monotone, fit_rank_mean, save_fusion
-from evaluation.fusion_members import head_hashes, open_members
-from evaluation.identity_pairs import mated_pairs, non_mated_pairs, scores_of, threshold_at_fmr
-from evaluation.sets import LabelledSet, open_set
+from evaluation.fusion.fit import FusionModel, fit_monotone, fit_rank_mean, save_fusion
+from evaluation.fusion.members import head_hashes, open_members
+from evaluation.sets.identity_pairs import mated_pairs, non_mated_pairs, scores_of, threshold_at_fmr
+from evaluation.sets.open_set import LabelledSet, open_set
 from models.run import load_run
 
 FILE_NAME = "fusion.json"

@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evaluation.comparisons import Comparisons
 from evaluation.embed import embed_images
 from evaluation.estimate import Estimate
-from evaluation.features import Embeddings, Features, array_names
-from evaluation.ijb import IjbSet
-from evaluation.mutual_likelihood import rescored
-from evaluation.pipeline import comparisons_of
-from evaluation.scores import image_uncertainties
-from evaluation.sets import (
+from evaluation.metrics.comparisons import Comparisons
+from evaluation.metrics.mutual_likelihood import rescored
+from evaluation.metrics.scores import image_uncertainties
+from evaluation.sets.features import Embeddings, Features, array_names
+from evaluation.sets.ijb import IjbSet
+from evaluation.sets.open_set import (
     EvaluationSet,
     Images,
     LabelledSet,
@@ -31,7 +30,7 @@ from evaluation.sets import (
     VerificationPairs,
     open_set,
 )
-from evaluation.stored import load_comparisons
+from evaluation.sets.stored import comparisons_of, load_comparisons
 
 if TYPE_CHECKING:
     from evaluation.estimate import Estimator

@@ -13,20 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation import edc as curves
-from evaluation import report
-from evaluation.accuracy import Accuracy, ten_fold_accuracy
-from evaluation.comparisons import Comparisons
-from evaluation.edc import SHOWN, Areas, Edc, KeptSets
-from evaluation.error_rates import EqualErrorRate, nearest_fmr_point
-from evaluation.features import Features
-from evaluation.linked_people import with_people
-from evaluation.protocols import Protocol, find_protocol
-from evaluation.scores import Uncertainty, cosine_of_pairs, fuse_pairs, image_uncertainties
+from evaluation.metrics import edc as curves
+from evaluation.metrics.accuracy import Accuracy, ten_fold_accuracy
+from evaluation.metrics.edc import SHOWN, Areas, Edc, KeptSets
+from evaluation.metrics.error_rates import EqualErrorRate, nearest_fmr_point
+from evaluation.metrics.protocols import Protocol, find_protocol
+from evaluation.metrics.scores import Uncertainty, cosine_of_pairs, fuse_pairs, image_uncertainties
+from evaluation.report import text as report
+from evaluation.sets.features import Features
 
 FMR_TARGETS = (1e-2, 1e-3)
 FEWEST_PAIRS = 10
-ROWS_AT_ONCE = 4096  # bounds the memory of one step
 FEWEST_FALSE_MATCHES = 5
 
 
@@ -132,49 +129,6 @@ def evaluate(
         blocks,
         _warnings(blocks, chosen),
     )
-
-
-def comparisons_of(
-    features: Features, name: str = "features", sigma_sizes: Sequence[int] | None = None
-) -> list[tuple[str, Comparisons]]:
-    """Turn stored arrays into comparisons, one for each uncertainty.
-
-    Rows with equal embeddings are one image: the rows of a `.bin` set repeat images. Who is who
-    follows from the mated pairs (`with_people`).
-
-    Returns:
-        (label, comparisons) of each uncertainty; the label is "" when there is only one, else the
-        columns it comes from.
-
-    Raises:
-        ValueError: sizes that do not add up to the columns.
-    """
-    try:
-        uncertainties = image_uncertainties(features.sigma_sq, sigma_sizes)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
-    scores = cosine_of_pairs(features.mu)
-    pairs = np.arange(len(features.mu), dtype=np.int32).reshape(-1, 2)
-    image = _equal_rows(features.mu)
-    first = with_people(
-        Comparisons(name, scores, features.issame, pairs, uncertainties[0].values, image=image)
-    )
-    return [(one.label, first.with_uncertainty(one.values)) for one in uncertainties]
-
-
-def _equal_rows(mu: NDArray[np.float32]) -> NDArray[np.int64]:
-    """(M,) the same number for rows with the same bits, by a 64-bit sum of products.
-
-    Odd random factors and wrapping sums: two different rows of a million share a number with a
-    chance below 1e-7.
-    """
-    factors = np.random.default_rng(0).integers(2**63, size=mu.shape[1], dtype=np.uint64) * 2 + 1
-    sums = np.empty(len(mu), np.uint64)
-    for start in range(0, len(mu), ROWS_AT_ONCE):
-        block = np.ascontiguousarray(mu[start : start + ROWS_AT_ONCE])
-        words = block.view(np.uint32).astype(np.uint64)
-        sums[start : start + len(block)] = (words * factors).sum(axis=1, dtype=np.uint64)
-    return np.unique(sums, return_inverse=True)[1].astype(np.int64)
 
 
 def _require_table(name: str, protocol: Protocol) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.estimate import Estimate
-from evaluation.scores import harmonic_mean
+from evaluation.metrics.scores import harmonic_mean
 from models.frozen import FrozenBackbone
 
 if TYPE_CHECKING:

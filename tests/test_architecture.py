@@ -17,19 +17,11 @@ MAY_IMPORT = {
     "demo": {"demo", "data", "models", "utils", "losses"},
 }
 OURS = set(MAY_IMPORT) | {"network", "config", "tests", "benchmarks"}
-NUMPY_ONLY = [
-    "areas",
-    "comparisons",
-    "discard",
-    "edc",
-    "error_rates",
-    "protocol_curve",
-    "protocols",
-    "scores",
-    "side_by_side",
-    "thresholds",
-    "thresholds_of_kept",
-]
+INSIDE_EVALUATION = {
+    "metrics": {"metrics"},
+    "confidence": {"confidence", "metrics"},
+    "sets": {"sets", "metrics"},
+}
 
 
 def imports(path):
@@ -47,20 +39,30 @@ def test_packages_import_only_what_lies_below_them(package):
         assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
 
 
-@pytest.mark.parametrize("module", NUMPY_ONLY)
-def test_statistics_need_numpy_alone(module):
-    allowed = set(sys.stdlib_module_names) | {"numpy", "evaluation"}
-    assert set(imports(ROOT / "evaluation" / f"{module}.py")) <= allowed
+@pytest.mark.parametrize("folder", INSIDE_EVALUATION)
+def test_evaluation_has_layers(folder):
+    for path in (ROOT / "evaluation" / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            parts = (getattr(node, "module", None) or "").split(".")
+            if isinstance(node, ast.ImportFrom) and parts[0] == "evaluation":
+                assert parts[1] in INSIDE_EVALUATION[folder], f"{path}: {node.module}"
+
+
+@pytest.mark.parametrize("folder", ["metrics", "confidence"])
+def test_statistics_need_numpy_and_scipy_alone(folder):
+    allowed = set(sys.stdlib_module_names) | {"numpy", "scipy", "evaluation"}
+    for path in (ROOT / "evaluation" / folder).glob("*.py"):
+        assert set(imports(path)) <= allowed, path
 
 
 def test_matplotlib_is_imported_by_reports_alone():
     users = {
-        path.name
+        path.parent.relative_to(ROOT).as_posix()
         for package in MAY_IMPORT
         for path in (ROOT / package).rglob("*.py")
         if "matplotlib" in set(imports(path))
     }
-    assert all(name.startswith(("report", "_report")) for name in users)
+    assert users == {"evaluation/report"}
 
 
 def test_no_module_beside_a_script_hides_a_standard_one():

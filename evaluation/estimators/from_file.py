@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from evaluation.estimate import Estimate
-from evaluation.features import array_names, read_arrays
+from evaluation.sets.features import array_names, read_arrays
 from models.frozen import FrozenBackbone
 
 __all__ = ["FromFile"]

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.estimate import Estimate
-from evaluation.fusion_fit import load_fusion
-from evaluation.fusion_members import head_hashes, open_members, require_same
+from evaluation.fusion.fit import load_fusion
+from evaluation.fusion.members import head_hashes, open_members, require_same
 from models.frozen import FrozenBackbone
 from models.heads._base import Head
 

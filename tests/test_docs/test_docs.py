@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.protocols import PROTOCOLS, SWITCHES
+from evaluation.metrics.protocols import PROTOCOLS, SWITCHES
 from utils.config import TrainConfig, load_config
 from utils.config_json import override, parse_method
 from utils.methods import available, check_options, find

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.features import Features
+from evaluation.sets.features import Features
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "evaluation"
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.edc import rates_of_kept
-from evaluation.error_rates import error_rates
-from evaluation.features import Features
+from evaluation.metrics.edc import rates_of_kept
+from evaluation.metrics.error_rates import error_rates
+from evaluation.metrics.scores import cosine_of_pairs
 from evaluation.pipeline import evaluate
-from evaluation.scores import cosine_of_pairs
+from evaluation.sets.features import Features
 
 ORACLE = Path(__file__).resolve().parents[2].parent / "shared" / "oracle" / "eval"
 SETS = ["A_cfp7000_1col", "B_lfw6000_8col", "C_ties6000_1col", "D_const600", "H_2col1200"]

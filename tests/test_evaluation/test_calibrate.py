@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from evaluation.calibrate import main
-from evaluation.calibration import Calibration
+from evaluation.confidence.calibration import Calibration
 from evaluation.estimate import Estimate
 
 ROOT = Path(__file__).parents[2]

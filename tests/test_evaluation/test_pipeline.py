@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.features import Features
+from evaluation.metrics.protocols import Protocol
 from evaluation.pipeline import evaluate
-from evaluation.protocols import Protocol
+from evaluation.sets.features import Features
 
 VARIANTS = {
     "fnmr_fixed": "original",

@@ -11,7 +11,7 @@ import torch
 
 from data.verification import VerificationSet
 from evaluation import cli
-from evaluation.features import Features
+from evaluation.sets.features import Features
 from evaluation.verification_risk_fnmr import main
 from models.output import BackboneOutput
 from utils.config import Method, Schedule, TrainConfig, Verification
@@ -153,7 +153,7 @@ def fake_run(tiny_pairs, monkeypatch, **verification):
         calls.append((target, dataset_path))
         return VerificationSet(target, list(tiny_pairs.decode(0, 24)), tiny_pairs.mated)
 
-    monkeypatch.setattr("evaluation.sets.open_verification", open_verification)
+    monkeypatch.setattr("evaluation.sets.open_set.open_verification", open_verification)
     monkeypatch.setattr("evaluation.verification_risk_fnmr.load_run", load_run)
     return calls
 

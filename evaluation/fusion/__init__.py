@@ -1,0 +1,1 @@
+"""Several uncertainties as one: fitting, and opening what was fitted."""

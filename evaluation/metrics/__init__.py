@@ -1,0 +1,1 @@
+"""Statistics of scored comparisons: pure functions of arrays."""

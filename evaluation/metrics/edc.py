@@ -1,0 +1,368 @@
+"""Error-versus-discard: FNMR on the pairs that are kept when the most uncertain are refused.
+
+The grid, the percentile rule and the reading of FNMR follow the original protocol. NumPy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.metrics.error_rates import (
+    EqualErrorRate,
+    ErrorRates,
+    OperatingPoint,
+    rates_of_sorted,
+)
+
+GRID = np.arange(0, 1.0, 0.01)
+ROWS_AT_ONCE = 262_144  # bounds the memory of one step
+SHOWN = (0, 5, 10, 15, 20, 25, 30)  # indices of the printed rows: discard 0, .05, ..., .30
+
+
+@dataclass(frozen=True)
+class KeptSets:
+    """Which pairs are kept at each discard fraction: those with uncertainty <= the threshold.
+
+    Pairs fall into levels (the number of distinct thresholds below their uncertainty), so what is
+    kept at fraction f is every level up to `level_of[f]`, and counts are cumulative sums.
+
+    Attributes:
+        fractions: (F,) discard fractions asked for.
+        thresholds: (F,) float64 uncertainty thresholds; ties keep more than 1 - fraction.
+        level: (N,) of each pair.
+        level_of: (F,) highest level that is kept.
+    """
+
+    fractions: NDArray[np.float64]
+    thresholds: NDArray[np.float64]
+    level: NDArray[np.intp]
+    level_of: NDArray[np.intp]
+
+    def counts(self, chosen: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+        """(F,) kept pairs, of all pairs or of those chosen by an (N,) mask."""
+        level = self.level if chosen is None else self.level[chosen]
+        per_level = np.bincount(level, minlength=int(self.level_of.max()) + 1)
+        counts: NDArray[np.int64] = np.cumsum(per_level)[self.level_of]
+        return counts
+
+    def rows(self, index: int) -> NDArray[np.bool_]:
+        """(N,) mask of the pairs kept at one fraction."""
+        return self.level <= self.level_of[index]
+
+
+@dataclass(frozen=True)
+class Edc:
+    """FNMR at one FMR target against the discard fraction.
+
+    Attributes:
+        fmr_target: FMR that fixed the threshold.
+        fractions: (F,) discard fractions.
+        score_threshold: (F,) score at which the errors were counted.
+        false_non_matches: (F,) kept mated pairs below it.
+        mated: (F,) kept mated pairs.
+        false_matches: (F,) kept non-mated pairs at or above it.
+        non_mated: (F,) kept non-mated pairs.
+        fnmr: (F,) rate; where no mated pair is kept, the last value before holds.
+    """
+
+    fmr_target: float
+    fractions: NDArray[np.float64]
+    score_threshold: NDArray[np.float64]
+    false_non_matches: NDArray[np.int64]
+    mated: NDArray[np.int64]
+    false_matches: NDArray[np.int64]
+    non_mated: NDArray[np.int64]
+    fnmr: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Areas:
+    """Areas under a curve on the original grid; lower is better.
+
+    Attributes:
+        auerc: trapezoids over 0..0.99.
+        auerc30: the same over the first 30 points, 0..0.29.
+        auc: auerc - e^2 / 2 with e = FNMR without discard (the original's name).
+        auc30: auerc30 - e * min(e, 0.3) / 2 (the original's name).
+        mean: plain mean of the FNMR values.
+    """
+
+    auerc: float
+    auerc30: float
+    auc: float
+    auc30: float
+    mean: float
+
+
+def percentiles(ordered: NDArray[Any], shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Percentiles by linear interpolation, bit for bit as `numpy.percentile` of NumPy 2.
+
+    Written out because kept sets hang on the last bit: differences are taken in the array's own
+    type, the rest in float64.
+
+    Args:
+        ordered: (N,) ascending.
+        shares: (F,) percentages / 100.
+    """
+    position = (len(ordered) - 1) * shares
+    lower = np.minimum(np.floor(position), len(ordered) - 1).astype(np.intp)
+    upper = np.minimum(lower + 1, len(ordered) - 1)
+    low, high = ordered[lower], ordered[upper]
+    step, weight = high - low, position - lower
+    return np.where(weight < 0.5, low + step * weight, high - step * (1 - weight))
+
+
+def kept_sets(uncertainty: NDArray[Any], fractions: NDArray[np.float64] = GRID) -> KeptSets:
+    """Find the kept pairs at every discard fraction.
+
+    Args:
+        uncertainty: (N,) finite, larger = discarded earlier.
+        fractions: (F,) in [0, 1).
+    """
+    # 36 of the 100 percentages are not whole in floating point; the product is part of the protocol
+    thresholds = percentiles(np.sort(uncertainty), (1 - fractions) * 100 / 100)
+    levels, level_of = np.unique(thresholds, return_inverse=True)
+    return KeptSets(fractions, thresholds, count_below(levels, uncertainty), level_of)
+
+
+def count_below(bounds: NDArray[np.float64], values: NDArray[Any]) -> NDArray[np.intp]:
+    """Return `numpy.searchsorted(bounds, values)`, faster for few bounds and many values.
+
+    Values fall into equal cells; in a cell without a bound the answer is the cell's.
+
+    Args:
+        bounds: (K,) ascending.
+        values: (N,) finite.
+    """
+    found = np.empty(len(values), np.intp)
+    cells = _cells(len(values))
+    low, high = float(values.min()), float(values.max())
+    scale = cells / (high - low) if high > low else 0.0
+    place = np.clip((bounds - low) * scale, -1, cells + 1).astype(np.intp)
+    before = np.searchsorted(place, np.arange(cells + 1))
+    unclear = np.searchsorted(place, np.arange(cells + 1), side="right") > before
+    for start in range(0, len(values), ROWS_AT_ONCE):
+        part = values[start : start + ROWS_AT_ONCE].astype(np.float64)
+        cell = ((part - low) * scale).astype(np.intp)
+        here = before[cell]
+        rows = np.flatnonzero(unclear[cell])
+        here[rows] = np.searchsorted(bounds, part[rows])
+        found[start : start + len(part)] = here
+    return found
+
+
+def fixed_threshold_edc(
+    scores: NDArray[np.floating],
+    mated: NDArray[np.bool_],
+    kept: KeptSets,
+    point: OperatingPoint,
+    fmr_target: float,
+) -> Edc:
+    """Curve with one threshold, found on all pairs, for every discard fraction.
+
+    FNMR is read at the kept score nearest to the threshold (the lower one of two equally near), as
+    the original does, so it can lie one pair below the count at the threshold itself.
+    """
+    near = _near_threshold(scores, kept, point.threshold)
+    read_at = _nearest_kept_score(scores[near], kept, kept.level[near], point.threshold)
+    below = scores < point.threshold
+    kind = kept.level * 4 + (2 * mated.view(np.uint8) + below.view(np.uint8))
+    size = int(max(kept.level_of.max(), kept.level.max())) + 1
+    per_level = np.bincount(kind, minlength=4 * size).reshape(size, 2, 2)
+    totals = np.cumsum(per_level, axis=0)[
+        kept.level_of
+    ]  # (F, non-mated | mated, at or above | below)
+    moved = _between(scores[near], mated[near], kept, kept.level[near], point.threshold, read_at)
+    misses, false_matches = totals[:, 1, 1] + moved[:, 1], totals[:, 0, 0] - moved[:, 0]
+    non_mated_kept, mated_kept = totals.sum(axis=2).T
+    return Edc(
+        fmr_target,
+        kept.fractions,
+        read_at,
+        misses,
+        mated_kept,
+        false_matches,
+        non_mated_kept,
+        _held_rate(misses, mated_kept),
+    )
+
+
+def rates_of_kept(
+    scores: NDArray[np.floating],
+    mated: NDArray[np.bool_],
+    kept: KeptSets,
+    indices: Sequence[int],
+) -> list[ErrorRates]:
+    """Error rates of the kept pairs alone at some of the discard fractions."""
+    order = np.argsort(scores)
+    scores, mated, level = scores[order], mated[order], kept.level[order]
+    by_level: dict[int, ErrorRates] = {}
+    for top in {int(kept.level_of[index]) for index in indices}:
+        rows = np.flatnonzero(level <= top)
+        by_level[top] = rates_of_sorted(scores[rows], mated[rows])
+    return [by_level[int(kept.level_of[index])] for index in indices]
+
+
+def equal_error_rates_of_kept(
+    scores: NDArray[np.floating],
+    mated: NDArray[np.bool_],
+    kept: KeptSets,
+    indices: Sequence[int],
+) -> list[EqualErrorRate]:
+    """EER of the kept pairs at some of the discard fractions, without sorting all scores.
+
+    A histogram tells between which scores FMR and FNMR meet; only those are sorted.
+    """
+    tops = np.unique(kept.level_of[list(indices)])
+    group = np.searchsorted(tops, np.arange(int(kept.level.max()) + 1))[kept.level]
+    cells = _cells(len(scores))
+    low, high = float(scores.min()), float(scores.max())
+    scale = cells / (high - low) if high > low else 0.0
+    cell = ((scores - np.float64(low)) * scale).astype(np.intp)
+    kind = (group * 2 + mated) * (cells + 1) + cell
+    counts = np.bincount(kind, minlength=2 * (len(tops) + 1) * (cells + 1))
+    counts = np.cumsum(counts.reshape(-1, 2, cells + 1), axis=0)
+    found = {}
+    for place, top in enumerate(tops):
+        others, own = counts[place]
+        found[int(top)] = _eer_near(scores, mated, kept.level <= top, cell, others, own)
+    return [found[int(kept.level_of[index])] for index in indices]
+
+
+def recomputed_threshold_edc(
+    rates: Sequence[ErrorRates], fractions: NDArray[np.float64], fmr_target: float
+) -> Edc:
+    """Curve whose threshold is found again on the kept pairs at every discard fraction.
+
+    Args:
+        rates: one per fraction, of `rates_of_kept`.
+        fractions: (F,) discard fractions.
+        fmr_target: the FMR to come nearest to.
+    """
+    points = [one.at_nearest_fmr(fmr_target) for one in rates]
+    threshold, misses, mated, false_matches, non_mated = (
+        np.array(column) for column in zip(*points, strict=True)
+    )
+    fnmr = _held_rate(misses, mated)
+    return Edc(fmr_target, fractions, threshold, misses, mated, false_matches, non_mated, fnmr)
+
+
+def areas(edc: Edc) -> Areas:
+    """Areas of a curve on `GRID`, under the original's names."""
+    x, y = edc.fractions, edc.fnmr
+    start = float(y[0])
+    auerc, auerc30 = float(np.trapezoid(y, x)), float(np.trapezoid(y[:30], x[:30]))
+    best, best30 = start * start / 2, start * min(start, 0.3) / 2
+    return Areas(auerc, auerc30, auerc - best, auerc30 - best30, float(np.mean(y)))
+
+
+def optimum(edc: Edc, fractions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """FNMR of the best possible order: every false non-match is discarded first.
+
+    Args:
+        edc: its counts without discard are used.
+        fractions: (F,) shares of all pairs.
+    """
+    discarded = fractions * (edc.mated[0] + edc.non_mated[0])
+    errors = np.maximum(edc.false_non_matches[0] - discarded, 0)
+    left = np.maximum(edc.mated[0] - discarded, 1)
+    best: NDArray[np.float64] = errors / left
+    return best
+
+
+def _cells(count: int) -> int:
+    """Cells of a histogram that narrows a search; results do not depend on it."""
+    return min(max(count // 16, 64), 65_536)
+
+
+def _near_threshold(
+    scores: NDArray[np.floating], kept: KeptSets, threshold: float
+) -> NDArray[np.intp]:
+    """Rows with scores around the threshold; the smallest kept set has one of them at least."""
+    widest = max(abs(float(scores.max()) - threshold), abs(float(scores.min()) - threshold))
+    width = widest / 1024
+    while width < widest:
+        rows = np.flatnonzero(np.abs(scores - np.float64(threshold)) <= width)
+        if (kept.level[rows] <= kept.level_of.min()).any():
+            return rows
+        width *= 8
+    return np.arange(len(scores))
+
+
+def _nearest_kept_score(
+    scores: NDArray[np.floating], kept: KeptSets, level: NDArray[np.intp], threshold: float
+) -> NDArray[np.float64]:
+    """(F,) kept score nearest to the threshold, by running extremes over the levels."""
+    values = scores.astype(np.float64)
+    count = int(max(kept.level_of.max(), level.max())) + 1
+    under, over = np.full(count, -np.inf), np.full(count, np.inf)
+    is_under = values <= threshold
+    np.maximum.at(under, level[is_under], values[is_under])
+    np.minimum.at(over, level[~is_under], values[~is_under])
+    under = np.maximum.accumulate(under)[kept.level_of]
+    over = np.minimum.accumulate(over)[kept.level_of]
+    return np.where(threshold - under <= over - threshold, under, over)
+
+
+def _between(
+    scores: NDArray[np.floating],
+    mated: NDArray[np.bool_],
+    kept: KeptSets,
+    level: NDArray[np.intp],
+    threshold: float,
+    read_at: NDArray[np.float64],
+) -> NDArray[np.int64]:
+    """(F, 2) kept non-mated and mated pairs that fall below when a threshold moves to `read_at`.
+
+    Negative where it moves down.
+    """
+    moved = np.zeros((len(read_at), 2), np.int64)
+    for value in np.unique(read_at):
+        if value == threshold:
+            continue
+        low, high = sorted((value, threshold))
+        inside = (scores >= low) & (scores < high)
+        sign = 1 if value > threshold else -1
+        here = read_at == value
+        for column, rows in enumerate((inside & ~mated, inside & mated)):
+            at_most = np.searchsorted(np.sort(level[rows]), kept.level_of[here], side="right")
+            moved[here, column] = sign * at_most
+    return moved
+
+
+def _eer_near(
+    scores: NDArray[np.floating],
+    mated: NDArray[np.bool_],
+    is_kept: NDArray[np.bool_],
+    cell: NDArray[np.intp],
+    others: NDArray[np.int64],
+    own: NDArray[np.int64],
+) -> EqualErrorRate:
+    """EER of the kept pairs, given how many of both kinds are in each cell of scores."""
+    total, total_others = int(own.sum()), int(others.sum())
+    filled = np.flatnonzero(own + others)
+    fnmr = (np.cumsum(own) - own)[filled] / max(total, 1)
+    fmr = (total_others - (np.cumsum(others) - others))[filled] / max(total_others, 1)
+    crossed = np.flatnonzero(fmr <= fnmr)
+    place = int(crossed[0]) if crossed.size else len(filled) - 1
+    first, last = filled[max(place - 1, 0)], filled[place]
+    rows = np.flatnonzero(is_kept & (cell >= first) & (cell <= last))
+    rows = rows[np.argsort(scores[rows])]
+    below, above = int(own[:first].sum()), int(others[last + 1 :].sum())
+    window = rates_of_sorted(scores[rows], mated[rows], below, above, (total, total_others))
+    found = window.equal_error_rate()
+    if window.crossing() is None:  # the lowest threshold of all, not of the window
+        return found._replace(threshold=float(scores[is_kept].min()))
+    return found
+
+
+def _held_rate(errors: NDArray[np.int64], total: NDArray[np.int64]) -> NDArray[np.float64]:
+    rate = errors / np.maximum(total, 1)
+    last = np.maximum.accumulate(np.where(total > 0, np.arange(len(total)), 0))
+    held: NDArray[np.float64] = rate[last]
+    return held

@@ -1,0 +1,91 @@
+"""The figure of a comparison: the discard curves of all methods on one set.
+
+The legend is in order of rank; the best method has its interval drawn as a band.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from evaluation.confidence.bootstrap import Bootstrap
+
+# Okabe and Ito's colours, which are told apart by colour-blind readers; then again, dashed.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+DASHES = ((0, ()), (0, (4, 1.5)), (0, (1.5, 1.2)))
+GREY = "#6b7280"
+SHOWN = 0.4  # discard fraction up to which curves are drawn
+
+
+def compare_figure(draws: Bootstrap, path: Path, name: str, fmr: float) -> Path:
+    """Draw every method's FNMR against the discard fraction, and write a PNG.
+
+    Args:
+        draws: of all methods.
+        path: of the file; its folder is made.
+        name: of the set.
+        fmr: target that fixed the threshold.
+
+    Returns:
+        The path.
+    """
+    methods = sorted(draws.curves, key=lambda one: np.nan_to_num(draws.relative(one)[0], nan=9.0))
+    figure = Figure(figsize=(8.6, 4.8), dpi=160, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    best = draws.bands(methods[0])
+    shown = draws.fractions <= SHOWN
+    axes.fill_between(
+        draws.fractions[shown],
+        best.low[shown],
+        best.high[shown],
+        color=COLOURS[0],
+        alpha=0.15,
+        linewidth=0,
+        label=f"{draws.confidence:.0%} interval of {methods[0]}",
+    )
+    for place, method in enumerate(methods):
+        _draw(axes, draws, method, place)
+    _draw_limits(axes, draws, methods[0])
+    axes.set_title(f"{name}: error versus discard at FMR {fmr:g}", loc="left", fontsize=11)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
+def _draw(axes: Axes, draws: Bootstrap, method: str, place: int) -> None:
+    edc = draws.curves[method].edc
+    inside = edc.fractions <= SHOWN
+    value, interval = draws.relative(method)
+    axes.step(
+        edc.fractions[inside],
+        edc.fnmr[inside],
+        where="post",
+        color=COLOURS[place % len(COLOURS)],
+        linestyle=DASHES[place // len(COLOURS) % len(DASHES)],
+        linewidth=1.6,
+        label=f"{method}  {value:.3f} [{interval.low:.3f}, {interval.high:.3f}]",
+    )
+
+
+def _draw_limits(axes: Axes, draws: Bootstrap, method: str) -> None:
+    curve = draws.curves[method]
+    fine = np.linspace(0, SHOWN, 401)
+    axes.axhline(curve.edc.fnmr[0], color=GREY, linewidth=1, linestyle=DASHES[2], label="random")
+    axes.plot(fine, curve.optimum_at(fine), color=GREY, linewidth=1, label="exact optimum")
+    axes.axvline(draws.limit, color=GREY, linewidth=0.6)
+    axes.set_xlim(0, SHOWN)
+    axes.set_ylim(0, 1.15 * float(curve.edc.fnmr[0]) or 1e-3)
+    what = "mated pairs" if curve.protocol.discard_over == "mated" else "discarded"
+    axes.set_xlabel(f"{what}, most uncertain first; areas up to {draws.limit:.0%} in the legend")
+    axes.set_ylabel("FNMR")
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    axes.grid(axis="y", color="#d5dae0", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)

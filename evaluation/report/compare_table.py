@@ -1,0 +1,162 @@
+"""The table of a comparison of methods: one row per set, FMR and method, in four notations.
+
+Numbers come in finished; here they are only ordered and written.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from evaluation.confidence.intervals import Interval
+
+DISCARDS = (0.0, 0.05, 0.1, 0.2, 0.3)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one set at one FMR target.
+
+    Attributes:
+        set: name of the set.
+        fmr: target.
+        method: name of the method.
+        fnmr: at `DISCARDS`.
+        relative: area under the curve / area of random discard; NaN without any error.
+        interval: of `relative`.
+        rank: 1 = smallest area of this set and FMR.
+        best_share: share of bootstrap draws in which it had the smallest area.
+        verdict: against the method that all are compared with; "" for that one.
+    """
+
+    set: str
+    fmr: float
+    method: str
+    fnmr: tuple[float, ...]
+    relative: float
+    interval: Interval
+    rank: int
+    best_share: float
+    verdict: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types for JSON; NaN becomes None."""
+        found = asdict(self)
+        found["interval"] = list(self.interval)
+        found["fnmr"] = dict(zip(map(str, DISCARDS), self.fnmr, strict=True))
+        found["relative"] = None if math.isnan(self.relative) else self.relative
+        return found
+
+
+def ranks(areas: Sequence[float]) -> list[int]:
+    """Rank 1 for the smallest; equal areas share the better rank, NaN comes last."""
+    ordered = [math.inf if math.isnan(area) else area for area in areas]
+    return [1 + sum(other < area for other in ordered) for area in ordered]
+
+
+def as_text(rows: Sequence[Row]) -> str:
+    """Aligned columns, one block per set and FMR, then the verdicts."""
+    blocks = []
+    for (name, fmr), group in _groups(rows):
+        cells = [_header(), *(_cells(row) for row in group)]
+        widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+        lines = [f"{name}, FMR {fmr:g}"]
+        for row in cells:
+            padded = [row[0].ljust(widths[0])]
+            padded += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+            lines.append("  ".join(padded).rstrip())
+        lines += [row.verdict for row in group if row.verdict]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def as_markdown(rows: Sequence[Row]) -> str:
+    """GitHub tables, one per set and FMR."""
+    blocks = []
+    for (name, fmr), group in _groups(rows):
+        lines = [f"**{_markdown(name)}, FMR {fmr:g}**", ""]
+        lines.append("| " + " | ".join(_header()) + " |")
+        lines.append("| --- |" + " ---: |" * (len(_header()) - 1))
+        lines += ["| " + " | ".join(map(_markdown, _cells(row))) + " |" for row in group]
+        lines += ["", *(f"- {_markdown(row.verdict)}" for row in group if row.verdict)]
+        blocks.append("\n".join(lines).rstrip())
+    return "\n\n".join(blocks) + "\n"
+
+
+def as_latex(rows: Sequence[Row]) -> str:
+    r"""One `tabular` (package booktabs) per set and FMR; the best area of each is bold."""
+    blocks = []
+    for (name, fmr), group in _groups(rows):
+        heads = map(_latex, _header())
+        lines = [
+            f"% {name}, FMR {fmr:g}".replace("\n", " "),
+            r"\begin{tabular}{l" + "r" * (len(_header()) - 1) + "}",
+            r"\toprule",
+            " & ".join(heads) + r" \\",
+            r"\midrule",
+        ]
+        for row in group:
+            cells = [_latex(cell) for cell in _cells(row)]
+            if row.rank == 1:
+                place = 1 + len(DISCARDS)
+                cells[place] = rf"\textbf{{{cells[place]}}}"
+            lines.append(" & ".join(cells) + r" \\")
+        blocks.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}"]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """One line per row, full precision, with a heading."""
+    buffer = io.StringIO()
+    heads = [f"fnmr_at_{share:g}" for share in DISCARDS]
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(
+        ["set", "fmr", "method", *heads, "auerc_relative", "low", "high", "rank", "best_share"]
+        + ["verdict"]
+    )
+    for row in rows:
+        writer.writerow(
+            [row.set, row.fmr, row.method, *row.fnmr, row.relative, *row.interval, row.rank]
+            + [row.best_share, row.verdict]
+        )
+    return buffer.getvalue()
+
+
+NOTATIONS: dict[str, Callable[[Sequence[Row]], str]] = {
+    "txt": as_text,
+    "csv": as_csv,
+    "tex": as_latex,
+    "md": as_markdown,
+}
+
+
+def _groups(rows: Iterable[Row]) -> list[tuple[tuple[str, float], list[Row]]]:
+    groups: dict[tuple[str, float], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.set, row.fmr), []).append(row)
+    return list(groups.items())
+
+
+def _header() -> list[str]:
+    shares = [f"FNMR at {share:.0%}" for share in DISCARDS]
+    return ["method", *shares, "AUERC30/random", "interval", "rank", "best in"]
+
+
+def _cells(row: Row) -> list[str]:
+    interval = f"[{row.interval.low:.3f}, {row.interval.high:.3f}]"
+    rates = [f"{rate:.4f}" for rate in row.fnmr]
+    share = f"{row.best_share:.0%}"
+    return [row.method, *rates, f"{row.relative:.3f}", interval, str(row.rank), share]
+
+
+def _markdown(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("_", "\\_").replace("*", "\\*")
+
+
+def _latex(text: str) -> str:
+    escapes = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(escapes.get(one, f"\\{one}" if one in "&%$#_{}" else one) for one in text)

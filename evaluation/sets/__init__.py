@@ -1,0 +1,1 @@
+"""What is compared: sets of images, and files of scores."""

@@ -1,0 +1,222 @@
+"""IJB-B and IJB-C in insightface's layout: templates of photos and video frames, compared 1:1.
+
+`open_ijb` reads the protocol; images are decoded and aligned when they are asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data._ijb_files import find_paths, read_members, read_pairs
+from data.align import align
+from data.images import SIZE, decode
+from evaluation.metrics.comparisons import Comparisons
+from evaluation.metrics.linked_people import with_people
+from evaluation.metrics.mutual_likelihood import mls_scores
+from evaluation.metrics.scores import harmonic_mean
+from evaluation.sets.labelled import scores_of
+from evaluation.sets.templates import Templates, Weights, fuse_templates
+
+Fusion = Weights | Literal["detector", "norm_detector"]
+Score = Literal["cosine", "mls"]
+
+FUSIONS: tuple[Fusion, ...] = (*get_args(Weights), "detector", "norm_detector")
+
+_WORKERS = min(8, os.cpu_count() or 1)  # threads that decode: the decoders release the GIL
+
+
+class IjbImages:
+    """M loose crops, aligned as they are decoded.
+
+    Args:
+        folder: of the images.
+        names: (M,) file names in it.
+        landmarks: (M, 5, 2) x, y in pixels of the crop.
+    """
+
+    def __init__(
+        self, folder: Path, names: NDArray[np.bytes_], landmarks: NDArray[np.float64]
+    ) -> None:
+        self.folder, self._names, self._landmarks = folder, names, landmarks
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def image_name(self, row: int) -> str:
+        """Return the file name in `loose_crop/`."""
+        name: str = self._names[row].decode()
+        return name
+
+    def decode(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Return images [start, stop) as (n, 112, 112, 3) RGB, aligned by their landmarks.
+
+        Raises:
+            ValueError: an image is missing or damaged, or has no usable landmarks; by its path.
+        """
+        rows = range(start, min(stop, len(self)))
+        batch = np.empty((len(rows), SIZE, SIZE, 3), np.uint8)
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            for place, image in enumerate(pool.map(self._read, rows)):
+                batch[place] = image
+        return batch
+
+    def _read(self, row: int) -> NDArray[np.uint8]:
+        path = self.folder / self.image_name(row)
+        try:
+            return align(decode(path.read_bytes()), self._landmarks[row])
+        except (OSError, ValueError) as error:
+            what = error.strerror if isinstance(error, OSError) else error
+            raise ValueError(f"{path}: {what}") from error
+
+
+@dataclass(frozen=True)
+class IjbSet:
+    """A 1:1 protocol over templates; open it with `open_ijb`.
+
+    Attributes:
+        name: for tables and messages.
+        images: the M images.
+        template: (M,) template number of each image.
+        media: (M,) number of the photo or video that an image is from.
+        detector_score: (M,) how sure the face detector was.
+        template_ids: (T,) template numbers, ascending; row r of `pairs` is template_ids[r].
+        pairs: (N, 2) int32 rows of templates.
+        mated: (N,) whether both templates show one person.
+        weights: how `comparisons` fuses templates; one of `FUSIONS`.
+        correlated: frames of one medium are correlated; see `fuse_templates`.
+        score: "cosine", or "mls" for the mutual likelihood of the fused templates.
+    """
+
+    name: str
+    images: IjbImages
+    template: NDArray[np.int64]
+    media: NDArray[np.int64]
+    detector_score: NDArray[np.float64]
+    template_ids: NDArray[np.int64]
+    pairs: NDArray[np.int32]
+    mated: NDArray[np.bool_]
+    weights: Fusion = "mean"
+    correlated: bool = True
+    score: Score = "cosine"
+
+    def fuse(
+        self,
+        mu: NDArray[np.float32],
+        sigma_sq: NDArray[np.float32],
+        weights: Fusion | None = None,
+    ) -> Templates:
+        """Fuse the images of each template; see `fuse_templates`.
+
+        Args:
+            mu: (M, D) embeddings of `images`.
+            sigma_sq: (M, c) uncertainties.
+            weights: one of `FUSIONS`, by default those of the set. "detector" weighs by the
+                detector's score, "norm_detector" by that times the length of the embedding, as
+                insightface does by default.
+        """
+        if len(mu) != len(self.images):
+            raise ValueError(f"{self.name}: {len(mu)} embeddings for {len(self.images)} images")
+        weights = weights or self.weights
+        named: Weights | NDArray[np.floating]
+        if weights == "detector" or weights == "norm_detector":
+            named = np.maximum(self.detector_score, 0)
+            if weights == "norm_detector":
+                named = named * np.linalg.norm(mu, axis=1)
+        else:
+            named = weights
+        try:
+            return fuse_templates(
+                mu, sigma_sq, self.template, self.media, named, correlated=self.correlated
+            )
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from error
+
+    def comparisons(
+        self,
+        mu: NDArray[np.float32],
+        sigma_sq: NDArray[np.float32],
+        weights: Fusion | None = None,
+    ) -> Comparisons:
+        """Score all pairs of the protocol; the rows ("images") of the result are templates.
+
+        Its identities are those that mated pairs tell (`linked_people`), or None where a non-mated
+        pair says otherwise.
+
+        Args:
+            mu: (M, D) embeddings of `images`.
+            sigma_sq: (M, c) uncertainties, larger = less reliable.
+            weights: one of `FUSIONS`, by default those of the set.
+
+        Raises:
+            ValueError: uncertainties that do not suit the weights or the score.
+        """
+        fused = self.fuse(mu, sigma_sq, weights)
+        if self.score == "mls":
+            scores = mls_scores(fused.mu, fused.sigma_sq, self.pairs)
+        else:
+            scores = scores_of(fused.mu, self.pairs)
+        one = fused.sigma_sq.shape[1] == 1
+        found = Comparisons(
+            self.name,
+            scores,
+            self.mated,
+            self.pairs,
+            fused.sigma_sq[:, 0] if one else harmonic_mean(fused.sigma_sq),
+            image=np.arange(len(fused.ids)),
+        )
+        return with_people(found)
+
+
+def open_ijb(
+    folder: str | Path,
+    *,
+    weights: Fusion = "mean",
+    correlated: bool = True,
+    score: Score = "cosine",
+) -> IjbSet:
+    """Open IJB-B, IJB-C or a set of one's own in insightface's layout.
+
+    The folder holds `loose_crop/` with the images and `meta/` with three text files whose names
+    begin with `ijbb`, `ijbc` or another prefix: `_face_tid_mid.txt` (image, template, medium),
+    `_name_5pts_score.txt` (image, x and y of five landmarks, detector score; in the same order) and
+    `_template_pair_label.txt` (template, template, 1 or 0). IJB-C's 15.7 million comparisons take
+    some seconds.
+
+    Args:
+        folder: such as `IJB_release/IJBC`.
+        weights: how to fuse the images of a template; one of `FUSIONS`.
+        correlated: frames of one medium are correlated; see `fuse_templates`.
+        score: "cosine" or "mls".
+
+    Raises:
+        ValueError: missing or contradictory files, a line that cannot be read, an option that does
+            not exist.
+    """
+    if weights not in FUSIONS:
+        raise ValueError(f"unknown weights {weights!r} (known: {', '.join(FUSIONS)})")
+    if score not in get_args(Score):
+        raise ValueError(f"unknown score {score!r} (known: {', '.join(get_args(Score))})")
+    paths = find_paths(Path(folder))
+    members = read_members(paths)
+    ids = np.unique(members.template)
+    pairs = read_pairs(paths.pairs, ids)
+    return IjbSet(
+        paths.prefix,
+        IjbImages(paths.images, members.names, members.landmarks),
+        members.template,
+        members.media,
+        members.detector_score,
+        ids,
+        pairs.rows,
+        pairs.mated,
+        weights,
+        correlated,
+        score,
+    )

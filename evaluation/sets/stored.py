@@ -1,0 +1,138 @@
+"""Comparisons from one stored file, whichever of the three kinds it is.
+
+Features (mu, sigma_sq, issame), embeddings of labelled images (mu, sigma_sq, identity), or a score
+file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.metrics.comparisons import Comparisons
+from evaluation.metrics.linked_people import with_people
+from evaluation.metrics.scores import cosine_of_pairs, image_uncertainties
+from evaluation.sets.features import Embeddings, Features, array_names
+from evaluation.sets.labelled import NonMated, labelled_comparisons
+from evaluation.sets.score_files import read_scores
+
+__all__ = ["comparisons_of", "load_comparisons"]
+
+ROWS_AT_ONCE = 4096  # bounds the memory of one step
+
+
+def load_comparisons(
+    path: str | Path,
+    *,
+    sigma_sizes: Sequence[int] | None = None,
+    non_mated: NonMated = 1_000_000,
+    cap: int | None = None,
+    seed: int = 0,
+) -> list[tuple[str, Comparisons]]:
+    """Read stored arrays or scores, one entry for each uncertainty in them.
+
+    Args:
+        path: `.npz` with mu, sigma_sq and issame (pairs) or identity (labelled images; where both
+            are there, the pairs count), or a score file (.npz, .csv, .parquet).
+        sigma_sizes: columns of each uncertainty in sigma_sq.
+        non_mated: for labelled images, as in `labelled_comparisons`.
+        cap: the same.
+        seed: the same.
+
+    Returns:
+        (label, comparisons); the label is "" when there is only one.
+
+    Raises:
+        ValueError: none of these kinds, or unsound content; the message names the file.
+    """
+    path = Path(path)
+    kind = _kind(path)
+    if kind == "scores":
+        if sigma_sizes is not None:
+            raise ValueError(f"{path}: a score file has no sigma_sq for sigma_sizes to divide")
+        return [("", read_scores(path))]
+    if kind == "pairs":
+        return comparisons_of(Features.load(path), path.stem, sigma_sizes)
+    stored = Embeddings.load(path)
+    try:
+        uncertainties = image_uncertainties(stored.sigma_sq, sigma_sizes)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    first = labelled_comparisons(
+        stored.mu,
+        stored.identity,
+        uncertainties[0].values,
+        non_mated=non_mated,
+        cap=cap,
+        seed=seed,
+        name=path.stem,
+    )
+    return [(one.label, first.with_uncertainty(one.values)) for one in uncertainties]
+
+
+def comparisons_of(
+    features: Features, name: str = "features", sigma_sizes: Sequence[int] | None = None
+) -> list[tuple[str, Comparisons]]:
+    """Turn stored arrays into comparisons, one for each uncertainty.
+
+    Rows with equal embeddings are one image: the rows of a `.bin` set repeat images. Who is who
+    follows from the mated pairs (`with_people`).
+
+    Returns:
+        (label, comparisons) of each uncertainty; the label is "" when there is only one, else the
+        columns it comes from.
+
+    Raises:
+        ValueError: sizes that do not add up to the columns.
+    """
+    try:
+        uncertainties = image_uncertainties(features.sigma_sq, sigma_sizes)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    scores = cosine_of_pairs(features.mu)
+    pairs = np.arange(len(features.mu), dtype=np.int32).reshape(-1, 2)
+    image = _equal_rows(features.mu)
+    first = with_people(
+        Comparisons(name, scores, features.issame, pairs, uncertainties[0].values, image=image)
+    )
+    return [(one.label, first.with_uncertainty(one.values)) for one in uncertainties]
+
+
+def _equal_rows(mu: NDArray[np.float32]) -> NDArray[np.int64]:
+    """(M,) the same number for rows with the same bits, by a 64-bit sum of products.
+
+    Odd random factors and wrapping sums: two different rows of a million share a number with a
+    chance below 1e-7.
+    """
+    factors = np.random.default_rng(0).integers(2**63, size=mu.shape[1], dtype=np.uint64) * 2 + 1
+    sums = np.empty(len(mu), np.uint64)
+    for start in range(0, len(mu), ROWS_AT_ONCE):
+        block = np.ascontiguousarray(mu[start : start + ROWS_AT_ONCE])
+        words = block.view(np.uint32).astype(np.uint64)
+        sums[start : start + len(block)] = (words * factors).sum(axis=1, dtype=np.uint64)
+    return np.unique(sums, return_inverse=True)[1].astype(np.int64)
+
+
+def _kind(path: Path) -> str:
+    if path.suffix.lower() in (".csv", ".parquet"):
+        return "scores"
+    if not path.is_file():
+        raise ValueError(f"no features or score file {path}")
+    try:
+        names = array_names(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if "mu" in names and "sigma_sq" in names:
+        for label, kind in (("issame", "pairs"), ("identity", "labelled")):
+            if label in names:
+                return kind
+        raise ValueError(
+            f"{path}: beside mu and sigma_sq there is neither issame (two rows are a pair) nor "
+            f"identity (one per row); arrays there: {', '.join(names)}"
+        )
+    if "mu" in names:
+        raise ValueError(f"{path}: no array sigma_sq (it has: {', '.join(names)})")
+    return "scores"

@@ -1,0 +1,325 @@
+import dataclasses
+from itertools import product
+
+import numpy as np
+import pytest
+
+from evaluation.confidence._resample import Resampling
+from evaluation.confidence._resample_curve import has_weighted_path
+from evaluation.confidence._resample_methods import Measure
+from evaluation.confidence._resample_words import signed
+from evaluation.confidence.bootstrap import bootstrap
+from evaluation.confidence.intervals import Interval
+from evaluation.metrics.comparisons import Comparisons
+from evaluation.metrics.linked_people import linked_people
+from evaluation.metrics.protocol_curve import protocol_curve
+from evaluation.metrics.protocols import PROTOCOLS, Protocol
+
+MATED_STEPS = dataclasses.replace(PROTOCOLS["iso29794"], limits=(0.3,))
+
+
+def made(seed, people=14, images=4, decimals=3, uncertainty_decimals=3):
+    """Labelled faces with all pairs; images of low quality have low mated scores."""
+    rng = np.random.default_rng(seed)
+    identity = np.repeat(np.arange(people), images)
+    pairs = np.stack(np.triu_indices(len(identity), 1), axis=1).astype(np.int32)
+    mated = identity[pairs[:, 0]] == identity[pairs[:, 1]]
+    trouble = rng.normal(size=len(identity)) + rng.normal(size=people)[identity]
+    worst = trouble[pairs].max(axis=1)
+    scores = np.where(mated, 0.6 - 0.2 * worst, 0.1) + rng.normal(scale=0.12, size=len(mated))
+    return Comparisons(
+        "made",
+        np.round(scores, decimals).astype(np.float32),
+        mated,
+        pairs,
+        np.round(trouble + rng.normal(size=len(trouble)), uncertainty_decimals).astype(np.float32),
+        identity,
+        np.arange(len(identity)),
+    )
+
+
+def methods_of(comparisons, seed=0):
+    noise = np.random.default_rng(seed).random(comparisons.uncertainty.shape).astype(np.float32)
+    return {"head": comparisons.uncertainty, "noise": noise}
+
+
+FAST = [
+    Protocol(
+        name=f"{over} {ties} {grid} {read_at} {area} {subtract} {divide} {rule} {fuse}",
+        discard_over=over,
+        ties=ties,
+        grid=grid,
+        read_at=read_at,
+        area=area,
+        area_ends=ends,
+        subtract=subtract,
+        divide=divide,
+        rule=rule,
+        fuse=fuse,
+        limits=(0.3,),
+    )
+    for over, read_at, (ties, grid, area), (ends, subtract, divide, rule, fuse) in product(
+        ("mated", "all", "each_kind"),
+        ("threshold", "above_threshold", "kept_score"),
+        (
+            ("together", "exact", "step"),
+            ("together", "percent", "step"),
+            ("keep", "percent", "trapezoid"),
+            ("keep", "by_5", "trapezoid"),
+        ),
+        (
+            ("at_limit", "nothing", "random", "conservative", "max"),
+            ("before_limit", "optimum", "nothing", "nearest", "sum"),
+            ("at_limit", "half_square", "start", "interpolated", "mean"),
+            ("before_limit", "nothing", "nothing", "starting_error", "max"),
+        ),
+    )
+]
+FAST = [one for one in FAST if has_weighted_path(one)]
+
+
+@pytest.mark.parametrize("protocol", FAST, ids=lambda protocol: protocol.name.replace(" ", "-"))
+def test_weights_give_what_repeated_rows_give(protocol):
+    number = FAST.index(protocol)
+    unit = ("identity", "image", "pair")[number % 3]
+    decimals = (1, 2, 5)[number // 3 % 3]
+    comparisons = made(number, people=9, decimals=decimals, uncertainty_decimals=number // 2 % 3)
+    methods = {
+        name: comparisons.with_uncertainty(one) for name, one in methods_of(comparisons).items()
+    }
+    target = (0.01, 0.05)[number % 2]
+    resampling = Resampling(comparisons, unit, target, seed=number)
+    fast, slow = (
+        Measure(resampling, methods, protocol, target, repeat_rows=repeat)
+        for repeat in (False, True)
+    )
+    compared = errors = 0
+    for replicate in range(4):
+        results = fast.draw(replicate), slow.draw(replicate)
+        assert (results[0] is None) == (results[1] is None)
+        for one, other in zip(*results, strict=True):
+            compared += 1
+            errors += one.fnmr[0] > 0
+            np.testing.assert_array_equal(one.fnmr, other.fnmr)
+            np.testing.assert_allclose(one[1:], other[1:], rtol=1e-12, atol=1e-15)
+    assert compared == 8
+    assert errors >= 4
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_preset_has_intervals_that_hold_its_own_value(name):
+    comparisons = made(1)
+    result = bootstrap(
+        comparisons, methods_of(comparisons), PROTOCOLS[name], 0.01, replicates=40, seed=2
+    )
+    assert result.unit == "identity"
+    assert result.units == 14
+    own = protocol_curve(comparisons, dataclasses.replace(PROTOCOLS[name], limits=(0.3,)), 0.01)
+    value, interval = result.area("head")
+    assert value == own.areas[0.3]
+    assert interval.low <= value <= interval.high
+    relative, interval = result.relative("head")
+    assert relative == own.relative[0.3]
+    assert interval.low <= relative <= interval.high
+    low, high = result.bands("head")
+    assert low.shape == high.shape == result.fractions.shape
+    assert (low <= high).all()
+
+
+def test_without_variation_the_replicates_are_the_set_itself(monkeypatch):
+    monkeypatch.setattr(
+        "evaluation.confidence._resample._draw",
+        lambda rng, places, draws: np.ones(places, np.int64),
+    )
+    comparisons = made(3)
+    for protocol in PROTOCOLS.values():
+        result = bootstrap(
+            comparisons, methods_of(comparisons), protocol, 0.01, unit="image", replicates=2
+        )
+        value, interval = result.area("noise")
+        assert interval == (pytest.approx(value, rel=1e-12), pytest.approx(value, rel=1e-12))
+
+
+def test_draws_are_seeded_and_the_same_for_every_method():
+    comparisons = made(4)
+    both = methods_of(comparisons)
+    results = [
+        bootstrap(comparisons, chosen, MATED_STEPS, 0.01, replicates=30, seed=seed)
+        for chosen, seed in ((both, 1), ({"noise": both["noise"]}, 1), (both, 2))
+    ]
+    np.testing.assert_array_equal(results[0].areas["noise"], results[1].areas["noise"])
+    assert (results[0].areas["noise"] != results[2].areas["noise"]).any()
+
+
+def test_a_method_is_never_better_than_itself():
+    comparisons = made(4)
+    own = comparisons.uncertainty
+    result = bootstrap(comparisons, {"A": own, "B": own}, MATED_STEPS, 0.01, replicates=20)
+    paired = result.compare("A", "B")
+    assert paired.difference == 0
+    assert paired.interval == (0, 0)
+    assert paired.verdict == (
+        "A and B cannot be told apart on this set: AUERC30 differs by +.000 [+.000, +.000]"
+    )
+    assert result.rank_shares()["A"].tolist() == result.rank_shares()["B"].tolist() == [0.5, 0.5]
+
+
+def test_verdicts_say_the_same_from_either_side():
+    comparisons = made(5, people=60)
+    result = bootstrap(comparisons, methods_of(comparisons), MATED_STEPS, 0.01, replicates=300)
+    there, back = result.compare("head", "noise"), result.compare("noise", "head")
+    assert there.interval.high < 0
+    assert there.verdict == back.verdict
+    assert there.verdict.startswith("head is better than noise at AUERC30: -.0")
+    assert back.interval == pytest.approx((-there.interval.high, -there.interval.low))
+    assert there.relative_interval.high < 0
+    difference = result.areas["head"] - result.areas["noise"]
+    np.testing.assert_allclose(there.interval, np.quantile(difference, (0.025, 0.975)))
+    shares = result.rank_shares()
+    assert shares["head"][0] == pytest.approx((difference < 0).mean())
+    assert sum(shares[name] for name in shares).tolist() == pytest.approx([1, 1])
+
+
+def test_bands_are_pointwise_quantiles_of_the_replicates():
+    comparisons = made(6)
+    result = bootstrap(
+        comparisons, methods_of(comparisons), MATED_STEPS, 0.01, replicates=50, confidence=0.8
+    )
+    low, high = result.bands("head")
+    np.testing.assert_allclose(low, np.quantile(result.fnmr["head"], 0.1, axis=0))
+    np.testing.assert_allclose(high, np.quantile(result.fnmr["head"], 0.9, axis=0))
+
+
+def test_what_is_shaky_is_said():
+    comparisons = made(7, people=6)
+    result = bootstrap(comparisons, methods_of(comparisons), MATED_STEPS, 0.01, replicates=60)
+    errors = result.curves["head"].start.errors
+    assert 0 < errors < 5
+    without = int((result.fnmr["head"][:, 0] == 0).sum())
+    assert without
+    text = "\n".join(result.warnings)
+    assert "only 6 identities to draw from: fewer than 20 make the intervals unreliable" in text
+    assert f"{errors} false non-matches without discard: fewer than 5" in text
+    assert f"{without} of 60 draws have no false non-match" in text
+    assert np.isnan(result.relatives["head"]).sum() == without
+    assert np.isfinite(result.relative("head")[1]).all()
+
+
+def test_errors_of_few_people_are_said():
+    comparisons = made(11, people=30)
+    troubled = comparisons.identity[comparisons.pairs[:, 0]] < 2
+    scores = np.where(comparisons.mated & ~troubled, 2, comparisons.scores) - 3 * (
+        comparisons.mated & troubled
+    )
+    few = dataclasses.replace(comparisons, scores=scores.astype(np.float32))
+    result = bootstrap(few, methods_of(few), MATED_STEPS, 0.01, replicates=10)
+    assert (
+        "all 12 false non-matches come from 2 of 30 identities: the intervals rest on those few"
+        in result.warnings
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "text"),
+    [
+        (-0.0123, (-0.0201, -0.0049), "-.012 [-.020, -.005]"),
+        (-0.00123, (-0.00201, -0.00049), "-.0012 [-.0020, -.0005]"),
+        (0.5, (-1.25, 10.5), "+.500 [-1.250, +10.500]"),
+    ],
+)
+def test_differences_have_the_digits_they_deserve(value, interval, text):
+    assert signed(value, Interval(*interval)) == text
+
+
+def test_a_set_without_errors_has_no_relative_interval():
+    comparisons = made(7, people=25)
+    scores = np.where(comparisons.mated, 0.9, comparisons.scores - 1).astype(np.float32)
+    sure = dataclasses.replace(comparisons, scores=scores)
+    result = bootstrap(sure, methods_of(sure), MATED_STEPS, 0.01, replicates=10)
+    assert result.area("head") == (0, Interval(0, 0))
+    assert np.isnan(result.relative("head")[1]).all()
+    assert "0 false non-matches without discard" in result.warnings[0]
+
+
+def test_a_worse_unit_than_the_set_knows_is_said():
+    comparisons = made(8, people=25)
+    said = {
+        unit: bootstrap(
+            comparisons, methods_of(comparisons), MATED_STEPS, 0.05, unit=unit, replicates=5
+        ).warnings
+        for unit in ("identity", "pair")
+    }
+    assert not any("drawn by" in line for line in said["identity"])
+    assert "drawn by pair, but this set knows its identities" in said["pair"][0]
+
+
+def test_draws_without_a_mated_comparison_are_left_out():
+    comparisons = made(9, people=3)
+    rows = ~comparisons.mated | (comparisons.identity[comparisons.pairs[:, 0]] == 0)
+    few = Comparisons(
+        "few",
+        comparisons.scores[rows],
+        comparisons.mated[rows],
+        comparisons.pairs[rows],
+        comparisons.uncertainty,
+        comparisons.identity,
+        comparisons.image,
+    )
+    for protocol in (MATED_STEPS, PROTOCOLS["crfiqa"]):
+        result = bootstrap(few, methods_of(few), protocol, 0.1, replicates=60)
+        lost = int(np.isnan(result.areas["head"]).sum())
+        assert 0 < lost < 60
+        assert f"{lost} of 60 draws lack mated or non-mated" in "\n".join(result.warnings)
+        assert np.isfinite(result.area("head")[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"replicates": 1}, "bootstrap: 1 replicates: an interval needs 2 or more"),
+        ({"confidence": 95}, r"confidence 95 must lie between 0 and 1, as in 0\.95"),
+        ({"limit": 0}, "limit 0 must be a discard fraction above 0, up to 1"),
+        ({"limit": 1.5}, r"limit 1\.5 must be a discard fraction"),
+        ({"uncertainties": {}}, "no method: give at least one name"),
+        (
+            {"protocol": Protocol(name="by image", discard_over="images")},
+            "protocol by image discards images, and no interval is known for that",
+        ),
+    ],
+)
+def test_impossible_requests(changes, message):
+    comparisons = made(1)
+    arguments = {
+        "uncertainties": methods_of(comparisons),
+        "protocol": MATED_STEPS,
+        "fmr_target": 0.01,
+    } | changes
+    with pytest.raises(ValueError, match=message):
+        bootstrap(comparisons, **arguments)
+
+
+def test_discarding_over_all_pairs_needs_all_of_them():
+    comparisons = dataclasses.replace(made(1), unlisted=1000, listed_from=-5.0)
+    with pytest.raises(ValueError, match="--non_mated COUNT"):
+        bootstrap(comparisons, methods_of(comparisons), PROTOCOLS["original"], 0.01)
+
+
+def test_people_are_found_by_chains_of_mated_comparisons():
+    pairs = np.array([[0, 1], [2, 3], [4, 5], [0, 4], [6, 2]], np.int32)
+    mated = np.array([True, True, False, True, False])
+    image = np.array([10, 11, 11, 12, 13, 14, 10])
+    comparisons = Comparisons(
+        "web", np.zeros(5, np.float32), mated, pairs, np.zeros(7, np.float32), image=image
+    )
+    people = linked_people(comparisons)
+    together = people[:, None] == people
+    expected = np.zeros((7, 7), bool)
+    for group in ((0, 1, 2, 3, 4, 6), (5,)):  # images 10, 11, 12, 13 by 10-11, 11-12 and 10-13
+        expected[np.ix_(group, group)] = True
+    np.testing.assert_array_equal(together, expected)
+
+
+def test_people_cannot_be_found_without_images():
+    comparisons = dataclasses.replace(made(0), image=None)
+    with pytest.raises(ValueError, match="made: it is not known which rows show the same image"):
+        linked_people(comparisons)

@@ -1,0 +1,171 @@
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_curve
+
+from evaluation.metrics.error_rates import error_rates, nearest_fmr_point
+
+POINTS = {"fmr0": 0.0, "fmr1000": 1e-3, "fmr100": 1e-2, "fmr20": 0.05, "fmr10": 0.1}
+
+
+def rates_of(gen, imp):
+    mated = np.array([True] * len(gen) + [False] * len(imp))
+    return error_rates(np.array([*gen, *imp], np.float64), mated)
+
+
+def assert_equals_pyeer(rates, stats):
+    for name, target in POINTS.items():
+        point = rates.at_nearest_fmr(target)
+        assert (point.fnmr, point.threshold) == (stats[name], stats[f"{name}_th"]), name
+    point = rates.at_nearest_fnmr(0.0)
+    assert point.threshold == stats["fnmr0_th"]
+    assert point.fmr == stats["fnmr0"] or math.isnan(point.fmr)
+    eer = rates.equal_error_rate()
+    assert eer == (stats["eer"], stats["eer_low"], stats["eer_high"], stats["eer_th"])
+    if "thrs_len" in stats:
+        assert len(rates.thresholds) == stats["thrs_len"]
+        assert rates.fnmr.sum() == pytest.approx(stats["sum_fnmr"], rel=1e-12)
+        assert rates.fmr.sum() == pytest.approx(stats["sum_fmr"], rel=1e-12)
+
+
+@pytest.mark.parametrize("share", ["1.0", "0.5", "0.05"])
+@pytest.mark.parametrize("name", ["C_ties6000_1col", "D_const600", "H_2col1200", "J_fewimpostors"])
+def test_operating_points_equal_pyeer(name, share, golden_dir, golden_features, golden_scores):
+    stats = json.loads((golden_dir / "pyeer_stats.json").read_text())[f"{name}/{share}"]
+    scores, mated = golden_scores[name[0]], golden_features[name[0]].issame
+    if share != "1.0":
+        rng = np.random.RandomState(5)  # noqa: NPY002  how the reference drew its pairs
+        rows = rng.choice(len(scores), int(len(scores) * float(share)), replace=False)
+        scores, mated = scores[rows], mated[rows]
+    assert_equals_pyeer(error_rates(scores, mated), stats)
+
+
+@pytest.mark.parametrize("name", ["ties", "perfect", "inverted", "one_imp", "imp_on_top", "no_imp"])
+def test_hand_made_cases_equal_pyeer(name, golden_dir):
+    stats = json.loads((golden_dir / "pyeer_stats.json").read_text())[f"hand/{name}"]
+    rates = rates_of(stats["gen"], stats["imp"])
+    assert_equals_pyeer(rates, stats)
+    assert rates.thresholds.tolist() == stats["thrs"]
+    assert rates.fnmr.tolist() == stats["fnmr"]
+    expected = [math.nan if value == "nan" else value for value in stats["fmr"]]
+    np.testing.assert_array_equal(rates.fmr, expected)
+
+
+def test_drawn_cases_with_an_exact_midpoint_equal_pyeer(golden_dir):
+    stats = json.loads((golden_dir / "pyeer_stats.json").read_text())
+    rng = np.random.RandomState(0)  # noqa: NPY002  how the reference drew its scores
+    for count in (500, 2500):
+        rates = rates_of(rng.normal(2, 1, 500), rng.normal(0, 1, count))
+        assert_equals_pyeer(rates, stats[f"hand/imp{count}"])
+
+
+pairs = st.lists(st.tuples(st.integers(-6, 6), st.booleans()), min_size=1, max_size=40)
+
+
+@settings(max_examples=150, deadline=None)
+@given(pairs)
+def test_counts_equal_the_definition(drawn):
+    gen = [score for score, mated in drawn if mated]
+    imp = [score for score, mated in drawn if not mated]
+    rates = rates_of(gen, imp)
+    assert rates.thresholds.tolist() == sorted({score for score, _ in drawn})
+    for index, threshold in enumerate(rates.thresholds):
+        point = rates.at(index)
+        assert point.false_non_matches == sum(score < threshold for score in gen)
+        assert point.false_matches == sum(score >= threshold for score in imp)
+        assert (point.mated, point.non_mated) == (len(gen), len(imp))
+
+
+@settings(max_examples=100, deadline=None)
+@given(pairs, st.randoms(use_true_random=False))
+def test_order_and_monotone_maps_leave_rates_alone(drawn, random):
+    shuffled = random.sample(drawn, len(drawn))
+    scores, mated = (np.array(column) for column in zip(*drawn, strict=True))
+    other, other_mated = (np.array(column) for column in zip(*shuffled, strict=True))
+    first = error_rates(scores.astype(np.float32), mated)
+    second = error_rates(np.exp(other.astype(np.float64)), other_mated)
+    np.testing.assert_array_equal(first.false_non_matches, second.false_non_matches)
+    np.testing.assert_array_equal(first.false_matches, second.false_matches)
+    assert first.equal_error_rate()[:3] == second.equal_error_rate()[:3]
+
+
+@settings(max_examples=60, deadline=None)
+@given(pairs)
+def test_duplicated_pairs_leave_rates_alone(drawn):
+    scores, mated = (np.array(column) for column in zip(*drawn, strict=True))
+    once = error_rates(scores.astype(np.float64), mated)
+    thrice = error_rates(np.tile(scores, 3).astype(np.float64), np.tile(mated, 3))
+    np.testing.assert_allclose(once.fnmr, thrice.fnmr)
+    np.testing.assert_allclose(once.fmr, thrice.fmr)
+
+
+def test_rates_lie_on_the_roc_curve_of_scikit_learn():
+    rng = np.random.default_rng(3)
+    mated = rng.random(500) < 0.4
+    scores = np.round(rng.normal(size=500) + mated, 2)
+    rates = error_rates(scores, mated)
+    fmr, tpr, thresholds = roc_curve(mated, scores, drop_intermediate=False)
+    np.testing.assert_array_equal(rates.thresholds, thresholds[1:][::-1])
+    np.testing.assert_allclose(rates.fmr, fmr[1:][::-1])
+    np.testing.assert_allclose(1 - rates.fnmr, tpr[1:][::-1])
+
+
+def test_nearest_of_two_equally_near_false_match_rates_is_the_lower_threshold():
+    imp = np.arange(3500) / 3500  # FMR 3/3500 and 4/3500 are equally near to 1e-3
+    point = rates_of([0.99, 2.0], imp).at_nearest_fmr(1e-3)
+    assert (point.false_matches, point.non_mated) == (4, 3500)
+
+
+def test_conservative_threshold_never_exceeds_the_target():
+    imp = np.arange(3500) / 3500
+    point = rates_of([0.99, 2.0], imp).at_conservative_fmr(1e-3)
+    assert point.false_matches == 3
+    assert point.fmr <= 1e-3
+
+
+def test_conservative_threshold_lies_above_a_non_mated_top_score():
+    point = rates_of([0.3, 0.5], [0.1, 0.95]).at_conservative_fmr(0.1)
+    assert point.threshold > 0.95
+    assert (point.fmr, point.fnmr) == (0.0, 1.0)
+
+
+def test_one_class_missing_gives_eer_one():
+    assert rates_of([], [0.1, 0.2]).equal_error_rate().value == 1.0
+    assert rates_of([0.1, 0.2], []).equal_error_rate().value == 1.0
+    assert rates_of([0.1, 0.2], []).at_nearest_fmr(1e-3).fnmr == 0.0
+    assert math.isnan(rates_of([], [0.1]).at(0).fnmr)
+    with pytest.raises(ValueError, match="no mated score"):
+        rates_of([], [0.1]).at_nearest_fnmr(0.0)
+
+
+def test_unsound_scores_are_refused():
+    with pytest.raises(ValueError, match=r"1 of 2 scores are NaN"):
+        error_rates(np.array([0.1, math.nan]), np.array([True, False]))
+    with pytest.raises(ValueError, match="need one label each"):
+        error_rates(np.array([0.1]), np.array([True, False]))
+    with pytest.raises(ValueError, match="need one label each"):
+        error_rates(np.array([]), np.array([], bool))
+
+
+def test_rates_that_never_meet_give_an_eer_of_one_at_the_lowest_score():
+    scores = np.array([0.1, 0.9, 0.9], np.float32)
+    found = error_rates(scores, np.array([False, True, False])).equal_error_rate()
+    assert found == (1.0, 1.0, 1.0, pytest.approx(0.1))
+
+
+@pytest.mark.parametrize("decimals", [None, 1, 0])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
+def test_nearest_fmr_point_is_that_of_all_thresholds(decimals, share):
+    rng = np.random.default_rng(int(share * 100))
+    for _ in range(50):
+        count = int(rng.integers(2, 3000))
+        scores = rng.normal(size=count).astype(np.float32)
+        scores = scores if decimals is None else scores.round(decimals)
+        mated = rng.random(count) < share
+        for target in (0.3, 0.1, 1e-2, 1e-3):
+            expected = error_rates(scores, mated).at_nearest_fmr(target)
+            assert nearest_fmr_point(scores, mated, target) == expected

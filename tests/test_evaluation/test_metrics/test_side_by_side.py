@@ -1,0 +1,144 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from evaluation.metrics.protocol_curve import protocol_curve
+from evaluation.metrics.protocols import PROTOCOLS
+from evaluation.metrics.side_by_side import DISCARDS, side_by_side
+from evaluation.pipeline import evaluate
+from evaluation.sets.features import Features
+from evaluation.sets.stored import comparisons_of
+
+
+@pytest.fixture
+def comparisons(golden_features):
+    ((_, found),) = comparisons_of(golden_features["J"], "J")
+    return found
+
+
+def test_every_preset_has_its_rows(comparisons):
+    found = side_by_side(comparisons)
+    names = [row.protocol.name for row in found.rows]
+    assert names == [name for name in PROTOCOLS for _ in range(1 if name == "nist" else 2)]
+    lines = found.text.splitlines()
+    assert lines[0] == "---J"
+    curve = protocol_curve(comparisons, "iso29794", 1e-3)
+    (line,) = [one for one in lines if one.startswith("iso29794") and "FMR 0.001" in one][:1]
+    words = line.split()
+    assert words[3] == f"{curve.edc.score_threshold[0]:.4f}"
+    assert words[4] == f"{curve.edc.false_matches[0]}/280"
+    for word, share in zip(words[5:], DISCARDS, strict=True):
+        index = np.flatnonzero(curve.edc.fractions <= share + 1e-9)[-1]
+        assert word == f"{curve.edc.false_non_matches[index]}/{curve.edc.mated[index]}"
+    areas = [one.split() for one in lines if one.startswith("iso29794") and "/" not in one]
+    assert areas[-1][3:] == [
+        "0.3",
+        f"{curve.areas[0.3]:.6f}",
+        f"{curve.relative[0.3]:.4f}",
+        f"{curve.best_relative[0.3]:.4f}",
+    ]
+    for protocol in PROTOCOLS.values():
+        assert f"{protocol.describe()}." in lines
+
+
+def test_warnings_name_the_protocols(comparisons):
+    found = side_by_side(comparisons)
+    (line,) = [one for one in found.warnings if "FMR 0.001" in one]
+    assert line.startswith("original, original-mcdropout, original-mcdropout-sum, lightqnet, ")
+    assert "280 non-mated pairs leave 0.28 expected false matches (fewer than 5)" in line
+    assert f"warning: {line}" in found.text
+
+
+def test_json_has_the_numbers(comparisons):
+    found = side_by_side(comparisons, fmr_targets=(0.01,))
+    data = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert data["name"] == "J"
+    by_name = {row["protocol"]["name"]: row for row in data["rows"]}
+    assert list(by_name) == list(PROTOCOLS)
+    assert by_name["nist"]["fmr_target"] is None
+    for name, row in by_name.items():
+        curve = protocol_curve(comparisons, name, 0.01)
+        assert row["areas"] == {f"{limit:g}": area for limit, area in curve.areas.items()}
+        assert row["relative"] == {f"{limit:g}": one for limit, one in curve.relative.items()}
+        assert row["fmr"] == row["false_matches"] / row["non_mated"]
+        assert row["discards"][0]["mated"] == 1500
+        assert [one["discard_fraction"] for one in row["discards"]] == list(DISCARDS)
+        assert row["protocol"]["grid"] == PROTOCOLS[name].grid
+        assert row["protocol"]["in_words"] == PROTOCOLS[name].describe()
+        assert row["warnings"] == list(curve.warnings)
+        assert row["reason"] is None
+
+
+def test_a_preset_that_cannot_be_applied_says_why(comparisons):
+    listed_from = 0.0
+    rows = comparisons.mated | (comparisons.scores >= listed_from)
+    high = dataclasses.replace(
+        comparisons,
+        scores=comparisons.scores[rows],
+        mated=comparisons.mated[rows],
+        pairs=comparisons.pairs[rows],
+        unlisted=int((~rows).sum()),
+        listed_from=listed_from,
+    )
+    found = side_by_side(high, fmr_targets=(0.01,))
+    applied = [row.protocol.name for row in found.rows if row.curve]
+    assert applied == ["iso29794", "nist"]
+    (line,) = [one for one in found.text.splitlines() if one.startswith("crfiqa")]
+    assert "not applicable: J: protocol crfiqa has discard_over 'all'" in line
+    assert json.loads(json.dumps(found.to_dict()))["rows"][0]["reason"].startswith("J: protocol or")
+
+
+def test_nothing_that_can_be_applied(comparisons):
+    only = dataclasses.replace(comparisons, mated=np.zeros_like(comparisons.mated))
+    with pytest.raises(ValueError, match=r"^J: no mated pair: there is no FNMR to measure$"):
+        side_by_side(only)
+    with pytest.raises(ValueError, match=r"^J: give one protocol and one FMR target at least$"):
+        side_by_side(comparisons, ())
+
+
+def test_no_error_at_all_is_a_dash_and_null(made_up):
+    features = made_up(pairs=40)
+    mu = np.repeat(np.eye(16, dtype=np.float32)[np.arange(40) % 16], 2, axis=0)
+    mu[1::2][~features.issame] *= -1
+    ((_, comparisons),) = comparisons_of(Features(mu, features.sigma_sq, features.issame), "easy")
+    found = side_by_side(comparisons, [PROTOCOLS["iso29794"]], [0.3])
+    assert found.to_dict()["rows"][0]["relative"] == {"0.2": None, "0.3": None}
+    assert found.text.count(" - ") == 2
+    assert any("no false non-match without discard" in line for line in found.warnings)
+
+
+def test_comparisons_of_two_columns_and_of_repeated_images(golden_features):
+    found = comparisons_of(golden_features["H"], "H")
+    assert [label for label, _ in found] == ["column 0", "column 1"]
+    for column, (_, one) in enumerate(found):
+        values = golden_features["H"].sigma_sq[:, column]
+        np.testing.assert_array_equal(one.uncertainty, values)
+        assert one.best_unit == "identity"  # people follow from the mated pairs
+        edc = protocol_curve(one, "original").edc
+        curve = evaluate(golden_features["H"]).blocks[column].curves[-1]
+        np.testing.assert_array_equal(edc.fnmr, curve.fnmr)
+
+
+def test_equal_embeddings_are_one_image(made_up):
+    features = made_up(pairs=3000)
+    rng = np.random.default_rng(0)
+    source = rng.integers(0, 500, 6000)
+    mu = features.mu[source]
+    sigma_sq = features.sigma_sq[source]
+    ((_, one),) = comparisons_of(Features(mu, sigma_sq, features.issame))
+    _, expected = np.unique(source, return_inverse=True)
+    assert len(np.unique(one.image)) == expected.max() + 1
+    for row in range(0, 6000, 97):
+        np.testing.assert_array_equal(one.image == one.image[row], expected == expected[row])
+
+
+def test_sizes_that_do_not_fit_name_the_set(made_up):
+    with pytest.raises(ValueError, match=r"^lfw: sigma_sizes 8,1 must be .* the 3 columns"):
+        comparisons_of(made_up(columns=3), "lfw", sigma_sizes=(8, 1))
+
+
+def test_evaluate_refuses_what_has_no_table_of_the_original(golden_features):
+    with pytest.raises(ValueError, match=r"^J: protocol iso29794 does not make the original's tab"):
+        evaluate(golden_features["J"], "iso29794", name="J")

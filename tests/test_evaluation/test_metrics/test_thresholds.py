@@ -1,0 +1,156 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_curve
+
+from evaluation.metrics.edc import kept_sets
+from evaluation.metrics.error_rates import error_rates
+from evaluation.metrics.thresholds import operating_point
+from evaluation.metrics.thresholds_of_kept import points_of_kept
+
+
+def drawn(seed, mated=150, others=400, values=None):
+    rng = np.random.default_rng(seed)
+    own, rest = rng.normal(1.5, 1, mated), rng.normal(0, 1, others)
+    if values is not None:
+        own, rest = np.round(own * values), np.round(rest * values)
+    return own.astype(np.float32), rest.astype(np.float32)
+
+
+def roc_of(own, rest):
+    """scikit-learn's ROC without the point at infinity: FMR, FNMR, thresholds ascending."""
+    labels = np.repeat([1, 0], [len(own), len(rest)])
+    fmr, tpr, thresholds = roc_curve(labels, np.concatenate([own, rest]), drop_intermediate=False)
+    return fmr[:0:-1], 1 - tpr[:0:-1], thresholds[:0:-1]
+
+
+@pytest.mark.parametrize("values", [None, 2, 20])
+@pytest.mark.parametrize("target", [1e-3, 2.5e-3, 0.01, 0.1, 0.5, 0.99])
+@pytest.mark.parametrize("seed", range(3))
+def test_rules_that_aim_at_an_fmr_against_sklearn(values, target, seed):
+    own, rest = drawn(seed, values=values)
+    fmr, fnmr, thresholds = roc_of(own, rest)
+    point = operating_point(own, rest, "nearest", target)
+    place = np.flatnonzero(np.abs(fmr - target) == np.abs(fmr - target).min())[0]
+    assert point.threshold == thresholds[place]
+    assert (point.fmr, point.fnmr) == pytest.approx((fmr[place], fnmr[place]))
+    point = operating_point(own, rest, "conservative", target)
+    if (fmr <= target).any():
+        place = np.flatnonzero(fmr <= target)[0]
+        assert (point.fmr, point.fnmr) == pytest.approx((fmr[place], fnmr[place]))
+    else:
+        assert point.fmr == 0
+    below = np.nextafter(np.float32(point.threshold), np.float32(-np.inf))
+    assert np.count_nonzero(rest >= below) / len(rest) > target
+    _, _, distinct = roc_of(rest, rest)
+    share = [np.count_nonzero(rest >= t) / len(rest) for t in distinct]
+    between = operating_point(own, rest, "interpolated", target)
+    if share[-1] <= target:
+        expected = np.interp(target, share[::-1], distinct[::-1])
+        assert between.threshold == pytest.approx(expected, rel=1e-12)
+    assert between.fmr <= target
+    assert between.threshold >= point.threshold or between.fnmr == point.fnmr
+
+
+@pytest.mark.parametrize("target", [0.01, 0.049, 0.05, 0.2, 0.99])
+@pytest.mark.parametrize("values", [None, 2])
+def test_a_starting_error_is_the_nearest_and_near_the_quantile(target, values):
+    own, rest = drawn(7, values=values)
+    point = operating_point(own, rest, "starting_error", target)
+    rates = {t: np.mean(own < t) for t in own}
+    best = min(abs(rate - target) for rate in rates.values())
+    assert abs(point.fnmr - target) == best
+    assert point.threshold == max(t for t in own if abs(rates[t] - target) == best)
+    if values is None:
+        at_quantile = np.count_nonzero(own < np.quantile(own.astype(np.float64), target))
+        assert abs(point.false_non_matches - at_quantile) <= 1
+
+
+@given(st.integers(0, 10_000), st.floats(0.001, 0.999))
+def test_partition_finds_what_sorting_everything_finds(seed, target):
+    rng = np.random.default_rng(seed)
+    own = rng.integers(0, 9, rng.integers(1, 15)).astype(np.float32)
+    rest = rng.integers(0, 9, rng.integers(1, 15)).astype(np.float32)
+    scores = np.concatenate([own, rest])
+    rates = error_rates(scores, np.arange(len(scores)) < len(own))
+    assert operating_point(own, rest, "nearest", target) == rates.at_nearest_fmr(target)
+    mine, sorted_point = (
+        operating_point(own, rest, "conservative", target),
+        rates.at_conservative_fmr(target),
+    )
+    assert mine[1:] == sorted_point[1:]
+    if sorted_point.threshold <= float(scores.max()):  # else both lie just above the highest score
+        assert mine.threshold <= sorted_point.threshold
+
+
+def test_an_allowed_count_that_is_whole_is_reached():
+    for count in (1000, 3000, 7000, 10_000):
+        own, rest = np.float32([2.0]), np.arange(count, dtype=np.float32)
+        point = operating_point(own, rest, "conservative", 1e-3)
+        assert point.false_matches == count // 1000
+        assert operating_point(own, rest, "nearest", 1e-3).false_matches == count // 1000
+
+
+@pytest.mark.parametrize("target", [0.29, 0.57, 0.58])
+def test_rounding_of_the_target_costs_no_pair(target):
+    assert int(target * 100) < round(target * 100)  # the products are a hair below a whole number
+    own, rest = np.float32([200.0]), np.arange(100, dtype=np.float32)
+    found = operating_point(own, rest, "conservative", target)
+    assert found.false_matches == round(target * 100)
+
+
+def test_pyeer_takes_four_of_3500():
+    own, rest = drawn(0, others=3500)
+    assert operating_point(own, rest, "nearest", 1e-3).false_matches == 4
+    assert operating_point(own, rest, "conservative", 1e-3).false_matches == 3
+
+
+def test_missing_kinds():
+    own = np.float32([0.3, 0.7])
+    none = np.float32([])
+    assert operating_point(own, none, "nearest", 0.1)[:3] == (pytest.approx(0.3), 0, 2)
+    with pytest.raises(ValueError, match="no mated pair: there is no FNMR to measure"):
+        operating_point(none, own, "nearest", 0.1)
+
+
+def test_only_the_listed_end_is_looked_at():
+    own, rest = drawn(3)
+    listed_from = float(np.sort(rest)[-40])
+    high = rest[rest >= listed_from]
+    unlisted = {"unlisted": len(rest) - len(high), "listed_from": listed_from}
+    for rule in ("nearest", "conservative", "interpolated"):
+        for target in (0.0025, 0.01, 0.09):
+            assert operating_point(own, high, rule, target, **unlisted) == operating_point(
+                own, rest, rule, target
+            )
+        with pytest.raises(ValueError, match=r"FMR 0.11 lies below .* of 400 .* only the 40 above"):
+            operating_point(own, high, rule, 0.11, **unlisted)
+
+
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from(["nearest", "conservative", "interpolated"]),
+    st.sampled_from([0.002, 0.01, 0.05]),
+    st.booleans(),
+)
+def test_thresholds_of_kept_are_those_of_each_kept_set(seed, rule, target, strict):
+    """From a window of scores, against every kept set alone; uncertainty goes with the score."""
+    rng = np.random.default_rng(seed)
+    mated = rng.random(900) < rng.uniform(0.05, 0.5)
+    mated[0], values = True, int(rng.choice([8, 64, 4096]))
+    scores = (np.round((rng.normal(size=900) + 2 * mated) * values) / values).astype(np.float32)
+    uncertainty = rng.normal(size=900) + rng.uniform(-3, 3) * scores
+    kept = kept_sets(uncertainty.astype(np.float32), np.arange(0, 1, 0.1))
+    found = points_of_kept(scores, mated, kept, rule, target, strict)
+    for index, point in enumerate(found):
+        rows = kept.rows(index)
+        own, rest = scores[rows & mated], scores[rows & ~mated]
+        if not len(own):
+            assert point[1:] == (0, 0, 0, len(rest))
+            continue
+        expected = operating_point(own, rest, rule, target)
+        if strict and len(rest):
+            misses = np.count_nonzero(own <= np.float64(expected.threshold))
+            expected = expected._replace(false_non_matches=misses)
+        assert point == expected

@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+
+from evaluation.sets.features import Embeddings
+from evaluation.sets.labelled import labelled_comparisons
+from evaluation.sets.score_files import write_scores
+from evaluation.sets.stored import comparisons_of, load_comparisons
+
+ARRAYS = ("scores", "mated", "pairs", "uncertainty", "identity", "image")
+
+
+def embeddings(columns=1):
+    rng = np.random.default_rng(0)
+    names = np.array([f"{person}/{row}.jpg" for person in "abcde" for row in range(4)])
+    return Embeddings(
+        rng.normal(size=(20, 6)), rng.random((20, columns)), np.arange(20) // 4 * 3, names
+    )
+
+
+def assert_equal(found, expected):
+    for name in ARRAYS:
+        one, other = getattr(found, name), getattr(expected, name)
+        assert (one is None) == (other is None), name
+        if one is not None:
+            np.testing.assert_array_equal(one, other)
+
+
+def test_embeddings_are_stored_with_names_and_without(tmp_path):
+    stored = embeddings(columns=3)
+    stored.save(tmp_path / "deep" / "e.npz")
+    found = Embeddings.load(tmp_path / "deep" / "e.npz")
+    for name in ("mu", "sigma_sq", "identity", "name"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(stored, name))
+        assert getattr(found, name).dtype == getattr(stored, name).dtype
+    people = np.array(["bob", "ann", "bob"])
+    bare = Embeddings(np.eye(3), np.ones(3), people)
+    assert bare.identity.tolist() == [1, 0, 1]
+    assert bare.sigma_sq.shape == (3, 1)
+    bare.save(tmp_path / "bare.npz")
+    assert Embeddings.load(tmp_path / "bare.npz").name is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"identity": [1, 2]}, r"shapes do not fit: mu \(3, 3\), .* expected \(M, D\), \(M, c\), "),
+        ({"identity": [1.5, 2, 3]}, "identity holds float64, not names or whole numbers"),
+        ({"sigma_sq": [1, np.nan, 1]}, "sigma_sq has 1 of 3 values that are NaN"),
+        ({"mu": np.diag([1, 0, 1])}, "1 embeddings of length zero, the first in row 1"),
+        ({"name": ["a", "b"]}, r"\(2,\) names for 3 images"),
+    ],
+)
+def test_unsound_embeddings_are_named(tmp_path, changed, message):
+    arrays = {"mu": np.eye(3), "sigma_sq": np.ones(3), "identity": [1, 1, 2]} | changed
+    np.savez(tmp_path / "e.npz", **arrays)
+    with pytest.raises(ValueError, match=r"e\.npz: .*" + message):
+        Embeddings.load(tmp_path / "e.npz")
+
+
+def test_labelled_images(tmp_path):
+    stored = embeddings()
+    stored.save(tmp_path / "e.npz")
+    [(label, found)] = load_comparisons(tmp_path / "e.npz", non_mated=50, cap=2, seed=7)
+    expected = labelled_comparisons(
+        stored.mu, stored.identity, stored.sigma_sq[:, 0], non_mated=50, cap=2, seed=7
+    )
+    assert_equal(found, expected)
+    assert (label, found.name, found.mated.sum()) == ("", "e", 10)
+
+
+def test_columns_are_uncertainties_of_their_own(tmp_path):
+    stored = embeddings(columns=2)
+    stored.save(tmp_path / "e.npz")
+    found = load_comparisons(tmp_path / "e.npz")
+    assert [label for label, _ in found] == ["column 0", "column 1"]
+    for column, (_, one) in enumerate(found):
+        np.testing.assert_array_equal(one.uncertainty, stored.sigma_sq[:, column])
+    embeddings(columns=3).save(tmp_path / "e.npz")
+    found = load_comparisons(tmp_path / "e.npz", sigma_sizes=(2, 1))
+    assert [label for label, _ in found] == ["columns 0-1", "column 2"]
+    with pytest.raises(ValueError, match=r"e\.npz: sigma_sizes 2,2 must be 1 or more each and add"):
+        load_comparisons(tmp_path / "e.npz", sigma_sizes=(2, 2))
+
+
+def test_pairs(tmp_path, made_up):
+    features = made_up(pairs=12, columns=2)
+    features.save(tmp_path / "f.npz")
+    found = load_comparisons(tmp_path / "f.npz")
+    expected = comparisons_of(features, "f")
+    assert [label for label, _ in found] == [label for label, _ in expected]
+    for (_, one), (_, other) in zip(found, expected, strict=True):
+        assert_equal(one, other)
+        assert one.name == "f"
+
+
+@pytest.mark.parametrize("ending", ["csv", "npz"])
+def test_score_files(tmp_path, ending):
+    stored = embeddings()
+    expected = labelled_comparisons(stored.mu, stored.identity, stored.sigma_sq[:, 0], name="s")
+    write_scores(tmp_path / f"s.{ending}", expected)
+    [(label, found)] = load_comparisons(tmp_path / f"s.{ending}")
+    assert_equal(found, expected)
+    assert label == ""
+    with pytest.raises(ValueError, match="a score file has no sigma_sq for sigma_sizes to divide"):
+        load_comparisons(tmp_path / f"s.{ending}", sigma_sizes=(1,))
+
+
+def test_files_of_no_kind(tmp_path):
+    with pytest.raises(ValueError, match=r"no features or score file .*none\.npz"):
+        load_comparisons(tmp_path / "none.npz")
+    path = tmp_path / "x.npz"
+    path.write_text("words")
+    with pytest.raises(ValueError, match=r"x\.npz: not an \.npz file"):
+        load_comparisons(path)
+    np.savez(path, mu=np.eye(3), sigma_sq=np.ones(3))
+    with pytest.raises(ValueError, match=r"x\.npz: beside mu and sigma_sq there is neither issame"):
+        load_comparisons(path)
+    np.savez(path, mu=np.eye(3), issame=[1, 0])
+    with pytest.raises(ValueError, match=r"x\.npz: no array sigma_sq \(it has: mu, issame\)"):
+        load_comparisons(path)
+    np.savez(path, scores=np.ones(3))
+    with pytest.raises(ValueError, match=r"x\.npz: no column score .*; is 'scores' meant as"):
+        load_comparisons(path)
