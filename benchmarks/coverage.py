@@ -33,7 +33,7 @@ from evaluation.metrics.comparisons import Comparisons, Unit
 from evaluation.metrics.linked_people import linked_people
 from evaluation.metrics.protocol_curve import ProtocolCurve, protocol_curve
 from evaluation.metrics.protocols import PROTOCOLS
-from evaluation.sets.identity_pairs import mated_pairs, non_mated_pairs, scores_of
+from evaluation.sets.labelled import mated_pairs, non_mated_pairs, scores_of
 
 Design = Literal["labelled", "list"]
 

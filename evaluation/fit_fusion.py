@@ -30,7 +30,8 @@ from evaluation.embed import embed_images
 from evaluation.estimate import Estimate
 from evaluation.fusion.fit import FusionModel, fit_monotone, fit_rank_mean, save_fusion
 from evaluation.fusion.members import head_hashes, open_members
-from evaluation.sets.identity_pairs import mated_pairs, non_mated_pairs, scores_of, threshold_at_fmr
+from evaluation.metrics.thresholds import operating_point
+from evaluation.sets.labelled import mated_pairs, non_mated_pairs, scores_of
 from evaluation.sets.open_set import LabelledSet, open_set
 from models.run import load_run
 
@@ -109,7 +110,8 @@ def _fitted(
 ) -> FusionModel:
     pairs = mated_pairs(labels, _CAP)
     others = scores_of(found.mu, non_mated_pairs(labels, _NON_MATED))
-    margin = scores_of(found.mu, pairs) - np.float32(threshold_at_fmr(others, fmr))
+    scores = scores_of(found.mu, pairs)
+    margin = scores - np.float32(operating_point(scores, others, "conservative", fmr).threshold)
     target = 1 / (1 + np.exp(-_SCALE * margin.astype(np.float64)))
     return fit_monotone(found.sigma_sq, names, pairs, target, files)
 

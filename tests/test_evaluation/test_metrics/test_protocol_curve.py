@@ -12,7 +12,6 @@ from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.protocol_curve import protocol_curve
 from evaluation.metrics.protocols import PROTOCOLS, SWITCHES, Protocol
 from evaluation.pipeline import evaluate
-from evaluation.sets.identity_pairs import relative_edc
 from evaluation.sets.stored import comparisons_of
 
 FUSE = {"max": max, "mean": lambda a, b: (a + b) / 2, "sum": sum, "product": np.prod}
@@ -255,40 +254,33 @@ def one_each(scores, mated, uncertainty):
 
 
 @pytest.mark.parametrize("fmr", [1e-2, 1e-3])
-def test_iso29794_is_the_relative_edc_where_nothing_ties(fmr):
+def test_iso29794_discards_mated_pairs_one_by_one(fmr):
     rng = np.random.default_rng(1)
-    mated = np.arange(9000) < 3001
-    scores = (rng.normal(size=9000) + 3 * mated).astype(np.float32)
-    comparisons = one_each(scores, mated, rng.permutation(9000) - 400 * scores)
-    found = protocol_curve(comparisons, "iso29794", fmr)
-    known = relative_edc(scores[mated], comparisons.uncertainty[mated], scores[~mated], fmr)
-    assert found.relative[0.3] == pytest.approx(known.auerc30, rel=1e-12)
-    assert found.best_relative[0.3] == pytest.approx(known.optimum, rel=1e-12)
-    edc = found.edc
-    assert tuple(known.point) == (
-        edc.score_threshold[0],
-        edc.false_non_matches[0],
-        edc.mated[0],
-        edc.false_matches[0],
-        edc.non_mated[0],
-    )
-    at = [edc.fnmr[found.index_at(share)] for share in (0, 0.05, 0.1, 0.2, 0.3)]
-    np.testing.assert_array_equal(at, known.fnmr)
+    mated = np.arange(2500) < 801
+    scores = (rng.normal(size=2500) + 3 * mated).astype(np.float32)
+    uncertainty = (rng.permutation(2500) - 100 * scores).astype(np.float32)
+    found = protocol_curve(one_each(scores, mated, uncertainty), "iso29794", fmr)
+    others = np.sort(scores[~mated])[::-1]
+    threshold = min(score for score in scores if (others >= score).mean() <= fmr)
+    wrong = (scores[mated] < threshold)[np.argsort(-uncertainty[mated], kind="stable")]
+    known = [wrong[gone:].mean() for gone in range(801)]
+    widths = [min(0.3, (gone + 1) / 801) - min(0.3, gone / 801) for gone in range(801)]
+    assert (others >= found.edc.score_threshold[0]).mean() <= fmr
+    assert found.edc.score_threshold[0] <= threshold
+    assert found.relative[0.3] == pytest.approx(np.dot(known, widths) / (0.3 * wrong.mean()))
+    at = [found.edc.fnmr[found.index_at(share)] for share in (0, 0.05, 0.1, 0.2, 0.3)]
+    assert at == pytest.approx([known[int(801 * share)] for share in (0, 0.05, 0.1, 0.2, 0.3)])
 
 
-def test_ties_leave_together_in_iso29794_and_in_proportion_in_relative_edc():
-    """Ten mated pairs, two of four tied ones wrong: the group leaves at .4 or bit by bit."""
+def test_ties_leave_together_in_iso29794():
+    """Ten mated pairs, two of four tied ones wrong: the whole group leaves at .4."""
     wrong = np.array([1, 1, 0, 0, 0, 0, 0, 0, 0, 0], bool)
     scores = np.float32([*np.where(wrong, 0.1, 0.9), 0.5])
     uncertainty = [4, 4, 4, 4, 1, 1, 1, 1, 1, 1, 1]
-    comparisons = one_each(scores, np.arange(11) < 10, uncertainty)
-    found = protocol_curve(comparisons, "iso29794", 0.5)
+    found = protocol_curve(one_each(scores, np.arange(11) < 10, uncertainty), "iso29794", 0.5)
     np.testing.assert_allclose(found.edc.fractions, [0, 0.4])
     np.testing.assert_allclose(found.edc.fnmr, [0.2, 0])
     assert found.relative[0.3] == pytest.approx(1)
-    known = relative_edc(scores[:10], comparisons.uncertainty[:10], scores[10:], 0.5)
-    by_turn = (2 / 10 + 1.5 / 9 + 1 / 8) / 10
-    assert known.auerc30 == pytest.approx(by_turn / (0.2 * 0.3))
 
 
 EXACT = Protocol(

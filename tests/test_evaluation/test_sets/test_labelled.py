@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from data.faces import open_faces
 from evaluation.metrics.scores import cosine_of_pairs
+from evaluation.sets import labelled
 from evaluation.sets.all_pairs import highest_non_mated, unit_rows
 from evaluation.sets.labelled import (
     labelled_comparisons,
@@ -16,7 +17,6 @@ from evaluation.sets.labelled import (
     require_pairs,
     scores_of,
 )
-from evaluation.sets import labelled
 
 LABELS = np.array([4, 2, 4, 9, 2, 4, 7])
 FACES = Path(__file__).resolve().parents[3].parent / "shared" / "faces" / "lfw_dev"
