@@ -27,7 +27,7 @@ class Fusion:
     Args:
         reference: the fusion's file, JSON; run folders in it are relative to its own folder.
         frozen: the backbone.
-        head: of the member `trained_head`.
+        head: of the member `trained_head`; None takes that of the run in the file's folder.
 
     Raises:
         ValueError: no such file, or members that are not those it was fitted on.

@@ -41,7 +41,7 @@ def open_members(
     Args:
         texts: `embedding_norm`, `trained_head`, `ser_fiq:passes=50`, or a run folder.
         frozen: the backbone, which all share: a batch passes it once.
-        head: of the member `trained_head`.
+        head: of the member `trained_head`; None takes that of the run in `folder`.
         folder: from which relative run folders are taken.
         backbone: SHA-256 of the backbone's weights file.
 
@@ -50,7 +50,7 @@ def open_members(
 
     Raises:
         ValueError: a name that occurs twice, a fusion inside a fusion, an unknown estimator or
-            option, a run on another backbone, or `trained_head` without a head.
+            option, a run on another backbone, or `trained_head` without a run.
     """
     members: dict[str, Estimator] = {}
     for text in texts:
@@ -63,8 +63,11 @@ def open_members(
         method = parse_method(text)
         if method.name == "fusion":
             raise ValueError("a fusion cannot be a member of a fusion: name its members")
-        runtime = {"frozen": frozen} if head is None else {"frozen": frozen, "head": head}
-        members[text] = build_estimator(method, **runtime)
+        if method.name == "trained_head":
+            own = _head_of(folder, frozen, backbone) if head is None else head
+            members[text] = TrainedHead(frozen=frozen, head=own)
+        else:
+            members[text] = build_estimator(method, frozen=frozen)
     return Several(frozen, members)
 
 

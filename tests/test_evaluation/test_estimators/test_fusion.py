@@ -161,13 +161,19 @@ def test_members_that_cannot_be(runs, of, message, capsys):
     assert not out.exists()
 
 
-def test_another_head_than_the_fitted_one_is_refused(runs):
+def test_another_head_than_the_fitted_one_is_refused(runs, images, tmp_path):
     _, out = fit(runs)
     second = load_run(runs / "two", device="cpu")
     with pytest.raises(ValueError, match="member 'trained_head' has another head than the fusion"):
         Fusion(reference=str(out), frozen=second.frozen, head=second.head)
-    with pytest.raises(ValueError, match=r"fusion\.json: trained_head needs a run"):
-        Fusion(reference=str(out), frozen=second.frozen)
+    first = load_run(runs / "one", device="cpu")
+    of_the_folder = Fusion(reference=str(out), frozen=first.frozen)
+    given = Fusion(reference=str(out), frozen=first.frozen, head=first.head)
+    np.testing.assert_array_equal(alone(of_the_folder, images), alone(given, images))
+    lost = tmp_path / "fusion.json"
+    lost.write_bytes(out.read_bytes())
+    with pytest.raises(ValueError, match=r"fusion\.json: no trained run in "):
+        Fusion(reference=str(lost), frozen=first.frozen)
 
 
 def test_a_file_without_its_backbone_is_read_for_members_that_need_none(runs, images):
