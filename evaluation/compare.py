@@ -197,6 +197,7 @@ def _rows(name: str, fmr: float, draws: Bootstrap, against: str | None) -> list[
                 set=name,
                 fmr=fmr,
                 method=method,
+                realised=(int(curve.edc.false_matches[0]), int(curve.edc.non_mated[0])),
                 fnmr=tuple(float(curve.edc.fnmr[curve.index_at(share)]) for share in DISCARDS),
                 relative=value,
                 interval=interval,

@@ -72,13 +72,19 @@ class Evaluated:
         parts = []
         if self.result is not None:
             parts.append(f"---{self.scored.name}\n{self.result.text}{facts(self.result)}")
+        else:
+            parts += [_titled(block.table.text, block.label) for block in self.blocks]
+        return "".join([*parts, *self.beside])
+
+    @property
+    def beside(self) -> list[str]:
+        """What goes beyond the protocols: intervals, the cut-off for a risk, TAR at FAR."""
+        parts = []
         for block in self.blocks:
-            if self.result is None:
-                parts.append(_titled(block.table.text, block.label))
             parts += [_intervals(draws, block.label) for draws in block.draws.values()]
             if block.risk is not None:
                 parts.append(f"{block.risk.describe()}\n")
-        return "".join([*parts, self.templates])
+        return [*parts, self.templates]
 
     @property
     def warnings(self) -> tuple[str, ...]:

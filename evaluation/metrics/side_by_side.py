@@ -60,7 +60,6 @@ class SideBySide:
         parts = [f"---{self.name}", _counts_table(self.rows), _areas_table(self.rows)]
         protocols = {row.protocol.name: row.protocol for row in self.rows}
         parts += [f"{one.describe()}." for one in protocols.values()]
-        parts += [f"warning: {line}" for line in self.warnings]
         return "\n".join(parts) + "\n"
 
     @property
@@ -117,17 +116,20 @@ def _row(comparisons: Comparisons, protocol: Protocol, target: float | None) -> 
 
 
 def _counts_table(rows: Sequence[Row]) -> str:
-    shares = "".join(f" {f'FNMR at {share:g}':>16}" for share in DISCARDS)
-    lines = [f"{'protocol':<24} {'target':>10} {'threshold':>9} {'realised FMR':>16}{shares}"]
+    """Two lines per row: FNMR, and below it the realised FMR, as counts at each discard."""
+    shares = "".join(f" {f'discard {share:g}':>17}" for share in DISCARDS)
+    lines = [f"{'protocol':<24} {'target':>10} {'threshold':>9} {'rate':>5}{shares}"]
     for row in rows:
         head = f"{row.protocol.name:<24} {row.target:>10}"
         if row.curve is None:
             lines.append(f"{head} not applicable: {row.reason}")
             continue
         edc = row.curve.edc
-        matches = f"{edc.false_matches[0]}/{edc.non_mated[0]}"
-        cells = "".join(f" {_fnmr(row.curve, share):>16}" for share in DISCARDS)
-        lines.append(f"{head} {edc.score_threshold[0]:9.4f} {matches:>16}{cells}")
+        places = [row.curve.index_at(share) for share in DISCARDS]
+        misses = "".join(f" {f'{edc.false_non_matches[i]}/{edc.mated[i]}':>17}" for i in places)
+        matches = "".join(f" {f'{edc.false_matches[i]}/{edc.non_mated[i]}':>17}" for i in places)
+        lines.append(f"{head} {edc.score_threshold[0]:9.4f}  FNMR{misses}")
+        lines.append(f"{'':<46} FMR{matches}")
     return "\n".join(lines)
 
 
@@ -148,11 +150,6 @@ def _areas_table(rows: Sequence[Row]) -> str:
                 )
             )
     return "\n".join(lines)
-
-
-def _fnmr(curve: ProtocolCurve, share: float) -> str:
-    index = curve.index_at(share)
-    return f"{curve.edc.false_non_matches[index]}/{curve.edc.mated[index]}"
 
 
 def _row_dict(row: Row) -> dict[str, Any]:
@@ -187,6 +184,8 @@ def _point_dict(curve: ProtocolCurve, share: float) -> dict[str, Any]:
         "false_non_matches": int(curve.edc.false_non_matches[index]),
         "mated": int(curve.edc.mated[index]),
         "fnmr": float(curve.edc.fnmr[index]),
+        "false_matches": int(curve.edc.false_matches[index]),
+        "non_mated": int(curve.edc.non_mated[index]),
     }
 
 

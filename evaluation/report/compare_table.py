@@ -25,6 +25,7 @@ class Row:
         set: name of the set.
         fmr: target.
         method: name of the method.
+        realised: false matches and non-mated comparisons behind the threshold, before any discard.
         fnmr: at `DISCARDS`.
         relative: area under the curve / area of random discard; NaN without any error.
         interval: of `relative`.
@@ -36,6 +37,7 @@ class Row:
     set: str
     fmr: float
     method: str
+    realised: tuple[int, int]
     fnmr: tuple[float, ...]
     relative: float
     interval: Interval
@@ -115,12 +117,33 @@ def as_csv(rows: Sequence[Row]) -> str:
     heads = [f"fnmr_at_{share:g}" for share in DISCARDS]
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(
-        ["set", "fmr", "method", *heads, "auerc_relative", "low", "high", "rank", "best_share"]
+        [
+            "set",
+            "fmr",
+            "method",
+            "false_matches",
+            "non_mated",
+            *heads,
+            "auerc_relative",
+            "low",
+            "high",
+            "rank",
+            "best_share",
+        ]
         + ["verdict"]
     )
     for row in rows:
         writer.writerow(
-            [row.set, row.fmr, row.method, *row.fnmr, row.relative, *row.interval, row.rank]
+            [
+                row.set,
+                row.fmr,
+                row.method,
+                *row.realised,
+                *row.fnmr,
+                row.relative,
+                *row.interval,
+                row.rank,
+            ]
             + [row.best_share, row.verdict]
         )
     return buffer.getvalue()

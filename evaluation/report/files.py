@@ -46,7 +46,7 @@ def write_reports(evaluated: Evaluated, args: argparse.Namespace, origin: Origin
     folder.mkdir(parents=True, exist_ok=True)
     text = folder / f"{name}.txt"
     result = evaluated.result
-    text.write_text(text_report(result) if result else evaluated.text, encoding="utf-8")
+    text.write_text(_text(evaluated), encoding="utf-8")
     yield text
     if result is not None:
         yield edc_figure(result, folder / f"{name}-edc.png")
@@ -58,6 +58,14 @@ def write_reports(evaluated: Evaluated, args: argparse.Namespace, origin: Origin
     for block in evaluated.blocks:
         stem = f"{name}-{file_name(block.label)}" if block.label else name
         yield from write_report(folder, _data(evaluated, block, args, origin, provenance), stem)
+
+
+def _text(evaluated: Evaluated) -> str:
+    """What was printed, warnings with it; more for the original's protocols."""
+    if evaluated.result is None:
+        return evaluated.text + "".join(f"warning: {line}\n" for line in evaluated.warnings)
+    extra = "".join(evaluated.beside)
+    return text_report(evaluated.result) + (f"\n{extra}" if extra else "\n")
 
 
 def _data(

@@ -13,6 +13,7 @@ def row(method, relative, rank, verdict="", fmr=1e-3):
         set="a_set",
         fmr=fmr,
         method=method,
+        realised=(3, 3000),
         fnmr=(0.05, 0.04, 0.03, 0.02, 0.01),
         relative=relative,
         interval=Interval(relative - 0.1, relative + 0.1),
@@ -33,6 +34,7 @@ def test_csv_reads_back_with_full_precision():
     (line, other) = csv.DictReader(io.StringIO(NOTATIONS["csv"](ROWS)))
     assert line["method"] == "head_1"
     assert other["method"] == "50% | x"
+    assert (line["false_matches"], line["non_mated"]) == ("3", "3000")
     assert float(line["auerc_relative"]) == 0.4
     assert (float(line["low"]), float(line["high"])) == ROWS[0].interval
     assert [float(line[f"fnmr_at_{share}"]) for share in ("0", "0.1", "0.3")] == [0.05, 0.03, 0.01]
