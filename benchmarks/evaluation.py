@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.metrics.comparisons import Comparisons
-from evaluation.metrics.edc import GRID
+from evaluation.metrics.kept import GRID
 from evaluation.metrics.protocol_curve import protocol_curve
 from evaluation.pipeline import evaluate
 from evaluation.sets.features import Features

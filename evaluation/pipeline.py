@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from evaluation.metrics import edc as curves
 from evaluation.metrics.accuracy import Accuracy, ten_fold_accuracy
-from evaluation.metrics.edc import SHOWN, Areas, Edc, KeptSets
+from evaluation.metrics.edc import Areas, Edc
 from evaluation.metrics.error_rates import EqualErrorRate, nearest_fmr_point
+from evaluation.metrics.kept import SHOWN, KeptSets, kept_sets, percentiles
+from evaluation.metrics.kept_rates import equal_error_rates_of_kept, rates_of_kept
 from evaluation.metrics.protocols import Protocol, find_protocol
 from evaluation.metrics.scores import Uncertainty, cosine_of_pairs, fuse_pairs, image_uncertainties
 from evaluation.report import text as report
@@ -125,7 +127,7 @@ def evaluate(
         chosen,
         len(mated),
         int(mated.sum()),
-        curves.percentiles(raw, np.array(report.PERCENTILES) / 100),
+        percentiles(raw, np.array(report.PERCENTILES) / 100),
         blocks,
         _warnings(blocks, chosen),
     )
@@ -151,7 +153,7 @@ def _require_pairs(name: str, mated: NDArray[np.bool_]) -> None:
 def _block(
     scores: NDArray[np.float32], mated: NDArray[np.bool_], one: Uncertainty, protocol: Protocol
 ) -> Block:
-    kept = curves.kept_sets(fuse_pairs(one.values, protocol.fuse))
+    kept = kept_sets(fuse_pairs(one.values, protocol.fuse))
     if protocol.threshold == "fixed":
         found = tuple(
             curves.fixed_threshold_edc(
@@ -159,9 +161,9 @@ def _block(
             )
             for target in FMR_TARGETS
         )
-        eer = tuple(curves.equal_error_rates_of_kept(scores, mated, kept, SHOWN))
+        eer = tuple(equal_error_rates_of_kept(scores, mated, kept, SHOWN))
     else:
-        rates = curves.rates_of_kept(scores, mated, kept, range(len(kept.fractions)))
+        rates = rates_of_kept(scores, mated, kept, range(len(kept.fractions)))
         found = tuple(
             curves.recomputed_threshold_edc(rates, kept.fractions, target) for target in FMR_TARGETS
         )

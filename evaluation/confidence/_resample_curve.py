@@ -16,7 +16,7 @@ from evaluation.confidence._resample import Counts
 from evaluation.metrics.areas import Start, area_under, best_span, final_area
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.discard import EPSILON, GRIDS
-from evaluation.metrics.edc import GRID, percentiles
+from evaluation.metrics.kept import GRID, percentiles
 from evaluation.metrics.protocol_curve import protocol_curve
 from evaluation.metrics.protocols import Protocol
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.metrics.comparisons import fuse_sides
-from evaluation.metrics.edc import GRID, KeptSets, count_below, percentiles
+from evaluation.metrics.kept import GRID, KeptSets, count_below, percentiles
 
 if TYPE_CHECKING:
     from evaluation.metrics.comparisons import Comparisons

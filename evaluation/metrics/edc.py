@@ -7,52 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.metrics.error_rates import (
-    EqualErrorRate,
     ErrorRates,
     OperatingPoint,
-    rates_of_sorted,
 )
-
-GRID = np.arange(0, 1.0, 0.01)
-ROWS_AT_ONCE = 262_144  # bounds the memory of one step
-SHOWN = (0, 5, 10, 15, 20, 25, 30)  # indices of the printed rows: discard 0, .05, ..., .30
-
-
-@dataclass(frozen=True)
-class KeptSets:
-    """Which pairs are kept at each discard fraction: those with uncertainty <= the threshold.
-
-    Pairs fall into levels (the number of distinct thresholds below their uncertainty), so what is
-    kept at fraction f is every level up to `level_of[f]`, and counts are cumulative sums.
-
-    Attributes:
-        fractions: (F,) discard fractions asked for.
-        thresholds: (F,) float64 uncertainty thresholds; ties keep more than 1 - fraction.
-        level: (N,) of each pair.
-        level_of: (F,) highest level that is kept.
-    """
-
-    fractions: NDArray[np.float64]
-    thresholds: NDArray[np.float64]
-    level: NDArray[np.intp]
-    level_of: NDArray[np.intp]
-
-    def counts(self, chosen: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
-        """(F,) kept pairs, of all pairs or of those chosen by an (N,) mask."""
-        level = self.level if chosen is None else self.level[chosen]
-        per_level = np.bincount(level, minlength=int(self.level_of.max()) + 1)
-        counts: NDArray[np.int64] = np.cumsum(per_level)[self.level_of]
-        return counts
-
-    def rows(self, index: int) -> NDArray[np.bool_]:
-        """(N,) mask of the pairs kept at one fraction."""
-        return self.level <= self.level_of[index]
+from evaluation.metrics.kept import KeptSets
 
 
 @dataclass(frozen=True)
@@ -99,63 +62,6 @@ class Areas:
     mean: float
 
 
-def percentiles(ordered: NDArray[Any], shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Percentiles by linear interpolation, bit for bit as `numpy.percentile` of NumPy 2.
-
-    Written out because kept sets hang on the last bit: differences are taken in the array's own
-    type, the rest in float64.
-
-    Args:
-        ordered: (N,) ascending.
-        shares: (F,) percentages / 100.
-    """
-    position = (len(ordered) - 1) * shares
-    lower = np.minimum(np.floor(position), len(ordered) - 1).astype(np.intp)
-    upper = np.minimum(lower + 1, len(ordered) - 1)
-    low, high = ordered[lower], ordered[upper]
-    step, weight = high - low, position - lower
-    return np.where(weight < 0.5, low + step * weight, high - step * (1 - weight))
-
-
-def kept_sets(uncertainty: NDArray[Any], fractions: NDArray[np.float64] = GRID) -> KeptSets:
-    """Find the kept pairs at every discard fraction.
-
-    Args:
-        uncertainty: (N,) finite, larger = discarded earlier.
-        fractions: (F,) in [0, 1).
-    """
-    # 36 of the 100 percentages are not whole in floating point; the product is part of the protocol
-    thresholds = percentiles(np.sort(uncertainty), (1 - fractions) * 100 / 100)
-    levels, level_of = np.unique(thresholds, return_inverse=True)
-    return KeptSets(fractions, thresholds, count_below(levels, uncertainty), level_of)
-
-
-def count_below(bounds: NDArray[np.float64], values: NDArray[Any]) -> NDArray[np.intp]:
-    """Return `numpy.searchsorted(bounds, values)`, faster for few bounds and many values.
-
-    Values fall into equal cells; in a cell without a bound the answer is the cell's.
-
-    Args:
-        bounds: (K,) ascending.
-        values: (N,) finite.
-    """
-    found = np.empty(len(values), np.intp)
-    cells = _cells(len(values))
-    low, high = float(values.min()), float(values.max())
-    scale = cells / (high - low) if high > low else 0.0
-    place = np.clip((bounds - low) * scale, -1, cells + 1).astype(np.intp)
-    before = np.searchsorted(place, np.arange(cells + 1))
-    unclear = np.searchsorted(place, np.arange(cells + 1), side="right") > before
-    for start in range(0, len(values), ROWS_AT_ONCE):
-        part = values[start : start + ROWS_AT_ONCE].astype(np.float64)
-        cell = ((part - low) * scale).astype(np.intp)
-        here = before[cell]
-        rows = np.flatnonzero(unclear[cell])
-        here[rows] = np.searchsorted(bounds, part[rows])
-        found[start : start + len(part)] = here
-    return found
-
-
 def fixed_threshold_edc(
     scores: NDArray[np.floating],
     mated: NDArray[np.bool_],
@@ -190,48 +96,6 @@ def fixed_threshold_edc(
         non_mated_kept,
         _held_rate(misses, mated_kept),
     )
-
-
-def rates_of_kept(
-    scores: NDArray[np.floating],
-    mated: NDArray[np.bool_],
-    kept: KeptSets,
-    indices: Sequence[int],
-) -> list[ErrorRates]:
-    """Error rates of the kept pairs alone at some of the discard fractions."""
-    order = np.argsort(scores)
-    scores, mated, level = scores[order], mated[order], kept.level[order]
-    by_level: dict[int, ErrorRates] = {}
-    for top in {int(kept.level_of[index]) for index in indices}:
-        rows = np.flatnonzero(level <= top)
-        by_level[top] = rates_of_sorted(scores[rows], mated[rows])
-    return [by_level[int(kept.level_of[index])] for index in indices]
-
-
-def equal_error_rates_of_kept(
-    scores: NDArray[np.floating],
-    mated: NDArray[np.bool_],
-    kept: KeptSets,
-    indices: Sequence[int],
-) -> list[EqualErrorRate]:
-    """EER of the kept pairs at some of the discard fractions, without sorting all scores.
-
-    A histogram tells between which scores FMR and FNMR meet; only those are sorted.
-    """
-    tops = np.unique(kept.level_of[list(indices)])
-    group = np.searchsorted(tops, np.arange(int(kept.level.max()) + 1))[kept.level]
-    cells = _cells(len(scores))
-    low, high = float(scores.min()), float(scores.max())
-    scale = cells / (high - low) if high > low else 0.0
-    cell = ((scores - np.float64(low)) * scale).astype(np.intp)
-    kind = (group * 2 + mated) * (cells + 1) + cell
-    counts = np.bincount(kind, minlength=2 * (len(tops) + 1) * (cells + 1))
-    counts = np.cumsum(counts.reshape(-1, 2, cells + 1), axis=0)
-    found = {}
-    for place, top in enumerate(tops):
-        others, own = counts[place]
-        found[int(top)] = _eer_near(scores, mated, kept.level <= top, cell, others, own)
-    return [found[int(kept.level_of[index])] for index in indices]
 
 
 def recomputed_threshold_edc(
@@ -273,11 +137,6 @@ def optimum(edc: Edc, fractions: NDArray[np.float64]) -> NDArray[np.float64]:
     left = np.maximum(edc.mated[0] - discarded, 1)
     best: NDArray[np.float64] = errors / left
     return best
-
-
-def _cells(count: int) -> int:
-    """Cells of a histogram that narrows a search; results do not depend on it."""
-    return min(max(count // 16, 64), 65_536)
 
 
 def _near_threshold(
@@ -333,32 +192,6 @@ def _between(
             at_most = np.searchsorted(np.sort(level[rows]), kept.level_of[here], side="right")
             moved[here, column] = sign * at_most
     return moved
-
-
-def _eer_near(
-    scores: NDArray[np.floating],
-    mated: NDArray[np.bool_],
-    is_kept: NDArray[np.bool_],
-    cell: NDArray[np.intp],
-    others: NDArray[np.int64],
-    own: NDArray[np.int64],
-) -> EqualErrorRate:
-    """EER of the kept pairs, given how many of both kinds are in each cell of scores."""
-    total, total_others = int(own.sum()), int(others.sum())
-    filled = np.flatnonzero(own + others)
-    fnmr = (np.cumsum(own) - own)[filled] / max(total, 1)
-    fmr = (total_others - (np.cumsum(others) - others))[filled] / max(total_others, 1)
-    crossed = np.flatnonzero(fmr <= fnmr)
-    place = int(crossed[0]) if crossed.size else len(filled) - 1
-    first, last = filled[max(place - 1, 0)], filled[place]
-    rows = np.flatnonzero(is_kept & (cell >= first) & (cell <= last))
-    rows = rows[np.argsort(scores[rows])]
-    below, above = int(own[:first].sum()), int(others[last + 1 :].sum())
-    window = rates_of_sorted(scores[rows], mated[rows], below, above, (total, total_others))
-    found = window.equal_error_rate()
-    if window.crossing() is None:  # the lowest threshold of all, not of the window
-        return found._replace(threshold=float(scores[is_kept].min()))
-    return found
 
 
 def _held_rate(errors: NDArray[np.int64], total: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from evaluation.metrics.error_rates import OperatingPoint
 from evaluation.metrics.thresholds import find_threshold, operating_point
 
 if TYPE_CHECKING:
-    from evaluation.metrics.edc import KeptSets
+    from evaluation.metrics.kept import KeptSets
     from evaluation.metrics.protocols import Rule
 
 

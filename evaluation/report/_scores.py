@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.metrics.comparisons import Comparisons
-from evaluation.metrics.edc import KeptSets
+from evaluation.metrics.kept import KeptSets
 
 if TYPE_CHECKING:
     from evaluation.metrics.protocol_curve import ProtocolCurve

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.confidence.intervals import clopper_pearson
-from evaluation.metrics.edc import KeptSets, equal_error_rates_of_kept
+from evaluation.metrics.kept import KeptSets
+from evaluation.metrics.kept_rates import equal_error_rates_of_kept
 
 if TYPE_CHECKING:
     from evaluation.metrics.comparisons import Comparisons

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evaluation.metrics.edc import SHOWN
+from evaluation.metrics.kept import SHOWN
 
 if TYPE_CHECKING:
     from evaluation.metrics.edc import Edc

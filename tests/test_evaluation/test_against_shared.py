@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.metrics.edc import rates_of_kept
 from evaluation.metrics.error_rates import error_rates
+from evaluation.metrics.kept_rates import rates_of_kept
 from evaluation.metrics.scores import cosine_of_pairs
 from evaluation.pipeline import evaluate
 from evaluation.sets.features import Features

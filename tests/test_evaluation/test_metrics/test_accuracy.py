@@ -5,7 +5,7 @@ import pytest
 from sklearn.model_selection import KFold
 
 from evaluation.metrics.accuracy import best_threshold, ten_fold_accuracy
-from evaluation.metrics.edc import SHOWN, kept_sets
+from evaluation.metrics.kept import SHOWN, kept_sets
 from evaluation.metrics.scores import fuse_pairs, image_uncertainties
 
 

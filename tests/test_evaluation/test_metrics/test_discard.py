@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from evaluation.metrics.areas import Start, area_under, best_fnmr
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.discard import count_up_to, cut, find_discard, image_values, kept_sets
-from evaluation.metrics.edc import kept_sets as original_kept_sets
+from evaluation.metrics.kept import kept_sets as original_kept_sets
 from evaluation.metrics.protocols import PROTOCOLS, Protocol
 
 

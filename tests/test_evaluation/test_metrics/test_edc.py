@@ -6,20 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from evaluation.metrics.edc import (
-    GRID,
-    SHOWN,
-    areas,
-    count_below,
-    equal_error_rates_of_kept,
-    fixed_threshold_edc,
-    kept_sets,
-    optimum,
-    percentiles,
-    rates_of_kept,
-    recomputed_threshold_edc,
-)
+from evaluation.metrics.edc import areas, fixed_threshold_edc, optimum, recomputed_threshold_edc
 from evaluation.metrics.error_rates import OperatingPoint, error_rates
+from evaluation.metrics.kept import GRID, SHOWN, count_below, kept_sets, percentiles
+from evaluation.metrics.kept_rates import equal_error_rates_of_kept, rates_of_kept
 from evaluation.metrics.scores import fuse_pairs, image_uncertainties
 
 CASES = [(name, block) for name in "CDJ" for block in (0,)] + [("H", 0), ("H", 1)]

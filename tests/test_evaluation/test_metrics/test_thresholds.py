@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
-from evaluation.metrics.edc import kept_sets
 from evaluation.metrics.error_rates import error_rates
+from evaluation.metrics.kept import kept_sets
 from evaluation.metrics.thresholds import operating_point
 from evaluation.metrics.thresholds_of_kept import points_of_kept
 
