@@ -231,3 +231,39 @@ def test_without_the_options_there_are_only_the_original_names():
 def test_fc2_options_out_of_range(option, text):
     with pytest.raises(ValueError, match=text):
         FC2Head(output="probability", features_shape=(2, 7, 7), **option)
+
+
+def _gap_linear(shape, **options):
+    torch.manual_seed(0)
+    method = Method("gap_linear", output="probability", log_norm=0.0, **options)
+    return build("models.heads", method, features_shape=shape).eval()
+
+
+def test_asymmetry_adds_the_mean_difference_of_the_two_sides():
+    head = _gap_linear((2, 1, 3), asymmetry=True)
+    maps = torch.tensor([[[[1.0, 5.0, 4.0]], [[2.0, 7.0, 2.0]]]])
+    nn.init.constant_(head.layer.bias, 0.25)
+    with torch.no_grad():
+        head.layer.weight.copy_(torch.tensor([[1.0, 10.0, 100.0, 1000.0]]))
+        raw = head(_output(maps.flatten(1)))
+    # averages 10/3 and 11/3; differences (3 + 0 + 3) / 3 and 0; BatchNorm starts at mean 0, var 1
+    expected = (10 / 3 + 10 * 11 / 3 + 100 * 2) / math.sqrt(4 * (1 + 1e-5)) + 0.25
+    assert raw.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_asymmetry_does_not_depend_on_which_side():
+    head, maps = _gap_linear(TINY, asymmetry=True), torch.randn(5, *TINY)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            head(_output(maps.flatten(1))), head(_output(maps.flip(3).flatten(1)))
+        )
+
+
+def test_without_asymmetry_the_tensors_are_as_before():
+    assert _gap_linear(TINY).layer.weight.shape == (1, 4)
+    assert _gap_linear(TINY, asymmetry=True).layer.weight.shape == (1, 8)
+
+
+def test_one_column_has_no_two_sides():
+    with pytest.raises(ValueError, match="asymmetry = True: a map of 1 column has no two sides"):
+        _gap_linear((4, 3, 1), asymmetry=True)
