@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--unit", choices=["identity", "image", "pair"], help="what is drawn (the best known)")
     cli.add_set_arguments(parser)
     add("--batch_size", type=int, default=64, help="images per forward pass (64)")
+    add("--parts", help="keep finished parts of the embedding here; a stopped run goes on")
     add("--out", help="write table (txt, csv, md, tex, json) and figures into this folder")
     return parser
 
@@ -118,13 +119,20 @@ def _inputs(args: argparse.Namespace) -> Iterator[tuple[Comparisons, Columns]]:
         found = open_set(
             target, args.dataset_path, non_mated=args.non_mated, cap=args.cap, seed=args.seed
         )
-        yield _estimated(found, methods, args.batch_size)
+        yield _estimated(found, methods, args)
 
 
 def _estimated(
-    found: EvaluationSet, methods: Methods, batch_size: int
+    found: EvaluationSet, methods: Methods, args: argparse.Namespace
 ) -> tuple[Comparisons, Columns]:
-    estimate = embed_images(methods.estimator, found.images, batch_size, name=found.name)
+    estimate = embed_images(
+        methods.estimator,
+        found.images,
+        args.batch_size,
+        name=found.name,
+        parts=Path(args.parts) / file_name(found.name) if args.parts else None,
+        about=methods.about,
+    )
     columns = {
         name: np.ascontiguousarray(estimate.sigma_sq[:, column])
         for column, name in enumerate(methods.names)

@@ -15,6 +15,7 @@ from evaluation.estimators.from_file import FromFile
 from evaluation.estimators.trained_head import TrainedHead
 from evaluation.several import Several
 from models.frozen import FrozenBackbone
+from models.load import file_sha256
 from models.run import Run, load_run, open_backbone
 from utils.config import Method, Precision
 from utils.config_json import parse_method
@@ -33,10 +34,12 @@ class Methods:
     Attributes:
         names: of the columns of the estimator's sigma_sq.
         estimator: all of them in one.
+        about: what their values depend on, in words and hashes.
     """
 
     names: tuple[str, ...]
     estimator: Several
+    about: str
 
 
 def named(texts: Sequence[str]) -> list[tuple[str, str]]:
@@ -124,7 +127,10 @@ def open_methods(
             "the methods"
         )
     members = {name: _open(what, runs.get(name), frozen) for name, what in wanted}
-    return Methods(tuple(members), Several(frozen, members))
+    files = [path for run in runs.values() for path in run.files]
+    files += [Path(what) for _, what in wanted if Path(what).is_file()]
+    about = " ".join([*texts, *map(file_sha256, files)])
+    return Methods(tuple(members), Several(frozen, members), about)
 
 
 def _open(what: str, run: Run | None, frozen: FrozenBackbone) -> Estimator:

@@ -142,8 +142,11 @@ def test_compare_methods_on_faces(backbone, tmp_path, capsys):
     other.write_text("".join(f"{name},{row}\n" for row, name in enumerate(names)))
     argv = ["--target", FACES, "--fmr", "0.05", "--replicates", "20", "--out", str(folder)]
     argv += [*backbone, "--methods", "embedding_norm", "sharp=sharpness", f"theirs={other}"]
+    argv += ["--parts", str(tmp_path / "parts")]
     assert compare.main([*argv, "--against", "theirs"]) == 0
     out = capsys.readouterr().out
+    assert compare.main([*argv, "--against", "theirs"]) == 0  # from the parts
+    assert capsys.readouterr().out == out
     assert "20 bootstrap draws over 8 identities" in out
     with (folder / "compare.csv").open() as file:
         rows = list(csv.DictReader(file))
