@@ -19,7 +19,7 @@ def synthetic_options(source: str, target: Callable[..., object]) -> dict[str, A
         key, equals, text = (part.strip() for part in assignment.partition("="))
         if not equals or key not in takes:
             known = ", ".join(takes)
-            raise ValueError(f"{source}: {assignment!r}: expected key=number, keys: {known}")
+            raise ValueError(f"{source}: {assignment!r} is not key=number with a key of: {known}")
         options[key] = _number(text, source, key)
     missing = [
         name

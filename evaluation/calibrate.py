@@ -34,6 +34,7 @@ from evaluation.confidence.reliability import (
 )
 from evaluation.confidence.risk_control import FEWEST_FALSE_MATCHES, RISKS, control_risk
 from evaluation.metrics.comparisons import Comparisons
+from evaluation.pipeline import require_pairs
 from evaluation.sets.stored import load_comparisons
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ CAP = 20  # mated pairs of one person
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Calibrate a run, stored features or scores; 0, or 2 when there is nothing to calibrate on."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         description="Fit what a head's uncertainties mean.",
         epilog=f"--cap is {CAP} here, so that no person with many images decides; 0 takes all.",
     )
@@ -58,10 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--flip", action="store_true", help="average with the mirror image")
     add("--features", help="stored arrays or scores (.npz, .csv, .parquet), not a model and a set")
     add("--out", help=f"file to write (RUN/{FILE_NAME})")
-    add("--fmr", type=float, help="FMR that the score threshold is set for (1e-3)")
+    add("--fmr", type=cli.share, help="FMR that the score threshold is set for (1e-3)")
     add("--score_threshold", type=float, help="the score threshold itself, instead")
-    add("--target_risk", type=float, help="find the cut-off that keeps this risk among accepted")
-    add("--confidence", type=float, default=0.95, help="of that promise and of intervals (0.95)")
+    add(
+        "--target_risk", type=cli.share, help="find the cut-off that keeps this risk among accepted"
+    )
+    add(
+        "--confidence", type=cli.share, default=0.95, help="of that promise and of intervals (0.95)"
+    )
     add("--risk", default="fnmr", choices=RISKS, help="which risk (fnmr)")
     add("--unit", choices=["identity", "image", "pair"], help="see docs/risk_and_calibration.md")
     cli.add_backbone_arguments(parser)
@@ -77,9 +82,8 @@ def _body(args: argparse.Namespace) -> int:
         raise ValueError("--fmr and --score_threshold are two ways to set one threshold: give one")
     if args.fmr is None and args.score_threshold is None:
         args.fmr = 1e-3
-    if not 0 < args.confidence < 1:
-        raise ValueError(f"--confidence {args.confidence}: must lie between 0 and 1, as in 0.95")
     comparisons, method = _load(args)
+    require_pairs(comparisons.name, comparisons.mated)
     goal = {"fmr_target": args.fmr, "score_threshold": args.score_threshold}
     fitted = Calibration.fit(comparisons, **goal, method=method)
     checked = held_out_reliability(

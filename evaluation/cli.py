@@ -6,11 +6,14 @@ A script builds an estimator from its own flags and hands it to `run`; everythin
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
+import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from evaluation.confidence._risk_trial import Risk
 from evaluation.evaluated import evaluate_set
@@ -18,9 +21,8 @@ from evaluation.inputs import Scored, file_name, inputs, one_of_many
 from evaluation.metrics.comparisons import Unit
 from evaluation.metrics.protocols import PROTOCOLS, Protocol, find_protocol
 from evaluation.report.files import Origin, write_reports
-from evaluation.sets.ijb import FUSIONS, IjbSet, Score
+from evaluation.sets.ijb import FUSIONS, Score
 from evaluation.sets.labelled import NonMated
-from evaluation.sets.open_set import LabelledSet
 from evaluation.sets.score_files import write_scores
 
 if TYPE_CHECKING:
@@ -41,9 +43,10 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     add("--flip", action=argparse.BooleanOptionalAction, help="average with the mirror image")
     add(
         "--protocol",
-        help=f"all, or some of: {', '.join(PROTOCOLS)} (original; iso29794 for faces: and ijb:)",
+        help=f"all, or some of: {', '.join(PROTOCOLS)} (original for pairs, which its table needs; "
+        "iso29794 for faces, templates and score files)",
     )
-    add("--fmr", type=float, nargs="+", default=[1e-3], help="FMR targets (1e-3)")
+    add("--fmr", type=share, nargs="+", default=[1e-3], help="FMR targets (1e-3)")
     add("--features", help="evaluate stored arrays or scores (.npz, .csv, .parquet), not a model")
     add("--sigma_sizes", help="columns of each uncertainty in sigma_sq, such as 8,1")
     add("--score", default="cosine", choices=get_args(Score), help="of a comparison (cosine)")
@@ -68,7 +71,7 @@ def add_set_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--non_mated",
-        type=_count_or_all,
+        type=count_or_all,
         default=1_000_000,
         help="faces: non-mated pairs to draw, or all (1000000)",
     )
@@ -129,16 +132,20 @@ def run(
         ValueError: anything the user can mend (no target, a file that is not there, NaN, ...).
     """
     chosen = _protocols(args.protocol)
-    if args.report and Path(args.report).is_file():
-        raise ValueError(f"--report {args.report}: names a folder, but a file is there")
-    if args.features and args.target:
-        raise ValueError("--features has its own pairs; --target does not go with it")
+    _check_files(args)
+    if args.score == "mls" and not getattr(estimator, "gives_variances", False):
+        raise ValueError(
+            "--score mls needs a variance of each image: a head trained with the loss fast_mls or "
+            "mls, and its images, not stored files"
+        )
+    if args.features:
+        _refuse_beside_features(args)
     method = method or (Path(args.features).name if estimator is None else estimator.name)
     origin = Origin(config or {}, tuple(map(Path, files)))
     results = []
     for scored in inputs(estimator, args):
         protocols = chosen
-        if isinstance(scored.opened, LabelledSet | IjbSet) and not args.protocol_named:
+        if scored.features is None and not args.protocol_named:
             protocols = (PROTOCOLS["iso29794"],)
         evaluated = evaluate_set(scored, protocols, args, method)
         results.append(evaluated.to_dict())
@@ -155,13 +162,35 @@ def run(
         path = Path(args.json)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"results": results}, indent=1) + "\n", encoding="utf-8")
+        sys.stdout.write(f"wrote {path}\n")
     return 0
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that answers a mistake with one line; the closest flag is named."""
+
+    def error(self, message: str) -> NoReturn:
+        """Write the line and leave with exit code 2."""
+        known = [flag for action in self._actions for flag in action.option_strings]
+        wrong = message.partition("unrecognized arguments: ")[2].split()[:1]
+        close = difflib.get_close_matches(wrong[0], known, n=1) if wrong else []
+        hint = f"; did you mean {close[0]}?" if close else ""
+        self.exit(2, f"error: {message}{hint} (--help lists the flags)\n")
+
+
 def guarded(body: Callable[[], int]) -> int:
-    """Run a script's body; a user's mistake becomes one line on stderr and exit code 2."""
+    """Run a script's body; a user's mistake becomes one line on stderr and exit code 2.
+
+    Ctrl-C ends with exit code 130, a reader that has seen enough (`| head`) with 141.
+    """
     try:
         return body()
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; with --parts FOLDER the same command goes on where it was\n")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         return 2
@@ -169,12 +198,13 @@ def guarded(body: Callable[[], int]) -> int:
 
 def _add_risk_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--target_risk", type=float, help="find the cut-off that keeps this risk among accepted")
-    add("--confidence", type=float, default=0.95, help="of that promise and of intervals (0.95)")
+    add("--target_risk", type=share, help="find the cut-off that keeps this risk among accepted")
+    add("--score_threshold", type=float, help="of that risk, instead of the one for --fmr")
+    add("--confidence", type=share, default=0.95, help="of that promise and of intervals (0.95)")
     add("--risk", default="fnmr", choices=get_args(Risk), help="which risk (fnmr)")
     add(
         "--replicates",
-        type=int,
+        type=count,
         help="bootstrap draws for intervals (1000 with --report, else none)",
     )
     add(
@@ -193,18 +223,60 @@ def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
     add("--report", help="write an HTML page, JSON, text and pictures into this folder")
 
 
+def _refuse_beside_features(args: argparse.Namespace) -> None:
+    """Stored files need no model and no images: say so instead of leaving flags unread."""
+    unread = ("target", "model_dir", "config_file", "set", "backbone_name", "flip", "parts")
+    given = [name for name in (*unread, "save_features") if getattr(args, name, None)]
+    if getattr(args, "estimator", "trained_head") != "trained_head":
+        given.append("estimator")
+    if given:
+        raise ValueError(
+            f"--features {args.features} has its own pairs and uncertainties; --{given[0]} does "
+            "not go with it"
+        )
+
+
+def _check_files(args: argparse.Namespace) -> None:
+    """Refuse, before any work, files that could not be written after it."""
+    if args.report and Path(args.report).is_file():
+        raise ValueError(f"--report {args.report}: names a folder, but a file is there")
+    if args.save_features and Path(args.save_features).suffix != ".npz":
+        raise ValueError(f"--save_features {args.save_features}: must end in .npz")
+    if args.save_scores and Path(args.save_scores).suffix not in (".csv", ".npz", ".parquet"):
+        raise ValueError(f"--save_scores {args.save_scores}: must end in .csv, .npz or .parquet")
+
+
 def _protocols(text: str) -> tuple[Protocol, ...]:
     if text == "all":
         return tuple(PROTOCOLS.values())
     return tuple(find_protocol(name.strip()) for name in text.split(","))
 
 
-def _count_or_all(text: str) -> NonMated:
+def count_or_all(text: str) -> NonMated:
+    """Read a count above 0, or `all`."""
     if text == "all":
         return "all"
     if not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a count above 0, or all")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a count above 0 nor all")
     return int(text)
+
+
+def count(text: str) -> int:
+    """Read a count of 0 or more."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no count of 0 or more")
+    return int(text)
+
+
+def share(text: str) -> float:
+    """Read a number between 0 and 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} does not lie between 0 and 1, as 0.001 does")
+    return value
 
 
 def _save_scores(scored: Scored, args: argparse.Namespace) -> None:

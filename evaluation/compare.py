@@ -19,6 +19,7 @@ import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Uncertainty methods side by side.")
+    parser = cli.Parser(description="Uncertainty methods side by side.")
     add = parser.add_argument
     add("--target", nargs="+", default=[], help="sets: lfw faces:PATH pairs:FILE ijb:FOLDER ...")
     add("--dataset_path", help="folder with the .bin files")
@@ -66,10 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     cli.add_backbone_arguments(parser)
     add("--protocol", default="iso29794", help=f"one of: {', '.join(PROTOCOLS)} (iso29794)")
-    add("--fmr", nargs="+", type=float, default=[1e-3], help="FMR targets (1e-3)")
+    add("--fmr", nargs="+", type=cli.share, default=[1e-3], help="FMR targets (1e-3)")
     add("--against", help="method that all others are compared with (the best one)")
-    add("--replicates", type=int, default=1000, help="bootstrap draws (1000)")
-    add("--confidence", type=float, default=0.95, help="of the intervals (0.95)")
+    add("--replicates", type=cli.count, default=1000, help="bootstrap draws (1000)")
+    add("--confidence", type=cli.share, default=0.95, help="of the intervals (0.95)")
     add("--unit", choices=["identity", "image", "pair"], help="what is drawn (the best known)")
     cli.add_set_arguments(parser)
     add("--batch_size", type=int, default=64, help="images per forward pass (64)")
@@ -83,6 +84,7 @@ def _body(args: argparse.Namespace) -> int:
     if args.out and Path(args.out).is_file():
         raise ValueError(f"--out {args.out}: names a folder, but a file is there")
     rows: list[Row] = []
+    facts: list[dict[str, Any]] = []
     for comparisons, columns in _inputs(args):
         if args.against is not None and args.against not in columns:
             raise ValueError(f"--against {args.against}: the methods are {', '.join(columns)}")
@@ -92,11 +94,12 @@ def _body(args: argparse.Namespace) -> int:
             sys.stdout.write(as_text(found) + _facts(draws) + "\n")
             sys.stdout.flush()
             rows += found
+            facts.append(_facts_dict(comparisons.name, fmr, draws))
             if args.out:
                 _figure(Path(args.out), comparisons.name, fmr, draws, len(args.fmr) > 1)
     sys.stdout.write(f"{protocol.describe()}.\n")
     if args.out:
-        _write(Path(args.out), rows, protocol)
+        _write(Path(args.out), rows, {"protocol": protocol.switches(), "sets": facts})
     return 0
 
 
@@ -199,7 +202,7 @@ def _rows(name: str, fmr: float, draws: Bootstrap, against: str | None) -> list[
     for place, method in zip(order, methods, strict=True):
         curve = draws.curves[method]
         value, interval = draws.relative(method)
-        verdict = "" if method == reference else draws.compare(method, reference).verdict
+        paired = None if method == reference else draws.compare(method, reference)
         rows.append(
             Row(
                 set=name,
@@ -211,7 +214,9 @@ def _rows(name: str, fmr: float, draws: Bootstrap, against: str | None) -> list[
                 interval=interval,
                 rank=places[place],
                 best_share=float(shares[method][0]),
-                verdict=verdict,
+                verdict=paired.verdict if paired else "",
+                difference=paired.difference if paired else None,
+                difference_interval=paired.interval if paired else None,
             )
         )
     return rows
@@ -239,12 +244,26 @@ def _figure(folder: Path, name: str, fmr: float, draws: Bootstrap, several: bool
     sys.stdout.write(f"wrote {path}\n")
 
 
-def _write(folder: Path, rows: Sequence[Row], protocol: Protocol) -> None:
+def _facts_dict(name: str, fmr: float, draws: Bootstrap) -> dict[str, Any]:
+    curve = next(iter(draws.curves.values()))
+    return {
+        "set": name,
+        "fmr": fmr,
+        "score_threshold": float(curve.edc.score_threshold[0]),
+        "false_non_matches": int(curve.edc.false_non_matches[0]),
+        "mated": int(curve.edc.mated[0]),
+        "unit": draws.unit,
+        "units": draws.units,
+        "replicates": draws.replicates,
+        "confidence": draws.confidence,
+        "warnings": [*curve.warnings, *draws.warnings],
+    }
+
+
+def _write(folder: Path, rows: Sequence[Row], facts: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     texts = {ending: notation(rows) for ending, notation in NOTATIONS.items()}
-    texts["json"] = json.dumps(
-        {"protocol": protocol.describe(), "rows": [row.to_dict() for row in rows]}, indent=1
-    )
+    texts["json"] = json.dumps({**facts, "rows": [row.to_dict() for row in rows]}, indent=1)
     for ending, text in texts.items():
         path = folder / f"compare.{ending}"
         path.write_text(text.rstrip() + "\n", encoding="utf-8")

@@ -19,7 +19,7 @@ from evaluation.inputs import Scored
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.protocols import Protocol
 from evaluation.metrics.side_by_side import SideBySide, side_by_side
-from evaluation.pipeline import Result, evaluate
+from evaluation.pipeline import Result, evaluate, require_pairs
 from evaluation.report.text import facts
 from evaluation.sets.ijb import IjbSet
 from evaluation.sets.ijb_table import compare_fusions, ijb_table
@@ -115,6 +115,7 @@ def evaluate_set(
     Raises:
         ValueError: no protocol can be applied, or a flag that does not go with the set.
     """
+    require_pairs(scored.name, scored.blocks[0][1].mated)
     result = None
     if scored.features is not None and len(protocols) == 1 and protocols[0].prints_original:
         sizes = args.sigma_sizes and tuple(map(int, args.sigma_sizes.split(",")))
@@ -155,7 +156,8 @@ def _block(
             target_risk=args.target_risk,
             risk=args.risk,
             confidence=args.confidence,
-            fmr_target=args.fmr[0],
+            fmr_target=args.fmr[0] if args.score_threshold is None else None,
+            score_threshold=args.score_threshold,
             unit=args.unit,
             fuse=protocols[0].fuse,
             seed=args.seed,

@@ -43,7 +43,7 @@ _SCALE = 16.0  # steepness of a pair's target, as in the loss IDQ
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Fit and write a fusion; 0, or 2 when there is nothing to fit."""
-    parser = argparse.ArgumentParser(description="Fuse several uncertainties into one.")
+    parser = cli.Parser(description="Fuse several uncertainties into one.")
     add = parser.add_argument
     add("--model_dir", required=True, help="folder of a run of network.py")
     add("--faces", required=True, help="folder, list file or .rec pack of aligned faces")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,7 @@ def inputs(estimator: Estimator | None, args: argparse.Namespace) -> Iterator[Sc
         if args.save_features:
             path = one_of_many(args.save_features, found.name, len(args.target))
             _save(path, found, estimate)
+            sys.stdout.write(f"wrote {path}\n")
         files = _files(target, args.dataset_path)
         yield _scored(found, estimate, sizes, args.score, files)
 

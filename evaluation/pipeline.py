@@ -114,7 +114,7 @@ def evaluate(
     chosen = find_protocol(protocol) if isinstance(protocol, str) else protocol
     mated = features.issame
     _require_table(name, chosen)
-    _require_pairs(name, mated)
+    require_pairs(name, mated)
     scores = cosine_of_pairs(features.mu)
     try:
         uncertainties = image_uncertainties(features.sigma_sq, sigma_sizes)
@@ -141,7 +141,8 @@ def _require_table(name: str, protocol: Protocol) -> None:
         )
 
 
-def _require_pairs(name: str, mated: NDArray[np.bool_]) -> None:
+def require_pairs(name: str, mated: NDArray[np.bool_]) -> None:
+    """Refuse fewer than ten comparisons, or those of one kind alone; ValueError names the set."""
     count = int(mated.sum())
     if len(mated) < FEWEST_PAIRS:
         raise ValueError(f"{name}: {len(mated)} pairs; at least {FEWEST_PAIRS} are needed")

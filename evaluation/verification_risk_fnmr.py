@@ -33,9 +33,7 @@ from utils.config_json import override, parse_method
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate a run (or stored features); the exit code is 0, or 2 when no result can be given."""
-    parser = argparse.ArgumentParser(
-        description="Risk-controlled FNMR of a trained uncertainty head."
-    )
+    parser = cli.Parser(description="Risk-controlled FNMR of a trained uncertainty head.")
     parser.add_argument("--model_dir", help="folder of a run of network.py")
     parser.add_argument("--config_file", help="instead of a run: a config that names head_weights")
     parser.add_argument(
@@ -57,6 +55,8 @@ def _body(args: argparse.Namespace) -> int:
     if args.features:
         cli.fill_defaults(args)
         return cli.run(None, args)
+    if args.set and not args.config_file:
+        raise ValueError("--set overrides a --config_file; a run of --model_dir has its own config")
     where = {"device": args.device, "precision": args.precision}
     method = parse_method(args.estimator)
     if args.backbone_name and not (args.model_dir or args.config_file):

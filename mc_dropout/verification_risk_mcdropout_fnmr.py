@@ -19,7 +19,7 @@ import argparse
 from collections.abc import Sequence
 from typing import get_args
 
-from evaluation.cli import add_common_arguments, fill_defaults, guarded, run
+from evaluation.cli import Parser, add_common_arguments, fill_defaults, guarded, run
 from mc_dropout.estimator import Form, MCDropout
 from models.frozen import FrozenBackbone
 from models.run import load_run, open_backbone
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="The default protocol fixes the threshold on all pairs, so that AUERC compares with "

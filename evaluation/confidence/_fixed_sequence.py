@@ -51,6 +51,8 @@ def fixed_sequence(
     Returns:
         The last threshold that passed and its counts; None and the first one's counts, if none did.
     """
+    if not len(uncertainty):
+        return None, Count(0, 0)
     order = np.argsort(uncertainty, kind="stable")
     ordered, errors = uncertainty[order], np.cumsum(error[order])
     places = np.linspace(_start(len(ordered), target, delta), len(ordered), STEPS)

@@ -232,6 +232,8 @@ def find_threshold(
     if not len(mated) or (fmr_target is not None and not len(others)):
         kind = "non-mated" if len(mated) else "mated"
         raise ValueError(f"{comparisons.name}: no {kind} comparison")
+    if score_threshold is not None and not np.isfinite(score_threshold):
+        raise ValueError(f"score_threshold {score_threshold} is not a finite number")
     if score_threshold is not None:
         matches = int(np.count_nonzero(others >= np.float64(score_threshold)))
         return score_threshold, Count(matches, comparisons.non_mated_total)

@@ -24,6 +24,9 @@ class TrainedHead:
         frozen: the backbone, with its device and precision.
         head: of `models.heads`, on the backbone's device; it is put into eval mode at each call and
             back afterwards, so that training may use it in between.
+
+    Attributes:
+        gives_variances: whether sigma_sq are variances, which a likelihood score can be made of.
     """
 
     name = "trained_head"
@@ -31,6 +34,7 @@ class TrainedHead:
     def __init__(self, *, frozen: FrozenBackbone, head: Head) -> None:
         self.frozen = frozen
         self.head = head
+        self.gives_variances = head.output == "variance"
 
     def __call__(self, images: NDArray[np.uint8]) -> Estimate:
         """Estimate for (B, 112, 112, 3) RGB images; sigma_sq has the head's d columns."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from evaluation.metrics.protocols import PROTOCOLS
 from evaluation.report import _pictures as pictures
 from evaluation.report import _words as words
 from evaluation.report._markup import (
@@ -127,19 +128,26 @@ def reliability(facts: Facts) -> Markup:
     return section("reliability", "Can the probability be believed?", drawn)
 
 
+def _target(preset: Facts) -> str:
+    protocol = PROTOCOLS.get(preset["protocol"])
+    if protocol is not None and protocol.rule == "starting_error":
+        return f"FNMR {words.fmr(protocol.start_fnmr)}"
+    return f"FMR {words.fmr(preset['fmr_target'])}"
+
+
 def presets(facts: Facts) -> Markup:
     """The same comparisons under every preset."""
     found = facts["presets"]
     if not found:
         return Markup("")
     head = (
-        "protocol", "FMR target", "score threshold", "FNMR", "realised FMR", "FNMR at 10\u00a0%",
+        "protocol", "target", "score threshold", "FNMR", "realised FMR", "FNMR at 10\u00a0%",
         "area", "relative to random",
     )  # fmt: skip
     rows = [
         (
             one["protocol"],
-            words.fmr(one["fmr_target"]),
+            _target(one),
             words.number(one["score_threshold"]),
             with_small(
                 words.share(one["fnmr_without_discard"]["rate"]),

@@ -32,6 +32,8 @@ class Row:
         rank: 1 = smallest area of this set and FMR.
         best_share: share of bootstrap draws in which it had the smallest area.
         verdict: against the method that all are compared with; "" for that one.
+        difference: of the areas to that method's; None for that one.
+        difference_interval: of the difference.
     """
 
     set: str
@@ -44,11 +46,15 @@ class Row:
     rank: int
     best_share: float
     verdict: str
+    difference: float | None = None
+    difference_interval: Interval | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types for JSON; NaN becomes None."""
         found = asdict(self)
         found["interval"] = list(self.interval)
+        if self.difference_interval is not None:
+            found["difference_interval"] = list(self.difference_interval)
         found["fnmr"] = dict(zip(map(str, DISCARDS), self.fnmr, strict=True))
         found["relative"] = None if math.isnan(self.relative) else self.relative
         return found

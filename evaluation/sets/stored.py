@@ -113,7 +113,10 @@ def _equal_rows(mu: NDArray[np.float32]) -> NDArray[np.int64]:
         block = np.ascontiguousarray(mu[start : start + ROWS_AT_ONCE])
         words = block.view(np.uint32).astype(np.uint64)
         sums[start : start + len(block)] = (words * factors).sum(axis=1, dtype=np.uint64)
-    return np.unique(sums, return_inverse=True)[1].astype(np.int64)
+    _, first, same = np.unique(sums, return_index=True, return_inverse=True)
+    number = np.empty(len(first), np.int64)
+    number[np.argsort(first)] = np.arange(len(first))  # in order of appearance, as in a set
+    return number[same]
 
 
 def _kind(path: Path) -> str:

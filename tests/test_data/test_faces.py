@@ -144,7 +144,7 @@ def test_rendered_faces():
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("synthetic:people=3", r"'people=3': expected key=number, keys: identities"),
+        ("synthetic:people=3", r"'people=3' is not key=number with a key of: identities"),
         ("synthetic:identities=3", "images missing"),
         ("synthetic:identities=three,images=2", "identities = 'three' is not a number"),
         ("nowhere", "no faces at nowhere: give train_images a folder"),

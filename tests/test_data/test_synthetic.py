@@ -212,7 +212,7 @@ def test_option_strings_open_faces_and_sets():
     [
         (
             "synthetic:identities=4,picture=3",
-            "'picture=3': expected key=number, keys: identities, images, seed",
+            "'picture=3' is not key=number with a key of: identities, images, seed",
         ),
         ("synthetic:identities=4", "images missing"),
         ("synthetic:identities=0,images=3", "identities = 0: must be a whole number of at least 1"),

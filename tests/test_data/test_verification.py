@@ -243,7 +243,7 @@ def test_rendered_target():
     found = open_verification("synthetic:pairs=4,seed=3", None)
     assert len(found.images) == 8
     assert found.decode(0, 8).shape == (8, 112, 112, 3)
-    with pytest.raises(ValueError, match="pears=4.*expected key=number, keys: pairs"):
+    with pytest.raises(ValueError, match="pears=4.*is not key=number with a key of: pairs"):
         open_verification("synthetic:pears=4", None)
 
 

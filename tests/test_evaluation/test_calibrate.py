@@ -120,7 +120,6 @@ def test_a_run_gets_the_file_beside_its_head(tmp_path, monkeypatch, capsys):
             ["--features", "x", "--out", "c", "--fmr", ".1", "--score_threshold", "1"],
             "--fmr and --score_threshold are two ways to set one threshold: give one",
         ),
-        (["--features", "x", "--out", "c", "--confidence", "1"], "--confidence 1.0: must lie"),
         (
             ["--backbone_name", "mbf", "--out", "c", "--target", "synthetic:pairs=20"],
             "--backbone_name mbf needs --backbone_weights FILE",

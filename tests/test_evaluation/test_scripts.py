@@ -234,7 +234,7 @@ def test_a_report_folder_that_is_a_file_and_a_target_beside_features_are_refused
     assert main(["--features", str(path), "--report", str(tmp_path / "file")]) == 2
     assert "names a folder, but a file is there" in capsys.readouterr().err
     assert main(["--features", str(path), "--target", "lfw"]) == 2
-    assert "--features has its own pairs" in capsys.readouterr().err
+    assert "has its own pairs and uncertainties; --target does not" in capsys.readouterr().err
 
 
 def test_pickled_objects_in_a_features_file_are_refused(tmp_path, capsys):
@@ -243,3 +243,59 @@ def test_pickled_objects_in_a_features_file_are_refused(tmp_path, capsys):
     np.savez(path, mu=mu, sigma_sq=np.ones((40, 1)), issame=np.zeros(20))
     assert main(["--features", str(path)]) == 2
     assert "evil.npz: array mu holds pickled objects: refused" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--score", "mls"], "--score mls needs a variance of each image"),
+        (["--flip"], "--flip does not go with it"),
+        (["--model_dir", "run"], "--model_dir does not go with it"),
+        (["--estimator", "sharpness"], "--estimator does not go with it"),
+        (["--save_features", "x.npz"], "--save_features does not go with it"),
+        (["--save_scores", "x.txt"], "--save_scores x.txt: must end in .csv, .npz or .parquet"),
+    ],
+)
+def test_flags_that_stored_files_cannot_follow_are_refused(flags, message, golden_dir, capsys):
+    assert main(["--features", str(golden_dir / "set_J.npz"), *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_likelihood_scores_need_a_head_that_gives_variances(tiny_pairs, monkeypatch, capsys):
+    fake_run(tiny_pairs, monkeypatch, targets=("lfw",))
+    assert main(["--model_dir", "run", "--score", "mls"]) == 2
+    assert "trained with the loss fast_mls or mls" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--fmr", "2"], "error: argument --fmr: '2' does not lie between 0 and 1"),
+        (["--confidence", "1.5"], "argument --confidence: '1.5' does not lie between 0 and 1"),
+        (["--replicates", "-5"], "argument --replicates: '-5' is no count of 0 or more"),
+        (["--non_mated", "0"], "argument --non_mated: '0' is neither a count above 0 nor all"),
+        (["--protocoll", "nist"], "unrecognized arguments: --protocoll nist; did you mean --proto"),
+    ],
+)
+def test_flags_that_cannot_be_are_one_line(flags, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--features", "x.npz", *flags])
+    assert stopped.value.code == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_ctrl_c_is_one_line_and_130(capsys):
+    def body():
+        raise KeyboardInterrupt
+
+    assert cli.guarded(body) == 130
+    assert capsys.readouterr().err.startswith("stopped; with --parts FOLDER")
+
+
+def test_a_handful_of_scores_is_refused(tmp_path, capsys):
+    path = tmp_path / "three.csv"
+    path.write_text("score,mated,quality\n0.9,1,5\n0.1,0,4\n0.8,1,3\n")
+    assert main(["--features", str(path)]) == 2
+    assert "error: three: 3 pairs; at least 10 are needed" in capsys.readouterr().err

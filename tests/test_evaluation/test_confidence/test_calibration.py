@@ -204,3 +204,9 @@ def test_missing_kinds_are_named(made):
         Calibration.fit(dataclasses.replace(made, mated=~made.mated & False), fmr_target=0.01)
     with pytest.raises(ValueError, match="either an FMR target or a score threshold"):
         Calibration.fit(made)
+
+
+@pytest.mark.parametrize("threshold", [np.nan, np.inf])
+def test_a_score_threshold_that_is_no_number_is_refused(made, threshold):
+    with pytest.raises(ValueError, match="score_threshold .* is not a finite number"):
+        Calibration.fit(made, score_threshold=threshold)

@@ -269,3 +269,18 @@ def test_a_part_without_the_kind_that_is_needed():
     )
     with pytest.raises(ValueError, match="tiny: a part has no mated comparison"):
         control_risk(one, target_risk=0.1, score_threshold=0.4)
+
+
+@pytest.mark.parametrize("risk", ["fnmr", "fmr", "total"])
+def test_too_few_people_to_draw_from_is_an_answer(risk):
+    """Forty people, hardly a mated pair among all pairs: a total in these shares draws none."""
+    rng = np.random.default_rng(0)
+    identity = np.repeat(np.arange(40), 5)
+    pairs = np.array([(a, b) for a in range(200) for b in range(a)], np.int32)
+    mated = identity[pairs[:, 0]] == identity[pairs[:, 1]]
+    scores = (mated + rng.normal(size=len(pairs))).astype(np.float32)
+    made = Comparisons("few", scores, mated, pairs, rng.random(200).astype(np.float32), identity)
+    found = control_risk(made, risk=risk, target_risk=0.01, score_threshold=0.5)
+    assert found.uncertainty_threshold is None
+    assert "cannot be reached: there are" in found.describe()
+    json.dumps(found.to_dict())

@@ -134,6 +134,14 @@ def test_equal_embeddings_are_one_image(made_up):
         np.testing.assert_array_equal(one.image == one.image[row], expected == expected[row])
 
 
+def test_images_are_numbered_in_order_of_appearance():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(4, 8)).astype(np.float32)[[2, 0, 2, 1, 0, 3] * 2]
+    features = Features(rows, np.ones(12), np.arange(6) % 2 == 0)
+    ((_, one),) = comparisons_of(features)
+    assert one.image.tolist() == [0, 1, 0, 2, 1, 3] * 2
+
+
 def test_sizes_that_do_not_fit_name_the_set(made_up):
     with pytest.raises(ValueError, match=r"^lfw: sigma_sizes 8,1 must be .* the 3 columns"):
         comparisons_of(made_up(columns=3), "lfw", sigma_sizes=(8, 1))
