@@ -128,7 +128,8 @@ def open_verification(target: str, dataset_path: str | Path | None) -> Verificat
         return synthetic_verification(**synthetic_options(target, synthetic_verification))
     if dataset_path is None:
         raise ValueError(
-            f"target {target!r} needs a dataset_path (--dataset_path FOLDER): the folder of {target}.bin"
+            f"target {target!r} needs a dataset_path (--dataset_path FOLDER): the folder of "
+            f"{target}.bin"
         )
     folder = Path(dataset_path)
     path = folder / f"{target}.bin"

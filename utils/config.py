@@ -68,7 +68,12 @@ class Schedule:
         _require(0 <= self.momentum < 1, "schedule.momentum", self.momentum, "in [0, 1)")
         _require(self.weight_decay >= 0, "schedule.weight_decay", self.weight_decay, "at least 0")
         late = [epoch for epoch in self.drop_at if not 0 < epoch < self.epochs]
-        _require(not late, "schedule.drop_at", self.drop_at, f"inside (0, {self.epochs})")
+        _require(
+            not late,
+            "schedule.drop_at",
+            self.drop_at,
+            f"inside (0, {self.epochs}), the epochs; schedule.drop_at=() never drops",
+        )
 
     @property
     def total_steps(self) -> int:
