@@ -35,6 +35,9 @@ def signed(value: float, interval: Interval) -> str:
     digits = 3
     if np.isfinite(width) and width > 0:
         digits = max(3, 1 - int(np.floor(np.log10(width))))
+    ends = [end for end in interval if 1e-8 < abs(end) < np.inf]
+    while any(round(end, digits) == 0 for end in ends):  # a sign without a digit says nothing
+        digits += 1
     texts = [f"{one:+.{digits}f}" for one in (value, *interval)]
     texts = [text[0] + text[2:] if text[1:3] == "0." else text for text in texts]
     return f"{texts[0]} [{texts[1]}, {texts[2]}]"

@@ -17,7 +17,7 @@ from evaluation.confidence.bootstrap import Bootstrap
 
 # Okabe and Ito's colours, which are told apart by colour-blind readers; then again, dashed.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-DASHES = ((0, ()), (0, (4, 1.5)), (0, (1.5, 1.2)))
+DASHES = ((0, ()), (0, (4, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1, 1.5)))
 GREY = "#6b7280"
 SHOWN = 0.4  # discard fraction up to which curves are drawn
 
@@ -81,11 +81,12 @@ def _draw_limits(axes: Axes, draws: Bootstrap, method: str) -> None:
     axes.plot(fine, curve.optimum_at(fine), color=GREY, linewidth=1, label="exact optimum")
     axes.axvline(draws.limit, color=GREY, linewidth=0.6)
     axes.set_xlim(0, SHOWN)
-    axes.set_ylim(0, 1.15 * float(curve.edc.fnmr[0]) or 1e-3)
+    top = 1.15 * float(curve.edc.fnmr[0]) or 1e-3
+    axes.set_ylim(0, top)
     what = "mated pairs" if curve.protocol.discard_over == "mated" else "discarded"
     axes.set_xlabel(f"{what}, most uncertain first; areas up to {draws.limit:.0%} in the legend")
     axes.set_ylabel("FNMR")
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=2 if top < 0.05 else 0))
     axes.grid(axis="y", color="#d5dae0", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
