@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 CHUNK_BYTES = 1 << 23  # of text read at a time; results do not depend on it
 MOST_TEMPLATE_NUMBERS = 1 << 26  # between the lowest and the highest: size of a lookup table
 
+SHOWN_ENTRIES = 12  # of a folder that is not a set
 _MEMBERS, _FACES, _PAIRS = "_face_tid_mid.txt", "_name_5pts_score.txt", "_template_pair_label.txt"
 _MEMBER_FIELDS = ("image", "template", "medium")
 _FACE_FIELDS = ("image", *(f"{axis}{point}" for point in range(1, 6) for axis in "xy"), "score")
@@ -119,7 +120,8 @@ def read_pairs(path: Path, templates: NDArray[np.int64]) -> Pairs:
 
 
 def _listing(folder: Path) -> list[Path]:
-    return list(folder.iterdir()) if folder.is_dir() else []
+    """The first entries of a folder, for a message; [] where there is none."""
+    return sorted(folder.iterdir())[:SHOWN_ENTRIES] if folder.is_dir() else []
 
 
 def _chunks(path: Path) -> Iterator[tuple[int, bytes]]:

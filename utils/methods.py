@@ -50,9 +50,14 @@ def check_options(package: str, method: Method) -> None:
     parameters = inspect.signature(find(package, method.name)).parameters
     unknown = [option for option in method.options if option not in parameters]
     if unknown:
-        takes = ", ".join(str(parameter) for parameter in parameters.values())
+        close = difflib.get_close_matches(unknown[0], parameters, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        takes = ", ".join(
+            name if one.default is one.empty else f"{name}={one.default!r}"
+            for name, one in parameters.items()
+        )
         raise ValueError(
-            f"{package}.{method.name}: no option {', '.join(map(repr, unknown))}; "
+            f"{package}.{method.name}: no option {', '.join(map(repr, unknown))}{hint}; "
             f"it takes ({takes})"
         )
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import data._ijb_files as files
 from data.align import REFERENCE, align
@@ -11,8 +12,12 @@ from data.synthetic import SyntheticFaces
 from evaluation.embed import embed_images
 from evaluation.estimate import Estimate
 from evaluation.metrics.scores import harmonic_mean
+from evaluation.metrics.tar_at_far import tar_at_far
 from evaluation.sets.ijb import FUSIONS, open_ijb
 from evaluation.sets.ijb_table import compare_fusions, ijb_table, possible_fusions
+from evaluation.sets.score_files import read_scores
+from evaluation.verification_risk_fnmr import main
+from models.backbones.mobilefacenet import MobileFaceNet
 
 PEOPLE, PER_PERSON = 6, 9
 SHIFT = (23, 11)  # of the face in its loose crop
@@ -329,3 +334,18 @@ def test_example_of_the_page_runs(folder, capsys):
     for fusion in FUSIONS:
         assert f"1e-06   {fusion} " in table
         assert f"| `{fusion}` |" in page
+
+
+def test_the_script_prints_tar_at_far_under_every_fusion(folder, tmp_path, capsys):
+    torch.manual_seed(0)
+    weights = tmp_path / "backbone.pth"
+    torch.save(MobileFaceNet().state_dict(), weights)
+    argv = ["--backbone_name", "mobilefacenet", "--backbone_weights", str(weights)]
+    argv += ["--estimator", "embedding_norm", "--fmr", "0.1", "--save_scores"]
+    scores = tmp_path / "scores.csv"
+    assert main([*argv, str(scores), "--target", f"ijb:{folder}", "--fusion", "norm"]) == 0
+    out = capsys.readouterr().out
+    assert "1:1 verification of templates" in out
+    stored = read_scores(scores)
+    (row,) = tar_at_far(stored.scores, stored.mated, [0.1])
+    assert re.search(rf"0\.1 +norm +{row.tar:.4f} +{row.matches} / {stored.mated.sum()} ", out)
