@@ -230,7 +230,7 @@ def _facts(draws: Bootstrap) -> str:
         f"{edc.non_mated[0]}, FNMR {edc.false_non_matches[0]}/{edc.mated[0]}; the best possible "
         f"order has AUERC30/random {curve.best_relative[draws.limit]:.3f}",
         f"{draws.confidence:.0%} intervals from {draws.replicates} bootstrap draws over "
-        f"{draws.units} {'identities' if draws.unit == 'identity' else draws.unit + 's'}",
+        f"{draws.drawn}",
     ]
     lines += [f"warning: {line}" for line in (*curve.warnings, *draws.warnings)]
     return "\n".join(lines) + "\n"

@@ -192,12 +192,11 @@ def _intervals(draws: Bootstrap, label: str) -> str:
     where = f"FMR {curve.edc.fmr_target:g}"
     if protocol.rule == "starting_error":
         where = f"a starting FNMR of {protocol.start_fnmr:g}"
-    many = {"identity": "identities", "image": "images", "pair": "pairs"}[draws.unit]
     return (
         f"{draws.confidence:.0%} intervals at {where}"
-        f"{f' ({label})' if label else ''}, {draws.replicates} bootstrap draws of {draws.units} "
-        f"{many}: FNMR {curve.edc.fnmr[0]:.4f} [{bands.low[0]:.4f}, {bands.high[0]:.4f}]; AUERC30 "
-        f"{area:.5f} [{area_interval.low:.5f}, {area_interval.high:.5f}], of random "
+        f"{f' ({label})' if label else ''}, {draws.replicates} bootstrap draws of "
+        f"{draws.drawn}: FNMR {curve.edc.fnmr[0]:.4f} [{bands.low[0]:.4f}, {bands.high[0]:.4f}]; "
+        f"AUERC30 {area:.5f} [{area_interval.low:.5f}, {area_interval.high:.5f}], of random "
         f"{relative:.3f} [{interval.low:.3f}, {interval.high:.3f}]\n"
     )
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from evaluation.confidence._resample import Resampling
 from evaluation.confidence._resample_curve import band_fractions
 from evaluation.confidence._resample_methods import Measure
-from evaluation.confidence._resample_words import area_name, verdict, warnings_of
+from evaluation.confidence._resample_words import PLURAL, area_name, verdict, warnings_of
 from evaluation.confidence.intervals import Interval
 from evaluation.metrics.comparisons import Comparisons, Unit
 from evaluation.metrics.discard import check_listed
@@ -87,6 +87,11 @@ class Bootstrap:
     areas: dict[str, Floats]
     relatives: dict[str, Floats]
     warnings: tuple[str, ...]
+
+    @property
+    def drawn(self) -> str:
+        """What was drawn in each replicate, such as "1457 identities"."""
+        return f"{self.units} {PLURAL[self.unit]}"
 
     def bands(self, name: str) -> Bands:
         """Pointwise intervals of a method's curve."""
