@@ -32,8 +32,9 @@ from evaluation.confidence.reliability import (
     held_out_reliability,
     operating_table,
 )
-from evaluation.confidence.risk_control import FEWEST_FALSE_MATCHES, RISKS, control_risk
+from evaluation.confidence.risk_control import RISKS, control_risk
 from evaluation.metrics.comparisons import Comparisons
+from evaluation.metrics.thresholds import few_false_matches
 from evaluation.pipeline import require_pairs
 from evaluation.sets.stored import load_comparisons
 
@@ -211,13 +212,9 @@ def _table(rows: Sequence[Cutoff], confidence: float) -> str:
 
 
 def _warn(comparisons: Comparisons, fmr: float | None) -> None:
-    expected = 0.0 if fmr is None else fmr * comparisons.non_mated_total
-    if fmr is not None and expected < FEWEST_FALSE_MATCHES:
-        sys.stderr.write(
-            f"warning: {comparisons.name}: at FMR {fmr:g}, {comparisons.non_mated_total} non-mated "
-            f"comparisons leave {expected:.2g} expected false matches (fewer than "
-            f"{FEWEST_FALSE_MATCHES}): the score threshold rests on chance\n"
-        )
+    line = "" if fmr is None else few_false_matches(fmr, comparisons.non_mated_total)
+    if line:
+        sys.stderr.write(f"warning: {comparisons.name}: {line}\n")
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ class Evaluated:
         scored: the set.
         protocols: that were asked for.
         result: the original's block; None under other protocols, or where there are no pairs.
-        blocks: one per uncertainty.
+        blocks: one per uncertainty; none where the original's table is all that was asked for.
         templates: TAR at FAR of an IJB set under every fusion; "" for any other.
     """
 
@@ -115,11 +115,12 @@ def evaluate_set(
     Raises:
         ValueError: no protocol can be applied, or a flag that does not go with the set.
     """
-    require_pairs(scored.name, scored.blocks[0][1].mated)
     result = None
     if scored.features is not None and len(protocols) == 1 and protocols[0].prints_original:
-        sizes = args.sigma_sizes and tuple(map(int, args.sigma_sizes.split(",")))
-        result = evaluate(scored.features, protocols[0], sizes, scored.name)
+        result = evaluate(scored.features, protocols[0], scored.sizes, scored.name)
+        if not (args.report or args.json or args.replicates or args.target_risk):
+            return Evaluated(scored, tuple(protocols), result, (), "")
+    require_pairs(scored.name, scored.blocks[0][1].mated)
     blocks = tuple(_block(label, one, protocols, args, method) for label, one in scored.blocks)
     return Evaluated(scored, tuple(protocols), result, blocks, _templates(scored))
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,21 +44,31 @@ class Scored:
 
     Attributes:
         name: of the set.
-        blocks: (label, comparisons) of each uncertainty; the label is "" when there is only one.
+        compare: makes `blocks`.
         features: of a set of pairs; None for any other.
         images: its images; None for stored files.
         files: what it was read from.
+        sizes: columns of each uncertainty, where the user gave them.
         opened: the set; None for stored files.
         estimate: of its images; None for stored files.
     """
 
     name: str
-    blocks: list[tuple[str, Comparisons]]
+    compare: Callable[[], list[tuple[str, Comparisons]]]
     features: Features | None
     images: Images | None
     files: tuple[Path, ...]
+    sizes: tuple[int, ...] | None = None
     opened: EvaluationSet | None = None
     estimate: Estimate | None = None
+
+    @cached_property
+    def blocks(self) -> list[tuple[str, Comparisons]]:
+        """(label, comparisons) of each uncertainty; the label is "" when there is only one.
+
+        Made when first asked for: the original's table of a stored file does without.
+        """
+        return self.compare()
 
 
 def inputs(estimator: Estimator | None, args: argparse.Namespace) -> Iterator[Scored]:
@@ -72,10 +83,10 @@ def inputs(estimator: Estimator | None, args: argparse.Namespace) -> Iterator[Sc
         path = Path(args.features)
         features = stored_pairs(path)
         if features is not None:
-            blocks = comparisons_of(features, path.stem, sizes)
+            compare = partial(comparisons_of, features, path.stem, sizes)
         else:
-            blocks = load_comparisons(path, sigma_sizes=sizes, **drawn)
-        yield Scored(path.stem, blocks, features, None, (path,))
+            compare = partial(load_comparisons, path, sigma_sizes=sizes, **drawn)
+        yield Scored(path.stem, compare, features, None, (path,), sizes)
         return
     if not args.target:
         raise ValueError("nothing to evaluate: give --target NAME[,NAME] or --features FILE.npz")
@@ -113,6 +124,21 @@ def _scored(
     score: str,
     files: tuple[Path, ...],
 ) -> Scored:
+    return Scored(
+        found.name,
+        partial(_blocks, found, estimate, sizes, score),
+        _features(found, estimate, score),
+        found.images,
+        files,
+        sizes,
+        found,
+        estimate,
+    )
+
+
+def _blocks(
+    found: EvaluationSet, estimate: Estimate, sizes: tuple[int, ...] | None, score: str
+) -> list[tuple[str, Comparisons]]:
     try:
         uncertainties = image_uncertainties(estimate.sigma_sq, sizes)
     except ValueError as error:
@@ -126,9 +152,7 @@ def _scored(
         if score == "mls" and not isinstance(found, IjbSet):
             comparisons = rescored(comparisons, estimate.mu, estimate.sigma_sq)
         blocks.append((one.label, comparisons))
-    return Scored(
-        found.name, blocks, _features(found, estimate, score), found.images, files, found, estimate
-    )
+    return blocks
 
 
 def _features(found: EvaluationSet, estimate: Estimate, score: str) -> Features | None:

@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from evaluation.metrics import edc as curves
 from evaluation.metrics.accuracy import Accuracy, ten_fold_accuracy
 from evaluation.metrics.edc import Areas, Edc
-from evaluation.metrics.error_rates import EqualErrorRate, nearest_fmr_point
+from evaluation.metrics.error_rates import EqualErrorRate
 from evaluation.metrics.kept import SHOWN, KeptSets, kept_sets, percentiles
 from evaluation.metrics.kept_rates import equal_error_rates_of_kept, rates_of_kept
 from evaluation.metrics.protocols import Protocol, find_protocol
 from evaluation.metrics.scores import Uncertainty, cosine_of_pairs, fuse_pairs, image_uncertainties
+from evaluation.metrics.thresholds import few_false_matches, operating_point
 from evaluation.report import text as report
 from evaluation.sets.features import Features
 
 FMR_TARGETS = (1e-2, 1e-3)
 FEWEST_PAIRS = 10
-FEWEST_FALSE_MATCHES = 5
 
 
 @dataclass(frozen=True)
@@ -156,11 +156,11 @@ def _block(
 ) -> Block:
     kept = kept_sets(fuse_pairs(one.values, protocol.fuse))
     if protocol.threshold == "fixed":
+        own, others = scores[mated], scores[~mated]
+        points = [operating_point(own, others, "nearest", target) for target in FMR_TARGETS]
         found = tuple(
-            curves.fixed_threshold_edc(
-                scores, mated, kept, nearest_fmr_point(scores, mated, target), target
-            )
-            for target in FMR_TARGETS
+            curves.fixed_threshold_edc(scores, mated, kept, point, target)
+            for point, target in zip(points, FMR_TARGETS, strict=True)
         )
         eer = tuple(equal_error_rates_of_kept(scores, mated, kept, SHOWN))
     else:
@@ -173,15 +173,8 @@ def _block(
 
 
 def _warnings(blocks: tuple[Block, ...], protocol: Protocol) -> tuple[str, ...]:
-    lines = []
-    for curve in blocks[0].curves:
-        expected = curve.fmr_target * curve.non_mated[0]
-        if expected < FEWEST_FALSE_MATCHES:
-            lines.append(
-                f"at FMR {curve.fmr_target:g}, {curve.non_mated[0]} non-mated pairs leave "
-                f"{expected:.2g} expected false matches (fewer than {FEWEST_FALSE_MATCHES}): "
-                "the threshold, and FNMR with it, rests on chance"
-            )
+    found = (few_false_matches(one.fmr_target, one.non_mated[0]) for one in blocks[0].curves)
+    lines = [line for line in found if line]
     for block in blocks:
         where = f" ({block.label})" if block.label else ""
         lines += [line + where for line in _missing_class(block.curves[-1], protocol)]

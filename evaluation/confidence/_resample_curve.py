@@ -16,6 +16,7 @@ from evaluation.confidence._resample import Counts
 from evaluation.metrics.areas import Start, area_under, best_span, final_area
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.discard import EPSILON, GRIDS
+from evaluation.metrics.edc import held_rate
 from evaluation.metrics.kept import GRID, percentiles
 from evaluation.metrics.protocol_curve import protocol_curve
 from evaluation.metrics.protocols import Protocol
@@ -104,7 +105,7 @@ class WeightedCurve:
         misses = errors[kept]
         if self._protocol.read_at == "kept_score":
             misses = misses - self._moved(replicate, kept)
-        fnmr = _held_rate(misses, mated[kept])
+        fnmr = held_rate(misses, mated[kept])
         start = Start(int(misses[0]), int(mated[-1]), int(up_to[-1]))
         return _finish(fractions, fnmr, start, self._protocol)
 
@@ -219,12 +220,3 @@ def _from_zero(weights: Counts) -> Counts:
     sums = np.zeros(len(weights) + 1, np.int64)
     np.cumsum(weights, out=sums[1:])
     return sums
-
-
-def _held_rate(errors: Counts, total: Counts) -> Floats:
-    """Errors / total; where nothing is left, the last rate before."""
-    rate: Floats = errors / np.maximum(total, 1)
-    empty = total == 0
-    if empty.any():
-        rate = rate[np.maximum.accumulate(np.where(empty, 0, np.arange(len(total))))]
-    return rate

@@ -23,9 +23,9 @@ from evaluation.confidence._risk_trial import KINDS, Risk, Trial
 from evaluation.confidence.calibration import find_threshold
 from evaluation.confidence.intervals import Interval, clopper_pearson
 from evaluation.metrics.comparisons import Comparisons, Fuse, Unit
+from evaluation.metrics.thresholds import FEWEST_FALSE_MATCHES
 
 RISKS: tuple[Risk, ...] = get_args(Risk)
-FEWEST_FALSE_MATCHES = 5  # expected at a score threshold that does not rest on chance
 TUNING = 0.25  # share of the set that the score threshold is found on, where it needs its own
 NAMES: dict[str, str] = {"fnmr": "FNMR", "fmr": "FMR", "total": "total error"}
 

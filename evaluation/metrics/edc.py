@@ -94,7 +94,7 @@ def fixed_threshold_edc(
         mated_kept,
         false_matches,
         non_mated_kept,
-        _held_rate(misses, mated_kept),
+        held_rate(misses, mated_kept),
     )
 
 
@@ -112,7 +112,7 @@ def recomputed_threshold_edc(
     threshold, misses, mated, false_matches, non_mated = (
         np.array(column) for column in zip(*points, strict=True)
     )
-    fnmr = _held_rate(misses, mated)
+    fnmr = held_rate(misses, mated)
     return Edc(fmr_target, fractions, threshold, misses, mated, false_matches, non_mated, fnmr)
 
 
@@ -194,7 +194,8 @@ def _between(
     return moved
 
 
-def _held_rate(errors: NDArray[np.int64], total: NDArray[np.int64]) -> NDArray[np.float64]:
+def held_rate(errors: NDArray[np.int64], total: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(F,) errors / total; where nothing is left, the last rate before holds."""
     rate = errors / np.maximum(total, 1)
     last = np.maximum.accumulate(np.where(total > 0, np.arange(len(total)), 0))
     held: NDArray[np.float64] = rate[last]

@@ -194,45 +194,6 @@ def rates_of_sorted(
     return ErrorRates(scores[first].astype(np.float64), below + mated_below, above, count, others)
 
 
-def nearest_fmr_point(
-    scores: NDArray[np.floating], mated: NDArray[np.bool_], target: float
-) -> OperatingPoint:
-    """Return `error_rates(scores, mated).at_nearest_fmr(target)` without sorting all scores.
-
-    Only scores between those at twice and at half the target can be the answer; where ties make
-    that untrue, all scores are sorted after all.
-    """
-    others = scores[~mated]
-    count = len(others)
-    most, least = int(2 * target * count) + 2, int(target * count / 2)
-    if most < count:
-        top = np.partition(others, count - most)[count - most :]
-        low = top[0]
-        high = np.partition(top, most - least)[most - least] if least else np.inf
-        rates = _rates_between(scores, mated, low, high)
-        point = rates.at_nearest_fmr(target)
-        if abs(point.fmr - target) < target / 2:
-            return point
-    return error_rates(scores, mated).at_nearest_fmr(target)
-
-
-def _rates_between(
-    scores: NDArray[np.floating], mated: NDArray[np.bool_], low: float, high: float
-) -> ErrorRates:
-    """Errors at the distinct scores in [low, high], counted over all scores."""
-    rows = np.flatnonzero((scores >= low) & (scores <= high))
-    below, above = np.count_nonzero(mated & (scores < low)), scores > high
-    rows = rows[np.argsort(scores[rows])]
-    count = int(np.count_nonzero(mated))
-    return rates_of_sorted(
-        scores[rows],
-        mated[rows],
-        int(below),
-        int(np.count_nonzero(above & ~mated)),
-        (count, len(mated) - count),
-    )
-
-
 def _rate(counts: NDArray[np.int64], total: int) -> NDArray[np.float64]:
     return counts / total if total else np.full(counts.shape, np.nan)
 

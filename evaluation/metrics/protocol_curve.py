@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from evaluation.metrics.areas import Span, Start, area_under, best_fnmr, best_span, final_area
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.discard import Discard, count_up_to, find_discard, kept_of
-from evaluation.metrics.edc import Edc, fixed_threshold_edc
+from evaluation.metrics.edc import Edc, fixed_threshold_edc, held_rate
 from evaluation.metrics.error_rates import OperatingPoint
 from evaluation.metrics.protocols import Protocol, find_protocol
-from evaluation.metrics.thresholds import operating_point
+from evaluation.metrics.thresholds import few_false_matches, operating_point
 from evaluation.metrics.thresholds_of_kept import points_of_kept
 
 FEWEST_ERRORS = 5
@@ -136,7 +136,7 @@ def _fixed(
         matches = count_up_to(discard.non_mated[accepted], discard.non_mated_cut)
         others = count_up_to(discard.non_mated, discard.non_mated_cut)
     threshold = np.broadcast_to(level, total.shape)
-    rate = _held_rate(misses, total)
+    rate = held_rate(misses, total)
     return Edc(target, discard.fractions, threshold, misses, total, matches, others, rate)
 
 
@@ -151,7 +151,7 @@ def _per_subset(
     )
     threshold = np.array([point.threshold for point in points])
     misses, mated, matches, others = np.array([point[1:] for point in points], np.int64).T
-    rate = _held_rate(misses, mated)
+    rate = held_rate(misses, mated)
     return Edc(fmr_target, kept.fractions, threshold, misses, mated, matches, others, rate)
 
 
@@ -185,7 +185,7 @@ def _relative(span: Span, start: Start) -> float:
 
 
 def _warnings(edc: Edc, protocol: Protocol) -> tuple[str, ...]:
-    lines = [_few_matches(edc, protocol)]
+    lines = [_few_errors(edc, protocol)]
     for kind, counts, fate in (
         ("mated", edc.mated, "FNMR stays at its last value"),
         (
@@ -205,21 +205,17 @@ def _warnings(edc: Edc, protocol: Protocol) -> tuple[str, ...]:
     return tuple(line for line in lines if line)
 
 
-def _few_matches(edc: Edc, protocol: Protocol) -> str:
+def _few_errors(edc: Edc, protocol: Protocol) -> str:
     """Line where the threshold rests on fewer false matches, or errors, than can be trusted."""
-    others, mated = int(edc.non_mated[0]), int(edc.mated[0])
-    if protocol.rule == "starting_error":
-        expected = protocol.start_fnmr * mated
-        what = f"at FNMR {protocol.start_fnmr:g}, {mated} mated pairs leave {expected:.2g} expected"
-        kind = "false non-matches"
-    else:
-        expected = edc.fmr_target * others
-        what = f"at FMR {edc.fmr_target:g}, {others} non-mated pairs leave {expected:.2g} expected"
-        kind = "false matches"
+    if protocol.rule != "starting_error":
+        return few_false_matches(edc.fmr_target, int(edc.non_mated[0]))
+    mated = int(edc.mated[0])
+    expected = protocol.start_fnmr * mated
     if expected >= FEWEST_ERRORS:
         return ""
     return (
-        f"{what} {kind} (fewer than {FEWEST_ERRORS}): the threshold, and FNMR with it, rests on "
+        f"at FNMR {protocol.start_fnmr:g}, {mated} mated pairs leave {expected:.2g} expected false "
+        f"non-matches (fewer than {FEWEST_ERRORS}): the threshold, and FNMR with it, rests on "
         "chance"
     )
 
@@ -237,11 +233,3 @@ def _with_unlisted(edc: Edc, unlisted: int) -> Edc:
         edc.non_mated + unlisted,
         edc.fnmr,
     )
-
-
-def _held_rate(errors: NDArray[np.int64], total: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(F,) errors / total; where there is nothing left, the last value before."""
-    rate = errors / np.maximum(total, 1)
-    last = np.maximum.accumulate(np.where(total > 0, np.arange(len(total)), 0))
-    held: NDArray[np.float64] = rate[last]
-    return held

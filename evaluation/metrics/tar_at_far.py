@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.metrics.error_rates import OperatingPoint
+from evaluation.metrics.thresholds import FEWEST_FALSE_MATCHES
 
 FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
-FEWEST_FALSE_MATCHES = 5  # expected ones, below which an operating point is mostly chance
 
 
 class TarAtFar(NamedTuple):

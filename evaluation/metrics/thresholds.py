@@ -15,6 +15,19 @@ from evaluation.metrics.error_rates import OperatingPoint
 if TYPE_CHECKING:
     from evaluation.metrics.protocols import Rule
 
+FEWEST_FALSE_MATCHES = 5  # expected ones, below which a threshold rests on chance
+
+
+def few_false_matches(fmr: float, non_mated: int) -> str:
+    """Line to warn with where an FMR leaves too few false matches to set a threshold by; or ""."""
+    expected = fmr * non_mated
+    if expected >= FEWEST_FALSE_MATCHES:
+        return ""
+    return (
+        f"at FMR {fmr:g}, {non_mated} non-mated pairs leave {expected:.2g} expected false matches "
+        f"(fewer than {FEWEST_FALSE_MATCHES}): the threshold, and FNMR with it, rests on chance"
+    )
+
 
 def operating_point(
     mated: NDArray[np.floating],

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
-from evaluation.metrics.error_rates import error_rates, nearest_fmr_point
+from evaluation.metrics.error_rates import error_rates
 
 POINTS = {"fmr0": 0.0, "fmr1000": 1e-3, "fmr100": 1e-2, "fmr20": 0.05, "fmr10": 0.1}
 
@@ -155,17 +155,3 @@ def test_rates_that_never_meet_give_an_eer_of_one_at_the_lowest_score():
     scores = np.array([0.1, 0.9, 0.9], np.float32)
     found = error_rates(scores, np.array([False, True, False])).equal_error_rate()
     assert found == (1.0, 1.0, 1.0, pytest.approx(0.1))
-
-
-@pytest.mark.parametrize("decimals", [None, 1, 0])
-@pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
-def test_nearest_fmr_point_is_that_of_all_thresholds(decimals, share):
-    rng = np.random.default_rng(int(share * 100))
-    for _ in range(50):
-        count = int(rng.integers(2, 3000))
-        scores = rng.normal(size=count).astype(np.float32)
-        scores = scores if decimals is None else scores.round(decimals)
-        mated = rng.random(count) < share
-        for target in (0.3, 0.1, 1e-2, 1e-3):
-            expected = error_rates(scores, mated).at_nearest_fmr(target)
-            assert nearest_fmr_point(scores, mated, target) == expected

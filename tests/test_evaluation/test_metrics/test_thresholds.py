@@ -154,3 +154,19 @@ def test_thresholds_of_kept_are_those_of_each_kept_set(seed, rule, target, stric
             misses = np.count_nonzero(own <= np.float64(expected.threshold))
             expected = expected._replace(false_non_matches=misses)
         assert point == expected
+
+
+@pytest.mark.parametrize("decimals", [None, 1, 0])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
+def test_nearest_point_is_that_of_all_thresholds(decimals, share):
+    rng = np.random.default_rng(int(share * 100))
+    for _ in range(50):
+        count = int(rng.integers(2, 3000))
+        scores = rng.normal(size=count).astype(np.float32)
+        scores = scores if decimals is None else scores.round(decimals)
+        mated = rng.random(count) < share
+        if mated.all() or not mated.any():
+            continue
+        for target in (0.3, 0.1, 1e-2, 1e-3):
+            expected = error_rates(scores, mated).at_nearest_fmr(target)
+            assert operating_point(scores[mated], scores[~mated], "nearest", target) == expected
