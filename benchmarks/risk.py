@@ -3,8 +3,8 @@
 python benchmarks/risk.py --sets 1000      (ten seconds)
 
 Comparisons of one person share an effect, as real ones do. FNMR among accepted comparisons is to be
-at most 7 %, with confidence 0.9: so up to 10 % of the sets may end above it. The rows differ in what
-is taken to be independent, and in whether the score threshold is given or found for an FMR.
+at most 7 %, with confidence 0.9: so up to 10 % of the sets may end above it. The rows differ in
+what is taken to be independent, and in whether the score threshold is given or found for an FMR.
 """
 
 from __future__ import annotations
