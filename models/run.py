@@ -97,6 +97,7 @@ def build_head(config: TrainConfig, frozen: FrozenBackbone) -> Head:
 
     It starts from `head_weights` where the config names such a file.
     """
+    assert config.head is not None
     head: Head = build(
         "models.heads",
         config.head,

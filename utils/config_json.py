@@ -21,9 +21,9 @@ from utils.config import Method, TrainConfig
 def override(config: TrainConfig, assignments: Sequence[str]) -> TrainConfig:
     """Return the config with `key=value` assignments applied, all of them before it is checked.
 
-    `schedule.lr=3e-3` reaches into a nested field, `loss.margin=0.4` into a method's options, and
-    `loss=idq:margin=0.4` replaces a method (see `parse_method`). Values are Python literals,
-    anything else is taken as a string.
+    `schedule.lr=3e-3` reaches into a nested field, `loss.margin=0.4` into a method's options,
+    `branches.NAME.loss.margin=0.4` into a branch, and `loss=idq:margin=0.4` replaces a method (see
+    `parse_method`). Values are Python literals, anything else is taken as a string.
 
     Raises:
         ValueError: no `=`, an unknown field, or a value of the wrong type or out of range.
@@ -90,6 +90,8 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
         if name not in node:
             raise ValueError(f"--set {key}: no field {name!r} (known: {', '.join(node)})")
         node = node[name]
+        if isinstance(node, tuple) and node and isinstance(node[0], dict):
+            node = {branch["name"]: branch for branch in node}
         if not isinstance(node, dict):
             raise ValueError(f"--set {key}: {name!r} has no fields")
     if set(node) == {"name", "options"} and last != "name":
@@ -145,6 +147,11 @@ def _parsed_dataclass(kind: type[Any], value: Any, where: str) -> Any:
 
 
 def _parsed_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    others = [kind for kind in kinds if kind is not type(None)]
+    if len(others) == 1 and dataclasses.is_dataclass(others[0]):
+        return _parsed(others[0], value, where)
     for kind in kinds:
         try:
             return _parsed(kind, value, where)

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from utils.config import Augment, Method, Schedule, TrainConfig, Verification, load_config
+from utils.config import Augment, Branch, Method, Schedule, TrainConfig, Verification, load_config
 
 
 def make_config(**changes):
@@ -82,3 +82,57 @@ def test_learning_rate_drops_at_the_stated_epochs():
 def test_learning_rate_may_drop_within_an_epoch():
     schedule = Schedule(epochs=2, steps_per_epoch=4, lr=1.0, drop_at=(1, 1.5), drop_factor=0.5)
     assert [schedule.lr_at(step) for step in range(8)] == [1] * 4 + [0.5] * 2 + [0.25] * 2
+
+
+BRANCHES = (
+    Branch("idq-0", head=Method("fc2", output="probability"), loss=Method("idq"), seed=0),
+    Branch("pcnet", head=Method("fc2", output="probability"), loss=Method("pcnet"), seed=7),
+)
+
+
+def several(**changes):
+    fields = {
+        "name": "all",
+        "backbone": Method("iresnet", depth=18),
+        "backbone_weights": "backbone.pth",
+        "train_images": "faces",
+        "schedule": Schedule(epochs=2, steps_per_epoch=5),
+        "branches": BRANCHES,
+    }
+    return TrainConfig(**{**fields, **changes})
+
+
+def test_a_branch_alone_is_a_plain_config():
+    alone = several().alone(BRANCHES[1])
+    assert alone.branches == ()
+    assert (alone.name, alone.loss, alone.head_seed) == ("all-pcnet", Method("pcnet"), 7)
+    assert alone.schedule == Schedule(epochs=2, steps_per_epoch=5)
+    assert several().alones == {"idq-0": several().alone(BRANCHES[0]), "pcnet": alone}
+    assert alone.alones == {"": alone}
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"branches": ()}, "head = None: must be given, unless branches are"),
+        ({"loss": Method("idq")}, "loss = .*: must be left out: each of the branches has its own"),
+        ({"branches": (BRANCHES[0], BRANCHES[0])}, "must be of different names"),
+        ({"steps_per_forward": 0}, "steps_per_forward = 0: must be at least 1, or None"),
+        ({"execution": "fast"}, "execution = 'fast': must be one of"),
+    ],
+)
+def test_heads_are_given_once(changes, text):
+    with pytest.raises(ValueError, match=text):
+        several(**changes)
+
+
+def test_a_branch_has_as_many_steps_as_the_run():
+    branch = dataclasses.replace(BRANCHES[0], schedule=Schedule(epochs=3, steps_per_epoch=5))
+    with pytest.raises(ValueError, match=r"idq-0\.schedule = '3 x 5 steps': must be as long as"):
+        several(branches=(branch,))
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "a b"])
+def test_a_branch_is_named_like_a_folder(name):
+    with pytest.raises(ValueError, match="it is a folder"):
+        Branch(name, head=Method("fc2"), loss=Method("idq"))

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.config import Method, Schedule, TrainConfig, Verification, load_config
+from utils.config import Branch, Method, Schedule, TrainConfig, Verification, load_config
 from utils.config_json import from_json, override, parse_method, to_json
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "config").glob("*.py"))
@@ -116,3 +116,24 @@ def test_fields_that_depend_on_each_other_are_checked_together(turn):
     assert (schedule.epochs, schedule.drop_at) == (1, (0.5,))
     with pytest.raises(ValueError, match=r"schedule\.drop_at = \(2\.0, 3\.0\): must be inside"):
         override(BASE, ["schedule.epochs=1"])
+
+
+def test_branches_travel_as_json_and_are_overridden_by_name():
+    branches = tuple(
+        Branch(name, head=Method("fc2", output="probability"), loss=Method("idq", margin=0.4))
+        for name in ("one", "two-0")
+    )
+    config = TrainConfig(
+        name="all",
+        backbone=Method("iresnet", depth=18),
+        backbone_weights="backbone.pth",
+        train_images="faces",
+        schedule=Schedule(epochs=1),
+        branches=branches,
+    )
+    assert from_json(to_json(config)) == config
+    changed = override(config, ["branches.two-0.loss.margin=0.3", "branches.one.seed=4"])
+    assert [branch.loss.options["margin"] for branch in changed.branches] == [0.4, 0.3]
+    assert [branch.seed for branch in changed.branches] == [4, None]
+    with pytest.raises(ValueError, match=r"no field 'three' \(known: one, two-0\)"):
+        override(config, ["branches.three.seed=4"])
