@@ -29,6 +29,7 @@ if "--threads" in sys.argv[:-1]:
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks._common import write_json
 from evaluation.sets.labelled import labelled_comparisons, scores_of
 
 NOISE = 1.3  # standard deviation, where that of the identities is 1
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--dimensions", type=int, default=512)
     add("--threads", type=int, help="of the BLAS; by default what the environment says")
     add("--seed", type=int, default=0)
+    add("--json", help="write the numbers here")
     args = parser.parse_args(argv)
     rng = np.random.default_rng(args.seed)
     labels = _labels(rng, args.images)
@@ -65,6 +67,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"1000 scores: {np.abs(exact - found.scores[some]).max():.1e} from float64 at most; "
         f"{'equal to' if same else 'DIFFERENT FROM'} those of the pairs alone"
     )
+    row = {
+        "images": len(mu),
+        "mated": int(found.mated.sum()),
+        "non_mated": found.non_mated_total,
+        "seconds": seconds,
+        "peak_gib": _peak_gib(),
+    }
+    write_json(args.json, [row], "cpu")
     return 0 if same else 1
 
 

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from benchmarks._common import write_json
 from evaluation.confidence.bootstrap import Bootstrap, bootstrap
 from evaluation.metrics.comparisons import Comparisons, Unit
 from evaluation.metrics.linked_people import linked_people
@@ -201,8 +202,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--designs", nargs="+", choices=get_args(Design), default=list(get_args(Design))
     )
+    parser.add_argument("--json", help="write the numbers here")
     args = parser.parse_args(argv)
-    levels = (0.95, 0.8)
+    levels, rows = (0.95, 0.8), []
     truths = truth()
     for design in args.designs:
         true = truths[design]
@@ -217,8 +219,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 cells = [_share([one[name, level] for one in held]) for level in levels]
                 spread = float(np.std([one[name] for one in estimates]))
                 width = float(np.mean([one[name] for one in widths])) / (2 * 1.96 * spread)
+                rows.append([design, unit, name, true[name], *cells, width])
                 print(f"{unit:9}{name:21}{true[name]:9.4f}{cells[0]:>17}{cells[1]:>17}{width:8.2f}")
     print("width: of the 95 % intervals, against 2 x 1.96 standard deviations of the estimate")
+    write_json(args.json, rows, "cpu")
     return 0
 
 

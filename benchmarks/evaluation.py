@@ -18,7 +18,6 @@ if not __package__:  # run as a file: import from the checkout, not from this fo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
-import json
 import resource
 import statistics
 import time
@@ -28,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks._common import write_json
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.kept import GRID
 from evaluation.metrics.protocol_curve import protocol_curve
@@ -49,8 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = [_scored_pairs(protocol, args.runs) for protocol in ("original", "iso29794")]
     print("pairs x dimensions | replaced work, s | ours, ms | ratio")
     rows += [_against_reference(pairs, size, args.runs) for pairs, size in SETS]
-    if args.json:
-        Path(args.json).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    write_json(args.json, rows, "cpu")
     return 0
 
 

@@ -24,6 +24,7 @@ import numpy as np
 from scipy.stats import norm
 from tqdm import tqdm
 
+from benchmarks._common import write_json
 from evaluation.confidence.intervals import clopper_pearson
 from evaluation.confidence.risk_control import control_risk
 from evaluation.metrics.comparisons import Comparisons
@@ -41,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Simulate and print; the exit code is 0."""
     parser = argparse.ArgumentParser(description="Certified risk against the truth.")
     parser.add_argument("--sets", type=int, default=1000, help="generated sets (1000)")
-    sets = parser.parse_args(argv).sets
+    parser.add_argument("--json", help="write the numbers here")
+    args = parser.parse_args(argv)
+    sets, rows = args.sets, []
     print("| unit | sets with an answer | sets above the target (95 %) |")
     print("| --- | --- | --- |")
     for name, options in ROWS.items():
@@ -54,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 answers += 1
                 above += _truth(found.score_threshold, found.uncertainty_threshold) > TARGET
         low, high = clopper_pearson(above, sets)
+        rows.append({"row": name, "sets": sets, "answers": answers, "above": above})
         print(f"| {name} | {answers / sets:.1%} | {above / sets:.1%} ({low:.1%} to {high:.1%}) |")
+    write_json(args.json, rows, "cpu")
     return 0
 
 

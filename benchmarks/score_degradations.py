@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from benchmarks._common import write_json
 from data.faces import open_faces
 from evaluation.cli import guarded
 from models.run import open_backbone
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--weights", required=True, help="file with the backbone's weights")
     add("--estimators", required=True, nargs="+", metavar="NAME[:OPTION=VALUE,...]")
     add("--device", default="auto")
+    add("--json", help="write the numbers here")
     args = parser.parse_args(argv)
     return guarded(lambda: _body(args))
 
@@ -59,14 +61,23 @@ def _body(args: argparse.Namespace) -> int:
     frozen(batch)
     alone = _seconds(lambda: frozen(batch))
     print(f"{'':28}" + "".join(f"{name:>12}" for name in degraded) + f"{'time':>10}")
+    found = []
     for text in args.estimators:
         estimator = build("evaluation.estimators", parse_method(text), frozen=frozen)
         before = estimator(clean).sigma_sq[:, 0]
         seconds = _seconds(lambda call=estimator: call(clean))  # type: ignore[misc]
         chances = [_chance(estimator(one).sigma_sq[:, 0], before) for one in degraded.values()]
+        found.append(
+            {
+                "score": text,
+                "chances": dict(zip(degraded, chances, strict=True)),
+                "time": seconds / alone,
+            }
+        )
         print(
             f"{text:28}" + "".join(f"{one:12.2f}" for one in chances) + f"{seconds / alone:9.1f}x"
         )
+    write_json(args.json, found, args.device)
     return 0
 
 

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from benchmarks._common import write_json
 from data.faces import Faces, open_faces
 from evaluation.cli import guarded
 from evaluation.estimate import Estimator
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch_size", type=int, default=64, help="images per call (64)")
     add("--device", default="auto")
     add("--precision", default="fp32", help="of the embeddings (fp32)")
+    add("--json", help="write the images per second here")
     return parser
 
 
@@ -66,6 +68,7 @@ def _body(args: argparse.Namespace) -> int:
     faces = open_faces(args.faces)
     out = Path(args.out)
     arrays = _stored(out, faces, file_sha256(args.weights))
+    rows = []
     for label, method in methods.items():
         if label in arrays:
             print(f"{label}: already in {out}")
@@ -78,7 +81,9 @@ def _body(args: argparse.Namespace) -> int:
             arrays.setdefault("mu", mu)
         arrays[label] = uncertainty
         _write(out, arrays)
+        rows.append({"estimator": label, "images_per_second": rate})
         print(f"{label}: {rate:.1f} images per second", flush=True)
+    write_json(args.json, rows, args.device)
     return 0
 
 
