@@ -6,6 +6,7 @@ For the evaluation scripts and anyone who scores faces with a trained head.
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +110,39 @@ def build_head(config: TrainConfig, frozen: FrozenBackbone) -> Head:
     return head.to(frozen.device)
 
 
+def branch_folders(path: str | Path) -> list[Path]:
+    """Folders of the branches that a run trained together, in the config's order.
+
+    Each is a run folder for `load_run`.
+
+    Returns:
+        [] for a run of one head, and for a folder that is no run.
+
+    Raises:
+        ValueError: a branch without a trained head, or a damaged `config.json`.
+    """
+    path = Path(path)
+    names = _branch_names(path)
+    missing = [name for name in names if not (path / name / "best.pt").is_file()]
+    if missing:
+        raise ValueError(
+            f"{path}: branches without best.pt: {', '.join(missing)} (written after each epoch; go "
+            f"on with network.py --resume {path}, or name the folders of the others)"
+        )
+    return [path / name for name in names]
+
+
+def _branch_names(path: Path) -> list[str]:
+    file = path / "config.json"
+    if (path / "best.pt").is_file() or not file.is_file():  # best.pt: a head of its own
+        return []
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        return [branch["name"] for branch in config.get("branches", [])]
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is no config of network.py ({error!r})") from error
+
+
 def load_run(
     model_dir: str | Path,
     *,
@@ -116,6 +150,7 @@ def load_run(
     device: str = "auto",
     precision: Precision = "auto",
     backbone_weights: str | None = None,
+    beside: Run | None = None,
 ) -> Run:
     """Load a run folder.
 
@@ -125,26 +160,43 @@ def load_run(
         device: see `TrainConfig.device`.
         precision: see `TrainConfig.precision`.
         backbone_weights: where the backbone's file is now, if it has moved since.
+        beside: a run whose backbone is shared, not loaded again, if it is this run's too.
 
     Raises:
-        ValueError: no run there, an unsafe or foreign checkpoint, or other backbone weights than
-            the head was trained on.
+        ValueError: no run there, a run of several branches, an unsafe or foreign checkpoint, or
+            other backbone weights than the head was trained on.
     """
     path = Path(model_dir)
     file = path / f"{checkpoint}.pt"
+    _require_one_head(path, file)
+    payload = load_checkpoint(file)
+    config = dataclasses.replace(from_json(payload["config"]), head_weights=None)
+    weights, sha256 = (
+        Path(backbone_weights or config.backbone_weights),
+        payload["backbone"]["sha256"],
+    )
+    if beside is not None and (beside.config.backbone, beside.sha256) == (config.backbone, sha256):
+        frozen, weights = beside.frozen, beside.files[1]
+        _check_preprocessing(payload, frozen)
+    else:
+        frozen = load_frozen(config, device, precision, backbone_weights)
+        check_backbone(payload, frozen, str(weights))
+    head = build_head(config, frozen)
+    head.load_state_dict(payload["head"])
+    return Run(path, config, frozen, head.eval(), int(payload["step"]), sha256, (file, weights))
+
+
+def _require_one_head(path: Path, file: Path) -> None:
+    names = _branch_names(path)
+    if names:
+        raise ValueError(
+            f"{path} is a run of {len(names)} branches: {', '.join(names)}; name one, as in "
+            f"--model_dir {path / names[0]}, or give the folder to evaluation/compare.py for all"
+        )
     if not file.is_file():
         raise ValueError(
             f"no trained run in {path}: {file.name} is missing (train with network.py)"
         )
-    payload = load_checkpoint(file)
-    config = dataclasses.replace(from_json(payload["config"]), head_weights=None)
-    frozen = load_frozen(config, device, precision, backbone_weights)
-    check_backbone(payload, frozen, backbone_weights or config.backbone_weights)
-    head = build_head(config, frozen)
-    head.load_state_dict(payload["head"])
-    sha256 = payload["backbone"]["sha256"]
-    files = (file, Path(backbone_weights or config.backbone_weights))
-    return Run(path, config, frozen, head.eval(), int(payload["step"]), sha256, files)
 
 
 def untrained_run(
@@ -189,7 +241,11 @@ def check_backbone(payload: dict[str, Any], frozen: FrozenBackbone, weights: str
             f"the head was trained on backbone weights with SHA-256 {record['sha256'][:12]}..., "
             f"but {weights} has {found[:12]}...; give the right file as backbone_weights"
         )
-    stored = Preprocessing.from_dict(record["preprocessing"])
+    _check_preprocessing(payload, frozen)
+
+
+def _check_preprocessing(payload: dict[str, Any], frozen: FrozenBackbone) -> None:
+    stored = Preprocessing.from_dict(payload["backbone"]["preprocessing"])
     if stored != frozen.preprocessing:
         raise ValueError(
             f"the head was trained with {stored}, but the backbone now says {frozen.preprocessing}"

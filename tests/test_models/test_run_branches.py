@@ -1,0 +1,137 @@
+"""Run folders of several branches, and runs that share a backbone."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from models.frozen import FrozenBackbone
+from models.load import file_sha256
+from models.run import backbone_record, branch_folders, build_head, load_frozen, load_run
+from utils.checkpoint import save_checkpoint
+from utils.config import Branch, Method, Schedule, TrainConfig
+from utils.config_json import to_json
+from utils.methods import build
+
+TINY = Method("iresnet", layers=(1, 1, 1, 1), widths=(4, 4, 8, 8))
+HEAD = Method("fc2", output="probability", hidden=4)
+
+
+def write_branches(folder, weights, names=("idq-0", "idq-1", "pcnet-0")):
+    """A run folder as network.py leaves it, with untrained heads."""
+    config = TrainConfig(
+        name=folder.name,
+        backbone=TINY,
+        backbone_weights=str(weights),
+        branches=tuple(
+            Branch(name, head=HEAD, loss=Method(name.split("-")[0]), seed=int(name[-1]))
+            for name in names
+        ),
+        train_images="synthetic:identities=4,images=2,seed=1",
+        schedule=Schedule(epochs=1, steps_per_epoch=1),
+        device="cpu",
+    )
+    frozen = load_frozen(config, "cpu", "fp32")
+    record = backbone_record(frozen, config.backbone_weights)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(to_json(config))
+    save_checkpoint(folder / "last.pt", {"config": to_json(config), "backbone": record})
+    for branch in config.branches:
+        own = config.alone(branch)
+        torch.manual_seed(branch.seed)
+        state = build_head(own, frozen).state_dict()
+        payload = {"config": to_json(own), "backbone": record, "head": state, "step": 1}
+        (folder / branch.name).mkdir()
+        save_checkpoint(folder / branch.name / "best.pt", payload)
+    return config
+
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.manual_seed(0)
+    torch.save(build("models.backbones", TINY).state_dict(), tmp_path / "backbone.pth")
+    return tmp_path / "backbone.pth"
+
+
+@pytest.fixture
+def run(tmp_path, weights):
+    write_branches(tmp_path / "all", weights)
+    return tmp_path / "all"
+
+
+def test_branch_folders_are_in_the_configs_order(run, tmp_path):
+    (run / "aaa").mkdir()
+    assert branch_folders(run) == [run / "idq-0", run / "idq-1", run / "pcnet-0"]
+    assert branch_folders(str(run / "idq-0")) == []
+    assert branch_folders(tmp_path / "nothing") == []
+
+
+def test_a_branch_without_best_is_named(run):
+    (run / "idq-1" / "best.pt").unlink()
+    with pytest.raises(ValueError, match=r"all: branches without best\.pt: idq-1 \(written after"):
+        branch_folders(run)
+
+
+def test_a_damaged_config_is_named_where_it_is_needed_and_not_elsewhere(run):
+    (run / "idq-0" / "config.json").write_text("{")
+    assert branch_folders(run / "idq-0") == []
+    assert load_run(run / "idq-0", device="cpu").step == 1
+    for damaged in ("{", "[]", '{"branches": [1]}', '{"branches": [{}]}', '{"branches": null}'):
+        (run / "config.json").write_text(damaged)
+        with pytest.raises(ValueError, match=r"config\.json is no config of network\.py"):
+            branch_folders(run)
+
+
+@pytest.mark.parametrize("checkpoint", ["best", "last"])
+def test_the_folder_of_all_branches_is_no_run_and_says_which_are(run, checkpoint):
+    text = (
+        rf"all is a run of 3 branches: idq-0, idq-1, pcnet-0; name one, as in --model_dir "
+        rf"{run}/idq-0, or give the folder to evaluation/compare\.py for all"
+    )
+    with pytest.raises(ValueError, match=text):
+        load_run(run, checkpoint=checkpoint, device="cpu")
+
+
+def test_a_branch_is_a_run(run):
+    found = load_run(run / "pcnet-0", device="cpu")
+    assert found.config.name == "all-pcnet-0"
+    assert found.config.loss == Method("pcnet")
+    assert found.path == run / "pcnet-0"
+
+
+def test_runs_beside_each_other_share_one_backbone(run, weights, monkeypatch):
+    first = load_run(run / "idq-0", device="cpu")
+    weights.rename(weights.with_name("moved.pth"))  # the file is not read again
+    made = []
+    init = FrozenBackbone.__init__
+    monkeypatch.setattr(
+        FrozenBackbone, "__init__", lambda self, *rest: (made.append(1), init(self, *rest))[0]
+    )
+    second = load_run(run / "idq-1", device="cpu", beside=first)
+    assert second.frozen is first.frozen
+    assert second.files == (run / "idq-1" / "best.pt", weights)
+    assert not made
+    images = torch.zeros(2, 112, 112, 3, dtype=torch.uint8)
+    output = first.frozen(images)
+    assert not torch.equal(first.head(output), second.head(output))
+
+
+def test_another_backbone_is_loaded_as_ever(run, tmp_path):
+    first = load_run(run / "idq-0", device="cpu")
+    torch.manual_seed(1)
+    torch.save(build("models.backbones", TINY).state_dict(), tmp_path / "other.pth")
+    write_branches(tmp_path / "others", tmp_path / "other.pth")
+    other = load_run(tmp_path / "others" / "idq-0", device="cpu", beside=first)
+    assert other.frozen is not first.frozen
+    assert other.sha256 == file_sha256(tmp_path / "other.pth") != first.sha256
+
+
+def test_a_shared_backbone_must_have_the_heads_preprocessing(run):
+    first = load_run(run / "idq-0", device="cpu")
+    changed = dataclasses.replace(first.frozen.preprocessing, color="BGR")
+    file = run / "idq-1" / "best.pt"
+    payload = torch.load(file, weights_only=True)
+    payload["backbone"] = {**payload["backbone"], "preprocessing": changed.to_dict()}
+    torch.save(payload, file)
+    with pytest.raises(ValueError, match=r"the head was trained with .*BGR.*backbone now says"):
+        load_run(run / "idq-1", device="cpu", beside=first)
