@@ -134,9 +134,9 @@ def _steps(args: argparse.Namespace, frozen: FrozenBackbone, pack: Path) -> dict
         with clock.part("wait for data"):
             batch = next(batches)
         with clock.part("copy and augment"):
-            images = torch.from_numpy(batch.images).to(frozen.device, non_blocking=True)
+            images = batch.images.to(frozen.device, non_blocking=True)
             labels = torch.from_numpy(batch.labels).to(frozen.device, non_blocking=True)
-            images = augment(images, augment.parameters(batch.step, batch.rows))
+            images = augment(images, augment.parameters(batch.steps.start, batch.rows))
         with clock.part("backbone"):
             output = frozen(images)
         with clock.part("head and loss"):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data.images import decode, to_112
+from data.images import SIZE, decode_into
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 
@@ -60,11 +60,20 @@ class FileFaces:
 
     def read(self, row: int) -> NDArray[np.uint8]:
         """Return (112, 112, 3) RGB; ValueError naming the file where it cannot be read."""
+        out = np.empty((SIZE, SIZE, 3), dtype=np.uint8)
+        self.read_into(row, out)
+        return out
+
+    def read_into(self, row: int, out: NDArray[np.uint8]) -> None:
+        """Do what `read` does, into `out` (112, 112, 3)."""
         encoded = self.encoded(row)
         try:
-            return to_112(decode(encoded))
+            decode_into(encoded, out)
         except ValueError as error:
             raise ValueError(f"{self.name(row)}: {error}") from error
+
+    def read_ahead(self, rows: NDArray[np.int64]) -> None:
+        """Do nothing: to announce a file it would have to be opened, which is what takes long."""
 
 
 def folder_faces(root: Path) -> FileFaces:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from data._face_files import FileFaces, folder_faces, list_faces
 from data._options import synthetic_options
-from data.images import decode, to_112
+from data.images import SIZE, decode_into
 from data.recordio import RecordPack
 
 __all__ = ["ClassIndex", "Faces", "FileFaces", "PackFaces", "class_index", "open_faces"]
@@ -42,6 +42,14 @@ class Faces(Protocol):
 
     def read(self, row: int) -> NDArray[np.uint8]:
         """Return (112, 112, 3) RGB; ValueError naming the image where it cannot be read."""
+        ...
+
+    def read_into(self, row: int, out: NDArray[np.uint8]) -> None:
+        """Do what `read` does, into `out` (112, 112, 3), which is undefined after an error."""
+        ...
+
+    def read_ahead(self, rows: NDArray[np.int64]) -> None:
+        """Tell the system that these rows will be read soon; does not wait, may do nothing."""
         ...
 
 
@@ -121,11 +129,21 @@ class PackFaces:
 
     def read(self, row: int) -> NDArray[np.uint8]:
         """Return (112, 112, 3) RGB; ValueError naming the record where it cannot be read."""
-        encoded = self.encoded(row)
-        try:
-            return to_112(decode(encoded))
-        except ValueError as error:
-            raise ValueError(f"{self.name(row)}: {error}") from error
+        out = np.empty((SIZE, SIZE, 3), dtype=np.uint8)
+        self.read_into(row, out)
+        return out
+
+    def read_into(self, row: int, out: NDArray[np.uint8]) -> None:
+        """Do what `read` does, from the mapped file into `out` (112, 112, 3)."""
+        with self.pack.image_view(int(self._positions[row])) as encoded:
+            try:
+                decode_into(encoded, out)
+            except ValueError as error:
+                raise ValueError(f"{self.name(row)}: {error}") from error
+
+    def read_ahead(self, rows: NDArray[np.int64]) -> None:
+        """Let the system fetch the records of these rows; returns at once."""
+        self.pack.read_ahead(self._positions[rows])
 
 
 class JoinedFaces:
@@ -152,6 +170,17 @@ class JoinedFaces:
         """Return (112, 112, 3) RGB; ValueError naming the image where it cannot be read."""
         part, inner = self._locate(row)
         return part.read(inner)
+
+    def read_into(self, row: int, out: NDArray[np.uint8]) -> None:
+        """Do what `read` does, into `out` (112, 112, 3)."""
+        part, inner = self._locate(row)
+        part.read_into(inner, out)
+
+    def read_ahead(self, rows: NDArray[np.int64]) -> None:
+        """Tell each source of its rows."""
+        which = np.searchsorted(self._starts, rows, side="right") - 1
+        for number in np.unique(which).tolist():
+            self.parts[number].read_ahead(rows[which == number] - self._starts[number])
 
     def _locate(self, row: int) -> tuple[Faces, int]:
         which = bisect_right(self._starts, row) - 1

@@ -29,6 +29,26 @@ def decode(encoded: bytes) -> NDArray[np.uint8]:
     return _decode_other(encoded)
 
 
+def decode_into(encoded: bytes | memoryview, out: NDArray[np.uint8]) -> None:
+    """Decode to 112x112 in place: what `to_112(decode(encoded))` returns, without a copy of a JPEG.
+
+    Args:
+        encoded: as `decode` takes it, or a view of a mapped file.
+        out: uint8 (112, 112, 3), C order; overwritten, also where this fails.
+
+    Raises:
+        ValueError: not an image, or a damaged one.
+    """
+    if _fits(encoded):
+        try:
+            simplejpeg.decode_jpeg(encoded, "RGB", buffer=out)
+        except ValueError:
+            pass  # stray bytes or damage: `decode` knows which
+        else:
+            return
+    out[...] = to_112(decode(bytes(encoded)))
+
+
 def to_112(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the image at 112x112: itself, or resized (bilinear, as `cv2.resize` does).
 
@@ -54,6 +74,20 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
     done, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     assert done
     return encoded.tobytes()
+
+
+def _fits(encoded: bytes | memoryview) -> bool:
+    """Say whether this is a JPEG of 112x112 whose decoder needs no other memory than the pixels.
+
+    Costs 1.3 us. Trying without asking would lose 4 KB for each larger image (simplejpeg 1.9).
+    """
+    if encoded[:3] != _JPEG_START:
+        return False
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(encoded)
+    except ValueError:
+        return False
+    return (height, width) == (SIZE, SIZE) and colours not in ("CMYK", "YCCK")
 
 
 def _decode_jpeg(encoded: bytes) -> NDArray[np.uint8]:

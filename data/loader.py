@@ -10,15 +10,18 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from data.faces import Faces
 from data.images import SIZE
 
 LOOK_AHEAD = 4  # batches being decoded while one is in use
+READ_AHEAD = 2000  # images that the system is told of before they are decoded: 10 MB of JPEG
 JUDGED_AFTER = 1000  # images; the share of bad ones says little before
 
 
@@ -32,33 +35,43 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """The images of one step.
+    """The images of S consecutive steps of B images each (the last step may have fewer).
 
     Attributes:
-        step: its number.
-        rows: (B',) rows of the faces; bad images are missing, so B' may be below P*K.
-        labels: (B',).
-        images: (B', 112, 112, 3) uint8 RGB.
+        steps: their numbers.
+        rows: (S*B,) rows of the faces.
+        labels: (S*B,).
+        missing: (S*B,) True where the image was bad. With `replace_bad` another image stands
+            there, and `rows` and `labels` are that image's; without, its pixels are 0.
+        images: (S*B, 112, 112, 3) uint8 RGB.
     """
 
-    step: int
+    steps: range
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
-    images: NDArray[np.uint8]
+    missing: NDArray[np.bool_]
+    images: torch.Tensor
+
+
+class _Plan(NamedTuple):
+    steps: range
+    rows: NDArray[np.int64]
+    bounds: list[int]  # (S + 1,) where each step's rows start
+    announced: Future[None]
 
 
 class _Pending(NamedTuple):
-    step: int
-    rows: NDArray[np.int64]
-    images: NDArray[np.uint8]
+    plan: _Plan
+    images: torch.Tensor
     chunks: list[Future[dict[int, str]]]
 
 
 class BatchLoader:
-    """Iterates over the batches of `steps`.
+    """Iterates over the batches of `steps`, the same ones whatever `workers` is.
 
-    A bad image is left out of its batch and reported once, by name. Threads end with the iteration,
-    also when the loop is left early or fails.
+    A bad image is reported once, by name, and its place is taken by a copy of a good image of the
+    same step: of its identity where there is one, else any. Threads end with the iteration, also
+    when the loop is left early or fails.
 
     Args:
         faces: what to read.
@@ -67,10 +80,14 @@ class BatchLoader:
         workers: threads.
         max_bad_share: of the images read; judged from 1000 images on, and at the end.
         on_bad: called with a line that names the image.
+        steps_per_batch: S.
+        pin: put images into pinned memory (needs CUDA), from which copies to the device do not
+            wait. PyTorch keeps such memory and takes it again once a batch was copied and freed.
+        replace_bad: False leaves bad images in their place as zeros.
 
     Raises:
-        ValueError: while iterating: more than `max_bad_share` of the images are bad, or a whole
-            batch is.
+        ValueError: while iterating: more than `max_bad_share` of the images are bad, or there is
+            no image to replace those of a step with.
     """
 
     def __init__(
@@ -81,59 +98,91 @@ class BatchLoader:
         workers: int,
         max_bad_share: float,
         on_bad: Callable[[str], None],
+        *,
+        steps_per_batch: int = 1,
+        pin: bool = False,
+        replace_bad: bool = True,
     ) -> None:
         self.faces, self.sampler, self.steps = faces, sampler, steps
         self.workers, self.max_bad_share, self.on_bad = workers, max_bad_share, on_bad
+        self.steps_per_batch, self.pin, self.replace_bad = steps_per_batch, pin, replace_bad
         self._reported: set[int] = set()
         self._num_read = self._num_bad = 0
 
     def __len__(self) -> int:
-        return len(self.steps)
+        return -(-len(self.steps) // self.steps_per_batch)
 
     def __iter__(self) -> Generator[Batch, None, None]:
         with _pool(self.workers) as pool:
             pending: deque[_Pending] = deque()
-            for step in self.steps:
-                pending.append(self._start(pool, step))
+            for plan in self._plans(pool):
+                pending.append(self._start(pool, plan))
                 if len(pending) > LOOK_AHEAD:
                     yield self._finish(pending.popleft())
             while pending:
                 yield self._finish(pending.popleft())
         self._judge()
 
-    def _start(self, pool: ThreadPoolExecutor, step: int) -> _Pending:
-        rows = self.sampler.rows(step)
-        images = np.empty((len(rows), SIZE, SIZE, 3), dtype=np.uint8)
-        bounds = np.linspace(0, len(rows), min(self.workers, len(rows)) + 1).astype(int).tolist()
-        chunks = [
-            pool.submit(self._read, rows[start:end], images[start:end])
-            for start, end in zip(bounds[:-1], bounds[1:], strict=True)
-        ]
-        return _Pending(step, rows, images, chunks)
+    def _plans(self, pool: ThreadPoolExecutor) -> Iterator[_Plan]:
+        """Yield what each batch holds, about READ_AHEAD images after the system was told of it."""
+        ahead: deque[_Plan] = deque()
+        announced = 0
+        for first in range(0, len(self.steps), self.steps_per_batch):
+            plan = self._plan(pool, self.steps[first : first + self.steps_per_batch])
+            ahead.append(plan)
+            announced += len(plan.rows)
+            while announced > READ_AHEAD:
+                announced -= len(ahead[0].rows)
+                yield ahead.popleft()
+        yield from ahead
 
-    def _read(self, rows: NDArray[np.int64], images: NDArray[np.uint8]) -> dict[int, str]:
-        """Fill `images`; return what is wrong with those rows that cannot be read."""
+    def _plan(self, pool: ThreadPoolExecutor, steps: range) -> _Plan:
+        rows = [self.sampler.rows(step) for step in steps]
+        bounds = np.cumsum([0, *map(len, rows)]).tolist()
+        together = np.concatenate(rows)
+        return _Plan(steps, together, bounds, pool.submit(self.faces.read_ahead, together))
+
+    def _start(self, pool: ThreadPoolExecutor, plan: _Plan) -> _Pending:
+        size = len(plan.rows)
+        images = torch.empty((size, SIZE, SIZE, 3), dtype=torch.uint8, pin_memory=self.pin)
+        pixels = images.numpy()
+        bounds = np.linspace(0, size, min(self.workers, size) + 1).astype(int).tolist()
+        chunks = [
+            pool.submit(self._read, plan.rows, pixels, range(start, end))
+            for start, end in pairwise(bounds)
+        ]
+        return _Pending(plan, images, chunks)
+
+    def _read(
+        self, rows: NDArray[np.int64], images: NDArray[np.uint8], places: range
+    ) -> dict[int, str]:
+        """Fill `images[places]`; return what is wrong with those places that cannot be read."""
         bad = {}
-        for place, row in enumerate(rows.tolist()):
+        for place in places:
             try:
-                images[place] = self.faces.read(row)
+                self.faces.read_into(int(rows[place]), images[place])
             except ValueError as error:
-                bad[row] = str(error)
+                images[place] = 0
+                bad[place] = str(error)
         return bad
 
     def _finish(self, pending: _Pending) -> Batch:
-        step, rows, images, chunks = pending
-        bad = {row: what for chunk in chunks for row, what in chunk.result().items()}
-        self._num_read += len(rows)
+        plan, images = pending.plan, pending.images
+        bad = {place: what for chunk in pending.chunks for place, what in chunk.result().items()}
+        plan.announced.result()
+        self._num_read += len(plan.rows)
+        rows, labels = plan.rows, self.faces.labels[plan.rows]
+        missing = np.zeros(len(rows), dtype=bool)
         if bad:
-            keep = ~np.isin(rows, list(bad))
-            self._report(bad, num_bad=int((~keep).sum()))
-            rows, images = rows[keep], images[keep]
-            if not len(rows):
-                raise ValueError(f"step {step}: no image of the batch could be read; see the log")
+            missing[list(bad)] = True
+            self._report({int(rows[place]): what for place, what in bad.items()}, len(bad))
+            if self.replace_bad:
+                source = _substitutes(labels, missing, plan)
+                rows, labels = rows[source], labels[source]
+                images.numpy()[missing] = images.numpy()[source[missing]]
         if self._num_read >= JUDGED_AFTER:
             self._judge()
-        return Batch(step, rows, self.faces.labels[rows], images)
+        return Batch(plan.steps, rows, labels, missing, images)
 
     def _report(self, bad: dict[int, str], num_bad: int) -> None:
         self._num_bad += num_bad
@@ -147,6 +196,22 @@ class BatchLoader:
                 f"{self._num_bad} of {self._num_read} images read are bad, more than max_bad_share "
                 f"= {self.max_bad_share:g} allows; such as {self.faces.name(min(self._reported))}"
             )
+
+
+def _substitutes(
+    labels: NDArray[np.int64], missing: NDArray[np.bool_], plan: _Plan
+) -> NDArray[np.int64]:
+    """Return (S*B,) the place whose image each place gets: its own where that is good."""
+    source = np.arange(len(labels))
+    for step, start, end in zip(plan.steps, plan.bounds[:-1], plan.bounds[1:], strict=True):
+        good = start + np.flatnonzero(~missing[start:end])
+        if not len(good):
+            raise ValueError(f"step {step}: no image of the batch could be read; see the log")
+        for place in start + np.flatnonzero(missing[start:end]):
+            same = good[labels[good] == labels[place]]
+            chosen = same if len(same) else good
+            source[place] = chosen[(place - start) % len(chosen)]
+    return source
 
 
 @contextmanager

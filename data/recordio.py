@@ -12,9 +12,7 @@ if not __package__:  # run as a file: import from the checkout, not from this fo
 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import logging
 import mmap
-import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -37,19 +35,11 @@ from data._record_format import (
     pack_record,
     unpack_record,
 )
+from data._record_index import RecordIndex, read_index
 from data._record_labels import image_labels
 from data._record_writer import RecordWriter
 
 __all__ = ["Header", "Record", "RecordPack", "RecordWriter", "main", "pack_record"]
-
-log = logging.getLogger("faceuq")
-
-
-class RecordIndex(NamedTuple):
-    """Where records start: keys ascending (R,), byte offsets (R,)."""
-
-    keys: NDArray[np.int64]
-    offsets: NDArray[np.int64]
 
 
 class RecordFields(NamedTuple):
@@ -108,18 +98,7 @@ class RecordPack:
     @cached_property
     def index(self) -> RecordIndex:
         """Keys and offsets of every record, by ascending key."""
-        beside = self.path.with_suffix(".idx")
-        if beside.is_file():
-            keys, offsets = _read_index(beside)
-        else:
-            log.warning("no %s: walking through %s to find its records", beside, self.path.name)
-            keys, offsets = self._walk()
-        order = np.argsort(keys, kind="stable")
-        keys, offsets = keys[order], offsets[order]
-        twice = np.flatnonzero(np.diff(keys) == 0)
-        if twice.size:
-            raise ValueError(f"{beside}: key {keys[twice[0]]} appears more than once")
-        return RecordIndex(keys, offsets)
+        return read_index(self.path, self._map)
 
     @property
     def keys(self) -> NDArray[np.int64]:
@@ -162,6 +141,21 @@ class RecordPack:
             if str(self.path) in str(error):
                 raise
             raise self._corrupt(position, str(error)) from error
+
+    def image_view(self, position: int) -> memoryview:
+        """Return the encoded image at a position of `keys`: a view of the file where it is whole.
+
+        Release it (`with`) before the pack is closed. Safe to call from several threads.
+        """
+        continuation, start, end = self._part(position, int(self.index.offsets[position]))
+        if continuation == WHOLE and end - start >= HEADER.size:
+            start += HEADER.size + 4 * int(HEADER.unpack_from(self._map, start)[0])
+            if start <= end:
+                return memoryview(self._map)[start:end]
+        return memoryview(self.record_at(position).image)
+
+    def read_ahead(self, positions: NDArray[np.int64]) -> None:
+        """Let the system fetch the records at these positions of `keys`; returns at once."""
 
     def payload(self, position: int) -> bytes:
         """Return the payload of the record at a position of `keys`, its parts joined again."""
@@ -225,56 +219,6 @@ class RecordPack:
     def _corrupt(self, position: int, what: str) -> ValueError:
         key, offset = self.index.keys[position], self.index.offsets[position]
         return ValueError(f"{self.path}: key {key} at offset {offset}: {what}")
-
-    def _walk(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Find every record; keys are the headers' ids, or the order where ids repeat."""
-        offsets, ids, offset = [], [], 0
-        while offset < self._size:
-            if offset + PART.size > self._size:
-                raise ValueError(f"{self.path}: cut short at offset {offset}")
-            magic, packed = PART.unpack_from(self._map, offset)
-            end = offset + PART.size + (packed & (1 << 29) - 1)
-            if magic != MAGIC or end > self._size:
-                why = "no record starts there" if magic != MAGIC else "the record is cut short"
-                raise ValueError(f"{self.path}: offset {offset}: {why}")
-            if packed >> 29 in (WHOLE, FIRST):
-                offsets.append(offset)
-                ids.append(self._identifier(offset, end))
-            offset = end + -end % 4
-        keys = np.array(ids, dtype=np.int64)
-        if len(np.unique(keys)) < len(keys) or (len(keys) and keys.min() < 0):
-            keys = np.arange(len(offsets))
-        return keys, np.array(offsets, dtype=np.int64)
-
-    def _identifier(self, offset: int, end: int) -> int:
-        start = offset + PART.size
-        if end - start < HEADER.size:
-            return -1
-        identifier = int(HEADER.unpack_from(self._map, start)[2])
-        return identifier if identifier < 1 << 63 else -1
-
-
-def _read_index(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    text = path.read_bytes()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            numbers = np.fromstring(text, dtype=np.int64, sep=" ")
-    except (ValueError, DeprecationWarning):
-        numbers = np.empty(1, dtype=np.int64)
-    lines = text.count(b"\n") + (not text.endswith(b"\n"))
-    if len(numbers) % 2 or len(numbers) != 2 * lines or not len(numbers):
-        _report_bad_line(path, text)
-    return numbers[0::2], numbers[1::2]
-
-
-def _report_bad_line(path: Path, text: bytes) -> None:
-    for number, line in enumerate(text.splitlines(), start=1):
-        fields = line.split()
-        if len(fields) != 2 or not all(field.isdigit() for field in fields):
-            shown = line[:60].decode("utf-8", "replace")
-            raise ValueError(f"{path}:{number}: expected `key<TAB>offset`, found {shown!r}")
-    raise ValueError(f"{path}: no records")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -108,6 +108,13 @@ class SyntheticFaces:
         image.flags.writeable = False
         return image
 
+    def read_into(self, row: int, out: NDArray[np.uint8]) -> None:
+        """Do what `read` does, into `out` (112, 112, 3)."""
+        out[...] = self.read(row)
+
+    def read_ahead(self, rows: NDArray[np.int64]) -> None:
+        """Do nothing: there is no file."""
+
 
 def synthetic_verification(
     pairs: int, seed: int = 1, identities: int | None = None, severity: float = 1.0
