@@ -6,6 +6,7 @@ Public through evaluation.embed.
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +21,8 @@ FACTS = "about.json"
 class Parts:
     """Estimates of consecutive images, one `.npz` for each part.
 
+    Several processes may share a folder, as long as each part is one process's.
+
     Args:
         folder: made where it is missing.
         facts: what the estimates depend on; stored, and compared on a later start.
@@ -32,10 +35,11 @@ class Parts:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         stored = folder / FACTS
-        if not stored.exists():
-            if any(folder.iterdir()):
+        if not stored.exists():  # other processes of a job may be here at the same time
+            foreign = any(not path.match("about-*.tmp") for path in folder.iterdir())
+            if foreign and not stored.exists():
                 raise ValueError(f"{folder} holds other files: name an empty folder for the parts")
-            temporary = stored.with_suffix(".tmp")
+            temporary = folder / f"about-{uuid.uuid4().hex}.tmp"
             temporary.write_text(json.dumps(dict(facts), indent=1), encoding="utf-8")
             temporary.replace(stored)
             return

@@ -1,11 +1,13 @@
 """Run an estimator over the images of a set: images in, embeddings and uncertainties out.
 
 `embed` takes pairs, as training and the `.bin` scripts have them; `embed_images` takes any images,
-and can be stopped and started again.
+and can be stopped and started again. Several processes can share the work.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,12 +16,15 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from evaluation._parts import Parts
+from evaluation._shared_out import Span, each_on_one_rank, mine, spans
 from evaluation.estimate import Estimate
 from evaluation.sets.features import Features, checked_rows
+from utils.distributed import ALONE, World
 
 if TYPE_CHECKING:
     from evaluation.estimate import Estimator
     from evaluation.sets.open_set import Images
+    from models.frozen import FrozenBackbone
 
 PART_IMAGES = 2048  # images per stored part: seconds to minutes of work
 
@@ -53,6 +58,7 @@ def embed(
     *,
     flip: bool = False,
     progress: bool | None = None,
+    world: World = ALONE,
 ) -> Features:
     """Embeddings and uncertainties of every image of a set of pairs.
 
@@ -63,22 +69,58 @@ def embed(
         flip: average with the mirror image: embeddings are added before normalisation, as the
             original's test-time augmentation does, and uncertainties are averaged.
         progress: show a bar; None shows it on a terminal only.
+        world: the ranks that share the work; every one of them gets all of the result, which is
+            that of one process to the last bit.
 
     Raises:
         ValueError: a bad batch size, an image that cannot be decoded, or an estimator that gives
-            NaN; the message names the set.
+            NaN; the message names the set, and is the same on every rank.
+    """
+    (features,) = embed_each(
+        [estimator], images, batch_size, flip=flip, progress=progress, world=world
+    )
+    return features
+
+
+def embed_each(
+    estimators: Sequence[Estimator],
+    images: ImagePairs,
+    batch_size: int = 64,
+    *,
+    flip: bool = False,
+    progress: bool | None = None,
+    world: World = ALONE,
+) -> list[Features]:
+    """`embed` for several estimators in one pass: each image is decoded once.
+
+    Estimators with the same `frozen` backbone share its forward pass. What each gives is what
+    `embed` gives, to the last bit.
+
+    Args:
+        estimators: at least one.
+        images: as in `embed`, as are the others.
+        batch_size: images per call.
+        flip: average with the mirror image.
+        progress: show a bar.
+        world: the ranks that share the work.
+
+    Returns:
+        One for each estimator.
+
+    Raises:
+        ValueError: as `embed`.
     """
     total = 2 * len(images.mated)
     if total == 0:
         raise ValueError(f"{images.name}: no pairs")
-    _name_images(estimator, None)
-    run = _Run(estimator, images, batch_size, flip)
-    with _bar(images.name, total, progress) as bar:
-        found = run.over(0, total, bar)
-    try:
-        return Features(found.mu, found.sigma_sq, images.mated)
-    except ValueError as error:
-        raise ValueError(f"{images.name}, estimator {estimator.name}: {error}") from error
+    for estimator in estimators:
+        _name_images(estimator, None)
+    run = _Run(estimators, images, batch_size, flip)
+    batches = spans(total, batch_size)
+    with _bar(images.name, batches, progress, world) as bar:
+        found = each_on_one_rank(batches, lambda start, stop: run.over(start, stop, bar), world)
+    each = [_joined(list(parts)) for parts in zip(*found, strict=True)]
+    return [_features(one, by, images) for one, by in zip(each, estimators, strict=True)]
 
 
 def embed_images(
@@ -91,6 +133,7 @@ def embed_images(
     progress: bool | None = None,
     parts: str | Path | None = None,
     about: str = "",
+    world: World = ALONE,
 ) -> Estimate:
     """Embeddings and uncertainties of the images of an `EvaluationSet`.
 
@@ -103,10 +146,12 @@ def embed_images(
         flip: as in `embed`.
         progress: as in `embed`.
         parts: folder in which finished parts of the work are kept. A run that was stopped goes on
-            there, and a finished one is read back. Batches are cut the same way after a stop, so
-            that the result is the same too (unless the estimator draws random numbers in order).
+            there, also with another number of ranks, and a finished one is read back. Batches are
+            cut the same way after a stop, so that the result is the same too (unless the estimator
+            draws random numbers in order).
         about: anything else that the result depends on, such as a checkpoint's hash; parts made
             with other words are refused.
+        world: as in `embed`. With `parts` a rank takes whole parts, else batches.
 
     Returns:
         mu (M, D) and sigma_sq (M, c), finite, no embedding of length zero.
@@ -118,7 +163,7 @@ def embed_images(
     if total == 0:
         raise ValueError(f"{name}: no images")
     _name_images(estimator, [images.image_name(row) for row in range(total)])
-    run = _Run(estimator, images, batch_size, flip)
+    run = _Run([estimator], images, batch_size, flip)
     facts: dict[str, str | int | bool] = {
         "set": name,
         "images": total,
@@ -128,39 +173,61 @@ def embed_images(
         "about": about,
     }
     stored = None if parts is None else Parts(Path(parts), facts)
-    step = max(1, PART_IMAGES // batch_size) * batch_size
-    found: list[Estimate] = []
-    with _bar(name, total, progress) as bar:
-        for start in range(0, total, step):
-            stop = min(start + step, total)
-            part = None if stored is None else stored.load(start, stop)
-            if part is not None:
-                bar.update(stop - start)
-            else:
-                part = _checked(run.over(start, stop, bar), name, estimator, start)
-                if stored is not None:
-                    stored.save(start, part)
-            found.append(part)
-    return _joined(found)
+    blocks = spans(total, max(1, PART_IMAGES // batch_size) * batch_size)
+    batches = stored is None and world.size > 1  # even shares, but checked only at the end
+    shares = spans(total, batch_size) if batches else blocks
+
+    def part(start: int, stop: int) -> Estimate:
+        there = None if stored is None else stored.load(start, stop)
+        if there is not None:
+            bar.update(stop - start)
+            return there
+        (made,) = run.over(start, stop, bar)
+        made = made if batches else _checked(made, name, estimator, start)
+        if stored is not None:
+            stored.save(start, made)
+        return made
+
+    with _bar(name, shares, progress, world) as bar:
+        found = _joined(each_on_one_rank(shares, part, world))
+    if not batches:
+        return found
+    return _joined([_checked(_rows(found, *block), name, estimator, block[0]) for block in blocks])
 
 
 class _Run:
-    """One estimator over one set's images."""
+    """Estimators over one set's images."""
 
-    def __init__(self, estimator: Estimator, images: Decodes, batch_size: int, flip: bool) -> None:
+    def __init__(
+        self, estimators: Sequence[Estimator], images: Decodes, batch_size: int, flip: bool
+    ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size = {batch_size}: must be at least 1")
-        self.estimator, self.images = estimator, images
+        self.estimators, self.images = estimators, images
         self.batch_size, self.flip = batch_size, flip
 
-    def over(self, start: int, stop: int, bar: tqdm) -> Estimate:
-        """Estimate for images [start, stop)."""
+    def over(self, start: int, stop: int, bar: tqdm) -> list[Estimate]:
+        """Each estimator's estimate for images [start, stop)."""
         found = []
-        for first in range(start, stop, self.batch_size):
-            batch = self.images.decode(first, min(first + self.batch_size, stop))
-            found.append(_estimate(self.estimator, batch, first, flip=self.flip))
+        for first, last in spans(stop, self.batch_size, start):
+            batch = self.images.decode(first, last)
+            with self._one_forward_pass():
+                found.append(
+                    [_estimate(one, batch, first, flip=self.flip) for one in self.estimators]
+                )
             bar.update(len(batch))
-        return _joined(found)
+        return [_joined(list(parts)) for parts in zip(*found, strict=True)]
+
+    @contextmanager
+    def _one_forward_pass(self) -> Iterator[None]:
+        backbones: dict[int, FrozenBackbone] = {}
+        if len(self.estimators) > 1:
+            found = (getattr(one, "frozen", None) for one in self.estimators)
+            backbones = {id(one): one for one in found if one is not None}
+        with ExitStack() as stack:
+            for one in backbones.values():
+                stack.enter_context(one.remembering())
+            yield
 
 
 def _joined(found: list[Estimate]) -> Estimate:
@@ -170,9 +237,24 @@ def _joined(found: list[Estimate]) -> Estimate:
     )
 
 
-def _bar(name: str, total: int, progress: bool | None) -> tqdm:
+def _rows(found: Estimate, start: int, stop: int) -> Estimate:
+    return Estimate(found.mu[start:stop], found.sigma_sq[start:stop])
+
+
+def _features(found: Estimate, estimator: Estimator, images: ImagePairs) -> Features:
+    try:
+        return Features(found.mu, found.sigma_sq, images.mated)
+    except ValueError as error:
+        raise ValueError(f"{images.name}, estimator {estimator.name}: {error}") from error
+
+
+def _bar(name: str, found: Sequence[Span], progress: bool | None, world: World) -> tqdm:
+    """Make a bar of this rank's images; the main rank alone shows it."""
     hide = None if progress is None else not progress
-    return tqdm(total=total, desc=name, unit="img", leave=False, disable=hide)
+    total = sum(stop - start for start, stop in mine(found, world))
+    return tqdm(
+        total=total, desc=name, unit="img", leave=False, disable=hide if world.is_main else True
+    )
 
 
 def _name_images(estimator: Estimator, names: list[str] | None) -> None:

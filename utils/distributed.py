@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,7 +24,7 @@ class RankLost(RuntimeError):  # noqa: N818 - what happened, as KeyboardInterrup
     """Another process of this job died, or cannot be reached; nothing more can be shared."""
 
 
-class PeerFailed(ValueError):  # noqa: N818
+class PeerFailed(RuntimeError):  # noqa: N818
     """Another process of this job called `World.fail`; the message says which, and why."""
 
 
@@ -107,10 +108,9 @@ class World:
         try:
             collective()
         except RuntimeError as error:
-            first = str(error).strip().splitlines()[0]
             raise RankLost(
                 f"lost contact with another process of this job (rank {self.rank} of {self.size} "
-                f"says: {first})"
+                f"says: {_first_line(error)})"
             ) from error
 
 
@@ -155,7 +155,7 @@ def start(device: str) -> tuple[World, torch.device]:
     except RuntimeError as error:
         raise RankLost(
             f"rank {world.rank} of {world.size} cannot meet the others at "
-            f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}: {error}"
+            f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}: {_first_line(error)}"
         ) from error
     return world, torch.device(name)
 
@@ -187,6 +187,12 @@ def stop(world: World, *, failed: bool = False) -> None:
 def in_job() -> bool:
     """Whether torchrun started this process with others."""
     return _from_environment().size > 1
+
+
+def _first_line(error: RuntimeError) -> str:
+    """Return what gloo or NCCL says, without its source line and its advice."""
+    line = str(error).strip().partition("\n")[0]
+    return re.sub(r"^\[\S+:\d+\] ", "", line).partition(". This is ")[0]
 
 
 def _from_environment() -> World:
