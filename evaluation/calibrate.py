@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluation import cli
+from evaluation import cli, job
 from evaluation.confidence.calibration import FILE_NAME, Calibration
 from evaluation.confidence.intervals import clopper_pearson
 from evaluation.confidence.reliability import (
@@ -37,6 +37,7 @@ from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.thresholds import few_false_matches
 from evaluation.pipeline import require_pairs
 from evaluation.sets.stored import load_comparisons
+from utils.distributed import World
 
 if TYPE_CHECKING:
     from evaluation.estimate import Estimator
@@ -74,16 +75,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_set_arguments(parser)
     parser.set_defaults(cap=CAP)
     args = parser.parse_args(argv)
-    return cli.guarded(lambda: _body(args))
+    return job.guarded(args, lambda world: _body(args, world))
 
 
-def _body(args: argparse.Namespace) -> int:
+def _body(args: argparse.Namespace, world: World) -> int:
     out = _destination(args)
     if args.fmr is not None and args.score_threshold is not None:
         raise ValueError("--fmr and --score_threshold are two ways to set one threshold: give one")
     if args.fmr is None and args.score_threshold is None:
         args.fmr = 1e-3
-    comparisons, method = _load(args)
+    found = _load(args, world)
+    return 0 if found is None else _calibrate(args, out, *found)
+
+
+def _calibrate(args: argparse.Namespace, out: Path, comparisons: Comparisons, method: str) -> int:
     require_pairs(comparisons.name, comparisons.mated)
     goal = {"fmr_target": args.fmr, "score_threshold": args.score_threshold}
     fitted = Calibration.fit(comparisons, **goal, method=method)
@@ -126,10 +131,12 @@ def _destination(args: argparse.Namespace) -> Path:
     return Path(args.model_dir) / FILE_NAME
 
 
-def _load(args: argparse.Namespace) -> tuple[Comparisons, str]:
-    """Comparisons, and the name of what gave their uncertainties."""
+def _load(args: argparse.Namespace, world: World) -> tuple[Comparisons, str] | None:
+    """Comparisons, and the name of what gave their uncertainties; None on ranks that only embed."""
     drawn = {"non_mated": args.non_mated, "cap": args.cap or None, "seed": args.seed}
     if args.features:
+        if not world.is_main:
+            return None
         found = load_comparisons(args.features, **drawn)
         if len(found) > 1:
             labels = ", ".join(label for label, _ in found)
@@ -144,8 +151,15 @@ def _load(args: argparse.Namespace) -> tuple[Comparisons, str]:
 
     chosen = open_set(args.target, args.dataset_path, **drawn)
     mu, sigma_sq = embed_images(
-        _estimator(args), chosen.images, args.batch_size, name=chosen.name, flip=args.flip
+        _estimator(args),
+        chosen.images,
+        args.batch_size,
+        name=chosen.name,
+        flip=args.flip,
+        world=world,
     )
+    if not world.is_main:
+        return None
     return chosen.comparisons(mu, sigma_sq), args.estimator
 
 

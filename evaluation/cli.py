@@ -24,6 +24,7 @@ from evaluation.report.files import Origin, write_reports
 from evaluation.sets.ijb import FUSIONS, Score
 from evaluation.sets.labelled import NonMated
 from evaluation.sets.score_files import write_scores
+from utils.distributed import ALONE, World, speaks
 
 if TYPE_CHECKING:
     from evaluation.estimate import Estimator
@@ -115,6 +116,7 @@ def run(
     method: str = "",
     config: dict[str, Any] | None = None,
     files: Sequence[str | Path] = (),
+    world: World = ALONE,
 ) -> int:
     """Evaluate every target, print each, and write what the flags ask for.
 
@@ -124,6 +126,7 @@ def run(
         method: what reports call the estimator; its own name by default.
         config: settings of the run, for the report.
         files: weights behind the estimator, for the report.
+        world: the ranks that embed; the main one does the rest.
 
     Returns:
         The exit code, 0.
@@ -143,7 +146,7 @@ def run(
     method = method or (Path(args.features).name if estimator is None else estimator.name)
     origin = Origin(config or {}, tuple(map(Path, files)))
     results = []
-    for scored in inputs(estimator, args):
+    for scored in inputs(estimator, args, world):
         protocols = chosen
         if scored.features is None and not args.protocol_named:
             protocols = (PROTOCOLS["iso29794"],)
@@ -158,7 +161,7 @@ def run(
         if args.report:
             for path in write_reports(evaluated, args, origin):
                 sys.stdout.write(f"wrote {path}\n")
-    if args.json:
+    if args.json and world.is_main:
         path = Path(args.json)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"results": results}, indent=1) + "\n", encoding="utf-8")
@@ -175,6 +178,8 @@ class Parser(argparse.ArgumentParser):
         wrong = message.partition("unrecognized arguments: ")[2].split()[:1]
         close = difflib.get_close_matches(wrong[0], known, n=1) if wrong else []
         hint = f"; did you mean {close[0]}?" if close else ""
+        if not speaks():
+            self.exit(2)
         self.exit(2, f"error: {message}{hint} (--help lists the flags)\n")
 
 
@@ -192,8 +197,13 @@ def guarded(body: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (ValueError, OSError) as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        say_error(str(error))
         return 2
+
+
+def say_error(message: str) -> None:
+    """Write one line to stderr."""
+    sys.stderr.write(f"error: {' '.join(message.split())}\n")
 
 
 def _add_risk_arguments(parser: argparse.ArgumentParser) -> None:

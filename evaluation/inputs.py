@@ -33,6 +33,7 @@ from evaluation.sets.open_set import (
     open_set,
 )
 from evaluation.sets.stored import comparisons_of, load_comparisons
+from utils.distributed import ALONE, World
 
 if TYPE_CHECKING:
     from evaluation.estimate import Estimator
@@ -71,8 +72,12 @@ class Scored:
         return self.compare()
 
 
-def inputs(estimator: Estimator | None, args: argparse.Namespace) -> Iterator[Scored]:
+def inputs(
+    estimator: Estimator | None, args: argparse.Namespace, world: World = ALONE
+) -> Iterator[Scored]:
     """Open, embed and score what the flags name, one set after the other.
+
+    All ranks share the embedding; the main one alone gets the sets.
 
     Raises:
         ValueError: nothing is named, or something cannot be read.
@@ -80,6 +85,8 @@ def inputs(estimator: Estimator | None, args: argparse.Namespace) -> Iterator[Sc
     sizes = _sizes(args.sigma_sizes)
     drawn = {"non_mated": args.non_mated, "cap": args.cap, "seed": args.seed}
     if args.features:
+        if not world.is_main:
+            return
         path = Path(args.features)
         features = stored_pairs(path)
         if features is not None:
@@ -103,7 +110,10 @@ def inputs(estimator: Estimator | None, args: argparse.Namespace) -> Iterator[Sc
             flip=args.flip,
             parts=Path(args.parts) / file_name(found.name) if args.parts else None,
             about=args.about,
+            world=world,
         )
+        if not world.is_main:
+            continue
         if args.save_features:
             path = one_of_many(args.save_features, found.name, len(args.target))
             _save(path, found, estimate)

@@ -5,7 +5,8 @@ python evaluation/verification_risk_fnmr.py --features FILE.npz
 python evaluation/verification_risk_fnmr.py --config_file config/X.py --set head_weights=HEAD.pth
 
 Prints the original's block for each set in a few seconds per thousand images (stored features: well
-under a second); `--report DIR` adds the curve as a picture.
+under a second); `--report DIR` adds the curve as a picture. Under torchrun all processes embed
+(docs/many_gpus.md).
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation import cli
+from evaluation import cli, job
 from evaluation.methods import build_estimator
 from models.load import file_sha256
 from models.run import Run, load_run, open_backbone, untrained_run
 from utils.config import load_config
 from utils.config_json import override, parse_method
+from utils.distributed import World
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,13 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_backbone_arguments(parser)
     cli.add_common_arguments(parser)
     args = parser.parse_args(argv)
-    return cli.guarded(lambda: _body(args))
+    return job.guarded(args, lambda world: _body(args, world))
 
 
-def _body(args: argparse.Namespace) -> int:
+def _body(args: argparse.Namespace, world: World) -> int:
     if args.features:
         cli.fill_defaults(args)
-        return cli.run(None, args)
+        return cli.run(None, args, world=world)
     if args.set and not args.config_file:
         raise ValueError("--set overrides a --config_file; a run of --model_dir has its own config")
     where = {"device": args.device, "precision": args.precision}
@@ -76,7 +78,7 @@ def _body(args: argparse.Namespace) -> int:
     if label == "trained_head" and config["name"]:
         label = f"trained_head ({config['name']})"
     args.about = " ".join([args.estimator, *(file_sha256(file) for file in files)])
-    return cli.run(estimator, args, method=label, config=config, files=files)
+    return cli.run(estimator, args, method=label, config=config, files=files, world=world)
 
 
 def _load(args: argparse.Namespace, where: dict[str, Any]) -> Run:

@@ -19,17 +19,19 @@ import argparse
 from collections.abc import Sequence
 from typing import get_args
 
-from evaluation.cli import Parser, add_common_arguments, fill_defaults, guarded, run
+from evaluation.cli import Parser, add_common_arguments, fill_defaults, run
+from evaluation.job import guarded
 from mc_dropout.estimator import Form, MCDropout
 from models.frozen import FrozenBackbone
 from models.run import load_run, open_backbone
 from utils.config import Verification
+from utils.distributed import World
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse flags, build the estimator, evaluate; return the exit code."""
     args = _parser().parse_args(argv)
-    return guarded(lambda: _evaluate(args))
+    return guarded(args, lambda world: _evaluate(args, world))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,16 +65,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _evaluate(args: argparse.Namespace) -> int:
+def _evaluate(args: argparse.Namespace, world: World) -> int:
     if args.features:
         fill_defaults(args)
-        return run(None, args)
+        return run(None, args, world=world)
     frozen, verification = _backbone(args)
     fill_defaults(args, verification)
     estimator = MCDropout(
         frozen, args.passes, args.rate, args.seed, not args.no_batch_norm, args.form
     )
-    return run(estimator, args)
+    return run(estimator, args, world=world)
 
 
 def _backbone(args: argparse.Namespace) -> tuple[FrozenBackbone, Verification | None]:

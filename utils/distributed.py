@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 _PATIENCE = timedelta(hours=2)  # one process may compute statistics alone while the others wait
+_MOMENT = 2  # seconds
 
 
 class RankLost(RuntimeError):  # noqa: N818 - what happened, as KeyboardInterrupt
@@ -187,6 +189,17 @@ def stop(world: World, *, failed: bool = False) -> None:
 def in_job() -> bool:
     """Whether torchrun started this process with others."""
     return _from_environment().size > 1
+
+
+def speaks() -> bool:
+    """Whether this process is the one to report a mistake that all make before they `start`.
+
+    The others wait a moment first: torchrun ends all processes as soon as one has left.
+    """
+    if os.environ.get("RANK", "0") == "0":
+        return True
+    time.sleep(_MOMENT)
+    return False
 
 
 def _first_line(error: RuntimeError) -> str:

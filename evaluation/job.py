@@ -1,0 +1,63 @@
+"""The body of an evaluation script: in one process, or on every rank of a torchrun job.
+
+All ranks embed; the main one computes, prints and writes. An error is printed once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from evaluation import cli
+from utils.distributed import ALONE, PeerFailed, RankLost, World, in_job, speaks, start, stop
+
+
+def guarded(args: argparse.Namespace, body: Callable[[World], int]) -> int:
+    """Run a script's body as `cli.guarded` does, as one of the ranks where torchrun started any.
+
+    Args:
+        args: flags with `device`, which becomes this rank's own, and `features`: stored files need
+            no device.
+        body: gets this process's place among the ranks. All of them make the same calls of
+            `World.gather`, and those that are not main print and write nothing.
+
+    Returns:
+        The exit code; 2 on every rank when one of them meets a user's mistake, or is lost.
+    """
+    return cli.guarded(lambda: _as_a_rank(args, body) if in_job() else body(ALONE))
+
+
+def _as_a_rank(args: argparse.Namespace, body: Callable[[World], int]) -> int:
+    try:
+        world, device = start("cpu" if args.features else args.device)
+    except (ValueError, RankLost) as error:
+        if speaks():
+            cli.say_error(str(error))
+        return 2
+    args.device = str(device)
+    try:
+        return _to_the_end(world, body)
+    except RankLost as error:
+        if world.is_main:
+            cli.say_error(str(error))
+        return 2
+
+
+def _to_the_end(world: World, body: Callable[[World], int]) -> int:
+    try:
+        code = body(world)
+        stop(world)
+        return code
+    except BrokenPipeError:
+        raise
+    except PeerFailed as error:
+        problem = str(error)
+    except (ValueError, OSError) as error:
+        problem = str(error)
+        world.fail(problem)
+    if world.is_main:
+        cli.say_error(problem)
+        sys.stdout.flush()  # torchrun ends all processes as soon as one has left
+    stop(world)
+    return 2
