@@ -213,7 +213,7 @@ class _Run:
             batch = self.images.decode(first, last)
             with self._one_forward_pass():
                 found.append(
-                    [_estimate(one, batch, first, flip=self.flip) for one in self.estimators]
+                    [estimate_batch(one, batch, first, flip=self.flip) for one in self.estimators]
                 )
             bar.update(len(batch))
         return [_joined(list(parts)) for parts in zip(*found, strict=True)]
@@ -271,13 +271,18 @@ def _checked(part: Estimate, name: str, estimator: Estimator, start: int) -> Est
         ) from error
 
 
-def _estimate(
+def estimate_batch(
     estimator: Estimator, batch: NDArray[np.uint8], start: int, *, flip: bool
 ) -> Estimate:
+    """Estimate for (B, 112, 112, 3) images, rows `start` and following; `flip` as in `embed`."""
     plain = _call(estimator, batch, start)
     if not flip:
         return plain
-    mirrored = _call(estimator, np.ascontiguousarray(batch[:, :, ::-1]), start)
+    return average_of_flip(plain, _call(estimator, np.ascontiguousarray(batch[:, :, ::-1]), start))
+
+
+def average_of_flip(plain: Estimate, mirrored: Estimate) -> Estimate:
+    """Join the estimates of images and of their mirror images, as `embed` says of `flip`."""
     mu = plain.mu + mirrored.mu
     length = np.linalg.norm(mu, axis=1, keepdims=True)
     return Estimate(
