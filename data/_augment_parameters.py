@@ -6,7 +6,9 @@ carries the parameters out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +63,18 @@ class AugmentParameters:
 
     def __len__(self) -> int:
         return len(self.flip)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[AugmentParameters]) -> AugmentParameters:
+        """Join the parameters of several batches, in their order."""
+        return cls(
+            strong=StrongParameters(**_joined([part.strong for part in parts])), **_joined(parts)
+        )
+
+
+def _joined(parts: Sequence[Any]) -> dict[str, NDArray[Any]]:
+    names = [field.name for field in fields(parts[0]) if field.name != "strong"]
+    return {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
 
 
 def draw_parameters(config: Augment, uniforms: Uniforms) -> AugmentParameters:

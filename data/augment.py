@@ -6,15 +6,15 @@ split of the batch or another device sees the same images.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data import _augment_operations as operations
 from data._augment_parameters import (
     COLUMNS,
     CROP,
@@ -26,13 +26,16 @@ from data._draws import keyed_uniforms
 from data._strong import LONGEST_MOTION, RADII, SMALLEST_RESOLUTION, StrongParameters
 from data._warp import SIZE, blur_matrix, crop_matrix, down_up_matrix, motion_matrix
 from utils.config import Augment
+from utils.device import all_to_device, to_device
 
 __all__ = ["RARE", "AugmentParameters", "BatchAugment"]
 
 _SLIGHT_RADIUS = 0.5  # pixels
-_BYTES_MEAN = 510  # of the sum of four uniform bytes
-_BYTES_DEVIATION = math.sqrt(4 * (256**2 - 1) / 12)
-_LUMA = (0.299, 0.587, 0.114)  # of R, G and B: ITU-R BT.601
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # of R, G and B: ITU-R BT.601
+
+Rows = NDArray[np.int64]
+# What to do to pixels, and with which arrays: rows of the batch, then what each of them needs.
+Change = tuple[Callable[..., None], tuple[NDArray[Any], ...]]
 
 
 class BatchAugment:
@@ -45,6 +48,8 @@ class BatchAugment:
     Blur, resizes and crops are products with matrices (data/_warp.py), on those images alone that
     need one. Pixels outside a rotated image repeat its edge. Levels stay within 0..255 and are not
     rounded in between.
+
+    All that a batch needs goes to the device in one transfer, and the host never waits for it.
 
     Args:
         config: the rates; all 0 leaves every image exactly as it is.
@@ -67,7 +72,7 @@ class BatchAugment:
         starts = np.cumsum([0, *map(len, groups.values())])[:-1]
         self._start = dict(zip(groups, starts.tolist(), strict=True))
         matrices = np.concatenate(list(groups.values()))
-        self._host_bank = torch.from_numpy(matrices.astype(np.float32))
+        self._host_bank = matrices.astype(np.float32)
         self._banks: dict[torch.device, Tensor] = {}
 
     def parameters(self, step: int, rows: NDArray[np.int64]) -> AugmentParameters:
@@ -98,26 +103,40 @@ class BatchAugment:
             )
         if len(images) != len(parameters):
             raise ValueError(f"augment: {len(images)} images but {len(parameters)} parameters")
-        pixels = _flipped(images, parameters).float()
-        _brighten(pixels, parameters.strong)
-        self._multiply(pixels, parameters.blur, parameters.blur)
-        _occlude(pixels, parameters)
-        self._soften(pixels, parameters.strong)
-        _add_noise(pixels, parameters.strong)
-        for draw in range(2):
-            self._rare(pixels, parameters, draw)
+        changes = [change for change in self._changes(parameters) if len(change[1][0])]
+        arrays = [array for _, needs in changes for array in needs]
+        flip = np.flatnonzero(parameters.flip)
+        if len(flip):
+            *sent, index = all_to_device([*arrays, flip], images.device)
+            pixels = operations.flipped(images, index).float()
+        else:
+            sent, pixels = all_to_device(arrays, images.device), images.float()
+        left = iter(sent)
+        for change, needs in changes:
+            change(pixels, *(next(left) for _ in needs))
         return pixels.permute(0, 3, 1, 2)
 
-    def _soften(self, pixels: Tensor, strong: StrongParameters) -> None:
+    def _changes(self, parameters: AugmentParameters) -> Iterator[Change]:
+        """Yield everything after the flip, in its order; of some changes no image has need."""
+        strong = parameters.strong
+        yield _brighten(strong)
+        yield self._multiply(parameters.blur, parameters.blur)
+        yield _cover(parameters)
+        yield from self._soften(strong)
+        yield _add_noise(strong)
+        for draw in range(2):
+            yield from self._rare(parameters, draw)
+
+    def _soften(self, strong: StrongParameters) -> Iterator[Change]:
         motion = np.where(strong.has("motion"), self._start["motion"] + strong.motion.T - 1, -1)
-        self._multiply(pixels, motion[0], motion[1])
+        yield self._multiply(motion[0], motion[1])
         blur = np.where(strong.has("blur"), self._start["strong_blur"] + strong.blur, -1)
-        self._multiply(pixels, blur, blur)
+        yield self._multiply(blur, blur)
         size = self._start["resize"] + strong.size - SMALLEST_RESOLUTION
         size = np.where(strong.has("resolution"), size, -1)
-        self._multiply(pixels, size, size)
+        yield self._multiply(size, size)
 
-    def _rare(self, pixels: Tensor, parameters: AugmentParameters, draw: int) -> None:
+    def _rare(self, parameters: AugmentParameters, draw: int) -> Iterator[Change]:
         kind = parameters.rare[:, draw]
         is_kind = {name: kind == index for index, name in enumerate(RARE)}
         slight = np.int64(self._start["slight_blur"])
@@ -126,127 +145,51 @@ class BatchAugment:
         chosen = [is_kind["slight_blur"], is_kind["resize"], is_kind["crop"]]
         vertical = np.select(chosen, [slight, size, corner[:, 0]], -1)
         horizontal = np.select(chosen, [slight, size, corner[:, 1]], -1)
-        self._multiply(pixels, vertical, horizontal)
-        _rotate(pixels, is_kind["rotate"], parameters.angle[:, draw])
-        _swap_channels(pixels, is_kind["swap_channels"])
-        _grey(pixels, is_kind["grey"])
+        yield self._multiply(vertical, horizontal)
+        yield _rotate(is_kind["rotate"], parameters.angle[:, draw])
+        yield operations.swap_channels, (np.flatnonzero(is_kind["swap_channels"]),)
+        yield operations.make_grey, (np.flatnonzero(is_kind["grey"]), _LUMA)
 
-    def _multiply(
-        self, pixels: Tensor, vertical: NDArray[np.int64], horizontal: NDArray[np.int64]
-    ) -> None:
+    def _multiply(self, vertical: Rows, horizontal: Rows) -> Change:
         """Replace X by L X R^T where an image has matrices; -1 stands for none."""
+
+        def run(pixels: Tensor, index: Tensor, left: Tensor, right: Tensor) -> None:
+            bank = self._bank(pixels.device)
+            operations.multiply(pixels, index, bank[left], bank[right])
+
         rows = np.flatnonzero(vertical >= 0)
-        if not len(rows):
-            return
-        bank = self._bank(pixels.device)
-        index = _to(rows, pixels)
-        left, right = bank[_to(vertical[rows], pixels)], bank[_to(horizontal[rows], pixels)]
-        chosen = pixels.index_select(0, index)
-        # (n, H, W * 3), then (n, W, H * 3): two batched products, without a copy of the matrices.
-        chosen = torch.bmm(left, chosen.flatten(2)).view_as(chosen).transpose(1, 2)
-        chosen = torch.bmm(right, chosen.flatten(2)).view_as(chosen).transpose(1, 2)
-        pixels.index_copy_(0, index, chosen.clamp_(0, 255))
+        return run, (rows, vertical[rows], horizontal[rows])
 
     def _bank(self, device: torch.device) -> Tensor:
         if device not in self._banks:
-            self._banks[device] = self._host_bank.to(device)
+            self._banks[device] = to_device(self._host_bank, device)
         return self._banks[device]
 
 
-def _to(array: NDArray[Any], like: Tensor) -> Tensor:
-    return torch.from_numpy(array).to(like.device, non_blocking=True)
-
-
-def _flipped(images: Tensor, parameters: AugmentParameters) -> Tensor:
-    rows = np.flatnonzero(parameters.flip)
-    if not len(rows):
-        return images
-    index = _to(rows, images)
-    return images.index_copy(0, index, images.index_select(0, index).flip(2))
-
-
-def _occlude(pixels: Tensor, parameters: AugmentParameters) -> None:
+def _cover(parameters: AugmentParameters) -> Change:
     rows = np.flatnonzero(parameters.box[:, 2])
-    if not len(rows):
-        return
-    index = _to(rows, pixels)
-    top, left, height, width = _to(parameters.box[rows], pixels).T[:, :, None]
-    at = torch.arange(SIZE, device=pixels.device)
-    in_rows = (at >= top) & (at < top + height)
-    in_columns = (at >= left) & (at < left + width)
-    inside = in_rows[:, :, None, None] & in_columns[:, None, :, None]
-    colour = _to(parameters.colour[rows], pixels)[:, None, None, :].float()
-    filled = torch.where(inside, colour, pixels.index_select(0, index))
+    needs = (rows, parameters.box[rows], parameters.colour[rows])
     noisy = np.flatnonzero(parameters.noisy[rows])
     if len(noisy):
-        at_noisy = _to(noisy, pixels)
-        levels = _hashed(_to(parameters.noise_key[rows[noisy]], pixels)) >> 24
-        filled[at_noisy] = torch.where(inside[at_noisy], levels.float(), filled[at_noisy])
-    pixels.index_copy_(0, index, filled)
+        return operations.cover, (*needs, noisy, parameters.noise_key[rows[noisy]])
+    return operations.cover, needs
 
 
-def _hashed(keys: Tensor) -> Tensor:
-    """Return 32-bit numbers, (n, 112, 112, 3) int64, that follow from keys (n,) on any device.
-
-    A 32-bit integer hash (two xor-shift-multiply rounds) of pixel number and key; int64 holds it,
-    products wrap and are cut to 32 bits.
-    """
-    pixel = torch.arange(SIZE * SIZE * 3, device=keys.device)
-    state = (pixel * 0x9E3779B9 + keys[:, None]).bitwise_and_(0xFFFFFFFF)
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-        state.bitwise_xor_(state >> shift).mul_(factor).bitwise_and_(0xFFFFFFFF)
-    return state.view(-1, SIZE, SIZE, 3)
-
-
-def _brighten(pixels: Tensor, strong: StrongParameters) -> None:
+def _brighten(strong: StrongParameters) -> Change:
     rows = np.flatnonzero(strong.has("gamma"))
-    if not len(rows):
-        return
-    index = _to(rows, pixels)
-    power = _to(np.exp(strong.exponent[rows]).astype(np.float32), pixels)[:, None, None, None]
-    pixels.index_copy_(0, index, 255 * (pixels.index_select(0, index) / 255) ** power)
+    return operations.brighten, (rows, np.exp(strong.exponent[rows]).astype(np.float32))
 
 
-def _add_noise(pixels: Tensor, strong: StrongParameters) -> None:
-    """Add noise that is close to Gaussian: the sum of the four bytes of a hash."""
+def _add_noise(strong: StrongParameters) -> Change:
     rows = np.flatnonzero(strong.has("noise"))
-    if not len(rows):
-        return
-    index = _to(rows, pixels)
-    state = _hashed(_to(strong.noise_key[rows], pixels))
-    pairs = (state & 0x00FF00FF) + (state.bitwise_right_shift_(8).bitwise_and_(0x00FF00FF))
-    noise = ((pairs & 0xFFFF) + pairs.bitwise_right_shift_(16)).float() - _BYTES_MEAN
-    scale = _to((strong.deviation[rows] / _BYTES_DEVIATION).astype(np.float32), pixels)
-    noise.mul_(scale[:, None, None, None]).add_(pixels.index_select(0, index))
-    pixels.index_copy_(0, index, noise.clamp_(0, 255))
+    scale = (strong.deviation[rows] / operations.BYTES_DEVIATION).astype(np.float32)
+    return operations.add_noise, (rows, strong.noise_key[rows], scale)
 
 
-def _rotate(pixels: Tensor, chosen: NDArray[np.bool_], degrees: NDArray[np.float64]) -> None:
+def _rotate(chosen: NDArray[np.bool_], degrees: NDArray[np.float64]) -> Change:
     rows = np.flatnonzero(chosen)
-    if not len(rows):
-        return
-    index = _to(rows, pixels)
     angle = np.deg2rad(degrees[rows])
     cosine, sine, zero = np.cos(angle), np.sin(angle), np.zeros(len(rows))
     # From target to source, about the centre, y downwards.
     inverse = np.stack([cosine, -sine, zero, sine, cosine, zero], axis=1).reshape(-1, 2, 3)
-    source = pixels.index_select(0, index).permute(0, 3, 1, 2)
-    theta = _to(inverse.astype(np.float32), pixels)
-    grid = F.affine_grid(theta, list(source.shape), align_corners=False)
-    turned = F.grid_sample(source, grid, padding_mode="border", align_corners=False)
-    pixels.index_copy_(0, index, turned.permute(0, 2, 3, 1).clamp(0, 255))
-
-
-def _swap_channels(pixels: Tensor, chosen: NDArray[np.bool_]) -> None:
-    rows = np.flatnonzero(chosen)
-    if len(rows):
-        index = _to(rows, pixels)
-        pixels.index_copy_(0, index, pixels.index_select(0, index).flip(3))
-
-
-def _grey(pixels: Tensor, chosen: NDArray[np.bool_]) -> None:
-    rows = np.flatnonzero(chosen)
-    if len(rows):
-        index = _to(rows, pixels)
-        grey = pixels.index_select(0, index) @ pixels.new_tensor(_LUMA)
-        pixels.index_copy_(0, index, grey[..., None].expand(-1, -1, -1, 3))
+    return operations.rotate, (rows, inverse.astype(np.float32))

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from utils.config import Precision
 
@@ -51,6 +56,48 @@ def autocast_dtype(device: torch.device, precision: Precision) -> torch.dtype | 
     if precision not in types:
         raise ValueError(f"precision = {precision!r}: must be one of auto, {', '.join(types)}")
     return types[precision]
+
+
+def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """Return an array as a tensor on the device; the CPU shares its memory.
+
+    A CUDA device gets it through pinned memory, and the host goes on at once.
+    """
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def all_to_device(arrays: Sequence[NDArray[Any]], device: torch.device) -> list[Tensor]:
+    """Bring small arrays to the device in one transfer, where each would cost a launch of its own.
+
+    Args:
+        arrays: numbers, none of them empty.
+        device: where they go.
+
+    Returns:
+        Tensors of their shapes and types, views of one buffer, in the order of the arrays.
+    """
+    if not arrays:
+        return []
+    by_type: dict[np.dtype[Any], list[int]] = {}
+    for place, array in enumerate(arrays):
+        by_type.setdefault(array.dtype, []).append(place)
+    # Wide types first, so that each begins at a multiple of its width.
+    groups = sorted(by_type.values(), key=lambda places: -arrays[places[0]].itemsize)
+    flat = [np.concatenate([arrays[place].ravel() for place in places]) for places in groups]
+    there = to_device(np.concatenate([one.view(np.uint8) for one in flat]), device)
+    found: dict[int, Tensor] = {}
+    for places, group, part in zip(
+        groups, flat, there.split([one.nbytes for one in flat]), strict=True
+    ):
+        values = part.view(torch.from_numpy(group).dtype)
+        for place, piece in zip(
+            places, values.split([arrays[place].size for place in places]), strict=True
+        ):
+            found[place] = piece.view(arrays[place].shape)
+    return [found[place] for place in range(len(arrays))]
 
 
 def peak_memory_gib(device: torch.device) -> float:
