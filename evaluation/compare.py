@@ -1,9 +1,11 @@
 """Several methods on several sets: one table with intervals, ranks and verdicts, one figure a set.
 
 python evaluation/compare.py --target faces:FOLDER --methods RUN_DIR embedding_norm other=FILE.csv
+python evaluation/compare.py --target faces:FOLDER --methods RUN_OF_BRANCHES --out compared
 python evaluation/compare.py --features ours=OURS.npz theirs=THEIRS.csv --out compared
 
 Every image is decoded and embedded once for all methods; all of them see the same bootstrap draws.
+Runs that differ in their seeds alone are also shown as one, with mean and spread.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ if not __package__:  # run as a file: import from the checkout, not from this fo
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +29,30 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from evaluation import cli
+from evaluation.compared import method_rows, spreads
 from evaluation.confidence.bootstrap import Bootstrap, bootstrap
 from evaluation.embed import embed_images
 from evaluation.inputs import file_name
 from evaluation.methods import Methods, named, open_methods
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.protocols import PROTOCOLS, Protocol, find_protocol
-from evaluation.report.compare_table import DISCARDS, NOTATIONS, Row, as_text, ranks
+from evaluation.report.compare_table import NOTATIONS, Row, as_text
+from evaluation.report.spread_table import SPREAD_NOTATIONS, Spread, spread_text
+from evaluation.seeds import Group
 from evaluation.sets.open_set import EvaluationSet, open_set
 from evaluation.sets.stored import load_comparisons
 
 Columns = dict[str, NDArray[np.float32]]
+Groups = tuple[Group, ...]
+
+
+@dataclass
+class Found:
+    """What has been measured so far, and the facts of each set."""
+
+    rows: list[Row] = field(default_factory=list)
+    spreads: list[Spread] = field(default_factory=list)
+    facts: list[dict[str, Any]] = field(default_factory=list)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,31 +99,50 @@ def _body(args: argparse.Namespace) -> int:
     protocol = find_protocol(args.protocol)
     if args.out and Path(args.out).is_file():
         raise ValueError(f"--out {args.out}: names a folder, but a file is there")
-    rows: list[Row] = []
-    facts: list[dict[str, Any]] = []
-    for comparisons, columns in _inputs(args):
-        if args.against is not None and args.against not in columns:
-            raise ValueError(f"--against {args.against}: the methods are {', '.join(columns)}")
+    found = Found()
+    for comparisons, columns, groups in _inputs(args):
+        _check_against(args.against, columns, groups)
         for fmr in args.fmr:
             draws = _measure(comparisons, columns, protocol, fmr, args)
-            found = _rows(comparisons.name, fmr, draws, args.against)
-            sys.stdout.write(as_text(found) + _facts(draws) + "\n")
-            sys.stdout.flush()
-            rows += found
-            facts.append(_facts_dict(comparisons.name, fmr, draws))
-            if args.out:
-                _figure(Path(args.out), comparisons.name, fmr, draws, len(args.fmr) > 1)
+            _report(found, comparisons.name, fmr, draws, groups, args)
     sys.stdout.write(f"{protocol.describe()}.\n")
     if args.out:
-        _write(Path(args.out), rows, {"protocol": protocol.switches(), "sets": facts})
+        _write(Path(args.out), found, protocol)
     return 0
 
 
-def _inputs(args: argparse.Namespace) -> Iterator[tuple[Comparisons, Columns]]:
+def _check_against(against: str | None, columns: Columns, groups: Groups) -> None:
+    known = [*columns, *(group.name for group in groups if group.name not in columns)]
+    if against is not None and against not in known:
+        raise ValueError(f"--against {against}: the methods are {', '.join(known)}")
+
+
+def _report(
+    found: Found,
+    name: str,
+    fmr: float,
+    draws: Bootstrap,
+    groups: Groups,
+    args: argparse.Namespace,
+) -> None:
+    """Print one set at one FMR, keep its rows, and draw its figure."""
+    rows = method_rows(name, fmr, draws, args.against if args.against in draws.curves else None)
+    means = spreads(name, fmr, draws, groups, args.against)
+    text = f"{as_text(rows)}{_facts(draws)}\n"
+    sys.stdout.write(text + (f"{spread_text(means)}\n" if means else ""))
+    sys.stdout.flush()
+    found.rows += rows
+    found.spreads += means
+    found.facts.append(_facts_dict(name, fmr, draws))
+    if args.out:
+        _figure(Path(args.out), name, fmr, draws, groups, len(args.fmr) > 1)
+
+
+def _inputs(args: argparse.Namespace) -> Iterator[tuple[Comparisons, Columns, Groups]]:
     if args.features:
         if args.target or args.methods:
             raise ValueError("--features has its own comparisons; --target and --methods do not go")
-        yield _stored(args)
+        yield *_stored(args), ()
         return
     if not (args.target and args.methods):
         raise ValueError("give --target SET ... with --methods METHOD ..., or --features FILE ...")
@@ -122,7 +157,7 @@ def _inputs(args: argparse.Namespace) -> Iterator[tuple[Comparisons, Columns]]:
         found = open_set(
             target, args.dataset_path, non_mated=args.non_mated, cap=args.cap, seed=args.seed
         )
-        yield _estimated(found, methods, args)
+        yield *_estimated(found, methods, args), methods.groups
 
 
 def _estimated(
@@ -192,36 +227,6 @@ def _measure(
     )
 
 
-def _rows(name: str, fmr: float, draws: Bootstrap, against: str | None) -> list[Row]:
-    places = ranks([draws.relative(method)[0] for method in draws.curves])
-    order = np.argsort(places, kind="stable")
-    methods = [list(draws.curves)[place] for place in order]
-    reference = against or methods[0]
-    shares = draws.rank_shares()
-    rows = []
-    for place, method in zip(order, methods, strict=True):
-        curve = draws.curves[method]
-        value, interval = draws.relative(method)
-        paired = None if method == reference else draws.compare(method, reference)
-        rows.append(
-            Row(
-                set=name,
-                fmr=fmr,
-                method=method,
-                realised=(int(curve.edc.false_matches[0]), int(curve.edc.non_mated[0])),
-                fnmr=tuple(float(curve.edc.fnmr[curve.index_at(share)]) for share in DISCARDS),
-                relative=value,
-                interval=interval,
-                rank=places[place],
-                best_share=float(shares[method][0]),
-                verdict=paired.verdict if paired else "",
-                difference=paired.difference if paired else None,
-                difference_interval=paired.interval if paired else None,
-            )
-        )
-    return rows
-
-
 def _facts(draws: Bootstrap) -> str:
     curve = next(iter(draws.curves.values()))
     edc = curve.edc
@@ -236,11 +241,13 @@ def _facts(draws: Bootstrap) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _figure(folder: Path, name: str, fmr: float, draws: Bootstrap, several: bool) -> None:
+def _figure(
+    folder: Path, name: str, fmr: float, draws: Bootstrap, groups: Groups, several: bool
+) -> None:
     from evaluation.report.compare_figure import compare_figure
 
     ending = f"-fmr{fmr:g}" if several else ""
-    path = compare_figure(draws, folder / f"{file_name(name)}{ending}.png", name, fmr)
+    path = compare_figure(draws, folder / f"{file_name(name)}{ending}.png", name, fmr, groups)
     sys.stdout.write(f"wrote {path}\n")
 
 
@@ -260,14 +267,25 @@ def _facts_dict(name: str, fmr: float, draws: Bootstrap) -> dict[str, Any]:
     }
 
 
-def _write(folder: Path, rows: Sequence[Row], facts: dict[str, Any]) -> None:
+def _write(folder: Path, found: Found, protocol: Protocol) -> None:
+    """Write the tables; means over seeds stand below the others, but in a CSV file of their own."""
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {ending: notation(rows) for ending, notation in NOTATIONS.items()}
-    texts["json"] = json.dumps({**facts, "rows": [row.to_dict() for row in rows]}, indent=1)
-    for ending, text in texts.items():
-        path = folder / f"compare.{ending}"
-        path.write_text(text.rstrip() + "\n", encoding="utf-8")
-        sys.stdout.write(f"wrote {path}\n")
+    texts = {ending: notation(found.rows) for ending, notation in NOTATIONS.items()}
+    files = {f"compare.{ending}": text for ending, text in texts.items()}
+    if found.spreads:
+        means = {ending: notation(found.spreads) for ending, notation in SPREAD_NOTATIONS.items()}
+        files["compare-seeds.csv"] = means.pop("csv")
+        files |= {f"compare.{ending}": f"{texts[ending]}\n{means[ending]}" for ending in means}
+    facts = {
+        "protocol": protocol.switches(),
+        "sets": found.facts,
+        "rows": [row.to_dict() for row in found.rows],
+        "groups": [row.to_dict() for row in found.spreads],
+    }
+    files["compare.json"] = json.dumps(facts, indent=1)
+    for name, text in files.items():
+        (folder / name).write_text(text.rstrip() + "\n", encoding="utf-8")
+        sys.stdout.write(f"wrote {folder / name}\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Methods by what a person writes on the command line, ready to run over one backbone.
 
-A run folder of network.py, a file with a score per image, or the name of an estimator.
+A run folder of network.py, a file with a score per image, or the name of an estimator. A run of
+several branches stands for all of them.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.estimators.from_file import FromFile
 from evaluation.estimators.trained_head import TrainedHead
+from evaluation.seeds import Group, seed_groups
 from evaluation.several import Several
 from models.frozen import FrozenBackbone
 from models.load import file_sha256
-from models.run import Run, load_run, open_backbone
+from models.run import Run, branch_folders, load_run, open_backbone
 from utils.config import Method, Precision
 from utils.config_json import parse_method
 from utils.methods import available, build
@@ -35,11 +37,13 @@ class Methods:
         names: of the columns of the estimator's sigma_sq.
         estimator: all of them in one.
         about: what their values depend on, in words and hashes.
+        groups: of runs that differ in their seeds alone.
     """
 
     names: tuple[str, ...]
     estimator: Several
     about: str
+    groups: tuple[Group, ...]
 
 
 def named(texts: Sequence[str]) -> list[tuple[str, str]]:
@@ -50,13 +54,37 @@ def named(texts: Sequence[str]) -> list[tuple[str, str]]:
     """
     found: list[tuple[str, str]] = []
     for text in texts:
-        name, equals, what = text.partition("=")
-        if not equals or ":" in name or Path(text).exists():
-            name, what = Path(text).stem if Path(text).exists() else text, text
+        given, what = _split(text)
+        name = given or (Path(text).stem if Path(text).exists() else text)
         if name in dict(found):
             raise ValueError(f"two methods are called {name!r}: name them, as in first={what}")
         found.append((name, what))
     return found
+
+
+def with_branches(texts: Sequence[str]) -> list[str]:
+    """Replace each run of several branches by `BRANCH=FOLDER` of all of them.
+
+    `NAME=RUN` gives `NAME-BRANCH=FOLDER`; anything else stays as it is.
+
+    Raises:
+        ValueError: a branch without a trained head.
+    """
+    found: list[str] = []
+    for text in texts:
+        name, what = _split(text)
+        folders = branch_folders(what)
+        prefix = f"{name}-" if name else ""
+        found += [f"{prefix}{folder.name}={folder}" for folder in folders] or [text]
+    return found
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Part `NAME=WHAT`; the name is "" where there is none."""
+    name, equals, what = text.partition("=")
+    if not equals or ":" in name or Path(text).exists():
+        return "", text
+    return name, what
 
 
 def estimator_names() -> list[str]:
@@ -99,7 +127,7 @@ def open_methods(
     """Open methods over one backbone: that of the run folders, or the one that is named.
 
     Args:
-        texts: `[NAME=]METHOD` each.
+        texts: `[NAME=]METHOD` each, as `with_branches` and `named` read them.
         backbone_name: where no run folder is among them, as `models.run.parse_backbone` reads it.
         backbone_weights: its file, or where the runs' file is now.
         device: see `TrainConfig.device`.
@@ -109,15 +137,11 @@ def open_methods(
         ValueError: two of one name, no backbone, runs on several backbones, or a method that cannot
             be opened.
     """
-    wanted = named(texts)
+    wanted = named(with_branches(texts))
     where: dict[str, Any] = {"device": device, "precision": precision}
-    runs = {
-        name: load_run(what, backbone_weights=backbone_weights, **where)
-        for name, what in wanted
-        if Path(what).is_dir()
-    }
+    folders = {name: what for name, what in wanted if Path(what).is_dir()}
+    runs = _load_runs(folders, backbone_weights=backbone_weights, **where)
     if runs:
-        _require_one_backbone(runs)
         frozen = next(iter(runs.values())).frozen
     elif backbone_name and backbone_weights:
         frozen = open_backbone(backbone_name, backbone_weights, **where)
@@ -129,8 +153,10 @@ def open_methods(
     members = {name: _open(what, runs.get(name), frozen) for name, what in wanted}
     files = [path for run in runs.values() for path in run.files]
     files += [Path(what) for _, what in wanted if Path(what).is_file()]
-    about = " ".join([*texts, *map(file_sha256, files)])
-    return Methods(tuple(members), Several(frozen, members), about)
+    hashes = {path: file_sha256(path) for path in dict.fromkeys(files)}
+    about = " ".join([*texts, *(hashes[path] for path in files)])
+    groups = seed_groups({name: run.config for name, run in runs.items()})
+    return Methods(tuple(members), Several(frozen, members), about, groups)
 
 
 def _open(what: str, run: Run | None, frozen: FrozenBackbone) -> Estimator:
@@ -141,11 +167,16 @@ def _open(what: str, run: Run | None, frozen: FrozenBackbone) -> Estimator:
     return build_estimator(parse_method(what), frozen=frozen)
 
 
-def _require_one_backbone(runs: dict[str, Run]) -> None:
-    (first, run), *others = runs.items()
-    for name, other in others:
-        if other.config.backbone != run.config.backbone or other.sha256 != run.sha256:
+def _load_runs(folders: dict[str, str], **where: Any) -> dict[str, Run]:
+    """Load runs that share one backbone, which is in memory once."""
+    runs: dict[str, Run] = {}
+    for name, folder in folders.items():
+        first = next(iter(runs), None)
+        run = load_run(folder, beside=None if first is None else runs[first], **where)
+        if first is not None and run.frozen is not runs[first].frozen:
             raise ValueError(
                 f"{name} and {first} were trained on different backbones; one table compares "
                 "methods over one"
             )
+        runs[name] = run
+    return runs

@@ -170,18 +170,16 @@ def load_run(
     file = path / f"{checkpoint}.pt"
     _require_one_head(path, file)
     payload = load_checkpoint(file)
-    config = dataclasses.replace(from_json(payload["config"]), head_weights=None)
-    weights, sha256 = (
-        Path(backbone_weights or config.backbone_weights),
-        payload["backbone"]["sha256"],
-    )
+    config = from_json(payload["config"])
+    weights = Path(backbone_weights or config.backbone_weights)
+    sha256 = payload["backbone"]["sha256"]
     if beside is not None and (beside.config.backbone, beside.sha256) == (config.backbone, sha256):
         frozen, weights = beside.frozen, beside.files[1]
         _check_preprocessing(payload, frozen)
     else:
         frozen = load_frozen(config, device, precision, backbone_weights)
         check_backbone(payload, frozen, str(weights))
-    head = build_head(config, frozen)
+    head = build_head(dataclasses.replace(config, head_weights=None), frozen)
     head.load_state_dict(payload["head"])
     return Run(path, config, frozen, head.eval(), int(payload["step"]), sha256, (file, weights))
 

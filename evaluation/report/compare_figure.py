@@ -1,10 +1,12 @@
 """The figure of a comparison: the discard curves of all methods on one set.
 
-The legend is in order of rank; the best method has its interval drawn as a band.
+The legend is in order of rank; the best method has its interval drawn as a band. Methods that
+differ in their seeds alone share a colour and a line of the legend.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from evaluation.confidence.bootstrap import Bootstrap
+from evaluation.seeds import Group
 
 # Okabe and Ito's colours, which are told apart by colour-blind readers; then again, dashed.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -22,7 +25,9 @@ GREY = "#6b7280"
 SHOWN = 0.4  # discard fraction up to which curves are drawn
 
 
-def compare_figure(draws: Bootstrap, path: Path, name: str, fmr: float) -> Path:
+def compare_figure(
+    draws: Bootstrap, path: Path, name: str, fmr: float, groups: Sequence[Group] = ()
+) -> Path:
     """Draw every method's FNMR against the discard fraction, and write a PNG.
 
     Args:
@@ -30,6 +35,7 @@ def compare_figure(draws: Bootstrap, path: Path, name: str, fmr: float) -> Path:
         path: of the file; its folder is made.
         name: of the set.
         fmr: target that fixed the threshold.
+        groups: of methods among them.
 
     Returns:
         The path.
@@ -49,8 +55,14 @@ def compare_figure(draws: Bootstrap, path: Path, name: str, fmr: float) -> Path:
         linewidth=0,
         label=f"{draws.confidence:.0%} interval of {methods[0]}",
     )
-    for place, method in enumerate(methods):
-        _draw(axes, draws, method, place)
+    group_of = {one: group for group in groups for one in group.members}
+    places: dict[str, int] = {}
+    for method in methods:
+        line = group_of[method].name if method in group_of else method
+        first = line not in places
+        place = places.setdefault(line, len(places))
+        label = _label(draws, method, group_of.get(method)) if first else None
+        _draw(axes, draws, method, place, label, thin=method in group_of)
     _draw_limits(axes, draws, methods[0])
     axes.set_title(f"{name}: error versus discard at FMR {fmr:g}", loc="left", fontsize=11)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
@@ -59,18 +71,28 @@ def compare_figure(draws: Bootstrap, path: Path, name: str, fmr: float) -> Path:
     return path
 
 
-def _draw(axes: Axes, draws: Bootstrap, method: str, place: int) -> None:
+def _label(draws: Bootstrap, method: str, group: Group | None) -> str:
+    if group is None:
+        value, interval = draws.relative(method)
+        return f"{method}  {value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+    values = [draws.relative(one)[0] for one in group.members]
+    ends = f"{min(values):.3f} to {max(values):.3f}"
+    return f"{group.name}, {len(values)} seeds  {np.mean(values):.3f}, {ends}"
+
+
+def _draw(
+    axes: Axes, draws: Bootstrap, method: str, place: int, label: str | None, *, thin: bool
+) -> None:
     edc = draws.curves[method].edc
     inside = edc.fractions <= SHOWN
-    value, interval = draws.relative(method)
     axes.step(
         edc.fractions[inside],
         edc.fnmr[inside],
         where="post",
         color=COLOURS[place % len(COLOURS)],
         linestyle=DASHES[place // len(COLOURS) % len(DASHES)],
-        linewidth=1.6,
-        label=f"{method}  {value:.3f} [{interval.low:.3f}, {interval.high:.3f}]",
+        linewidth=0.9 if thin else 1.6,
+        label=label,
     )
 
 

@@ -10,11 +10,24 @@ import io
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from evaluation.confidence.intervals import Interval
 
+AnyRow = TypeVar("AnyRow", bound="OnSet")
 DISCARDS = (0.0, 0.05, 0.1, 0.2, 0.3)
+
+
+class OnSet(Protocol):
+    """A row of any table here."""
+
+    @property
+    def set(self) -> str:
+        """Name of the set."""
+
+    @property
+    def fmr(self) -> float:
+        """Target."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +82,8 @@ def ranks(areas: Sequence[float]) -> list[int]:
 def as_text(rows: Sequence[Row]) -> str:
     """Aligned columns, one block per set and FMR, then the verdicts."""
     blocks = []
-    for (name, fmr), group in _groups(rows):
-        cells = [_header(), *(_cells(row) for row in group)]
-        widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-        lines = [f"{name}, FMR {fmr:g}"]
-        for row in cells:
-            padded = [row[0].ljust(widths[0])]
-            padded += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-            lines.append("  ".join(padded).rstrip())
+    for (name, fmr), group in by_set(rows):
+        lines = [f"{name}, FMR {fmr:g}", *aligned([_header(), *map(_cells, group)])]
         lines += [row.verdict for row in group if row.verdict]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
@@ -85,12 +92,12 @@ def as_text(rows: Sequence[Row]) -> str:
 def as_markdown(rows: Sequence[Row]) -> str:
     """GitHub tables, one per set and FMR."""
     blocks = []
-    for (name, fmr), group in _groups(rows):
-        lines = [f"**{_markdown(name)}, FMR {fmr:g}**", ""]
+    for (name, fmr), group in by_set(rows):
+        lines = [f"**{markdown(name)}, FMR {fmr:g}**", ""]
         lines.append("| " + " | ".join(_header()) + " |")
         lines.append("| --- |" + " ---: |" * (len(_header()) - 1))
-        lines += ["| " + " | ".join(map(_markdown, _cells(row))) + " |" for row in group]
-        lines += ["", *(f"- {_markdown(row.verdict)}" for row in group if row.verdict)]
+        lines += ["| " + " | ".join(map(markdown, _cells(row))) + " |" for row in group]
+        lines += ["", *(f"- {markdown(row.verdict)}" for row in group if row.verdict)]
         blocks.append("\n".join(lines).rstrip())
     return "\n\n".join(blocks) + "\n"
 
@@ -98,22 +105,15 @@ def as_markdown(rows: Sequence[Row]) -> str:
 def as_latex(rows: Sequence[Row]) -> str:
     r"""One `tabular` (package booktabs) per set and FMR; the best area of each is bold."""
     blocks = []
-    for (name, fmr), group in _groups(rows):
-        heads = map(_latex, _header())
-        lines = [
-            f"% {name}, FMR {fmr:g}".replace("\n", " "),
-            r"\begin{tabular}{l" + "r" * (len(_header()) - 1) + "}",
-            r"\toprule",
-            " & ".join(heads) + r" \\",
-            r"\midrule",
-        ]
+    for (name, fmr), group in by_set(rows):
+        body = []
         for row in group:
-            cells = [_latex(cell) for cell in _cells(row)]
+            cells = [latex(cell) for cell in _cells(row)]
             if row.rank == 1:
                 place = 1 + len(DISCARDS)
                 cells[place] = rf"\textbf{{{cells[place]}}}"
-            lines.append(" & ".join(cells) + r" \\")
-        blocks.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}"]))
+            body.append(cells)
+        blocks.append(tabular(f"{name}, FMR {fmr:g}", _header(), body))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -163,11 +163,38 @@ NOTATIONS: dict[str, Callable[[Sequence[Row]], str]] = {
 }
 
 
-def _groups(rows: Iterable[Row]) -> list[tuple[tuple[str, float], list[Row]]]:
-    groups: dict[tuple[str, float], list[Row]] = {}
+def by_set(rows: Iterable[AnyRow]) -> list[tuple[tuple[str, float], list[AnyRow]]]:
+    """Rows of each set and FMR, in order of appearance."""
+    groups: dict[tuple[str, float], list[AnyRow]] = {}
     for row in rows:
         groups.setdefault((row.set, row.fmr), []).append(row)
     return list(groups.items())
+
+
+def aligned(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table in plain text: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for row in cells:
+        padded = [row[0].ljust(widths[0])]
+        padded += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join(padded).rstrip())
+    return lines
+
+
+def tabular(title: str, header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Lay out a LaTeX table; the body's cells are LaTeX already."""
+    lines = [
+        f"% {title}".replace("\n", " "),
+        r"\begin{tabular}{l" + "r" * (len(header) - 1) + "}",
+        r"\toprule",
+        " & ".join(map(latex, header)) + r" \\",
+        r"\midrule",
+        *(" & ".join(cells) + r" \\" for cells in body),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines)
 
 
 def _header() -> list[str]:
@@ -182,10 +209,12 @@ def _cells(row: Row) -> list[str]:
     return [row.method, *rates, f"{row.relative:.3f}", interval, str(row.rank), share]
 
 
-def _markdown(text: str) -> str:
+def markdown(text: str) -> str:
+    """Escape text for a GitHub table."""
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("_", "\\_").replace("*", "\\*")
 
 
-def _latex(text: str) -> str:
+def latex(text: str) -> str:
+    """Escape text for LaTeX."""
     escapes = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     return "".join(escapes.get(one, f"\\{one}" if one in "&%$#_{}" else one) for one in text)

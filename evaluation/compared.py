@@ -1,0 +1,125 @@
+"""From bootstrap draws to the rows of a comparison's tables: of methods, and of groups of seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.confidence._resample_words import area_name, verdict
+from evaluation.confidence.bootstrap import Bootstrap
+from evaluation.confidence.intervals import Interval
+from evaluation.report.compare_table import DISCARDS, Row, ranks
+from evaluation.report.spread_table import Spread
+from evaluation.seeds import Group
+
+Floats = NDArray[np.float64]
+
+
+def method_rows(name: str, fmr: float, draws: Bootstrap, against: str | None) -> list[Row]:
+    """One row per method, the best first; verdicts against one of them, or the best."""
+    places = ranks([draws.relative(method)[0] for method in draws.curves])
+    order = np.argsort(places, kind="stable")
+    methods = [list(draws.curves)[place] for place in order]
+    reference = against or methods[0]
+    shares = draws.rank_shares()
+    rows = []
+    for place, method in zip(order, methods, strict=True):
+        edc = draws.curves[method].edc
+        value, interval = draws.relative(method)
+        paired = None if method == reference else draws.compare(method, reference)
+        rows.append(
+            Row(
+                set=name,
+                fmr=fmr,
+                method=method,
+                realised=(int(edc.false_matches[0]), int(edc.non_mated[0])),
+                fnmr=_fnmr(draws, method),
+                relative=value,
+                interval=interval,
+                rank=places[place],
+                best_share=float(shares[method][0]),
+                verdict=paired.verdict if paired else "",
+                difference=paired.difference if paired else None,
+                difference_interval=paired.interval if paired else None,
+            )
+        )
+    return rows
+
+
+def spreads(
+    name: str, fmr: float, draws: Bootstrap, groups: Sequence[Group], against: str | None
+) -> list[Spread]:
+    """One row per group of seeds, the smallest mean first.
+
+    Args:
+        name: of the set.
+        fmr: target.
+        draws: of all methods.
+        groups: of methods among them.
+        against: what the groups are compared with: a group, a method of one, or a method of none;
+            None for the group with the smallest mean.
+    """
+    members = {group.name: group.members for group in groups}
+    values = {group: [draws.relative(one)[0] for one in own] for group, own in members.items()}
+    places = ranks([float(np.mean(one)) for one in values.values()])
+    order = np.argsort(places, kind="stable")
+    if against is None and groups:
+        against = groups[order[0]].name
+    elif against not in members:
+        against = next((one for one, own in members.items() if against in own), against)
+    rows = []
+    for place in order:
+        group = groups[place]
+        rates = np.mean([_fnmr(draws, one) for one in group.members], axis=0)
+        rows.append(
+            Spread(
+                set=name,
+                fmr=fmr,
+                group=group.name,
+                members=group.members,
+                orders=group.orders,
+                fnmr=tuple(map(float, rates)),
+                relatives=tuple(values[group.name]),
+                interval=_interval(draws, _mean(draws.relatives, group.members)),
+                rank=places[place],
+                verdict=_verdict(draws, group.name, str(against), members),
+            )
+        )
+    return rows
+
+
+def _fnmr(draws: Bootstrap, method: str) -> tuple[float, ...]:
+    curve = draws.curves[method]
+    return tuple(float(curve.edc.fnmr[curve.index_at(share)]) for share in DISCARDS)
+
+
+def _verdict(draws: Bootstrap, first: str, second: str, members: dict[str, tuple[str, ...]]) -> str:
+    """Compare means over seeds on the same draws, and count the pairs of single ones."""
+    if first == second:
+        return ""
+    ours, theirs = members[first], members.get(second, (second,))
+    change = _mean(draws.areas, ours) - _mean(draws.areas, theirs)
+    one, other = (
+        np.array([draws.curves[name].areas[draws.limit] for name in names])
+        for names in (ours, theirs)
+    )
+    difference = float(one.mean() - other.mean())
+    what = f"mean {area_name(draws.limit)}"
+    text = verdict(first, second, what, difference, _interval(draws, change))
+    ahead = int((one[:, None] < other).sum())
+    return f"{text}; {first} is ahead in {ahead} of {len(one) * len(other)} pairs"
+
+
+def _mean(replicates: dict[str, Floats], members: Sequence[str]) -> Floats:
+    return np.mean([replicates[name] for name in members], axis=0)
+
+
+def _interval(draws: Bootstrap, values: Floats) -> Interval:
+    valid = values[~np.isnan(values)]
+    if not valid.size:
+        return Interval(float("nan"), float("nan"))
+    tail = (1 - draws.confidence) / 2
+    low, high = np.quantile(valid, (tail, 1 - tail))
+    return Interval(float(low), float(high))

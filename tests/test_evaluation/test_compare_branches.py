@@ -1,0 +1,182 @@
+"""compare.py on a run of several branches: names, one backbone, tables with spread."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+from evaluation import compare
+from evaluation.methods import open_methods, with_branches
+from evaluation.seeds import Group
+from models.backbones._base import Backbone
+from models.frozen import FrozenBackbone
+from models.run import backbone_record, build_head, load_frozen, load_run
+from utils.checkpoint import save_checkpoint
+from utils.config import Branch, Method, Schedule, TrainConfig
+from utils.config_json import to_json
+from utils.methods import build
+
+FACES = "faces:synthetic:identities=8,images=4,seed=3"
+TINY = Method("iresnet", layers=(1, 1, 1, 1), widths=(4, 4, 8, 8))
+KINDS = {"idq": ("probability", 1), "pcnet": ("probability", 1), "mls": ("variance", 512)}
+KINDS["fast_mls"] = ("variance", 1)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The run folder of twelve untrained heads: four losses with three seeds."""
+    folder = tmp_path_factory.mktemp("runs") / "all"
+    weights = folder.parent / "backbone.pth"
+    torch.manual_seed(0)
+    torch.save(build("models.backbones", TINY).state_dict(), weights)
+    config = TrainConfig(
+        name="all",
+        backbone=TINY,
+        backbone_weights=str(weights),
+        branches=tuple(
+            Branch(
+                f"{loss}-{seed}",
+                head=Method("fc2", output=output, hidden=4, dim=dim),
+                loss=Method(loss),
+                seed=seed,
+            )
+            for loss, (output, dim) in KINDS.items()
+            for seed in range(3)
+        ),
+        train_images="synthetic:identities=4,images=2,seed=1",
+        schedule=Schedule(epochs=1, steps_per_epoch=1),
+        device="cpu",
+    )
+    frozen = load_frozen(config, "cpu", "fp32")
+    record = backbone_record(frozen, config.backbone_weights)
+    for number, (name, own) in enumerate(config.alones.items()):
+        (folder / name).mkdir(parents=True)
+        torch.manual_seed(number)
+        state = build_head(own, frozen).state_dict()
+        payload = {"config": to_json(own), "backbone": record, "head": state, "step": 1}
+        save_checkpoint(folder / name / "best.pt", payload)
+    (folder / "config.json").write_text(to_json(config))
+    return folder
+
+
+def test_a_run_stands_for_its_branches(run, monkeypatch):
+    texts = with_branches([str(run), f"mine={run}", f"a={run}/idq-0", "embedding_norm"])
+    assert texts[0] == f"idq-0={run}/idq-0"
+    assert texts[11] == f"fast_mls-2={run}/fast_mls-2"
+    assert texts[12] == f"mine-idq-0={run}/idq-0"
+    assert texts[24:] == [f"a={run}/idq-0", "embedding_norm"]
+    monkeypatch.chdir(run.parent)
+    assert with_branches(["all"])[0] == "idq-0=all/idq-0"
+
+
+def test_twelve_heads_have_one_backbone_and_one_forward_pass(run, monkeypatch):
+    loaded = []
+    init = Backbone.__init__
+    monkeypatch.setattr(
+        Backbone,
+        "__init__",
+        lambda self, *rest, **options: loaded.append(init(self, *rest, **options)),
+    )
+    methods = open_methods([str(run)], device="cpu")
+    assert len(methods.names) == 12
+    assert len(loaded) == 1
+    backbones = {id(one.frozen) for one in methods.estimator.members.values()}
+    assert backbones == {id(methods.estimator.frozen)}
+    passes = []
+    forward = FrozenBackbone._forward
+    monkeypatch.setattr(
+        FrozenBackbone, "_forward", lambda *args: (passes.append(1), forward(*args))[1]
+    )
+    batch = torch.randint(256, (5, 112, 112, 3), dtype=torch.uint8).numpy()
+    together = methods.estimator(batch).sigma_sq
+    assert len(passes) == 1
+    alone = open_methods([f"{run}/pcnet-1"], device="cpu").estimator(batch).sigma_sq
+    assert (together[:, methods.names.index("pcnet-1")] == alone[:, 0]).all()
+    assert len({tuple(column) for column in together.T}) == 12
+
+
+def test_groups_are_the_losses(run):
+    methods = open_methods([f"x={run}", "embedding_norm"], device="cpu")
+    assert methods.groups == tuple(
+        Group(f"x-{loss}", tuple(f"x-{loss}-{seed}" for seed in range(3)), 1) for loss in KINDS
+    )
+
+
+def test_the_same_run_twice_must_be_named(run):
+    with pytest.raises(ValueError, match=r"two methods are called 'idq-0': name them"):
+        open_methods([str(run), str(run)])
+
+
+def test_a_moved_backbone_file_is_named_once_for_all(run, tmp_path):
+    moved = tmp_path / "moved.pth"
+    moved.write_bytes((run.parent / "backbone.pth").read_bytes())
+    methods = open_methods([str(run)], device="cpu", backbone_weights=str(moved))
+    assert methods.about == open_methods([str(run)], device="cpu").about  # hashes, not paths
+
+
+def test_tables_files_and_figure(run, tmp_path, capsys):
+    folder = tmp_path / "out"
+    argv = ["--target", FACES, "--fmr", "0.05", "0.1", "--replicates", "20", "--device", "cpu"]
+    argv += ["--methods", str(run), "embedding_norm", "--out", str(folder)]
+    assert compare.main([*argv, "--against", "embedding_norm"]) == 0
+    out = capsys.readouterr().out
+    assert out.count(", means over seeds\n") == 2
+    assert "idq, pcnet" in out or "mls" in out
+    assert "seeds that share batches and augmentation" in out
+    assert "and embedding_norm" in out or "than embedding_norm" in out
+    names = sorted(path.name for path in folder.iterdir() if path.suffix != ".png")
+    assert names == [
+        "compare-seeds.csv",
+        *(f"compare.{ending}" for ending in ("csv", "json", "md", "tex", "txt")),
+    ]
+    assert len(list(folder.glob("*.png"))) == 2
+    with (folder / "compare.csv").open() as file:
+        rows = {(row["fmr"], row["method"]): row for row in csv.DictReader(file)}
+    assert len(rows) == 2 * 13
+    with (folder / "compare-seeds.csv").open() as file:
+        means = list(csv.DictReader(file))
+    assert {(row["fmr"], row["group"]) for row in means} == {
+        (fmr, loss) for fmr in ("0.05", "0.1") for loss in KINDS
+    }
+    for row in means:
+        areas = [float(rows[row["fmr"], name]["auerc_relative"]) for name in row["members"].split()]
+        assert len(areas) == int(row["seeds"]) == 3
+        assert float(row["mean_auerc_relative"]) == pytest.approx(sum(areas) / 3)
+        assert float(row["smallest"]) == min(areas)
+        assert float(row["largest"]) == max(areas)
+    facts = json.loads((folder / "compare.json").read_text())
+    assert [one["group"] for one in facts["groups"]] == [row["group"] for row in means]
+    for ending in ("txt", "md", "tex"):
+        assert (folder / f"compare.{ending}").read_text().count("means over seeds") == 2
+
+
+@pytest.mark.parametrize("against", ["idq", "idq-1"])
+def test_groups_can_be_compared_with_one_of_them(run, against, capsys):
+    argv = ["--target", FACES, "--fmr", "0.1", "--replicates", "20", "--device", "cpu"]
+    assert compare.main([*argv, "--methods", str(run), "--against", against]) == 0
+    _, means = capsys.readouterr().out.split("means over seeds\n")
+    verdicts = [line for line in means.splitlines() if "; " in line and "is ahead in" in line]
+    assert len(verdicts) == 3
+    assert all("idq" in line for line in verdicts)
+    assert compare.main([*argv, "--methods", str(run), "--against", "idc"]) == 2
+    assert "--against idc: the methods are idq-0, idq-1, " in capsys.readouterr().err
+
+
+def test_one_head_alone_has_no_table_of_seeds(run, capsys):
+    argv = ["--target", FACES, "--fmr", "0.1", "--replicates", "20", "--device", "cpu"]
+    assert compare.main([*argv, "--methods", f"{run}/idq-0", f"{run}/mls-0"]) == 0
+    assert "seeds" not in capsys.readouterr().out
+
+
+def test_a_branch_that_was_never_saved_is_one_line(run, capsys):
+    file = run / "mls-1" / "best.pt"
+    file.rename(file.with_name("kept"))
+    try:
+        assert compare.main(["--target", FACES, "--methods", str(run)]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f"error: {run}: branches without best.pt: mls-1 (written after each")
+        assert err.count("\n") == 1
+    finally:
+        file.with_name("kept").rename(file)
+    assert load_run(run / "mls-1", device="cpu").step == 1

@@ -1,0 +1,106 @@
+"""Rows of groups of seeds, from draws that are known."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from evaluation.compared import method_rows, spreads
+from evaluation.confidence.bootstrap import bootstrap
+from evaluation.metrics.comparisons import Comparisons
+from evaluation.metrics.protocols import find_protocol
+from evaluation.report.compare_table import DISCARDS
+from evaluation.seeds import Group
+
+FMR = 0.05
+
+
+@pytest.fixture(scope="module")
+def draws():
+    """Two good seeds, two random ones, and one in between."""
+    rng = np.random.default_rng(0)
+    identity = np.repeat(np.arange(30), 4)
+    truth = rng.random(120).astype(np.float32)
+    pairs = np.array([(a, b) for a in range(120) for b in range(a)], np.int32)
+    mated = identity[pairs[:, 0]] == identity[pairs[:, 1]]
+    scores = np.where(mated, 0.8 - 0.6 * truth[pairs].max(axis=1), 0.0)
+    scores = (scores + rng.normal(size=len(pairs)) * 0.12).astype(np.float32)
+    comparisons = Comparisons("made", scores, mated, pairs, truth, identity, np.arange(120))
+
+    def noisy(amount):
+        return (truth + amount * rng.normal(size=120)).astype(np.float32)
+
+    columns = {
+        "good-0": noisy(0.02),
+        "bad-0": noisy(9),
+        "good-1": noisy(0.04),
+        "bad-1": noisy(9),
+        "between": noisy(0.3),
+    }
+    return bootstrap(comparisons, columns, find_protocol("iso29794"), FMR, replicates=60)
+
+
+GROUPS = (
+    Group("bad", ("bad-0", "bad-1"), 1),
+    Group("good", ("good-0", "good-1"), 2),
+)
+
+
+def test_means_and_their_interval_are_those_of_the_members(draws):
+    first, second = spreads("made", FMR, draws, GROUPS, None)
+    assert (first.group, first.rank, second.group, second.rank) == ("good", 1, "bad", 2)
+    rows = {row.method: row for row in method_rows("made", FMR, draws, None)}
+    members = [rows["good-0"], rows["good-1"]]
+    assert first.relatives == tuple(row.relative for row in members)
+    np.testing.assert_allclose(first.fnmr, np.mean([row.fnmr for row in members], axis=0))
+    assert first.fnmr[0] == members[0].fnmr[0]  # nothing discarded: one threshold for all
+    assert len(first.fnmr) == len(DISCARDS)
+    replicates = (draws.relatives["good-0"] + draws.relatives["good-1"]) / 2
+    np.testing.assert_allclose(first.interval, np.quantile(replicates, [0.025, 0.975]))
+    assert first.interval.low < first.mean < first.interval.high
+    assert first.mean == pytest.approx(sum(first.relatives) / 2)
+    assert first.deviation == pytest.approx(abs(np.subtract(*first.relatives)) / np.sqrt(2))
+
+
+@pytest.mark.parametrize("against", [None, "good", "good-1"])
+def test_verdicts_are_against_the_best_group_or_the_named_one(draws, against):
+    first, second = spreads("made", FMR, draws, GROUPS, against)
+    assert first.verdict == ""
+    assert second.verdict.startswith("good is better than bad at mean AUERC30: -")
+    assert second.verdict.endswith("; bad is ahead in 0 of 4 pairs")
+    change = np.mean([draws.areas[one] for one in ("bad-0", "bad-1")], axis=0)
+    change = change - np.mean([draws.areas[one] for one in ("good-0", "good-1")], axis=0)
+    low = np.quantile(change, 0.025)
+    assert low > 0  # as the verdict says
+
+
+def test_verdicts_against_a_method_without_seeds(draws):
+    first, second = spreads("made", FMR, draws, GROUPS, "between")
+    assert first.verdict.startswith("good is better than between at mean AUERC30: -")
+    assert first.verdict.endswith("; good is ahead in 2 of 2 pairs")
+    assert second.verdict.endswith("; bad is ahead in 0 of 2 pairs")
+    (_, second) = spreads("made", FMR, draws, GROUPS, "bad")
+    assert second.verdict == ""
+
+
+def test_no_groups_no_rows(draws):
+    assert spreads("made", FMR, draws, (), None) == []
+    assert spreads("made", FMR, draws, (), "between") == []
+
+
+def test_without_any_error_means_are_nan():
+    curve = SimpleNamespace(
+        edc=SimpleNamespace(fnmr=np.zeros(5)), index_at=lambda share: 0, areas={0.3: 0.0}
+    )
+    nothing = np.full(4, np.nan)
+    none = SimpleNamespace(
+        curves={"a": curve, "b": curve},
+        relatives={"a": nothing, "b": nothing},
+        relative=lambda name: (float("nan"), None),
+        confidence=0.95,
+        limit=0.3,
+    )
+    (row,) = spreads("made", FMR, none, [Group("g", ("a", "b"), 1)], None)
+    assert np.isnan(row.mean)
+    assert np.isnan(row.interval).all()
+    assert row.to_dict()["mean"] is row.to_dict()["interval"][0] is None
