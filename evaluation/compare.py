@@ -28,12 +28,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from evaluation import cli
-from evaluation.compared import method_rows, spreads
+from evaluation import cli, job
+from evaluation.compared import facts, facts_text, method_rows, spreads
 from evaluation.confidence.bootstrap import Bootstrap, bootstrap
 from evaluation.embed import embed_images
+from evaluation.estimate import Estimate
 from evaluation.inputs import file_name
-from evaluation.methods import Methods, named, open_methods
+from evaluation.methods import named, open_methods
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.protocols import PROTOCOLS, Protocol, find_protocol
 from evaluation.report.compare_table import NOTATIONS, Row, as_text
@@ -41,6 +42,7 @@ from evaluation.report.spread_table import SPREAD_NOTATIONS, Spread, spread_text
 from evaluation.seeds import Group
 from evaluation.sets.open_set import EvaluationSet, open_set
 from evaluation.sets.stored import load_comparisons
+from utils.distributed import World
 
 Columns = dict[str, NDArray[np.float32]]
 Groups = tuple[Group, ...]
@@ -58,7 +60,7 @@ class Found:
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare and print; the exit code is 0, or 2 when no result can be given."""
     args = _parser().parse_args(argv)
-    return cli.guarded(lambda: _body(args))
+    return job.guarded(args, lambda world: _body(args, world))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,16 +97,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _body(args: argparse.Namespace) -> int:
+def _body(args: argparse.Namespace, world: World) -> int:
     protocol = find_protocol(args.protocol)
     if args.out and Path(args.out).is_file():
         raise ValueError(f"--out {args.out}: names a folder, but a file is there")
     found = Found()
-    for comparisons, columns, groups in _inputs(args):
+    for comparisons, columns, groups in _inputs(args, world):
         _check_against(args.against, columns, groups)
         for fmr in args.fmr:
             draws = _measure(comparisons, columns, protocol, fmr, args)
             _report(found, comparisons.name, fmr, draws, groups, args)
+    if not world.is_main:
+        return 0
     sys.stdout.write(f"{protocol.describe()}.\n")
     if args.out:
         _write(Path(args.out), found, protocol)
@@ -128,21 +132,25 @@ def _report(
     """Print one set at one FMR, keep its rows, and draw its figure."""
     rows = method_rows(name, fmr, draws, args.against if args.against in draws.curves else None)
     means = spreads(name, fmr, draws, groups, args.against)
-    text = f"{as_text(rows)}{_facts(draws)}\n"
+    text = f"{as_text(rows)}{facts_text(draws)}\n"
     sys.stdout.write(text + (f"{spread_text(means)}\n" if means else ""))
     sys.stdout.flush()
     found.rows += rows
     found.spreads += means
-    found.facts.append(_facts_dict(name, fmr, draws))
+    found.facts.append(facts(name, fmr, draws))
     if args.out:
         _figure(Path(args.out), name, fmr, draws, groups, len(args.fmr) > 1)
 
 
-def _inputs(args: argparse.Namespace) -> Iterator[tuple[Comparisons, Columns, Groups]]:
+def _inputs(
+    args: argparse.Namespace, world: World
+) -> Iterator[tuple[Comparisons, Columns, Groups]]:
+    """Each set with its methods; all ranks embed, the main one alone gets the sets."""
     if args.features:
         if args.target or args.methods:
             raise ValueError("--features has its own comparisons; --target and --methods do not go")
-        yield *_stored(args), ()
+        if world.is_main:
+            yield *_stored(args), ()
         return
     if not (args.target and args.methods):
         raise ValueError("give --target SET ... with --methods METHOD ..., or --features FILE ...")
@@ -157,23 +165,25 @@ def _inputs(args: argparse.Namespace) -> Iterator[tuple[Comparisons, Columns, Gr
         found = open_set(
             target, args.dataset_path, non_mated=args.non_mated, cap=args.cap, seed=args.seed
         )
-        yield *_estimated(found, methods, args), methods.groups
+        estimate = embed_images(
+            methods.estimator,
+            found.images,
+            args.batch_size,
+            name=found.name,
+            parts=Path(args.parts) / file_name(found.name) if args.parts else None,
+            about=methods.about,
+            world=world,
+        )
+        if world.is_main:
+            yield *_compared(found, estimate, methods.names), methods.groups
 
 
-def _estimated(
-    found: EvaluationSet, methods: Methods, args: argparse.Namespace
+def _compared(
+    found: EvaluationSet, estimate: Estimate, names: Sequence[str]
 ) -> tuple[Comparisons, Columns]:
-    estimate = embed_images(
-        methods.estimator,
-        found.images,
-        args.batch_size,
-        name=found.name,
-        parts=Path(args.parts) / file_name(found.name) if args.parts else None,
-        about=methods.about,
-    )
     columns = {
         name: np.ascontiguousarray(estimate.sigma_sq[:, column])
-        for column, name in enumerate(methods.names)
+        for column, name in enumerate(names)
     }
     first = found.comparisons(estimate.mu, estimate.sigma_sq[:, :1])
     if len(first.uncertainty) != len(estimate.mu):  # templates: uncertainties are fused first
@@ -227,20 +237,6 @@ def _measure(
     )
 
 
-def _facts(draws: Bootstrap) -> str:
-    curve = next(iter(draws.curves.values()))
-    edc = curve.edc
-    lines = [
-        f"threshold {edc.score_threshold[0]:.4f}, realised FMR {edc.false_matches[0]}/"
-        f"{edc.non_mated[0]}, FNMR {edc.false_non_matches[0]}/{edc.mated[0]}; the best possible "
-        f"order has AUERC30/random {curve.best_relative[draws.limit]:.3f}",
-        f"{draws.confidence:.0%} intervals from {draws.replicates} bootstrap draws over "
-        f"{draws.drawn}",
-    ]
-    lines += [f"warning: {line}" for line in (*curve.warnings, *draws.warnings)]
-    return "\n".join(lines) + "\n"
-
-
 def _figure(
     folder: Path, name: str, fmr: float, draws: Bootstrap, groups: Groups, several: bool
 ) -> None:
@@ -249,22 +245,6 @@ def _figure(
     ending = f"-fmr{fmr:g}" if several else ""
     path = compare_figure(draws, folder / f"{file_name(name)}{ending}.png", name, fmr, groups)
     sys.stdout.write(f"wrote {path}\n")
-
-
-def _facts_dict(name: str, fmr: float, draws: Bootstrap) -> dict[str, Any]:
-    curve = next(iter(draws.curves.values()))
-    return {
-        "set": name,
-        "fmr": fmr,
-        "score_threshold": float(curve.edc.score_threshold[0]),
-        "false_non_matches": int(curve.edc.false_non_matches[0]),
-        "mated": int(curve.edc.mated[0]),
-        "unit": draws.unit,
-        "units": draws.units,
-        "replicates": draws.replicates,
-        "confidence": draws.confidence,
-        "warnings": [*curve.warnings, *draws.warnings],
-    }
 
 
 def _write(folder: Path, found: Found, protocol: Protocol) -> None:
@@ -276,13 +256,13 @@ def _write(folder: Path, found: Found, protocol: Protocol) -> None:
         means = {ending: notation(found.spreads) for ending, notation in SPREAD_NOTATIONS.items()}
         files["compare-seeds.csv"] = means.pop("csv")
         files |= {f"compare.{ending}": f"{texts[ending]}\n{means[ending]}" for ending in means}
-    facts = {
+    numbers = {
         "protocol": protocol.switches(),
         "sets": found.facts,
         "rows": [row.to_dict() for row in found.rows],
         "groups": [row.to_dict() for row in found.spreads],
     }
-    files["compare.json"] = json.dumps(facts, indent=1)
+    files["compare.json"] = json.dumps(numbers, indent=1)
     for name, text in files.items():
         (folder / name).write_text(text.rstrip() + "\n", encoding="utf-8")
         sys.stdout.write(f"wrote {folder / name}\n")

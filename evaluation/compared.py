@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,14 +66,12 @@ def spreads(
     values = {group: [draws.relative(one)[0] for one in own] for group, own in members.items()}
     places = ranks([float(np.mean(one)) for one in values.values()])
     order = np.argsort(places, kind="stable")
-    if against is None and groups:
-        against = groups[order[0]].name
-    elif against not in members:
-        against = next((one for one, own in members.items() if against in own), against)
+    best = groups[order[0]].name if groups else ""
+    reference = best if against is None else _reference(against, members)
     rows = []
     for place in order:
         group = groups[place]
-        rates = np.mean([_fnmr(draws, one) for one in group.members], axis=0)
+        rates = np.mean([_fnmr(draws, one) for one in group.members], axis=0).tolist()
         rows.append(
             Spread(
                 set=name,
@@ -80,14 +79,52 @@ def spreads(
                 group=group.name,
                 members=group.members,
                 orders=group.orders,
-                fnmr=tuple(map(float, rates)),
+                fnmr=tuple(rates),
                 relatives=tuple(values[group.name]),
                 interval=_interval(draws, _mean(draws.relatives, group.members)),
                 rank=places[place],
-                verdict=_verdict(draws, group.name, str(against), members),
+                verdict=_verdict(draws, group.name, reference, members),
             )
         )
     return rows
+
+
+def facts_text(draws: Bootstrap) -> str:
+    """Say what stands behind the numbers, in lines."""
+    curve = next(iter(draws.curves.values()))
+    edc = curve.edc
+    lines = [
+        f"threshold {edc.score_threshold[0]:.4f}, realised FMR {edc.false_matches[0]}/"
+        f"{edc.non_mated[0]}, FNMR {edc.false_non_matches[0]}/{edc.mated[0]}; the best possible "
+        f"order has AUERC30/random {curve.best_relative[draws.limit]:.3f}",
+        f"{draws.confidence:.0%} intervals from {draws.replicates} bootstrap draws over "
+        f"{draws.drawn}",
+    ]
+    lines += [f"warning: {line}" for line in (*curve.warnings, *draws.warnings)]
+    return "\n".join(lines) + "\n"
+
+
+def facts(name: str, fmr: float, draws: Bootstrap) -> dict[str, Any]:
+    """Return the same as plain types."""
+    curve = next(iter(draws.curves.values()))
+    return {
+        "set": name,
+        "fmr": fmr,
+        "score_threshold": float(curve.edc.score_threshold[0]),
+        "false_non_matches": int(curve.edc.false_non_matches[0]),
+        "mated": int(curve.edc.mated[0]),
+        "unit": draws.unit,
+        "units": draws.units,
+        "replicates": draws.replicates,
+        "confidence": draws.confidence,
+        "warnings": [*curve.warnings, *draws.warnings],
+    }
+
+
+def _reference(against: str, members: dict[str, tuple[str, ...]]) -> str:
+    """Name of the group that is called so or holds the method, or the method's where none does."""
+    holding = (name for name, own in members.items() if against in own)
+    return against if against in members else next(holding, against)
 
 
 def _fnmr(draws: Bootstrap, method: str) -> tuple[float, ...]:

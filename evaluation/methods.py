@@ -134,13 +134,11 @@ def open_methods(
         precision: see `TrainConfig.precision`.
 
     Raises:
-        ValueError: two of one name, no backbone, runs on several backbones, or a method that cannot
-            be opened.
+        ValueError: two of one name, no or several backbones, or a method that cannot be opened.
     """
     wanted = named(with_branches(texts))
     where: dict[str, Any] = {"device": device, "precision": precision}
-    folders = {name: what for name, what in wanted if Path(what).is_dir()}
-    runs = _load_runs(folders, backbone_weights=backbone_weights, **where)
+    runs = _load_runs(wanted, backbone_weights=backbone_weights, **where)
     if runs:
         frozen = next(iter(runs.values())).frozen
     elif backbone_name and backbone_weights:
@@ -167,10 +165,12 @@ def _open(what: str, run: Run | None, frozen: FrozenBackbone) -> Estimator:
     return build_estimator(parse_method(what), frozen=frozen)
 
 
-def _load_runs(folders: dict[str, str], **where: Any) -> dict[str, Run]:
-    """Load runs that share one backbone, which is in memory once."""
+def _load_runs(wanted: Sequence[tuple[str, str]], **where: Any) -> dict[str, Run]:
+    """Load the run folders among the methods; they share one backbone, in memory once."""
     runs: dict[str, Run] = {}
-    for name, folder in folders.items():
+    for name, folder in wanted:
+        if not Path(folder).is_dir():
+            continue
         first = next(iter(runs), None)
         run = load_run(folder, beside=None if first is None else runs[first], **where)
         if first is not None and run.frozen is not runs[first].frozen:

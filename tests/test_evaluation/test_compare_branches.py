@@ -15,6 +15,7 @@ from models.run import backbone_record, build_head, load_frozen, load_run
 from utils.checkpoint import save_checkpoint
 from utils.config import Branch, Method, Schedule, TrainConfig
 from utils.config_json import to_json
+from utils.distributed import World
 from utils.methods import build
 
 FACES = "faces:synthetic:identities=8,images=4,seed=3"
@@ -180,3 +181,23 @@ def test_a_branch_that_was_never_saved_is_one_line(run, capsys):
     finally:
         file.with_name("kept").rename(file)
     assert load_run(run / "mls-1", device="cpu").step == 1
+
+
+def test_ranks_that_only_embed_print_and_write_nothing(run, tmp_path, capsys, monkeypatch):
+    shared = []
+    embed = compare.embed_images
+
+    def embed_as_one(*args, world, **options):
+        shared.append(world)
+        return embed(*args, **options)
+
+    monkeypatch.setattr(compare, "embed_images", embed_as_one)
+    argv = ["--target", FACES, FACES, "--fmr", "0.1", "--replicates", "20", "--device", "cpu"]
+    argv += ["--methods", f"{run}/idq-0", "--out", str(tmp_path / "out")]
+    other, main = World(1, 2, 1), World(0, 2, 0)
+    assert compare._body(compare._parser().parse_args(argv), other) == 0
+    assert (capsys.readouterr().out, (tmp_path / "out").exists()) == ("", False)
+    assert compare._body(compare._parser().parse_args(argv), main) == 0
+    assert "idq-0" in capsys.readouterr().out
+    assert (tmp_path / "out" / "compare.json").is_file()
+    assert shared == [other, other, main, main]
