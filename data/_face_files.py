@@ -32,14 +32,14 @@ class FileFaces:
     def __init__(self, root: Path, entries: Iterable[tuple[str, int]]) -> None:
         self._root = str(root)
         self._block = bytearray()
-        ends, labels = array("q", [0]), array("q")
+        ends, labels = array("q", [0]), array("i")
         numbers: dict[int, int] = {}
         for path, label in entries:
             self._block += os.fsencode(path)
             ends.append(len(self._block))
             labels.append(numbers.setdefault(label, len(numbers)))
         self._ends = ends
-        self.labels: NDArray[np.int64] = np.array(labels, dtype=np.int64)
+        self.labels = np.array(labels, dtype=np.int32)
         self.num_classes = len(numbers)
 
     def __len__(self) -> int:

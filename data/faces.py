@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,12 @@ class Faces(Protocol):
     """N labelled images of C identities.
 
     Attributes:
-        labels: (N,) int64, 0..C-1, every one of which occurs.
+        labels: (N,) 0..C-1, every one of which occurs; int32, which saves 70 MB for 17 M images,
+            or int64.
         num_classes: C.
     """
 
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     num_classes: int
 
     def __len__(self) -> int:
@@ -65,18 +66,29 @@ class ClassIndex(NamedTuple):
     starts: NDArray[np.int64]
 
 
-def class_index(labels: NDArray[np.int64]) -> ClassIndex:
-    """Index rows by class. Cost: 0.1 s for 17 M sorted labels, a few seconds for unsorted ones.
+def class_index(labels: NDArray[Any]) -> ClassIndex:
+    """Index rows by class. Cost: 0.05 s for 17 M sorted labels, a few seconds for unsorted ones.
 
     Args:
-        labels: (N,) 0..C-1.
+        labels: (N,) 0..C-1, whole numbers of any type.
     """
-    starts = np.zeros(int(labels.max(initial=-1)) + 2, dtype=np.int64)
-    np.cumsum(np.bincount(labels), out=starts[1:])
     kind = np.int32 if len(labels) < 1 << 31 else np.int64
     if (labels[1:] >= labels[:-1]).all():
-        return ClassIndex(np.arange(len(labels), dtype=kind), starts)
+        return ClassIndex(np.arange(len(labels), dtype=kind), _sorted_starts(labels))
+    starts = np.zeros(int(labels.max(initial=-1)) + 2, dtype=np.int64)
+    np.cumsum(np.bincount(labels), out=starts[1:])
     return ClassIndex(np.argsort(labels, kind="stable").astype(kind), starts)
+
+
+def _sorted_starts(labels: NDArray[Any]) -> NDArray[np.int64]:
+    """Return (C + 1,) where each class of sorted labels starts."""
+    firsts = np.flatnonzero(labels[1:] != labels[:-1]) + 1
+    firsts = np.concatenate([[0] if len(labels) else [], firsts]).astype(np.int64)
+    present = labels[firsts].astype(np.int64)
+    starts = np.full(int(present[-1]) + 2 if len(present) else 1, len(labels), dtype=np.int64)
+    # a class without rows starts where the next one does
+    starts[: len(starts) - 1] = firsts[np.searchsorted(present, np.arange(len(starts) - 1))]
+    return starts
 
 
 def open_faces(source: str | Sequence[str]) -> Faces:
@@ -121,7 +133,7 @@ class PackFaces:
 
     def name(self, row: int) -> str:
         """Return the pack's path and the record's key."""
-        return f"{self.pack.path}: key {self.pack.keys[self._positions[row]]}"
+        return f"{self.pack.path}: key {self.pack.key(int(self._positions[row]))}"
 
     def encoded(self, row: int) -> bytes:
         """Return the image as it stands in the pack."""
@@ -143,7 +155,10 @@ class PackFaces:
 
     def read_ahead(self, rows: NDArray[np.int64]) -> None:
         """Let the system fetch the records of these rows; returns at once."""
-        self.pack.read_ahead(self._positions[rows])
+        positions = self._positions
+        self.pack.read_ahead(
+            positions.start + rows if isinstance(positions, range) else positions[rows]
+        )
 
 
 class JoinedFaces:
@@ -154,7 +169,7 @@ class JoinedFaces:
         classes = np.cumsum([0, *(part.num_classes for part in parts)])
         self._starts = np.cumsum([0, *(len(part) for part in parts)]).tolist()
         self.labels = np.concatenate(
-            [part.labels + first for part, first in zip(parts, classes[:-1], strict=True)]
+            [part.labels + first for part, first in zip(parts, classes[:-1].tolist(), strict=True)]
         )
         self.num_classes = int(classes[-1])
 
@@ -206,8 +221,11 @@ def _open_one(source: str) -> Faces:
     return PackFaces(path) if path.suffix == ".rec" else list_faces(path)
 
 
-def _compact(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number the labels that occur 0..C-1, in their order."""
+def _compact(labels: NDArray[Any]) -> NDArray[Any]:
+    """Number the labels that occur 0..C-1, in their order; themselves where they are that."""
     if (labels[1:] >= labels[:-1]).all():
-        return np.cumsum(np.diff(labels, prepend=labels[0]) != 0, dtype=np.int64)
-    return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+        new = labels[1:] != labels[:-1]
+        if labels[0] == 0 and labels[-1] == np.count_nonzero(new):
+            return labels
+        return np.cumsum(np.concatenate([[False], new]), dtype=np.int32)
+    return np.unique(labels, return_inverse=True)[1].astype(np.int32)

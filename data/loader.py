@@ -171,7 +171,7 @@ class BatchLoader:
         bad = {place: what for chunk in pending.chunks for place, what in chunk.result().items()}
         plan.announced.result()
         self._num_read += len(plan.rows)
-        rows, labels = plan.rows, self.faces.labels[plan.rows]
+        rows, labels = plan.rows, self.faces.labels[plan.rows].astype(np.int64)
         missing = np.zeros(len(rows), dtype=bool)
         if bad:
             missing[list(bad)] = True

@@ -13,6 +13,8 @@ if not __package__:  # run as a file: import from the checkout, not from this fo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import mmap
+import os
+import weakref
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +23,8 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from data._index_cache import load_index, pack_key, store_index
+from data._read_ahead import will_need
 from data._record_format import (
     FIRST,
     HEADER,
@@ -35,11 +39,13 @@ from data._record_format import (
     pack_record,
     unpack_record,
 )
-from data._record_index import RecordIndex, read_index
-from data._record_labels import image_labels
+from data._record_index import RecordIndex, Starts, read_starts
+from data._record_labels import Images, image_labels
 from data._record_writer import RecordWriter
 
 __all__ = ["Header", "Record", "RecordPack", "RecordWriter", "main", "pack_record"]
+
+LONGEST_AHEAD = 64 << 10  # bytes of one record that are asked for before its length is known
 
 
 class RecordFields(NamedTuple):
@@ -76,11 +82,13 @@ class RecordPack:
         self.path = Path(path)
         if not self.path.is_file():
             raise ValueError(f"no record file {self.path}")
+        self._key = pack_key(self.path)
         self._size = self.path.stat().st_size
         if self._size < PART.size:
             raise ValueError(f"{self.path}: {self._size} bytes are no record")
-        with self.path.open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._file = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._close_file = weakref.finalize(self, os.close, self._file)
+        self._map = mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
 
     def __enter__(self) -> Self:
         return self
@@ -89,30 +97,52 @@ class RecordPack:
         self.close()
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.starts.offsets)
 
     def close(self) -> None:
         """Let go of the file; reading is an error from here on."""
         self._map.close()
+        self._close_file()
+
+    @cached_property
+    def starts(self) -> Starts:
+        """Keys and offsets of every record, by ascending key, in about 4 bytes a record."""
+        return read_starts(self.path, self._map) if self._kept is None else self._kept[0]
+
+    @cached_property
+    def images(self) -> Images:
+        """Positions and labels of the image records, by ascending key.
+
+        Labels are those of the images' headers. Where the pack has insightface's identity records,
+        only the first and last header of each identity are read. The index of a large pack is kept
+        in a file beside it (data/_cache_file.py), from which later starts take it.
+        """
+        if self._kept is not None:
+            return self._kept[1]
+        images = image_labels(self)
+        store_index(self.path, self._key, self.starts, images)
+        return images
+
+    @cached_property
+    def _kept(self) -> tuple[Starts, Images] | None:
+        return load_index(self.path, self._key)
 
     @cached_property
     def index(self) -> RecordIndex:
-        """Keys and offsets of every record, by ascending key."""
-        return read_index(self.path, self._map)
+        """Keys and offsets as arrays, which take 16 bytes a record."""
+        everything = np.arange(len(self))
+        keys = self.starts.keys
+        keys = np.arange(keys.start, keys.stop) if isinstance(keys, range) else keys
+        return RecordIndex(keys, self.starts.offsets.many(everything))
 
     @property
     def keys(self) -> NDArray[np.int64]:
         """(R,) record keys, ascending."""
         return self.index.keys
 
-    @cached_property
-    def images(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(positions (N,), labels (N,)) of the image records, by ascending key.
-
-        Labels are those of the images' headers. Where the pack has insightface's identity records,
-        only the first and last header of each identity are read.
-        """
-        return image_labels(self)
+    def key(self, position: int) -> int:
+        """Return the key at a position of `keys`."""
+        return int(self.starts.keys[position])
 
     def position(self, key: int) -> int:
         """Return where a key stands in `keys`.
@@ -120,8 +150,8 @@ class RecordPack:
         Raises:
             ValueError: the pack has no such key.
         """
-        position = int(np.searchsorted(self.keys, key))
-        if position == len(self.keys) or self.keys[position] != key:
+        position = int(self.starts.positions(np.array([key]))[0])
+        if position == len(self) or self.key(position) != key:
             raise ValueError(f"{self.path}: no record with key {key}")
         return position
 
@@ -147,19 +177,24 @@ class RecordPack:
 
         Release it (`with`) before the pack is closed. Safe to call from several threads.
         """
-        continuation, start, end = self._part(position, int(self.index.offsets[position]))
+        continuation, start, end = self._part(position, self.starts.offsets.one(position))
         if continuation == WHOLE and end - start >= HEADER.size:
             start += HEADER.size + 4 * int(HEADER.unpack_from(self._map, start)[0])
             if start <= end:
                 return memoryview(self._map)[start:end]
         return memoryview(self.record_at(position).image)
 
-    def read_ahead(self, positions: NDArray[np.int64]) -> None:
+    def read_ahead(self, positions: NDArray[np.integer]) -> None:
         """Let the system fetch the records at these positions of `keys`; returns at once."""
+        offsets = self.starts.offsets
+        starts = np.clip(offsets.many(positions), 0, self._size)
+        ends = offsets.many(np.minimum(positions + 1, len(self) - 1))
+        usual = (ends > starts) & (ends - starts <= LONGEST_AHEAD)
+        will_need(self._file, starts, np.where(usual, ends, starts + LONGEST_AHEAD))
 
     def payload(self, position: int) -> bytes:
         """Return the payload of the record at a position of `keys`, its parts joined again."""
-        at = int(self.index.offsets[position])
+        at = self.starts.offsets.one(position)
         continuation, start, end = self._part(position, at)
         if continuation == WHOLE:
             return self._map[start:end]
@@ -173,7 +208,7 @@ class RecordPack:
             parts.append(self._map[start:end])
         return MAGIC_BYTES.join(parts)
 
-    def fields(self, positions: NDArray[np.int64]) -> RecordFields:
+    def fields(self, positions: NDArray[np.integer]) -> RecordFields:
         """Gather header fields of many records without touching their images.
 
         Cost: about 0.1 us a record when the file is in memory, a page read each when it is not.
@@ -181,7 +216,7 @@ class RecordPack:
         Raises:
             ValueError: a position's offset does not lead to a record.
         """
-        offsets = self.index.offsets[positions]
+        offsets = self.starts.offsets.many(positions)
         inside = (offsets >= 0) & (offsets % 4 == 0) & (offsets <= self._size - PART.size)
         magic, packed, flag, scalar, first, second = self._words(np.where(inside, offsets, 0))
         bad = np.flatnonzero(~inside | (magic != MAGIC))
@@ -217,7 +252,7 @@ class RecordPack:
         return packed >> 29, start, end
 
     def _corrupt(self, position: int, what: str) -> ValueError:
-        key, offset = self.index.keys[position], self.index.offsets[position]
+        key, offset = self.key(position), self.starts.offsets.one(position)
         return ValueError(f"{self.path}: key {key} at offset {offset}: {what}")
 
 

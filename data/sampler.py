@@ -1,9 +1,12 @@
-"""Class-balanced batches: P identities x K images, in time that does not depend on the data set.
+"""Which rows a step has: class-balanced batches (P identities x K images), or all in order.
 
 Stateless: a batch follows from (seed, step) alone, so a resumed run goes on with the same batches.
+The time that it takes does not depend on the size of the data set.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +39,7 @@ class ClassBalancedBatches:
 
     def __init__(
         self,
-        labels: NDArray[np.int64],
+        labels: NDArray[Any],
         classes_per_batch: int,
         images_per_class: int,
         seed: int,
@@ -78,6 +81,56 @@ class ClassBalancedBatches:
         picked = np.where(columns < rest[:, None], drawn, rounds)
         rows = self._rows[self._starts[chosen][:, None] + picked]
         return rows.reshape(_BLOCK, -1).astype(np.int64)
+
+
+class RankShare:
+    """The part of each class-balanced batch that one of several processes has: whole classes.
+
+    Together the processes have the batch that one process would have; pairs stay within a process.
+
+    Args:
+        sampler: draws the batches of all.
+        rank: of this process.
+        size: number of processes.
+
+    Raises:
+        ValueError: the classes of a batch cannot be shared out evenly.
+    """
+
+    def __init__(self, sampler: ClassBalancedBatches, rank: int, size: int) -> None:
+        assert 0 <= rank < size
+        if sampler.classes_per_batch % size:
+            raise ValueError(
+                f"classes_per_batch = {sampler.classes_per_batch} cannot be shared out among "
+                f"{size} processes: take a multiple of {size} or another number of processes"
+            )
+        share = sampler.classes_per_batch // size * sampler.images_per_class
+        self.sampler = sampler
+        self._mine = slice(rank * share, (rank + 1) * share)
+
+    def rows(self, step: int) -> NDArray[np.int64]:
+        """Return this process's rows of the batch of a step, class by class."""
+        return self.sampler.rows(step)[self._mine]
+
+
+class InOrder:
+    """Every row once, in order.
+
+    Args:
+        total: rows.
+        batch_size: rows of a step; the last one has what remains.
+
+    Attributes:
+        num_steps: steps that it takes.
+    """
+
+    def __init__(self, total: int, batch_size: int) -> None:
+        self.total, self.batch_size = total, batch_size
+        self.num_steps = -(-total // batch_size)
+
+    def rows(self, step: int) -> NDArray[np.int64]:
+        """Return the rows of a step, none from `num_steps` on."""
+        return np.arange(step * self.batch_size, min(self.total, (step + 1) * self.batch_size))
 
 
 def _distinct(

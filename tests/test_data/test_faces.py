@@ -40,7 +40,7 @@ def test_folder_per_identity(folder):
     names = [str(Path(faces.name(row)).relative_to(folder)) for row in range(len(faces))]
     assert names == ["a/x.png", "a/y y.png", "a/z.png", "b person/0.PNG", "b person/1.jpg"]
     assert faces.labels.tolist() == [0, 0, 0, 1, 1]
-    assert faces.labels.dtype == np.int64
+    assert faces.labels.dtype == np.int32
     assert faces.num_classes == 2
     assert [int(faces.read(row)[0, 0, 0]) for row in range(5)] == [100, 110, 120, 10, 0]
 

@@ -1,0 +1,149 @@
+"""Arrays that took long to find, kept in one file beside what they describe or in a cache folder.
+
+Used for the index of a pack and the listing of a folder. A cache that is stale, cut short, damaged
+or of another program counts as none, and one that cannot be written costs time, never a result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import mmap
+import os
+import tempfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FORMAT = 1
+SUFFIX = ".faceuq-index"
+
+_MAGIC = b"faceuq\r\n"
+_ALIGNED = 64
+
+Key = Mapping[str, Any]
+Arrays = dict[str, NDArray[Any]]
+
+log = logging.getLogger("faceuq")
+
+
+def load(source: Path, key: Key) -> Arrays | None:
+    """Return the arrays that were stored for a source, mapped from the file; None without a match.
+
+    Args:
+        source: what they describe: a file or a folder.
+        key: what they depend on (sizes, times), of JSON's types; has to equal the stored one.
+    """
+    for path in _places(source):
+        try:
+            with path.open("rb") as file:
+                content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError):  # none there, not readable, or empty
+            continue
+        arrays = _parse(content, key)
+        if arrays is not None:
+            return arrays
+        log.info("%s does not fit %s any more, or is damaged: made anew", path, source)
+    return None
+
+
+def store(source: Path, key: Key, arrays: Arrays) -> None:
+    """Keep arrays for the next start: whole or not at all, whoever else does the same.
+
+    Args:
+        source: what they describe.
+        key: as `load` will be given it.
+        arrays: one-dimensional.
+    """
+    for path in _places(source):
+        if _is_foreign(path):
+            continue
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, key, arrays)
+        except OSError as error:
+            why = error.strerror
+        else:
+            log.info("kept what was found in %s in %s for the next start", source, path)
+            return
+    log.info("cannot keep what was found in %s for the next start: %s", source, why)
+
+
+def stamp(path: Path) -> list[int]:
+    """Return [size, time of the last change in ns] of a file, as keys have it."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _places(source: Path) -> tuple[Path, Path]:
+    """Return where a cache may be: beside the source, and in the user's cache folder."""
+    source = source.resolve()
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    name = hashlib.sha256(os.fsencode(source)).hexdigest()[:32]
+    return (
+        source.with_name(source.name + SUFFIX),
+        Path(home) / "face-uncertainty" / (name + SUFFIX),
+    )
+
+
+def _is_foreign(path: Path) -> bool:
+    """Say whether there is a file that this module did not write."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_MAGIC)) != _MAGIC
+    except OSError:
+        return path.exists()
+
+
+def _write(path: Path, key: Key, arrays: Arrays) -> None:
+    blocks = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    described, offset, check = [], 0, 0
+    for name, block in blocks.items():
+        described.append([name, block.dtype.str, len(block), offset])
+        offset += block.nbytes + -block.nbytes % _ALIGNED
+        check = zlib.crc32(_bytes(block), check)
+    header = json.dumps({"format": FORMAT, "key": key, "arrays": described, "check": check})
+    head = header.encode()
+    head += b" " * (-(len(_MAGIC) + 8 + len(head)) % _ALIGNED)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(_MAGIC + len(head).to_bytes(8, "little") + head)
+            for block in blocks.values():
+                file.write(_bytes(block))
+                file.write(bytes(-block.nbytes % _ALIGNED))
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _bytes(block: NDArray[Any]) -> memoryview:
+    return block.view(np.uint8).data if block.size else memoryview(b"")
+
+
+def _parse(content: mmap.mmap, key: Key) -> Arrays | None:
+    start = len(_MAGIC) + 8
+    if content[: len(_MAGIC)] != _MAGIC:
+        return None
+    end = start + int.from_bytes(content[len(_MAGIC) : start], "little")
+    try:
+        header = json.loads(content[start:end])
+    except ValueError:
+        return None
+    if header.get("format") != FORMAT or header["key"] != json.loads(json.dumps(key)):
+        return None
+    arrays, check = {}, 0
+    for name, kind, count, offset in header["arrays"]:
+        dtype = np.dtype(kind)
+        if end + offset + count * dtype.itemsize > len(content):
+            return None
+        arrays[name] = np.frombuffer(content, dtype, count, end + offset)
+        check = zlib.crc32(_bytes(arrays[name]), check)
+    return arrays if check == header["check"] else None
