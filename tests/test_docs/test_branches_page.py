@@ -1,0 +1,68 @@
+"""The example of docs/branches.md is a config, and its commands change it as the page says."""
+
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import pytest
+
+from losses._pairs import GenuinePairLoss
+from models.run import load_frozen
+from utils.config import TrainConfig
+from utils.config_json import from_json, override, to_json
+from utils.methods import build
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "branches.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    (title, content) = re.search(r'```python title="([^"]+)"\n(.*?)```', PAGE, re.DOTALL).groups()
+    path = tmp_path_factory.mktemp("page") / Path(title).name
+    path.write_text(content)
+    found = runpy.run_path(str(path))["config"]
+    assert isinstance(found, TrainConfig)
+    return found
+
+
+def test_the_config_of_the_page_goes_through_json(config):
+    assert from_json(to_json(config)) == config
+    assert [branch.name for branch in config.branches] == [
+        "idq-0",
+        "idq-1",
+        "fast_mls-0",
+        "fast_mls-1",
+    ]
+
+
+def test_its_heads_and_losses_fit_its_backbone(config, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    frozen = load_frozen(config, "cpu", "fp32")
+    for branch in config.branches:
+        head = build(
+            "models.heads",
+            branch.head,
+            features_shape=frozen.features_shape,
+            embedding_size=frozen.embedding_size,
+        )
+        loss = build("losses", branch.loss, embedding_size=frozen.embedding_size)
+        assert isinstance(loss, GenuinePairLoss)
+        assert head.output in loss.accepts
+
+
+def test_its_overrides_change_one_branch(config):
+    (line,) = [line for line in PAGE.splitlines() if "--set branches" in line]
+    words = shlex.split(line)
+    changed = override(config, words[words.index("--set") + 1 :])
+    first, second, *others = changed.branches
+    assert (second.loss.options["margin"], second.seed) == (0.4, 0)
+    assert (first, *others) == (config.branches[0], *config.branches[2:])
+
+
+def test_schedules_are_the_branchs_or_the_runs(config):
+    alone = config.alones
+    assert alone["idq-1"].schedule == config.schedule
+    assert alone["fast_mls-0"].schedule.lr == 3e-3
+    assert alone["fast_mls-1"].head_seed == 1
