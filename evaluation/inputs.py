@@ -22,6 +22,7 @@ from evaluation.estimate import Estimate
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.mutual_likelihood import rescored
 from evaluation.metrics.scores import image_uncertainties
+from evaluation.sets._extracted_files import ABOUT
 from evaluation.sets.features import Embeddings, Features, array_names
 from evaluation.sets.ijb import IjbSet
 from evaluation.sets.open_set import (
@@ -93,7 +94,8 @@ def inputs(
             compare = partial(comparisons_of, features, path.stem, sizes)
         else:
             compare = partial(load_comparisons, path, sigma_sizes=sizes, **drawn)
-        yield Scored(path.stem, compare, features, None, (path,), sizes)
+        file = path / ABOUT if path.is_dir() else path  # of extract.py: says what its shards are
+        yield Scored(path.stem, compare, features, None, (file,), sizes)
         return
     if not args.target:
         raise ValueError("nothing to evaluate: give --target NAME[,NAME] or --features FILE.npz")

@@ -1,7 +1,7 @@
-"""Comparisons from one stored file, whichever of the three kinds it is.
+"""Comparisons from something stored, whichever of the four kinds it is.
 
-Features (mu, sigma_sq, issame), embeddings of labelled images (mu, sigma_sq, identity), or a score
-file.
+Features (mu, sigma_sq, issame), embeddings of labelled images (mu, sigma_sq, identity), a folder of
+evaluation/extract.py, or a score file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.linked_people import with_people
-from evaluation.metrics.scores import cosine_of_pairs, image_uncertainties
+from evaluation.metrics.scores import Uncertainty, cosine_of_pairs, image_uncertainties
+from evaluation.sets.extracted import open_extracted
 from evaluation.sets.features import Embeddings, Features, array_names
 from evaluation.sets.labelled import NonMated, labelled_comparisons
 from evaluation.sets.score_files import read_scores
@@ -36,7 +37,8 @@ def load_comparisons(
 
     Args:
         path: `.npz` with mu, sigma_sq and issame (pairs) or identity (labelled images; where both
-            are there, the pairs count), or a score file (.npz, .csv, .parquet).
+            are there, the pairs count), a folder that evaluation/extract.py wrote (labelled images
+            too, in memory at once), or a score file (.npz, .csv, .parquet).
         sigma_sizes: columns of each uncertainty in sigma_sq.
         non_mated: for labelled images, as in `labelled_comparisons`.
         cap: the same.
@@ -56,11 +58,14 @@ def load_comparisons(
         return [("", read_scores(path))]
     if kind == "pairs":
         return comparisons_of(Features.load(path), path.stem, sigma_sizes)
-    stored = Embeddings.load(path)
-    try:
-        uncertainties = image_uncertainties(stored.sigma_sq, sigma_sizes)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    if kind == "extracted":
+        stored, uncertainties = _extracted(path, sigma_sizes)
+    else:
+        stored = Embeddings.load(path)
+        try:
+            uncertainties = image_uncertainties(stored.sigma_sq, sigma_sizes)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
     first = labelled_comparisons(
         stored.mu,
         stored.identity,
@@ -119,7 +124,25 @@ def _equal_rows(mu: NDArray[np.float32]) -> NDArray[np.int64]:
     return number[same]
 
 
+def _extracted(
+    path: Path, sigma_sizes: Sequence[int] | None
+) -> tuple[Embeddings, list[Uncertainty]]:
+    """Embeddings of a folder, and its methods' uncertainties one by one."""
+    if sigma_sizes is not None:
+        raise ValueError(
+            f"{path}: its columns are one method each; sigma_sizes does not apply"
+        )
+    found = open_extracted(path)
+    stored = found.labelled()
+    labels = found.columns if len(found.columns) > 1 else ("",)
+    return stored, [
+        Uncertainty(label, stored.sigma_sq[:, place]) for place, label in enumerate(labels)
+    ]
+
+
 def _kind(path: Path) -> str:
+    if path.is_dir():
+        return "extracted"
     if path.suffix.lower() in (".csv", ".parquet"):
         return "scores"
     if not path.is_file():
