@@ -13,10 +13,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from models._execution import executed
 from models.backbones._base import Backbone
 from models.output import BackboneOutput
 from models.preprocessing import Preprocessing
-from utils.config import Precision
+from utils.config import Execution, Precision
 from utils.device import autocast_dtype
 
 _CPU_CHUNK = 16  # images; larger activations leave the caches and go back to the system each time
@@ -35,6 +36,12 @@ class FrozenBackbone(nn.Module):
         precision: of the layers up to the feature map (the tail is always float32). "auto" takes
             bf16 on CUDA (fp16 on cards without it), fp16 on MPS, fp32 on a CPU. With "fp32", CUDA
             convolutions still use TF32 unless `torch.backends.cudnn` is told otherwise.
+        execution: "eager"; "cuda_graph" repeats recorded kernels, so that the host has no work for
+            each; "compile" is torch.compile, whose first batch takes a minute or more. Both are
+            prepared for few sizes of a batch (models/_execution.py); others run as "eager".
+
+    Raises:
+        ValueError: not a precision or an execution, or "cuda_graph" on another device than CUDA.
     """
 
     def __init__(
@@ -42,17 +49,17 @@ class FrozenBackbone(nn.Module):
         backbone: Backbone,
         device: str | torch.device = "cpu",
         precision: Precision = "auto",
+        execution: Execution = "eager",
     ) -> None:
         super().__init__()
         self.device = torch.device(device)
         self.dtype = autocast_dtype(self.device, precision)
         backbone.requires_grad_(False).eval()
-        # A tuple, so that the copy is no submodule. It shares its tensors; only those that folding
-        # replaces stay in memory twice.
-        shared = {id(tensor): tensor for tensor in (*backbone.parameters(), *backbone.buffers())}
-        self._unfolded = (copy.deepcopy(backbone, dict(shared)),)
+        # A tuple, so that the copy is no submodule; only what folding replaces is in memory twice.
+        self._unfolded = (_sharing_copy(backbone),)
         backbone.fold()
         self.backbone = backbone.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._run = executed(_Pipeline(self._to_run()).run, execution, self.device)
         self._remembered: list[tuple[Tensor, BackboneOutput]] | None = None
         super().train(False)
 
@@ -120,16 +127,55 @@ class FrozenBackbone(nn.Module):
     def _forward(self, images: Tensor) -> BackboneOutput:
         size = _CPU_CHUNK if self.device.type == "cpu" else len(images)
         outputs = [self._embed(part) for part in images.split(max(size, 1))]
+        if len(outputs) == 1:
+            return outputs[0]
         embeddings, features = zip(*outputs, strict=True)
         return BackboneOutput(torch.cat(embeddings), torch.cat(features))
 
+    def _to_run(self) -> Backbone:
+        # On MPS, which operations autocast converts differs between versions.
+        if self.dtype is None or self.device.type == "mps":
+            return self.backbone
+        return _lowered(self.backbone, self.dtype)
+
     def _embed(self, images: Tensor) -> BackboneOutput:
         with torch.no_grad(), self._autocast():
-            normalised = self.preprocessing(images.to(self.device, non_blocking=True))
-            output = self.backbone(normalised.contiguous(memory_format=torch.channels_last))
-        return BackboneOutput(output.embedding.float(), output.features.float())
+            return self._run(images.to(self.device, non_blocking=True))
 
     def _autocast(self) -> Any:
         if self.dtype is None:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
+
+
+class _Pipeline:
+    """From images as they are stored to float32 embeddings and features, all on the device."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+
+    def run(self, images: Tensor) -> BackboneOutput:
+        normalised = self.backbone.preprocessing(images)
+        output = self.backbone(normalised.contiguous(memory_format=torch.channels_last))
+        return BackboneOutput(output.embedding.float(), output.features.float())
+
+
+def _lowered(backbone: Backbone, dtype: torch.dtype) -> Backbone:
+    """Return a copy whose convolutions and PReLUs hold their weights in the autocast type.
+
+    Autocast converts weights that need no gradient again in every pass. The tail stays float32, and
+    so do the weights of all other layers, which are shared.
+    """
+    lowered = _sharing_copy(backbone)
+    tail = {id(module) for part in lowered.tail_modules() for module in part.modules()}
+    for module in lowered.modules():
+        if isinstance(module, nn.Conv2d | nn.PReLU) and id(module) not in tail:
+            for name, weight in list(module.named_parameters(recurse=False)):
+                setattr(module, name, nn.Parameter(weight.to(dtype), requires_grad=False))
+    return lowered
+
+
+def _sharing_copy(backbone: Backbone) -> Backbone:
+    """Return a copy with layers of its own that hold the same tensors."""
+    tensors = {id(tensor): tensor for tensor in (*backbone.parameters(), *backbone.buffers())}
+    return copy.deepcopy(backbone, dict(tensors))

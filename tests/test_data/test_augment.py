@@ -16,6 +16,7 @@ from data._augment_parameters import CROP, SMALLEST
 from data._warp import blur_matrix, crop_matrix, down_up_matrix
 from data.augment import RARE, AugmentParameters, BatchAugment
 from utils.config import Augment
+from utils.device import all_to_device
 
 OFF = Augment(flip=0.0, blur=0.0, occlusion=0.0, rare=0.0)
 ALL = Augment(flip=0.5, blur=0.7, occlusion=0.7, rare=0.9)
@@ -382,3 +383,47 @@ def test_refused_input(augment):
         augment(_photos(3), parameters)
     with pytest.raises(ValueError, match="augment: seed = -1: must be at least 0"):
         BatchAugment(Augment(), seed=-1)
+
+
+def test_parameters_of_several_steps_are_joined(augment):
+    rows = [np.array([4, 9, 4]), np.array([1]), np.array([9, 4])]
+    parts = [augment.parameters(step, some) for step, some in enumerate(rows)]
+    joined = AugmentParameters.concatenate(parts)
+    assert len(joined) == 6
+    for name, values in _arrays(joined).items():
+        expected = np.concatenate([_arrays(part)[name] for part in parts])
+        np.testing.assert_array_equal(values, expected)
+        assert values.dtype == _arrays(parts[0])[name].dtype
+    images = _photos(6)
+    changed = augment(images, joined)
+    for part, place in zip(parts, (slice(0, 3), slice(3, 4), slice(4, 6)), strict=True):
+        torch.testing.assert_close(changed[place], augment(images[place], part), rtol=0, atol=1e-3)
+
+
+def test_one_transfer_brings_all_that_a_batch_needs(augment, monkeypatch):
+    sent = []
+
+    def count(arrays, device):
+        sent.append(len(arrays))
+        return all_to_device(arrays, device)
+
+    monkeypatch.setattr("data.augment.all_to_device", count)
+    augment(_photos(40), augment.parameters(0, np.arange(40)))
+    assert len(sent) == 1
+    assert sent[0] > 15
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("degrade", [0.0, 0.7])
+def test_cuda_agrees_and_the_host_never_waits(degrade):
+    augment = BatchAugment(dataclasses.replace(ALL, degrade=degrade), seed=3)
+    images, parameters = _photos(120), augment.parameters(1, np.arange(120))
+    there = images.cuda()
+    augment(there, parameters)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        changed = augment(there, parameters)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(changed.cpu(), augment(images, parameters), rtol=0, atol=0.02)

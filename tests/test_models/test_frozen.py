@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from models.backbones.mobilefacenet import MobileFaceNet
 from models.frozen import FrozenBackbone
 from models.heads.fc2 import FC2Head
 
@@ -138,3 +139,46 @@ def test_remembering_saves_forward_passes_and_changes_nothing(tiny, images):
     passes.clear()
     frozen(images), frozen(images)
     assert len(passes) == 2
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_weights_converted_beforehand_are_those_of_autocast(tiny, images, precision):
+    plain = copy.deepcopy(tiny)
+    plain.fold()
+    plain.to(memory_format=torch.channels_last)
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    pixels = plain.preprocessing(images).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad(), torch.autocast("cpu", dtype=dtype):
+        expected = plain(pixels)
+    frozen = FrozenBackbone(tiny, precision=precision)
+    found = frozen(images)
+    assert torch.equal(found.embedding, expected.embedding.float())
+    assert torch.equal(found.features, expected.features.float())
+    names = set(frozen.state_dict())
+    assert names == {f"backbone.{name}" for name in tiny.state_dict()}
+    assert {weight.dtype for weight in frozen.parameters()} == {torch.float32}
+
+
+def test_layers_run_channels_last_in_the_chosen_type(tiny, images):
+    seen = []
+
+    def look(module, inputs, output):
+        seen.append((output.dtype, output.is_contiguous(memory_format=torch.channels_last)))
+
+    handle = nn.modules.module.register_module_forward_hook(
+        lambda module, *rest: look(module, *rest) if isinstance(module, nn.Conv2d) else None
+    )
+    try:
+        FrozenBackbone(tiny, precision="bf16")(images)
+    finally:
+        handle.remove()
+    assert len(seen) > 10
+    assert set(seen) == {(torch.bfloat16, True)}
+
+
+def test_the_convolutional_tail_of_a_light_network_keeps_float32():
+    frozen = FrozenBackbone(MobileFaceNet(), precision="bf16")
+    images = torch.zeros(2, 112, 112, 3, dtype=torch.uint8)
+    features = frozen(images).features
+    with torch.no_grad():
+        torch.testing.assert_close(frozen(images).embedding, frozen.backbone.tail(features))

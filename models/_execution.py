@@ -1,0 +1,172 @@
+"""How a frozen network's forward pass is carried out: as it is, compiled, or as a CUDA graph.
+
+models/frozen.py uses it.
+"""
+
+from __future__ import annotations
+
+import logging
+import typing
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from models.output import BackboneOutput
+from utils.config import Execution
+
+Forward = Callable[[Tensor], BackboneOutput]
+
+MOST_SIZES = 4  # prepared for one kind of images; each holds memory, or takes long to compile
+_WARM_UP = 3  # passes before a capture: libraries choose and allocate in the first ones
+
+log = logging.getLogger("faceuq")
+
+
+def executed(forward: Forward, execution: Execution, device: torch.device) -> Forward:
+    """Return a forward pass that is carried out in that way.
+
+    Args:
+        forward: from images on the device to tensors there, always by the same operations for
+            images of the same shape and type; each image independent of the others.
+        execution: "eager" returns `forward` itself.
+        device: where it runs.
+
+    Raises:
+        ValueError: not an execution, or "cuda_graph" without CUDA; when called: images could not be
+            compiled for.
+    """
+    allowed = typing.get_args(Execution)
+    if execution not in allowed:
+        raise ValueError(f"execution = {execution!r}: must be one of {', '.join(allowed)}")
+    if execution == "eager":
+        return forward
+    if execution == "compile":
+        return FixedSizes(forward, Compiler(forward))
+    if device.type != "cuda":
+        raise ValueError(
+            f"execution = 'cuda_graph' needs a CUDA device, and this runs on {device.type}; "
+            "use 'eager' or 'compile'"
+        )
+    graphs = CudaGraphs(device)
+    return FixedSizes(forward, lambda images: GraphRun(forward, images, graphs))
+
+
+class FixedSizes:
+    """Sends batches through runs that were prepared for one number of images each.
+
+    The first batch of a kind (shape and type of its images) prepares a run, and so does a larger
+    one, up to `MOST_SIZES`. A smaller batch goes through the smallest run that it fills at least
+    half, and else through the plain forward pass, like the rest of an evaluation set.
+
+    Args:
+        forward: the plain one.
+        prepare: returns a run for batches of up to as many images as it is given.
+    """
+
+    def __init__(self, forward: Forward, prepare: Callable[[Tensor], Forward]) -> None:
+        self._forward = forward
+        self._prepare = prepare
+        self._runs: dict[tuple[torch.dtype, torch.Size], dict[int, Forward]] = {}
+
+    def __call__(self, images: Tensor) -> BackboneOutput:
+        """Run a batch of any size."""
+        size = len(images)
+        runs = self._runs.setdefault((images.dtype, images.shape[1:]), {})
+        if size > max(runs, default=0) and len(runs) < MOST_SIZES:
+            runs[size] = self._prepare(images)
+        fitting = [most for most in runs if size <= most <= 2 * size]
+        run = runs[min(fitting)] if fitting else self._forward
+        return run(images)
+
+
+class Graphs(Protocol):
+    """What records operations and repeats them: CUDA, or a stand-in of a test."""
+
+    def capture(
+        self, work: Callable[[], BackboneOutput]
+    ) -> tuple[Callable[[], None], BackboneOutput]:
+        """Record; return what repeats it, and the tensors that it then fills."""
+        ...
+
+
+class GraphRun:
+    """A recorded forward pass: copies images in, repeats it, and copies the output out.
+
+    Args:
+        forward: what is recorded.
+        images: an example of the largest batch.
+        graphs: records it.
+    """
+
+    def __init__(self, forward: Forward, images: Tensor, graphs: Graphs) -> None:
+        self._images = images.clone()
+        self._replay, self._output = graphs.capture(lambda: forward(self._images))
+
+    def __call__(self, images: Tensor) -> BackboneOutput:
+        """Run up to as many images as the example had; the caller may keep the output."""
+        size = len(images)
+        self._images[:size].copy_(images, non_blocking=True)
+        self._replay()
+        return BackboneOutput(*(part[:size].clone() for part in self._output))
+
+
+class CudaGraphs:
+    """CUDA graphs of one device, which share their working memory: they never run at once."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def capture(
+        self, work: Callable[[], BackboneOutput]
+    ) -> tuple[Callable[[], None], BackboneOutput]:
+        """Warm up on a stream aside, then record."""
+        with torch.cuda.device(self._device):
+            here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+            aside.wait_stream(here)
+            with torch.cuda.stream(aside):
+                for _ in range(_WARM_UP):
+                    work()
+            here.wait_stream(aside)
+            graph = torch.cuda.CUDAGraph()
+            # thread_local: threads that read images may allocate pinned memory meanwhile
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                output = work()
+        return graph.replay, output
+
+
+class Compiler:
+    """Compiles a forward pass for each size that it is asked for.
+
+    Args:
+        forward: see `executed`.
+        backend: of `torch.compile`.
+    """
+
+    def __init__(self, forward: Forward, backend: str | Callable[..., Any] = "inductor") -> None:
+        self._forward = forward
+        self._compiled = torch.compile(forward, dynamic=False, backend=backend)
+
+    def __call__(self, images: Tensor) -> Forward:
+        """Compile for as many images as these."""
+        most = len(images)
+        log.info("compiling the backbone for %d images at a time: a minute or more", most)
+        try:
+            self._compiled(images)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            raise ValueError(
+                f"execution = 'compile' failed ({str(error).strip().splitlines()[0]}); it needs a "
+                "C++ compiler; use 'eager'"
+            ) from error
+
+        def run(images: Tensor) -> BackboneOutput:
+            size = len(images)
+            if size < most:
+                filler = images.new_zeros((most - size, *images.shape[1:]))
+                images = torch.cat([images, filler])
+            output = self._compiled(images)
+            return BackboneOutput(*(part[:size] for part in output))
+
+        return run
