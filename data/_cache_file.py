@@ -86,7 +86,7 @@ def _places(source: Path) -> tuple[Path, Path]:
     home = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
     name = hashlib.sha256(os.fsencode(source)).hexdigest()[:32]
     return (
-        source.with_name(source.name + SUFFIX),
+        source / SUFFIX if source.is_dir() else source.with_name(source.name + SUFFIX),
         Path(home) / "face-uncertainty" / (name + SUFFIX),
     )
 

@@ -6,13 +6,14 @@ Public through data.faces.open_faces.
 from __future__ import annotations
 
 import os
-from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data._listing import Listing
+from data._listing_cache import folder_listing, list_file_listing
 from data.images import SIZE, decode_into
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
@@ -21,34 +22,24 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 class FileFaces:
     """Image files with labels.
 
-    Paths are kept in one block of bytes: 17 M Python strings would take over 1.5 GB.
-
     Args:
         root: folder that the paths are relative to.
-        entries: (path, label) pairs; labels are any whole numbers, and are numbered 0..C-1 in the
-            order in which they first come.
+        entries: (path, label) pairs, whose labels are any whole numbers and are numbered 0..C-1 in
+            the order in which they first come; or a listing.
     """
 
-    def __init__(self, root: Path, entries: Iterable[tuple[str, int]]) -> None:
+    def __init__(self, root: Path, entries: Iterable[tuple[str, int]] | Listing) -> None:
         self._root = str(root)
-        self._block = bytearray()
-        ends, labels = array("q", [0]), array("i")
-        numbers: dict[int, int] = {}
-        for path, label in entries:
-            self._block += os.fsencode(path)
-            ends.append(len(self._block))
-            labels.append(numbers.setdefault(label, len(numbers)))
-        self._ends = ends
-        self.labels = np.array(labels, dtype=np.int32)
-        self.num_classes = len(numbers)
+        self._listing = entries if isinstance(entries, Listing) else Listing.of(entries)
+        self.labels, self.num_classes = self._listing.labels, self._listing.num_classes
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def name(self, row: int) -> str:
         """Return the image's path."""
-        relative = os.fsdecode(bytes(self._block[self._ends[row] : self._ends[row + 1]]))
-        return os.path.join(self._root, relative)  # noqa: PTH118 - a Path costs 5 us an image
+        path = self._listing.path(row)
+        return os.path.join(self._root, path)  # noqa: PTH118 - a Path costs 5 us an image
 
     def encoded(self, row: int) -> bytes:
         """Return the file's bytes; ValueError naming it where it cannot be read."""
@@ -82,7 +73,7 @@ def folder_faces(root: Path) -> FileFaces:
     Raises:
         ValueError: no folder in it holds an image.
     """
-    faces = FileFaces(root, _folder_entries(root))
+    faces = FileFaces(root, folder_listing(root, SUFFIXES))
     if not len(faces):
         raise ValueError(
             f"{root}: no images; expected one folder per identity with files ending in "
@@ -99,24 +90,10 @@ def list_faces(path: Path) -> FileFaces:
     Raises:
         ValueError: a line that is neither (with its number), or no line at all.
     """
-    faces = FileFaces(path.parent, _list_entries(path))
+    faces = FileFaces(path.parent, list_file_listing(path, lambda: _list_entries(path)))
     if not len(faces):
         raise ValueError(f"{path}: no images listed")
     return faces
-
-
-def _folder_entries(root: Path) -> Iterator[tuple[str, int]]:
-    with os.scandir(root) as entries:
-        folders = sorted(entry.name for entry in entries if entry.is_dir() and entry.name[0] != ".")
-    for label, folder in enumerate(folders):
-        with os.scandir(root / folder) as entries:
-            images = sorted(
-                entry.name
-                for entry in entries
-                if entry.name.lower().endswith(SUFFIXES) and entry.name[0] != "."
-            )
-        for image in images:
-            yield f"{folder}/{image}", label
 
 
 def _list_entries(path: Path) -> Iterator[tuple[str, int]]:

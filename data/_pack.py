@@ -32,7 +32,8 @@ def pack(source: str, prefix: str, quality: int = 95) -> tuple[int, int]:
     faces = open_faces(source)
     rows, _ = class_index(faces.labels)
     with RecordWriter(prefix) as writer:
-        for row in tqdm(rows.tolist(), desc=prefix, unit="image", disable=None):
+        for index in tqdm(rows, desc=prefix, unit="image", disable=None):
+            row = int(index)
             label = int(faces.labels[row])
             if isinstance(faces, (FileFaces, PackFaces)):
                 encoded = _at_size(faces, row, quality)

@@ -58,11 +58,12 @@ class ClassIndex(NamedTuple):
     """The rows of each class: those of class c are `rows[starts[c]:starts[c + 1]]`.
 
     Attributes:
-        rows: (N,) int32 (int64 beyond 2^31 images), ascending within a class.
+        rows: (N,) int32 (int64 beyond 2^31 images), ascending within a class; a range where the
+            labels are sorted.
         starts: (C + 1,) int64.
     """
 
-    rows: NDArray[np.integer]
+    rows: range | NDArray[np.integer]
     starts: NDArray[np.int64]
 
 
@@ -72,11 +73,11 @@ def class_index(labels: NDArray[Any]) -> ClassIndex:
     Args:
         labels: (N,) 0..C-1, whole numbers of any type.
     """
-    kind = np.int32 if len(labels) < 1 << 31 else np.int64
     if (labels[1:] >= labels[:-1]).all():
-        return ClassIndex(np.arange(len(labels), dtype=kind), _sorted_starts(labels))
+        return ClassIndex(range(len(labels)), _sorted_starts(labels))
     starts = np.zeros(int(labels.max(initial=-1)) + 2, dtype=np.int64)
     np.cumsum(np.bincount(labels), out=starts[1:])
+    kind = np.int32 if len(labels) < 1 << 31 else np.int64
     return ClassIndex(np.argsort(labels, kind="stable").astype(kind), starts)
 
 

@@ -79,7 +79,9 @@ class ClassBalancedBatches:
         rounds = (columns - rest[:, None]) % counts[:, None]
         drawn = _distinct(rng, counts, rest, self.images_per_class)
         picked = np.where(columns < rest[:, None], drawn, rounds)
-        rows = self._rows[self._starts[chosen][:, None] + picked]
+        rows = self._starts[chosen][:, None] + picked
+        if not isinstance(self._rows, range):
+            rows = self._rows[rows]
         return rows.reshape(_BLOCK, -1).astype(np.int64)
 
 

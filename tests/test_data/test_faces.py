@@ -165,11 +165,11 @@ def test_folders_that_hold_nothing_or_too_much(tmp_path):
         open_faces(str(tmp_path))
 
 
-@pytest.mark.parametrize("labels", [[0, 0, 1, 2, 2, 2], [2, 0, 1, 2, 0, 2], [0]])
+@pytest.mark.parametrize("labels", [[0, 0, 1, 2, 2, 2], [2, 0, 1, 2, 0, 2], [0], [1, 1, 4], [4, 1]])
 def test_class_index_equals_a_search(labels):
     labels = np.array(labels)
     index = class_index(labels)
     for number in range(labels.max() + 1):
         rows = index.rows[index.starts[number] : index.starts[number + 1]]
-        assert rows.tolist() == np.flatnonzero(labels == number).tolist()
+        assert list(rows) == np.flatnonzero(labels == number).tolist()
     assert len(index.starts) == labels.max() + 2
