@@ -94,7 +94,14 @@ class GenuinePairLoss(nn.Module, ABC):
         return self.per_pair(batch).mean()
 
     def forward(
-        self, embedding: Tensor, raw: Tensor, labels: Tensor, rows: Tensor | None = None
+        self,
+        embedding: Tensor,
+        raw: Tensor,
+        labels: Tensor,
+        rows: Tensor | None = None,
+        *,
+        pairs: tuple[Tensor, Tensor] | None = None,
+        with_stats: bool = True,
     ) -> LossResult:
         """Compute the loss of a batch, in float32 or better.
 
@@ -104,6 +111,9 @@ class GenuinePairLoss(nn.Module, ABC):
             labels: (B,), integer identities.
             rows: (B,), which image each is; a class with few images repeats them, and copies of one
                 image, however they were augmented, are no pair. None takes all as different.
+            pairs: what `genuine_pairs` gives, where the caller has it: finding pairs on a GPU makes
+                the host wait for it.
+            with_stats: False leaves the statistics of the log out.
 
         Raises:
             ValueError: shapes that do not belong together, or no genuine pair.
@@ -116,11 +126,13 @@ class GenuinePairLoss(nn.Module, ABC):
         mu = F.normalize(_at_least_float32(embedding.detach()))
         raw = _at_least_float32(raw)
         self.check(mu, raw)
-        first, second = genuine_pairs(labels, rows)
+        first, second = genuine_pairs(labels, rows) if pairs is None else pairs
         # Gathered rows, not mu @ mu.T: P is far below B * B and TF32 never touches the cosine.
         cosine = (mu[first] * mu[second]).sum(dim=1)
         batch = PairBatch(mu, raw, labels, first, second, cosine)
         loss = self.total(batch)
+        if not with_stats:
+            return LossResult(loss, {})
         stats = {"cos": cosine, **self.stats(batch), "uloss": loss}
         return LossResult(loss, {name: value.detach() for name, value in stats.items()})
 

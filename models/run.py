@@ -17,7 +17,7 @@ from models.heads._base import Head
 from models.load import file_sha256, load_backbone, load_head
 from models.preprocessing import Preprocessing
 from utils.checkpoint import load_checkpoint
-from utils.config import Method, Precision, TrainConfig
+from utils.config import Execution, Method, Precision, TrainConfig
 from utils.config_json import from_json, parse_method
 from utils.device import resolve_device
 from utils.methods import build, check_options
@@ -76,7 +76,11 @@ def open_backbone(
 
 
 def load_frozen(
-    config: TrainConfig, device: str, precision: Precision, weights: str | None = None
+    config: TrainConfig,
+    device: str,
+    precision: Precision,
+    weights: str | None = None,
+    execution: Execution = "eager",
 ) -> FrozenBackbone:
     """Build the config's backbone, load its weights and freeze it on the device.
 
@@ -90,7 +94,7 @@ def load_frozen(
             "backbone_weights=FILE, or with --backbone_weights FILE when evaluating"
         )
     backbone = load_backbone(config.backbone, path)
-    return FrozenBackbone(backbone, resolve_device(device), precision)
+    return FrozenBackbone(backbone, resolve_device(device), precision, execution)
 
 
 def build_head(config: TrainConfig, frozen: FrozenBackbone) -> Head:

@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "data": {"data", "utils"},
     "evaluation": {"evaluation", "data", "models", "utils"},
     "mc_dropout": {"mc_dropout", "evaluation", "data", "models", "utils"},
+    "training": {"training", "evaluation", "data", "models", "losses", "utils"},
     "demo": {"demo", "data", "models", "utils", "losses"},
 }
 OURS = set(MAY_IMPORT) | {"network", "config", "tests", "benchmarks"}

@@ -117,10 +117,10 @@ def test_the_same_command_gives_the_same_losses_and_another_seed_others(
 class StopAfter(network.Trainer):
     stop_at = 5
 
-    def train_step(self, batch):
-        done = super().train_step(batch)
+    def train_step(self, *arguments):
+        asked = super().train_step(*arguments)
         self.stop.asked = self.step == self.stop_at
-        return done
+        return asked
 
 
 @pytest.mark.parametrize("stop_at", [5, 6, 9])
@@ -193,8 +193,8 @@ def test_a_head_that_was_trained_elsewhere_can_be_evaluated_and_trained_on(
     assert verification_risk_fnmr.main(["--model_dir", str(finished)]) == 0
     assert capsys.readouterr().out == from_weights
     config = override(load_config(config_file), [change])
-    trainer = network.Trainer(config)
-    assert all(torch.equal(value, head[name]) for name, value in trainer.head.state_dict().items())
+    head_now = network.Trainer(config).branches[0].head.state_dict()
+    assert all(torch.equal(value, head[name]) for name, value in head_now.items())
 
 
 def test_evaluation_without_a_trained_head_says_what_to_give(config_file, capsys):

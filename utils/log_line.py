@@ -22,7 +22,13 @@ def format_stat(name: str, values: Tensor) -> str:
 
 
 def format_line(
-    epoch: int, step: int, loss: float, lr: float, stats: Mapping[str, Tensor], memory_gib: float
+    epoch: int,
+    step: int,
+    loss: float,
+    lr: float,
+    stats: Mapping[str, Tensor],
+    memory_gib: float,
+    label: str = "",
 ) -> str:
     """Return one log line.
 
@@ -33,10 +39,12 @@ def format_line(
         lr: learning rate of the last step.
         stats: `LossResult.stats` of the last batch.
         memory_gib: peak memory.
+        label: which of several heads it is about.
     """
+    head = f"[{epoch}-{step}] {label}".rstrip()
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     text = "".join(format_stat(name, values) for name, values in stats.items())
-    return f"{now} [{epoch}-{step}] | loss {loss:.3f} lr{lr:g}{text} mem {memory_gib:.1f} G"
+    return f"{now} {head} | loss {loss:.3f} lr{lr:g}{text} mem {memory_gib:.1f} G"
 
 
 def stats_as_numbers(stats: Mapping[str, Tensor]) -> dict[str, float | list[float]]:

@@ -16,18 +16,58 @@ from utils.log_line import format_line, stats_as_numbers
 from utils.run import LOGGER, MetricsFile
 
 
-class TrainLog:
-    """Log of one run; a context manager that closes its file.
+def log_start(
+    config: TrainConfig,
+    summaries: Mapping[str, str],
+    *,
+    num_images: int,
+    num_classes: int,
+    left_out: int,
+    resume_at: int,
+) -> None:
+    """Say what is about to be trained, and which identities cannot take part.
 
     Args:
-        folder: the run folder.
         config: of the run.
+        summaries: each loss in one line, by the name of its branch.
+        num_images: of the faces to train on.
+        num_classes: identities among them.
+        left_out: identities with a single image.
+        resume_at: the step that the run goes on from.
+    """
+    batch_size = config.classes_per_batch * config.images_per_class
+    LOGGER.info("Start Training")
+    if resume_at:
+        LOGGER.info("resumed at step: %d", resume_at)
+    LOGGER.info("name: %s", config.name)
+    LOGGER.info("num_epochs: %d", config.schedule.epochs)
+    LOGGER.info("epoch_size: %d", config.schedule.steps_per_epoch)
+    LOGGER.info("batch_size: %d", batch_size)
+    per_class = batch_size / config.classes_per_batch
+    LOGGER.info("num_c_in_batch %d num_img_each_c %s", config.classes_per_batch, per_class)
+    width = max(map(len, summaries))
+    for name, summary in summaries.items():
+        LOGGER.info(f"{name:{width}} {summary}".strip())
+    LOGGER.info("faces: %d of %d identities", num_images, num_classes)
+    if left_out:
+        LOGGER.info("left out: %d identities with a single image (no genuine pair)", left_out)
+
+
+class TrainLog:
+    """Log of one head; a context manager that closes its file.
+
+    Args:
+        folder: where its `metrics.jsonl` is.
+        config: that trains this head.
         resume_at: the step that the run goes on from; later lines of an earlier try are dropped.
+        label: which of several heads it is, as its lines say.
     """
 
-    def __init__(self, folder: Path, config: TrainConfig, resume_at: int = 0) -> None:
+    def __init__(
+        self, folder: Path, config: TrainConfig, resume_at: int = 0, label: str = ""
+    ) -> None:
         self._config = config
-        self._resume_at = resume_at
+        self._label = label
         self._metrics = MetricsFile(folder / "metrics.jsonl", resume_at)
         self._collapse = CollapseDetector()
 
@@ -41,24 +81,6 @@ class TrainLog:
         trace: TracebackType | None,
     ) -> None:
         self._metrics.close()
-
-    def start(self, loss_summary: str, num_images: int, num_classes: int, left_out: int) -> None:
-        """Say what is about to be trained, and which identities cannot take part."""
-        config = self._config
-        batch_size = config.classes_per_batch * config.images_per_class
-        LOGGER.info("Start Training")
-        if self._resume_at:
-            LOGGER.info("resumed at step: %d", self._resume_at)
-        LOGGER.info("name: %s", config.name)
-        LOGGER.info("num_epochs: %d", config.schedule.epochs)
-        LOGGER.info("epoch_size: %d", config.schedule.steps_per_epoch)
-        LOGGER.info("batch_size: %d", batch_size)
-        per_class = batch_size / config.classes_per_batch
-        LOGGER.info("num_c_in_batch %d num_img_each_c %s", config.classes_per_batch, per_class)
-        LOGGER.info(loss_summary)
-        LOGGER.info("faces: %d of %d identities", num_images, num_classes)
-        if left_out:
-            LOGGER.info("left out: %d identities with a single image (no genuine pair)", left_out)
 
     def step(
         self,
@@ -83,9 +105,9 @@ class TrainLog:
         """
         steps = self._config.schedule.steps_per_epoch
         epoch, step = (global_step - 1) // steps, (global_step - 1) % steps + 1
-        LOGGER.info(format_line(epoch, step, loss, lr, stats, memory_gib))
+        LOGGER.info(format_line(epoch, step, loss, lr, stats, memory_gib, self._label))
         for warning in self._collapse.check(uncertainty, rank_correlation):
-            LOGGER.warning(warning)
+            LOGGER.warning(f"{self._label} {warning}".lstrip())
         self._metrics.write(
             time=time.time(),
             epoch=epoch,
@@ -100,5 +122,5 @@ class TrainLog:
 
     def evaluation(self, global_step: int, name: str, text: str, numbers: dict[str, Any]) -> None:
         """Write what one verification set says of the head."""
-        LOGGER.info("---%s\n%s", name, text.rstrip())
+        LOGGER.info("---%s\n%s", f"{name} {self._label}".rstrip(), text.rstrip())
         self._metrics.write(global_step=global_step, evaluation=numbers)

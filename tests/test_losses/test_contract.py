@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from losses._pairs import genuine_pairs
 from losses._result import LossResult
 from utils.config import Method
 from utils.methods import available, build
@@ -79,3 +80,13 @@ def test_no_genuine_pair(loss, batch):
     embedding, raw, _ = batch
     with pytest.raises(ValueError, match="no genuine pair in a batch of 6 images"):
         loss(embedding, raw, torch.arange(6))
+
+
+def test_pairs_may_be_found_beforehand_and_statistics_left_out(loss, batch):
+    embedding, raw, labels = batch
+    rows = torch.tensor([0, 1, 2, 3, 3, 5])  # 3 and 4 are copies
+    plain = loss(embedding, raw, labels, rows)
+    lean = loss(embedding, raw, labels, pairs=genuine_pairs(labels, rows), with_stats=False)
+    assert lean.loss == plain.loss
+    assert lean.stats == {}
+    assert plain.loss != loss(embedding, raw, labels).loss

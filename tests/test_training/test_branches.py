@@ -1,0 +1,104 @@
+"""Several heads on one forward pass learn exactly what each learns by itself."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+import network
+from models.run import load_run
+from training.trainer import Trainer
+from utils.checkpoint import load_checkpoint
+from utils.config import Method
+from utils.config_json import to_json
+
+
+def train_alone(config, folder, *changes):
+    text = to_json(config)
+    (folder.parent / "alone.py").write_text(
+        f"from utils.config_json import from_json\nconfig = from_json({text!r})\n"
+    )
+    arguments = ["--config_file", str(folder.parent / "alone.py"), "--model_dir", str(folder)]
+    return network.main([*arguments, "--set", *changes] if changes else arguments)
+
+
+@pytest.mark.parametrize("name", ["idq-1", "dropped", "mls"])
+def test_a_branch_equals_training_it_alone(config, together, tmp_path, losses_of, name):
+    (branch,) = [one for one in config.branches if one.name == name]
+    assert train_alone(config.alone(branch), tmp_path / "run") == 0
+    assert losses_of(tmp_path / "run") == losses_of(together / name)
+    for file in ("last.pt", "best.pt"):
+        alone, beside = (
+            load_checkpoint(path / file) for path in (tmp_path / "run", together / name)
+        )
+        assert alone["step"] == beside["step"]
+        assert alone["best"] == beside["best"]
+        for key, tensor in alone["head"].items():
+            assert torch.equal(tensor, beside["head"][key]), (file, key)
+
+
+def test_seeds_and_losses_differ(together, losses_of):
+    found = [losses_of(together / name) for name in ("idq-0", "idq-1", "dropped", "mls")]
+    assert len({str(one) for one in found}) == 4
+
+
+def test_a_branch_folder_is_a_run_folder(config, together):
+    run = load_run(together / "dropped", device="cpu")
+    assert run.config == config.alone(config.branches[2])
+    assert json.loads((together / "dropped" / "config.json").read_text())["name"] == "tiny-dropped"
+    assert not (together / "best.pt").exists()
+
+
+def test_the_log_names_the_branch_of_each_line(together):
+    lines = (together / "log.txt").read_text().splitlines()
+    starts = [line for line in lines if "_loss" in line]
+    assert [line.split()[0] for line in starts] == ["idq-0", "idq-1", "dropped", "mls"]
+    steps = [line.split("|")[0].split()[-2:] for line in lines if "| loss" in line]
+    assert steps[:4] == [["[0-2]", name] for name in ("idq-0", "idq-1", "dropped", "mls")]
+    assert sum(line.startswith("---synthetic") and line.endswith(" mls") for line in lines) == 2
+
+
+class StopAfter(Trainer):
+    stop_at = 5
+
+    def train_step(self, *arguments):
+        asked = super().train_step(*arguments)
+        self.stop.asked = self.step == self.stop_at
+        return asked
+
+
+@pytest.mark.parametrize("stop_at", [5, 6])
+def test_a_stopped_run_goes_on_to_the_same_heads(
+    config_file, together, tmp_path, monkeypatch, losses_of, stop_at
+):
+    folder = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(StopAfter, "stop_at", stop_at)
+        patch.setattr(network, "Trainer", StopAfter)
+        code = network.main(["--config_file", str(config_file), "--model_dir", str(folder)])
+    assert code == 130
+    assert load_checkpoint(folder / "last.pt")["step"] == stop_at
+    assert network.main(["--resume", str(folder)]) == 0
+    for name in ("idq-0", "dropped", "mls"):
+        assert losses_of(folder / name) == losses_of(together / name)
+        whole, resumed = (load_checkpoint(one / name / "last.pt") for one in (together, folder))
+        assert all(torch.equal(value, resumed["head"][key]) for key, value in whole["head"].items())
+        assert whole["best"] == resumed["best"]
+
+
+@pytest.mark.parametrize("steps", [3, 4])
+def test_steps_that_share_a_forward_pass_are_the_same_steps(
+    config_file, together, tmp_path, losses_of, steps
+):
+    """Of 12 steps with an epoch's end at 6: groups of 3 fit, groups of 4 lie across it."""
+    arguments = ["--config_file", str(config_file), "--model_dir", str(tmp_path / "run")]
+    assert network.main([*arguments, "--set", f"steps_per_forward={steps}"]) == 0
+    for name in ("idq-0", "dropped", "mls"):
+        assert losses_of(tmp_path / "run" / name) == losses_of(together / name)
+
+
+def test_a_branch_that_does_not_fit_is_named(config):
+    wrong = dataclasses.replace(config.branches[0], loss=Method("mls"))
+    with pytest.raises(ValueError, match="loss 'mls' trains a head with output variance"):
+        Trainer(dataclasses.replace(config, branches=(wrong,)))

@@ -1,0 +1,155 @@
+"""Two processes train as one does: same batches, same statistics, same gradients, same log."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import network
+from models.run import load_run
+from utils.checkpoint import load_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+WITHOUT_DROPOUT = ("idq-0", "idq-1", "mls")  # masks belong to a process, so they are others
+
+
+def command(*arguments):
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    return [sys.executable, *torchrun, str(ROOT / "network.py"), *map(str, arguments)]
+
+
+def run_two(*arguments, expect=0):
+    done = subprocess.run(
+        command(*arguments), env=ENVIRONMENT, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode == 0) == (expect == 0), done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def by_two(config_file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two") / "run"
+    done = run_two("--config_file", config_file, "--model_dir", folder)
+    return folder, done
+
+
+def test_two_processes_give_the_losses_and_heads_of_one(by_two, together, losses_of):
+    folder, _ = by_two
+    for name in WITHOUT_DROPOUT:
+        one, two = losses_of(together / name), losses_of(folder / name)
+        assert [step for step, _ in one] == [step for step, _ in two]
+        np.testing.assert_allclose([b for _, b in two], [a for _, a in one], rtol=2e-5)
+        heads = [load_checkpoint(path / name / "last.pt")["head"] for path in (together, folder)]
+        for key, tensor in heads[0].items():
+            torch.testing.assert_close(heads[1][key], tensor, rtol=1e-4, atol=1e-5, msg=key)
+
+
+def test_the_first_process_alone_writes_and_the_log_counts_all_pairs(by_two, together):
+    folder, done = by_two
+    assert done.stdout.count("Start Training") == 1
+    assert done.stdout.count(f"complete at step 12; run folder: {folder}") == 1
+    (start,) = json.loads((folder / "environment.json").read_text())
+    assert start["processes"] == 2
+
+    def lines(path):
+        text = (path / "log.txt").read_text()
+        return re.findall(r"\] idq-0.*? cos ([\d. -]+) pconf", text), text.count("AUERC30:")
+
+    assert lines(folder) == lines(together)
+
+
+def test_a_run_of_two_goes_on_with_one(config_file, together, tmp_path, losses_of):
+    """And a run of one with two: stop at step 6 by a config of half the length."""
+    half = ("schedule.epochs=1", "schedule.drop_at=()", "branches.mls.schedule.epochs=1")
+    whole = ("schedule.epochs=2", "schedule.drop_at=(1.5,)", "branches.mls.schedule.epochs=2")
+    folder = tmp_path / "run"
+    arguments = ["--config_file", str(config_file), "--model_dir", str(folder)]
+    assert network.main([*arguments, "--set", *half]) == 0
+    run_two("--resume", folder, "--set", *whole)
+    for name in WITHOUT_DROPOUT:
+        one, two = losses_of(together / name), losses_of(folder / name)
+        assert [step for step, _ in one] == [step for step, _ in two]
+        np.testing.assert_allclose([b for _, b in two], [a for _, a in one], rtol=5e-5)
+
+
+def test_a_process_that_dies_ends_the_job_with_one_message_and_a_way_on(config_file, tmp_path):
+    folder = tmp_path / "run"
+    changes = ["schedule.steps_per_epoch=4000", "branches.mls.schedule.steps_per_epoch=4000"]
+    process = subprocess.Popen(
+        command(
+            "--config_file",
+            config_file,
+            "--model_dir",
+            folder,
+            "--set",
+            *changes,
+            "verification.targets=()",
+        ),
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    log = folder / "log.txt"
+    deadline = time.monotonic() + 60
+    while not (log.exists() and "| loss" in log.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(child_of_rank(process.pid, 1), signal.SIGKILL)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert errors.count("network.py: lost contact with another process of this job") == 1, errors
+    assert f"go on from step 0 with --resume {folder}" in errors
+    assert "Traceback" not in errors.split("network.py: lost contact")[0]
+    assert load_checkpoint(folder / "last.pt")["step"] == 0
+    assert (
+        network.main(
+            [
+                "--resume",
+                str(folder),
+                "--set",
+                "schedule.steps_per_epoch=2",
+                "branches.mls.schedule.steps_per_epoch=2",
+            ]
+        )
+        == 0
+    )
+    assert load_run(folder / "mls", checkpoint="last", device="cpu").step == 4
+
+
+def child_of_rank(parent, rank):
+    """Return the process that torchrun started as this rank."""
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            father = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            environment = (folder / "environ").read_bytes().split(b"\0")
+        except (OSError, IndexError):
+            continue
+        if father == parent and f"RANK={rank}".encode() in environment:
+            return int(folder.name)
+    raise AssertionError("no such process")
+
+
+def test_classes_that_cannot_be_shared_out(config_file, tmp_path):
+    done = run_two(
+        "--config_file",
+        config_file,
+        "--model_dir",
+        tmp_path / "run",
+        "--set",
+        "classes_per_batch=3",
+        expect=2,
+    )
+    assert done.stderr.count("network.py: ") == 1
+    assert re.search(r"classes_per_batch.*3.*2", done.stderr)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,135 @@
+"""One head in training: its loss, optimizer, schedule and log; what a run may have several of.
+
+Used by training.trainer alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from losses._pairs import GenuinePairLoss
+from losses._result import LossResult
+from models.frozen import FrozenBackbone
+from models.heads._base import Head
+from models.heads._shared_norm import share_batch_norms
+from models.run import build_head
+from training.step_input import StepInput
+from utils.config import TrainConfig
+from utils.distributed import World
+from utils.methods import build
+
+
+class TrainedBranch:
+    """A head with everything that makes it learn; it knows nothing of other branches.
+
+    Args:
+        name: of the branch, "" for the head of a plain run.
+        config: that trains this head by itself.
+        frozen: the backbone.
+        world: the processes that share each batch.
+        state: what `state` gave, to go on from there.
+
+    Attributes:
+        best: smallest mean AUERC30 so far, None before the first evaluation.
+
+    Raises:
+        ValueError: a head and a loss that do not fit each other, or the number of processes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: TrainConfig,
+        frozen: FrozenBackbone,
+        world: World,
+        state: dict[str, Any] | None = None,
+    ) -> None:
+        self.name, self.config, self.world = name, config, world
+        self._seed = config.seed if config.head_seed is None else config.head_seed
+        torch.manual_seed(self._seed)
+        start = config if state is None else dataclasses.replace(config, head_weights=None)
+        self.head: Head = build_head(start, frozen)
+        assert config.loss is not None
+        self.loss: GenuinePairLoss = build(
+            "losses", config.loss, embedding_size=frozen.embedding_size
+        )
+        self._check()
+        share_batch_norms(self.head, world)
+        self.optimizer = torch.optim.SGD(
+            self.head.parameters(),
+            lr=config.schedule.lr,
+            momentum=config.schedule.momentum,
+            weight_decay=config.schedule.weight_decay,
+            fused=frozen.device.type == "cuda",
+        )
+        self._draws = any(
+            isinstance(module, nn.Dropout) and module.p > 0 for module in self.head.modules()
+        )
+        self.best: float | None = None
+        if state is not None:
+            self.head.load_state_dict(state["head"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.best = state["best"]
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The head's, in a fixed order."""
+        return list(self.head.parameters())
+
+    def forward(self, step: int, one: StepInput, with_stats: bool) -> tuple[Tensor, LossResult]:
+        """Return the head's raw output (B, d) and its loss on this process's share of a batch.
+
+        Dropout follows from (seed, step, rank) alone, so a resumed run, and another number of
+        branches beside this one, sees the same masks.
+        """
+        if self._draws:
+            key = np.random.SeedSequence((self._seed, step, self.world.rank))
+            torch.manual_seed(int(key.generate_state(1, np.uint32)[0]))
+        raw = self.head(one.output)
+        result: LossResult = self.loss(
+            one.output.embedding,
+            raw,
+            one.device_labels,
+            pairs=one.pairs,
+            with_stats=with_stats,
+        )
+        return raw, result
+
+    def update(self, step: int) -> float:
+        """Let the optimizer use the gradients; return the learning rate that it had."""
+        lr = self.config.schedule.lr_at(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return lr
+
+    def state(self) -> dict[str, Any]:
+        """Return what going on from here needs, besides the step."""
+        return {
+            "head": self.head.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "best": self.best,
+        }
+
+    def _check(self) -> None:
+        config, loss = self.config, self.config.loss
+        assert config.head is not None
+        assert loss is not None
+        if self.head.output not in self.loss.accepts:
+            raise ValueError(
+                f"loss {loss.name!r} trains a head with output "
+                f"{' or '.join(sorted(self.loss.accepts))}; head {config.head.name!r} gives "
+                f"{self.head.output!r}"
+            )
+        if self.world.size > 1 and self.loss.needs_whole_batch:
+            raise ValueError(
+                f"loss {self.loss.summary!r} compares images of different identities, which "
+                f"{self.world.size} processes do not share: train it with one process, or without "
+                "the terms that need them"
+            )

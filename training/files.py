@@ -1,0 +1,74 @@
+"""What a run writes besides its log: checkpoints to go on from, and a folder for each branch.
+
+Used by training.trainer alone; with several processes the first one writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from training.branch import TrainedBranch
+from utils.checkpoint import save_checkpoint
+from utils.config import TrainConfig
+from utils.config_json import to_json
+from utils.train_log import TrainLog
+
+
+class RunFiles:
+    """The files of a run.
+
+    With branches, each has a folder of its own that is a run folder too, as if that head had been
+    trained by itself; the run's own `last.pt` holds all of them.
+
+    Args:
+        folder: the run folder.
+        config: of the run.
+        backbone: what checkpoints say of the backbone (`models.run.backbone_record`).
+        branches: the heads.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: TrainConfig,
+        backbone: dict[str, Any],
+        branches: Sequence[TrainedBranch],
+    ) -> None:
+        self.folder, self.config, self.branches = folder, config, branches
+        self._backbone = backbone
+
+    def open_logs(self, step: int, stack: ExitStack) -> list[TrainLog]:
+        """Make each branch's folder and open its log, to go on from a step."""
+        width = max(len(branch.name) for branch in self.branches)
+        logs = []
+        for branch in self.branches:
+            folder = self.folder / branch.name
+            if branch.name:
+                folder.mkdir(exist_ok=True)
+                text = to_json(branch.config) + "\n"
+                (folder / "config.json").write_text(text, encoding="utf-8")
+            log = TrainLog(folder, branch.config, step, branch.name.ljust(width))
+            logs.append(stack.enter_context(log))
+        return logs
+
+    def save(self, step: int) -> None:
+        """Write `last.pt` with everything that going on from here needs."""
+        states = {branch.name: branch.state() for branch in self.branches}
+        run = {"branches": states} if self.config.branches else states[""]
+        self._write(self.folder / "last.pt", self.config, step, run)
+
+    def save_best(self, branch: TrainedBranch, step: int) -> None:
+        """Write a head's `best.pt`."""
+        self._write(self.folder / branch.name / "best.pt", branch.config, step, branch.state())
+
+    def save_branches(self, step: int) -> None:
+        """Write the `last.pt` of each branch's folder; nothing where there are no branches."""
+        for branch in self.branches if self.config.branches else ():
+            self._write(self.folder / branch.name / "last.pt", branch.config, step, branch.state())
+
+    def _write(self, path: Path, config: TrainConfig, step: int, state: dict[str, Any]) -> None:
+        shared = {"config": to_json(config), "backbone": self._backbone, "step": step}
+        save_checkpoint(path, {**shared, **state})

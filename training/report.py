@@ -1,0 +1,95 @@
+"""What the log says of a step: the numbers of every process joined, as if there were one.
+
+Used by training.trainer at log lines alone; it waits for the device.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from losses._result import LossResult
+from models.uncertainty import to_scalar, to_sigma_sq
+from training.step_input import StepInput
+from utils.collapse import rank_correlation
+from utils.device import peak_memory_gib
+from utils.distributed import World
+from utils.train_log import TrainLog
+
+
+class BranchReport(NamedTuple):
+    """One head's step.
+
+    Attributes:
+        lr: learning rate.
+        result: loss and statistics of this process's pairs.
+        raw: (B, d), what the head gave.
+        output: what `raw` parametrises.
+    """
+
+    lr: float
+    result: LossResult
+    raw: Tensor
+    output: str
+
+
+def report_step(
+    step: int,
+    reports: list[BranchReport],
+    one: StepInput,
+    logs: list[TrainLog],
+    world: World,
+) -> None:
+    """Write the line of every head.
+
+    Args:
+        step: steps done.
+        reports: of this process, one per head.
+        one: this process's images.
+        logs: one per head; empty where another process writes them.
+        world: the processes; all of them must call.
+    """
+    mu = F.normalize(one.output.embedding).cpu().numpy()
+    mine: list[Any] = [(mu, one.rows, one.labels)]
+    mine += [_arrays(report) for report in reports]
+    joined = list(zip(*world.gather(mine), strict=True))
+    if not logs:
+        return
+    mu_all, rows_all, labels_all = map(np.concatenate, zip(*joined[0], strict=True))
+    _, images = np.unique(rows_all, return_index=True)  # copies of one image are no pair
+    known = torch.from_numpy(mu_all[images]), torch.from_numpy(labels_all[images])
+    for report, log, parts in zip(reports, logs, joined[1:], strict=True):
+        loss, stats, raw = _joined(parts)
+        uncertainty = to_scalar(to_sigma_sq(raw, report.output))
+        log.step(
+            step,
+            report.lr,
+            loss,
+            stats,
+            peak_memory_gib(one.output.embedding.device),
+            rank_correlation(uncertainty[images], *known),
+            uncertainty,
+        )
+
+
+def _arrays(report: BranchReport) -> tuple[float, dict[str, np.ndarray], np.ndarray]:
+    stats = {name: value.cpu().numpy() for name, value in report.result.stats.items()}
+    return float(report.result.loss.detach()), stats, report.raw.cpu().numpy()
+
+
+def _joined(
+    parts: tuple[tuple[float, dict[str, np.ndarray], np.ndarray], ...],
+) -> tuple[float, dict[str, Tensor], Tensor]:
+    """Return the loss, the statistics and the raw output of the whole batch."""
+    weights = [len(stats["cos"]) for _, stats, _ in parts]
+    stats = {}
+    for name, value in parts[0][1].items():
+        values = [other[name] for _, other, _ in parts]
+        whole = np.average(values, weights=weights) if value.ndim == 0 else np.concatenate(values)
+        stats[name] = torch.from_numpy(np.asarray(whole, dtype=value.dtype))
+    loss = float(np.average([loss for loss, _, _ in parts], weights=weights))
+    return loss, stats, torch.from_numpy(np.concatenate([raw for _, _, raw in parts]))
