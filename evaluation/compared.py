@@ -145,8 +145,10 @@ def _verdict(draws: Bootstrap, first: str, second: str, members: dict[str, tuple
     difference = float(one.mean() - other.mean())
     what = f"mean {area_name(draws.limit)}"
     text = verdict(first, second, what, difference, _interval(draws, change))
-    ahead = int((one[:, None] < other).sum())
-    return f"{text}; {first} is ahead in {ahead} of {len(one) * len(other)} pairs"
+    leader, gaps = (
+        (first, other - one[:, None]) if difference < 0 else (second, one[:, None] - other)
+    )
+    return f"{text}; {leader} is ahead in {int((gaps > 0).sum())} of {gaps.size} pairs"
 
 
 def _mean(replicates: dict[str, Floats], members: Sequence[str]) -> Floats:

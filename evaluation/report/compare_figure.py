@@ -6,7 +6,7 @@ differ in their seeds alone share a colour and a line of the legend.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,8 @@ def compare_figure(
     Returns:
         The path.
     """
-    methods = sorted(draws.curves, key=lambda one: np.nan_to_num(draws.relative(one)[0], nan=9.0))
+    group_of = {one: group for group in groups for one in group.members}
+    methods = _ordered(draws, group_of)
     figure = Figure(figsize=(8.6, 4.8), dpi=160, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -55,7 +56,6 @@ def compare_figure(
         linewidth=0,
         label=f"{draws.confidence:.0%} interval of {methods[0]}",
     )
-    group_of = {one: group for group in groups for one in group.members}
     places: dict[str, int] = {}
     for method in methods:
         line = group_of[method].name if method in group_of else method
@@ -69,6 +69,18 @@ def compare_figure(
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path
+
+
+def _ordered(draws: Bootstrap, group_of: Mapping[str, Group]) -> list[str]:
+    """Methods by the area of their line in the legend: their own, or the mean of their group."""
+
+    def area(method: str) -> tuple[float, float]:
+        members = group_of[method].members if method in group_of else (method,)
+        areas = [draws.relative(one)[0] for one in members]
+        own = draws.relative(method)[0]
+        return float(np.nan_to_num(np.mean(areas), nan=9.0)), float(np.nan_to_num(own, nan=9.0))
+
+    return sorted(draws.curves, key=area)
 
 
 def _label(draws: Bootstrap, method: str, group: Group | None) -> str:

@@ -147,8 +147,8 @@ def _remarks(rows: Sequence[Spread]) -> list[str]:
     """Verdicts, and what the spread is a spread of."""
     lines = [row.verdict for row in rows if row.verdict]
     lines.append(
-        "means of the seeds; intervals are over what was drawn of this set, sd, smallest and "
-        "largest over the seeds"
+        "each row is the mean of its seeds; intervals are over the draws of this set, sd, smallest "
+        "and largest over the seeds"
     )
     shared = [row.group for row in rows if row.orders < len(row.members)]
     if shared:

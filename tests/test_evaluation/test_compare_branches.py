@@ -152,6 +152,33 @@ def test_tables_files_and_figure(run, tmp_path, capsys):
         assert (folder / f"compare.{ending}").read_text().count("means over seeds") == 2
 
 
+def test_the_figure_has_one_legend_line_per_group_in_the_order_of_the_means(
+    run, tmp_path, capsys, monkeypatch
+):
+    legends = []
+
+    def savefig(figure, path):
+        (axes,) = figure.axes
+        legends.append([text.get_text() for text in axes.get_legend().get_texts()])
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", savefig)
+    argv = ["--target", FACES, "--fmr", "0.1", "--replicates", "20", "--device", "cpu"]
+    argv += ["--methods", str(run), "embedding_norm", "--out", str(tmp_path)]
+    assert compare.main(argv) == 0
+    capsys.readouterr()
+    (lines,) = legends
+    assert "interval of " in lines[0]
+    with (tmp_path / "compare-seeds.csv").open() as file:
+        means = list(csv.DictReader(file))
+    found = [line for line in lines if ", 3 seeds  " in line]
+    assert found == [
+        f"{row['group']}, 3 seeds  {float(row['mean_auerc_relative']):.3f}, "
+        f"{float(row['smallest']):.3f} to {float(row['largest']):.3f}"
+        for row in means
+    ]
+    assert len(lines) == 1 + 4 + 1 + 2  # band, groups, the norm, and the two limits
+
+
 @pytest.mark.parametrize("against", ["idq", "idq-1"])
 def test_groups_can_be_compared_with_one_of_them(run, against, capsys):
     argv = ["--target", FACES, "--fmr", "0.1", "--replicates", "20", "--device", "cpu"]

@@ -67,7 +67,7 @@ def test_verdicts_are_against_the_best_group_or_the_named_one(draws, against):
     first, second = spreads("made", FMR, draws, GROUPS, against)
     assert first.verdict == ""
     assert second.verdict.startswith("good is better than bad at mean AUERC30: -")
-    assert second.verdict.endswith("; bad is ahead in 0 of 4 pairs")
+    assert second.verdict.endswith("; good is ahead in 4 of 4 pairs")
     change = np.mean([draws.areas[one] for one in ("bad-0", "bad-1")], axis=0)
     change = change - np.mean([draws.areas[one] for one in ("good-0", "good-1")], axis=0)
     low = np.quantile(change, 0.025)
@@ -78,9 +78,18 @@ def test_verdicts_against_a_method_without_seeds(draws):
     first, second = spreads("made", FMR, draws, GROUPS, "between")
     assert first.verdict.startswith("good is better than between at mean AUERC30: -")
     assert first.verdict.endswith("; good is ahead in 2 of 2 pairs")
-    assert second.verdict.endswith("; bad is ahead in 0 of 2 pairs")
+    assert second.verdict.endswith("; between is ahead in 2 of 2 pairs")
     (_, second) = spreads("made", FMR, draws, GROUPS, "bad")
     assert second.verdict == ""
+
+
+def test_pairs_are_those_in_which_the_smaller_mean_is_ahead(draws):
+    mixed = (Group("mixed", ("good-0", "bad-0"), 1), Group("between", ("between", "bad-1"), 1))
+    first, second = spreads("made", FMR, draws, mixed, None)
+    areas = {one: curve.areas[0.3] for one, curve in draws.curves.items()}
+    ahead = sum(areas[a] < areas[b] for a in first.members for b in second.members)
+    assert 0 < ahead < 4
+    assert second.verdict.endswith(f"; {first.group} is ahead in {ahead} of 4 pairs")
 
 
 def test_no_groups_no_rows(draws):

@@ -39,7 +39,7 @@ def test_text_has_mean_and_spread_and_says_what_of():
     )
     assert lines[1].index(" rank") + len(" rank") == len(lines[2]) == len(lines[3])
     assert lines[4] == "head_1 is better than other"
-    assert lines[5].startswith("means of the seeds; intervals are over what was drawn of this set")
+    assert lines[5].startswith("each row is the mean of its seeds; intervals are over the draws")
     assert lines[6].startswith("head_1: seeds that share batches and augmentation")
     assert len(lines) == 7
 
