@@ -1,9 +1,14 @@
 """Where a training step's time goes, and how near the backbone comes to what the machine can do.
 
-OMP_NUM_THREADS=1 python benchmarks/step.py --backbone_name iresnet50 --batch 80 --steps 5
+OMP_NUM_THREADS=1 python benchmarks/step.py --backbone_name iresnet50 --images 320
+python benchmarks/step.py --device cuda --executions eager cuda_graph compile \
+    --steps_per_batch 1 2 6 --heads 1 2 4 12 --images 20000 --workers 16
 
-Faces are rendered into a `.rec` pack first, weights are random: speed does not depend on either.
-The ceiling is the faster of a large matrix product and a large convolution, timed in the same run.
+Two tables. The first: each precision, execution and number of optimizer steps on one forward pass
+(the steps themselves stay of --batch images), with the share of each part and the fraction of the
+faster of a large matrix product and a large convolution, timed in the same run. The second: what
+more heads on the same forward pass cost. Images/s are those of steps without a clock on the parts.
+Weights are random, faces rendered: speed does not depend on either.
 """
 
 from __future__ import annotations
@@ -16,76 +21,42 @@ if not __package__:  # run as a file: import from the checkout, not from this fo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
-import json
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
-from data.augment import BatchAugment
-from data.faces import open_faces
-from data.images import encode_jpeg
-from data.loader import BatchLoader
-from data.recordio import RecordWriter
-from data.sampler import ClassBalancedBatches
-from data.synthetic import SyntheticFaces
-from losses.idq import IDQLoss
+from benchmarks._common import print_table, write_json
+from benchmarks._step_ceiling import ceilings, flops_per_image
+from benchmarks._step_work import IMAGES_PER_CLASS, PARTS, Work
+from benchmarks.make_pack import write_pack
+from data.faces import Faces, open_faces
 from models.frozen import FrozenBackbone
-from models.heads.fc2 import FC2Head
 from models.run import parse_backbone
-from utils.config import Augment
-from utils.device import autocast_dtype, describe_device, resolve_device
+from utils.config import Execution
+from utils.device import describe_device, resolve_device
 from utils.methods import build
 
-IMAGES_PER_CLASS = 8
-IDENTITIES = 100
-PARTS = ("wait for data", "copy and augment", "backbone", "head and loss", "optimizer")
-
-
-class Clock:
-    """Adds up the seconds of each part, waiting for the device at the end of each."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.seconds: dict[str, list[float]] = {part: [] for part in PARTS}
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Measure what runs inside."""
-        start = time.perf_counter()
-        yield
-        synchronise(self.device)
-        self.seconds[name].append(time.perf_counter() - start)
-
-    def medians(self) -> dict[str, float]:
-        """Seconds of each part, without the first step, which warms up."""
-        return {name: statistics.median(values[1:]) for name, values in self.seconds.items()}
+IDENTITIES = 100  # rendered where no pack is given
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print; the exit code is 0."""
-    args = _parser().parse_args(argv)
+    """Measure and print; the exit code is 0, or 2 after a mistake in the arguments."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.batch % IMAGES_PER_CLASS:
+        parser.error(f"--batch {args.batch}: must be a multiple of {IMAGES_PER_CLASS}")
     device = resolve_device(args.device)
-    print(f"{describe_device(device)}, torch {torch.__version__}, batch {args.batch}")
-    rows = [_measure(args, device, precision) for precision in args.precisions]
-    print("| precision | images/s | " + " | ".join(PARTS) + " | backbone GFLOP/s | of ceiling |")
-    print("|" + " --- |" * (len(PARTS) + 4))
-    for row in rows:
-        total = sum(row["seconds"].values())
-        shares = " | ".join(f"{row['seconds'][part] / total:.1%}" for part in PARTS)
-        print(
-            f"| {row['precision']} | {args.batch / total:.1f} | {shares} | "
-            f"{row['gflops']:.0f} | {row['gflops'] / row['ceiling']:.2f} |"
-        )
-    if args.json:
-        Path(args.json).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    torch.backends.cudnn.benchmark = args.cudnn_benchmark
+    print(f"{describe_device(device)}, torch {torch.__version__}, steps of {args.batch} images\n")
+    with _faces(args.pack) as faces:
+        rows = _combinations(args, device, faces)
+        print()
+        rows += _more_heads(args, device, faces)
+    write_json(args.json, rows, device)
     return 0
 
 
@@ -93,109 +64,112 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Shares of a training step, and the ceiling.")
     add = parser.add_argument
     add("--backbone_name", default="iresnet50", help="as the evaluation scripts take it")
-    add("--batch", type=int, default=80, help="images, a multiple of 8 (80)")
-    add("--steps", type=int, default=6, help="measured, after one that warms up (6)")
+    add("--batch", type=int, default=80, help="images of an optimizer step, a multiple of 8 (80)")
+    add("--steps_per_batch", type=int, nargs="+", default=[1], help="steps on one forward pass (1)")
     add("--precisions", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16", "fp16"])
+    add("--executions", nargs="+", default=["eager"], choices=get_args(Execution))
+    add("--heads", type=int, nargs="*", default=[1, 2, 4, 12], help="branches (1 2 4 12)")
+    add("--images", type=int, default=800, help="of one timing, at least (800)")
+    add("--repeats", type=int, default=3, help="timings of each row (3)")
     add("--workers", type=int, default=1, help="threads that decode (1)")
+    add("--pack", help="a .rec pack; by default 800 faces are rendered first")
+    add("--cudnn_benchmark", action="store_true", help="let cuDNN try its algorithms")
     add("--device", default="auto")
     add("--json", help="write the numbers here")
     return parser
 
 
-def _measure(args: argparse.Namespace, device: torch.device, precision: Any) -> dict[str, Any]:
-    torch.manual_seed(0)
-    frozen = FrozenBackbone(
-        build("models.backbones", parse_backbone(args.backbone_name)), device, precision
-    )
+@contextmanager
+def _faces(pack: str | None) -> Iterator[Faces]:
+    if pack is not None:
+        yield open_faces(pack)
+        return
     with tempfile.TemporaryDirectory() as folder:
-        pack = _write_pack(Path(folder))
-        seconds = _steps(args, frozen, pack)
-    flops = _flops_per_image(frozen) * args.batch / seconds["backbone"]
-    return {
-        "precision": precision,
-        "seconds": seconds,
-        "gflops": flops / 1e9,
-        "ceiling": _ceiling(device, autocast_dtype(device, precision)) / 1e9,
-    }
+        path = Path(folder) / "train.rec"
+        write_pack(path, IDENTITIES, IMAGES_PER_CLASS, workers=1)
+        yield open_faces(str(path))
 
 
-def _steps(args: argparse.Namespace, frozen: FrozenBackbone, pack: Path) -> dict[str, float]:
-    faces = open_faces(str(pack))
-    classes = args.batch // IMAGES_PER_CLASS
-    sampler = ClassBalancedBatches(faces.labels, classes, IMAGES_PER_CLASS, 0)
-    loader = BatchLoader(
-        faces, sampler, range(args.steps + 1), workers=args.workers, max_bad_share=0, on_bad=print
-    )
-    augment = BatchAugment(Augment(), 0)
-    head = FC2Head(output="probability", features_shape=frozen.features_shape).to(frozen.device)
-    optimizer = torch.optim.SGD(head.parameters(), lr=1e-2, momentum=0.9)
-    loss, clock, batches = IDQLoss(), Clock(frozen.device), iter(loader)
-    for _ in range(args.steps + 1):
-        with clock.part("wait for data"):
-            batch = next(batches)
-        with clock.part("copy and augment"):
-            images = batch.images.to(frozen.device, non_blocking=True)
-            labels = torch.from_numpy(batch.labels).to(frozen.device, non_blocking=True)
-            images = augment(images, augment.parameters(batch.steps.start, batch.rows))
-        with clock.part("backbone"):
-            output = frozen(images)
-        with clock.part("head and loss"):
-            optimizer.zero_grad(set_to_none=True)
-            loss(output.embedding, head(output), labels).loss.backward()
-        with clock.part("optimizer"):
-            optimizer.step()
-    return clock.medians()
-
-
-def _write_pack(folder: Path) -> Path:
-    faces = SyntheticFaces(IDENTITIES, IMAGES_PER_CLASS, seed=0)
-    with RecordWriter(folder / "train") as writer:
-        for row in range(len(faces)):
-            writer.write_image(int(faces.labels[row]), encode_jpeg(faces.read(row)))
-    return folder / "train.rec"
-
-
-def _flops_per_image(frozen: FrozenBackbone) -> float:
-    image = torch.zeros(1, 112, 112, 3, dtype=torch.uint8)
-    with FlopCounterMode(display=False) as counter:
-        frozen(image)
-    return float(counter.get_total_flops())
-
-
-def _ceiling(device: torch.device, dtype: torch.dtype | None) -> float:
-    """Most FLOP/s of a large matrix product and a large convolution."""
-    size = 8192 if device.type == "cuda" else 2048
-    square = torch.randn(size, size, device=device, dtype=dtype or torch.float32)
-    batch = 256 if device.type == "cuda" else 16
-    maps = torch.randn(batch, 256, 28, 28, device=device, dtype=square.dtype)
-    maps = maps.to(memory_format=torch.channels_last)
-    kernel = torch.randn(256, 256, 3, 3, device=device, dtype=square.dtype)
-    kernel = kernel.to(memory_format=torch.channels_last)
-    work: list[tuple[float, Callable[[], Tensor]]] = [
-        (2.0 * size**3, lambda: square @ square),
-        (
-            2.0 * batch * 28 * 28 * 256 * 256 * 9,
-            lambda: torch.nn.functional.conv2d(maps, kernel, padding=1),
-        ),
+def _combinations(
+    args: argparse.Namespace, device: torch.device, faces: Faces
+) -> list[dict[str, Any]]:
+    header = ["precision", "execution", "steps per pass", "images/s", *PARTS]
+    rows: list[dict[str, Any]] = []
+    for precision in args.precisions:
+        for execution in args.executions:
+            frozen = _frozen(args, device, precision, execution)
+            most = ceilings(device, frozen.dtype)
+            flops = flops_per_image(frozen)
+            for steps in args.steps_per_batch:
+                found = _measure(args, frozen, faces, steps, heads=1)
+                speed = flops / found["parts"]["backbone"]
+                rows.append(
+                    {"precision": precision, "execution": execution, "steps_per_batch": steps}
+                    | found
+                    | {
+                        "gflops": speed / 1e9,
+                        "ceilings": most,
+                        "of_ceiling": speed / max(most.values()),
+                    }
+                )
+    cells = [
+        [
+            row["precision"],
+            row["execution"],
+            row["steps_per_batch"],
+            1 / row["seconds_per_image"],
+            *_shares(row["parts"]),
+            row["gflops"],
+            f"{row['of_ceiling']:.2f}",
+        ]
+        for row in rows
     ]
-    return max(flops / _seconds(run, device) for flops, run in work)
+    print_table([*header, "backbone GFLOP/s", "of ceiling"], cells)
+    return rows
 
 
-@torch.no_grad()
-def _seconds(run: Callable[[], Tensor], device: torch.device) -> float:
-    taken = []
-    for _ in range(8):
-        start = time.perf_counter()
-        run()
-        synchronise(device)
-        taken.append(time.perf_counter() - start)
-    return min(taken)
+def _more_heads(
+    args: argparse.Namespace, device: torch.device, faces: Faces
+) -> list[dict[str, Any]]:
+    """Measure with the last precision, execution and number of steps, which are the fastest."""
+    if not args.heads:
+        return []
+    frozen = _frozen(args, device, args.precisions[-1], args.executions[-1])
+    steps = args.steps_per_batch[-1]
+    rows = [
+        {"heads": heads, "steps_per_batch": steps} | _measure(args, frozen, faces, steps, heads)
+        for heads in args.heads
+    ]
+    first = rows[0]
+    cells = []
+    for row in rows:
+        ratio = row["seconds_per_image"] / first["seconds_per_image"]
+        row["step_time_ratio"] = ratio
+        more = row["heads"] - first["heads"]
+        each = f"{(ratio - 1) / more:+.1%}" if more else "-"
+        cells.append([row["heads"], 1 / row["seconds_per_image"], f"{ratio:.3f}", each])
+    print_table(["heads", "images/s", "step time", "each further head"], cells)
+    return rows
 
 
-def synchronise(device: torch.device) -> None:
-    """Wait until the device has done all that it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _frozen(
+    args: argparse.Namespace, device: torch.device, precision: Any, execution: Any
+) -> FrozenBackbone:
+    torch.manual_seed(0)
+    backbone = build("models.backbones", parse_backbone(args.backbone_name))
+    return FrozenBackbone(backbone, device, precision, execution)
+
+
+def _measure(
+    args: argparse.Namespace, frozen: FrozenBackbone, faces: Faces, steps: int, heads: int
+) -> dict[str, Any]:
+    work = Work(frozen, faces, args.batch, steps, heads, args.workers)
+    return work.measure(max(1, -(-args.images // (steps * args.batch))), args.repeats)
+
+
+def _shares(parts: dict[str, float]) -> list[str]:
+    total = sum(parts.values())
+    return [f"{parts[part] / total:.1%}" for part in PARTS]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,187 @@
+"""Training steps of the product with a clock on their parts: for benchmarks/step.py."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+import torch
+
+from benchmarks._common import synchronise
+from data.augment import AugmentParameters, BatchAugment
+from data.faces import Faces
+from data.loader import Batch, BatchLoader
+from data.sampler import ClassBalancedBatches
+from models.frozen import FrozenBackbone
+from training.branch import TrainedBranch
+from training.step_input import step_inputs
+from utils.config import Augment, Branch, Method, Schedule, TrainConfig
+from utils.distributed import ALONE
+
+PARTS = ("wait for data", "copy", "augment", "backbone", "head and loss", "optimizer")
+IMAGES_PER_CLASS = 8
+
+_HEADS = (
+    (Method("fc2", output="probability", hidden=256), Method("idq", scale=16.0, margin=0.45)),
+    (Method("fc2", output="probability", hidden=256), Method("pcnet")),
+    (Method("fc2", output="variance", hidden=512), Method("fast_mls")),
+    (Method("fc2", output="variance", hidden=512, dim=512), Method("mls")),
+)
+
+
+class Clock:
+    """Adds up the seconds of parts that follow each other without a gap.
+
+    On CUDA the marks are events on its stream, which nobody waits for until the end: a part has the
+    time that the device spent on it or idled in it. Elsewhere they are looks at the clock.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._marks: list[tuple[str, float | torch.cuda.Event]] = []
+
+    def mark(self, part: str) -> None:
+        """End what came since the last mark; it was this part, "" for none that counts."""
+        if self._device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)
+            event.record(torch.cuda.current_stream(self._device))
+            self._marks.append((part, event))
+        else:
+            self._marks.append((part, time.perf_counter()))
+
+    def seconds(self) -> dict[str, float]:
+        """Return the sum of each part; waits for the device."""
+        synchronise(self._device)
+        found = dict.fromkeys(PARTS, 0.0)
+        for (_, before), (part, now) in zip(self._marks, self._marks[1:], strict=False):
+            if part:
+                found[part] += _between(before, now)
+        return found
+
+
+class NoClock(Clock):
+    """Marks nothing."""
+
+    def mark(self, part: str) -> None:
+        """Do nothing."""
+
+
+def _between(before: float | torch.cuda.Event, now: float | torch.cuda.Event) -> float:
+    if isinstance(before, float) and isinstance(now, float):
+        return now - before
+    assert not isinstance(before, float)
+    assert not isinstance(now, float)
+    return before.elapsed_time(now) / 1e3
+
+
+@dataclass
+class Work:
+    """What steps are made of.
+
+    Attributes:
+        frozen: the backbone.
+        faces: a pack.
+        batch: images of one optimizer step.
+        steps_per_batch: S, steps whose images go through the backbone together.
+        heads: number of branches.
+        workers: threads that decode.
+    """
+
+    frozen: FrozenBackbone
+    faces: Faces
+    batch: int
+    steps_per_batch: int
+    heads: int
+    workers: int
+
+    def __post_init__(self) -> None:
+        self.augment = BatchAugment(Augment(), 0)
+        alones = _config(self.heads).alones.items()
+        self.branches = [TrainedBranch(name, one, self.frozen, ALONE) for name, one in alones]
+
+    def measure(self, batches: int, repeats: int) -> dict[str, object]:
+        """Return the median seconds per image, and how they divide up.
+
+        Args:
+            batches: forward passes of one timing, after two that warm up.
+            repeats: timings without a clock on the parts, and as many with one.
+        """
+        whole = [self._timed(batches, NoClock(self.frozen.device)) for _ in range(repeats)]
+        parts: list[dict[str, float]] = []
+        for _ in range(repeats):
+            clock = Clock(self.frozen.device)
+            self._timed(batches, clock)
+            parts.append(clock.seconds())
+        images = batches * self.steps_per_batch * self.batch
+        medians = {part: statistics.median(one[part] for one in parts) / images for part in PARTS}
+        return {"seconds_per_image": statistics.median(whole) / images, "parts": medians}
+
+    def _timed(self, batches: int, clock: Clock) -> float:
+        """Return the seconds of `batches` forward passes and all their steps."""
+        warm_up = 2
+        loader = self._loader((warm_up + batches) * self.steps_per_batch)
+        with closing(iter(loader)) as found:
+            for _ in range(warm_up):
+                self._forward_and_steps(found, NoClock(self.frozen.device))
+            synchronise(self.frozen.device)
+            start = time.perf_counter()
+            clock.mark("")
+            for _ in range(batches):
+                self._forward_and_steps(found, clock)
+            synchronise(self.frozen.device)
+            return time.perf_counter() - start
+
+    def _loader(self, steps: int) -> BatchLoader:
+        classes = self.batch // IMAGES_PER_CLASS
+        return BatchLoader(
+            self.faces,
+            ClassBalancedBatches(self.faces.labels, classes, IMAGES_PER_CLASS, 0),
+            range(steps),
+            workers=self.workers,
+            max_bad_share=0,
+            on_bad=print,
+            steps_per_batch=self.steps_per_batch,
+            pin=self.frozen.device.type == "cuda",
+        )
+
+    def _forward_and_steps(self, found: Iterator[Batch], clock: Clock) -> None:
+        batch = next(found)
+        clock.mark("wait for data")
+        images = batch.images.to(self.frozen.device, non_blocking=True)
+        clock.mark("copy")
+        rows = batch.rows.reshape(len(batch.steps), -1)
+        parameters = AugmentParameters.concatenate(
+            [self.augment.parameters(*one) for one in zip(batch.steps, rows, strict=True)]
+        )
+        images = self.augment(images, parameters)
+        clock.mark("augment")
+        output = self.frozen(images)
+        clock.mark("backbone")
+        for number, one in zip(batch.steps, step_inputs(batch, output), strict=True):
+            for branch in self.branches:
+                _, result = branch.forward(number, one, with_stats=False)
+                result.loss.backward()
+            clock.mark("head and loss")
+            for branch in self.branches:
+                branch.update(number)
+            clock.mark("optimizer")
+
+
+def _config(heads: int) -> TrainConfig:
+    """Return the config of that many branches, of the product's four losses in turn."""
+    branches = tuple(
+        Branch(f"head-{number}", head=head, loss=loss, seed=number)
+        for number in range(heads)
+        for head, loss in [_HEADS[number % len(_HEADS)]]
+    )
+    return TrainConfig(
+        name="step",
+        backbone=Method("iresnet"),
+        backbone_weights="none",
+        train_images="none",
+        schedule=Schedule(epochs=1, steps_per_epoch=10_000, lr=1e-3),
+        branches=branches,
+    )
