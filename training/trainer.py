@@ -90,7 +90,7 @@ class Trainer:
         )
         self.rank_share = RankShare(self.sampler, world.rank, world.size)
         self.step = 0 if checkpoint is None else int(checkpoint["step"])
-        self.stop = StopRequest()
+        self.stop = StopRequest(second_interrupts=world.size == 1)
         self._bad: list[str] = []
 
     @property

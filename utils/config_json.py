@@ -23,7 +23,8 @@ def override(config: TrainConfig, assignments: Sequence[str]) -> TrainConfig:
 
     `schedule.lr=3e-3` reaches into a nested field, `loss.margin=0.4` into a method's options,
     `branches.NAME.loss.margin=0.4` into a branch, and `loss=idq:margin=0.4` replaces a method (see
-    `parse_method`). Values are Python literals, anything else is taken as a string.
+    `parse_method`). Values are Python literals, anything else is taken as a string. The length of
+    the run's schedule is also that of its branches.
 
     Raises:
         ValueError: no `=`, an unknown field, or a value of the wrong type or out of range.
@@ -34,6 +35,8 @@ def override(config: TrainConfig, assignments: Sequence[str]) -> TrainConfig:
         if not equals:
             raise ValueError(f"--set {assignment}: expected key=value")
         _assign(values, key.strip(), _literal(text.strip()))
+        if key.strip() in ("schedule.epochs", "schedule.steps_per_epoch"):
+            _share_length(values)
     changed = _parsed(TrainConfig, values, "config")
     assert isinstance(changed, TrainConfig)
     return changed
@@ -100,6 +103,13 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
         node[last] = value
     else:
         raise ValueError(f"--set {key}: no field {last!r} (known: {', '.join(node)})")
+
+
+def _share_length(values: dict[str, Any]) -> None:
+    for branch in values["branches"]:
+        if branch["schedule"] is not None:
+            for name in ("epochs", "steps_per_epoch"):
+                branch["schedule"][name] = values["schedule"][name]
 
 
 def _with_tuples(value: Any) -> Any:

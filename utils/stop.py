@@ -9,14 +9,19 @@ from types import FrameType, TracebackType
 class StopRequest:
     """While active, Ctrl-C and SIGTERM set `asked`; a second Ctrl-C interrupts at once.
 
+    Args:
+        second_interrupts: False where one Ctrl-C may arrive twice, as under torchrun, which passes
+            signals on.
+
     Attributes:
         asked: whether somebody wants the work to stop; the work looks at it where it can.
     """
 
     _signals = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
+    def __init__(self, second_interrupts: bool = True) -> None:
         self.asked = False
+        self._second_interrupts = second_interrupts
 
     def __enter__(self) -> StopRequest:
         self._previous = {number: signal.getsignal(number) for number in self._signals}
@@ -35,4 +40,5 @@ class StopRequest:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
-        signal.signal(signal.SIGINT, self._previous[signal.SIGINT])
+        if self._second_interrupts:
+            signal.signal(signal.SIGINT, self._previous[signal.SIGINT])

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -67,10 +68,21 @@ def test_the_first_process_alone_writes_and_the_log_counts_all_pairs(by_two, tog
     assert lines(folder) == lines(together)
 
 
+def test_one_process_that_is_asked_to_stop_stops_both_at_one_step(config_file, tmp_path):
+    folder = tmp_path / "run"
+    with long_run(config_file, folder) as process:
+        os.kill(child_of_rank(process.pid, 1), signal.SIGTERM)
+        output, errors = process.communicate(timeout=60)
+    step = load_checkpoint(folder / "last.pt")["step"]
+    assert output.count(f"stopped at step {step}; go on with --resume {folder}") == 1, errors
+    assert "lost contact" not in errors
+    assert load_checkpoint(folder / "mls" / "last.pt")["step"] == step
+
+
 def test_a_run_of_two_goes_on_with_one(config_file, together, tmp_path, losses_of):
     """And a run of one with two: stop at step 6 by a config of half the length."""
-    half = ("schedule.epochs=1", "schedule.drop_at=()", "branches.mls.schedule.epochs=1")
-    whole = ("schedule.epochs=2", "schedule.drop_at=(1.5,)", "branches.mls.schedule.epochs=2")
+    half = ("schedule.epochs=1", "schedule.drop_at=()")
+    whole = ("schedule.epochs=2", "schedule.drop_at=(1.5,)")
     folder = tmp_path / "run"
     arguments = ["--config_file", str(config_file), "--model_dir", str(folder)]
     assert network.main([*arguments, "--set", *half]) == 0
@@ -83,46 +95,38 @@ def test_a_run_of_two_goes_on_with_one(config_file, together, tmp_path, losses_o
 
 def test_a_process_that_dies_ends_the_job_with_one_message_and_a_way_on(config_file, tmp_path):
     folder = tmp_path / "run"
-    changes = ["schedule.steps_per_epoch=4000", "branches.mls.schedule.steps_per_epoch=4000"]
-    process = subprocess.Popen(
-        command(
-            "--config_file",
-            config_file,
-            "--model_dir",
-            folder,
-            "--set",
-            *changes,
-            "verification.targets=()",
-        ),
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    log = folder / "log.txt"
-    deadline = time.monotonic() + 60
-    while not (log.exists() and "| loss" in log.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    os.kill(child_of_rank(process.pid, 1), signal.SIGKILL)
-    output, errors = process.communicate(timeout=60)
+    with long_run(config_file, folder) as process:
+        os.kill(child_of_rank(process.pid, 1), signal.SIGKILL)
+        output, errors = process.communicate(timeout=60)
     assert process.returncode != 0
     assert errors.count("network.py: lost contact with another process of this job") == 1, errors
     assert f"go on from step 0 with --resume {folder}" in errors
     assert "Traceback" not in errors.split("network.py: lost contact")[0]
     assert load_checkpoint(folder / "last.pt")["step"] == 0
-    assert (
-        network.main(
-            [
-                "--resume",
-                str(folder),
-                "--set",
-                "schedule.steps_per_epoch=2",
-                "branches.mls.schedule.steps_per_epoch=2",
-            ]
-        )
-        == 0
-    )
+    assert network.main(["--resume", str(folder), "--set", "schedule.steps_per_epoch=2"]) == 0
     assert load_run(folder / "mls", checkpoint="last", device="cpu").step == 4
+
+
+@contextmanager
+def long_run(config_file, folder):
+    """Start a run that no test waits for; inside the context it has written a log line."""
+    changes = ["schedule.steps_per_epoch=4000", "verification.targets=()"]
+    arguments = ["--config_file", config_file, "--model_dir", folder, "--set", *changes]
+    process = subprocess.Popen(
+        command(*arguments),
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        log = folder / "log.txt"
+        deadline = time.monotonic() + 60
+        while not (log.exists() and "| loss" in log.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        yield process
+    finally:
+        process.kill()
 
 
 def child_of_rank(parent, rank):

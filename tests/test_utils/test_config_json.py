@@ -135,5 +135,9 @@ def test_branches_travel_as_json_and_are_overridden_by_name():
     changed = override(config, ["branches.two-0.loss.margin=0.3", "branches.one.seed=4"])
     assert [branch.loss.options["margin"] for branch in changed.branches] == [0.4, 0.3]
     assert [branch.seed for branch in changed.branches] == [4, None]
+    own = Schedule(epochs=1, lr=1.0)
+    slower = dataclasses.replace(config, branches=(dataclasses.replace(branches[0], schedule=own),))
+    longer = override(slower, ["schedule.epochs=3", "schedule.lr=0.5"])
+    assert longer.branches[0].schedule == Schedule(epochs=3, lr=1.0)
     with pytest.raises(ValueError, match=r"no field 'three' \(known: one, two-0\)"):
         override(config, ["branches.three.seed=4"])

@@ -20,3 +20,10 @@ def test_a_second_interrupt_is_one():
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_where_signals_are_passed_on_a_second_one_is_the_same_request():
+    with StopRequest(second_interrupts=False) as stop:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert stop.asked
