@@ -102,7 +102,7 @@ def split_targets(text: str) -> list[str]:
     """Split `lfw,synthetic:pairs=600,seed=1,cfp_fp` into three targets."""
     targets: list[str] = []
     for part in filter(None, (piece.strip() for piece in text.split(","))):
-        if targets and "synthetic:" in targets[-1] and "=" in part:
+        if targets and "synthetic:" in targets[-1] and "=" in part and ":" not in part:
             targets[-1] += f",{part}"
         else:
             targets.append(part)

@@ -41,7 +41,11 @@ def _as_a_rank(args: argparse.Namespace, body: Callable[[World], int]) -> int:
     except RankLost as error:
         if world.is_main:
             cli.say_error(str(error))
+        stop(world, failed=True)
         return 2
+    except BaseException:
+        stop(world, failed=True)
+        raise
 
 
 def _to_the_end(world: World, body: Callable[[World], int]) -> int:

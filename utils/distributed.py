@@ -170,20 +170,23 @@ def stop(world: World, *, failed: bool = False) -> None:
 
     Args:
         world: of `start`.
-        failed: this process ends on an error that the others may not know of: do not wait. The
-            group is left as it is, since pending GPU work would keep this process for ever.
+        failed: this process ends on an error that the others may not know of: do not wait. With
+            NCCL the group is left as it is, since pending GPU work would keep this process for
+            ever.
 
     Raises:
         RankLost: another process is gone.
         PeerFailed: another process called `fail`.
     """
-    if world.size == 1 or failed:
+    if world.size == 1:
         return
     import torch.distributed as dist
 
-    world.barrier()
+    if not failed:
+        world.barrier()
     gc.collect()
-    dist.destroy_process_group()
+    if not (failed and "nccl" in dist.get_backend_config()):
+        dist.destroy_process_group()
 
 
 def in_job() -> bool:
@@ -251,7 +254,7 @@ def _device_of(device: str, world: World) -> str:
     here, gpus = _number("LOCAL_WORLD_SIZE", world.local_rank + 1), torch.cuda.device_count()
     if here > gpus:
         raise ValueError(
-            f"device = {device!r}: {here} processes on this machine, but it has {gpus} GPUs; start "
-            f"it with --nproc_per_node={gpus}, or take cpu"
+            f"device = {device!r}: {here} processes on this machine, but it has {gpus} "
+            f"GPU{'' if gpus == 1 else 's'}; start it with --nproc_per_node={gpus}, or take cpu"
         )
     return f"cuda:{world.local_rank}"
