@@ -8,7 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_EXACT_BYTES = 2**28  # of the scaled weights that the exact trace holds at a time
+from mc_dropout._square_norm import SquareNorm, merge_parallel
+from models.dropout import rows_at_once
+
+_PROBES = 256
 
 
 class DropoutSpread:
@@ -44,19 +47,21 @@ class DropoutSpread:
     by some hundreds, and a third or more where two or three features carry the noise (the cosine
     then takes a handful of values).
 
-    tr(T^2) = |S|^2 - 2 |S u|^2 + (u' S u)^2, and |S|^2 (Frobenius) is the dear part. Exactly, it
-    takes D x D numbers for every image. As an estimate, S is seen in the eigenvectors of W W': its
-    diagonal there, which holds most of it, is exact and costs D columns; the rest is the mean over
-    random sign vectors z, z' of (z' (S - diag) z)^2, one column each. These columns are fixed by W
-    and the seed, so the result is a function of the features alone, whatever the batch.
+    tr(T^2) = |S|^2 - 2 |S u|^2 + (u' S u)^2, and |S|^2 (Frobenius) is the dear part: exactly, it
+    takes D x D numbers for every image. `mc_dropout._square_norm` has it exactly where W has at
+    most 2048 columns that are not parallel (a depthwise layer in the tail leaves 512 of 25088),
+    and else from `probes` fixed directions and the exact diagonal. Both depend on W and the seed
+    alone, so the result is a function of the features, whatever the batch.
+
+    Features with parallel columns W_f = d_f w are merged first: the formula sees them only in
+    sums of x_f d_f and of its second to fourth powers.
 
     Args:
         weight: (D, F).
         bias: (D,).
         rate: p, the share of features that a pass drops, in (0, 1).
-        probes: number of random pairs; None for the exact |S|^2. 512 pairs leave an error of 1 to
-            2 % of |S|^2, about half that of the result; memory is (D + probes) x F floats.
-        seed: of the random pairs.
+        probes: number of directions; None for the exact |S|^2. Memory is `probes` x F floats.
+        seed: of the features among which the directions are looked for.
 
     Raises:
         ValueError: a rate outside (0, 1), fewer than 1 probe, or shapes that do not fit.
@@ -68,7 +73,7 @@ class DropoutSpread:
         bias: Tensor,
         rate: float = 0.5,
         *,
-        probes: int | None = 512,
+        probes: int | None = _PROBES,
         seed: int = 0,
     ) -> None:
         check_rate(rate)
@@ -78,10 +83,18 @@ class DropoutSpread:
             shapes = f"{tuple(weight.shape)} and {tuple(bias.shape)}"
             raise ValueError(f"weight and bias have shapes {shapes}; expected (D, F) and (D,)")
         self.rate = rate
-        self.weight = weight.detach().float()
-        self.bias = bias.detach().float()
-        self._norms = self.weight.square().sum(0)
-        self._columns = None if probes is None else _columns(self.weight, probes, seed)
+        self._features = weight.shape[1]
+        # On the CPU: the same on every device, and some devices have no eigenvectors.
+        factors, columns = merge_parallel(weight.detach().cpu().float())
+        scale = columns.square().sum(0).mean().sqrt()  # the result is the same for W, b times any
+        scale = torch.where(scale == 0, 1.0, scale)
+        columns = columns / scale
+        self._square_norm = SquareNorm(columns, probes, seed, weight.device)
+        self._factors = None if factors is None else factors.to(weight.device)
+        self._weight = columns.to(weight.device)
+        self._norms = self._weight.square().sum(0)
+        self._bias = bias.detach().to(weight.device).float() / scale.to(weight.device)
+        self._bias_length = self._bias.norm()
 
     @torch.no_grad()
     def __call__(self, features: Tensor) -> Tensor:
@@ -95,49 +108,58 @@ class DropoutSpread:
         Raises:
             ValueError: features of another length than the weight's.
         """
-        if features.ndim != 2 or features.shape[1] != self.weight.shape[1]:
+        if features.ndim != 2 or features.shape[1] != self._features:
             raise ValueError(
                 f"features have shape {tuple(features.shape)}; "
-                f"expected (B, {self.weight.shape[1]}), as the weight has it"
+                f"expected (B, {self._features}), as the weight has it"
             )
-        features = features.float()
-        mean = features @ self.weight.T + self.bias
+        blocks = features.split(rows_at_once(features.device))
+        return torch.cat([self._std(block.float()) for block in blocks])
+
+    def _std(self, features: Tensor) -> Tensor:
+        """Apply the formula in units in which all its sums stay inside float32's range."""
+        unit = torch.linalg.vector_norm(features, dim=1) + self._bias_length
+        unit = torch.where(unit == 0, 1.0, unit)[:, None]
+        sums, squares, cubes, fourths = self._powers(features / unit)
+        mean = torch.addmm(self._bias / unit, sums, self._weight.T)
         length = mean.norm(dim=1)
         direction = mean / torch.where(length == 0, 1.0, length)[:, None]
-        along = direction @ self.weight
-        across = (self._norms - along.square()).clamp_min(0)
-        q = _cumulants(self.rate)[0]
-        size = (length.square() + q * (features.square() * across).sum(1)).sqrt()
+        along = direction @ self._weight
+        across = torch.addcmul(self._norms, along, along, value=-1)
+
+        q, third, fourth = _cumulants(self.rate)
+        pulled = (squares * along) @ self._weight.T
+        radial = (pulled * direction).sum(1).clamp_min(0)
+        trace = self._square_norm(squares) - 2 * pulled.square().sum(1) + radial.square()
+        across_mean = q * (squares @ self._norms - radial).clamp_min(0)
+        covariance = 0.0 if cubes is None else third * (cubes * along * across).sum(1)
+        kurtosis = fourth * across.square_().mul_(fourths).sum(1)
+        var_across = (2 * q**2 * trace + kurtosis).clamp_min(0)
+
+        size = (length.square() + across_mean).sqrt()  # c is its third power
         size = torch.where(size == 0, 1.0, size)
-        std = self._std(features / size[:, None], length / size, along, across)
+        length, across_mean = length / size, across_mean / size / size
+        variance = (
+            across_mean.square() * (q * radial / size / size)
+            + (length / 2).square() * (var_across / size**2 / size**2)
+            - across_mean * length * (covariance / size**3)
+        )
+        std = variance.clamp_min(0).sqrt().clamp_max(1)
         return torch.where(length == 0, 1.0, std)
 
-    def _std(self, features: Tensor, length: Tensor, along: Tensor, across: Tensor) -> Tensor:
-        """Apply the formula in units in which c = 1: fourth powers stay inside float32's range."""
-        q, third, fourth = _cumulants(self.rate)
+    def _powers(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+        """Return sums of x_f d_f, and of its powers 2, 3 (None where unused) and 4, (B, C) each."""
+        if self._factors is not None:
+            features = features.mul_(self._factors)
         squares = features.square()
-        var_along = q * (squares * along.square()).sum(1)
-        across_mean = q * (squares * across).sum(1)
-        pulled = q * (squares * along) @ self.weight.T
-        norm = q**2 * self._square_norm(squares)
-        trace = norm - 2 * pulled.square().sum(1) + var_along.square()
-        kurtosis = fourth * (squares * across).square().sum(1)
-        var_across = (2 * trace + kurtosis).clamp_min(0)
-        covariance = third * (squares * features * along * across).sum(1)
-        variance = (
-            across_mean.square() * var_along
-            + (length / 2).square() * var_across
-            - across_mean * length * covariance
-        )
-        return variance.clamp_min(0).sqrt().clamp_max(1)
-
-    def _square_norm(self, squares: Tensor) -> Tensor:
-        """Return |W diag(x^2) W'|^2, (B,), exactly or by the fixed columns."""
-        if self._columns is None:
-            return _exact_square_norm(squares, self.weight)
-        size = len(self.weight)
-        entries = squares @ self._columns
-        return entries[:, :size].square().sum(1) + entries[:, size:].square().mean(1)
+        powers = [features, squares, squares.square()]
+        if _cumulants(self.rate)[1]:
+            powers.append(squares * features)
+        if self._factors is not None:
+            groups = self._weight.shape[1]
+            powers = [power.unflatten(1, (groups, -1)).sum(2) for power in powers]
+        first, second, fourth, *third = powers
+        return first, second, third[0] if third else None, fourth
 
 
 def dropout_cosine_std(
@@ -146,7 +168,7 @@ def dropout_cosine_std(
     bias: Tensor,
     rate: float = 0.5,
     *,
-    probes: int | None = 512,
+    probes: int | None = _PROBES,
     seed: int = 0,
 ) -> Tensor:
     """Return `DropoutSpread(weight, bias, rate, ...)(features)`, (B,), for a single use."""
@@ -166,25 +188,3 @@ def check_rate(rate: float) -> None:
 def _cumulants(rate: float) -> tuple[float, float, float]:
     q = rate / (1 - rate)
     return q, rate * (q * q - 1), (1 - rate) * q**4 + rate - 3 * q * q
-
-
-def _columns(weight: Tensor, probes: int, seed: int) -> Tensor:
-    """Return (F, D + probes): x^2 times it gives diagonal entries, then random sums of the rest."""
-    wide = weight.cpu().double()
-    _, basis = torch.linalg.eigh(wide @ wide.T)  # on the CPU: some devices have no eigh
-    generator = torch.Generator().manual_seed(seed)
-    signs = torch.randint(0, 2, (2, probes, len(weight)), generator=generator) * 2.0 - 1
-    left, right = signs.to(weight)
-    turned = basis.T.to(weight) @ weight
-    diagonal = turned.square()
-    rest = (left @ turned).mul_(right @ turned).sub_((left * right) @ diagonal)
-    return torch.cat([diagonal, rest]).T.contiguous()
-
-
-def _exact_square_norm(squares: Tensor, weight: Tensor) -> Tensor:
-    """Return |W diag(x^2) W'|^2 with a D x D matrix per image: D^2 F products each."""
-    block = max(1, _EXACT_BYTES // (weight.numel() * weight.element_size()))
-    norms = [
-        ((part[:, None] * weight) @ weight.T).square().sum((1, 2)) for part in squares.split(block)
-    ]
-    return torch.cat(norms) if norms else squares.new_zeros(0)
