@@ -33,7 +33,7 @@ from evaluation._manifest import about_methods, about_source, claim, name_giver
 from evaluation._progress import Progress
 from evaluation._shards import ShardFolder
 from evaluation.methods import open_methods
-from evaluation.sets._extracted_files import BAD, SHARDS, Format, import_pyarrow
+from evaluation.sets._extracted_files import BAD, Format, import_pyarrow
 from utils.config import Execution
 from utils.distributed import PeerFailed, RankLost, World, speaks, start, stop
 from utils.stop import StopRequest
@@ -218,10 +218,8 @@ def _end(job: Extraction, shown: bool) -> int:
             )
         return 0
     bad = shards.join_bad()
-    of_them = f"{bad} of them unreadable, listed in {BAD}" if bad else "all readable"
-    sys.stdout.write(
-        f"{shards.folder}: {shards.total} images, {of_them}; {len(shards)} shards in {SHARDS}\n"
-    )
+    of_them = f"{bad} without embedding (see {BAD})" if bad else "all embedded"
+    sys.stdout.write(f"{shards.folder}: {shards.total} images, {of_them}; {len(shards)} shards\n")
     return 0
 
 
