@@ -107,49 +107,63 @@ def _throughput(args: argparse.Namespace, folder: Path) -> list[Row]:
             "files, open and cv2.imdecode": lambda w=workers: _mapped(files, _file, args.steps, w),
             "per image to float32, cv2": lambda w=workers: _mapped(faces, _float, args.steps, w),
         }
-        taken = compare(sides, args.runs)
-        ours = taken["pack into uint8 batches"]
-        rows += [
-            {
-                "what": name,
-                "workers": workers,
-                "images/s": args.steps * BATCH / seconds,
-                "ratio": ours / seconds,
-            }
-            for name, seconds in taken.items()
-        ]
+        rows += _turns(sides, args.runs, args.steps * BATCH, workers)
     return _shown(rows[:1]) + _shown(rows[1:]) + _cold(args, pack)
 
 
 def _cold(args: argparse.Namespace, pack: Path) -> list[Row]:
     """Read from a file that is not in memory, in turn with and without read-ahead."""
-    kinds = {"with read-ahead": PackFaces, "without read-ahead": Unannounced}
-    for kind in kinds.values():
-        kind(pack)  # the index is kept from here on, so that opening reads next to nothing
     if not hasattr(os, "posix_fadvise"):
         return []
+    PackFaces(pack)  # the index is kept from here on, so that opening reads next to nothing
+    seeds = iter(range(1, sys.maxsize))
+
+    def load(kind: type[PackFaces], workers: int) -> None:
+        faces = kind(pack)
+        _load(faces, args.steps, workers, seed=next(seeds))
+        faces.pack.close()
+
     rows: list[Row] = []
     for workers in sorted({1, args.workers}):
-        taken: dict[str, list[float]] = {name: [] for name in kinds}
-        for run in range(args.runs):
-            for name, kind in kinds.items():
-                _evict(pack)
-                faces = kind(pack)
-                start = time.perf_counter()
-                _load(faces, args.steps, workers, seed=run)
-                taken[name].append(time.perf_counter() - start)
-                faces.pack.close()
-        medians = {name: statistics.median(values) for name, values in taken.items()}
-        rows += [
-            {
-                "what": f"cold pack, {name}",
-                "workers": workers,
-                "images/s": args.steps * BATCH / seconds,
-                "ratio": medians["without read-ahead"] / seconds,
-            }
-            for name, seconds in medians.items()
-        ]
+        sides = {
+            "cold pack, with read-ahead": lambda w=workers: load(PackFaces, w),
+            "cold pack, without read-ahead": lambda w=workers: load(Unannounced, w),
+        }
+        rows += _turns(sides, args.runs, args.steps * BATCH, workers, prepare=lambda: _evict(pack))
     return _shown(rows)
+
+
+def _turns(
+    sides: dict[str, Callable[[], Any]],
+    runs: int,
+    images: int,
+    workers: int,
+    prepare: Callable[[], Any] = int,
+) -> list[Row]:
+    """Time sides in turn, after one round that warms up; ratios are speeds against the first's."""
+    wall: dict[str, list[float]] = {name: [] for name in sides}
+    cpu: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(runs + 1):
+        for name, call in sides.items():
+            prepare()
+            start, used = time.perf_counter(), time.process_time()
+            call()
+            wall[name].append(time.perf_counter() - start)
+            cpu[name].append(time.process_time() - used)
+    seconds = {name: statistics.median(taken[1:]) for name, taken in wall.items()}
+    used = {name: statistics.median(taken[1:]) for name, taken in cpu.items()}
+    first = next(iter(sides))
+    return [
+        {
+            "what": name,
+            "workers": workers,
+            "images/s": images / seconds[name],
+            "ratio": seconds[first] / seconds[name],
+            "images/CPU s": images / used[name],
+            "CPU ratio": used[first] / used[name],
+        }
+        for name in sides
+    ]
 
 
 def _evict(path: Path) -> None:

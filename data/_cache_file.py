@@ -11,6 +11,7 @@ import json
 import logging
 import mmap
 import os
+import struct
 import tempfile
 import zlib
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ FORMAT = 1
 SUFFIX = ".faceuq-index"
 
 _MAGIC = b"faceuq\r\n"
+_START = struct.Struct("<8sQQ")  # magic, bytes of the JSON header that follows, its CRC-32
 _ALIGNED = 64
 
 Key = Mapping[str, Any]
@@ -109,11 +111,11 @@ def _write(path: Path, key: Key, arrays: Arrays) -> None:
         check = zlib.crc32(_bytes(block), check)
     header = json.dumps({"format": FORMAT, "key": key, "arrays": described, "check": check})
     head = header.encode()
-    head += b" " * (-(len(_MAGIC) + 8 + len(head)) % _ALIGNED)
+    head += b" " * (-(_START.size + len(head)) % _ALIGNED)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(_MAGIC + len(head).to_bytes(8, "little") + head)
+            file.write(_START.pack(_MAGIC, len(head), zlib.crc32(head)) + head)
             for block in blocks.values():
                 file.write(_bytes(block))
                 file.write(bytes(-block.nbytes % _ALIGNED))
@@ -129,15 +131,15 @@ def _bytes(block: NDArray[Any]) -> memoryview:
 
 
 def _parse(content: mmap.mmap, key: Key) -> Arrays | None:
-    start = len(_MAGIC) + 8
-    if content[: len(_MAGIC)] != _MAGIC:
+    if len(content) < _START.size:
         return None
-    end = start + int.from_bytes(content[len(_MAGIC) : start], "little")
-    try:
-        header = json.loads(content[start:end])
-    except ValueError:
+    magic, length, check = _START.unpack_from(content)
+    end = _START.size + length
+    head = content[_START.size : end]
+    if magic != _MAGIC or zlib.crc32(head) != check:
         return None
-    if header.get("format") != FORMAT or header["key"] != json.loads(json.dumps(key)):
+    header = json.loads(head)
+    if header["format"] != FORMAT or header["key"] != json.loads(json.dumps(key)):
         return None
     arrays, check = {}, 0
     for name, kind, count, offset in header["arrays"]:

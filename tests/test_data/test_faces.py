@@ -135,6 +135,53 @@ def test_joined_sources_keep_their_people_apart(folder):
     assert np.array_equal(faces.read(24), faces.read(4))
 
 
+@pytest.mark.parametrize("kind", ["pack", "folder", "joined", "rendered"])
+def test_reading_in_place_is_reading(kind, folder):
+    pack, rendered = str(GOLDEN / "mixed_header_after"), "synthetic:identities=2,images=2"
+    (folder / "a" / "x.png").write_bytes(encode_png(flat(33, size=50)))
+    source = {
+        "pack": pack,
+        "folder": str(folder),
+        "joined": [str(folder), pack, rendered],
+        "rendered": rendered,
+    }[kind]
+    faces = open_faces(source)
+    for row in range(len(faces)):
+        out = np.empty((112, 112, 3), dtype=np.uint8)
+        faces.read_into(row, out)
+        assert np.array_equal(out, faces.read(row))
+
+
+def test_read_ahead_reaches_each_pack_of_joined_sources(folder, monkeypatch):
+    pack = str(GOLDEN / "mixed_header_after")
+    faces = open_faces([str(folder), pack, str(folder), pack])
+    asked = []
+    monkeypatch.setattr(
+        "data.recordio.will_need",
+        lambda file, starts, ends: asked.append((file, starts.tolist(), ends.tolist())),
+    )
+    rows = np.array([44, 1, 6, 19, 5, 27, 44 - 4])
+    faces.read_ahead(rows[rows < len(faces)])
+    first, second = faces.parts[1].pack, faces.parts[3].pack
+    assert [file for file, _, _ in asked] == [first._file, second._file]
+    offsets = first.index.offsets
+    assert asked[0][1] == offsets[[2, 15, 1]].tolist()
+    assert asked[0][2][0] == offsets[3]
+    assert asked[1][1] == [] or all(start in offsets for start in asked[1][1])
+
+
+def test_a_bad_image_in_a_pack_leaves_nothing_open(tmp_path):
+    from data.recordio import RecordWriter
+
+    with RecordWriter(tmp_path / "x") as writer:
+        writer.write_image(0, b"rubbish")
+    faces = open_faces(str(tmp_path))
+    with pytest.raises(ValueError, match="not an image") as error:
+        faces.read(0)
+    faces.pack.close()  # a view that is still in use would be a BufferError
+    assert "x.rec: key 1" in str(error.value)
+
+
 def test_rendered_faces():
     faces = open_faces("synthetic:identities=3,images=2,seed=1")
     assert faces.labels.tolist() == [0, 0, 1, 1, 2, 2]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from data.images import decode, encode_jpeg, encode_png, to_112
+from data.images import decode, decode_into, encode_jpeg, encode_png, to_112
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "oracle"
 
@@ -74,6 +74,70 @@ def test_rubbish(rubbish):
 def test_cut_png():
     with pytest.raises(ValueError, match="not an image"):
         decode(encode_png(picture())[:60])
+
+
+def kinds():
+    """Yield a name and the bytes of files of many kinds, whole and damaged."""
+    for shape in [(112, 112), (50, 50), (112, 100), (112, 113), (56, 224), (250, 250), (1, 1)]:
+        image = picture(*shape)
+        bgr = np.ascontiguousarray(image[..., ::-1])
+        yield f"jpeg {shape}", encode_jpeg(image)
+        for sampling in ("444", "422", "440", "411"):
+            encoded = simplejpeg.encode_jpeg(image, 90, "RGB", colorsubsampling=sampling)
+            yield f"jpeg {sampling} {shape}", encoded
+        grey = np.ascontiguousarray(image[..., :1])
+        yield f"grey {shape}", simplejpeg.encode_jpeg(grey, 95, "GRAY", colorsubsampling="Gray")
+        yield f"cmyk {shape}", cmyk(image)
+        progressive = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1]
+        yield f"progressive {shape}", progressive.tobytes()
+        for suffix in (".png", ".bmp", ".webp", ".tiff"):
+            yield f"{suffix} {shape}", cv2.imencode(suffix, bgr)[1].tobytes()
+        whole = encode_jpeg(image)
+        yield f"stray bytes {shape}", whole[:-2] + b"\x12\x34\x56" + whole[-2:]
+        yield f"wrong bytes {shape}", whole[:-20] + bytes(10) + whole[-10:]
+        for length in (3, 30, 300, len(whole) // 2, -1):
+            yield f"cut {length} {shape}", whole[:length]
+    yield "rubbish", b"rubbish"
+    yield "nothing", b""
+
+
+def cmyk(image):
+    four = np.concatenate([255 - image, image[..., :1] // 4], axis=-1)
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(four), 95, "CMYK", colorsubsampling="444")
+
+
+def outcome(read):
+    try:
+        return read()
+    except ValueError as error:
+        return str(error)
+
+
+KINDS = dict(kinds())
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_decoding_in_place_does_what_decoding_and_resizing_do(name):
+    encoded = KINDS[name]
+    expected = outcome(lambda: to_112(decode(encoded)))
+    around = np.full((3, 112, 112, 3), 77, dtype=np.uint8)
+    for given in (encoded, memoryview(encoded)):
+        around[1] = 99
+        found = outcome(lambda given=given: decode_into(given, around[1]))
+        if isinstance(expected, str):
+            assert found == expected
+        else:
+            assert found is None
+            assert np.array_equal(around[1], expected)
+        assert (around[[0, 2]] == 77).all()
+
+
+def test_kinds_are_what_they_are_called():
+    spaces = {
+        name: simplejpeg.decode_jpeg_header(KINDS[name])[2] for name in KINDS if "cmyk" in name
+    }
+    assert set(spaces.values()) <= {"CMYK", "YCCK"}
+    assert sum(isinstance(outcome(lambda e=e: decode(e)), str) for e in KINDS.values()) >= 30
 
 
 def bilinear(image, size):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.sampler import ClassBalancedBatches
+from data.sampler import ClassBalancedBatches, InOrder, RankShare
 
 
 @settings(max_examples=80, deadline=None)
@@ -92,3 +92,46 @@ def test_large_classes_and_large_batches():
         43,
         43,
     ]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 6])
+def test_shares_of_ranks_are_whole_classes_of_the_global_batch(size):
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(30), 5))
+    whole = ClassBalancedBatches(labels, 6, 4, seed=1)
+    shares = [
+        RankShare(ClassBalancedBatches(labels, 6, 4, seed=1), rank, size) for rank in range(size)
+    ]
+    for step in (0, 5, 31, 32, 1000):
+        parts = [share.rows(step) for share in shares]
+        assert np.concatenate(parts).tolist() == whole.rows(step).tolist()
+        people = [set(labels[part].tolist()) for part in parts]
+        assert [len(one) for one in people] == [6 // size] * size
+
+
+def test_classes_that_cannot_be_shared_out():
+    sampler = ClassBalancedBatches(np.repeat(np.arange(30), 5), 10, 4, seed=1)
+    with pytest.raises(ValueError, match="classes_per_batch = 10 cannot be shared out among 4"):
+        RankShare(sampler, 0, 4)
+
+
+@pytest.mark.parametrize(("total", "steps"), [(0, 0), (1, 1), (7, 1), (8, 2), (21, 3), (22, 4)])
+def test_in_order(total, steps):
+    sampler = InOrder(total, 7)
+    assert sampler.num_steps == steps
+    rows = [sampler.rows(step).tolist() for step in range(steps)]
+    assert sum(rows, []) == list(range(total))
+    assert all(len(some) == 7 for some in rows[:-1])
+    assert sampler.rows(steps).tolist() == []
+
+
+def test_rows_do_not_depend_on_the_type_of_labels_or_their_order():
+    """Sorted labels are indexed without an array of rows; the batches are the same ones."""
+    labels = np.repeat(np.arange(40), np.random.default_rng(0).integers(1, 9, 40))
+    unsorted = np.concatenate([labels, [0]])
+    drawn = [
+        ClassBalancedBatches(one, 5, 4, seed=3).rows(9).tolist()
+        for one in (labels, labels.astype(np.int32), labels.astype(np.uint16))
+    ]
+    assert drawn[0] == drawn[1] == drawn[2]
+    rows = ClassBalancedBatches(unsorted, 5, 4, seed=3).rows(9).reshape(5, 4)
+    assert (unsorted[rows] == unsorted[rows][:, :1]).all()

@@ -1,0 +1,174 @@
+"""A pack's kept index says what the pack says, or nothing."""
+
+import os
+import re
+import shutil
+import struct
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data import _index_cache
+from data.faces import PackFaces
+from data.recordio import RecordPack, RecordWriter, pack_record
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "data" / "rec"
+KEPT = "train.rec.faceuq-index"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A pack that is old enough, and counts as large enough, to have its index kept."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(_index_cache, "WORTH", 10)
+    folder = tmp_path / "pack"
+    folder.mkdir()
+    for name in ("train.rec", "train.idx"):
+        shutil.copyfile(GOLDEN / "mixed_header_after" / name, folder / name)
+    age(folder)
+    return folder
+
+
+def age(folder: Path, seconds: int = 0) -> None:
+    for path in folder.glob("train.*"):
+        if path.name != KEPT:
+            os.utime(path, (1.7e9 + seconds, 1.7e9 + seconds))
+
+
+def everything(folder: Path) -> tuple:
+    faces = PackFaces(folder / "train.rec")
+    return (
+        faces.labels.tolist(),
+        [faces.name(row) for row in range(len(faces))],
+        [faces.encoded(row) for row in range(len(faces))],
+        faces.pack.keys.tolist(),
+        faces.pack.index.offsets.tolist(),
+    )
+
+
+def test_the_second_start_reads_the_kept_index_alone(folder, monkeypatch):
+    first = everything(folder)
+    assert (folder / KEPT).is_file()
+    monkeypatch.setattr("data.recordio.read_starts", lambda *_: 1 / 0)
+    monkeypatch.setattr("data.recordio.image_labels", lambda *_: 1 / 0)
+    assert everything(folder) == first
+
+
+def test_layouts_that_are_no_ranges_are_kept_too(folder):
+    with RecordWriter(folder / "train") as writer:  # keys with gaps, shuffled labels
+        for key in range(0, 60, 2):
+            image = b"" if key == 20 else b"image %d" % key
+            writer.write(key, pack_record(float(key * 7 % 5), key, image))
+    age(folder)
+    first = everything(folder)
+    assert len(first[0]) == 29
+    assert (folder / KEPT).is_file()
+    assert everything(folder) == first
+
+
+@pytest.mark.parametrize("changed", ["train.rec", "train.idx"])
+def test_a_changed_pack_is_read_again(folder, changed):
+    everything(folder)
+    with RecordPack(folder / "train.rec") as pack:
+        at = int(pack.index.offsets[pack.position(1)])
+    data = bytearray((folder / "train.rec").read_bytes())
+    assert struct.unpack_from("<I20xff", data, at + 8) == (2, 0.0, 0.0)
+    if changed == "train.rec":  # the first image goes to somebody else: same size, other time
+        struct.pack_into("<f", data, at + 32, 3.0)
+        (folder / "train.rec").write_bytes(data)
+    else:
+        lines = (folder / "train.idx").read_text().splitlines(keepends=True)
+        (folder / "train.idx").write_text("".join(lines[::-1]))
+    os.utime(folder / changed, (1.7e9 + 1e-6, 1.7e9 + 1e-6))
+    fresh = folder.parent / "fresh"
+    shutil.copytree(folder, fresh)
+    (fresh / KEPT).unlink()
+    expected, found = everything(fresh), everything(folder)
+    assert found[0] == expected[0]
+    assert found[2:] == expected[2:]
+
+
+def test_an_index_file_that_comes_or_goes_is_noticed(folder):
+    first = everything(folder)
+    text = (folder / "train.idx").read_text()
+    (folder / "train.idx").unlink()
+    with RecordPack(folder / "train.rec") as pack:
+        assert pack.images.labels.tolist() == first[0]
+    (folder / "train.idx").write_text(text.replace("3\t", "300\t", 1))
+    with RecordPack(folder / "train.rec") as pack:
+        assert 300 in pack.keys.tolist()
+
+
+def test_a_pack_that_was_just_written_or_is_small_is_not_kept(folder, monkeypatch):
+    (folder / "train.idx").touch()
+    everything(folder)
+    assert not (folder / KEPT).exists()
+    age(folder)
+    monkeypatch.setattr(_index_cache, "WORTH", 1000)
+    everything(folder)
+    assert not (folder / KEPT).exists()
+
+
+def test_a_damaged_pack_is_an_error_with_a_kept_index_as_well(folder):
+    names = everything(folder)[1]
+    data = bytearray((folder / "train.rec").read_bytes())
+    size = len(data)
+    data[9000:] = bytes(size - 9000)
+    (folder / "train.rec").write_bytes(data)
+    age(folder)  # size and time as they were: only the content tells
+    faces = PackFaces(folder / "train.rec")
+    assert faces.name(14) == names[14]
+    with pytest.raises(ValueError, match=r"key 15 at offset \d+: no record starts at byte"):
+        faces.read(14)
+
+
+def open_and_tell(folder):
+    _index_cache.WORTH = 10
+    return everything(folder)[:2]
+
+
+def test_several_processes_may_start_at_once(folder):
+    with get_context("fork").Pool(4) as pool:
+        found = pool.map(open_and_tell, [folder] * 8)
+    assert all(one == found[0] for one in found)
+    assert sorted(path.name for path in folder.iterdir()) == ["train.idx", "train.rec", KEPT]
+
+
+def test_an_unusable_index_file_is_named_once_in_the_log(folder, caplog):
+    everything(folder)
+    whole = (folder / KEPT).read_bytes()
+    (folder / KEPT).write_bytes(whole[:-200])
+    with caplog.at_level("INFO", "faceuq"):
+        everything(folder)
+    assert len(re.findall("does not fit .* any more, or is damaged", caplog.text)) == 1
+    assert (folder / KEPT).read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "offsets",
+    [
+        [0, 40, 4000, 8],
+        [2**40, 2**40 + 4, 2**40 + 2**33],
+        [0, 2**36, 8, 2**50],
+        [-4, 2**62, 0],
+        [1, 2, 3],
+        np.arange(20_000) * 2**21,
+        np.random.default_rng(0).permutation(10_000) * 4 + 2**35,
+    ],
+)
+def test_packed_offsets_are_the_offsets(offsets):
+    from data._record_index import Offsets
+
+    offsets = np.array(offsets, dtype=np.int64)
+    packed = Offsets.of(offsets)
+    assert len(packed) == len(offsets)
+    assert packed.many(np.arange(len(offsets))).tolist() == offsets.tolist()
+    assert [packed.one(row) for row in range(0, len(offsets), 997)] == offsets[::997].tolist()
+
+
+def test_offsets_of_a_usual_pack_take_four_bytes():
+    from data._record_index import Offsets
+
+    assert Offsets.of(np.arange(20_000) * 5000 + 2**37).low.dtype == np.uint32

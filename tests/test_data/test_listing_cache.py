@@ -1,0 +1,134 @@
+"""Folders and lists that were listed before: the same images, and only changes are looked into."""
+
+import logging
+import os
+
+import numpy as np
+import pytest
+
+from data import _listing_cache
+from data.faces import open_faces
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(_listing_cache, "WORTH", 1)
+    root = tmp_path / "faces"
+    for folder, names in {"a": "12", "b": "", "c": "345", "ä": "6"}.items():
+        (root / folder).mkdir(parents=True)
+        for name in names:
+            (root / folder / f"{name}.jpg").touch()
+    settle(root)
+    return root
+
+
+def settle(root):
+    """Make every folder old enough to be relied on."""
+    for number, folder in enumerate(sorted(path for path in root.iterdir() if path.is_dir())):
+        os.utime(folder, (1.7e9 + number, 1.7e9 + number))
+
+
+def found(root):
+    faces = open_faces(str(root))
+    names = [os.path.relpath(faces.name(row), root) for row in range(len(faces))]
+    return list(zip(names, faces.labels.tolist(), strict=True))
+
+
+@pytest.fixture
+def listed(monkeypatch):
+    """Names of the folders that were looked into, in order."""
+    seen = []
+    look = _listing_cache._images
+
+    def watched(root, folder, suffixes):
+        seen.append(folder)
+        return look(root, folder, suffixes)
+
+    monkeypatch.setattr(_listing_cache, "_images", watched)
+    return seen
+
+
+FIRST = list(
+    zip(
+        [f"{name}.jpg" for name in ("a/1", "a/2", "c/3", "c/4", "c/5", "ä/6")],
+        [0, 0, 1, 1, 1, 2],
+        strict=True,
+    )
+)
+
+
+def test_nothing_is_listed_twice(root, listed):
+    assert found(root) == FIRST
+    assert listed == ["a", "b", "c", "ä"]
+    assert found(root) == FIRST
+    assert len(listed) == 4
+
+
+def test_only_a_changed_folder_is_listed_again(root, listed):
+    found(root)
+    (root / "b" / "0.png").touch()
+    (root / "c" / "4.jpg").unlink()
+    del listed[:]
+    expected = [*FIRST[:2], ("b/0.png", 1), ("c/3.jpg", 2), ("c/5.jpg", 2), ("ä/6.jpg", 3)]
+    assert found(root) == expected
+    assert listed == ["b", "c"]
+    settle(root)
+    assert found(root) == expected
+    del listed[:]
+    assert found(root) == expected
+    assert not listed
+
+
+def test_folders_that_come_and_go(root, listed):
+    found(root)
+    (root / "aa").mkdir()
+    (root / "aa" / "7.jpg").touch()
+    (root / "c").rename(root / ".hidden")
+    del listed[:]
+    assert found(root) == [("a/1.jpg", 0), ("a/2.jpg", 0), ("aa/7.jpg", 1), ("ä/6.jpg", 2)]
+    assert listed == ["aa"]
+
+
+def test_a_folder_that_changed_a_moment_ago_is_not_relied_on(root, listed):
+    (root / "a" / "9.jpg").touch()
+    found(root)
+    changed = (root / "a").stat().st_mtime_ns
+    (root / "a" / "8.jpg").touch()
+    os.utime(root / "a", ns=(changed, changed))  # the clock of the file system stood still
+    del listed[:]
+    assert [name for name, _ in found(root)][:4] == ["a/1.jpg", "a/2.jpg", "a/8.jpg", "a/9.jpg"]
+    assert listed == ["a"]
+
+
+def test_a_small_folder_leaves_no_file_behind(root, monkeypatch):
+    monkeypatch.setattr(_listing_cache, "WORTH", 100)
+    found(root)
+    assert sorted(path.name for path in root.iterdir()) == ["a", "b", "c", "ä"]
+
+
+def test_a_long_listing_says_how_far_it_is(root, monkeypatch, caplog):
+    monkeypatch.setattr(_listing_cache, "SECONDS_BETWEEN_WORDS", -1)
+    with caplog.at_level(logging.INFO, "faceuq"):
+        found(root)
+    assert f"listing {root}: 5 images in 3 of 4 folders" in caplog.messages
+
+
+def test_a_list_file_is_parsed_once(root, monkeypatch):
+    path = root / "list.txt"
+    path.write_text("a/1.jpg 7\nc/3.jpg 5\nä/6.jpg 7\n", encoding="utf-8")
+    os.utime(path, (1.7e9, 1.7e9))
+    first = open_faces(str(path))
+    monkeypatch.setattr("data._face_files._parse_line", lambda *_: 1 / 0)
+    second = open_faces(str(path))
+    assert second.labels.tolist() == [0, 1, 0]
+    assert second.num_classes == 2
+    assert [second.name(row) for row in range(3)] == [first.name(row) for row in range(3)]
+    assert second.name(2) == str(root / "ä" / "6.jpg")
+    path.write_text("a/1.jpg 7\nc/3.jpg x\n", encoding="utf-8")
+    with pytest.raises(ZeroDivisionError):
+        open_faces(str(path))
+
+
+def test_labels_are_small(root):
+    assert open_faces(str(root)).labels.dtype == np.int32

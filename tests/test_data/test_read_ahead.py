@@ -1,0 +1,79 @@
+"""What the system is asked to read: everything that is needed, in few requests."""
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data import _read_ahead
+from data._read_ahead import AT_ONCE, NEAR, merged, will_need
+from data.recordio import RecordPack, RecordWriter
+
+
+@given(st.lists(st.tuples(st.integers(0, 20 * NEAR), st.integers(1, 2 * NEAR)), max_size=30))
+def test_parts_are_covered_in_order_and_far_apart(parts):
+    starts = np.array([start for start, _ in parts], dtype=np.int64)
+    ends = starts + np.array([length for _, length in parts], dtype=np.int64)
+    found = merged(starts, ends)
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        assert sum(low <= start and end <= high for low, high in found) == 1
+    for (_, end), (start, _) in zip(found, found[1:], strict=False):
+        assert start > end + NEAR
+    edges = set(starts.tolist()), set(ends.tolist())
+    assert all(start in edges[0] and end in edges[1] for start, end in found)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Requests that were made, as (start, length)."""
+    requests = []
+    monkeypatch.setattr(
+        os,
+        "posix_fadvise",
+        lambda file, start, length, advice: requests.append((start, length)),
+        raising=False,
+    )
+    monkeypatch.setattr(os, "POSIX_FADV_WILLNEED", 3, raising=False)
+    return requests
+
+
+def test_long_parts_are_asked_for_piece_by_piece(asked):
+    will_need(0, np.array([5]), np.array([5 + 2 * AT_ONCE + 7]))
+    assert asked == [(5, AT_ONCE), (5 + AT_ONCE, AT_ONCE), (5 + 2 * AT_ONCE, 7)]
+
+
+def test_without_such_advice_nothing_happens(monkeypatch):
+    monkeypatch.delattr(_read_ahead.os, "posix_fadvise", raising=False)
+    will_need(-1, np.array([5]), np.array([9]))
+
+
+def test_records_are_asked_for_whole(tmp_path, asked):
+    with RecordWriter(tmp_path / "x") as writer:
+        for key in range(40):
+            writer.write(key, bytes(30_000))
+    with RecordPack(tmp_path / "x.rec") as pack:
+        pack.read_ahead(np.array([30, 3, 4]))
+        starts = pack.index.offsets
+    assert asked == [(starts[3], starts[5] - starts[3]), (starts[30], starts[31] - starts[30])]
+
+
+def test_the_last_record_and_records_in_any_order_are_asked_for(tmp_path, asked):
+    with RecordWriter(tmp_path / "x") as writer:
+        for key in (5, 1, 3):
+            writer.write(key, bytes(100_000))
+    with RecordPack(tmp_path / "x.rec") as pack:
+        for position in range(3):
+            pack.read_ahead(np.array([position]))
+        starts = pack.index.offsets.tolist()
+    assert [start for start, _ in asked] == starts
+    assert all(length >= 60_000 for _, length in asked)
+
+
+def test_a_wrong_offset_is_no_error_yet(tmp_path):
+    with RecordWriter(tmp_path / "x") as writer:
+        writer.write(0, b"abcd")
+    (tmp_path / "x.idx").write_text("0\t-40\n1\t90000\n")
+    with RecordPack(tmp_path / "x.rec") as pack:
+        pack.read_ahead(np.array([0, 1]))
