@@ -1,4 +1,4 @@
-"""Five heads, three seeds each, on one forward pass of a MobileFaceNet: minutes on a CPU.
+"""Five heads, three seeds each, on one forward pass of a MobileFaceNet: a CPU will do.
 
     python network.py --config_file config/config_mbf_all_lfw.py \
         --set train_images=PATH backbone_weights=PATH

@@ -58,7 +58,11 @@ def parse_backbone(text: str) -> Method:
 
 
 def open_backbone(
-    name: str, weights: str | Path, device: str = "auto", precision: Precision = "auto"
+    name: str,
+    weights: str | Path,
+    device: str = "auto",
+    precision: Precision = "auto",
+    execution: Execution = "eager",
 ) -> FrozenBackbone:
     """Load a backbone by name, without any run or head, and freeze it on the device.
 
@@ -67,12 +71,13 @@ def open_backbone(
         weights: its file.
         device: see `TrainConfig.device`.
         precision: see `TrainConfig.precision`.
+        execution: see `TrainConfig.execution`.
 
     Raises:
         ValueError: an unknown name or option, no weights file, or one that does not fit.
     """
     backbone = load_backbone(parse_backbone(name), weights)
-    return FrozenBackbone(backbone, resolve_device(device), precision)
+    return FrozenBackbone(backbone, resolve_device(device), precision, execution)
 
 
 def load_frozen(
@@ -153,6 +158,7 @@ def load_run(
     checkpoint: str = "best",
     device: str = "auto",
     precision: Precision = "auto",
+    execution: Execution = "eager",
     backbone_weights: str | None = None,
     beside: Run | None = None,
 ) -> Run:
@@ -163,6 +169,7 @@ def load_run(
         checkpoint: "best" or "last".
         device: see `TrainConfig.device`.
         precision: see `TrainConfig.precision`.
+        execution: see `TrainConfig.execution`; the run's own is how it was trained.
         backbone_weights: where the backbone's file is now, if it has moved since.
         beside: a run whose backbone is shared, not loaded again, if it is this run's too.
 
@@ -181,7 +188,7 @@ def load_run(
         frozen, weights = beside.frozen, beside.files[1]
         _check_preprocessing(payload, frozen)
     else:
-        frozen = load_frozen(config, device, precision, backbone_weights)
+        frozen = load_frozen(config, device, precision, backbone_weights, execution)
         check_backbone(payload, frozen, str(weights))
     head = build_head(dataclasses.replace(config, head_weights=None), frozen)
     head.load_state_dict(payload["head"])
@@ -211,8 +218,13 @@ def untrained_run(
     """Build what a config describes without a run folder: for heads that were trained elsewhere.
 
     Raises:
-        ValueError: the config names no `head_weights`, or a file does not fit.
+        ValueError: the config has branches or names no `head_weights`, or a file does not fit.
     """
+    if config.branches:
+        raise ValueError(
+            f"config {config.name!r} describes {len(config.branches)} branches, not one head; name "
+            "a branch's folder with --model_dir, or a config of one head"
+        )
     if config.head_weights is None:
         raise ValueError(
             f"config {config.name!r} names no head_weights; give --set head_weights=FILE, or "

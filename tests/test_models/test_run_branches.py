@@ -7,7 +7,14 @@ import torch
 
 from models.frozen import FrozenBackbone
 from models.load import file_sha256
-from models.run import backbone_record, branch_folders, build_head, load_frozen, load_run
+from models.run import (
+    backbone_record,
+    branch_folders,
+    build_head,
+    load_frozen,
+    load_run,
+    untrained_run,
+)
 from utils.checkpoint import save_checkpoint
 from utils.config import Branch, Method, Schedule, TrainConfig
 from utils.config_json import to_json
@@ -135,3 +142,17 @@ def test_a_shared_backbone_must_have_the_heads_preprocessing(run):
     torch.save(payload, file)
     with pytest.raises(ValueError, match=r"the head was trained with .*BGR.*backbone now says"):
         load_run(run / "idq-1", device="cpu", beside=first)
+
+
+def test_a_config_of_branches_is_no_head(tmp_path, weights):
+    config = write_branches(tmp_path / "all", weights)
+    with pytest.raises(ValueError, match=r"config 'all' describes 3 branches, not one head"):
+        untrained_run(config, device="cpu")
+
+
+def test_a_run_keeps_where_its_head_started(run):
+    file = run / "idq-0" / "best.pt"
+    payload = torch.load(file, weights_only=True)
+    payload["config"] = payload["config"].replace('"head_weights": null', '"head_weights": "s.pth"')
+    torch.save(payload, file)
+    assert load_run(run / "idq-0", device="cpu").config.head_weights == "s.pth"  # and is not read
