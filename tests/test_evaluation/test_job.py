@@ -1,0 +1,150 @@
+"""The evaluation scripts as the ranks of one job: all embed, one speaks, errors are said once."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from evaluation import calibrate, verification_risk_fnmr
+from mc_dropout import verification_risk_mcdropout_fnmr
+from models.backbones.iresnet import IResNet
+
+ROOT = Path(__file__).parents[2]
+NAME = "iresnet:layers=(1,1,1,1),widths=(4,4,8,8),embedding_size=16"
+TARGETS = "synthetic:pairs=24,seed=3,synthetic:pairs=20,seed=1"
+
+SCRIPT = """
+import sys
+from evaluation.verification_risk_fnmr import main
+raise SystemExit(main(sys.argv[1:]))
+"""
+
+# Runs many command lines in one job, since starting one takes seconds.
+MANY = """
+import contextlib, importlib, io, json, sys, time
+from evaluation import job
+from utils.distributed import start, stop
+
+world, device = start("cpu")
+job.start = lambda _: (world, device)
+job.stop = lambda world: world.barrier()
+time.sleep = lambda _: None
+said = []
+for module, argv in json.load(open(sys.argv[1])):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = importlib.import_module(module).main(argv)
+        except SystemExit as end:
+            code = end.code
+    said.append((code, out.getvalue(), err.getvalue()))
+json.dump(said, open(f"{sys.argv[1]}.{world.rank}", "w"))
+stop(world)
+"""
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    backbone = IResNet(layers=(1, 1, 1, 1), widths=(4, 4, 8, 8), embedding_size=16)
+    path = tmp_path_factory.mktemp("weights") / "backbone.pth"
+    torch.save(backbone.state_dict(), path)
+    return str(path)
+
+
+@pytest.fixture
+def model(weights):
+    return ["--backbone_name", NAME, "--backbone_weights", weights, "--estimator=embedding_norm"]
+
+
+@pytest.fixture
+def faces(tmp_path):
+    """Five people with four pictures each; the sixth picture is cut off."""
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        file = tmp_path / "faces" / f"person{number // 4}" / f"{number:02d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(file), rng.integers(0, 255, (112, 112, 3), dtype=np.uint8))
+    cut = tmp_path / "faces" / "person1" / "05.png"
+    cut.write_bytes(cut.read_bytes()[:40])
+    return f"faces:{tmp_path / 'faces'}"
+
+
+def test_scripts_print_and_write_what_one_process_does(
+    ranks, model, weights, faces, golden_dir, tmp_path, monkeypatch, capsys
+):
+    stored = str(golden_dir / "set_J.npz")
+    fnmr = [*model, "--batch_size=8", "--target"]
+    dropout = ["--backbone_name", NAME, "--resume_backbone", weights, "--passes=5"]
+    good = [
+        (verification_risk_fnmr, [*fnmr, TARGETS, "--json=o.json", "--save_features=f.npz"]),
+        (verification_risk_fnmr, [*fnmr, "synthetic:pairs=24,seed=3", "--parts=parts", "--flip"]),
+        (verification_risk_fnmr, ["--features", stored]),
+        (verification_risk_mcdropout_fnmr, [*dropout, "--target=synthetic:pairs=24,seed=3"]),
+        (calibrate, [*model, "--target=synthetic:pairs=40,seed=3", "--out=c.json", "--fmr=.1"]),
+        (calibrate, ["--features", stored, "--out=d.json"]),
+    ]
+    bad = [
+        (verification_risk_fnmr, [*fnmr, faces]),
+        (verification_risk_fnmr, [*fnmr, "synthetic:pairs=24,seed=3", f"--json={weights}/o.json"]),
+        (verification_risk_fnmr, [*fnmr, "lfw"]),
+        (verification_risk_fnmr, [*fnmr, "lfw", "--flop"]),
+    ]
+    commands = tmp_path / "commands.json"
+    commands.write_text(json.dumps([(module.__name__, argv) for module, argv in good + bad]))
+    folders = tmp_path / "alone", tmp_path / "job"
+    for folder in folders:
+        folder.mkdir()
+    monkeypatch.chdir(folders[1])
+    for done in ranks(MANY, str(commands)):
+        assert done.returncode == 0, done.stderr
+    first, second = (json.loads(Path(f"{commands}.{rank}").read_text()) for rank in (0, 1))
+    monkeypatch.chdir(folders[0])
+    for (module, argv), said, silent in zip(good + bad, first, second, strict=True):
+        try:
+            code = module.main(argv)
+        except SystemExit as end:
+            code = end.code
+        captured = capsys.readouterr()
+        assert [code, captured.out, captured.err] == said
+        assert silent == [code, "", ""]
+        assert code == (0 if (module, argv) in good else 2)
+    assert [said[2].count("error: ") for said in first] == [0] * len(good) + [1] * len(bad)
+    assert "05.png" in first[len(good)][2]
+    written = ({path.relative_to(at) for path in at.rglob("*")} for at in folders)
+    names, same = written
+    assert names == same
+    for name in {name for name in names if (folders[0] / name).is_file()}:
+        one, other = ((folder / name).read_bytes() for folder in folders)
+        assert one == other, name
+
+
+def test_an_error_of_one_rank_alone_ends_all_with_code_2(ranks, model, weights):
+    argv = [*model, "--target=synthetic:pairs=24,seed=3"]
+    program = SCRIPT.replace(
+        "raise", "if __import__('os').environ['RANK'] == '1': sys.argv[4] = 'nowhere.pth'\nraise"
+    )
+    first, second = ranks(program, *argv)
+    assert (first.returncode, second.returncode) == (2, 2)
+    assert first.stderr.startswith("error: rank 1 of 2: ")
+    assert "nowhere.pth" in first.stderr
+    assert (first.stdout, second.stdout, second.stderr) == ("", "", "")
+
+
+def test_under_torchrun(model, capsys):
+    script = ROOT / "evaluation" / "verification_risk_fnmr.py"
+    argv = [*model, "--target=synthetic:pairs=24,seed=3", "--batch_size=8"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*command, str(script), *argv], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert verification_risk_fnmr.main(argv) == 0
+    captured = capsys.readouterr()
+    assert done.stdout == captured.out
+    assert done.stderr.endswith(captured.err)
