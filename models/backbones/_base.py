@@ -121,6 +121,25 @@ def global_depthwise_affine(layers: nn.Module) -> tuple[Tensor, Tensor]:
     return scale[:, None] * conv.weight.double().flatten(1), shift
 
 
+def apply_global_depthwise(layers: nn.Module, features: Tensor) -> Tensor:
+    """Apply a depthwise convolution over the whole map and its BatchNorm as a product and a sum.
+
+    On a CPU a convolution first copies its input to channels_last, which costs more than itself.
+
+    Args:
+        layers: the convolution (no bias, no padding), then the BatchNorm.
+        features: (B, C * H * W), flattened channel-major.
+
+    Returns:
+        (B, C).
+    """
+    conv, norm = layers.children()
+    assert isinstance(conv, nn.Conv2d)
+    kernel = conv.weight.flatten(1)
+    sums = (features.unflatten(1, kernel.shape) * kernel).sum(2)
+    return norm(sums[:, :, None, None]).flatten(1)
+
+
 def chain_depthwise_linear(
     depthwise: tuple[Tensor, Tensor], linear: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor]:

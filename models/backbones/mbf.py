@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from models.backbones._base import (
     Backbone,
+    apply_global_depthwise,
     chain_depthwise_linear,
     global_depthwise_affine,
     linear_affine,
@@ -84,8 +85,10 @@ class MBF(Backbone):
             features: flattened channel-major.
             batch_norm: False leaves the last BatchNorm out.
         """
-        layers = self.features.layers if batch_norm else self.features.layers[:-1]
-        return layers(features.unflatten(1, self.features_shape))
+        depthwise, _, linear, norm = self.features.layers.children()
+        assert isinstance(depthwise, _Layers)
+        embedding = linear(apply_global_depthwise(depthwise.layers, features))
+        return norm(embedding) if batch_norm else embedding
 
     def tail_affine(self, batch_norm: bool = True) -> tuple[Tensor, Tensor]:
         """Return weight (D, F) and bias (D,) of `tail` in eval mode, composed in float64."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from models.backbones._base import (
     Backbone,
+    apply_global_depthwise,
     chain_depthwise_linear,
     global_depthwise_affine,
     linear_affine,
@@ -79,8 +80,7 @@ class MobileFaceNet(Backbone):
             features: flattened channel-major.
             batch_norm: False leaves `fc1`, the last BatchNorm, out.
         """
-        maps = self.body[-1](features.unflatten(1, self.features_shape))
-        embedding = self.pre_fc1(maps.flatten(1))
+        embedding = self.pre_fc1(apply_global_depthwise(self.body[-1], features))
         return self.fc1(embedding) if batch_norm else embedding
 
     def tail_affine(self, batch_norm: bool = True) -> tuple[Tensor, Tensor]:
