@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         "embedding_norm (embedding_norm, if no run is given)",
     )
     cli.add_backbone_arguments(parser)
-    add("--execution", default="eager", choices=get_args(Execution), help="(eager)")
+    add("--execution", default="eager", choices=get_args(Execution), help="of the backbone (eager)")
     add("--flip", action="store_true", help="average with the mirror image")
     add("--format", default="npy", choices=get_args(Format), help="of the shards (npy)")
     add("--dtype", default="float16", choices=["float16", "float32"], help="embeddings (float16)")
@@ -140,6 +140,7 @@ def _open(args: argparse.Namespace, device: torch.device) -> Extraction:
         backbone_weights=args.backbone_weights,
         device=str(device),
         precision=args.precision,
+        execution=args.execution,
     )
     frozen = methods.estimator.frozen
     faces = open_faces(args.images)

@@ -19,7 +19,7 @@ from evaluation.several import Several
 from models.frozen import FrozenBackbone
 from models.load import file_sha256
 from models.run import Run, branch_folders, load_run, open_backbone
-from utils.config import Method, Precision
+from utils.config import Execution, Method, Precision
 from utils.config_json import parse_method
 from utils.methods import available, build
 
@@ -123,6 +123,7 @@ def open_methods(
     backbone_weights: str | None = None,
     device: str = "auto",
     precision: Precision = "auto",
+    execution: Execution = "eager",
 ) -> Methods:
     """Open methods over one backbone: that of the run folders, or the one that is named.
 
@@ -132,24 +133,26 @@ def open_methods(
         backbone_weights: its file, or where the runs' file is now.
         device: see `TrainConfig.device`.
         precision: see `TrainConfig.precision`.
+        execution: see `TrainConfig.execution`.
 
     Raises:
         ValueError: two of one name, no or several backbones, or a method that cannot be opened.
     """
     wanted = named(with_branches(texts))
-    where: dict[str, Any] = {"device": device, "precision": precision}
+    where: dict[str, Any] = {"device": device, "precision": precision, "execution": execution}
     runs = _load_runs(wanted, backbone_weights=backbone_weights, **where)
+    files = [path for run in runs.values() for path in run.files]
     if runs:
         frozen = next(iter(runs.values())).frozen
     elif backbone_name and backbone_weights:
         frozen = open_backbone(backbone_name, backbone_weights, **where)
+        files.append(Path(backbone_weights))
     else:
         raise ValueError(
             "which backbone? give --backbone_name with --backbone_weights, or a run folder among "
             "the methods"
         )
     members = {name: _open(what, runs.get(name), frozen) for name, what in wanted}
-    files = [path for run in runs.values() for path in run.files]
     files += [Path(what) for _, what in wanted if Path(what).is_file()]
     hashes = {path: file_sha256(path) for path in dict.fromkeys(files)}
     about = " ".join([*texts, *(hashes[path] for path in files)])
