@@ -55,7 +55,7 @@ def named(texts: Sequence[str]) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for text in texts:
         given, what = _split(text)
-        name = given or (Path(text).stem if Path(text).exists() else text)
+        name = given or _own_name(text)
         if name in dict(found):
             raise ValueError(f"two methods are called {name!r}: name them, as in first={what}")
         found.append((name, what))
@@ -77,6 +77,13 @@ def with_branches(texts: Sequence[str]) -> list[str]:
         prefix = f"{name}-" if name else ""
         found += [f"{prefix}{folder.name}={folder}" for folder in folders] or [text]
     return found
+
+
+def _own_name(text: str) -> str:
+    path = Path(text)
+    if path.is_dir():
+        return path.absolute().name  # whole: `margin-0.4` has no ending
+    return path.stem if path.exists() else text
 
 
 def _split(text: str) -> tuple[str, str]:

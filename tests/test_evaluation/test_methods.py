@@ -55,6 +55,10 @@ def test_names_come_from_the_text_or_the_file(tmp_path):
         ("other", texts[2]),
         ("ser_fiq:passes=9", "ser_fiq:passes=9"),
     ]
+    (tmp_path / "margin-0.4").mkdir()
+    (tmp_path / "margin-0.5").mkdir()
+    folders = sorted(map(str, tmp_path.glob("margin-*")))
+    assert [name for name, _ in named(folders)] == ["margin-0.4", "margin-0.5"]
     with pytest.raises(ValueError, match=r"two methods are called 'a': name them"):
         named(["a=1", "a=2"])
 
