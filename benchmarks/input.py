@@ -214,12 +214,16 @@ def _start_up(args: argparse.Namespace, folder: Path) -> list[Row]:
 
 
 def _start(pack: str) -> Row:
-    before, start = _resident(), time.perf_counter()
+    before, start, used = _resident(), time.perf_counter(), time.process_time()
     faces = open_faces(pack)
     ClassBalancedBatches(faces.labels, CLASSES, PER_CLASS, 0).rows(0)
-    seconds = time.perf_counter() - start
+    seconds, used = time.perf_counter() - start, time.process_time() - used
     after = _resident()
-    return {"seconds": seconds, **{name: after[name] - before[name] for name in after}}
+    return {
+        "seconds": seconds,
+        "CPU s": used,
+        **{name: after[name] - before[name] for name in after},
+    }
 
 
 def _resident() -> dict[str, float]:

@@ -100,18 +100,34 @@ def _from_ranges(
         return None
     label = _header_labels(pack, begin)
     agrees = label == _header_labels(pack, stop - 1)
-    if (~agrees & (ends <= EXACT)).any() or len(np.unique(label[agrees])) < agrees.sum():
+    if (~agrees & (ends <= EXACT)).any() or _any_twice(label[agrees]):
         return None
     edges = np.column_stack([begin[agrees], stop[agrees]]).ravel()
     lengths = np.diff(edges, prepend=images.start, append=images.stop)
     filler = np.zeros(len(lengths), dtype=np.int64)
     filler[1::2] = label[agrees]
-    if not lengths[::2].any():  # every image is claimed by an identity
-        return np.repeat(_small(filler), lengths)
-    labels = np.repeat(filler, lengths)
-    unclaimed = np.repeat(np.arange(len(lengths)) % 2 == 0, lengths)
-    labels[unclaimed] = _header_labels(pack, images.start + np.flatnonzero(unclaimed))
+    labels = np.repeat(_small(filler), lengths)
+    return _fill_gaps(pack, images, labels, lengths)
+
+
+def _fill_gaps(
+    pack: RecordPack, images: range, labels: NDArray[Any], lengths: NDArray[np.int64]
+) -> NDArray[Any]:
+    """Take labels of images that no identity claims (even places of `lengths`) from headers."""
+    ends = np.cumsum(lengths)
+    gaps = 2 * np.flatnonzero(lengths[::2])
+    if not len(gaps):
+        return labels
+    rows = np.concatenate([np.arange(ends[gap] - lengths[gap], ends[gap]) for gap in gaps])
+    found = _small(_header_labels(pack, images.start + rows))
+    labels = labels.astype(np.promote_types(labels.dtype, found.dtype), copy=False)
+    labels[rows] = found
     return labels
+
+
+def _any_twice(labels: NDArray[np.int64]) -> bool:
+    ordered = np.sort(labels)
+    return bool((ordered[1:] == ordered[:-1]).any())
 
 
 def _ranges(

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data._index_cache import load_index, pack_key, store_index
-from data._read_ahead import will_need
+from data._read_ahead import gather_scattered, will_need
 from data._record_format import (
     FIRST,
     HEADER,
@@ -235,8 +235,12 @@ class RecordPack:
     def _words(self, offsets: NDArray[np.int64]) -> list[NDArray[np.uint32]]:
         """Return magic, flag and length, header flag, header label, label 0 and 1 of n records."""
         words = np.frombuffer(self._map, dtype="<u4", count=self._size // 4)
-        places = [np.minimum(offsets // 4 + skip, len(words) - 1) for skip in (0, 1, 2, 3, 8, 9)]
-        return [words[place] for place in places]
+
+        def gather(some: NDArray[np.int64]) -> list[NDArray[np.uint32]]:
+            places = (np.minimum(some // 4 + skip, len(words) - 1) for skip in (0, 1, 2, 3, 8, 9))
+            return [words.take(place) for place in places]
+
+        return gather_scattered(self._map, gather, offsets)
 
     def _part(self, position: int, offset: int) -> tuple[int, int, int]:
         """Return (continuation flag, start, end) of the part at a byte offset."""

@@ -1,6 +1,8 @@
 """What the system is asked to read: everything that is needed, in few requests."""
 
+import mmap
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data import _read_ahead
-from data._read_ahead import AT_ONCE, NEAR, merged, will_need
+from data._read_ahead import AT_ONCE, NEAR, gather_scattered, merged, will_need
 from data.recordio import RecordPack, RecordWriter
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "data" / "rec"
 
 
 @given(st.lists(st.tuples(st.integers(0, 20 * NEAR), st.integers(1, 2 * NEAR)), max_size=30))
@@ -77,3 +81,29 @@ def test_a_wrong_offset_is_no_error_yet(tmp_path):
     (tmp_path / "x.idx").write_text("0\t-40\n1\t90000\n")
     with RecordPack(tmp_path / "x.rec") as pack:
         pack.read_ahead(np.array([0, 1]))
+
+
+@pytest.mark.parametrize("name", ["mixed_header_after", "float_header_first"])
+def test_headers_gathered_by_threads_are_the_same(name, monkeypatch):
+    path = GOLDEN / name / "train.rec"
+    with RecordPack(path) as pack:
+        positions = np.tile(np.arange(len(pack)), 20)
+        plain, labels = pack.fields(positions), pack.images.labels
+    monkeypatch.setattr(_read_ahead, "MANY", 1)
+    monkeypatch.setattr(_read_ahead, "FAR", 0)
+    with RecordPack(path) as pack:
+        threaded = pack.fields(positions)
+        assert pack.images.labels.tolist() == labels.tolist()
+    for one, other in zip(plain, threaded, strict=True):
+        assert one.tolist() == other.tolist()
+
+
+def test_places_in_threads_keep_their_order(monkeypatch):
+    monkeypatch.setattr(_read_ahead, "MANY", 1)
+    offsets = np.random.default_rng(0).permutation(1000) * 2**30
+    with mmap.mmap(-1, 4096) as mapped:
+        found = gather_scattered(mapped, lambda some: [some, some % 7], offsets)
+        assert found[0].tolist() == offsets.tolist()
+        assert found[1].tolist() == (offsets % 7).tolist()
+        with pytest.raises(ZeroDivisionError):
+            gather_scattered(mapped, lambda some: [some, 1 / 0], offsets)
