@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -23,13 +24,6 @@ from utils.distributed import ALONE
 
 PARTS = ("wait for data", "copy", "augment", "backbone", "head and loss", "optimizer")
 IMAGES_PER_CLASS = 8
-
-_HEADS = (
-    (Method("fc2", output="probability", hidden=256), Method("idq", scale=16.0, margin=0.45)),
-    (Method("fc2", output="probability", hidden=256), Method("pcnet")),
-    (Method("fc2", output="variance", hidden=512), Method("fast_mls")),
-    (Method("fc2", output="variance", hidden=512, dim=512), Method("mls")),
-)
 
 
 class Clock:
@@ -99,27 +93,10 @@ class Work:
 
     def __post_init__(self) -> None:
         self.augment = BatchAugment(Augment(), 0)
-        alones = _config(self.heads).alones.items()
+        alones = _config(self.heads, self.frozen.embedding_size).alones.items()
         self.branches = [TrainedBranch(name, one, self.frozen, ALONE) for name, one in alones]
 
-    def measure(self, batches: int, repeats: int) -> dict[str, object]:
-        """Return the median seconds per image, and how they divide up.
-
-        Args:
-            batches: forward passes of one timing, after two that warm up.
-            repeats: timings without a clock on the parts, and as many with one.
-        """
-        whole = [self._timed(batches, NoClock(self.frozen.device)) for _ in range(repeats)]
-        parts: list[dict[str, float]] = []
-        for _ in range(repeats):
-            clock = Clock(self.frozen.device)
-            self._timed(batches, clock)
-            parts.append(clock.seconds())
-        images = batches * self.steps_per_batch * self.batch
-        medians = {part: statistics.median(one[part] for one in parts) / images for part in PARTS}
-        return {"seconds_per_image": statistics.median(whole) / images, "parts": medians}
-
-    def _timed(self, batches: int, clock: Clock) -> float:
+    def timed(self, batches: int, clock: Clock) -> float:
         """Return the seconds of `batches` forward passes and all their steps."""
         warm_up = 2
         loader = self._loader((warm_up + batches) * self.steps_per_batch)
@@ -170,12 +147,50 @@ class Work:
             clock.mark("optimizer")
 
 
-def _config(heads: int) -> TrainConfig:
+def measure(works: Sequence[Work], images: int, repeats: int) -> list[dict[str, Any]]:
+    """Time several kinds of steps in turn, so that all meet the same disturbances.
+
+    Args:
+        works: the kinds.
+        images: that one timing has at least, after two forward passes that warm up.
+        repeats: timings without a clock on the parts, and as many with one.
+
+    Returns:
+        For each, median `seconds_per_image`, and those of its `parts`.
+    """
+    whole: list[list[float]] = [[] for _ in works]
+    parts: list[list[dict[str, float]]] = [[] for _ in works]
+    for _ in range(repeats):
+        for place, work in enumerate(works):
+            size = work.steps_per_batch * work.batch
+            batches = -(-images // size)
+            whole[place].append(work.timed(batches, NoClock(work.frozen.device)) / (batches * size))
+            clock = Clock(work.frozen.device)
+            work.timed(batches, clock)
+            found = clock.seconds()
+            parts[place].append({part: found[part] / (batches * size) for part in PARTS})
+    return [
+        {
+            "seconds_per_image": statistics.median(seconds),
+            "parts": {part: statistics.median(one[part] for one in found) for part in PARTS},
+        }
+        for seconds, found in zip(whole, parts, strict=True)
+    ]
+
+
+def _config(heads: int, embedding_size: int) -> TrainConfig:
     """Return the config of that many branches, of the product's four losses in turn."""
+    quality = Method("fc2", output="probability", hidden=256)
+    kinds = (
+        (quality, Method("idq", scale=16.0, margin=0.45)),
+        (quality, Method("pcnet")),
+        (Method("fc2", output="variance", hidden=512), Method("fast_mls")),
+        (Method("fc2", output="variance", hidden=512, dim=embedding_size), Method("mls")),
+    )
     branches = tuple(
         Branch(f"head-{number}", head=head, loss=loss, seed=number)
         for number in range(heads)
-        for head, loss in [_HEADS[number % len(_HEADS)]]
+        for head, loss in [kinds[number % len(kinds)]]
     )
     return TrainConfig(
         name="step",

@@ -31,7 +31,7 @@ import torch
 
 from benchmarks._common import print_table, write_json
 from benchmarks._step_ceiling import ceilings, flops_per_image
-from benchmarks._step_work import IMAGES_PER_CLASS, PARTS, Work
+from benchmarks._step_work import IMAGES_PER_CLASS, PARTS, Work, measure
 from benchmarks.make_pack import write_pack
 from data.faces import Faces, open_faces
 from models.frozen import FrozenBackbone
@@ -97,21 +97,21 @@ def _combinations(
     rows: list[dict[str, Any]] = []
     for precision in args.precisions:
         for execution in args.executions:
+            names = {"precision": precision, "execution": execution}
             frozen = _frozen(args, device, precision, execution)
-            most = ceilings(device, frozen.dtype)
-            flops = flops_per_image(frozen)
-            for steps in args.steps_per_batch:
-                found = _measure(args, frozen, faces, steps, heads=1)
-                speed = flops / found["parts"]["backbone"]
-                rows.append(
-                    {"precision": precision, "execution": execution, "steps_per_batch": steps}
-                    | found
-                    | {
-                        "gflops": speed / 1e9,
-                        "ceilings": most,
-                        "of_ceiling": speed / max(most.values()),
-                    }
-                )
+            before = ceilings(device, frozen.dtype)
+            works = [_work(args, frozen, faces, steps, heads=1) for steps in args.steps_per_batch]
+            found = [
+                {**names, "steps_per_batch": work.steps_per_batch, **row}
+                for work, row in zip(works, measure(works, args.images, args.repeats), strict=True)
+            ]
+            after = ceilings(device, frozen.dtype)
+            most = {name: max(before[name], after[name]) / 1e9 for name in before}
+            for row in found:
+                speed = flops_per_image(frozen) / row["parts"]["backbone"] / 1e9
+                of_ceiling = speed / max(most.values())
+                row |= {"gflops": speed, "ceilings": most, "of_ceiling": of_ceiling}
+            rows += found
     cells = [
         [
             row["precision"],
@@ -136,9 +136,10 @@ def _more_heads(
         return []
     frozen = _frozen(args, device, args.precisions[-1], args.executions[-1])
     steps = args.steps_per_batch[-1]
+    works = [_work(args, frozen, faces, steps, heads) for heads in args.heads]
     rows = [
-        {"heads": heads, "steps_per_batch": steps} | _measure(args, frozen, faces, steps, heads)
-        for heads in args.heads
+        {"heads": work.heads, "steps_per_batch": steps, **row}
+        for work, row in zip(works, measure(works, args.images, args.repeats), strict=True)
     ]
     first = rows[0]
     cells = []
@@ -160,11 +161,10 @@ def _frozen(
     return FrozenBackbone(backbone, device, precision, execution)
 
 
-def _measure(
+def _work(
     args: argparse.Namespace, frozen: FrozenBackbone, faces: Faces, steps: int, heads: int
-) -> dict[str, Any]:
-    work = Work(frozen, faces, args.batch, steps, heads, args.workers)
-    return work.measure(max(1, -(-args.images // (steps * args.batch))), args.repeats)
+) -> Work:
+    return Work(frozen, faces, args.batch, steps, heads, args.workers)
 
 
 def _shares(parts: dict[str, float]) -> list[str]:
