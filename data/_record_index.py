@@ -20,6 +20,7 @@ from data._record_format import FIRST, HEADER, MAGIC, PART, WHOLE
 log = logging.getLogger("faceuq")
 
 
+_PIECE = 1 << 22  # bytes of an .idx read at once
 _SHIFT = 12  # records that share a base: 4096, about 20 MB of a pack
 
 
@@ -145,17 +146,30 @@ def _identifier(records: mmap.mmap, start: int, end: int) -> int:
 
 
 def _read_index(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    text = path.read_bytes()
+    """Return (keys, offsets) in the order of the lines."""
+    keys, offsets = [], []
+    with path.open("rb") as file:
+        while text := file.read(_PIECE):
+            text += file.readline()
+            numbers = _numbers(text)
+            lines = text.count(b"\n") + (not text.endswith(b"\n"))
+            if len(numbers) != 2 * lines:
+                _report_bad_line(path, path.read_bytes())
+            keys.append(numbers[0::2])
+            offsets.append(numbers[1::2])
+    if not keys:
+        raise ValueError(f"{path}: no records")
+    return np.concatenate(keys), np.concatenate(offsets)
+
+
+def _numbers(text: bytes) -> NDArray[np.int64]:
+    """Return the whole numbers of a text, none where there is anything else."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            numbers = np.fromstring(text, dtype=np.int64, sep=" ")
+            return np.fromstring(text, dtype=np.int64, sep=" ")
     except (ValueError, DeprecationWarning):
-        numbers = np.empty(1, dtype=np.int64)
-    lines = text.count(b"\n") + (not text.endswith(b"\n"))
-    if len(numbers) % 2 or len(numbers) != 2 * lines or not len(numbers):
-        _report_bad_line(path, text)
-    return numbers[0::2], numbers[1::2]
+        return np.empty(0, dtype=np.int64)
 
 
 def _report_bad_line(path: Path, text: bytes) -> None:

@@ -311,6 +311,21 @@ def test_bad_index(tmp_path, text, message):
         _ = pack.images
 
 
+@pytest.mark.parametrize("piece", [1, 7, 30, 1000])
+def test_an_index_read_piece_by_piece_is_the_same(tmp_path, monkeypatch, piece):
+    path = damaged(tmp_path, lambda data: data)
+    with RecordPack(path) as pack:
+        expected = pack.index
+    monkeypatch.setattr("data._record_index._PIECE", piece)
+    with RecordPack(path) as pack:
+        assert pack.keys.tolist() == expected.keys.tolist()
+        assert pack.index.offsets.tolist() == expected.offsets.tolist()
+    lines = path.with_suffix(".idx").read_text().splitlines(keepends=True)
+    path.with_suffix(".idx").write_text("".join([*lines[:12], "12 forty\n", *lines[13:]]))
+    with RecordPack(path) as pack, pytest.raises(ValueError, match="idx:13: .* found '12 forty'"):
+        _ = pack.keys
+
+
 def test_missing_and_empty_packs(tmp_path):
     with pytest.raises(ValueError, match="no record file"):
         RecordPack(tmp_path / "none.rec")
