@@ -6,8 +6,11 @@ All ranks embed; the main one computes, prints and writes. An error is printed o
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
+from functools import partial
+from typing import Any, NoReturn
 
 from evaluation import cli
 from utils.distributed import ALONE, PeerFailed, RankLost, World, in_job, speaks, start, stop
@@ -36,16 +39,35 @@ def _as_a_rank(args: argparse.Namespace, body: Callable[[World], int]) -> int:
             cli.say_error(str(error))
         return 2
     args.device = str(device)
+    before = signal.signal(signal.SIGTERM, partial(_ended, world))
     try:
         return _to_the_end(world, body)
     except RankLost as error:
-        if world.is_main:
-            cli.say_error(str(error))
+        _say_once(world, str(error))
         stop(world, failed=True)
         return 2
     except BaseException:
         stop(world, failed=True)
         raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _ended(world: World, *_: Any) -> NoReturn:
+    _say_once(
+        world,
+        "ended by SIGTERM, which torchrun sends when another process has died (its summary "
+        "names it); with --parts FOLDER the same command goes on where it was",
+    )
+    raise SystemExit(2)
+
+
+def _say_once(world: World, problem: str) -> None:
+    """Let the main rank say why the job ends; torchrun's SIGTERM adds nothing to that."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if world.is_main:
+        cli.say_error(problem)
+        sys.stdout.flush()
 
 
 def _to_the_end(world: World, body: Callable[[World], int]) -> int:
@@ -60,8 +82,6 @@ def _to_the_end(world: World, body: Callable[[World], int]) -> int:
     except (ValueError, OSError) as error:
         problem = str(error)
         world.fail(problem)
-    if world.is_main:
-        cli.say_error(problem)
-        sys.stdout.flush()  # torchrun ends all processes as soon as one has left
+    _say_once(world, problem)
     stop(world)
     return 2

@@ -148,3 +148,26 @@ def test_under_torchrun(model, capsys):
     captured = capsys.readouterr()
     assert done.stdout == captured.out
     assert done.stderr.endswith(captured.err)
+
+
+# One rank is killed while the other computes, and hears of it from torchrun's signal.
+KILLED = """
+import os, signal, threading
+from argparse import Namespace
+from evaluation import job
+
+def body(world):
+    if world.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+    threading.Event().wait(60)
+
+raise SystemExit(job.guarded(Namespace(device="cpu", features=None), body))
+"""
+
+
+def test_a_rank_that_dies_ends_the_job_with_one_line(ranks):
+    first, second = ranks(KILLED)
+    assert (first.returncode, second.returncode) == (2, -9)
+    assert first.stderr.startswith("error: ended by SIGTERM, which torchrun sends when another")
+    assert first.stderr.count("\n") == 1

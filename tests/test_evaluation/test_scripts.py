@@ -209,6 +209,12 @@ def test_stored_scores_as_an_estimator(tiny_pairs, monkeypatch, tmp_path, capsys
 def test_split_targets_keeps_the_options_of_rendered_sets():
     text = "lfw, synthetic:pairs=600,seed=1,cfp_fp"
     assert cli.split_targets(text) == ["lfw", "synthetic:pairs=600,seed=1", "cfp_fp"]
+    text = "synthetic:pairs=600,seed=1,faces:synthetic:identities=9,synthetic:pairs=20"
+    assert cli.split_targets(text) == [
+        "synthetic:pairs=600,seed=1",
+        "faces:synthetic:identities=9",
+        "synthetic:pairs=20",
+    ]
 
 
 def test_defaults_without_a_config():

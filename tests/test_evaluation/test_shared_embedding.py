@@ -126,7 +126,7 @@ def test_images_and_parts_are_shared_and_resumed_by_another_number(
             assert done == [everything[rank::size] for rank in range(size)]
 
 
-def test_an_error_on_one_rank_is_the_same_error_on_all(tiny_pairs, tmp_path):
+def test_an_error_on_one_rank_is_the_same_error_on_all(tiny_pairs):
     for bad in ((6,), (18, 9), (23 - 1,)):
 
         def work(world, bad=bad):
