@@ -31,7 +31,7 @@ def rows(count, size, tail, seed=1):
     return features / features.norm(dim=1, keepdim=True) * torch.linspace(0.3, 6, count)[:, None]
 
 
-# Measured over 40 rows, 4000 passes, exact and 512 probes: median / largest error, Spearman
+# Measured over 40 rows, 4000 passes, exact: median / largest error, Spearman
 #   tail 1 (266 features carry a row)  1.4 % /  4 %, .993
 #   tail 2 (73 features)               1.2 % /  4 %, .997
 #   tail 3 (27 features)               2.3 % / 22 %, .985: too few for the first order
