@@ -62,14 +62,15 @@ def store(source: Path, key: Key, arrays: Arrays) -> None:
         key: as `load` will be given it.
         arrays: one-dimensional.
     """
+    why = "files of other programs are in its place"
     for path in _places(source):
         if _is_foreign(path):
             continue
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, key, arrays)
+            _write(path, key, arrays, mode=source.stat().st_mode & 0o666 | 0o600)
         except OSError as error:
-            why = error.strerror
+            why = error.strerror or str(error)
         else:
             log.info("kept what was found in %s in %s for the next start", source, path)
             return
@@ -82,15 +83,23 @@ def stamp(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _places(source: Path) -> tuple[Path, Path]:
+def _places(source: Path) -> list[Path]:
     """Return where a cache may be: beside the source, and in the user's cache folder."""
     source = source.resolve()
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    beside = source / SUFFIX if source.is_dir() else source.with_name(source.name + SUFFIX)
+    home = _cache_home()
     name = hashlib.sha256(os.fsencode(source)).hexdigest()[:32]
-    return (
-        source / SUFFIX if source.is_dir() else source.with_name(source.name + SUFFIX),
-        Path(home) / "face-uncertainty" / (name + SUFFIX),
-    )
+    return [beside] if home is None else [beside, home / "face-uncertainty" / (name + SUFFIX)]
+
+
+def _cache_home() -> Path | None:
+    given = os.environ.get("XDG_CACHE_HOME")
+    if given:
+        return Path(given)
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError:  # a user without a home, as in some containers
+        return None
 
 
 def _is_foreign(path: Path) -> bool:
@@ -102,7 +111,7 @@ def _is_foreign(path: Path) -> bool:
         return path.exists()
 
 
-def _write(path: Path, key: Key, arrays: Arrays) -> None:
+def _write(path: Path, key: Key, arrays: Arrays, mode: int) -> None:
     blocks = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     described, offset, check = [], 0, 0
     for name, block in blocks.items():
@@ -119,7 +128,7 @@ def _write(path: Path, key: Key, arrays: Arrays) -> None:
             for block in blocks.values():
                 file.write(_bytes(block))
                 file.write(bytes(-block.nbytes % _ALIGNED))
-        Path(temporary).chmod(0o644)
+        Path(temporary).chmod(mode)  # who may read the source may read this
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -166,3 +166,32 @@ def test_a_replaced_file_does_not_disturb_who_has_it_open(source):
     _cache_file.store(source, KEY, {"labels": np.zeros(9)})
     assert same(found)
     assert list(_cache_file.load(source, KEY)) == ["labels"]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o644])
+def test_who_may_read_the_source_may_read_its_cache(source, mode):
+    source.chmod(mode)
+    _cache_file.store(source, KEY, ARRAYS)
+    assert beside(source).stat().st_mode & 0o777 == mode
+
+
+def test_a_user_without_a_home(source, monkeypatch, caplog):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", homeless)
+    unwritable(monkeypatch, source.parent)
+    assert _cache_file.load(source, KEY) is None
+    _cache_file.store(source, KEY, ARRAYS)
+    assert not beside(source).exists()
+
+
+def test_foreign_files_everywhere_are_told(source, tmp_path, caplog):
+    cache = tmp_path / "cache" / "face-uncertainty"
+    cache.mkdir(parents=True)
+    for path in _cache_file._places(source):
+        path.write_text("notes")
+    with caplog.at_level(logging.INFO, "faceuq"):
+        _cache_file.store(source, KEY, ARRAYS)
+    assert caplog.messages[0].endswith("files of other programs are in its place")
