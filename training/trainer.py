@@ -29,7 +29,7 @@ from training.files import RunFiles
 from training.gradients import scaled_loss, share
 from training.report import BranchReport, report_step
 from training.step_input import StepInput, step_inputs
-from training.verify import mean_area, verify
+from training.verify import in_short, mean_area, verify
 from utils.config import TrainConfig
 from utils.distributed import ALONE, World
 from utils.run import LOGGER
@@ -267,7 +267,8 @@ class Trainer:
             return
         for branch, results, log in zip(self.branches, found, logs, strict=True):
             for result in results:
-                log.evaluation(self.step, result.name, result.text, result.to_dict())
+                short = in_short(result)
+                log.evaluation(self.step, result.name, result.text, short, result.to_dict())
             score = mean_area(results)
             if score is None or branch.best is None or score < branch.best:
                 branch.best = score

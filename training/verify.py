@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from data.verification import VerificationSet
 from evaluation.embed import embed_each
 from evaluation.estimators.trained_head import TrainedHead
-from evaluation.pipeline import Result, evaluate
+from evaluation.pipeline import FMR_TARGETS, Result, evaluate
 from models.frozen import FrozenBackbone
 from training.branch import TrainedBranch
 from utils.config import Verification
@@ -41,3 +41,13 @@ def mean_area(results: Sequence[Result]) -> float | None:
     """Return the mean AUERC30 over sets, which the best checkpoint is chosen by; None without."""
     areas = [result.blocks[0].areas.auerc30 for result in results]
     return sum(areas) / len(areas) if areas else None
+
+
+def in_short(result: Result) -> str:
+    """Return the FNMR at FMR 1e-3 with nothing and with 30 % discarded, and the area between."""
+    block = result.blocks[0]
+    curve = block.curves[FMR_TARGETS.index(1e-3)]
+    return (
+        f"fmr1000 {curve.fnmr[0]:.6f}, of the best 70 % {curve.fnmr[30]:.6f}, "
+        f"AUERC30 {block.areas.auerc30:.4f}"
+    )

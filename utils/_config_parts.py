@@ -106,8 +106,8 @@ class Branch:
     schedule: Schedule | None = None
 
     def __post_init__(self) -> None:
-        good = re.fullmatch(r"[\w][\w.-]*", self.name) is not None
-        require(good, "branch name", self.name, "letters, digits, and - _ . inside: it is a folder")
+        good = re.fullmatch(r"\w[\w-]*", self.name) is not None
+        require(good, "branch name", self.name, "letters, digits, - and _: it is a folder")
 
 
 @dataclass(frozen=True, kw_only=True)

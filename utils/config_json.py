@@ -88,7 +88,7 @@ def _literal(text: str) -> Any:
 def _assign(values: dict[str, Any], key: str, value: Any) -> None:
     """Put a value where a dotted key says, in the plain form of a config."""
     *parents, last = key.split(".")
-    node = values
+    node: Any = values
     for name in parents:
         if name not in node:
             raise ValueError(f"--set {key}: no field {name!r} (known: {', '.join(node)})")
@@ -96,7 +96,8 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
         if isinstance(node, tuple) and node and isinstance(node[0], dict):
             node = {branch["name"]: branch for branch in node}
         if not isinstance(node, dict):
-            raise ValueError(f"--set {key}: {name!r} has no fields")
+            hint = f"; branches.NAME.{key}" if values["branches"] and node is None else ""
+            raise ValueError(f"--set {key}: {name!r} has no fields{hint}")
     if set(node) == {"name", "options"} and last != "name":
         node["options"][last] = value
     elif last in node:

@@ -68,6 +68,7 @@ class TrainLog:
     ) -> None:
         self._config = config
         self._label = label
+        self._tables = folder / "log.txt"
         self._metrics = MetricsFile(folder / "metrics.jsonl", resume_at)
         self._collapse = CollapseDetector()
 
@@ -120,7 +121,23 @@ class TrainLog:
             **stats_as_numbers(stats),
         )
 
-    def evaluation(self, global_step: int, name: str, text: str, numbers: dict[str, Any]) -> None:
-        """Write what one verification set says of the head."""
-        LOGGER.info("---%s\n%s", f"{name} {self._label}".rstrip(), text.rstrip())
+    def evaluation(
+        self, global_step: int, name: str, text: str, short: str, numbers: dict[str, Any]
+    ) -> None:
+        """Write what one verification set says of the head.
+
+        Args:
+            global_step: steps done.
+            name: of the set.
+            text: the whole table. One of several heads has it in its own `log.txt` alone.
+            short: one line that stands for the table in the log of several heads.
+            numbers: all of it, for `metrics.jsonl`.
+        """
+        table = f"---{name}\n{text.rstrip()}"
+        if not self._label:
+            LOGGER.info(table)
+        else:
+            LOGGER.info("---%s %s %s", name, self._label, short)
+            with self._tables.open("a", encoding="utf-8") as file:
+                file.write(f"step {global_step}\n{table}\n")
         self._metrics.write(global_step=global_step, evaluation=numbers)

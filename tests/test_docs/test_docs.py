@@ -1,5 +1,6 @@
 """The pages of docs/ and the README: links, commands and names are those of this code."""
 
+import ast
 import importlib
 import inspect
 import json
@@ -17,7 +18,17 @@ from utils.methods import available, check_options, find
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("README.md"), *(ROOT / "docs").glob("*.md")])
-PACKAGES = ("config", "data", "demo", "evaluation", "losses", "mc_dropout", "models", "utils")
+PACKAGES = (
+    "config",
+    "data",
+    "demo",
+    "evaluation",
+    "losses",
+    "mc_dropout",
+    "models",
+    "training",
+    "utils",
+)
 FENCE = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z_-]*")
 # names of the original, which docs/migrating.md sets against ours
@@ -205,9 +216,15 @@ def test_migrating_page_names_only_fields_that_exist_and_all_required_ones():
 
 def test_formats_page_has_every_key_of_a_checkpoint():
     page = text_of(ROOT / "docs" / "formats.md")
-    source = (ROOT / "network.py").read_text(encoding="utf-8")
-    keys = re.findall(r'^ {12}"(\w+)": ', source, re.MULTILINE)
-    assert {"config", "head", "step"} <= set(keys)
+    sources = [ROOT / "training" / "files.py", ROOT / "training" / "branch.py"]
+    dicts = [
+        node
+        for path in sources
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Dict)
+    ]
+    keys = [key.value for node in dicts for key in node.keys if isinstance(key, ast.Constant)]
+    assert {"config", "head", "step", "branches"} <= set(keys)
     for key in keys:
         assert f"`{key}`" in page, f"docs/formats.md does not mention the checkpoint's {key}"
 

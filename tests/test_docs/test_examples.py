@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("config", "data", "evaluation", "losses", "mc_dropout", "models", "utils")
+PACKAGES = ("config", "data", "evaluation", "losses", "mc_dropout", "models", "training", "utils")
 FENCE = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 import torch
@@ -56,7 +57,14 @@ def test_the_log_names_the_branch_of_each_line(together):
     assert [line.split()[0] for line in starts] == ["idq-0", "idq-1", "dropped", "mls"]
     steps = [line.split("|")[0].split()[-2:] for line in lines if "| loss" in line]
     assert steps[:4] == [["[0-2]", name] for name in ("idq-0", "idq-1", "dropped", "mls")]
-    assert sum(line.startswith("---synthetic") and line.endswith(" mls") for line in lines) == 2
+    tables = [line for line in lines if line.startswith("---synthetic") and " mls " in line]
+    assert len(tables) == 2
+    own = (together / "mls" / "log.txt").read_text()
+    area = re.search(r"fmr1000 ([\d.]+), of the best 70 % [\d.]+, AUERC30 ([\d.]+)", tables[1])
+    assert own.count("AUERC30:") == 2
+    last = own[own.index("step 12") :]
+    assert f"AUERC30: {area[2]}" in last
+    assert re.search(rf"reject_factor 0.0000 .*fmr1000 {area[1]}", last)
 
 
 class StopAfter(Trainer):

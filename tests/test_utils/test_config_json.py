@@ -139,5 +139,7 @@ def test_branches_travel_as_json_and_are_overridden_by_name():
     slower = dataclasses.replace(config, branches=(dataclasses.replace(branches[0], schedule=own),))
     longer = override(slower, ["schedule.epochs=3", "schedule.lr=0.5"])
     assert longer.branches[0].schedule == Schedule(epochs=3, lr=1.0)
+    with pytest.raises(ValueError, match=r"'loss' has no fields; branches\.NAME\.loss\.margin"):
+        override(config, ["loss.margin=0.3"])
     with pytest.raises(ValueError, match=r"no field 'three' \(known: one, two-0\)"):
         override(config, ["branches.three.seed=4"])
