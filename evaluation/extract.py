@@ -35,7 +35,7 @@ from evaluation._shards import ShardFolder
 from evaluation.methods import open_methods
 from evaluation.sets._extracted_files import BAD, Format, import_pyarrow
 from utils.config import Execution
-from utils.distributed import PeerFailed, RankLost, World, speaks, start, stop
+from utils.distributed import PeerFailed, RankLost, World, in_job, speaks, start, stop
 from utils.stop import StopRequest
 
 MOST_WORKERS = 16
@@ -100,7 +100,7 @@ def _body(args: argparse.Namespace) -> int:
         return 2
     part, parts = args.part
     world = World((part - 1) * world.size + world.rank, parts * world.size, world.local_rank)
-    with StopRequest() as request:
+    with StopRequest(second_interrupts=not in_job()) as request:
         return _work(job, world, args.part, request)
 
 
