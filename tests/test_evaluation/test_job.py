@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation import calibrate, verification_risk_fnmr
+from evaluation import calibrate, compare, verification_risk_fnmr
 from mc_dropout import verification_risk_mcdropout_fnmr
 from models.backbones.iresnet import IResNet
 
@@ -81,6 +81,7 @@ def test_scripts_print_and_write_what_one_process_does(
     stored = str(golden_dir / "set_J.npz")
     fnmr = [*model, "--batch_size=8", "--target"]
     dropout = ["--backbone_name", NAME, "--resume_backbone", weights, "--passes=5"]
+    several = ["--methods", "embedding_norm", "brightness", "--replicates=20"]
     good = [
         (verification_risk_fnmr, [*fnmr, TARGETS, "--json=o.json", "--save_features=f.npz"]),
         (verification_risk_fnmr, [*fnmr, "synthetic:pairs=24,seed=3", "--parts=parts", "--flip"]),
@@ -88,6 +89,7 @@ def test_scripts_print_and_write_what_one_process_does(
         (verification_risk_mcdropout_fnmr, [*dropout, "--target=synthetic:pairs=24,seed=3"]),
         (calibrate, [*model, "--target=synthetic:pairs=40,seed=3", "--out=c.json", "--fmr=.1"]),
         (calibrate, ["--features", stored, "--out=d.json"]),
+        (compare, [*model[:4], *several, "--target=synthetic:pairs=24,seed=3", "--out=table"]),
     ]
     bad = [
         (verification_risk_fnmr, [*fnmr, faces]),
