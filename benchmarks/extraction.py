@@ -17,6 +17,7 @@ if not __package__:  # run as a file: import from the checkout, not from this fo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -50,9 +51,12 @@ RENDERED = 400  # distinct faces; the pack repeats them
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; the exit code is 0."""
     args = _parser().parse_args(argv)
+    device = resolve_device(args.device)
+    for name, value in _defaults(device).items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
     torch.manual_seed(0)
     backbone = build("models.backbones", parse_backbone(args.backbone_name))
-    device = resolve_device(args.device)
     frozen = FrozenBackbone(backbone, device, args.precision, args.execution)
     with tempfile.TemporaryDirectory() as folder:
         rows = _measure(args, frozen, Path(folder))
@@ -68,11 +72,11 @@ _SHOWN = ("forward_images_per_s", "extraction_images_per_s", "ratio")
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Extraction against the bare forward pass.")
     add = parser.add_argument
-    add("--backbone_name", default="mobilefacenet", help="as the evaluation scripts take it")
-    add("--images", type=int, default=512, help="of the pack (512)")
-    add("--shard_images", type=int, default=256, help="images of a shard (256)")
-    add("--batch_size", type=int, default=128, help="images per forward pass (128)")
-    add("--workers", type=int, default=1, help="threads that decode (1)")
+    add("--backbone_name", help="(mobilefacenet; on a GPU iresnet50)")
+    add("--images", type=int, help="of the pack (512; on a GPU 65536)")
+    add("--shard_images", type=int, help="images of a shard (256; on a GPU 16384)")
+    add("--batch_size", type=int, help="images per forward pass (128; on a GPU 512)")
+    add("--workers", type=int, help="threads that decode (1; on a GPU the cores, up to 16)")
     add("--heads", type=int, nargs="+", default=[1], help="heads on one forward pass (1)")
     add("--formats", nargs="+", default=["npy", "parquet"], choices=get_args(Format))
     add("--dtype", default="float16", choices=["float16", "float32"])
@@ -82,6 +86,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--execution", default="eager", choices=get_args(Execution))
     add("--json", help="write the numbers here")
     return parser
+
+
+def _defaults(device: torch.device) -> dict[str, Any]:
+    names = ("backbone_name", "images", "shard_images", "batch_size", "workers")
+    gpu = ("iresnet50", 65536, 16384, 512, min(16, os.cpu_count() or 1))
+    other = ("mobilefacenet", 512, 256, 128, 1)
+    return dict(zip(names, gpu if device.type == "cuda" else other, strict=True))
 
 
 def _measure(
