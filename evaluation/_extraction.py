@@ -26,7 +26,7 @@ from evaluation.several import Several
 from utils.stop import StopRequest
 
 ROUNDED = 0.01  # of an embedding's length; float16 rounds by about 0.0003
-IN_FLIGHT = 1  # batches on the device while the host keeps the one before
+IN_FLIGHT = 2  # batches handed to the device whose results are not fetched yet
 
 
 class ShardBatches:

@@ -99,9 +99,12 @@ def _body(args: argparse.Namespace) -> int:
     if job is None:
         return 2
     part, parts = args.part
+    what = "extract" if parts == 1 else f"part {part} of {parts}"
+    if world.size > 1:
+        what += f", rank {world.rank} of {world.size}"
     world = World((part - 1) * world.size + world.rank, parts * world.size, world.local_rank)
     with StopRequest(second_interrupts=not in_job()) as request:
-        return _work(job, world, args.part, request)
+        return _work(job, world, what, request)
 
 
 def _prepared(args: argparse.Namespace, device: torch.device, world: World) -> Extraction | None:
@@ -183,14 +186,13 @@ def _open(args: argparse.Namespace, device: torch.device) -> Extraction:
     )
 
 
-def _work(job: Extraction, world: World, part: tuple[int, int], request: StopRequest) -> int:
+def _work(job: Extraction, world: World, what: str, request: StopRequest) -> int:
     """Make this process's shards; shard s is that of process s % size, over all parts."""
     shards = job.shards
     shown = os.environ.get("RANK", "0") == "0"
     mine = range(world.rank, len(shards), world.size)
     todo = [number for number in mine if not shards.is_done(number, _told)]
     images = sum(stop - start for start, stop in map(shards.bounds, todo))
-    what = "extract" if part == (1, 1) else f"part {part[0]} of {part[1]}"
     if shown and len(todo) < len(mine):
         sys.stderr.write(f"{what}: {len(mine) - len(todo)} of {len(mine)} shards are there\n")
     progress = Progress(what, images, shown=shown)

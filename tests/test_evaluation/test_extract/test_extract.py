@@ -100,6 +100,20 @@ def test_a_pack_has_its_keys_as_names(run, images, tmp_path):
     assert (about["images"], about["identities"]) == (10, 5)
 
 
+def test_sources_that_are_joined_keep_whole_names(run, images, backbone, tmp_path):
+    faces = open_faces(str(images))
+    for name in "ab":
+        with RecordWriter(tmp_path / name) as writer:
+            for row in range(5):
+                writer.write_image(int(faces.labels[row]), faces.encoded(row))
+    sources = [str(tmp_path / "a.rec"), str(tmp_path / "b.rec")]
+    assert run(tmp_path / "out", "--images", *sources) == 0
+    every = open_extracted(tmp_path / "out").take(range(10))
+    assert [every.name[row] for row in (0, 9)] == [f"{sources[0]}: key 1", f"{sources[1]}: key 5"]
+    np.testing.assert_array_equal(every.label, [0, 0, 1, 1, 2, 3, 3, 4, 4, 5])
+    np.testing.assert_allclose(every.uncertainty[:5], every.uncertainty[5:], rtol=1e-5)
+
+
 def test_scores_of_a_file_are_found_by_name(run, images, tmp_path, capsys):
     rows = [(f"person{row // 2:02d}/{row:02d}.jpg", row / 100) for row in range(26)]
     scores = tmp_path / "scores.csv"
