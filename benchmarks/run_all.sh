@@ -61,8 +61,13 @@ bench() {
         echo "$name: $((SECONDS - start)) s"
     else
         failed+=("$name")
-        echo "$name: FAILED after $((SECONDS - start)) s: $(tail -n 1 "$out/$name.err")"
+        echo "$name: FAILED after $((SECONDS - start)) s: $(reason "$name")"
     fi
+}
+
+# reason NAME: the last thing it said before it failed.
+reason() {
+    grep -v '^[[:space:]]*$' "$out/$1.err" | tail -n 1
 }
 
 make_inputs() {
@@ -99,7 +104,7 @@ on_gpu() {
 
 on_cpu() {
     local length=(--epochs 2 --steps_per_epoch 5 --pairs 60) net=iresnet50 size=(--images 320)
-    $quick && length=(--epochs 2 --steps_per_epoch 1 --pairs 8) && net=iresnet18 && size=(--images 80 --repeats 1 --heads 1 4)
+    $quick && length=(--epochs 2 --steps_per_epoch 1 --pairs 12) && net=iresnet18 && size=(--batch 32 --images 32 --repeats 1 --heads 1 4)
     OMP_NUM_THREADS=1 bench step_1_thread step.py --device cpu --pack "$pack" --backbone_name $net \
         "${size[@]}"
     if [[ $cores -gt 1 ]] && ! $quick; then
@@ -142,7 +147,7 @@ PYTHON
         for name in "${names[@]}"; do
             printf '\n## %s\n\n' "$name"
             [[ -f $out/$name.cmd ]] && printf '```bash\n%s\n```\n\n' "$(cat "$out/$name.cmd")"
-            [[ " ${failed[*]} " == *" $name "* ]] && printf 'FAILED: %s\n\n' "$(tail -n 1 "$out/$name.err")"
+            [[ " ${failed[*]} " == *" $name "* ]] && printf 'FAILED: %s\n\n' "$(reason "$name")"
             cat "$out/$name.txt"
         done
     } >"$out/summary.md"
