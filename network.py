@@ -11,7 +11,6 @@ and the environment. Stop it with Ctrl-C at any time; --resume goes on as if not
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from training.trainer import SharedError, Trainer
 from utils.checkpoint import load_checkpoint
 from utils.config import TrainConfig, load_config
 from utils.config_json import from_json, override
-from utils.distributed import ALONE, PeerFailed, RankLost, World, start, stop
+from utils.distributed import ALONE, PeerFailed, RankLost, World, speaks, start, stop
 from utils.run import environment, new_run_folder, record_run, start_logging, stop_logging
 
 
@@ -139,8 +138,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
     try:
         job = read_job(args)
-    except (ValueError, OSError) as error:  # once a machine: files may be missing on one of them
-        return _fail(str(error), shown=os.environ.get("LOCAL_RANK", "0") == "0", code=2)
+    except (ValueError, OSError) as error:
+        return _fail(str(error), shown=speaks(), code=2)
     world, ended_well = ALONE, False
     try:
         world, device = start(job.config.device)

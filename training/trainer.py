@@ -233,6 +233,7 @@ class Trainer:
         )
 
     def _check_finite(self) -> None:
+        self.world.barrier()  # on the host, where a process that is lost shows at once
         self.world.sum_(self._unchecked)
         bad = [not finite for finite in torch.isfinite(self._unchecked).tolist()]
         self._unchecked.zero_()

@@ -195,11 +195,11 @@ def in_job() -> bool:
 
 
 def speaks() -> bool:
-    """Whether this process is the one to report a mistake that all make before they `start`.
+    """Whether this process is the one of its machine to report a mistake made before `start`.
 
     The others wait a moment first: torchrun ends all processes as soon as one has left.
     """
-    if os.environ.get("RANK", "0") == "0":
+    if os.environ.get("LOCAL_RANK", "0") == "0":
         return True
     time.sleep(_MOMENT)
     return False

@@ -129,9 +129,7 @@ def _extracted(
 ) -> tuple[Embeddings, list[Uncertainty]]:
     """Embeddings of a folder, and its methods' uncertainties one by one."""
     if sigma_sizes is not None:
-        raise ValueError(
-            f"{path}: its columns are one method each; sigma_sizes does not apply"
-        )
+        raise ValueError(f"{path}: its columns are one method each; sigma_sizes does not apply")
     found = open_extracted(path)
     stored = found.labelled()
     labels = found.columns if len(found.columns) > 1 else ("",)

@@ -95,12 +95,12 @@ def test_a_device_that_ranks_cannot_have_is_refused(device, gpus, message, job):
         start(device)
 
 
-def test_the_first_rank_reports_what_all_know(job):
+def test_the_first_rank_of_a_machine_reports_what_all_know(job):
     waited = []
     job.setattr("time.sleep", waited.append)
     assert not speaks()
     assert waited == [2]
-    job.setenv("RANK", "0")
+    job.setenv("LOCAL_RANK", "0")
     assert speaks()
 
 
