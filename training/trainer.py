@@ -92,6 +92,8 @@ class Trainer:
         self.step = 0 if checkpoint is None else int(checkpoint["step"])
         self.stop = StopRequest(second_interrupts=world.size == 1)
         self._bad: list[str] = []
+        self._unchecked = torch.zeros(len(self.branches), device=self.frozen.device)
+        self._saved_at = time.monotonic()
 
     @property
     def batch_size(self) -> int:
@@ -136,8 +138,6 @@ class Trainer:
             self.files.save_branches(self.step)
 
     def _loop(self, batches: Iterator[Batch], logs: list[TrainLog], bar: tqdm[Any]) -> None:
-        self._saved_at = time.monotonic()
-        self._unchecked = torch.zeros(len(self.branches), device=self.frozen.device)
         if self.step == 0:
             self._save()
         for branch in self.branches:
