@@ -1,4 +1,4 @@
-"""What only a GPU shows: the host never waits between log lines, and the heads learn as on a CPU."""
+"""What only a GPU shows: no waiting between log lines, and heads that learn as on a CPU."""
 
 import dataclasses
 
