@@ -20,19 +20,19 @@ if not __package__:  # run as a file: import from the checkout, not from this fo
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
 import torch
 
-from data.faces import open_faces
+from data.faces import Faces, open_faces
 from evaluation import cli
 from evaluation._extraction import Extraction
 from evaluation._manifest import about_methods, about_source, claim, name_giver
 from evaluation._progress import Progress
 from evaluation._shards import ShardFolder
-from evaluation.methods import open_methods
+from evaluation.methods import Methods, open_methods
 from evaluation.sets._extracted_files import BAD, Format, import_pyarrow
 from utils.config import Execution
 from utils.distributed import PeerFailed, RankLost, World, in_job, speaks, start, stop
@@ -128,14 +128,7 @@ def _prepared(args: argparse.Namespace, device: torch.device, world: World) -> E
 
 
 def _open(args: argparse.Namespace, device: torch.device) -> Extraction:
-    if args.model_dir and args.backbone_name:
-        raise ValueError(
-            f"--model_dir {args.model_dir} has a backbone; --backbone_name does not go with it"
-        )
-    if not 0 <= args.max_bad_share <= 1:
-        raise ValueError(f"--max_bad_share {args.max_bad_share}: must lie in 0..1")
-    if args.format == "parquet":
-        import_pyarrow(Path(args.out))
+    _check(args)
     texts = [*filter(None, [args.model_dir]), *args.methods] or ["embedding_norm"]
     methods = open_methods(
         texts,
@@ -145,9 +138,48 @@ def _open(args: argparse.Namespace, device: torch.device) -> Extraction:
         precision=args.precision,
         execution=args.execution,
     )
-    frozen = methods.estimator.frozen
     faces = open_faces(args.images)
     name_of = name_giver(faces, args.images)
+    return Extraction(
+        faces=faces,
+        name_of=name_of,
+        estimator=methods.estimator,
+        shards=_claimed(args, texts, methods, faces, name_of),
+        embedding_size=methods.estimator.frozen.embedding_size,
+        dtype=args.dtype,
+        batch_size=args.batch_size,
+        workers=args.workers or _workers(),
+        flip=args.flip,
+        max_bad_share=args.max_bad_share,
+        facts={
+            "device": device.type,
+            "execution": args.execution,
+            "batch_size": args.batch_size,
+            "torch": torch.__version__,
+        },
+    )
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.model_dir and args.backbone_name:
+        raise ValueError(
+            f"--model_dir {args.model_dir} has a backbone; --backbone_name does not go with it"
+        )
+    if not 0 <= args.max_bad_share <= 1:
+        raise ValueError(f"--max_bad_share {args.max_bad_share}: must lie in 0..1")
+    if args.format == "parquet":
+        import_pyarrow(Path(args.out))
+
+
+def _claimed(
+    args: argparse.Namespace,
+    texts: Sequence[str],
+    methods: Methods,
+    faces: Faces,
+    name_of: Callable[[int], str],
+) -> ShardFolder:
+    """Make the folder, or find that what is in it was made in the same way."""
+    folder, frozen = Path(args.out), methods.estimator.frozen
     about = {
         **about_source(faces, args.images, name_of),
         **about_methods(texts, methods.names, frozen, args.backbone_weights),
@@ -156,34 +188,8 @@ def _open(args: argparse.Namespace, device: torch.device) -> Extraction:
         "dtype": args.dtype,
         "shard_images": args.shard_images,
     }
-    folder = Path(args.out)
-    shards = ShardFolder(
-        folder,
-        args.format,
-        len(faces),
-        args.shard_images,
-        methods.names,
-        claim(folder, about),
-    )
-    facts = {
-        "device": device.type,
-        "execution": args.execution,
-        "batch_size": args.batch_size,
-        "torch": torch.__version__,
-    }
-    return Extraction(
-        faces=faces,
-        name_of=name_of,
-        estimator=methods.estimator,
-        shards=shards,
-        embedding_size=frozen.embedding_size,
-        dtype=args.dtype,
-        batch_size=args.batch_size,
-        workers=args.workers or _workers(),
-        flip=args.flip,
-        max_bad_share=args.max_bad_share,
-        facts=facts,
-    )
+    settings = claim(folder, about)
+    return ShardFolder(folder, args.format, len(faces), args.shard_images, methods.names, settings)
 
 
 def _work(job: Extraction, world: World, what: str, request: StopRequest) -> int:

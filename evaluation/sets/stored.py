@@ -58,14 +58,8 @@ def load_comparisons(
         return [("", read_scores(path))]
     if kind == "pairs":
         return comparisons_of(Features.load(path), path.stem, sigma_sizes)
-    if kind == "extracted":
-        stored, uncertainties = _extracted(path, sigma_sizes)
-    else:
-        stored = Embeddings.load(path)
-        try:
-            uncertainties = image_uncertainties(stored.sigma_sq, sigma_sizes)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+    read = _extracted if kind == "extracted" else _labelled
+    stored, uncertainties = read(path, sigma_sizes)
     first = labelled_comparisons(
         stored.mu,
         stored.identity,
@@ -122,6 +116,16 @@ def _equal_rows(mu: NDArray[np.float32]) -> NDArray[np.int64]:
     number = np.empty(len(first), np.int64)
     number[np.argsort(first)] = np.arange(len(first))  # in order of appearance, as in a set
     return number[same]
+
+
+def _labelled(
+    path: Path, sigma_sizes: Sequence[int] | None
+) -> tuple[Embeddings, list[Uncertainty]]:
+    stored = Embeddings.load(path)
+    try:
+        return stored, image_uncertainties(stored.sigma_sq, sigma_sizes)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _extracted(
