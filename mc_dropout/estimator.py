@@ -41,7 +41,7 @@ class MCDropout:
         frozen: the backbone.
         passes: number of dropout passes, at least 2; not used by the closed form.
         rate: share of features dropped, in (0, 1).
-        seed: of the masks (sampled) or of the probes (closed form).
+        seed: of the masks (sampled), or of the features that the closed form looks at first.
         batch_norm: True spreads the embedding that is compared. False leaves out the BatchNorm at
             the backbone's end, as the original does.
         form: "sampled", or "closed_form": the limit of many passes, from `mc_dropout.closed_form`.
@@ -108,10 +108,12 @@ class MCDropout:
             self._masks = masks.to(features.device)
         scaled = features / (1 - self.rate)
         block = max(1, rows // max(1, len(features)))
+        # One buffer: on a CPU, memory asked for anew comes with page faults.
+        buffer = scaled.new_empty(len(features), block, features.shape[1])
         embedded = []
         for masks in self._masks.split(block):
-            dropped = (scaled[:, None] * masks).flatten(0, 1)
-            out = cast(Tensor, self._backbone.tail(dropped, self.batch_norm))
+            dropped = torch.mul(scaled[:, None], masks, out=buffer[:, : len(masks)])
+            out = cast(Tensor, self._backbone.tail(dropped.flatten(0, 1), self.batch_norm))
             embedded.append(out.float().unflatten(0, (len(features), len(masks))))
         return torch.cat(embedded, dim=1)
 
