@@ -148,18 +148,23 @@ class DropoutSpread:
         return torch.where(length == 0, 1.0, std)
 
     def _powers(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-        """Return sums of x_f d_f, and of its powers 2, 3 (None where unused) and 4, (B, C) each."""
-        if self._factors is not None:
-            features = features.mul_(self._factors)
-        squares = features.square()
-        powers = [features, squares, squares.square()]
-        if _cumulants(self.rate)[1]:
-            powers.append(squares * features)
-        if self._factors is not None:
-            groups = self._weight.shape[1]
-            powers = [power.unflatten(1, (groups, -1)).sum(2) for power in powers]
-        first, second, fourth, *third = powers
-        return first, second, third[0] if third else None, fourth
+        """Return sums of x_f d_f, and of its powers 2, 3 (None where unused) and 4, (B, C) each.
+
+        Overwrites the features where there is something to merge.
+        """
+        odd = _cumulants(self.rate)[1] != 0
+        if self._factors is None:
+            squares = features.square()
+            return features, squares, squares * features if odd else None, squares.square()
+        # In place: new memory for each power would cost more than the arithmetic.
+        features.mul_(self._factors)
+        sums, cubes = self._merge(features), self._merge(features.pow(3)) if odd else None
+        squares = self._merge(features.square_())
+        return sums, squares, cubes, self._merge(features.square_())
+
+    def _merge(self, features: Tensor) -> Tensor:
+        """Sum over each group of features with parallel columns, (B, C)."""
+        return features.unflatten(1, (self._weight.shape[1], -1)).sum(2)
 
 
 def dropout_cosine_std(
