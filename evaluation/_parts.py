@@ -54,10 +54,14 @@ class Parts:
                     "it, or name another folder"
                 )
 
+    def there(self, start: int) -> bool:
+        """Whether images from `start` on are there; `load` may still find them damaged."""
+        return self._path(start).exists()
+
     def load(self, start: int, stop: int) -> Estimate | None:
         """Return images [start, stop) if they are there; ValueError if the file is damaged."""
         path = self._path(start)
-        if not path.exists():
+        if not self.there(start):
             return None
         try:
             arrays = read_arrays(path, ("mu", "sigma_sq"))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from evaluation._decode_ahead import DecodedAhead, Decodes
 from evaluation._parts import Parts
 from evaluation._shared_out import Span, each_on_one_rank, mine, spans
 from evaluation.estimate import Estimate
@@ -39,13 +40,6 @@ class ImagePairs(Protocol):
     @property
     def mated(self) -> NDArray[np.bool_]:
         """(N,) whether both images show one person."""
-
-    def decode(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Images start..stop-1 as (n, 112, 112, 3) RGB."""
-
-
-class Decodes(Protocol):
-    """Anything that gives images by number."""
 
     def decode(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Images start..stop-1 as (n, 112, 112, 3) RGB."""
@@ -117,7 +111,7 @@ def embed_each(
         _name_images(estimator, None)
     run = _Run(estimators, images, batch_size, flip)
     batches = spans(total, batch_size)
-    with _bar(images.name, batches, progress, world) as bar:
+    with _bar(images.name, batches, progress, world) as bar, run.ahead(mine(batches, world)):
         found = each_on_one_rank(batches, lambda start, stop: run.over(start, stop, bar), world)
     each = [_joined(list(parts)) for parts in zip(*found, strict=True)]
     return [_features(one, by, images) for one, by in zip(each, estimators, strict=True)]
@@ -188,7 +182,8 @@ def embed_images(
             stored.save(start, made)
         return made
 
-    with _bar(name, shares, progress, world) as bar:
+    missing = [one for one in mine(shares, world) if stored is None or not stored.there(one[0])]
+    with _bar(name, shares, progress, world) as bar, run.ahead(missing):
         found = _joined(each_on_one_rank(shares, part, world))
     if not batches:
         return found
@@ -205,6 +200,13 @@ class _Run:
             raise ValueError(f"batch_size = {batch_size}: must be at least 1")
         self.estimators, self.images = estimators, images
         self.batch_size, self.flip = batch_size, flip
+
+    @contextmanager
+    def ahead(self, shares: Sequence[Span]) -> Iterator[None]:
+        """Decode, inside this context, what the shares need before it is their turn."""
+        batches = [batch for start, stop in shares for batch in spans(stop, self.batch_size, start)]
+        with DecodedAhead(self.images, batches) as self.images:
+            yield
 
     def over(self, start: int, stop: int, bar: tqdm) -> list[Estimate]:
         """Each estimator's estimate for images [start, stop)."""

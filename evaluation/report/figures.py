@@ -20,7 +20,7 @@ from evaluation.report.text import operating_point
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from evaluation.embed import Decodes
+    from evaluation._decode_ahead import Decodes
     from evaluation.metrics.edc import Edc
     from evaluation.pipeline import Block, Result
 

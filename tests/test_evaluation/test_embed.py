@@ -103,7 +103,7 @@ def test_images_of_any_set_are_embedded_as_pairs_are(tiny_pairs, flip, monkeypat
     expected = embed(Halves(), tiny_pairs, flip=flip)
     np.testing.assert_array_equal(found.mu, expected.mu[:23])
     np.testing.assert_array_equal(found.sigma_sq, expected.sigma_sq[:23])
-    assert images.decoded == [(0, 4), (4, 8), (8, 12), (12, 16), (16, 20), (20, 23)]
+    assert sorted(images.decoded) == [(0, 4), (4, 8), (8, 12), (12, 16), (16, 20), (20, 23)]
 
 
 def test_a_stopped_run_goes_on_where_it_was(tiny_pairs, tmp_path, monkeypatch):
@@ -124,7 +124,7 @@ def test_a_stopped_run_goes_on_where_it_was(tiny_pairs, tmp_path, monkeypatch):
         found = embed_images(Halves(), images, **options)
         np.testing.assert_array_equal(found.mu, expected.mu)
         np.testing.assert_array_equal(found.sigma_sq, expected.sigma_sq)
-        assert images.decoded == still_to_do
+        assert sorted(images.decoded) == still_to_do
 
 
 def test_parts_of_something_else_are_refused(tiny_pairs, tmp_path):
