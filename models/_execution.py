@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import typing
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from models.output import BackboneOutput
 from utils.config import Execution
 
+T = TypeVar("T")
 Forward = Callable[[Tensor], BackboneOutput]
 
 MOST_SIZES = 4  # prepared for one kind of images; each holds memory, or takes long to compile
@@ -113,21 +114,25 @@ class GraphRun:
 
 
 class CudaGraphs:
-    """CUDA graphs of one device, which share their working memory: they never run at once."""
+    """CUDA graphs of one device, which share their working memory: they never run at once.
+
+    Args:
+        device: of all tensors in them.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool = torch.cuda.graph_pool_handle()
 
     def capture(
-        self, work: Callable[[], BackboneOutput]
-    ) -> tuple[Callable[[], None], BackboneOutput]:
-        """Warm up on a stream aside, then record."""
+        self, work: Callable[[], T], warm_up: int = _WARM_UP
+    ) -> tuple[Callable[[], None], T]:
+        """Warm up on a stream aside, then record; work that has run before needs no warming up."""
         with torch.cuda.device(self._device):
             here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
             aside.wait_stream(here)
             with torch.cuda.stream(aside):
-                for _ in range(_WARM_UP):
+                for _ in range(warm_up):
                     work()
             here.wait_stream(aside)
             graph = torch.cuda.CUDAGraph()

@@ -35,6 +35,7 @@ class TrainedBranch:
         state: what `state` gave, to go on from there.
 
     Attributes:
+        draws: whether the head has dropout.
         best: smallest mean AUERC30 so far, None before the first evaluation.
 
     Raises:
@@ -67,13 +68,15 @@ class TrainedBranch:
             weight_decay=config.schedule.weight_decay,
             fused=frozen.device.type == "cuda",
         )
-        self._draws = any(
+        self.draws = any(
             isinstance(module, nn.Dropout) and module.p > 0 for module in self.head.modules()
         )
         self.best: float | None = None
         if state is not None:
             self.head.load_state_dict(state["head"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            # the state alone: rates, momentum and the way to compute are this run's
+            own = self.optimizer.state_dict()["param_groups"]
+            self.optimizer.load_state_dict({**state["optimizer"], "param_groups": own})
             self.best = state["best"]
 
     @property
@@ -87,7 +90,7 @@ class TrainedBranch:
         Dropout follows from (seed, step, rank) alone, so a resumed run, and another number of
         branches beside this one, sees the same masks.
         """
-        if self._draws:
+        if self.draws:
             key = np.random.SeedSequence((self._seed, step, self.world.rank))
             torch.manual_seed(int(key.generate_state(1, np.uint32)[0]))
         raw = self.head(one.output)

@@ -5,7 +5,8 @@ Used by training.trainer at log lines alone; it waits for the device.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from losses._result import LossResult
 from models.uncertainty import to_scalar, to_sigma_sq
+from training.branch import TrainedBranch
+from training.heads_step import HeadsStep
 from training.step_input import StepInput
 from utils.collapse import rank_correlation
 from utils.device import peak_memory_gib
@@ -21,25 +24,10 @@ from utils.distributed import World
 from utils.train_log import TrainLog
 
 
-class BranchReport(NamedTuple):
-    """One head's step.
-
-    Attributes:
-        lr: learning rate.
-        result: loss and statistics of this process's pairs.
-        raw: (B, d), what the head gave.
-        output: what `raw` parametrises.
-    """
-
-    lr: float
-    result: LossResult
-    raw: Tensor
-    output: str
-
-
 def report_step(
     step: int,
-    reports: list[BranchReport],
+    branches: Sequence[TrainedBranch],
+    done: HeadsStep,
     one: StepInput,
     logs: list[TrainLog],
     world: World,
@@ -48,26 +36,27 @@ def report_step(
 
     Args:
         step: steps done.
-        reports: of this process, one per head.
+        branches: the heads.
+        done: their step, with statistics.
         one: this process's images.
         logs: one per head; empty where another process writes them.
         world: the processes; all of them must call.
     """
     mu = F.normalize(one.output.embedding).cpu().numpy()
     mine: list[Any] = [(mu, one.rows, one.labels)]
-    mine += [_arrays(report) for report in reports]
+    mine += [_arrays(raw, result) for raw, result in zip(done.raws, done.results, strict=True)]
     joined = list(zip(*world.gather(mine), strict=True))
     if not logs:
         return
     mu_all, rows_all, labels_all = map(np.concatenate, zip(*joined[0], strict=True))
     _, images = np.unique(rows_all, return_index=True)  # copies of one image are no pair
     known = torch.from_numpy(mu_all[images]), torch.from_numpy(labels_all[images])
-    for report, log, parts in zip(reports, logs, joined[1:], strict=True):
+    for branch, rate, log, parts in zip(branches, done.rates, logs, joined[1:], strict=True):
         loss, stats, raw = _joined(parts)
-        uncertainty = to_scalar(to_sigma_sq(raw, report.output))
+        uncertainty = to_scalar(to_sigma_sq(raw, branch.head.output))
         log.step(
             step,
-            report.lr,
+            rate,
             loss,
             stats,
             peak_memory_gib(one.output.embedding.device),
@@ -76,9 +65,9 @@ def report_step(
         )
 
 
-def _arrays(report: BranchReport) -> tuple[float, dict[str, np.ndarray], np.ndarray]:
-    stats = {name: value.cpu().numpy() for name, value in report.result.stats.items()}
-    return float(report.result.loss.detach()), stats, report.raw.cpu().numpy()
+def _arrays(raw: Tensor, result: LossResult) -> tuple[float, dict[str, np.ndarray], np.ndarray]:
+    stats = {name: value.cpu().numpy() for name, value in result.stats.items()}
+    return float(result.loss.detach()), stats, raw.cpu().numpy()
 
 
 def _joined(

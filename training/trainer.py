@@ -22,12 +22,13 @@ from data.faces import open_faces
 from data.loader import Batch, BatchLoader
 from data.sampler import ClassBalancedBatches, RankShare
 from data.verification import open_verification
+from models._execution import CudaGraphs
 from models.output import BackboneOutput
 from models.run import backbone_record, check_backbone, load_frozen
 from training.branch import TrainedBranch
 from training.files import RunFiles
-from training.gradients import scaled_loss, share
-from training.report import BranchReport, report_step
+from training.heads_step import HeadsStep, RecordedSteps, heads_step
+from training.report import report_step
 from training.step_input import StepInput, step_inputs
 from training.verify import in_short, mean_area, verify
 from utils.config import TrainConfig
@@ -94,6 +95,8 @@ class Trainer:
         self._bad: list[str] = []
         self._unchecked = torch.zeros(len(self.branches), device=self.frozen.device)
         self._saved_at = time.monotonic()
+        self._steps_here = 0
+        self._recorded: RecordedSteps | None = None
 
     @property
     def batch_size(self) -> int:
@@ -159,7 +162,7 @@ class Trainer:
         images = batch.images.to(self.frozen.device, non_blocking=True)
         return self.frozen(self.augment(images, parameters))
 
-    def train_step(self, one: StepInput, logs: list[TrainLog]) -> Tensor:
+    def train_step(self, one: StepInput, logs: list[TrainLog]) -> Tensor | None:
         """Do one optimizer step of every head, and what is due after it.
 
         Args:
@@ -167,42 +170,54 @@ class Trainer:
             logs: one per branch; empty where another process writes them.
 
         Returns:
-            Above 0 where any process was asked to stop; read it only where waiting is cheap.
+            Above 0 where any process was asked to stop; read it only where waiting is cheap. None
+            where there is one process, which knows by itself.
         """
         at_log = (self.step + 1) % self.config.log_every == 0
-        found = [branch.forward(self.step, one, at_log) for branch in self.branches]
-        for _, result in found:
-            scaled_loss(result.loss, one.num_pairs, self.world).backward()
-        parameters = [each for branch in self.branches for each in branch.parameters]
-        asked = share(parameters, one.num_pairs, self.stop.asked, self.world)
-        rates = [branch.update(self.step) for branch in self.branches]
-        self._unchecked += torch.stack([result.loss.detach() for _, result in found])
+        losses = None if at_log else self._recorded_step(one)
+        done = None
+        if losses is None:
+            done = heads_step(
+                self.branches,
+                self.step,
+                one,
+                self.world,
+                with_stats=at_log,
+                stop=self.stop.asked,
+            )
+            losses = done.losses
+        self._unchecked += losses
+        self._steps_here += 1
         self.step += 1
-        reports = [
-            BranchReport(rate, result, raw.detach(), branch.head.output)
-            for rate, (raw, result), branch in zip(rates, found, self.branches, strict=True)
-        ]
-        self._after_step(reports, one, logs)
-        return asked
+        self._after_step(done, one, logs)
+        return None if done is None else done.asked
 
-    def _after_step(
-        self, reports: list[BranchReport], one: StepInput, logs: list[TrainLog]
-    ) -> None:
+    def _recorded_step(self, one: StepInput) -> Tensor | None:
+        """Do a step as a recording of an earlier one, where that is wanted and can be done."""
+        wanted = self.config.execution == "cuda_graph" and self.world.size == 1
+        if not wanted or self._steps_here == 0 or any(branch.draws for branch in self.branches):
+            return None
+        if self._recorded is None:
+            graphs = CudaGraphs(self.frozen.device)
+            self._recorded = RecordedSteps(self.branches, self.world, graphs)
+        return self._recorded(self.step, one)
+
+    def _after_step(self, done: HeadsStep | None, one: StepInput, logs: list[TrainLog]) -> None:
         at_log = self.step % self.config.log_every == 0
         at_epoch = self.step % self.config.schedule.steps_per_epoch == 0
         if at_log or at_epoch:
             self._check_finite()
-        if at_log:
-            report_step(self.step, reports, one, logs, self.world)
+        if at_log and done is not None:
+            report_step(self.step, self.branches, done, one, logs, self.world)
             self._tell_bad_images()
         if at_epoch:
             self._finish_epoch(logs)
         if at_epoch or (at_log and time.monotonic() - self._saved_at > SECONDS_BETWEEN_SAVES):
             self._save()
 
-    def _stops(self, asked: Tensor) -> bool:
+    def _stops(self, asked: Tensor | None) -> bool:
         """Whether all processes stop here; on a GPU several look only where they wait anyway."""
-        if self.world.size == 1:
+        if asked is None or self.world.size == 1:
             return self.stop.asked
         waits = self.step % self.config.log_every == 0 or self.frozen.device.type == "cpu"
         return waits and float(asked) > 0
