@@ -16,9 +16,11 @@ from data.augment import AugmentParameters, BatchAugment
 from data.faces import Faces
 from data.loader import Batch, BatchLoader
 from data.sampler import ClassBalancedBatches
+from models._execution import CudaGraphs
 from models.frozen import FrozenBackbone
 from training.branch import TrainedBranch
-from training.step_input import step_inputs
+from training.heads_step import RecordedSteps, heads_step
+from training.step_input import StepInput, step_inputs
 from utils.config import Augment, Branch, Method, Schedule, TrainConfig
 from utils.distributed import ALONE
 
@@ -82,6 +84,8 @@ class Work:
         steps_per_batch: S, steps whose images go through the backbone together.
         heads: number of branches.
         workers: threads that decode.
+        recorded: whether steps without a clock on their parts are recorded, as the trainer does
+            under "cuda_graph".
     """
 
     frozen: FrozenBackbone
@@ -90,11 +94,16 @@ class Work:
     steps_per_batch: int
     heads: int
     workers: int
+    recorded: bool = False
 
     def __post_init__(self) -> None:
         self.augment = BatchAugment(Augment(), 0)
         alones = _config(self.heads, self.frozen.embedding_size).alones.items()
         self.branches = [TrainedBranch(name, one, self.frozen, ALONE) for name, one in alones]
+        self._recorded = None
+        if self.recorded:
+            self._recorded = RecordedSteps(self.branches, ALONE, CudaGraphs(self.frozen.device))
+        self._started = False
 
     def timed(self, batches: int, clock: Clock) -> float:
         """Return the seconds of `batches` forward passes and all their steps."""
@@ -138,13 +147,25 @@ class Work:
         output = self.frozen(images)
         clock.mark("backbone")
         for number, one in zip(batch.steps, step_inputs(batch, output), strict=True):
-            for branch in self.branches:
-                _, result = branch.forward(number, one, with_stats=False)
-                result.loss.backward()
-            clock.mark("head and loss")
-            for branch in self.branches:
-                branch.update(number)
-            clock.mark("optimizer")
+            if isinstance(clock, NoClock):
+                self._step(number, one)
+            else:
+                self._clocked_step(number, one, clock)
+
+    def _step(self, number: int, one: StepInput) -> None:
+        record = self._recorded if self._started else None
+        if record is None or record(number, one) is None:
+            heads_step(self.branches, number, one, ALONE)
+            self._started = True
+
+    def _clocked_step(self, number: int, one: StepInput, clock: Clock) -> None:
+        for branch in self.branches:
+            _, result = branch.forward(number, one, with_stats=False)
+            result.loss.backward()
+        clock.mark("head and loss")
+        for branch in self.branches:
+            branch.update(number)
+        clock.mark("optimizer")
 
 
 def measure(works: Sequence[Work], images: int, repeats: int) -> list[dict[str, Any]]:

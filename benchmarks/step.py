@@ -100,7 +100,11 @@ def _combinations(
             names = {"precision": precision, "execution": execution}
             frozen = _frozen(args, device, precision, execution)
             before = ceilings(device, frozen.dtype)
-            works = [_work(args, frozen, faces, steps, heads=1) for steps in args.steps_per_batch]
+            recorded = execution == "cuda_graph"
+            works = [
+                _work(args, frozen, faces, steps, heads=1, recorded=recorded)
+                for steps in args.steps_per_batch
+            ]
             found = [
                 {**names, "steps_per_batch": work.steps_per_batch, **row}
                 for work, row in zip(works, measure(works, args.images, args.repeats), strict=True)
@@ -136,7 +140,8 @@ def _more_heads(
         return []
     frozen = _frozen(args, device, args.precisions[-1], args.executions[-1])
     steps = args.steps_per_batch[-1]
-    works = [_work(args, frozen, faces, steps, heads) for heads in args.heads]
+    recorded = args.executions[-1] == "cuda_graph"
+    works = [_work(args, frozen, faces, steps, heads, recorded=recorded) for heads in args.heads]
     rows = [
         {"heads": work.heads, "steps_per_batch": steps, **row}
         for work, row in zip(works, measure(works, args.images, args.repeats), strict=True)
@@ -162,9 +167,15 @@ def _frozen(
 
 
 def _work(
-    args: argparse.Namespace, frozen: FrozenBackbone, faces: Faces, steps: int, heads: int
+    args: argparse.Namespace,
+    frozen: FrozenBackbone,
+    faces: Faces,
+    steps: int,
+    heads: int,
+    *,
+    recorded: bool,
 ) -> Work:
-    return Work(frozen, faces, args.batch, steps, heads, args.workers)
+    return Work(frozen, faces, args.batch, steps, heads, args.workers, recorded)
 
 
 def _shares(parts: dict[str, float]) -> list[str]:
