@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from losses._pairs import GenuinePairLoss
 from losses._result import LossResult
@@ -69,7 +70,7 @@ class TrainedBranch:
             fused=frozen.device.type == "cuda",
         )
         self.draws = any(
-            isinstance(module, nn.Dropout) and module.p > 0 for module in self.head.modules()
+            isinstance(module, _DropoutNd) and module.p > 0 for module in self.head.modules()
         )
         self.best: float | None = None
         if state is not None:
