@@ -24,7 +24,15 @@ from utils.checkpoint import load_checkpoint
 from utils.config import TrainConfig, load_config
 from utils.config_json import from_json, override
 from utils.distributed import ALONE, PeerFailed, RankLost, World, speaks, start, stop
-from utils.run import environment, new_run_folder, record_run, start_logging, stop_logging
+from utils.run import (
+    LOGGER,
+    environment,
+    keep_quiet,
+    new_run_folder,
+    record_run,
+    start_logging,
+    stop_logging,
+)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -106,6 +114,8 @@ def prepare(
         start_logging(folder / "log.txt")
         facts = {**environment(trainer.frozen.device), "processes": world.size}
         record_run(folder, job.config, args.config_file, **facts)
+        if args.resume and args.set:
+            LOGGER.info("changed for what follows: %s", " ".join(args.set))
     return trainer, folder
 
 
@@ -143,6 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     world, ended_well = ALONE, False
     try:
         world, device = start(job.config.device)
+        start_logging() if world.is_main else keep_quiet()
         code = train(args, world, device, job)
         ended_well = True
     except (SharedError, PeerFailed) as error:

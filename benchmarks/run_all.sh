@@ -40,6 +40,7 @@ device=$("$python" -c "import torch; print('cuda' if torch.cuda.is_available() e
 cores=$(env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 1)
 pack=$out/faces/train.rec
 weights=$out/mobilefacenet.pth
+known=()
 names=()
 failed=()
 
@@ -47,6 +48,7 @@ failed=()
 bench() {
     local name=$1 script=benchmarks/$2
     shift 2
+    known+=("$name")
     [[ -z $only || $only == *",$name,"* ]] || return 0
     names+=("$name")
     rm -f "$out/$name".{json,txt,err,cmd}
@@ -158,6 +160,12 @@ make_inputs
 if [[ $device == cuda ]]; then on_gpu; else on_cpu; fi
 anywhere
 summarise
+for name in ${only//,/ }; do
+    if [[ " ${known[*]} " != *" $name "* ]]; then
+        echo "--only $name: no such benchmark here (known: ${known[*]})" >&2
+        failed+=("$name")
+    fi
+done
 if [[ ${#failed[@]} -gt 0 ]]; then
     echo "failed: ${failed[*]}" >&2
     exit 1

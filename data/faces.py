@@ -216,8 +216,8 @@ def _open_one(source: str) -> Faces:
         return PackFaces(packs[0]) if packs else folder_faces(path)
     if not path.exists():
         raise ValueError(
-            f"no faces at {source}: give train_images a folder with one folder per identity, a "
-            "list file or a .rec pack"
+            f"no faces at {source}: expected a folder with one folder per identity, a list file, a "
+            ".rec pack or synthetic:..."
         )
     return PackFaces(path) if path.suffix == ".rec" else list_faces(path)
 

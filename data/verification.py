@@ -133,6 +133,8 @@ def open_verification(target: str, dataset_path: str | Path | None) -> Verificat
         )
     folder = Path(dataset_path)
     path = folder / f"{target}.bin"
+    if not folder.is_dir():
+        raise ValueError(f"no folder {folder}: name the one with the .bin files")
     if not path.is_file():
         there = ", ".join(sorted(file.stem for file in folder.glob("*.bin"))) or "none"
         raise ValueError(f"no verification set {path} (sets there: {there})")

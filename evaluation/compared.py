@@ -98,7 +98,8 @@ def facts_text(draws: Bootstrap) -> str:
         f"{edc.non_mated[0]}, FNMR {edc.false_non_matches[0]}/{edc.mated[0]}; the best possible "
         f"order has AUERC30/random {curve.best_relative[draws.limit]:.3f}",
         f"{draws.confidence:.0%} intervals from {draws.replicates} bootstrap draws over "
-        f"{draws.drawn}",
+        f"{draws.drawn}; AUERC30/random is relative to random discard, the verdicts compare the "
+        "area itself",
     ]
     lines += [f"warning: {line}" for line in (*curve.warnings, *draws.warnings)]
     return "\n".join(lines) + "\n"

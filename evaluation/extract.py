@@ -210,7 +210,12 @@ def _work(job: Extraction, world: World, what: str, request: StopRequest) -> int
         progress.close()
     if not finished:
         if shown:
-            sys.stderr.write("stopped; the same command goes on after the last complete shard\n")
+            why = ""
+            if request.terminated and in_job():
+                why = " by SIGTERM, which torchrun sends when another process has died"
+            sys.stderr.write(
+                f"stopped{why}; the same command goes on after the last complete shard\n"
+            )
         return STOPPED
     return _end(job, shown)
 
@@ -228,7 +233,8 @@ def _end(job: Extraction, shown: bool) -> int:
         return 0
     bad = shards.join_bad()
     of_them = f"{bad} without embedding (see {BAD})" if bad else "all embedded"
-    sys.stdout.write(f"{shards.folder}: {shards.total} images, {of_them}; {len(shards)} shards\n")
+    in_all = "1 shard" if len(shards) == 1 else f"{len(shards)} shards"
+    sys.stdout.write(f"{shards.folder}: {shards.total} images, {of_them}; {in_all}\n")
     return 0
 
 

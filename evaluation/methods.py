@@ -57,7 +57,10 @@ def named(texts: Sequence[str]) -> list[tuple[str, str]]:
         given, what = _split(text)
         name = given or _own_name(text)
         if name in dict(found):
-            raise ValueError(f"two methods are called {name!r}: name them, as in first={what}")
+            raise ValueError(
+                f"two methods are called {name!r}: name them, as in first={what}, or a run of "
+                "several branches as a whole, as in first=RUN"
+            )
         found.append((name, what))
     return found
 

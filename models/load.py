@@ -6,7 +6,7 @@ Files may come from strangers: only tensors are ever read, never pickled objects
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -20,11 +20,11 @@ _WRAPPERS = ("state_dict", "model")
 _MAX_NAMES = 8
 
 
-def load_tensors(path: str | Path) -> dict[str, Tensor]:
+def load_tensors(path: str | Path, wrappers: Sequence[str] = _WRAPPERS) -> dict[str, Tensor]:
     """Read a file of named tensors onto the CPU.
 
-    A state dict is taken as it is, or out of a checkpoint that holds it under "state_dict" or
-    "model"; the `module.` that wrappers for several GPUs put before names is removed.
+    A state dict is taken as it is, or out of a checkpoint that holds it under one of `wrappers`;
+    the `module.` that wrappers for several GPUs put before names is removed.
 
     Raises:
         ValueError: there is no such file, it is not a tensor file, it would run code, or it holds
@@ -32,7 +32,7 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     content = read_safely(path)
-    for key in _WRAPPERS:
+    for key in wrappers:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not content:
@@ -44,7 +44,7 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
         if not isinstance(value, Tensor):
             raise ValueError(
                 f"{path}: entry {key!r} is {_kind(value)}, not a tensor; expected a state dict, "
-                f"bare or under {' or '.join(map(repr, _WRAPPERS))}"
+                f"bare or under {' or '.join(map(repr, wrappers))}"
             )
         name = key.removeprefix("module.")
         if name in tensors:
@@ -66,12 +66,14 @@ def load_backbone(method: Method, path: str | Path) -> Backbone:
 
 
 def load_head(head: nn.Module, path: str | Path) -> None:
-    """Fill a head with the weights of a file; those of the original have the same names.
+    """Fill a head with the weights of a file: those of the original have the same names.
+
+    A checkpoint of a run of ours will do as well.
 
     Raises:
         ValueError: see `load_tensors` and `load_state`.
     """
-    load_state(head, load_tensors(path), path, f"head {type(head).__name__}")
+    load_state(head, load_tensors(path, (*_WRAPPERS, "head")), path, f"head {type(head).__name__}")
 
 
 def load_state(

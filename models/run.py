@@ -93,6 +93,8 @@ def load_frozen(
         ValueError: no weights file, or one that does not fit.
     """
     path = Path(weights or config.backbone_weights)
+    if weights and not path.is_file():
+        raise ValueError(f"--backbone_weights {weights}: no such file")
     if not path.is_file():
         raise ValueError(
             f"backbone_weights = {str(path)!r}: no such file; name yours in the config, with --set "

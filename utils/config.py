@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import runpy
+import traceback
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +130,8 @@ class TrainConfig:
             given = getattr(self, field)
             require(given is None, field, given, "left out: each of the branches has its own")
         names = [branch.name for branch in self.branches]
-        require(len(set(names)) == len(names), "branches", names, "of different names")
+        folders = {name.casefold() for name in names}
+        require(len(folders) == len(names), "branches", names, "of different names, in any case")
         for branch in self.branches:
             own = branch.schedule or self.schedule
             same = (own.epochs, own.steps_per_epoch) == (
@@ -169,12 +171,24 @@ def load_config(path: str | Path) -> TrainConfig:
     """Run a config file and return its `config`.
 
     Raises:
-        ValueError: no such file, or it does not define `config = TrainConfig(...)`.
+        ValueError: no such file, it does not define `config = TrainConfig(...)`, or it fails; the
+            message has the line.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"no config file {path}")
-    config = runpy.run_path(str(path)).get("config")
+    try:
+        config = runpy.run_path(str(path)).get("config")
+    except ValueError:
+        raise
+    except Exception as error:
+        lines = [
+            frame.lineno
+            for frame in traceback.extract_tb(error.__traceback__)
+            if frame.filename == str(path)
+        ]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else "?"
+        raise ValueError(f"{path}:{line}: {type(error).__name__}: {error}") from error
     if not isinstance(config, TrainConfig):
         raise ValueError(
             f"{path} does not define `config = TrainConfig(...)`; "

@@ -15,6 +15,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from utils._config_set import assign
 from utils.config import Method, TrainConfig
 
 
@@ -22,9 +23,9 @@ def override(config: TrainConfig, assignments: Sequence[str]) -> TrainConfig:
     """Return the config with `key=value` assignments applied, all of them before it is checked.
 
     `schedule.lr=3e-3` reaches into a nested field, `loss.margin=0.4` into a method's options,
-    `branches.NAME.loss.margin=0.4` into a branch, and `loss=idq:margin=0.4` replaces a method (see
-    `parse_method`). Values are Python literals, anything else is taken as a string. The length of
-    the run's schedule is also that of its branches.
+    `branches.NAME.loss.margin=0.4` into a branch (`branches.*` into all), and `loss=idq:margin=0.4`
+    replaces a method (see `parse_method`). Values are Python literals, anything else is taken as a
+    string. Length and drops of the run's schedule, when set, are also those of its branches.
 
     Raises:
         ValueError: no `=`, an unknown field, or a value of the wrong type or out of range.
@@ -34,9 +35,7 @@ def override(config: TrainConfig, assignments: Sequence[str]) -> TrainConfig:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise ValueError(f"--set {assignment}: expected key=value")
-        _assign(values, key.strip(), _literal(text.strip()))
-        if key.strip() in ("schedule.epochs", "schedule.steps_per_epoch"):
-            _share_length(values)
+        assign(values, key.strip(), _literal(text.strip()))
     changed = _parsed(TrainConfig, values, "config")
     assert isinstance(changed, TrainConfig)
     return changed
@@ -85,34 +84,6 @@ def _literal(text: str) -> Any:
         return text
 
 
-def _assign(values: dict[str, Any], key: str, value: Any) -> None:
-    """Put a value where a dotted key says, in the plain form of a config."""
-    *parents, last = key.split(".")
-    node: Any = values
-    for name in parents:
-        if name not in node:
-            raise ValueError(f"--set {key}: no field {name!r} (known: {', '.join(node)})")
-        node = node[name]
-        if isinstance(node, tuple) and node and isinstance(node[0], dict):
-            node = {branch["name"]: branch for branch in node}
-        if not isinstance(node, dict):
-            hint = f"; branches.NAME.{key}" if values["branches"] and node is None else ""
-            raise ValueError(f"--set {key}: {name!r} has no fields{hint}")
-    if set(node) == {"name", "options"} and last != "name":
-        node["options"][last] = value
-    elif last in node:
-        node[last] = value
-    else:
-        raise ValueError(f"--set {key}: no field {last!r} (known: {', '.join(node)})")
-
-
-def _share_length(values: dict[str, Any]) -> None:
-    for branch in values["branches"]:
-        if branch["schedule"] is not None:
-            for name in ("epochs", "steps_per_epoch"):
-                branch["schedule"][name] = values["schedule"][name]
-
-
 def _with_tuples(value: Any) -> Any:
     """Options are compared and passed on as tuples, which JSON does not have."""
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
@@ -128,9 +99,11 @@ def _parsed(kind: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         return _parsed_tuple(typing.get_args(kind)[0], value, where)
     if origin is Literal:
-        if value in typing.get_args(kind):
+        allowed = typing.get_args(kind)
+        if value in allowed:
             return value
-    elif kind is float:
+        raise ValueError(f"{where} = {value!r}: must be one of {', '.join(map(repr, allowed))}")
+    if kind is float:
         if type(value) in (int, float) and math.isfinite(value):
             return float(value)
     elif type(value) is kind:
@@ -142,7 +115,8 @@ def _parsed_dataclass(kind: type[Any], value: Any, where: str) -> Any:
     if kind is Method and isinstance(value, str):
         return parse_method(value)
     if not isinstance(value, Mapping):
-        raise ValueError(f"{where} = {value!r}: expected the fields of {kind.__name__}")
+        names = ", ".join(field.name for field in dataclasses.fields(kind))
+        raise ValueError(f"{where} = {value!r}: expected the fields of {kind.__name__}: {names}")
     if kind is Method:
         options = {key: _with_tuples(item) for key, item in value.get("options", {}).items()}
         return Method(value["name"], **options)
@@ -155,6 +129,10 @@ def _parsed_dataclass(kind: type[Any], value: Any, where: str) -> Any:
         return kind(**fields)
     except TypeError as error:
         raise ValueError(f"{where}: {error}") from error
+    except ValueError as error:
+        if not where.startswith("config.branches"):
+            raise
+        raise ValueError(f"{where.removeprefix('config.')}: {error}") from error
 
 
 def _parsed_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
@@ -175,4 +153,11 @@ def _parsed_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
 def _parsed_tuple(kind: Any, value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
         value = (value,)
-    return tuple(_parsed(kind, item, f"{where}[{index}]") for index, item in enumerate(value))
+    return tuple(
+        _parsed(kind, item, _place(where, index, item)) for index, item in enumerate(value)
+    )
+
+
+def _place(where: str, index: int, item: Any) -> str:
+    named = isinstance(item, Mapping) and "name" in item
+    return f"{where}.{item['name']}" if named else f"{where}[{index}]"

@@ -39,15 +39,22 @@ class _BarSafeHandler(logging.Handler):
         sys.stdout.flush()
 
 
-def start_logging(log_file: Path) -> None:
-    """Send the log to the console and to a file; calling it again moves the file only."""
+def start_logging(log_file: Path | None = None) -> None:
+    """Send the log to the console and, once there is one, to a file."""
     for handler in list(LOGGER.handlers):
         LOGGER.removeHandler(handler)
         handler.close()
     LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False
     LOGGER.addHandler(_BarSafeHandler())
-    LOGGER.addHandler(logging.FileHandler(log_file, encoding="utf-8"))
+    if log_file is not None:
+        LOGGER.addHandler(logging.FileHandler(log_file, encoding="utf-8"))
+
+
+def keep_quiet() -> None:
+    """Log nothing: another process of the job does."""
+    LOGGER.propagate = False
+    LOGGER.addHandler(logging.NullHandler())
 
 
 def stop_logging() -> None:

@@ -15,12 +15,13 @@ class StopRequest:
 
     Attributes:
         asked: whether somebody wants the work to stop; the work looks at it where it can.
+        terminated: whether SIGTERM was among what asked.
     """
 
     _signals = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self, second_interrupts: bool = True) -> None:
-        self.asked = False
+        self.asked = self.terminated = False
         self._second_interrupts = second_interrupts
 
     def __enter__(self) -> StopRequest:
@@ -40,5 +41,6 @@ class StopRequest:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
+        self.terminated |= number == signal.SIGTERM
         if self._second_interrupts:
             signal.signal(signal.SIGINT, self._previous[signal.SIGINT])

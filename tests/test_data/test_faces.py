@@ -194,7 +194,7 @@ def test_rendered_faces():
         ("synthetic:people=3", r"'people=3' is not key=number with a key of: identities"),
         ("synthetic:identities=3", "images missing"),
         ("synthetic:identities=three,images=2", "identities = 'three' is not a number"),
-        ("nowhere", "no faces at nowhere: give train_images a folder"),
+        ("nowhere", "no faces at nowhere: expected a folder with one"),
         ([], "no source of faces given"),
     ],
 )

@@ -231,7 +231,7 @@ def test_targets(tmp_path):
     assert open_verification("lfw", tmp_path).name == "lfw"
     with pytest.raises(ValueError, match=r"no verification set .*cfp_fp.bin .sets there: lfw."):
         open_verification("cfp_fp", tmp_path)
-    with pytest.raises(ValueError, match="sets there: none"):
+    with pytest.raises(ValueError, match="no folder .*nowhere: name the one with the .bin files"):
         open_verification("lfw", tmp_path / "nowhere")
     with pytest.raises(ValueError, match="target 'lfw' needs a dataset_path"):
         open_verification("lfw", None)

@@ -110,3 +110,12 @@ def test_a_branch_that_does_not_fit_is_named(config):
     wrong = dataclasses.replace(config.branches[0], loss=Method("mls"))
     with pytest.raises(ValueError, match="loss 'mls' trains a head with output variance"):
         Trainer(dataclasses.replace(config, branches=(wrong,)))
+
+
+def test_a_branch_may_start_from_a_head_of_an_earlier_run(config, together):
+    path = together / "idq-1" / "best.pt"
+    branch = dataclasses.replace(config.branches[0], head_weights=str(path))
+    trainer = Trainer(dataclasses.replace(config, branches=(branch,)))
+    stored = load_checkpoint(path)["head"]
+    state = trainer.branches[0].head.state_dict()
+    assert all(torch.equal(value, stored[name]) for name, value in state.items())

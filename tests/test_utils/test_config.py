@@ -136,3 +136,23 @@ def test_a_branch_has_as_many_steps_as_the_run():
 def test_a_branch_is_named_like_a_folder(name):
     with pytest.raises(ValueError, match="it is a folder"):
         Branch(name, head=Method("fc2"), loss=Method("idq"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("from utils.config import Branch\n\nBranch('a', sed=1)\n", r":3: TypeError: .*'sed'"),
+        ("config = (\n", r":1: SyntaxError: "),
+        ("a = 1\nconfig = b\n", r":2: NameError: name 'b'"),
+    ],
+)
+def test_a_mistake_in_a_config_file_has_its_line(tmp_path, text, message):
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(ValueError, match=rf"mine\.py{message}"):
+        load_config(tmp_path / "mine.py")
+
+
+def test_names_of_branches_differ_on_every_disk():
+    twice = (BRANCHES[0], dataclasses.replace(BRANCHES[1], name="IDQ-0"))
+    with pytest.raises(ValueError, match="of different names, in any case"):
+        several(branches=twice)

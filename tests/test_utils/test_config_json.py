@@ -135,11 +135,35 @@ def test_branches_travel_as_json_and_are_overridden_by_name():
     changed = override(config, ["branches.two-0.loss.margin=0.3", "branches.one.seed=4"])
     assert [branch.loss.options["margin"] for branch in changed.branches] == [0.4, 0.3]
     assert [branch.seed for branch in changed.branches] == [4, None]
-    own = Schedule(epochs=1, lr=1.0)
-    slower = dataclasses.replace(config, branches=(dataclasses.replace(branches[0], schedule=own),))
-    longer = override(slower, ["schedule.epochs=3", "schedule.lr=0.5"])
-    assert longer.branches[0].schedule == Schedule(epochs=3, lr=1.0)
-    with pytest.raises(ValueError, match=r"'loss' has no fields; branches\.NAME\.loss\.margin"):
-        override(config, ["loss.margin=0.3"])
-    with pytest.raises(ValueError, match=r"no field 'three' \(known: one, two-0\)"):
-        override(config, ["branches.three.seed=4"])
+    own = Schedule(epochs=2, lr=1.0, drop_at=(1.5,))
+    run = dataclasses.replace(config, schedule=Schedule(epochs=2))
+    slower = dataclasses.replace(run, branches=(dataclasses.replace(branches[0], schedule=own),))
+    shorter = override(slower, ["schedule.epochs=1", "schedule.lr=0.5", "schedule.drop_at=()"])
+    assert shorter.branches[0].schedule == Schedule(epochs=1, lr=1.0)
+    everywhere = override(config, ["branches.*.loss.margin=0.2", "branches.one.schedule.lr=3.0"])
+    assert [branch.loss.options["margin"] for branch in everywhere.branches] == [0.2, 0.2]
+    assert everywhere.branches[0].schedule == Schedule(epochs=1, lr=3.0)
+    assert everywhere.branches[1].schedule is None
+
+
+@pytest.mark.parametrize(
+    ("assignment", "text"),
+    [
+        ("loss.margin=0.3", "'loss' has no fields in a config of branches; set branches.NAME.loss"),
+        ("branches.three.seed=4", r"no branch 'three' \(known: one, two-0, \*\)"),
+        ("branches.one=pcnet", r"set a field of a branch, such as branches\.one\.loss"),
+        ("branches=5", r"set a field of a branch, such as branches\.one\.loss"),
+        ("branches.one.sed=5", "no field 'sed' \\(known: name, head"),
+        ("branches.one.schedule.drop_at=(9,)", r"branches\.one\.schedule: schedule\.drop_at"),
+        ("execution=cudagraph", "must be one of 'eager', 'cuda_graph', 'compile'"),
+        ("verification=None", "expected the fields of Verification: dataset_path, targets"),
+    ],
+)
+def test_overrides_of_branches_fail_by_name(assignment, text):
+    head, loss = Method("fc2", output="probability"), Method("idq")
+    branches = tuple(Branch(name, head=head, loss=loss) for name in ("one", "two-0"))
+    config = dataclasses.replace(BASE, head=None, loss=None, branches=branches)
+    with pytest.raises(ValueError, match=text):
+        override(config, [assignment])
+    with pytest.raises(ValueError, match="this config has one head and no branches"):
+        override(BASE, ["branches.one.seed=5"])
