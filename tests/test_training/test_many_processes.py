@@ -82,7 +82,7 @@ def test_one_process_that_is_asked_to_stop_stops_both_at_one_step(config_file, t
 def test_a_run_of_two_goes_on_with_one(config_file, together, tmp_path, losses_of):
     """And a run of one with two: stop at step 6 by a config of half the length."""
     half = ("schedule.epochs=1", "schedule.drop_at=()")
-    whole = ("schedule.epochs=2", "schedule.drop_at=(1.5,)")
+    whole = ("schedule.epochs=2", "schedule.drop_at=(1.5,)", "branches.mls.schedule.drop_at=()")
     folder = tmp_path / "run"
     arguments = ["--config_file", str(config_file), "--model_dir", str(folder)]
     assert network.main([*arguments, "--set", *half]) == 0
