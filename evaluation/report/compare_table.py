@@ -8,26 +8,14 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from evaluation.confidence.intervals import Interval
+from evaluation.report._notation import AREA, aligned, by_set, latex_table, markdown_table
 
-AnyRow = TypeVar("AnyRow", bound="OnSet")
 DISCARDS = (0.0, 0.05, 0.1, 0.2, 0.3)
-
-
-class OnSet(Protocol):
-    """A row of any table here."""
-
-    @property
-    def set(self) -> str:
-        """Name of the set."""
-
-    @property
-    def fmr(self) -> float:
-        """Target."""
 
 
 @dataclass(frozen=True)
@@ -91,30 +79,32 @@ def as_text(rows: Sequence[Row]) -> str:
 
 def as_markdown(rows: Sequence[Row]) -> str:
     """GitHub tables, one per set and FMR."""
-    blocks = []
-    for (name, fmr), group in by_set(rows):
-        lines = [f"**{markdown(name)}, FMR {fmr:g}**", ""]
-        lines.append("| " + " | ".join(_header()) + " |")
-        lines.append("| --- |" + " ---: |" * (len(_header()) - 1))
-        lines += ["| " + " | ".join(map(markdown, _cells(row))) + " |" for row in group]
-        lines += ["", *(f"- {markdown(row.verdict)}" for row in group if row.verdict)]
-        blocks.append("\n".join(lines).rstrip())
-    return "\n\n".join(blocks) + "\n"
+    return (
+        "\n\n".join(
+            markdown_table(
+                f"{name}, FMR {fmr:g}",
+                [_header(), *map(_cells, group)],
+                [row.verdict for row in group if row.verdict],
+            )
+            for (name, fmr), group in by_set(rows)
+        )
+        + "\n"
+    )
 
 
 def as_latex(rows: Sequence[Row]) -> str:
     r"""One `tabular` (package booktabs) per set and FMR; the best area of each is bold."""
-    blocks = []
-    for (name, fmr), group in by_set(rows):
-        body = []
-        for row in group:
-            cells = [latex(cell) for cell in _cells(row)]
-            if row.rank == 1:
-                place = 1 + len(DISCARDS)
-                cells[place] = rf"\textbf{{{cells[place]}}}"
-            body.append(cells)
-        blocks.append(tabular(f"{name}, FMR {fmr:g}", _header(), body))
-    return "\n\n".join(blocks) + "\n"
+    return (
+        "\n\n".join(
+            latex_table(
+                f"{name}, FMR {fmr:g}",
+                [_header(), *map(_cells, group)],
+                [row.rank == 1 for row in group],
+            )
+            for (name, fmr), group in by_set(rows)
+        )
+        + "\n"
+    )
 
 
 def as_csv(rows: Sequence[Row]) -> str:
@@ -163,43 +153,9 @@ NOTATIONS: dict[str, Callable[[Sequence[Row]], str]] = {
 }
 
 
-def by_set(rows: Iterable[AnyRow]) -> list[tuple[tuple[str, float], list[AnyRow]]]:
-    """Rows of each set and FMR, in order of appearance."""
-    groups: dict[tuple[str, float], list[AnyRow]] = {}
-    for row in rows:
-        groups.setdefault((row.set, row.fmr), []).append(row)
-    return list(groups.items())
-
-
-def aligned(cells: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table in plain text: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = []
-    for row in cells:
-        padded = [row[0].ljust(widths[0])]
-        padded += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join(padded).rstrip())
-    return lines
-
-
-def tabular(title: str, header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """Lay out a LaTeX table; the body's cells are LaTeX already."""
-    lines = [
-        f"% {title}".replace("\n", " "),
-        r"\begin{tabular}{l" + "r" * (len(header) - 1) + "}",
-        r"\toprule",
-        " & ".join(map(latex, header)) + r" \\",
-        r"\midrule",
-        *(" & ".join(cells) + r" \\" for cells in body),
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    return "\n".join(lines)
-
-
 def _header() -> list[str]:
     shares = [f"FNMR at {share:.0%}" for share in DISCARDS]
-    return ["method", *shares, "AUERC30/random", "interval", "rank", "best in"]
+    return ["method", *shares, AREA, "interval", "rank", "best in"]
 
 
 def _cells(row: Row) -> list[str]:
@@ -207,14 +163,3 @@ def _cells(row: Row) -> list[str]:
     rates = [f"{rate:.4f}" for rate in row.fnmr]
     share = f"{row.best_share:.0%}"
     return [row.method, *rates, f"{row.relative:.3f}", interval, str(row.rank), share]
-
-
-def markdown(text: str) -> str:
-    """Escape text for a GitHub table."""
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("_", "\\_").replace("*", "\\*")
-
-
-def latex(text: str) -> str:
-    """Escape text for LaTeX."""
-    escapes = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(escapes.get(one, f"\\{one}" if one in "&%$#_{}" else one) for one in text)

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from evaluation.confidence.intervals import Interval
-from evaluation.report.compare_table import DISCARDS, aligned, by_set, latex, markdown, tabular
+from evaluation.report._notation import AREA, aligned, by_set, latex_table, markdown_table
+from evaluation.report.compare_table import DISCARDS
 
 SHOWN = (0.0, 0.1, 0.3)  # discard fractions in the text; files have all of them
 HEADER = ("group", "seeds", *(f"FNMR at {share:.0%}" for share in SHOWN))
-HEADER += ("AUERC30/random", "interval", "sd", "smallest", "largest", "rank")
+HEADER += (AREA, "interval", "sd", "smallest", "largest", "rank")
 
 
 @dataclass(frozen=True)
@@ -83,29 +84,32 @@ def spread_text(rows: Sequence[Spread]) -> str:
 
 def spread_markdown(rows: Sequence[Spread]) -> str:
     """GitHub tables, one per set and FMR."""
-    blocks = []
-    for (name, fmr), group in by_set(rows):
-        lines = [f"**{markdown(name)}, FMR {fmr:g}, means over seeds**", ""]
-        lines += ["| " + " | ".join(HEADER) + " |", "| --- |" + " ---: |" * (len(HEADER) - 1)]
-        lines += ["| " + " | ".join(map(markdown, _cells(row))) + " |" for row in group]
-        lines += ["", *(f"- {markdown(line)}" for line in _remarks(group))]
-        blocks.append("\n".join(lines))
-    return "\n\n".join(blocks) + "\n"
+    return (
+        "\n\n".join(
+            markdown_table(
+                f"{name}, FMR {fmr:g}, means over seeds",
+                [HEADER, *map(_cells, group)],
+                _remarks(group),
+            )
+            for (name, fmr), group in by_set(rows)
+        )
+        + "\n"
+    )
 
 
 def spread_latex(rows: Sequence[Spread]) -> str:
     r"""One `tabular` (package booktabs) per set and FMR; the smallest mean of each is bold."""
-    blocks = []
-    for (name, fmr), group in by_set(rows):
-        body = []
-        for row in group:
-            cells = [latex(cell) for cell in _cells(row)]
-            if row.rank == 1:
-                place = HEADER.index("AUERC30/random")
-                cells[place] = rf"\textbf{{{cells[place]}}}"
-            body.append(cells)
-        blocks.append(tabular(f"{name}, FMR {fmr:g}, means over seeds", HEADER, body))
-    return "\n\n".join(blocks) + "\n"
+    return (
+        "\n\n".join(
+            latex_table(
+                f"{name}, FMR {fmr:g}, means over seeds",
+                [HEADER, *map(_cells, group)],
+                [row.rank == 1 for row in group],
+            )
+            for (name, fmr), group in by_set(rows)
+        )
+        + "\n"
+    )
 
 
 def spread_csv(rows: Sequence[Spread]) -> str:
