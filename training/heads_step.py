@@ -8,12 +8,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from losses._result import LossResult
+from models._execution import Graphs
 from models.output import BackboneOutput
 from training.branch import TrainedBranch
 from training.gradients import scaled_loss, share
@@ -64,14 +65,6 @@ def heads_step(
     return HeadsStep(rates, [raw.detach() for raw in raws], list(results), asked)
 
 
-class Graphs(Protocol):
-    """What records work and repeats it: `models._execution.CudaGraphs`, or a test's stand-in."""
-
-    def capture(self, work: Callable[[], Any], warm_up: int) -> tuple[Callable[[], None], Any]:
-        """Record without doing it; return what does it, and the tensor that it then fills."""
-        ...
-
-
 class RecordedSteps:
     """Steps of all heads as one launch, for a host that cannot keep up with a hundred kernels each.
 
@@ -81,7 +74,7 @@ class RecordedSteps:
     Args:
         branches: the heads; each has taken a step before, so that its optimizer has its state.
         world: of one process.
-        graphs: records.
+        graphs: records, without doing it.
     """
 
     def __init__(self, branches: Sequence[TrainedBranch], world: World, graphs: Graphs) -> None:

@@ -48,8 +48,7 @@ class SharedError(ValueError):
 class Trainer:
     """One run: what is trained, on what, and how far it has come.
 
-    Everything that the config names is opened here, what is quickest to check first, so that a
-    mistake shows before any work.
+    Everything that the config names is opened here, so that a mistake shows before any work.
 
     Args:
         config: of the run.
@@ -78,7 +77,7 @@ class Trainer:
             check_backbone(checkpoint, self.frozen, config.backbone_weights)
         self.branches = [
             TrainedBranch(name, alone, self.frozen, world, _state(checkpoint, name))
-            for name, alone in config.alones.items()
+            for name, alone in config.heads.items()
         ]
         self.augment = BatchAugment(config.augment, config.seed)
         self.verification = [
@@ -151,6 +150,7 @@ class Trainer:
                 bar.update()
                 if self._stops(asked):
                     self._check_finite()
+                    self._tell_bad_images()
                     return
 
     def forward(self, batch: Batch) -> BackboneOutput:
@@ -207,9 +207,9 @@ class Trainer:
         at_epoch = self.step % self.config.schedule.steps_per_epoch == 0
         if at_log or at_epoch:
             self._check_finite()
+            self._tell_bad_images()
         if at_log and done is not None:
             report_step(self.step, self.branches, done, one, logs, self.world)
-            self._tell_bad_images()
         if at_epoch:
             self._finish_epoch(logs)
         if at_epoch or (at_log and time.monotonic() - self._saved_at > SECONDS_BETWEEN_SAVES):
@@ -250,16 +250,15 @@ class Trainer:
     def _check_finite(self) -> None:
         self.world.barrier()  # on the host, where a process that is lost shows at once
         self.world.sum_(self._unchecked)
-        bad = [not finite for finite in torch.isfinite(self._unchecked).tolist()]
+        finite = torch.isfinite(self._unchecked).tolist()
         self._unchecked.zero_()
-        for branch, is_bad in zip(self.branches, bad, strict=True):
-            if is_bad:
+        for branch, is_finite in zip(self.branches, finite, strict=True):
+            if not is_finite:
                 first = max(0, self.step - self.config.log_every) + 1
-                lr = branch.config.schedule.lr
                 whose = f" of branch {branch.name}" if branch.name else ""
                 raise SharedError(
                     f"the loss{whose} is not finite at some step in {first}..{self.step}; "
-                    f"lower schedule.lr ({lr:g})"
+                    f"lower schedule.lr ({branch.config.schedule.lr:g})"
                 )
 
     def _on_bad(self, text: str) -> None:
@@ -269,7 +268,7 @@ class Trainer:
             self._bad.append(text)
 
     def _tell_bad_images(self) -> None:
-        """Log the images that other processes could not read since the last log line."""
+        """Log the images that other processes could not read since the last time."""
         told, self._bad = self._bad, []
         for texts in self.world.gather(told):
             for text in texts:
@@ -295,5 +294,7 @@ class Trainer:
 def _state(checkpoint: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
     if checkpoint is None or not name:
         return checkpoint
-    state: dict[str, Any] = checkpoint["branches"][name]
-    return state
+    states: dict[str, dict[str, Any]] = checkpoint["branches"]
+    if name not in states:
+        raise ValueError(f"no branch {name!r} in the checkpoint (there: {', '.join(states)})")
+    return states[name]

@@ -24,7 +24,7 @@ def verify(
     options: Verification,
     world: World,
 ) -> list[list[Result]]:
-    """Return each head's results, one per set; every process gets all of them.
+    """Return each head's results, one per set, in the first process; none in the others.
 
     Every image goes through the backbone once for all heads, on one of the processes.
     """
@@ -32,7 +32,7 @@ def verify(
     found: list[list[Result]] = [[] for _ in branches]
     for one in sets:
         features = embed_each(heads, one, options.batch_size, flip=options.flip, world=world)
-        for results, of_head in zip(found, features, strict=True):
+        for results, of_head in zip(found, features, strict=True) if world.is_main else ():
             results.append(evaluate(of_head, options.protocol, name=one.name))
     return found
 

@@ -15,6 +15,8 @@ import pytest
 import torch
 
 import network
+from data.images import encode_jpeg
+from data.synthetic import SyntheticFaces
 from models.run import load_run
 from utils.checkpoint import load_checkpoint
 
@@ -142,6 +144,21 @@ def child_of_rank(parent, rank):
         if father == parent and f"RANK={rank}".encode() in environment:
             return int(folder.name)
     raise AssertionError("no such process")
+
+
+def test_images_that_one_process_alone_cannot_read_are_in_the_log(config_file, tmp_path):
+    faces, damaged = SyntheticFaces(identities=4, images=4, seed=1), set()
+    for row in range(len(faces)):
+        path = tmp_path / "faces" / str(faces.labels[row]) / f"{row}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_jpeg(faces.read(row)) if row % 4 else b"no image")
+        damaged |= set() if row % 4 else {str(path)}
+    changes = [f"train_images={tmp_path / 'faces'}", "log_every=100", "max_bad_share=1.0"]
+    changes += ["schedule.epochs=1", "schedule.steps_per_epoch=1", "schedule.drop_at=()"]
+    changes += ["verification.targets=()"]  # one step: each process reads half of the identities
+    run_two("--config_file", config_file, "--model_dir", tmp_path / "run", "--set", *changes)
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert set(re.findall(r"skipped: (\S+?):", log)) == damaged
 
 
 def test_classes_that_cannot_be_shared_out(config_file, tmp_path):
