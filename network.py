@@ -153,7 +153,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     world, ended_well = ALONE, False
     try:
         world, device = start(job.config.device)
-        start_logging() if world.is_main else keep_quiet()
+        if world.is_main:
+            start_logging()
+        else:
+            keep_quiet()
         code = train(args, world, device, job)
         ended_well = True
     except (SharedError, PeerFailed) as error:

@@ -98,8 +98,8 @@ class Work:
 
     def __post_init__(self) -> None:
         self.augment = BatchAugment(Augment(), 0)
-        alones = _config(self.heads, self.frozen.embedding_size).alones.items()
-        self.branches = [TrainedBranch(name, one, self.frozen, ALONE) for name, one in alones]
+        heads = _config(self.heads, self.frozen.embedding_size).heads.items()
+        self.branches = [TrainedBranch(name, one, self.frozen, ALONE) for name, one in heads]
         self._recorded = None
         if self.recorded:
             self._recorded = RecordedSteps(self.branches, ALONE, CudaGraphs(self.frozen.device))

@@ -85,10 +85,13 @@ class FixedSizes:
 class Graphs(Protocol):
     """What records operations and repeats them: CUDA, or a stand-in of a test."""
 
-    def capture(
-        self, work: Callable[[], BackboneOutput]
-    ) -> tuple[Callable[[], None], BackboneOutput]:
-        """Record; return what repeats it, and the tensors that it then fills."""
+    def capture(self, work: Callable[[], T], warm_up: int = ...) -> tuple[Callable[[], None], T]:
+        """Record; return what repeats it, and the tensors that it then fills.
+
+        Args:
+            work: on tensors that stay where they are.
+            warm_up: times that it is done first.
+        """
         ...
 
 
@@ -157,7 +160,7 @@ class Compiler:
     def __call__(self, images: Tensor) -> Forward:
         """Compile for as many images as these."""
         most = len(images)
-        log.info("compiling the backbone for %d images at a time: a minute or more", most)
+        log.info("compiling the backbone for %d images at a time: this takes a while", most)
         try:
             self._compiled(images)
         except torch._dynamo.exc.TorchDynamoException as error:

@@ -67,7 +67,7 @@ class TrainConfig:
         max_bad_share: the run stops when more than this share of the images read is unreadable.
         precision: of the frozen backbone; "auto" is bf16 or fp16 on an accelerator, fp32 on a CPU.
         execution: of the frozen backbone: "eager"; "cuda_graph" replays its kernels without the
-            host's work for each; "compile" is torch.compile, whose first batches take minutes.
+            host's work for each; "compile" is torch.compile, whose first batches take long.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
     """
 
@@ -160,7 +160,7 @@ class TrainConfig:
         )
 
     @property
-    def alones(self) -> dict[str, TrainConfig]:
+    def heads(self) -> dict[str, TrainConfig]:
         """The config of each head by itself, by its branch's name; "" where there are none."""
         if not self.branches:
             return {"": self}

@@ -62,7 +62,7 @@ def test_its_overrides_change_one_branch(config):
 
 
 def test_schedules_are_the_branchs_or_the_runs(config):
-    alone = config.alones
+    alone = config.heads
     assert alone["idq-1"].schedule == config.schedule
     assert alone["fast_mls-0"].schedule.lr == 3e-3
     assert alone["fast_mls-1"].head_seed == 1

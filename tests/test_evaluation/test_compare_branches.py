@@ -51,7 +51,7 @@ def run(tmp_path_factory):
     )
     frozen = load_frozen(config, "cpu", "fp32")
     record = backbone_record(frozen, config.backbone_weights)
-    for number, (name, own) in enumerate(config.alones.items()):
+    for number, (name, own) in enumerate(config.heads.items()):
         (folder / name).mkdir(parents=True)
         torch.manual_seed(number)
         state = build_head(own, frozen).state_dict()

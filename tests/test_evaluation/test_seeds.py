@@ -28,7 +28,7 @@ def branches(names_and_seeds, **changes):
         for name, loss, seed in names_and_seeds
     ]
     config = dataclasses.replace(BASE, head=None, loss=None, branches=tuple(made), **changes)
-    return config.alones
+    return config.heads
 
 
 def test_branches_of_one_run_are_groups_by_loss():

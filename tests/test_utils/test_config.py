@@ -107,8 +107,8 @@ def test_a_branch_alone_is_a_plain_config():
     assert alone.branches == ()
     assert (alone.name, alone.loss, alone.head_seed) == ("all-pcnet", Method("pcnet"), 7)
     assert alone.schedule == Schedule(epochs=2, steps_per_epoch=5)
-    assert several().alones == {"idq-0": several().alone(BRANCHES[0]), "pcnet": alone}
-    assert alone.alones == {"": alone}
+    assert several().heads == {"idq-0": several().alone(BRANCHES[0]), "pcnet": alone}
+    assert alone.heads == {"": alone}
 
 
 @pytest.mark.parametrize(
