@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,7 @@ from utils.run import (
     start_logging,
     stop_logging,
 )
+from utils.stop import StopRequest
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -120,12 +122,14 @@ def prepare(
 
 
 def train(args: argparse.Namespace, world: World, device: torch.device, job: Job) -> int:
-    """Train; 0 when the run is complete, 130 when it was stopped."""
+    """Train; 0 when the run is complete, 130 when it was stopped, 1 when a process was lost."""
     trainer, folder = prepare(args, job, world, device)
-    try:
-        trainer.run(folder)
-    except RankLost as error:
-        raise RankLost(f"{error}; {_way_on(folder)}") from error
+    # torchrun sends SIGTERM as soon as a process is lost: here it waits until that has been told
+    with nullcontext() if world.size == 1 else StopRequest(second_interrupts=False):
+        try:
+            trainer.run(folder)
+        except RankLost as error:
+            return _fail(f"{error}; {_way_on(folder)}", shown=world.is_main, code=1)
     finished = trainer.step == trainer.config.schedule.total_steps
     if world.is_main:
         print(
@@ -158,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             keep_quiet()
         code = train(args, world, device, job)
-        ended_well = True
+        ended_well = code != 1
     except (SharedError, PeerFailed) as error:
         return _fail(str(error), shown=world.is_main, code=2)
     except RankLost as error:
@@ -174,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _fail(message: str, *, shown: bool, code: int) -> int:
     if shown:
-        print(f"network.py: {message}", file=sys.stderr)
+        print(f"network.py: {message}", file=sys.stderr, flush=True)
     return code
 
 
