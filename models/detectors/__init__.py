@@ -1,0 +1,1 @@
+"""Face detectors, one file each: boxes and five landmarks of the faces in a photo."""
