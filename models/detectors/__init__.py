@@ -1,1 +1,22 @@
 """Face detectors, one file each: boxes and five landmarks of the faces in a photo."""
+
+from models.detectors._base import Detections, Detector
+from utils.config_json import parse_method
+from utils.methods import build
+
+__all__ = ["Detections", "Detector", "open_detector"]
+
+
+def open_detector(text: str) -> Detector:
+    """Build a detector from the command line's word for it.
+
+    Args:
+        text: `name` or `name:option=value,option=value`, as in `mtcnn:min_face=40` or
+            `centerface:weights=centerface.onnx`; the name is a file of this folder.
+
+    Raises:
+        ValueError: unknown name or option, a value out of range, or a package or a file of
+            weights that is missing; the message says what to do about it.
+    """
+    detector: Detector = build("models.detectors", parse_method(text))
+    return detector
