@@ -20,11 +20,13 @@ if not __package__:  # run as a file: import from the checkout, not from this fo
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluation import cli, job
 from evaluation.confidence.calibration import FILE_NAME, Calibration
+from evaluation.confidence.decision import Decision
 from evaluation.confidence.intervals import clopper_pearson
 from evaluation.confidence.reliability import (
     Cutoff,
@@ -111,7 +113,9 @@ def _calibrate(args: argparse.Namespace, out: Path, comparisons: Comparisons, me
             unit=args.unit,
             seed=args.seed,
         )
-        sys.stdout.write(f"\n{found.describe()}\n")
+        decision = Decision.from_risk_control(found, fitted)
+        fitted = replace(fitted, decision=decision)
+        sys.stdout.write(f"\n{found.describe()}\nstored for scorers: {decision.rule}\n")
     fitted.save(out)
     sys.stdout.write(f"\nwrote {out}\n")
     return 0

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import isotonic_regression
 
 from evaluation.confidence._fixed_sequence import Count
+from evaluation.confidence.decision import Decision
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.thresholds import operating_point
 
@@ -44,6 +45,7 @@ class Calibration:
         probabilities: (K,) P(false non-match) at the knots, never falling, inside (0, 1).
         percentile_at: (Q,) float64 knots, ascending, of the map to percentiles.
         percentiles: (Q,) in 0..100, ascending.
+        decision: cut-offs that were certified on the set; None where none were asked for.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Calibration:
     probabilities: NDArray[np.float64]
     percentile_at: NDArray[np.float64]
     percentiles: NDArray[np.float64]
+    decision: Decision | None = None
 
     def __post_init__(self) -> None:
         for at, values in (("uncertainty", "probabilities"), ("percentile_at", "percentiles")):
@@ -155,7 +158,9 @@ class Calibration:
         for key, value in vars(self).items():
             if isinstance(value, Count):
                 found[key] = value._asdict()
-            else:
+            elif isinstance(value, Decision):
+                found[key] = value.to_dict()
+            elif value is not None or key != "decision":
                 found[key] = value.tolist() if isinstance(value, np.ndarray) else value
         return found
 
@@ -177,7 +182,8 @@ class Calibration:
         values = {
             key: value for key, value in stored.items() if key not in ("version", "direction")
         }
-        wrong = sorted(set(values) ^ set(cls.__dataclass_fields__))
+        decision = values.pop("decision", None)
+        wrong = sorted(set(values) ^ set(cls.__dataclass_fields__) - {"decision"})
         if wrong:
             raise ValueError(f"missing or unknown entries: {', '.join(wrong)}")
         try:
@@ -187,7 +193,8 @@ class Calibration:
                 values[key] = np.array(values[key], np.float64)
         except (TypeError, KeyError) as error:
             raise ValueError(f"{key} cannot be read: {error}") from error
-        return cls(**values)
+        chosen = None if decision is None else Decision.from_dict(decision)
+        return cls(**values, decision=chosen)
 
     def save(self, path: str | Path) -> None:
         """Write the JSON file; its folder is made where it is missing."""
