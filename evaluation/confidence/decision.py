@@ -95,13 +95,15 @@ class Decision:
         Raises:
             ValueError: see `from_calibration`.
         """
+        from evaluation.confidence.risk_control import NAMES  # it imports Calibration, which has us
+
         refuse_risk = _refused(calibration, found.target_risk, refuse_risk)
         accept, refuse = found.uncertainty_threshold, _refuse_above(calibration, refuse_risk)
         if accept is not None and refuse is not None:
             refuse = max(accept, refuse)
         promise = (
-            f"{found.risk} of accepted comparisons at most {found.target_risk:g}, confidence "
-            f"{found.confidence:g}"
+            f"{NAMES[found.risk]} of accepted comparisons at most {found.target_risk:g}, "
+            f"confidence {found.confidence:g}"
         )
         if accept is None:
             promise = f"accept none: it could not be certified that {promise}"

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.metrics.scores import harmonic_mean
+from evaluation.scoring.measures import measure, reasons
 from evaluation.scoring.model import ScoringModel
 from evaluation.scoring.rows import FaceScore
 
@@ -52,13 +53,18 @@ class Batches:
         images = np.stack([face.aligned for face in faces if face.aligned is not None])
         mu, sigma_sq = self._model.estimator(images)
         self._check(faces, mu, sigma_sq)
-        values = sigma_sq[:, 0] if sigma_sq.shape[1] == 1 else harmonic_mean(sigma_sq)
+        measures = measure(images, [face.landmarks for face in faces])
+        one = sigma_sq.shape[1] == 1
+        values = sigma_sq[:, 0] if one else harmonic_mean(sigma_sq)
         columns = self._meanings(values)
         for i, (place, face) in enumerate(zip(self._waiting, faces, strict=True)):
             self._rows[place] = replace(
                 face,
                 uncertainty=float(values[i]),
                 embedding=mu[i] if mu.shape[1] else None,
+                sigma_sq=None if one else sigma_sq[i],
+                measures=measures[i],
+                reasons=reasons(measures[i]),
                 **{name: column[i] for name, column in columns.items()},
             )
         self._waiting.clear()

@@ -61,6 +61,8 @@ class FaceScore:
         reasons: what a person can see that may be to blame, as in "blurred"; the worst first.
         measures: what the reasons were drawn from; None where there is no face.
         embedding: (D,) float32, not normalised; None where there is no face, or the model has none.
+        sigma_sq: (D,) float32 variances whose harmonic mean `uncertainty` is, of a model that gives
+            one per dimension of the embedding; else None.
         aligned: uint8 (112, 112, 3) RGB, what the model saw; None where there is no face.
     """
 
@@ -79,4 +81,5 @@ class FaceScore:
     reasons: tuple[str, ...] = ()
     measures: Measures | None = None
     embedding: NDArray[np.float32] | None = field(default=None, repr=False)
+    sigma_sq: NDArray[np.float32] | None = field(default=None, repr=False)
     aligned: NDArray[np.uint8] | None = field(default=None, repr=False)

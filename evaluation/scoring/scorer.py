@@ -11,20 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluation.confidence.decision import Decision
 from evaluation.scoring._batches import Batches
+from evaluation.scoring._faces import faces_of
 from evaluation.scoring._given import given
 from evaluation.scoring.model import ScoringModel, open_model
 from evaluation.scoring.rows import FaceScore
-from evaluation.scoring.scores import BestShot, Scores, Source
+from evaluation.scoring.scores import BestShot, ComparisonResult, Scores, Source, Template
+from evaluation.scoring.templates import compare_faces, fuse_faces
 
 if TYPE_CHECKING:
     from data.photos import Photo
-    from models.detectors._base import Detector
+    from evaluation.sets.templates import Weights
+    from models.detectors._base import Detections, Detector
     from utils.config import Precision
-
-SIZE = 112
 
 
 class Scorer:
@@ -137,43 +139,86 @@ class Scorer:
         best = min(faces, key=lambda row: row.uncertainty)
         return BestShot(best.image, best, scores)
 
+    def fuse(
+        self,
+        template: Any,
+        media: Sequence[int] | None = None,
+        *,
+        weights: Weights | None = None,
+        aligned: bool | None = None,
+    ) -> Template:
+        """Fuse images of one person into one embedding and one uncertainty.
+
+        The largest face of each image counts, by how reliable it is; images without a face are left
+        out.
+
+        Args:
+            template: images as a call takes them, their `Scores`, or a list of `FaceScore`.
+            media: for each image the number of the photo or video that it is from, since frames of
+                one video say nearly the same thing; None: all are separate photos.
+            weights: "mean", "quality", "norm" or "inverse_variance"; None: what suits the model.
+            aligned: as in a call.
+
+        Raises:
+            ValueError: no face, a model without embeddings, not one medium per image, or
+                uncertainties that do not suit the weights.
+        """
+        if not isinstance(template, Scores) and _are_faces(template):
+            rows = tuple(template)
+        else:
+            rows = (template if isinstance(template, Scores) else self(template, aligned)).largest
+        if media is not None and len(media) != len(rows):
+            raise ValueError(f"{len(media)} media for {len(rows)} images: give one number for each")
+        kept = [place for place, row in enumerate(rows) if row.status == "scored"]
+        if not kept:
+            said = f"; the first: {rows[0].note}" if rows else ""
+            raise ValueError(f"none of the {len(rows)} images of the template has a face{said}")
+        chosen = None if media is None else [media[place] for place in kept]
+        return fuse_faces(self.model, [rows[place] for place in kept], chosen, weights)
+
+    def compare(self, first: Any, second: Any, aligned: bool | None = None) -> ComparisonResult:
+        """Compare two faces: the score, how far it can be trusted, and what follows.
+
+        Without calibration the score and the uncertainty are given, but no decision.
+
+        Args:
+            first: one image as a call takes it (its largest face), a `FaceScore`, or a `Template`.
+            second: the same.
+            aligned: as in a call.
+
+        Raises:
+            ValueError: a side without a face or with several images, or a model without embeddings.
+        """
+        sides = [
+            self._side(what, which, aligned)
+            for what, which in ((first, "first"), (second, "second"))
+        ]
+        return compare_faces(self.model, *sides)
+
+    def _side(self, what: Any, which: str, aligned: bool | None) -> FaceScore | Template:
+        if isinstance(what, Template):
+            return what
+        if isinstance(what, FaceScore):
+            face = what
+        else:
+            scores = what if isinstance(what, Scores) else self(what, aligned)
+            if len(scores.sources) != 1:
+                raise ValueError(
+                    f"the {which} side has {len(scores.sources)} images: compare takes one, or a "
+                    "template of several, as fuse makes it"
+                )
+            face = scores[0]
+        if face.status != "scored":
+            raise ValueError(f"the {which} side cannot be compared: {face.status}; {face.note}")
+        return face
+
     def _faces(
         self, image: int, photo: Photo | ValueError, aligned: bool | None
-    ) -> Iterable[FaceScore]:
-        """Rows of one image: its aligned faces, not scored yet, or why there is none."""
-        if isinstance(photo, ValueError):
-            return [FaceScore(image=image, status="unreadable", note=str(photo))]
-        height, width = photo.pixels.shape[:2]
-        if aligned is None:
-            aligned = (height, width) == (SIZE, SIZE)
-        if not aligned:
-            return self._detected(image, photo)
-        from data.images import to_112
+    ) -> list[FaceScore]:
+        return faces_of(image, photo, aligned, self._find, self.max_faces)
 
-        note = photo.note
-        if (height, width) != (SIZE, SIZE):
-            note = _joined(note, f"resized from {width}x{height}")
-        return [FaceScore(image=image, face=0, note=note, aligned=to_112(photo.pixels))]
-
-    def _detected(self, image: int, photo: Photo) -> list[FaceScore]:
-        from data.align import align
-
-        found = self.detector(photo.pixels)
-        boxes = np.asarray(found.boxes, np.float64) * photo.scale
-        rows = [
-            FaceScore(
-                image=image,
-                face=face,
-                note=photo.note,
-                box=tuple(boxes[face].tolist()),
-                landmarks=np.asarray(found.landmarks[face] * photo.scale, np.float32),
-                detection=float(found.scores[face]),
-                aligned=align(photo.pixels, found.landmarks[face]),
-            )
-            for face in range(min(len(found.scores), self.max_faces or len(found.scores)))
-        ]
-        none = FaceScore(image=image, status="no face", note=_joined("no face found", photo.note))
-        return rows or [none]
+    def _find(self, photo: NDArray[np.uint8]) -> Detections:
+        return self.detector(photo)
 
 
 def load_scorer(
@@ -217,5 +262,5 @@ def load_scorer(
     return Scorer(opened, detector, batch_size, max_faces)
 
 
-def _joined(*notes: str) -> str:
-    return "; ".join(note for note in notes if note)
+def _are_faces(template: Any) -> bool:
+    return isinstance(template, list | tuple) and all(isinstance(x, FaceScore) for x in template)

@@ -62,9 +62,13 @@ def test_a_target_risk_is_answered(stored, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "FNMR of at most 0.2 among accepted comparisons, confidence 0.9: accept unc" in text
     assert "score threshold 0.4, as given" in text
+    decision = Calibration.load(out).decision
+    assert f"accept uncertainty <= {np.float32(decision.accept_up_to)!s} (" in text
+    assert f"stored for scorers: {decision.rule}\nwrote" in text.replace("\n\n", "\n")
     assert main([*argv, "0.0001", "--risk", "total"]) == 0
     assert "total error of at most 0.0001 among accepted" in (text := capsys.readouterr().out)
     assert "cannot be reached: there are " in text
+    assert Calibration.load(out).decision.accept_up_to is None
 
 
 def test_labelled_embeddings_and_the_cap(labelled, tmp_path, capsys):
