@@ -41,6 +41,10 @@ def each(faces, change):
     return np.stack([change(face) for face in faces])
 
 
+def enlarged_from_24(face):
+    return cv2.resize(cv2.resize(face, (24, 24), interpolation=cv2.INTER_AREA), (112, 112))
+
+
 def test_light_and_sharpness_are_those_of_opencv_and_of_the_estimator():
     found = measure(FACES, [None] * len(FACES))
     wanted = -Sharpness(frozen=None).uncertainty(FACES)
@@ -176,7 +180,7 @@ def test_a_dim_or_flat_face_is_not_called_blurred():
 
 def test_strong_degradations_are_named():
     blurred = each(FACES, lambda face: cv2.GaussianBlur(face, (0, 0), 2))
-    tiny = each(FACES, lambda face: cv2.resize(cv2.resize(face, (24, 24)), (112, 112)))
+    tiny = each(FACES, enlarged_from_24)
     dim = each(FACES, lambda face: (face * 0.3).astype(np.uint8))
     pale = each(FACES, lambda face: (215 + face * 0.1).astype(np.uint8))
     assert named(blurred)["blurred"] == named(tiny)["blurred"] == 1
