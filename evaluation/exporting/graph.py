@@ -1,0 +1,178 @@
+"""From images as they are stored to uncertainty and quality as one network, and as an ONNX file.
+
+evaluation/export.py and benchmarks/onnx.py write files with it.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from evaluation.confidence.calibration import NOT_COMPUTED, Calibration
+from evaluation.scoring.onnx_model import INPUT, OUTPUTS, needed
+from models.backbones._base import Backbone
+from models.heads._base import Head
+from models.output import BackboneOutput
+from models.uncertainty import to_scalar, to_sigma_sq
+
+_REGISTRATION = "torch.onnx._internal.exporter._registration"
+
+
+class PiecewiseLinear(nn.Module):
+    """`np.interp` between knots, in float64 and in NumPy's order of operations.
+
+    Args:
+        knots: (K,) float64, ascending.
+        heights: (K,) float64, at the knots.
+    """
+
+    def __init__(self, knots: NDArray[np.float64], heights: NDArray[np.float64]) -> None:
+        super().__init__()
+        slopes = np.diff(heights) / np.diff(knots)
+        self.knots: Tensor
+        self.starts: Tensor
+        self.heights: Tensor
+        self.slopes: Tensor
+        # Segment s begins at knot s - 1; the first and the last one are flat.
+        self.register_buffer("knots", torch.from_numpy(knots))
+        self.register_buffer("starts", torch.from_numpy(np.append(knots[:1], knots)))
+        self.register_buffer("heights", torch.from_numpy(np.append(heights[:1], heights)))
+        self.register_buffer("slopes", torch.from_numpy(np.concatenate([[0.0], slopes, [0.0]])))
+
+    def forward(self, finite: Tensor) -> Tensor:
+        """Map (N,) finite float64 values."""
+        segment = (finite[:, None] >= self.knots).sum(1)
+        rise = self.slopes[segment] * (finite - self.starts[segment])
+        return rise + self.heights[segment]
+
+
+class ExportedModel(nn.Module):
+    """Preprocessing, backbone, head and calibration in one network.
+
+    Args:
+        backbone: folded, in eval mode; None where the head reads images alone.
+        head: in eval mode.
+        calibration: None leaves out quality, percentile and probability.
+    """
+
+    def __init__(
+        self, backbone: Backbone | None, head: Head, calibration: Calibration | None
+    ) -> None:
+        super().__init__()
+        self.backbone = None if backbone is None else _plain(backbone)
+        self.head = _plain(head)
+        self.percentile: PiecewiseLinear | None = None
+        self.probability: PiecewiseLinear | None = None
+        if calibration is not None:
+            self.percentile = PiecewiseLinear(calibration.percentile_at, calibration.percentiles)
+            self.probability = PiecewiseLinear(calibration.uncertainty, calibration.probabilities)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what `forward` returns, in order."""
+        first = 0 if self.backbone is not None else 1
+        return OUTPUTS[first : len(OUTPUTS) if self.percentile is not None else 2]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Map uint8 (N, 112, 112, 3) RGB images to the tensors that `outputs` names."""
+        assert self.backbone is not None
+        output: BackboneOutput = self.backbone(self.backbone.preprocessing(images))
+        raw = self.head(output).float()
+        uncertainty = to_scalar(to_sigma_sq(raw, self.head.output))
+        found = (output.embedding, uncertainty)
+        return (*found, *self._calibrated(uncertainty.double()))
+
+    def _calibrated(self, uncertainty: Tensor) -> tuple[Tensor, ...]:
+        if self.percentile is None or self.probability is None:
+            return ()
+        known = torch.nan_to_num(uncertainty)  # infinite: beyond the outermost knot
+        percentile, probability = self.percentile(known), self.probability(known)
+        quality = torch.round(100 - percentile)
+        missing = torch.full_like(known, torch.nan)
+        unknown = uncertainty.isnan()
+        return (
+            torch.where(torch.isfinite(uncertainty), quality, float(NOT_COMPUTED)).to(torch.uint8),
+            torch.where(unknown, missing, percentile).float(),
+            torch.where(unknown, missing, probability).float(),
+        )
+
+
+def write_onnx(path: str | Path, model: ExportedModel, facts: Mapping[str, str], doc: str) -> None:
+    """Write a model as one ONNX file, for batches of any size.
+
+    Args:
+        path: the file; its folder is made.
+        model: what is written.
+        facts: properties of the file's metadata.
+        doc: a line for people.
+
+    Raises:
+        ValueError: a package is missing.
+    """
+    onnx = needed("onnx")
+    needed("onnxscript")
+    example = torch.zeros(2, 112, 112, 3, dtype=torch.uint8)
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            model.eval(),
+            (example,),
+            dynamo=True,
+            input_names=[INPUT],
+            output_names=list(model.outputs),
+            dynamic_shapes=({0: torch.export.Dim("N")},),
+            verbose=False,
+        )
+    assert program is not None
+    proto = program.model_proto
+    _strip(proto)
+    describe(proto, facts, doc)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.checker.check_model(proto)
+    onnx.save(proto, path)
+
+
+def describe(proto: Any, facts: Mapping[str, str], doc: str) -> None:
+    """Put facts and a line for people into an ONNX model."""
+    needed("onnx").helper.set_model_props(proto, dict(facts))
+    proto.producer_name = "face-uncertainty"
+    proto.doc_string = doc
+
+
+def _plain(network: Any) -> Any:
+    """Return a copy on the CPU with weights in the order that ONNX stores."""
+    copied = copy.deepcopy(network).to("cpu").eval()
+    return copied.to(memory_format=torch.contiguous_format)
+
+
+def _strip(proto: Any) -> None:
+    """Take out what the exporter notes of this machine: source files, lines, module names."""
+    graph = proto.graph
+    for part in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    del graph.metadata_props[:]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what the exporter says of itself: torchvision's operators, deprecations."""
+    logger = logging.getLogger(_REGISTRATION)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
