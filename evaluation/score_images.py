@@ -1,0 +1,183 @@
+"""Score the faces in photos, folders, lists, packs and videos: one row per face.
+
+python evaluation/score_images.py PHOTO_OR_FOLDER... --model demo
+python evaluation/score_images.py FOLDER --model runs/NAME --out scores.csv --report sheet.html
+
+Prints a table, or writes .csv, .json, .jsonl or .parquet. Memory does not grow with the number of
+inputs; with --out a stopped command goes on where it was when it is given again.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if not __package__:  # run as a file: import from the checkout, not from this folder
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from data.photo_sources import open_sources
+from evaluation import cli
+from evaluation.scoring import load_scorer
+from evaluation.scoring._job import Job, Stopped
+from evaluation.scoring._parts import Parts, inputs_digest
+from evaluation.scoring._progress import FaceProgress
+from evaluation.scoring._table import HEADING, Summary, table_lines
+from evaluation.scoring.scorer import Scorer
+from evaluation.scoring.writers import check_path, write_rows
+from utils.stop import StopRequest
+
+MOST_WORKERS = 16
+STOPPED = 130
+VERSION = 1  # of what rows mean; parts of another one are not gone on with
+ALIGNED = {"auto": None, "yes": True, "no": False}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Score; the exit code is 0, 2 after an error, or 130 when stopped."""
+    args = _parser().parse_args(argv)
+    return cli.guarded(lambda: _body(args))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = cli.Parser(
+        description="Score the faces in photos: how far each can be relied on.",
+        epilog="With --out the same command again goes on where it was. Exit code: 0 when all "
+        "inputs have their rows, also unreadable ones, 2 after an error, 130 when stopped.",
+    )
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="INPUT", help="photo, folder, list, .bin, .rec or video")
+    add("--model", required=True, help="run folder, packed .pt, .onnx, or the word demo")
+    add("--out", help="write rows here: .csv, .json, .jsonl or .parquet (a table is printed)")
+    add("--aligned", choices=ALIGNED, default="auto", help="inputs are 112x112 faces (auto)")
+    add("--detector", default="mtcnn", help="of faces: a name, or NAME:weights=FILE (mtcnn)")
+    add("--every", type=_positive, default=1, metavar="N", help="take every N-th video frame (1)")
+    add("--max_faces", type=_positive, metavar="N", help="of a photo, the largest ones (all)")
+    add("--target_risk", type=cli.share, help="accept up to this P(false non-match)")
+    add("--refuse_risk", type=cli.share, help="refuse above this P(false non-match)")
+    add("--restart", action="store_true", help="begin anew, and overwrite --out")
+    add("--batch_size", type=_positive, default=64, help="faces per forward pass (64)")
+    add("--workers", type=_positive, help="threads that decode (the cores, up to 16)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add("--precision", default="auto", help="of the backbone: auto, fp32, bf16, fp16")
+    add("--backbone_weights", help="of a run: where the backbone's file is now")
+    return parser
+
+
+def _body(args: argparse.Namespace) -> int:
+    if args.out:
+        check_path(Path(args.out))
+    elif args.restart:
+        raise ValueError("--restart goes with --out: without it nothing is kept")
+    open_sources(args.inputs, every=args.every)  # what is missing is told before a model is loaded
+    scorer = load_scorer(
+        args.model,
+        detector=args.detector,
+        device=args.device,
+        precision=args.precision,
+        batch_size=args.batch_size,
+        target_risk=args.target_risk,
+        refuse_risk=args.refuse_risk,
+        backbone_weights=args.backbone_weights,
+        max_faces=args.max_faces,
+    )
+    with StopRequest() as request:
+        try:
+            return (_to_file if args.out else _to_terminal)(args, scorer, request)
+        except (KeyboardInterrupt, Stopped):
+            goes_on = "the same command goes on where it was" if args.out else "nothing was kept"
+            sys.stderr.write(f"stopped; {goes_on}\n")
+            return STOPPED
+
+
+def _to_terminal(args: argparse.Namespace, scorer: Scorer, request: StopRequest) -> int:
+    sources = open_sources(args.inputs, every=args.every)
+    summary = Summary()
+    sys.stdout.write(f"# {scorer.model.header()}\n{HEADING}\n")
+    with _progress(args) as progress:
+        job = _job(args, scorer, request, progress)
+        for chunk in job.chunks(iter(sources)):
+            for score in chunk.scores:
+                summary.add(score.status, score.verdict)
+            with progress.paused():
+                sys.stdout.writelines(f"{line}\n" for line in table_lines(chunk))
+                sys.stdout.flush()
+    _check_some(summary, args)
+    sys.stdout.write(summary.text())
+    return 0
+
+
+def _to_file(args: argparse.Namespace, scorer: Scorer, request: StopRequest) -> int:
+    out, about = Path(args.out), _about(args, scorer)
+    parts = Parts(out, about)
+    if args.restart:
+        parts.discard()
+    elif parts.is_finished():
+        sys.stdout.write(f"{out} is finished; --restart scores the inputs again\n")
+        return 0
+    parts.open()
+    try:
+        sources = open_sources(args.inputs, every=args.every)
+        done, items = parts.resume(sources.items)
+        if done:
+            sys.stderr.write(f"{done} inputs are done; going on\n")
+        with _progress(args, done) as progress:
+            if not _job(args, scorer, request, progress).into_parts(items, parts):
+                raise Stopped
+        summary = Summary()
+        header = {**scorer.model.about, **about, "settings": parts.settings}
+        write_rows(out, summary.counted(parts.rows()), header)
+        _check_some(summary, args)
+        parts.discard()
+    finally:
+        parts.close()
+    sys.stdout.write(f"{summary.text()}wrote {out}\n")
+    return 0
+
+
+def _job(
+    args: argparse.Namespace, scorer: Scorer, request: StopRequest, progress: FaceProgress
+) -> Job:
+    workers = args.workers or max(1, min(MOST_WORKERS, os.cpu_count() or 1))
+    return Job(scorer, ALIGNED[args.aligned], workers, request, progress)
+
+
+def _progress(args: argparse.Namespace, done: int = 0) -> FaceProgress:
+    return FaceProgress(lambda: open_sources(args.inputs, every=args.every).count(), done)
+
+
+def _about(args: argparse.Namespace, scorer: Scorer) -> dict[str, Any]:
+    """All that rows depend on, but where files lie and what computes."""
+    model = scorer.model
+    return {
+        "version": VERSION,
+        "inputs": inputs_digest(args.inputs),
+        "model_sha256": model.about.get("sha256", ""),
+        "meaning": model.header(),
+        "detector": args.detector,
+        "aligned": args.aligned,
+        "every": args.every,
+        "max_faces": args.max_faces,
+        "precision": args.precision,
+    }
+
+
+def _check_some(summary: Summary, args: argparse.Namespace) -> None:
+    if not summary.statuses:
+        raise ValueError(f"no photos in {', '.join(args.inputs)[:200]}")
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
