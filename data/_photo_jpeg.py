@@ -15,11 +15,12 @@ START = b"\xff\xd8\xff"
 FEW = 16  # stray bytes that a writer may leave; more means that the decoder lost its way
 
 _STRAY = re.compile(r"(\d+) extraneous bytes before marker 0x(\w\w)")
+_COLOURS = {"Gray": "grey", "CMYK": "CMYK", "YCCK": "CMYK"}
 _END = b"\xff\xd9"
 
 
-def jpeg_size(encoded: bytes) -> tuple[int, int, bool] | None:
-    """Return (height, width, whether it is grey); None where simplejpeg cannot read the header.
+def jpeg_size(encoded: bytes) -> tuple[int, int, str] | None:
+    """Return (height, width, note on its colours); None where simplejpeg cannot read the header.
 
     That is so for damaged headers, and for rare sampling factors that other decoders know.
     """
@@ -27,7 +28,7 @@ def jpeg_size(encoded: bytes) -> tuple[int, int, bool] | None:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(encoded)
     except ValueError:
         return None
-    return height, width, colours == "Gray"
+    return height, width, _COLOURS.get(colours, "")
 
 
 def decode_jpeg(encoded: bytes, eighths: int = 8) -> tuple[NDArray[np.uint8], str]:

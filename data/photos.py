@@ -100,14 +100,14 @@ def from_array(array: Any) -> Photo:
     return Photo(found.pixels, _joined([found.note, note]), found.scale)
 
 
-def _read_jpeg(encoded: bytes, height: int, width: int, grey: bool) -> Photo:
+def _read_jpeg(encoded: bytes, height: int, width: int, colours: str) -> Photo:
     _check_size(width, height, LARGEST_JPEG)
     eighths = next(n for n in range(8, 0, -1) if _part(height, n) * _part(width, n) <= KEPT)
     with _alone(height * width):
         pixels, note = decode_jpeg(encoded, eighths)
     turned = orientation(jpeg_exif(encoded))
     scale = 8 / eighths
-    notes = ["grey" if grey else "", note, turn_note(turned), _reduced_note(scale)]
+    notes = [colours, note, turn_note(turned), _reduced_note(scale)]
     return Photo(turn(pixels, turned), _joined(notes), scale)
 
 
