@@ -64,6 +64,13 @@ class AugmentParameters:
     def __len__(self) -> int:
         return len(self.flip)
 
+    @property
+    def unchanged(self) -> NDArray[np.bool_]:
+        """(B,) True where nothing but a flip happens."""
+        covered = self.box[:, 2] > 0
+        rare = (self.rare >= 0).any(axis=1)
+        return ~(covered | rare | (self.blur >= 0) | self.strong.kinds.any(axis=1))
+
     @classmethod
     def concatenate(cls, parts: Sequence[AugmentParameters]) -> AugmentParameters:
         """Join the parameters of several batches, in their order."""

@@ -28,6 +28,8 @@ class PairBatch(NamedTuple):
         first: (P,), index of the first image of each pair.
         second: (P,), index of the second; always larger than the first.
         cosine: (P,), of the two embeddings.
+        teacher: (B,), a teacher's logit of each image's uncertainty, NaN where it has none; no
+            gradient. None where the loss has no teacher.
     """
 
     mu: Tensor
@@ -36,6 +38,7 @@ class PairBatch(NamedTuple):
     first: Tensor
     second: Tensor
     cosine: Tensor
+    teacher: Tensor | None = None
 
 
 def genuine_pairs(labels: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -68,10 +71,12 @@ class GenuinePairLoss(nn.Module, ABC):
     Attributes:
         accepts: outputs of a head that this loss can train ("probability", "variance").
         needs_whole_batch: a process that sees only its own classes would compute another loss.
+        needs_teacher: the loss compares the head with a teacher.
     """
 
     accepts: ClassVar[frozenset[str]]
     needs_whole_batch: bool = False
+    needs_teacher: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -101,6 +106,7 @@ class GenuinePairLoss(nn.Module, ABC):
         rows: Tensor | None = None,
         *,
         pairs: tuple[Tensor, Tensor] | None = None,
+        teacher: Tensor | None = None,
         with_stats: bool = True,
     ) -> LossResult:
         """Compute the loss of a batch, in float32 or better.
@@ -113,23 +119,28 @@ class GenuinePairLoss(nn.Module, ABC):
                 image, however they were augmented, are no pair. None takes all as different.
             pairs: what `genuine_pairs` gives, where the caller has it: finding pairs on a GPU makes
                 the host wait for it.
+            teacher: (B,), its logit of each image's uncertainty, NaN where it has none.
             with_stats: False leaves the statistics of the log out.
 
         Raises:
-            ValueError: shapes that do not belong together, or no genuine pair.
+            ValueError: shapes that do not belong together, no genuine pair, or a loss that lacks
+                its teacher.
         """
         if raw.ndim != 2 or not len(embedding) == len(raw) == len(labels):
             raise ValueError(
                 f"a loss takes embedding (B, D), raw (B, d) and labels (B,), got "
                 f"{tuple(embedding.shape)}, {tuple(raw.shape)} and {tuple(labels.shape)}"
             )
+        if self.needs_teacher and (teacher is None or teacher.shape != labels.shape):
+            raise ValueError(f"loss {self.summary!r} takes a teacher's logit of each image, (B,)")
         mu = F.normalize(_at_least_float32(embedding.detach()))
         raw = _at_least_float32(raw)
         self.check(mu, raw)
         first, second = genuine_pairs(labels, rows) if pairs is None else pairs
         # Gathered rows, not mu @ mu.T: P is far below B * B and TF32 never touches the cosine.
         cosine = (mu[first] * mu[second]).sum(dim=1)
-        batch = PairBatch(mu, raw, labels, first, second, cosine)
+        opinion = None if teacher is None else _at_least_float32(teacher.detach())
+        batch = PairBatch(mu, raw, labels, first, second, cosine, opinion)
         loss = self.total(batch)
         if not with_stats:
             return LossResult(loss, {})

@@ -113,7 +113,7 @@ class GraphRun:
         size = len(images)
         self._images[:size].copy_(images, non_blocking=True)
         self._replay()
-        return BackboneOutput(*(part[:size].clone() for part in self._output))
+        return self._output.map(lambda part: part[:size].clone())
 
 
 class CudaGraphs:
@@ -175,6 +175,6 @@ class Compiler:
                 filler = images.new_zeros((most - size, *images.shape[1:]))
                 images = torch.cat([images, filler])
             output = self._compiled(images)
-            return BackboneOutput(*(part[:size] for part in output))
+            return output.map(lambda part: part[:size])
 
         return run

@@ -111,7 +111,8 @@ class FrozenBackbone(nn.Module):
         """Embed images: uint8 (B, 112, 112, 3) RGB, or float (B, 3, 112, 112) RGB in 0..255.
 
         Returns:
-            float32 embedding (B, D) and features (B, F), on the backbone's device.
+            float32 embedding (B, D) and features (B, F), and the images themselves, on the
+            backbone's device.
         """
         if self.backbone.training:  # someone reached past train() above
             self.backbone.eval()
@@ -126,11 +127,12 @@ class FrozenBackbone(nn.Module):
 
     def _forward(self, images: Tensor) -> BackboneOutput:
         size = _CPU_CHUNK if self.device.type == "cpu" else len(images)
+        images = images.to(self.device, non_blocking=True)
         outputs = [self._embed(part) for part in images.split(max(size, 1))]
         if len(outputs) == 1:
-            return outputs[0]
-        embeddings, features = zip(*outputs, strict=True)
-        return BackboneOutput(torch.cat(embeddings), torch.cat(features))
+            return outputs[0]._replace(images=images)
+        embeddings, features, _ = zip(*outputs, strict=True)
+        return BackboneOutput(torch.cat(embeddings), torch.cat(features), images)
 
     def _to_run(self) -> Backbone:
         # On MPS, which operations autocast converts differs between versions.
@@ -140,7 +142,7 @@ class FrozenBackbone(nn.Module):
 
     def _embed(self, images: Tensor) -> BackboneOutput:
         with torch.no_grad(), self._autocast():
-            return self._run(images.to(self.device, non_blocking=True))
+            return self._run(images)
 
     def _autocast(self) -> Any:
         if self.dtype is None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from models.backbones._base import Backbone
+from models.heads._base import Head
 from utils.checkpoint import read_safely
 from utils.config import Method
 from utils.methods import build
@@ -65,15 +66,16 @@ def load_backbone(method: Method, path: str | Path) -> Backbone:
     return backbone.eval()
 
 
-def load_head(head: nn.Module, path: str | Path) -> None:
+def load_head(head: Head, path: str | Path) -> None:
     """Fill a head with the weights of a file: those of the original have the same names.
 
-    A checkpoint of a run of ours will do as well.
+    A checkpoint of a run of ours will do as well, and what else the head can start from.
 
     Raises:
         ValueError: see `load_tensors` and `load_state`.
     """
-    load_state(head, load_tensors(path, (*_WRAPPERS, "head")), path, f"head {type(head).__name__}")
+    tensors = head.starting_from(load_tensors(path, (*_WRAPPERS, "head")))
+    load_state(head, tensors, path, f"head {type(head).__name__}")
 
 
 def load_state(

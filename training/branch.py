@@ -24,6 +24,8 @@ from utils.config import TrainConfig
 from utils.distributed import World
 from utils.methods import build
 
+_SECOND_BETA = 0.999  # AdamW's usual decay of squared gradients
+
 
 class TrainedBranch:
     """A head with everything that makes it learn; it knows nothing of other branches.
@@ -62,13 +64,7 @@ class TrainedBranch:
         )
         self._check()
         share_batch_norms(self.head, world)
-        self.optimizer = torch.optim.SGD(
-            self.head.parameters(),
-            lr=config.schedule.lr,
-            momentum=config.schedule.momentum,
-            weight_decay=config.schedule.weight_decay,
-            fused=frozen.device.type == "cuda",
-        )
+        self.optimizer = _optimizer(list(self.head.parameters()), config, frozen.device)
         self.draws = any(
             isinstance(module, _DropoutNd) and module.p > 0 for module in self.head.modules()
         )
@@ -85,11 +81,19 @@ class TrainedBranch:
         """The head's, in a fixed order."""
         return list(self.head.parameters())
 
-    def forward(self, step: int, one: StepInput, with_stats: bool) -> tuple[Tensor, LossResult]:
+    def forward(
+        self, step: int, one: StepInput, with_stats: bool, teacher: Tensor | None = None
+    ) -> tuple[Tensor, LossResult]:
         """Return the head's raw output (B, d) and its loss on this process's share of a batch.
 
         Dropout follows from (seed, step, rank) alone, so a resumed run, and another number of
         branches beside this one, sees the same masks.
+
+        Args:
+            step: global optimizer step.
+            one: its images.
+            with_stats: whether the log needs statistics.
+            teacher: (B,), what this head's teacher says.
         """
         if self.draws:
             key = np.random.SeedSequence((self._seed, step, self.world.rank))
@@ -100,6 +104,7 @@ class TrainedBranch:
             raw,
             one.device_labels,
             pairs=one.pairs,
+            teacher=teacher,
             with_stats=with_stats,
         )
         return raw, result
@@ -131,9 +136,32 @@ class TrainedBranch:
                 f"{' or '.join(sorted(self.loss.accepts))}; head {config.head.name!r} gives "
                 f"{self.head.output!r}"
             )
+        if self.loss.needs_teacher != (config.teacher is not None):
+            raise ValueError(
+                f"loss {loss.name!r} learns from a teacher: name a branch before this one, a run "
+                "folder or a file of scores as teacher"
+                if config.teacher is None
+                else f"teacher = {config.teacher!r}: loss {loss.name!r} has no use for one; take "
+                "'distill'"
+            )
         if self.world.size > 1 and self.loss.needs_whole_batch:
             raise ValueError(
                 f"loss {self.loss.summary!r} compares images of different identities, which "
                 f"{self.world.size} processes do not share: train it with one process, or without "
                 "the terms that need them"
             )
+
+
+def _optimizer(
+    parameters: list[nn.Parameter], config: TrainConfig, device: torch.device
+) -> torch.optim.Optimizer:
+    schedule, on_gpu = config.schedule, device.type == "cuda"
+    shared: dict[str, Any] = {
+        "lr": schedule.lr,
+        "weight_decay": schedule.weight_decay,
+        "fused": on_gpu,
+    }
+    if schedule.optimizer == "adamw":  # capturable: its step counts stay on the device
+        betas = (schedule.momentum, _SECOND_BETA)
+        return torch.optim.AdamW(parameters, betas=betas, capturable=on_gpu, **shared)
+    return torch.optim.SGD(parameters, momentum=schedule.momentum, **shared)

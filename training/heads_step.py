@@ -15,10 +15,10 @@ from torch import Tensor
 
 from losses._result import LossResult
 from models._execution import Graphs
-from models.output import BackboneOutput
 from training.branch import TrainedBranch
 from training.gradients import scaled_loss, share
 from training.step_input import StepInput
+from training.teachers import logit_of
 from utils.distributed import World
 
 MOST_RECORDINGS = 8  # one for each number of pairs; classes with few images make it vary
@@ -55,7 +55,7 @@ def heads_step(
     stop: bool = False,
 ) -> HeadsStep:
     """Do a step of every head; all gradients are there before any weight moves."""
-    found = [branch.forward(step, one, with_stats) for branch in branches]
+    found = _forward(branches, step, one, with_stats)
     for _, result in found:
         scaled_loss(result.loss, one.num_pairs, world).backward()
     parameters = [each for branch in branches for each in branch.parameters]
@@ -63,6 +63,23 @@ def heads_step(
     rates = [branch.update(step) for branch in branches]
     raws, results = zip(*found, strict=True)
     return HeadsStep(rates, [raw.detach() for raw in raws], list(results), asked)
+
+
+def _forward(
+    branches: Sequence[TrainedBranch], step: int, one: StepInput, with_stats: bool
+) -> list[tuple[Tensor, LossResult]]:
+    """Return raw output and loss of every head; a branch comes after the one that teaches it."""
+    wanted = {branch.config.teacher for branch in branches}
+    taught, found = dict(one.taught), []
+    for branch in branches:
+        teacher = branch.config.teacher
+        raw, result = branch.forward(
+            step, one, with_stats, None if teacher is None else taught[teacher]
+        )
+        if branch.name in wanted:
+            taught[branch.name] = logit_of(raw, branch.head.output)
+        found.append((raw, result))
+    return found
 
 
 class RecordedSteps:
@@ -100,7 +117,8 @@ class RecordedSteps:
     def _record(self, step: int, one: StepInput) -> _Recording:
         own = dataclasses.replace(
             one,
-            output=BackboneOutput(*(part.clone() for part in one.output)),
+            output=one.output.map(Tensor.clone),
+            taught={name: logits.clone() for name, logits in one.taught.items()},
             device_labels=one.device_labels.clone(),
             pairs=(one.pairs[0].clone(), one.pairs[1].clone()),
         )
@@ -119,4 +137,4 @@ class _Recording:
 
 
 def _tensors(one: StepInput) -> list[Tensor]:
-    return [*one.output, one.device_labels, *one.pairs]
+    return [*one.output.tensors, one.device_labels, *one.pairs, *one.taught.values()]

@@ -5,8 +5,8 @@ Used by training.trainer and training.report.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from data.loader import Batch
 from losses._pairs import genuine_pairs
 from models.output import BackboneOutput
+from training.teachers import Teacher, taught
 from utils.device import to_device
 
 
@@ -30,6 +31,7 @@ class StepInput:
         device_labels: (B,) on the device.
         pairs: indices (P,), (P,) of the genuine pairs, on the device.
         num_pairs: P, known to the host without waiting for the device.
+        taught: (B,) logits on the device, by the name of the teacher that gave them.
     """
 
     rows: NDArray[np.int64]
@@ -38,15 +40,26 @@ class StepInput:
     device_labels: Tensor
     pairs: tuple[Tensor, Tensor]
     num_pairs: int
+    taught: dict[str, Tensor] = field(default_factory=dict)
 
 
-def step_inputs(batch: Batch, output: BackboneOutput) -> Iterator[StepInput]:
-    """Cut a batch and what the backbone gave for it into its steps, in order."""
+def step_inputs(
+    batch: Batch, output: BackboneOutput, teachers: Mapping[str, Teacher] | None = None
+) -> Iterator[StepInput]:
+    """Cut a batch and what the backbone gave for it into its steps, in order.
+
+    Args:
+        batch: the images.
+        output: of the backbone.
+        teachers: those outside the run, by name.
+    """
     device = output.embedding.device
     rows, labels = (np.split(values, len(batch.steps)) for values in (batch.rows, batch.labels))
-    parts = zip(*(values.chunk(len(batch.steps)) for values in output), strict=True)
-    for of_step, ids, part in zip(rows, labels, parts, strict=True):
+    size = len(batch.rows) // len(batch.steps)
+    for place, (step, of_step, ids) in enumerate(zip(batch.steps, rows, labels, strict=True)):
+        part = output.map(lambda values, at=place * size: values[at : at + size])  # type: ignore[misc]
         first, second = genuine_pairs(torch.from_numpy(ids), torch.from_numpy(of_step))
         pairs = to_device(first.numpy(), device), to_device(second.numpy(), device)
         here = to_device(ids, device)
-        yield StepInput(of_step, ids, BackboneOutput(*part), here, pairs, len(first))
+        logits = taught(teachers or {}, step, of_step, part)
+        yield StepInput(of_step, ids, part, here, pairs, len(first), logits)

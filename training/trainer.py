@@ -30,6 +30,7 @@ from training.files import RunFiles
 from training.heads_step import HeadsStep, RecordedSteps, heads_step
 from training.report import report_step
 from training.step_input import StepInput, step_inputs
+from training.teachers import open_teachers
 from training.verify import in_short, mean_area, verify
 from utils.config import TrainConfig
 from utils.distributed import ALONE, World
@@ -85,6 +86,7 @@ class Trainer:
             for target in config.verification.targets
         ]
         self.faces = open_faces(config.train_images)
+        self.teachers = open_teachers(config, self.frozen, self.faces, self.augment)
         self.sampler = ClassBalancedBatches(
             self.faces.labels, config.classes_per_batch, config.images_per_class, config.seed
         )
@@ -145,7 +147,7 @@ class Trainer:
         for branch in self.branches:
             branch.head.train()
         for batch in batches:
-            for one in step_inputs(batch, self.forward(batch)):
+            for one in step_inputs(batch, self.forward(batch), self.teachers):
                 asked = self.train_step(one, logs)
                 bar.update()
                 if self._stops(asked):
@@ -160,7 +162,9 @@ class Trainer:
             [self.augment.parameters(*one) for one in zip(batch.steps, rows, strict=True)]
         )
         images = batch.images.to(self.frozen.device, non_blocking=True)
-        return self.frozen(self.augment(images, parameters))
+        output = self.frozen(self.augment(images, parameters))
+        readers = [branch for branch in self.branches if branch.head.reads == "images"]
+        return output if readers else output._replace(images=None)
 
     def train_step(self, one: StepInput, logs: list[TrainLog]) -> Tensor | None:
         """Do one optimizer step of every head, and what is due after it.

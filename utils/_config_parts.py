@@ -8,10 +8,11 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Execution = Literal["eager", "cuda_graph", "compile"]
+Optimizer = Literal["sgd", "adamw"]
 
 
 def require(holds: bool, field: str, value: object, rule: str) -> None:
@@ -37,7 +38,7 @@ class Method:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How long and how fast: SGD with steps in the learning rate.
+    """How long and how fast: an optimizer, with steps in its learning rate.
 
     Attributes:
         epochs: number of epochs.
@@ -45,8 +46,10 @@ class Schedule:
         lr: learning rate at the start.
         drop_at: epochs (fractions allowed) after which the rate is multiplied by `drop_factor`.
         drop_factor: see `drop_at`.
-        momentum: of SGD.
-        weight_decay: on every parameter of the head, as the original has it.
+        momentum: of SGD; of AdamW, the decay of its first average.
+        weight_decay: on every parameter of the head, as the original has it; AdamW takes it apart
+            from the gradient, so its numbers are larger.
+        optimizer: "sgd", or "adamw" for networks on images (`student`).
     """
 
     epochs: int
@@ -56,6 +59,7 @@ class Schedule:
     drop_factor: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    optimizer: Optimizer = "sgd"
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, "schedule.epochs", self.epochs, "at least 1")
@@ -64,6 +68,10 @@ class Schedule:
         require(0 < self.drop_factor <= 1, "schedule.drop_factor", self.drop_factor, "in (0, 1]")
         require(0 <= self.momentum < 1, "schedule.momentum", self.momentum, "in [0, 1)")
         require(self.weight_decay >= 0, "schedule.weight_decay", self.weight_decay, "at least 0")
+        allowed = get_args(Optimizer)
+        require(
+            self.optimizer in allowed, "schedule.optimizer", self.optimizer, f"one of {allowed}"
+        )
         late = [epoch for epoch in self.drop_at if not 0 < epoch < self.epochs]
         require(
             not late,
@@ -93,6 +101,8 @@ class Branch:
         loss: Method of `losses`.
         seed: of the head's initial weights and dropout; None for the run's.
         head_weights: file with tensors to start from.
+        teacher: whom the loss `distill` learns from: a branch before this one, the folder of a
+            finished run on the same backbone, or a file of scores.
         schedule: learning rates, momentum and weight decay, where they differ from the run's; the
             number of steps is the run's.
     """
@@ -103,6 +113,7 @@ class Branch:
     loss: Method
     seed: int | None = None
     head_weights: str | None = None
+    teacher: str | None = None
     schedule: Schedule | None = None
 
     def __post_init__(self) -> None:

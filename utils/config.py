@@ -49,6 +49,7 @@ class TrainConfig:
         head_weights: file with a head's tensors to start from, such as one of the original.
         head_seed: of the head's initial weights and dropout; None for `seed`.
         loss: Method of `losses`.
+        teacher: see `Branch`.
         branches: several heads with losses of their own, instead of `head` and `loss`.
         train_images: where faces are: a folder with one folder per identity, a list file, a `.rec`
             pack or `synthetic:...`; several are joined (identities are kept apart).
@@ -80,6 +81,7 @@ class TrainConfig:
     head_weights: str | None = None
     head_seed: int | None = None
     loss: Method | None = None
+    teacher: str | None = None
     branches: tuple[Branch, ...] = ()
     classes_per_batch: int = 10
     images_per_class: int = 8
@@ -126,13 +128,16 @@ class TrainConfig:
                 given = getattr(self, field)
                 require(given is not None, field, given, "given, unless branches are")
             return
-        for field in ("head", "loss", "head_weights", "head_seed"):
+        for field in ("head", "loss", "teacher", "head_weights", "head_seed"):
             given = getattr(self, field)
             require(given is None, field, given, "left out: each of the branches has its own")
         names = [branch.name for branch in self.branches]
         folders = {name.casefold() for name in names}
         require(len(folders) == len(names), "branches", names, "of different names, in any case")
-        for branch in self.branches:
+        for place, branch in enumerate(self.branches):
+            later = branch.teacher in names[place:]
+            rule = f"a branch before {branch.name!r}, or a path"
+            require(not later, f"branches.{branch.name}.teacher", branch.teacher, rule)
             own = branch.schedule or self.schedule
             same = (own.epochs, own.steps_per_epoch) == (
                 self.schedule.epochs,
@@ -147,13 +152,17 @@ class TrainConfig:
         return (self.train_images,) if isinstance(self.train_images, str) else self.train_images
 
     def alone(self, branch: Branch) -> TrainConfig:
-        """Return the config that trains one of the branches by itself, to the same weights."""
+        """Return the config that trains one of the branches by itself.
+
+        To the same weights, unless its teacher is another branch.
+        """
         return dataclasses.replace(
             self,
             name=f"{self.name}-{branch.name}",
             branches=(),
             head=branch.head,
             loss=branch.loss,
+            teacher=branch.teacher,
             head_seed=branch.seed,
             head_weights=branch.head_weights,
             schedule=branch.schedule or self.schedule,

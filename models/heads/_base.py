@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 Output = Literal["probability", "variance"]
 
@@ -16,9 +17,16 @@ class Head(nn.Module):
 
     Attributes:
         output: what the number is: the logit of a probability, or log variances.
+        reads: what of a `BackboneOutput` the head works on: "features" (and embeddings), or
+            "images" alone, so that it runs without the backbone.
     """
 
     output: Output
+    reads: ClassVar[Literal["features", "images"]] = "features"
+
+    def starting_from(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return a file's tensors under this head's names; heads may take other networks' too."""
+        return tensors
 
 
 def check_head(name: str, output: str, dim: int, hidden: int | None = None) -> None:

@@ -1,0 +1,153 @@
+"""A small network on the image itself: 0.44 M parameters, for a phone or a camera, no backbone.
+
+Distilled from another head (losses/distill.py), or trained with any loss of its output.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.heads._base import Head, Output, check_head
+from models.output import BackboneOutput
+from models.preprocessing import Preprocessing
+
+__all__ = ["StudentHead"]
+
+_PREPROCESSING = Preprocessing(scale=128.0)
+_BODY_EPS = 1e-3
+_FIRST_WEIGHT = 0.1  # of the last layer's usual random weights: the start is near "half and half"
+_SMALLEST, _STRIDE = 32, 16  # pixels
+
+
+class StudentHead(Head):
+    """A short MobileFaceNet on a smaller image; then averages, side differences and one layer.
+
+    Its layers have the sizes of some of MobileFaceNet's (models/backbones/mobilefacenet.py), from
+    whose weights it can start: give that file as `head_weights`. Like `gap_linear` with asymmetry,
+    it ends in each channel's average and its mean |map - mirrored map|.
+
+    Args:
+        output: "probability": the result is the logit of the uncertainty; "variance": it is the log
+            variance, with log(0.8) added.
+        size: pixels of the side to which the image is reduced first, 32 to 112; time grows with its
+            square.
+
+    Raises:
+        ValueError: another output or size.
+    """
+
+    reads: ClassVar[Literal["features", "images"]] = "images"
+
+    def __init__(self, *, output: Output, size: int = 80) -> None:
+        super().__init__()
+        check_head("student", output, 1)
+        if not _SMALLEST <= size <= _PREPROCESSING.size:
+            raise ValueError(
+                f"head 'student': size = {size!r}: must be {_SMALLEST} to {_PREPROCESSING.size}"
+            )
+        self.output = output
+        self.size = size
+        self.shrink: Tensor
+        self.register_buffer("shrink", _shrinking(size), persistent=False)
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        layers["conv_1"] = _conv(3, 64, 3, stride=2, padding=1, act=True)
+        layers["conv_2_dw"] = _conv(64, 64, 3, padding=1, groups=64, act=True)
+        layers["dconv_23"] = _Bottleneck(64, 128, 64, stride=2)
+        layers["res_3_block0"] = _Bottleneck(64, 128, 64)
+        layers["dconv_34"] = _Bottleneck(64, 256, 128, stride=2)
+        layers["res_4_block0"] = _Bottleneck(128, 256, 128)
+        layers["res_4_block1"] = _Bottleneck(128, 256, 128)
+        layers["dconv_45"] = _Bottleneck(128, 512, 128, stride=2)
+        layers["res_5_block0"] = _Bottleneck(128, 256, 128)
+        self.body = nn.Sequential(layers)
+        self.standardise = nn.BatchNorm1d(256, affine=False)
+        self.layer = nn.Linear(256, 1)
+        with torch.no_grad():
+            self.layer.weight.mul_(_FIRST_WEIGHT)
+        nn.init.constant_(self.layer.bias, math.log(0.8) if output == "variance" else 0.0)
+
+    def forward(self, backbone_output: BackboneOutput) -> Tensor:
+        """Return (B, 1): the logit of the uncertainty, or the log variance.
+
+        Raises:
+            ValueError: an output without images.
+        """
+        if backbone_output.images is None:
+            raise ValueError("head 'student' reads images, and these features come without any")
+        return self.of_images(backbone_output.images)
+
+    def of_images(self, images: Tensor) -> Tensor:
+        """Do what `forward` does, from images alone: see `BackboneOutput.images`."""
+        small = self.shrink @ _PREPROCESSING(images) @ self.shrink.T
+        maps = self.body(small.contiguous(memory_format=torch.channels_last))
+        sides = (maps - maps.flip(3)).abs()
+        channels = torch.cat([maps.mean(dim=(2, 3)), sides.mean(dim=(2, 3))], dim=1)
+        raw: Tensor = self.layer(self.standardise(channels))
+        return raw
+
+    def starting_from(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Take a student's tensors as they are, and from a MobileFaceNet those it shares."""
+        if "pre_fc1.weight" not in tensors:
+            return tensors
+        own = self.state_dict()
+        return {name: tensors.get(name, value) for name, value in own.items()}
+
+
+def _shrinking(size: int) -> Tensor:
+    """Return (size, 112): reduces columns by averaging under triangles."""
+    whole = _PREPROCESSING.size
+    pixels = torch.eye(whole)[None, None]
+    small = F.interpolate(pixels, size=(size, whole), mode="bilinear", antialias=True)
+    return small[0, 0]
+
+
+class _PReLU(nn.Module):
+    """PReLU as sums and products: ONNX Runtime has no fast kernel for the operator itself."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((channels,), 0.25))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        slope = self.weight[:, None, None]
+        return maps * slope + torch.relu(maps) * (1 - slope)
+
+
+class _Bottleneck(nn.Module):
+    """Expand, 3 x 3 depthwise, project; adds its input where the stride is 1."""
+
+    def __init__(self, in_channels: int, inner: int, channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.residual = stride == 1
+        self.sep = _conv(in_channels, inner, 1, act=True)
+        self.dw = _conv(inner, inner, 3, stride=stride, padding=1, groups=inner, act=True)
+        self.proj = _conv(inner, channels, 1, act=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        out = self.proj(self.dw(self.sep(maps)))
+        return out + maps if self.residual else out
+
+
+def _conv(
+    in_channels: int,
+    channels: int,
+    kernel: int,
+    *,
+    act: bool,
+    stride: int = 1,
+    padding: int = 0,
+    groups: int = 1,
+) -> nn.Sequential:
+    """Convolution and BatchNorm, then a PReLU if `act`."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(in_channels, channels, kernel, stride, padding, groups=groups, bias=False),
+        nn.BatchNorm2d(channels, eps=_BODY_EPS),
+    ]
+    return nn.Sequential(*layers, _PReLU(channels)) if act else nn.Sequential(*layers)
