@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data.photo_sources import open_sources
+from data.photo_sources import Sources, open_sources
 from evaluation import cli
 from evaluation.scoring import load_scorer
 from evaluation.scoring._job import Job, Stopped
@@ -108,7 +108,9 @@ def _to_terminal(args: argparse.Namespace, scorer: Scorer, request: StopRequest)
             with progress.paused():
                 sys.stdout.writelines(f"{line}\n" for line in table_lines(chunk))
                 sys.stdout.flush()
-    _check_some(summary, args)
+    if not summary.statuses:
+        raise _nothing_in(args)
+    _tell_skipped(sources)
     sys.stdout.write(summary.text())
     return 0
 
@@ -116,13 +118,11 @@ def _to_terminal(args: argparse.Namespace, scorer: Scorer, request: StopRequest)
 def _to_file(args: argparse.Namespace, scorer: Scorer, request: StopRequest) -> int:
     out, about = Path(args.out), _about(args, scorer)
     parts = Parts(out, about)
-    if args.restart:
-        parts.discard()
-    elif parts.is_finished():
+    if not args.restart and parts.is_finished():
         sys.stdout.write(f"{out} is finished; --restart scores the inputs again\n")
         return 0
-    parts.open()
     try:
+        parts.open(restart=args.restart)
         sources = open_sources(args.inputs, every=args.every)
         done, items = parts.resume(sources.items)
         if done:
@@ -130,13 +130,16 @@ def _to_file(args: argparse.Namespace, scorer: Scorer, request: StopRequest) -> 
         with _progress(args, done) as progress:
             if not _job(args, scorer, request, progress).into_parts(items, parts):
                 raise Stopped
+        if not parts.count:
+            parts.discard()
+            raise _nothing_in(args)
         summary = Summary()
         header = {**scorer.model.about, **about, "settings": parts.settings}
         write_rows(out, summary.counted(parts.rows()), header)
-        _check_some(summary, args)
         parts.discard()
     finally:
         parts.close()
+    _tell_skipped(sources)
     sys.stdout.write(f"{summary.text()}wrote {out}\n")
     return 0
 
@@ -168,9 +171,20 @@ def _about(args: argparse.Namespace, scorer: Scorer) -> dict[str, Any]:
     }
 
 
-def _check_some(summary: Summary, args: argparse.Namespace) -> None:
-    if not summary.statuses:
-        raise ValueError(f"no photos in {', '.join(args.inputs)[:200]}")
+def _nothing_in(args: argparse.Namespace) -> ValueError:
+    return ValueError(f"no photos in {', '.join(args.inputs)[:200]}")
+
+
+def _tell_skipped(sources: Sources) -> None:
+    count = sum(sources.skipped.values())
+    if count:
+        kinds = ", ".join(f"{suffix} {number}" for suffix, number in sources.skipped.items())
+        what = (
+            "file in folders is no photo and was"
+            if count == 1
+            else "files in folders are no photos and were"
+        )
+        sys.stderr.write(f"{count} {what} left out: {kinds}\n")
 
 
 def _positive(text: str) -> int:

@@ -31,6 +31,7 @@ class Parts:
 
     Attributes:
         settings: short hash of `about`; it stands in the output too.
+        count: of finished parts that are known.
     """
 
     def __init__(self, out: Path, about: Mapping[str, Any]) -> None:
@@ -38,7 +39,7 @@ class Parts:
         self.folder = out.with_name(f"{out.name}.parts")
         self._about = json.loads(as_line(about))
         self._discarded = out.with_name(f"{out.name}.parts.old")
-        self._count = 0
+        self.count = 0
         self._lock: int | None = None
         digest = hashlib.sha256(json.dumps(self._about, sort_keys=True).encode())
         self.settings = f"settings {digest.hexdigest()[:16]}"
@@ -61,8 +62,11 @@ class Parts:
             "another --out"
         )
 
-    def open(self) -> None:
+    def open(self, *, restart: bool = False) -> None:
         """Make the folder, or take up the one that is there.
+
+        Args:
+            restart: throw away the parts that are there.
 
         Raises:
             ValueError: it was made with other settings (named), holds other files, or another
@@ -71,9 +75,14 @@ class Parts:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._take_lock()
         file = self.folder / ABOUT
+        known = (LOCK, f"{ABOUT}.tmp")
+        if not file.exists() and any(path.name not in known for path in self.folder.iterdir()):
+            raise ValueError(f"{self.folder} holds other files: name another --out")
+        if restart and file.exists():
+            self.discard()
+            self.open()
+            return
         if not file.exists():
-            if any(entry.name not in (LOCK, f"{ABOUT}.tmp") for entry in self.folder.iterdir()):
-                raise ValueError(f"{self.folder} holds other files: name another --out")
             _write(file, json.dumps(self._about, indent=1) + "\n")
             return
         try:
@@ -107,9 +116,12 @@ class Parts:
             ValueError: the input before these is another than when the parts were made.
         """
         done, last = 0, None
-        while (facts := self._facts(self._count)) is not None:
+        while (facts := self._facts(self.count)) is not None:
             done, last = done + facts["inputs"], facts["last"]
-            self._count += 1
+            self.count += 1
+        for path in self.folder.glob("part-*.jsonl"):  # after one that somebody has deleted
+            if int(path.stem.removeprefix("part-")) >= self.count:
+                path.unlink()
         if not done:
             return 0, items_from(0)
         items = items_from(done - 1)
@@ -125,12 +137,12 @@ class Parts:
         """Store the part that comes next."""
         facts = {"inputs": len(items), "last": _name(items[-1]), "rows": len(rows)}
         lines = [as_line(facts), *map(as_line, rows)]
-        _write(self._path(self._count), "\n".join(lines) + "\n")
-        self._count += 1
+        _write(self._path(self.count), "\n".join(lines) + "\n")
+        self.count += 1
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield the rows of all parts in order; ValueError where one is damaged."""
-        for number in range(self._count):
+        for number in range(self.count):
             path = self._path(number)
             with path.open(encoding="utf-8") as file:
                 facts = json.loads(next(file))
