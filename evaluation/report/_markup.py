@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'"
 _DASHES = {"solid": "", "dotted": "2 3", "dashed": "6 3", "chain": "8 3 2 3"}
 
 
@@ -104,3 +105,22 @@ def section(anchor: str, heading: str, *content: object) -> Markup:
 def definitions(pairs: Iterable[tuple[object, object]]) -> Markup:
     """A list of terms and values."""
     return tag("dl", *(Markup(tag("dt", a) + tag("dd", b)) for a, b in pairs))
+
+
+def document(title: str, css: str, body: Iterable[Markup]) -> str:
+    """A whole page that may load nothing: no script, no font, no file but pictures inside it.
+
+    Args:
+        title: text.
+        css: its style sheet.
+        body: what it shows.
+    """
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(_POLICY, quote=True)}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        '<meta name="referrer" content="no-referrer">\n'
+        f"<title>{escape(title)}</title>\n<style>{css}</style>\n</head>\n<body>\n"
+        f"{join(body)}\n</body>\n</html>\n"
+    )

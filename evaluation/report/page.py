@@ -6,19 +6,16 @@ The page needs no network, no script and no file beside it; docs/report.md descr
 from __future__ import annotations
 
 import json
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from evaluation.report import _gallery as gallery
 from evaluation.report import _sections as sections
 from evaluation.report._facts import facts as facts_of
-from evaluation.report._markup import Markup, join, tag
+from evaluation.report._markup import Markup, document, tag
 from evaluation.report._style import CSS
 from evaluation.report._thresholds import thresholds
 from evaluation.report.data import ImageAccess, ReportData
-
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'"
 
 
 def write_report(folder: str | Path, data: ReportData, stem: str = "report") -> list[Path]:
@@ -59,15 +56,7 @@ def page(facts: dict[str, Any], images: ImageAccess | None) -> str:
         tag("main", sections.summary(facts), *_sections(facts, images)),
         tag("footer", tag("p", "face-uncertainty", class_="note")),
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(_POLICY, quote=True)}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        '<meta name="referrer" content="no-referrer">\n'
-        f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n"
-        f"{join(body)}\n</body>\n</html>\n"
-    )
+    return document(title, CSS, body)
 
 
 def _header(facts: dict[str, Any]) -> Markup:
