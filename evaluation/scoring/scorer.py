@@ -115,7 +115,8 @@ class Scorer:
         """
         called: list[str] = []
         batches = Batches(self.model, self.batch_size, called)
-        for image, (photo, known) in enumerate(zip(photos, aligned, strict=True)):
+        for photo, known in zip(photos, aligned, strict=True):
+            image = len(called)
             called.append(f"photo {image}" if names is None else names[image])
             for row in self._faces(image, photo, known):
                 batches.add(row)
