@@ -109,14 +109,20 @@ class ListSource:
     def items(self, skip: int) -> Iterator[Item | None]:
         """Yield an item for each line, whether its file is there or not."""
         folder = os.path.dirname(self.path)
-        for row, name in enumerate(self._names()):
-            yield Item(os.path.join(folder, name)) if row >= skip else None
+        for row, (name, line) in enumerate(self._names()):
+            if row < skip:
+                yield None
+            elif name:
+                yield Item(os.path.join(folder, name))
+            else:
+                yield refused(self.path, f"line {line} names no photo")
 
     def count(self) -> int:
         """Read the list, and return the number of its paths."""
         return sum(1 for _ in self._names())
 
-    def _names(self) -> Iterator[str]:
+    def _names(self) -> Iterator[tuple[str, int]]:
+        """Yield each path with the number of its line."""
         with open(
             self.path, encoding=_encoding(self.path), errors="surrogateescape", newline=""
         ) as file:
@@ -127,26 +133,27 @@ class ListSource:
         for number, line in enumerate(lines, start=1):
             if "\0" in line or len(line) >= _LONGEST_LINE:
                 raise ValueError(f"{self.path}:{number}: not a list of paths, one a line")
-            if line.strip():
-                yield line
+            yield line
 
 
-def _names(lines: Iterator[str]) -> Iterator[str]:
-    for line in lines:
-        if not line.startswith("#"):
+def _names(lines: Iterator[str]) -> Iterator[tuple[str, int]]:
+    for number, line in enumerate(lines, start=1):
+        if line.strip() and not line.startswith("#"):
             fields = line.strip().split("\t")
-            yield next((field for field in fields if not _is_number(field)), fields[0])
+            yield next((field for field in fields if not _is_number(field)), fields[0]), number
 
 
-def _csv_names(lines: Iterator[str]) -> Iterator[str]:
+def _csv_names(lines: Iterator[str]) -> Iterator[tuple[str, int]]:
     column = -1
-    for fields in csv.reader(lines):
-        if column < 0:
+    reader = csv.reader(lines)
+    for fields in reader:
+        if column < 0 and fields:
             head = [field.strip().lower() for field in fields]
             column = next((head.index(name) for name in COLUMNS if name in head), 0)
             if head[column] in COLUMNS:
                 continue
-        yield fields[column].strip() if column < len(fields) else ""
+        if fields:
+            yield fields[column].strip() if column < len(fields) else "", reader.line_num
 
 
 def _is_number(text: str) -> bool:
