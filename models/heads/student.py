@@ -23,7 +23,7 @@ __all__ = ["StudentHead"]
 _PREPROCESSING = Preprocessing(scale=128.0)
 _BODY_EPS = 1e-3
 _FIRST_WEIGHT = 0.1  # of the last layer's usual random weights: the start is near "half and half"
-_SMALLEST, _STRIDE = 32, 16  # pixels
+_SMALLEST = 32  # pixels
 
 
 class StudentHead(Head):

@@ -26,7 +26,7 @@ class Recorder:
         output = work()
 
         def replay():
-            for kept, new in zip(output, work(), strict=True):
+            for kept, new in zip(output.tensors, work().tensors, strict=True):
                 kept.copy_(new)
 
         return replay, output
@@ -37,7 +37,7 @@ def batch(size, dtype=torch.float32):
 
 
 def expect_equal(found, images):
-    for one, other in zip(found, forward(images), strict=True):
+    for one, other in zip(found.tensors, forward(images).tensors, strict=True):
         assert torch.equal(one, other)
 
 

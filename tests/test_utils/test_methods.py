@@ -19,7 +19,7 @@ def test_private_modules_are_no_methods():
 def test_an_unknown_name_lists_the_known_ones_and_the_closest():
     with pytest.raises(ValueError, match=r"unknown name 'idp' in losses; did you mean 'idq'\?"):
         find("losses", "idp")
-    with pytest.raises(ValueError, match=r"known: fast_mls, idq, mls, pcnet"):
+    with pytest.raises(ValueError, match=r"known: distill, fast_mls, idq, mls, pcnet"):
         find("losses", "zzz")
 
 

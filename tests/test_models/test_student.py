@@ -1,0 +1,137 @@
+"""The student: what it reads, how small it is, and how it starts from a MobileFaceNet."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models.backbones.mobilefacenet import MobileFaceNet
+from models.frozen import FrozenBackbone
+from models.heads.student import StudentHead, _PReLU
+from models.load import load_head
+from models.output import BackboneOutput
+
+
+@pytest.fixture
+def backbone():
+    torch.manual_seed(3)
+    network = MobileFaceNet()
+    for module in network.modules():
+        if isinstance(module, nn.PReLU):
+            nn.init.uniform_(module.weight, -0.5, 0.5)
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (5, 112, 112, 3), np.uint8))
+
+
+def student(**options):
+    torch.manual_seed(0)
+    return StudentHead(output="probability", **options).eval()
+
+
+def test_it_has_less_than_half_a_million_parameters():
+    assert sum(one.numel() for one in student().parameters()) < 500_000
+
+
+def test_the_frozen_backbone_hands_on_the_images_as_they_came(backbone, pixels):
+    frozen = FrozenBackbone(backbone)
+    for given in (pixels, pixels.permute(0, 3, 1, 2).float()):
+        output = frozen(given)
+        assert torch.equal(output.images, given)
+        assert output.tensors[2] is output.images
+    with frozen.remembering():
+        first, again = frozen(pixels), frozen(pixels.clone())
+    assert again is first
+    head = student()
+    by_steps = torch.cat([head(frozen(one[None])) for one in pixels])
+    assert torch.allclose(head(frozen(pixels)), by_steps, atol=1e-6)
+
+
+def test_bytes_and_levels_are_the_same_image(pixels):
+    head = student(size=48)
+    levels = pixels.permute(0, 3, 1, 2).float()
+    assert torch.allclose(head.of_images(pixels), head.of_images(levels), atol=1e-6)
+
+
+def test_the_image_is_reduced_as_interpolation_with_antialias_does(pixels):
+    head = student(size=80)
+    levels = pixels.permute(0, 3, 1, 2).double()
+    wanted = F.interpolate(levels, size=(80, 80), mode="bilinear", antialias=True)
+    found = head.shrink.double() @ levels @ head.shrink.double().T
+    assert torch.allclose(found, wanted, atol=1e-3)
+    assert torch.equal(student(size=112).shrink, torch.eye(112))
+
+
+def test_prelu_is_pytorchs():
+    torch.manual_seed(1)
+    ours, theirs = _PReLU(6), nn.PReLU(6)
+    ours.load_state_dict(theirs.state_dict())
+    nn.init.uniform_(ours.weight, -1, 1)
+    theirs.load_state_dict(ours.state_dict())
+    maps = torch.randn(2, 6, 4, 4)
+    assert torch.allclose(ours(maps), theirs(maps), atol=1e-6)
+
+
+def test_from_a_mobilefacenet_it_computes_what_the_shared_layers_compute(
+    backbone, pixels, tmp_path
+):
+    torch.save(backbone.state_dict(), tmp_path / "mbf.pth")
+    head = student(size=112)
+    fresh = head.layer.weight.clone()
+    load_head(head, tmp_path / "mbf.pth")
+    assert torch.equal(head.layer.weight, fresh)
+    images = (pixels.permute(0, 3, 1, 2).float() - 127.5) / 128
+    names = [name for name, _ in head.body.named_children()]
+    theirs = nn.Sequential(*(getattr(backbone.body, name) for name in names))
+    with torch.no_grad():
+        assert torch.allclose(head.body(images), theirs(images), atol=1e-5)
+
+
+def test_from_a_student_it_is_that_student(pixels, tmp_path):
+    trained = student(size=64)
+    nn.init.normal_(trained.layer.weight)
+    torch.save(trained.state_dict(), tmp_path / "student.pth")
+    head = StudentHead(output="probability", size=64).eval()
+    load_head(head, tmp_path / "student.pth")
+    assert torch.equal(head.of_images(pixels), trained.of_images(pixels))
+
+
+def test_from_anything_else_it_does_not_start(tmp_path):
+    torch.save({"layer.weight": torch.zeros(1, 256)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="missing: body"):
+        load_head(student(), tmp_path / "other.pth")
+
+
+def test_a_mirrored_face_keeps_its_side_differences(pixels):
+    head = student(size=112)
+    head.body = nn.Identity()
+    head.standardise, head.layer = nn.Identity(), nn.Identity()
+    plain, mirrored = head.of_images(pixels), head.of_images(pixels.flip(2))
+    assert torch.allclose(plain, mirrored, atol=1e-5)
+    assert plain[:, 3:].min() > 0
+
+
+@pytest.mark.parametrize(("output", "start"), [("probability", 0.0), ("variance", -0.2231)])
+def test_it_starts_in_the_middle(output, start, pixels):
+    torch.manual_seed(0)
+    head = StudentHead(output=output)
+    assert head.layer.bias.item() == pytest.approx(start, abs=1e-4)
+    raw = head.of_images(pixels)
+    assert raw.shape == (5, 1)
+    assert (raw - start).abs().max() < 1.5
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="size = 20: must be 32 to 112"):
+        StudentHead(output="probability", size=20)
+    with pytest.raises(ValueError, match="head 'student': output = 'x'"):
+        StudentHead(output="x")
+    stored = BackboneOutput(torch.zeros(1, 2), torch.zeros(1, 3))
+    with pytest.raises(ValueError, match="reads images, and these features come without any"):
+        student()(stored)
