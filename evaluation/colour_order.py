@@ -123,6 +123,8 @@ def colour_check(frozen: FrozenBackbone, pairs: str, count: int = COUNT) -> Colo
     Raises:
         ValueError: no such set, one of templates, or one without two pairs of both kinds.
     """
+    if count < 2:
+        raise ValueError(f"count = {count}: the colour check needs 2 pairs of each kind at least")
     opened = _open(pairs, count)
     rows, mated = _some_pairs(opened, count)
     images = np.stack([opened.images.decode(row, row + 1)[0] for row in rows.ravel().tolist()])

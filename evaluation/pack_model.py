@@ -18,7 +18,6 @@ if not __package__:  # run as a file: import from the checkout, not from this fo
 
 import argparse
 import datetime
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 from evaluation import cli
 from evaluation.colour_order import colour_check, require_colour_order
 from evaluation.confidence.calibration import FILE_NAME, Calibration
+from evaluation.methods import estimator_names
 
 if TYPE_CHECKING:
     from evaluation.estimate import Estimate
@@ -156,7 +156,6 @@ def _date(text: str) -> str:
 
 
 def _calibration(args: argparse.Namespace) -> dict[str, Any] | None:
-    """Read the file, and check all of it but a decision that stands in it."""
     path = Path(args.calibration or Path(args.model_dir) / FILE_NAME)
     if not args.calibration and not path.is_file():
         _warn(
@@ -164,17 +163,15 @@ def _calibration(args: argparse.Namespace) -> dict[str, Any] | None:
             "evaluation/calibrate.py and pack again"
         )
         return None
-    if not path.is_file():
-        raise ValueError(f"--calibration {path}: no such file")
-    try:
-        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        found = Calibration.from_dict(
-            {key: value for key, value in stored.items() if key != "decision"}
+    found = Calibration.load(path)
+    name = found.method.partition(":")[0]
+    if name != "trained_head" and name in estimator_names():
+        raise ValueError(
+            f"{path} says what the uncertainties of {found.method} mean, not those of the run's "
+            "head: make it again with evaluation/calibrate.py --model_dir, without --estimator"
         )
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path}: {error}") from error
     sys.stdout.write(f"calibration: on {found.name}, uncertainties of {found.method}\n")
-    return stored
+    return found.to_dict()
 
 
 def _compare_checksum(run: Run, published: str | None) -> None:

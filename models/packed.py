@@ -6,6 +6,8 @@ evaluation/pack_model.py writes it; the scorer and the export read it, without a
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -181,27 +183,17 @@ def is_packed(path: str | Path) -> bool:
 
 def without_paths(config: TrainConfig) -> TrainConfig:
     """Return the config with file names for paths: a model file goes to others."""
-    sources = tuple(_file_name(source) for source in config.sources)
-    return dataclasses.replace(
-        config,
-        backbone_weights=_file_name(config.backbone_weights),
-        head_weights=None,
-        train_images=sources[0] if isinstance(config.train_images, str) else sources,
-        verification=dataclasses.replace(
-            config.verification,
-            dataset_path=None,
-            targets=tuple(map(_file_name, config.verification.targets)),
-        ),
-        log_dir="runs",
-    )
+    plain = _without_folders(dataclasses.asdict(config))
+    return from_json(json.dumps({**plain, "head_weights": None}))
 
 
-def _file_name(text: str) -> str:
-    """`faces:/data/people.rec` -> `faces:people.rec`; rendered sets have no path."""
-    if "synthetic:" in text:
-        return text
-    kind, colon, path = text.rpartition(":")
-    return f"{kind}{colon}{Path(path).name}"
+def _without_folders(value: Any) -> Any:
+    """Cut folders off every string: `faces:/data/people.rec` -> `faces:people.rec`."""
+    if isinstance(value, str):
+        return re.sub(r"^(\w\w+:)?.*[/\\](?=.)", r"\1", value.rstrip("/\\") or value)
+    if isinstance(value, dict):
+        return {key: _without_folders(item) for key, item in value.items()}
+    return [_without_folders(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _stored(module: nn.Module, half: bool) -> dict[str, Tensor]:
