@@ -1,11 +1,12 @@
-"""Open what scores faces: a run folder, a packed file, an exported .onnx, or the demo.
+"""Open what scores faces: a run folder, a packed file, an exported .onnx, the demo, an estimator.
 
-For `load_scorer`, score_images and the export; PyTorch is imported for runs and packed files alone.
+For `load_scorer`, score_images and the export; an .onnx file needs no PyTorch.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "model.pt"
 QUALITY = "quality: 0 to 100, 100 = best, 255 = could not be computed"
 ACCEPTED = (
-    "a run folder of network.py, a packed model (.pt), an exported model (.onnx), or the word demo"
+    "a run folder of network.py, a packed model (.pt), an exported model (.onnx), demo; or an "
+    "estimator such as embedding_norm, with backbone_name and backbone_weights"
 )
 # Weights that suit an uncertainty, by what a head's output is (docs/templates.md).
 FUSION: dict[str, Weights] = {
@@ -41,7 +43,8 @@ class ScoringModel:
         calibration: percentiles, qualities, P(false non-match); None where none was made.
         decision: accept, ask again or refuse; None without calibration.
         about: where it comes from, in plain values: `model` (path), `sha256`, `license`, `label`,
-            `direction`, `output` ("probability", "variance", "embedding_norm" or "other").
+            `direction`, `output` ("probability", "variance", "embedding_norm" or "other"), and
+            `method` where it is an estimator without training.
     """
 
     name: str
@@ -62,7 +65,7 @@ class ScoringModel:
         """
         sha256 = self.about.get("sha256", "")
         parts = [f"model {self.name}" + (f" (SHA-256 {sha256[:12]}...)" if sha256 else "")]
-        parts += [self.about[key] for key in ("label",) if self.about.get(key)]
+        parts += [self.about["label"]] if self.about.get("label") else []
         parts.append(self.about.get("direction", DIRECTION))
         if self.calibration is None:
             parts.append(f"not calibrated, so no quality, percentile or verdict: {self._remedy()}")
@@ -73,12 +76,12 @@ class ScoringModel:
         return " ".join("; ".join(parts).split())
 
     def _remedy(self) -> str:
-        folder = Path(self.about.get("model", ""))
+        folder, script = Path(self.about.get("model", "")), "evaluation/calibrate.py"
         if folder.is_dir():
-            return (
-                f"run evaluation/calibrate.py --model_dir {folder} --dataset_path DIR --target lfw"
-            )
-        return "calibrate the run with evaluation/calibrate.py, then pack or export it again"
+            return f"run {script} --model_dir {folder} --dataset_path DIR --target lfw"
+        if "method" in self.about:
+            return f"run {script} --backbone_name ... --estimator {self.about['method']} --out FILE"
+        return f"calibrate the run with {script}, then pack or export it again"
 
 
 def open_model(
@@ -86,7 +89,9 @@ def open_model(
     *,
     device: str = "auto",
     precision: Precision = "auto",
-    backbone_weights: str | None = None,
+    backbone_weights: str | Path | None = None,
+    backbone_name: str | None = None,
+    calibration: str | Path | None = None,
 ) -> ScoringModel:
     """Open a model by what a person writes.
 
@@ -94,22 +99,36 @@ def open_model(
 
     Args:
         model: a run folder (its best.pt, with calibration.json beside it), a packed file, an
-            exported .onnx file, or "demo".
+            exported .onnx file, "demo"; or an estimator that needs no training, such as
+            "embedding_norm", over the backbone that is named.
         device: see `TrainConfig.device`; an .onnx file runs on the CPU.
         precision: see `TrainConfig.precision`.
-        backbone_weights: of a run: where the backbone's file is now.
+        backbone_weights: of a run: where the backbone's file is now; else that of `backbone_name`.
+        backbone_name: as `models.run.parse_backbone` reads it; for an estimator alone.
+        calibration: file of calibrate.py, instead of the one that the model brings.
 
     Raises:
-        ValueError: there is no such model, it cannot be read, or its calibration belongs to another
+        ValueError: there is no such model, it cannot be read, or a calibration belongs to another
             method; the message names the file.
     """
+    if backbone_name is not None:
+        opened = _open_estimator(str(model), backbone_name, backbone_weights, device, precision)
+    else:
+        opened = _open_files(model, device, precision, backbone_weights)
+    return opened if calibration is None else _with_calibration(opened, Path(calibration))
+
+
+def _open_files(
+    model: str | Path, device: str, precision: Precision, backbone_weights: str | Path | None
+) -> ScoringModel:
     path = DEMO if str(model) == "demo" else Path(model)
-    if backbone_weights and not path.is_dir():
-        raise ValueError(
-            f"backbone_weights = {backbone_weights} goes with a run folder; {model} is none"
-        )
     if path.is_dir():
         return _open_run(path, device, precision, backbone_weights)
+    if backbone_weights:
+        raise ValueError(
+            f"backbone_weights = {backbone_weights} goes with a run folder or with backbone_name; "
+            f"{model} is no folder"
+        )
     if not path.is_file():
         raise ValueError(f"no model {path}: give {ACCEPTED}")
     if path.suffix == ".onnx":
@@ -117,26 +136,55 @@ def open_model(
     return _open_packed(path, device, precision)
 
 
+def _open_estimator(
+    text: str,
+    backbone_name: str,
+    backbone_weights: str | Path | None,
+    device: str,
+    precision: Precision,
+) -> ScoringModel:
+    from evaluation.methods import build_estimator
+    from models.run import open_backbone
+    from utils.config_json import parse_method
+
+    if not backbone_weights:
+        raise ValueError(f"backbone_name = {backbone_name} needs backbone_weights")
+    frozen = open_backbone(backbone_name, backbone_weights, device, precision)
+    method = parse_method(text)
+    estimator = build_estimator(method, frozen=frozen)
+    if getattr(estimator, "reads_rows", False):
+        raise ValueError(
+            f"{text} works on the rows of a set, not on photos alone: name another estimator"
+        )
+    return ScoringModel(
+        name=f"{text} of {backbone_name}",
+        estimator=estimator,
+        about={
+            "model": str(backbone_weights),
+            "sha256": _sha256(Path(backbone_weights)),
+            "license": "",
+            "label": "",
+            "direction": DIRECTION,
+            "output": method.name if method.name in FUSION else "other",
+            "method": text,
+        },
+    )
+
+
 def _open_run(
-    path: Path, device: str, precision: Precision, backbone_weights: str | None
+    path: Path, device: str, precision: Precision, backbone_weights: str | Path | None
 ) -> ScoringModel:
     from evaluation.estimators.trained_head import TrainedHead
-    from models.load import file_sha256
     from models.run import load_run
 
-    run = load_run(path, device=device, precision=precision, backbone_weights=backbone_weights)
-    file = path / FILE_NAME
-    calibration = Calibration.load(file) if file.is_file() else None
-    if calibration is not None:
-        _check_method(calibration, file)
-    return ScoringModel(
+    weights = None if backbone_weights is None else str(backbone_weights)
+    run = load_run(path, device=device, precision=precision, backbone_weights=weights)
+    opened = ScoringModel(
         name=path.absolute().name,
         estimator=TrainedHead(frozen=run.frozen, head=run.head),
-        calibration=calibration,
-        decision=_decision(calibration),
         about={
             "model": str(path),
-            "sha256": file_sha256(run.files[0]),
+            "sha256": _sha256(run.files[0]),
             "license": "",
             "label": "",
             "direction": DIRECTION,
@@ -144,11 +192,12 @@ def _open_run(
             "backbone_sha256": run.sha256,
         },
     )
+    file = path / FILE_NAME
+    return _with_calibration(opened, file) if file.is_file() else opened
 
 
 def _open_packed(path: Path, device: str, precision: Precision) -> ScoringModel:
     from evaluation.estimators.trained_head import TrainedHead
-    from models.load import file_sha256
     from models.packed import is_packed, load_packed
 
     if not is_packed(path):
@@ -163,7 +212,7 @@ def _open_packed(path: Path, device: str, precision: Precision) -> ScoringModel:
         decision=_decision(calibration),
         about={
             "model": str(path),
-            "sha256": file_sha256(path),
+            "sha256": _sha256(path),
             "license": about.license,
             "label": about.label,
             "direction": DIRECTION,
@@ -184,7 +233,13 @@ def _open_onnx(path: Path) -> ScoringModel:
         estimator=estimator,
         calibration=calibration,
         decision=chosen,
-        about={"direction": DIRECTION, **about, "model": str(path)},
+        about={
+            "direction": DIRECTION,
+            **about,
+            "model": str(path),
+            "sha256": _sha256(path),
+            "exported_from": about.get("sha256", ""),
+        },
     )
 
 
@@ -203,17 +258,23 @@ def _decision(calibration: Calibration | None) -> Decision | None:
     return calibration.decision or Decision.from_calibration(calibration)
 
 
-def _check_method(calibration: Calibration, file: Path) -> None:
-    """Refuse a calibration of another estimator's uncertainties, as calibrate.py may leave it."""
+def _with_calibration(opened: ScoringModel, file: Path) -> ScoringModel:
+    """Add a file's calibration, unless it is of another method, as calibrate.py may leave it."""
     from evaluation.methods import estimator_names
 
-    name = calibration.method.partition(":")[0]
-    if name != "trained_head" and name in estimator_names():
+    calibration = Calibration.load(file)
+    wanted = opened.about.get("method", "trained_head")
+    if calibration.method != wanted and calibration.method.partition(":")[0] in estimator_names():
         raise ValueError(
-            f"{file} says what the uncertainties of {calibration.method} mean, not those of the "
-            "run's head: make it again with evaluation/calibrate.py --model_dir, without "
-            "--estimator"
+            f"{file} says what the uncertainties of {calibration.method} mean, not those of "
+            f"{wanted}: make one with evaluation/calibrate.py --estimator {wanted}"
         )
+    return replace(opened, calibration=calibration, decision=_decision(calibration))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _threshold(calibration: Calibration) -> str:

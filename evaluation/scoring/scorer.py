@@ -231,7 +231,9 @@ def load_scorer(
     batch_size: int = 64,
     target_risk: float | None = None,
     refuse_risk: float | None = None,
-    backbone_weights: str | None = None,
+    backbone_weights: str | Path | None = None,
+    backbone_name: str | None = None,
+    calibration: str | Path | None = None,
     max_faces: int | None = None,
 ) -> Scorer:
     """Open a model for scoring photos.
@@ -245,7 +247,10 @@ def load_scorer(
         target_risk: accept a face while its calibrated P(false non-match) is at most this, instead
             of by the decision that came with the calibration.
         refuse_risk: refuse a face where it is above this; see `Decision.from_calibration`.
-        backbone_weights: of a run: where the backbone's file is now.
+        backbone_weights: of a run: where the backbone's file is now; else that of `backbone_name`.
+        backbone_name: as in "iresnet50": `model` is then an estimator without training, such as
+            "embedding_norm".
+        calibration: file of calibrate.py, instead of the one that the model brings.
         max_faces: of a photo, the largest ones; None for all.
 
     Raises:
@@ -253,7 +258,12 @@ def load_scorer(
             is outside its range.
     """
     opened = open_model(
-        model, device=device, precision=precision, backbone_weights=backbone_weights
+        model,
+        device=device,
+        precision=precision,
+        backbone_weights=backbone_weights,
+        backbone_name=backbone_name,
+        calibration=calibration,
     )
     if target_risk is not None or refuse_risk is not None:
         if opened.calibration is None:
