@@ -15,8 +15,8 @@ from evaluation.report._sheet_picks import Groups, Shown
 from evaluation.report._sheet_tally import VERDICTS, Tally
 from evaluation.scoring.rows import NOT_COMPUTED
 
-_LONGEST = 34  # characters of a file name on a card
-_ENDING = 20  # of them from its end, where the name itself is
+_LONGEST = 24  # characters of a file name on a card
+_ENDING = 12  # of them from its end, where the number often is
 
 
 def plain(text: str) -> str:
@@ -32,11 +32,14 @@ def plain(text: str) -> str:
     )
 
 
-def shortened(name: str) -> str:
-    """A name that fits on a card: its middle is left out."""
-    if len(name) <= _LONGEST:
+def shortened(name: str, longest: int = _LONGEST) -> str:
+    """A name that fits on a card: folders go first, then the middle of the rest."""
+    if len(name) <= longest:
         return name
-    return f"{name[: _LONGEST - _ENDING - 1]}\u2026{name[-_ENDING:]}"
+    base = name.replace("\\", "/").rpartition("/")[2]
+    if len(base) < longest:
+        return f"\u2026{base}"
+    return f"{base[: longest - _ENDING - 1]}\u2026{base[-_ENDING:]}"
 
 
 def slug(word: str) -> str:
@@ -75,10 +78,12 @@ def filters(shown: Sequence[Shown]) -> Markup:
 def filter_css(shown: Sequence[Shown]) -> str:
     """The rules that make `filters` work without a script."""
     used = {word for one in shown for word in (one.score.verdict, *one.score.reasons) if word}
-    return "\n".join(
-        f"body:has(#only-{slug(one)}:checked) .cards > li:not(.{slug(one)}) {{ display: none; }}"
-        for one in sorted(used)
-    )
+    rules = []
+    for one in map(slug, sorted(used)):
+        chosen = f"body:has(#only-{one}:checked) .cards"
+        rules.append(f"{chosen} > li:not(.{one}) {{ display: none; }}")
+        rules.append(f'{chosen}:not(:has(> .{one}))::after {{ content: "None here."; }}')
+    return "\n".join(rules)
 
 
 def failures(tally: Tally, status: str, heading: str) -> Markup:
@@ -119,23 +124,25 @@ def _cards(shown: Sequence[Shown]) -> Markup:
 
 def _card(shown: Shown) -> Markup:
     score = shown.score
-    name = plain(shown.name) + (f" face {score.face}" if score.face > 0 else "")
-    why = ", ".join(map(plain, score.reasons))
     classes = [slug(one) for one in (score.verdict, *score.reasons) if one]
-    value = "\u2013" if score.quality == NOT_COMPUTED else str(score.quality)
+    face = f" face {score.face}" if score.face > 0 else ""
+    name, why = plain(shown.name), ", ".join(map(plain, score.reasons))
     raw = f"uncertainty {words.number(score.uncertainty)}"
-    top = [tag("b", value, title="quality, 0 to 100")]
-    said = [name, raw if score.quality == NOT_COMPUTED else f"quality {value}"]
+    said = [f"Face in {name}{face}", raw, score.verdict, why]
+    if score.quality == NOT_COMPUTED:
+        top = [tag("b", words.number(score.uncertainty)), tag("span", "uncertainty")]
+    else:
+        said[1] = f"quality {score.quality}"
+        top = [tag("b", str(score.quality), title="quality, 0 to 100")]
     if score.verdict:
         top.append(tag("span", score.verdict, class_=f"verdict {slug(score.verdict)}"))
-        said.append(score.verdict)
     return tag(
         "li",
-        _picture(shown, "Face in " + ", ".join(filter(None, [*said, why]))),
-        tag("p", *top, class_="top") if score.verdict or score.quality != NOT_COMPUTED else "",
+        _picture(shown, ", ".join(filter(None, said))),
+        tag("p", *top, class_="top"),
         tag("p", why, class_="why") if why else "",
-        tag("p", shortened(name), class_="name", title=name),
-        tag("p", raw, class_="raw"),
+        tag("p", shortened(name, _LONGEST - len(face)) + face, class_="name", title=name + face),
+        tag("p", raw, class_="raw") if score.quality != NOT_COMPUTED else "",
         class_=" ".join(classes),
     )
 

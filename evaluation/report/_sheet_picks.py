@@ -21,7 +21,7 @@ from evaluation.scoring.rows import FaceScore
 # Gives the aligned face, uint8 (112, 112, 3) RGB, of a row that came without; None where it cannot.
 Pixels = Callable[[FaceScore, str], NDArray[np.uint8] | None]
 JPEG_QUALITY = 88
-_SAMPLED = 4  # faces kept for each one shown between the worst and the best
+_SAMPLED = 16  # faces kept for each one shown between the worst and the best
 
 
 @dataclass(frozen=True, eq=False)

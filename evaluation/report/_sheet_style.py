@@ -12,10 +12,14 @@ main, header, footer { max-width: 82rem; }
 .tile.is-refuse b { color: var(--bad); }
 .tile.is-ask-again b { color: var(--warn); }
 .tile.is-accept b { color: var(--good); }
-.tiles { grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); }
+.tiles { grid-template-columns: repeat(auto-fit, minmax(9.5rem, 15rem)); }
 .overview { display: grid; gap: 0 3rem; grid-template-columns: 1fr; align-items: start; }
 @media (min-width: 58rem) { .overview { grid-template-columns: 1fr 1fr; } }
 .overview > * { min-width: 0; }
+.overview h2 { margin-top: 1.8rem; }
+.overview th, .overview td { padding: .3rem .45rem; }
+.overview thead th:not(:first-child) { min-width: 0; }
+.overview tbody th { white-space: normal; font-weight: 500; }
 .histogram svg { display: block; width: 100%; height: 8.5rem; max-width: none; }
 .histogram .axis { stroke: var(--soft); vector-effect: non-scaling-stroke; }
 .histogram .even { stroke: var(--ink); stroke-dasharray: 5 4; stroke-width: 1.2;
@@ -24,7 +28,7 @@ main, header, footer { max-width: 82rem; }
   font-size: .82rem; color: var(--soft); }
 .overview .key i { display: inline-block; width: .85rem; height: .85rem; border-radius: .2rem;
   margin-right: .4rem; vertical-align: -.08rem; }
-.filters { display: flex; flex-wrap: wrap; gap: .6rem 2rem; margin: .8rem 0 1.2rem; }
+.filters { display: flex; flex-wrap: wrap; gap: .6rem 2rem; margin: .8rem 0; }
 .filters fieldset { border: 0; padding: 0; margin: 0; min-width: 0; display: flex; flex-wrap: wrap;
   gap: .4rem; align-items: center; }
 .filters legend { float: left; padding: 0; margin-right: .3rem; color: var(--soft);
@@ -44,15 +48,17 @@ main, header, footer { max-width: 82rem; }
   padding-bottom: .55rem; font-size: .82rem; line-height: 1.35; }
 .cards img, .blank { display: block; width: 100%; height: auto; aspect-ratio: 1; object-fit: cover;
   background: var(--shade); }
-.blank { display: grid; place-items: center; color: var(--soft); }
+.cards::after { color: var(--soft); }
+.cards .blank { display: grid; place-items: center; color: var(--soft); }
 .cards p { margin: 0; padding: 0 .6rem; }
-.cards .top { display: flex; align-items: baseline; justify-content: space-between; gap: .4rem;
-  padding-top: .3rem; }
+.cards .top { display: flex; align-items: baseline; justify-content: space-between; gap: 0 .4rem;
+  padding-top: .3rem; flex-wrap: wrap; overflow-wrap: normal; }
 .top b { font-size: 1.3rem; line-height: 1.3; font-weight: 650; }
+.top span { color: var(--soft); }
 .verdict { font-weight: 600; white-space: nowrap; }
-.verdict.is-refuse { color: var(--bad); }
-.verdict.is-ask-again { color: var(--warn); }
-.verdict.is-accept { color: var(--good); }
+.top .is-refuse { color: var(--bad); }
+.top .is-ask-again { color: var(--warn); }
+.top .is-accept { color: var(--good); }
 .cards .why { color: var(--ink); }
 .cards .name, .cards .raw { color: var(--soft); font-size: .95em; }
 .cards .name { margin-top: .15rem; line-height: 1.25; }
@@ -64,13 +70,17 @@ main, header, footer { max-width: 82rem; }
   .cards { grid-template-columns: repeat(auto-fill, minmax(6.6rem, 1fr)); gap: .6rem; }
   .tiles { grid-template-columns: 1fr 1fr; gap: .6rem; }
   .failed li { grid-template-columns: 1fr; }
+  .cards p { padding: 0 .45rem; }
+  .cards .name, .cards .raw { font-size: .72rem; }
   .top b { font-size: 1.15rem; }
 }
 @media print {
   main, header, footer { max-width: none; }
   .filters { display: none; }
   .overview { grid-template-columns: 1fr 1fr; gap: 0 2rem; }
-  .cards { grid-template-columns: repeat(7, 1fr); gap: .5rem; }
+  .tiles { grid-template-columns: repeat(6, 1fr); }
+  .cards { grid-template-columns: repeat(6, 1fr); gap: .5rem; }
+  .cards .name, .cards .raw { font-size: .72rem; }
   .cards li { break-inside: avoid; border: 1px solid var(--line); background: none; }
   .histogram svg { height: 6rem; }
   .failed li { break-inside: avoid; padding: .15rem 0; }

@@ -17,47 +17,47 @@ from evaluation.report._sheet_histogram import COLOUR, histogram
 from evaluation.report._sheet_tally import BINS, Tally
 
 _DEMO = "DEMO"
-_LEAST_FOR_A_PICTURE = 10  # faces
+_LEAST_TO_COUNT = 10  # faces; of fewer the cards say all
 
 
 def head(header: str, title: str, tally: Tally) -> Markup:
     """Title, the model's line in its parts, and a warning where its label says DEMO."""
     parts = [plain(one.strip()) for one in header.split(";") if one.strip()]
-    lines = tag("ul", *(tag("li", one) for one in parts), class_="model")
+    labels = [one for one in parts if _DEMO in one]
+    lines = tag("ul", *(tag("li", one) for one in parts if one not in labels), class_="model")
     over = tag("p", "Contact sheet, from worst to best", class_="over")
-    return tag("header", over, tag("h1", plain(title) or _found(tally)), _demo(parts), lines)
+    demo = _demo(labels) if labels else Markup("")
+    return tag("header", over, tag("h1", plain(title) or _found(tally)), demo, lines)
 
 
 def summary(tally: Tally, sampled: NDArray[np.float64]) -> Markup:
-    """Counts, the histogram and the table of reasons."""
-    both = [part for part in (_spread(tally, sampled), _seen(tally)) if part]
-    return join([_tiles(tally), tag("div", *both, class_="overview") if both else Markup("")])
+    """Counts; with more than a handful of faces the histogram and the table of reasons."""
+    if tally.faces < _LEAST_TO_COUNT:
+        return _tiles(tally)
+    overview = tag("div", _spread(tally, sampled), _seen(tally), class_="overview")
+    return join([_tiles(tally), overview])
 
 
 def _found(tally: Tally) -> str:
     return f"{words.count(tally.faces)} {'face' if tally.faces == 1 else 'faces'}"
 
 
-def _demo(parts: list[str]) -> Markup:
-    labels = [one for one in parts if _DEMO in one]
-    if not labels:
-        return Markup("")
-    text = "It shows how this works. Decide nothing about real people by its numbers."
+def _demo(labels: list[str]) -> Markup:
     return tag(
         "div",
         tag("h2", "This is a demo model"),
         *(tag("p", one) for one in labels),
-        tag("p", text),
+        tag("p", "Decide nothing about real people by its numbers."),
         class_="warnings demo",
         role="note",
     )
 
 
 def _tiles(tally: Tally) -> Markup:
-    found = [("faces scored", tally.faces, "", "")]
+    found = [("face scored" if tally.faces == 1 else "faces scored", tally.faces, "", "")]
     for verdict in tally.given:
         many = tally.verdicts[verdict]
-        found.append((verdict, many, words.share(many / tally.faces), slug(verdict)))
+        found.append((verdict, many, words.share(many / tally.faces, 2), slug(verdict)))
     found += [
         (label, tally.statuses[status], "", "")
         for status, label in (("no face", "without a face"), ("unreadable", "unreadable"))
@@ -79,7 +79,7 @@ def _spread(tally: Tally, sampled: NDArray[np.float64]) -> Markup:
     counts = tally.histogram()
     if counts:
         return _of_quality(counts, tally)
-    if len(sampled) < _LEAST_FOR_A_PICTURE or np.ptp(sampled) == 0:
+    if len(sampled) == 0 or np.ptp(sampled) == 0:
         return Markup("")
     edges = np.linspace(sampled.max(), sampled.min(), BINS + 1)
     many = np.histogram(sampled, edges[::-1])[0][::-1]
@@ -115,15 +115,13 @@ def _of_quality(counts: dict[str, NDArray[np.int64]], tally: Tally) -> Markup:
 
 def _seen(tally: Tally) -> Markup:
     """Reasons against verdicts, as shares of the faces with that verdict."""
-    if not tally.faces:
-        return Markup("")
     columns = tally.given if len(tally.given) > 1 else []
     rows = []
     for reason in tally.reasons():
         by_verdict = {one: tally.seen[reason, one] for one in tally.verdicts}
         rows.append(_row(reason, by_verdict, columns, tally))
     rows.append(_row("nothing of these", dict(tally.plain), columns, tally))
-    shown = table("Faces with each reason", ["", "all", *columns], rows)
+    shown = table("Faces with each reason", ["reason", "all", *columns], rows)
     caption = (
         "Simple measures of the pixels and the landmarks, apart from the model; a face may have "
         "several, and a good photo can have one."
@@ -133,8 +131,8 @@ def _seen(tally: Tally) -> Markup:
 
 def _row(name: str, found: dict[str, int], columns: list[str], tally: Tally) -> list[Markup | str]:
     total = sum(found.values())
-    cells = [with_small(words.share(total / tally.faces), words.count(total))]
+    cells = [with_small(words.share(total / tally.faces, 2), words.count(total))]
     for one in columns:
         many = found.get(one, 0)
-        cells.append(with_small(words.share(many / tally.verdicts[one]), words.count(many)))
+        cells.append(with_small(words.share(many / tally.verdicts[one], 2), words.count(many)))
     return [name, *cells]
