@@ -28,6 +28,7 @@ from evaluation.scoring import load_scorer
 from evaluation.scoring._job import Job, Stopped
 from evaluation.scoring._parts import Parts, inputs_digest
 from evaluation.scoring._progress import FaceProgress
+from evaluation.scoring._report import Report, report_path
 from evaluation.scoring._table import HEADING, Summary, table_lines
 from evaluation.scoring.scorer import Scorer
 from evaluation.scoring.writers import check_path, write_rows
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     add("inputs", nargs="+", metavar="INPUT", help="photo, folder, list, .bin, .rec or video")
     add("--model", required=True, help="run folder, packed .pt, .onnx, or the word demo")
     add("--out", help="write rows here: .csv, .json, .jsonl or .parquet (a table is printed)")
+    add("--report", metavar="DIR_OR_HTML", help="write a contact sheet, from worst to best, here")
     add("--aligned", choices=ALIGNED, default="auto", help="inputs are 112x112 faces (auto)")
     add("--detector", default="mtcnn", help="of faces: a name, or NAME:weights=FILE (mtcnn)")
     add("--every", type=_positive, default=1, metavar="N", help="take every N-th video frame (1)")
@@ -75,7 +77,8 @@ def _body(args: argparse.Namespace) -> int:
         check_path(Path(args.out))
     elif args.restart:
         raise ValueError("--restart goes with --out: without it nothing is kept")
-    open_sources(args.inputs, every=args.every)  # what is missing is told before a model is loaded
+    report = Report(report_path(args.report)) if args.report else None
+    _sources(args)  # what is missing is told before a model is loaded
     scorer = load_scorer(
         args.model,
         detector=args.detector,
@@ -89,41 +92,49 @@ def _body(args: argparse.Namespace) -> int:
     )
     with StopRequest() as request:
         try:
-            return (_to_file if args.out else _to_terminal)(args, scorer, request)
+            return (_to_file if args.out else _to_terminal)(args, scorer, report, request)
         except (KeyboardInterrupt, Stopped):
             goes_on = "the same command goes on where it was" if args.out else "nothing was kept"
             sys.stderr.write(f"stopped; {goes_on}\n")
             return STOPPED
 
 
-def _to_terminal(args: argparse.Namespace, scorer: Scorer, request: StopRequest) -> int:
-    sources = open_sources(args.inputs, every=args.every)
+def _to_terminal(
+    args: argparse.Namespace, scorer: Scorer, report: Report | None, request: StopRequest
+) -> int:
+    sources = _sources(args)
     summary = Summary()
     sys.stdout.write(f"# {scorer.model.header()}\n{HEADING}\n")
     with _progress(args) as progress:
-        job = _job(args, scorer, request, progress)
-        for chunk in job.chunks(iter(sources)):
+        for chunk in _job(args, scorer, request, progress).chunks(iter(sources)):
             for score in chunk.scores:
                 summary.add(score.status, score.verdict)
+            if report:
+                report.add_chunk(chunk)
             with progress.paused():
                 sys.stdout.writelines(f"{line}\n" for line in table_lines(chunk))
                 sys.stdout.flush()
     if not summary.statuses:
         raise _nothing_in(args)
-    _tell_skipped(sources)
-    sys.stdout.write(summary.text())
+    if report:
+        report.write(scorer.model.header())
+    _tell_end(summary, sources, *([report.path] if report else []))
     return 0
 
 
-def _to_file(args: argparse.Namespace, scorer: Scorer, request: StopRequest) -> int:
+def _to_file(
+    args: argparse.Namespace, scorer: Scorer, report: Report | None, request: StopRequest
+) -> int:
     out, about = Path(args.out), _about(args, scorer)
     parts = Parts(out, about)
     if not args.restart and parts.is_finished():
+        if report and not report.path.exists():
+            raise ValueError(f"{out} is finished, without {report.path}: give --restart for both")
         sys.stdout.write(f"{out} is finished; --restart scores the inputs again\n")
         return 0
     try:
         parts.open(restart=args.restart)
-        sources = open_sources(args.inputs, every=args.every)
+        sources = _sources(args)
         done, items = parts.resume(sources.items)
         if done:
             sys.stderr.write(f"{done} inputs are done; going on\n")
@@ -134,25 +145,34 @@ def _to_file(args: argparse.Namespace, scorer: Scorer, request: StopRequest) -> 
             parts.discard()
             raise _nothing_in(args)
         summary = Summary()
+        rows = summary.counted(parts.rows())
         header = {**scorer.model.about, **about, "settings": parts.settings}
-        write_rows(out, summary.counted(parts.rows()), header)
+        write_rows(out, report.watched(rows) if report else rows, header)
+        if report:
+            report.write(scorer.model.header(), _sources(args), _workers(args))
         parts.discard()
     finally:
         parts.close()
-    _tell_skipped(sources)
-    sys.stdout.write(f"{summary.text()}wrote {out}\n")
+    _tell_end(summary, sources, out, *([report.path] if report else []))
     return 0
 
 
 def _job(
     args: argparse.Namespace, scorer: Scorer, request: StopRequest, progress: FaceProgress
 ) -> Job:
-    workers = args.workers or max(1, min(MOST_WORKERS, os.cpu_count() or 1))
-    return Job(scorer, ALIGNED[args.aligned], workers, request, progress)
+    return Job(scorer, ALIGNED[args.aligned], _workers(args), request, progress)
 
 
 def _progress(args: argparse.Namespace, done: int = 0) -> FaceProgress:
-    return FaceProgress(lambda: open_sources(args.inputs, every=args.every).count(), done)
+    return FaceProgress(lambda: _sources(args).count(), done)
+
+
+def _workers(args: argparse.Namespace) -> int:
+    return args.workers or max(1, min(MOST_WORKERS, os.cpu_count() or 1))
+
+
+def _sources(args: argparse.Namespace) -> Sources:
+    return open_sources(args.inputs, every=args.every)
 
 
 def _about(args: argparse.Namespace, scorer: Scorer) -> dict[str, Any]:
@@ -175,16 +195,13 @@ def _nothing_in(args: argparse.Namespace) -> ValueError:
     return ValueError(f"no photos in {', '.join(args.inputs)[:200]}")
 
 
-def _tell_skipped(sources: Sources) -> None:
+def _tell_end(summary: Summary, sources: Sources, *files: Path) -> None:
     count = sum(sources.skipped.values())
     if count:
         kinds = ", ".join(f"{suffix} {number}" for suffix, number in sources.skipped.items())
-        what = (
-            "file in folders is no photo and was"
-            if count == 1
-            else "files in folders are no photos and were"
-        )
-        sys.stderr.write(f"{count} {what} left out: {kinds}\n")
+        what = "file is no photo and was" if count == 1 else "files are no photos and were"
+        sys.stderr.write(f"in folders, {count} {what} left out: {kinds}\n")
+    sys.stdout.write(summary.text() + "".join(f"wrote {file}\n" for file in files))
 
 
 def _positive(text: str) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,34 @@ def flat_row(file: str, index: int | None, score: FaceScore) -> dict[str, Any]:
     }
 
 
+def face_score(row: Mapping[str, Any], image: int) -> FaceScore:
+    """Turn a flat row back into what it was made of, but for pixels and embedding.
+
+    Args:
+        row: of `flat_row`.
+        image: number of the image.
+    """
+    box = tuple(row[name] for name in _BOX)
+    points = [row[name] for name in _POINTS]
+    given = {name: row[name] for name in _MEASURES}
+    return FaceScore(
+        image=image,
+        face=row["face"],
+        status=row["status"],
+        note=row["note"],
+        box=None if None in box else box,
+        landmarks=None if None in points else np.array(points, np.float32).reshape(-1, 2),
+        detection=row["detection"],
+        uncertainty=_or_nan(row["uncertainty"]),
+        quality=row["quality"],
+        percentile=_or_nan(row["percentile"]),
+        p_false_non_match=_or_nan(row["p_false_non_match"]),
+        verdict=row["verdict"],
+        reasons=tuple(filter(None, row["reasons"].split("; "))),
+        measures=None if given["sharpness"] is None else Measures(**given),
+    )
+
+
 def plain_text(text: str) -> str:
     r"""Return text that UTF-8 can carry: bytes of file names that are no text become `\udcff`."""
     return text.encode("utf-8", "backslashreplace").decode()
@@ -82,6 +111,10 @@ def import_pyarrow(module: str) -> Any:
         raise ValueError(
             "Parquet files need pyarrow, which is not installed: pip install pyarrow"
         ) from error
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _measured(measures: Measures | None) -> dict[str, float | None]:

@@ -1,8 +1,10 @@
 """score_images: every kind of input has its rows, in every kind of file, and on the screen."""
 
+import base64
 import csv
 import json
 import os
+import re
 from itertools import islice
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 from PIL import Image
 
 from data.align import REFERENCE
-from data.images import encode_png
+from data.images import decode, encode_png
 from data.photo_sources import Item
 from data.photos import Photo
 from data.recordio import RecordWriter
@@ -149,7 +151,7 @@ def test_every_kind_of_photo_has_its_rows(folder, tmp_path, capsys):
     told = capsys.readouterr()
     assert "15 rows: 9 scored, 3 without a face, 3 unreadable" in told.out
     assert f"wrote {out}" in told.out
-    assert "1 file in folders is no photo and was left out: .txt 1" in told.err
+    assert "in folders, 1 file is no photo and was left out: .txt 1" in told.err
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -272,6 +274,55 @@ def test_without_out_a_table_is_printed_and_nothing_is_kept(folder, tmp_path, ca
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def pictures(sheet):
+    """Name and pixels of the faces on a sheet, in its order."""
+    html = sheet.read_text(encoding="utf-8")
+    found = re.findall(r'<img[^>]*src="data:image/jpeg;base64,([^"]+)"', html)
+    return [decode(base64.b64decode(one)) for one in found]
+
+
+def test_a_sheet_shows_what_the_model_saw(folder, tmp_path):
+    """With `--out` photos are read once more for it: pixels but for the rounding of landmarks."""
+    noise = np.random.default_rng(0).integers(0, 255, (35, 40, 3), np.uint8)
+    noise = cv2.resize(noise, (160, 140))
+    noise[0, 0] = 70
+    Image.fromarray(noise).save(folder / "n noise.png")
+    score(folder, "--report", tmp_path / "live.html")
+    score(folder, "--out", tmp_path / "out.csv", "--report", tmp_path / "folder")
+    live, again = tmp_path / "live.html", tmp_path / "folder" / "contact_sheet.html"
+    first, second = pictures(live), pictures(again)
+    assert len(first) == len(second) == 12
+    for one, other in zip(first, second, strict=True):
+        apart = np.abs(one.astype(int) - other)
+        assert apart.mean() < 0.5
+        assert apart.max() <= 8
+    plain = [re.sub('base64,[^"]+', "", sheet.read_text("utf-8")) for sheet in (live, again)]
+    assert plain[0] == plain[1]
+    assert "n noise.png" in plain[0]
+
+
+def test_a_sheet_is_written_where_a_photo_has_gone(folder, tmp_path, monkeypatch):
+    def gone(out, rows, header):
+        write_rows(out, rows, header)
+        (folder / "b three.png").unlink()
+
+    monkeypatch.setattr(score_images, "write_rows", gone)
+    listed = tmp_path / "list.txt"
+    listed.write_text("".join(f"{path}\n" for path in sorted(folder.iterdir())))
+    assert score(listed, "--out", tmp_path / "out.csv", "--report", tmp_path / "a.html") == 0
+    assert len(pictures(tmp_path / "a.html")) == 9 - 3
+
+
+def test_a_finished_command_without_its_sheet_says_so(folder, tmp_path, capsys):
+    out = tmp_path / "out.csv"
+    assert score(folder, "--out", out) == 0
+    assert score(folder, "--out", out, "--report", tmp_path) == 2
+    message = f"{out} is finished, without {tmp_path}/contact_sheet.html: give --restart for both"
+    assert message in capsys.readouterr().err
+    assert score(folder, "--out", out, "--report", tmp_path, "--restart") == 0
+    assert score(folder, "--out", out, "--report", tmp_path) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -282,13 +333,17 @@ def test_without_out_a_table_is_printed_and_nothing_is_kept(folder, tmp_path, ca
         (["empty", "--out", "scores.csv"], "no photos in empty"),
         (["empty"], "no photos in empty"),
         ([".", "--out", "empty.csv"], "names a file, but a folder is there"),
+        ([".", "--report", "empty.html"], "names a file, but a folder is there"),
+        ([".", "--report", "some.txt"], "names a folder or an .html file, but a file is there"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_mistakes_are_told_in_one_line(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    (tmp_path / "empty.csv").mkdir()
+    for name in ("empty.csv", "empty.html"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "some.txt").touch()
     try:
         code = score(*arguments)
     except SystemExit as stopped:

@@ -11,6 +11,7 @@ from evaluation.scoring.columns import (
     COUNTS,
     WORDS,
     arrow_schema,
+    face_score,
     flat_row,
     import_pyarrow,
     plain_text,
@@ -75,6 +76,18 @@ def test_uncertainty_reads_back_as_the_same_float32(value):
     kept = np.float32(value)
     row = flat_row("a", None, FaceScore(image=0, uncertainty=float(kept)))
     assert np.float32(row["uncertainty"]) == kept
+
+
+def test_a_row_turns_back_into_its_face():
+    for score in (whole(), FaceScore(image=4, status="no face", note="no face found")):
+        row = flat_row("a.jpg", None, score)
+        again = face_score(row, 9)
+        assert again.image == 9
+        assert flat_row("a.jpg", None, again) == row
+    assert again.landmarks is None
+    assert again.measures is None
+    assert np.isnan(again.uncertainty)
+    assert again.reasons == ()
 
 
 def test_bytes_that_are_no_text_are_escaped():
