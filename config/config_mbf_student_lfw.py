@@ -11,7 +11,7 @@ few faces the student starts from the layers that it shares with the backbone: w
 
 from utils.config import Augment, Branch, Method, Schedule, TrainConfig
 
-EPOCHS, STEPS, DROP_AT = 8, 120, (5, 7)
+EPOCHS, STEPS, DROP_AT = 8, 150, (5, 7)
 
 config = TrainConfig(
     name="mbf_student_lfw",
@@ -26,23 +26,24 @@ config = TrainConfig(
         ),
         Branch(
             "student",
-            head=Method("student", output="probability", size=80),
+            head=Method("student", output="probability", size=80, fixed=4, hint=1.0),
             loss=Method("distill", weight=10.0, scale=11.0, margin=0.4),
             head_weights="weights/mbf_y1.pth",
             teacher="teacher",
         ),
     ),
     train_images="datasets/lfw_train",
-    classes_per_batch=10,
+    classes_per_batch=8,
     images_per_class=8,
     schedule=Schedule(
         epochs=EPOCHS,
         steps_per_epoch=STEPS,
         lr=2e-3,
         drop_at=DROP_AT,
+        drop_factor=0.2,
         weight_decay=2e-2,
         optimizer="adamw",
     ),
     augment=Augment(blur=0.0, occlusion=0.0, rare=0.2, degrade=0.3),
-    log_every=20,
+    log_every=30,
 )

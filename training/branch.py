@@ -64,7 +64,7 @@ class TrainedBranch:
         )
         self._check()
         share_batch_norms(self.head, world)
-        self.optimizer = _optimizer(list(self.head.parameters()), config, frozen.device)
+        self.optimizer = _optimizer(self.parameters, config, frozen.device)
         self.draws = any(
             isinstance(module, _DropoutNd) and module.p > 0 for module in self.head.modules()
         )
@@ -78,8 +78,8 @@ class TrainedBranch:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """The head's, in a fixed order."""
-        return list(self.head.parameters())
+        """Those of the head that learn, in a fixed order."""
+        return [one for one in self.head.parameters() if one.requires_grad]
 
     def forward(
         self, step: int, one: StepInput, with_stats: bool, teacher: Tensor | None = None
@@ -107,7 +107,8 @@ class TrainedBranch:
             teacher=teacher,
             with_stats=with_stats,
         )
-        return raw, result
+        extra, self.head.extra = self.head.extra, None
+        return raw, result if extra is None else result._replace(loss=result.loss + extra)
 
     def update(self, step: int) -> float:
         """Let the optimizer use the gradients; return the learning rate that it had."""

@@ -19,9 +19,11 @@ class Head(nn.Module):
         output: what the number is: the logit of a probability, or log variances.
         reads: what of a `BackboneOutput` the head works on: "features" (and embeddings), or
             "images" alone, so that it runs without the backbone.
+        extra: a scalar that a forward pass in training mode asks to add to the loss, or None.
     """
 
     output: Output
+    extra: Tensor | None = None
     reads: ClassVar[Literal["features", "images"]] = "features"
 
     def starting_from(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
