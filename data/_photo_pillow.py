@@ -6,6 +6,7 @@ Used by data/photos.py. Changes nothing of Pillow that other threads or users co
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ def open_image(encoded: bytes) -> Image.Image | None:
         if isinstance(answer, str):
             raise ValueError(f"this Pillow reads no {name}: pip install --upgrade pillow")
         if answer:
-            return _guarded(name, reader, io.BytesIO(encoded))
+            return guarded(name, reader, io.BytesIO(encoded))
     return None
 
 
@@ -87,14 +88,23 @@ def load_rgb(image: Image.Image, factor: int) -> tuple[NDArray[np.uint8], list[s
     """
     if image.mode == "LAB":
         raise ValueError("LAB colours are not read: save it as RGB")
-    found: tuple[NDArray[np.uint8], list[str], int] = _guarded(
+    found: tuple[NDArray[np.uint8], list[str], int] = guarded(
         image.format or "image", _load_rgb, image, factor
     )
     return found
 
 
-def _guarded(name: str, function: Any, *arguments: Any) -> Any:
-    """Call one of Pillow's decoders, which raise nearly anything where a file is damaged."""
+def guarded(name: str, function: Any, *arguments: Any) -> Any:
+    """Call a decoder of Pillow's, which raises nearly anything where a file is damaged.
+
+    Args:
+        name: of the format.
+        function: with its arguments.
+        *arguments: of the function.
+
+    Raises:
+        ValueError: whatever it raised, in one line.
+    """
     try:
         return function(*arguments)
     except MemoryError:
@@ -103,9 +113,7 @@ def _guarded(name: str, function: Any, *arguments: Any) -> Any:
         what = " ".join(str(error).split()) or type(error).__name__
         if "truncated" in what.lower():
             raise ValueError(f"cut off: the end of the {name} is missing ({what})") from error
-        raise ValueError(
-            f"damaged {name}, or of a kind that Pillow does not read ({what})"
-        ) from error
+        raise ValueError(f"damaged {name}, or of a kind that is not read ({what})") from error
 
 
 def _load_rgb(image: Image.Image, factor: int) -> tuple[NDArray[np.uint8], list[str], int]:
@@ -115,13 +123,16 @@ def _load_rgb(image: Image.Image, factor: int) -> tuple[NDArray[np.uint8], list[
     if factor == 1:
         pixels = np.asarray(_opaque(simple))
     else:
-        rows = max(1, _BAND // (simple.width * factor)) * factor
-        bands = [
-            _opaque(simple.crop((0, top, simple.width, min(top + rows, simple.height))))
-            for top in range(0, simple.height, rows)
-        ]
-        pixels = np.concatenate([np.asarray(band.reduce(factor)) for band in bands])
+        pixels = np.concatenate(list(_reduced_bands(simple, factor)))
     return pixels, [*colours, *notes], orientation(_exif(image))
+
+
+def _reduced_bands(image: Image.Image, factor: int) -> Iterator[NDArray[np.uint8]]:
+    """Yield the reduced image from top to bottom; in full size only a band is RGB at a time."""
+    rows = max(1, _BAND // (image.width * factor)) * factor
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        yield np.asarray(_opaque(band).reduce(factor))
 
 
 def _notes_before_loading(image: Image.Image) -> list[str]:
@@ -156,7 +167,7 @@ def _simple(image: Image.Image) -> tuple[Image.Image, list[str]]:
         return image, notes
     if image.mode == "La":  # which Pillow turns into LA alone
         image = image.convert("LA")
-    image = image.convert("RGBA")
+    image = image if image.mode == "RGBA" else image.convert("RGBA")
     if image.getchannel("A").getextrema()[0] == 255:
         return image.convert("RGB"), notes
     return image, [*notes, "transparent parts on white"]

@@ -21,7 +21,7 @@ from PIL import Image
 from data._photo_exif import jpeg_exif, orientation, turn, turn_note
 from data._photo_jpeg import START, decode_jpeg, jpeg_size
 from data._photo_numbers import to_bytes
-from data._photo_pillow import load_rgb, open_image
+from data._photo_pillow import guarded, load_rgb, open_image
 
 __all__ = ["Photo", "from_array", "read_photo"]
 
@@ -134,14 +134,10 @@ def _open_heic(encoded: bytes) -> Image.Image:
         raise ValueError(
             "HEIC needs the package pillow-heif (pip install pillow-heif), or save it as JPEG"
         ) from error
-    try:
-        found = heif.open_heif(io.BytesIO(encoded))
-        width, height = found.size
-        image = found.to_pillow() if width * height <= LARGEST else None
-    except (ValueError, EOFError, SyntaxError, OSError, RuntimeError) as error:
-        raise ValueError(f"damaged HEIC ({' '.join(str(error).split())})") from error
+    found = guarded("HEIC", heif.open_heif, io.BytesIO(encoded))
+    width, height = guarded("HEIC", getattr, found, "size")
     _check_size(width, height, LARGEST)
-    assert isinstance(image, Image.Image)
+    image: Image.Image = guarded("HEIC", found.to_pillow)
     image.info.pop("exif", None)
     return image
 

@@ -287,8 +287,8 @@ def test_a_photo_with_several_pictures_in_a_jpeg_gives_the_first():
     assert (read_photo(encoded).pixels == 255).all()
 
 
-@pytest.mark.parametrize("name", [*LOSSLESS, "JPEG", "AVIF", "GIF"])
-def test_one_pixel(name):
+@pytest.mark.parametrize("name", sorted({*LOSSLESS, "JPEG", "AVIF", "GIF"} - {"PCX"}))
+def test_one_pixel(name):  # Pillow 11 writes no PCX so small
     photo = read_photo(saved(np.full((1, 1, 3), 255, np.uint8), name, **LOSSLESS.get(name, {})))
     assert (photo.pixels >= 250).all()
     assert photo.pixels.shape == (1, 1, 3)
@@ -570,7 +570,7 @@ def test_heic_is_read_by_pillow_heif_without_being_turned_twice(monkeypatch):
     photo = read_photo(heic())
     assert np.array_equal(photo.pixels, picture())
     assert photo.note == ""
-    with pytest.raises(ValueError, match=r"^damaged HEIC \(Invalid input: no end\)$"):
+    with pytest.raises(ValueError, match=r"^damaged HEIC, or .* \(Invalid input: no end\)$"):
         read_photo(heic() + b"bad")
     monkeypatch.setattr(Opened, "size", (20_000, 20_000))
     with pytest.raises(ValueError, match="too large: 20000x20000 pixels"):
