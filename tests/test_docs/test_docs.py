@@ -30,7 +30,7 @@ PACKAGES = (
     "utils",
 )
 FENCE = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
-FLAG = re.compile(r"(?<![\w-])--[a-z][a-z_-]*")
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9_-]*")
 # names of the original, which docs/migrating.md sets against ours
 THEIRS = {"verification_risk_acc.py"}
 
