@@ -109,41 +109,48 @@ class ListSource:
     def items(self, skip: int) -> Iterator[Item | None]:
         """Yield an item for each line, whether its file is there or not."""
         folder = os.path.dirname(self.path)
-        for row, (name, line) in enumerate(self._names()):
+        for row, (name, why) in enumerate(self._names()):
             if row < skip:
                 yield None
             elif name:
                 yield Item(os.path.join(folder, name))
             else:
-                yield refused(self.path, f"line {line} names no photo")
+                yield refused(self.path, why)
 
     def count(self) -> int:
         """Read the list, and return the number of its paths."""
         return sum(1 for _ in self._names())
 
-    def _names(self) -> Iterator[tuple[str, int]]:
-        """Yield each path with the number of its line."""
-        with open(
-            self.path, encoding=_encoding(self.path), errors="surrogateescape", newline=""
-        ) as file:
-            lines = self._lines(iter(lambda: file.readline(_LONGEST_LINE), ""))
-            yield from _csv_names(lines) if self.path.lower().endswith(".csv") else _names(lines)
+    def _names(self) -> Iterator[tuple[str, str]]:
+        """Yield each path, or "" and why there is none."""
+        try:
+            with open(
+                self.path, encoding=_encoding(self.path), errors="surrogateescape", newline=""
+            ) as file:
+                lines = _lines(iter(lambda: file.readline(_LONGEST_LINE), ""))
+                is_csv = self.path.lower().endswith(".csv")
+                yield from _csv_names(lines) if is_csv else _text_names(lines)
+        except OSError as error:
+            yield "", reason(error)
+        except (ValueError, csv.Error) as error:
+            yield "", f"not a list of paths, one a line ({error})"
 
-    def _lines(self, lines: Iterator[str]) -> Iterator[str]:
-        for number, line in enumerate(lines, start=1):
-            if "\0" in line or len(line) >= _LONGEST_LINE:
-                raise ValueError(f"{self.path}:{number}: not a list of paths, one a line")
-            yield line
 
-
-def _names(lines: Iterator[str]) -> Iterator[tuple[str, int]]:
+def _lines(lines: Iterator[str]) -> Iterator[str]:
     for number, line in enumerate(lines, start=1):
+        if "\0" in line or len(line) >= _LONGEST_LINE:
+            raise ValueError(f"line {number} is no text, or endless")
+        yield line
+
+
+def _text_names(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
+    for line in lines:
         if line.strip() and not line.startswith("#"):
             fields = line.strip().split("\t")
-            yield next((field for field in fields if not _is_number(field)), fields[0]), number
+            yield next((field for field in fields if not _is_number(field)), fields[0]), ""
 
 
-def _csv_names(lines: Iterator[str]) -> Iterator[tuple[str, int]]:
+def _csv_names(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
     column = -1
     reader = csv.reader(lines)
     for fields in reader:
@@ -153,7 +160,8 @@ def _csv_names(lines: Iterator[str]) -> Iterator[tuple[str, int]]:
             if head[column] in COLUMNS:
                 continue
         if fields:
-            yield fields[column].strip() if column < len(fields) else "", reader.line_num
+            name = fields[column].strip() if column < len(fields) else ""
+            yield name, f"line {reader.line_num} names no photo"
 
 
 def _is_number(text: str) -> bool:

@@ -6,6 +6,7 @@ Used by data/photos.py. Changes nothing of Pillow that other threads or users co
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -138,7 +139,8 @@ def _reduced_bands(image: Image.Image, factor: int) -> Iterator[NDArray[np.uint8
 def _notes_before_loading(image: Image.Image) -> list[str]:
     """Return notes on what an image file no longer tells once it is decoded."""
     notes = []
-    if any(";16" in str(tile) for tile in getattr(image, "tile", ())) and image.mode[0] != "I":
+    tiles = str(getattr(image, "tile", ""))
+    if re.search(";16[BLN]", tiles) and image.mode[0] != "I":
         notes.append("16-bit")
     if getattr(image, "is_animated", False):
         tiff = image.format == "TIFF"

@@ -217,12 +217,27 @@ def test_lists_may_name_files_elsewhere(tmp_path):
     assert found == ["/else/where.jpg", f"{tmp_path}/in/../up.jpg"]
 
 
-@pytest.mark.parametrize("content", [b"a.jpg\nb\0.jpg\n", b"a.jpg\n" + b"x" * 70_000])
+@pytest.mark.parametrize("content", [b"a.jpg\nb\0.jpg\nc.jpg\n", b"a.jpg\n" + b"x" * 70_000])
 @pytest.mark.parametrize("name", ["list.txt", "list.csv"])
 def test_what_is_no_list(content, name, tmp_path):
-    fill(tmp_path, {name: content})
-    with pytest.raises(ValueError, match=rf"{name}:2: not a list of paths, one a line"):
-        list(open_sources(str(tmp_path / name)))
+    fill(tmp_path, {name: content, "b.jpg": b""})
+    sources = open_sources([tmp_path / name, tmp_path / "b.jpg"])
+    _, no_list, following = sources
+    assert no_list.file == str(tmp_path / name)
+    assert outcome(no_list) == "not a list of paths, one a line (line 2 is no text, or endless)"
+    assert following.file == str(tmp_path / "b.jpg")
+    assert sources.count() == 3
+
+
+def test_lists_that_break_in_the_middle(tmp_path):
+    wide = "a.jpg\n".encode("utf-16") + b"\x00\xd8\x00"
+    fill(tmp_path, {"long.csv": b"a.jpg\n" + b'"' + b"x\n" * 70_000, "half.txt": wide})
+    for name in ("long.csv", "half.txt"):
+        *_, last = open_sources(str(tmp_path / name))
+        assert outcome(last).startswith("not a list of paths, one a line (")
+    sources = open_sources(str(tmp_path / "half.txt"))
+    (tmp_path / "half.txt").unlink()
+    assert [outcome(item) for item in sources] == ["No such file or directory"]
 
 
 def test_a_csv_row_without_its_column(tmp_path):
