@@ -18,5 +18,8 @@ def open_detector(text: str) -> Detector:
         ValueError: unknown name or option, a value out of range, or a package or a file of
             weights that is missing; the message says what to do about it.
     """
-    detector: Detector = build("models.detectors", parse_method(text))
+    try:
+        detector: Detector = build("models.detectors", parse_method(text))
+    except TypeError as error:  # an option of another type, as in min_face=small
+        raise ValueError(f"{text}: {error}") from error
     return detector

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from models.detectors._base import Detections
 
-Floats = NDArray[np.floating]
+Floats = NDArray[np.floating | np.integer]
 
 
 def suppress(
@@ -72,13 +72,29 @@ def cut(image: NDArray[np.uint8], boxes: NDArray[np.int64], side: int) -> NDArra
         part = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
         if not part.size:
             continue
-        over = (-min(top, 0), max(bottom - height, 0), -min(left, 0), max(right - width, 0))
-        if any(over):
-            part = cv2.copyMakeBorder(part, *over, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+        above, before = max(-top, 0), max(-left, 0)
+        below, after = max(bottom - height, 0), max(right - width, 0)
+        if above or before or below or after:
+            part = np.pad(part, ((above, below), (before, after), (0, 0)))
         shrinks = part.shape[0] > side
         how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         cv2.resize(part, (side, side), dst=square, interpolation=how)
     return squares
+
+
+def shrunk(image: NDArray[np.uint8], max_side: int) -> tuple[NDArray[np.uint8], float]:
+    """Reduce a photo whose longer side is larger than allowed.
+
+    Returns:
+        The photo, and its size relative to the original's, at most 1.
+    """
+    scale = min(1.0, max_side / max(image.shape[:2]))
+    if scale == 1.0:
+        return image, scale
+    height, width = image.shape[:2]
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    reduced = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return np.asarray(reduced, dtype=np.uint8), scale
 
 
 def detections(

@@ -1,6 +1,6 @@
-"""Run a small ONNX network on the CPU with ONNX Runtime.
+"""Files of networks: ask for them, and run them on the CPU with ONNX Runtime.
 
-For detectors whose networks OpenCV's own engine gets wrong; imports onnxruntime when used.
+For all detectors, and for those whose networks OpenCV 5 gets wrong; imports onnxruntime when used.
 """
 
 from __future__ import annotations
@@ -13,6 +13,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 _BATCH = 256  # inputs at a time, which bounds memory
+
+
+def needed_file(name: str, weights: str, source: str) -> Path:
+    """Path of the weights that a user brings.
+
+    Args:
+        name: of the detector.
+        weights: path as given; "" for none.
+        source: where such a file can be had, for the message.
+
+    Raises:
+        ValueError: none was given, or there is no such file.
+    """
+    if not weights:
+        raise ValueError(f"{name}: say {name}:weights=FILE; {source}")
+    path = Path(weights)
+    if not path.is_file():
+        raise ValueError(f"{name}: {path}: no such file; {source}")
+    return path
 
 
 class Network:

@@ -61,10 +61,12 @@ class MTCNN:
             raise ValueError(f"mtcnn: min_face = {min_face}: must be at least {_CELL} pixels")
         if not 0 <= min_share < 1:
             raise ValueError(f"mtcnn: min_share = {min_share}: must be in 0..1, below 1")
-        if len(thresholds) != 3 or not all(0 < one < 1 for one in thresholds):
+        if np.shape(thresholds) != (3,) or not all(0 < one < 1 for one in thresholds):
             raise ValueError(f"mtcnn: thresholds = {thresholds}: must be three between 0 and 1")
         if not 0 < shrink < 1:
             raise ValueError(f"mtcnn: shrink = {shrink}: must be between 0 and 1")
+        if threads < 1:
+            raise ValueError(f"mtcnn: threads = {threads}: must be at least 1")
         self.min_face, self.min_share = min_face, min_share
         self.thresholds, self.shrink = tuple(thresholds), shrink
         folder = _packaged() if weights is None else Path(weights)
@@ -113,9 +115,9 @@ class MTCNN:
         whole = _whole_pixels(boxes)
         shifts, chances = self._sort(_prepared(cut(image, whole, _SMALL)))
         passed = chances[:, 1] >= self.thresholds[1]
-        boxes, scores, shifts = whole[passed], chances[passed, 1], shifts[passed]
-        kept = suppress(boxes, scores, 0.7)
-        return squared(_shifted(boxes[kept], shifts[kept]))
+        squares, scores = whole[passed], chances[passed, 1]
+        kept = suppress(squares, scores, 0.7)
+        return squared(_shifted(squares[kept], shifts[passed][kept]))
 
     def _placed(self, image: NDArray[np.uint8], boxes: Floats) -> Detections:
         """The faces among squares, with landmarks, by the third network."""
@@ -125,6 +127,7 @@ class MTCNN:
         squares, scores = whole[passed], chances[passed, 1]
         sides = (squares[:, 2:] - squares[:, :2])[:, None]
         landmarks = squares[:, None, :2] + sides * points[passed].reshape(-1, 2, 5).swapaxes(1, 2)
+        landmarks -= 0.5  # from edges to the centres of pixels
         boxes = _shifted(squares, shifts[passed])
         kept = suppress(boxes, scores, 0.7, "smaller")
         return detections(boxes[kept], landmarks[kept], scores[kept], image.shape)
