@@ -56,11 +56,34 @@ class PiecewiseLinear(nn.Module):
         return rise + self.heights[segment]
 
 
+class _ChannelPReLU(nn.Module):
+    """PReLU as slope * x + (1 - slope) * relu(x), the products as 1 x 1 convolutions.
+
+    ONNX Runtime has no fast kernel for the operator itself.
+    """
+
+    def __init__(self, slope: Tensor) -> None:
+        super().__init__()
+        self.straight, self.bent = _scaled(slope), _scaled(1 - slope)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        straight: Tensor = self.straight(maps)
+        return straight + self.bent(torch.relu(maps))
+
+
+def _scaled(factors: Tensor) -> nn.Conv2d:
+    """Return a convolution that multiplies channels by (C,) factors."""
+    channels = len(factors)
+    conv = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
+    conv.weight = nn.Parameter(factors.reshape(-1, 1, 1, 1).clone(), requires_grad=False)
+    return conv
+
+
 class ExportedModel(nn.Module):
     """Preprocessing, backbone, head and calibration in one network.
 
     Args:
-        backbone: folded, in eval mode; None where the head reads images alone.
+        backbone: folded, in eval mode; None for a head that reads images, and no embedding.
         head: in eval mode.
         calibration: None leaves out quality, percentile and probability.
     """
@@ -69,8 +92,8 @@ class ExportedModel(nn.Module):
         self, backbone: Backbone | None, head: Head, calibration: Calibration | None
     ) -> None:
         super().__init__()
-        self.backbone = None if backbone is None else _plain(backbone)
-        self.head = _plain(head)
+        self.backbone: Backbone | None = None if backbone is None else _plain(backbone)
+        self.head: Head = _plain(head)
         self.percentile: PiecewiseLinear | None = None
         self.probability: PiecewiseLinear | None = None
         if calibration is not None:
@@ -85,12 +108,13 @@ class ExportedModel(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Map uint8 (N, 112, 112, 3) RGB images to the tensors that `outputs` names."""
-        assert self.backbone is not None
-        output: BackboneOutput = self.backbone(self.backbone.preprocessing(images))
-        raw = self.head(output).float()
-        uncertainty = to_scalar(to_sigma_sq(raw, self.head.output))
-        found = (output.embedding, uncertainty)
-        return (*found, *self._calibrated(uncertainty.double()))
+        if self.backbone is None:
+            output = images_alone(images)
+        else:
+            output = self.backbone(self.backbone.preprocessing(images))._replace(images=images)
+        uncertainty = to_scalar(to_sigma_sq(self.head(output).float(), self.head.output))
+        found = (uncertainty, *self._calibrated(uncertainty.double()))
+        return found if self.backbone is None else (output.embedding, *found)
 
     def _calibrated(self, uncertainty: Tensor) -> tuple[Tensor, ...]:
         if self.percentile is None or self.probability is None:
@@ -105,6 +129,12 @@ class ExportedModel(nn.Module):
             torch.where(unknown, missing, percentile).float(),
             torch.where(unknown, missing, probability).float(),
         )
+
+
+def images_alone(images: Tensor) -> BackboneOutput:
+    """What a head that reads images needs: no embedding, no features."""
+    nothing = torch.empty(len(images), 0)
+    return BackboneOutput(nothing, nothing, images)
 
 
 def write_onnx(path: str | Path, model: ExportedModel, facts: Mapping[str, str], doc: str) -> None:
@@ -150,9 +180,13 @@ def describe(proto: Any, facts: Mapping[str, str], doc: str) -> None:
 
 
 def _plain(network: Any) -> Any:
-    """Return a copy on the CPU with weights in the order that ONNX stores."""
-    copied = copy.deepcopy(network).to("cpu").eval()
-    return copied.to(memory_format=torch.contiguous_format)
+    """Return a copy on the CPU, its weights in ONNX's order, without PReLUs."""
+    copied = copy.deepcopy(network).to("cpu").eval().to(memory_format=torch.contiguous_format)
+    for module in list(copied.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.PReLU) and child.num_parameters > 1:
+                setattr(module, name, _ChannelPReLU(child.weight.detach()))
+    return copied
 
 
 def _strip(proto: Any) -> None:

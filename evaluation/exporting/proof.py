@@ -5,6 +5,7 @@ evaluation/export.py refuses a file by it; benchmarks/onnx.py prints the same nu
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Iterator, Mapping
@@ -105,7 +106,7 @@ class Bounds:
 
 
 FP32 = Bounds(mean_cosine=0.99999, uncertainty=1e-4, rank_correlation=0.9999, equal_quality=0.98)
-INT8 = Bounds(mean_cosine=0.8, uncertainty=1.0, rank_correlation=0.9, equal_quality=0.0)
+INT8 = Bounds(mean_cosine=0.95, uncertainty=math.inf, rank_correlation=0.95, equal_quality=0)
 
 
 @dataclass(frozen=True, kw_only=True)

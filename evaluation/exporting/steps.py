@@ -12,17 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from data.faces import open_faces
-from evaluation.estimate import Estimator
+from evaluation.estimate import Estimate, Estimator
 from evaluation.estimators.trained_head import TrainedHead
 from evaluation.exporting import proof
-from evaluation.exporting.graph import ExportedModel, write_onnx
+from evaluation.exporting.graph import ExportedModel, images_alone, write_onnx
 from evaluation.exporting.int8 import quantise
 from evaluation.scoring.model import ScoringModel, open_model
 from evaluation.scoring.onnx_model import metadata, open_onnx
 from evaluation.sets.open_set import EvaluationSet, open_set
+from models.heads._base import Head
+from models.uncertainty import to_sigma_sq
 
 RANGE_FACES = 256  # that the ranges of 8-bit activations are taken from
 
@@ -98,7 +101,33 @@ def exported_network(model: ScoringModel, quality_only: bool = False) -> Exporte
             f"{model.name} is no run or packed model with a trained head ({estimator.name}): it "
             "cannot be exported"
         )
-    return ExportedModel(estimator.frozen.backbone, estimator.head, model.calibration)
+    if quality_only and estimator.head.reads != "images":
+        raise ValueError(
+            f"--quality_only: the head of {model.name} reads the backbone's features; only a head "
+            "that reads images, such as student, does without"
+        )
+    backbone = None if quality_only else estimator.frozen.backbone
+    return ExportedModel(backbone, estimator.head, model.calibration)
+
+
+class HeadAlone:
+    """A head that reads images, in PyTorch, without backbone and embedding.
+
+    Args:
+        head: with `reads = "images"`.
+    """
+
+    name = "head_alone"
+
+    def __init__(self, head: Head) -> None:
+        self.head = head.eval()
+
+    def __call__(self, images: NDArray[np.uint8]) -> Estimate:
+        """Estimate for (B, 112, 112, 3) RGB images; mu is (B, 0)."""
+        with torch.no_grad():
+            raw = self.head(images_alone(torch.from_numpy(np.ascontiguousarray(images))))
+            sigma_sq = to_sigma_sq(raw.float(), self.head.output)
+        return Estimate(np.empty((len(images), 0), np.float32), sigma_sq.numpy())
 
 
 def facts(model: ScoringModel) -> dict[str, str]:
@@ -137,7 +166,11 @@ def _prove(wanted: Export, model: ScoringModel, whole: Path, small: Path, write:
     labelled = open_check(wanted.check)
     images = proof.some_faces(labelled, wanted.faces)
     exported = open_onnx(whole)[0]
-    found = proof.difference(model.estimator, exported, images, model.calibration)
+    reference = model.estimator
+    if wanted.quality_only:
+        assert isinstance(reference, TrainedHead)
+        reference = HeadAlone(reference.head)
+    found = proof.difference(reference, exported, images, model.calibration)
     sizes = ", ".join(map(str, proof.BATCHES))
     write(
         f"ONNX Runtime beside PyTorch, {len(images)} faces of {labelled.name}, in batches of "
@@ -146,7 +179,7 @@ def _prove(wanted: Export, model: ScoringModel, whole: Path, small: Path, write:
     )
     _refuse(found, proof.FP32, wanted.out)
     engines: dict[str, Estimator] = {
-        "PyTorch": model.estimator,
+        "PyTorch": reference,
         "ONNX Runtime": open_onnx(whole, threads=1)[0],
     }
     if wanted.calibration_faces is not None:
