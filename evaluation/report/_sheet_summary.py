@@ -85,11 +85,9 @@ def _spread(tally: Tally, sampled: NDArray[np.float64]) -> Markup:
     many = np.histogram(sampled, edges[::-1])[0][::-1]
     ranges = [f"uncertainty {high:.4g} to {low:.4g}" for high, low in pairwise(edges)]
     ends = [words.number(float(one)) for one in edges[[0, BINS // 2, BINS]]]
-    of = (
-        "all faces"
-        if len(sampled) >= tally.faces
-        else f"{words.count(len(sampled))} faces at random"
-    )
+    of = "all faces"
+    if len(sampled) < tally.faces:
+        of = f"{words.count(len(sampled))} faces drawn at random"
     caption = f"Uncertainty of {of}; the most uncertain on the left."
     drawn = histogram({"": many}, ranges, ends, caption)
     return section("spread", "Uncertainty", drawn, tag("p", caption, class_="note"))

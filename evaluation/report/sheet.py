@@ -57,7 +57,7 @@ class SheetBuilder:
     def write(
         self, path: str | Path, header: str, *, title: str = "", pixels: Pixels | None = None
     ) -> Path:
-        """Write the page; more rows may be added afterwards.
+        """Write the page, whole or not at all; more rows may be added afterwards.
 
         Args:
             path: of the HTML file; its folder is made where it is missing.
@@ -79,7 +79,9 @@ class SheetBuilder:
             raise ValueError(f"{path}: no row was scored, so there is nothing to show")
         text = self._page(header, title, pixels)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        partial = path.with_name(f"{path.name}.part")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
         return path
 
     def _page(self, header: str, title: str, pixels: Pixels | None) -> str:
