@@ -26,7 +26,7 @@ from data.photo_sources import Sources, open_sources
 from evaluation import cli
 from evaluation.scoring import load_scorer
 from evaluation.scoring._job import Job, Stopped
-from evaluation.scoring._parts import Parts, inputs_digest
+from evaluation.scoring._parts import Parts, digest
 from evaluation.scoring._progress import FaceProgress
 from evaluation.scoring._report import Report, report_path
 from evaluation.scoring._table import HEADING, Summary, table_lines
@@ -69,34 +69,44 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--precision", default="auto", help="of the backbone: auto, fp32, bf16, fp16")
     add("--backbone_weights", help="of a run: where the backbone's file is now")
+    add("--engine", choices=["local", "ray"], default="local", help="ray: on many machines (local)")
+    add("--ray_workers", type=_positive, metavar="N", help="scorers at a time (a GPU or core each)")
+    add("--ray_address", help="of a running cluster, or auto (a cluster on this machine)")
     return parser
 
 
 def _body(args: argparse.Namespace) -> int:
-    if args.out:
+    _check_engine(args)
+    if args.out and args.engine == "local":
         check_path(Path(args.out))
-    elif args.restart:
+    elif args.restart and not args.out:
         raise ValueError("--restart goes with --out: without it nothing is kept")
     report = Report(report_path(args.report)) if args.report else None
     _sources(args)  # what is missing is told before a model is loaded
-    scorer = load_scorer(
-        args.model,
-        detector=args.detector,
-        device=args.device,
-        precision=args.precision,
-        batch_size=args.batch_size,
-        target_risk=args.target_risk,
-        refuse_risk=args.refuse_risk,
-        backbone_weights=args.backbone_weights,
-        max_faces=args.max_faces,
-    )
+    scorer = load_scorer(**_options(args))
+    work = _to_terminal if not args.out else _to_file if args.engine == "local" else _by_ray
     with StopRequest() as request:
         try:
-            return (_to_file if args.out else _to_terminal)(args, scorer, report, request)
+            return work(args, scorer, report, request)
         except (KeyboardInterrupt, Stopped):
             goes_on = "the same command goes on where it was" if args.out else "nothing was kept"
             sys.stderr.write(f"stopped; {goes_on}\n")
             return STOPPED
+
+
+def _check_engine(args: argparse.Namespace) -> None:
+    if args.engine == "local":
+        if args.ray_workers or args.ray_address:
+            raise ValueError("--ray_workers and --ray_address go with --engine ray")
+    elif not args.out or Path(args.out).suffix != ".parquet":
+        raise ValueError("--engine ray writes a folder of parts: give --out NAME.parquet")
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """What `load_scorer` takes."""
+    names = ("model", "detector", "device", "precision", "batch_size", "target_risk")
+    more = ("refuse_risk", "backbone_weights", "max_faces")
+    return {name: getattr(args, name) for name in (*names, *more)}
 
 
 def _to_terminal(
@@ -157,6 +167,41 @@ def _to_file(
     return 0
 
 
+def _by_ray(
+    args: argparse.Namespace, scorer: Scorer, report: Report | None, request: StopRequest
+) -> int:
+    from evaluation.scoring.ray_engine import PartFolder, Task, score_with_ray
+
+    folder, about = PartFolder(Path(args.out)), _about(args, scorer)
+    if args.restart:
+        folder.discard()
+    if folder.is_finished(about):
+        sys.stdout.write(f"{folder.path} is finished; --restart scores the inputs again\n")
+        return 0
+    header = {**scorer.model.about, **about}
+    task = Task(_options(args), ALIGNED[args.aligned], _workers(args), folder, header)
+    sources, summary = _sources(args), Summary()
+    with _progress(args) as progress:
+        score_with_ray(
+            folder.missing(sources.items(), progress.before),
+            task,
+            workers=args.ray_workers,
+            address=args.ray_address,
+            stop=request,
+            progress=progress,
+        )
+    rows = summary.counted(folder.rows())
+    for _ in report.watched(rows) if report else rows:
+        pass
+    if not summary.statuses:
+        raise _nothing_in(args)
+    if report:
+        report.write(scorer.model.header(), _sources(args), _workers(args))
+    folder.finish()
+    _tell_end(summary, sources, folder.path, *([report.path] if report else []))
+    return 0
+
+
 def _job(
     args: argparse.Namespace, scorer: Scorer, request: StopRequest, progress: FaceProgress
 ) -> Job:
@@ -180,8 +225,9 @@ def _about(args: argparse.Namespace, scorer: Scorer) -> dict[str, Any]:
     model = scorer.model
     return {
         "version": VERSION,
-        "inputs": inputs_digest(args.inputs),
+        "inputs": digest(args.inputs),
         "model_sha256": model.about.get("sha256", ""),
+        "calibration": digest(model.calibration.to_dict() if model.calibration else None),
         "meaning": model.header(),
         "detector": args.detector,
         "aligned": args.aligned,

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,7 @@ class Parts:
         self._discarded = out.with_name(f"{out.name}.parts.old")
         self.count = 0
         self._lock: int | None = None
-        digest = hashlib.sha256(json.dumps(self._about, sort_keys=True).encode())
-        self.settings = f"settings {digest.hexdigest()[:16]}"
+        self.settings = f"settings {digest(self._about)}"
 
     def is_finished(self) -> bool:
         """Whether the output is there and was made with these settings; nothing is left to do.
@@ -168,16 +167,18 @@ class Parts:
             self._lock = None
 
     def _take_lock(self) -> None:
+        """Keep other processes out; where the file system has no locks, nothing does."""
         try:
             import fcntl
-        except ImportError:  # Windows: nothing keeps two processes apart
+        except ImportError:  # Windows
             return
         self._lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as error:
             self.close()
-            raise ValueError(f"{self.folder}: another process is writing it") from None
+            if isinstance(error, BlockingIOError):
+                raise ValueError(f"{self.folder}: another process is writing it") from error
 
     def _facts(self, number: int) -> dict[str, Any] | None:
         path = self._path(number)
@@ -198,9 +199,9 @@ def _name(item: Item) -> list[str | int | None]:
     return [plain_text(item.file), item.index]
 
 
-def inputs_digest(inputs: Iterable[str]) -> str:
-    """Return a hash of the inputs as they were named."""
-    return hashlib.sha256("\0".join(map(plain_text, inputs)).encode()).hexdigest()[:16]
+def digest(value: Any) -> str:
+    """Return a short hash of plain values, to compare them by."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _ends(path: Path) -> bytes:

@@ -41,17 +41,22 @@ class FaceProgress:
         self._start = self._last = time.monotonic()
 
     def __enter__(self) -> FaceProgress:
-        threading.Thread(target=self._find_total, name="count", daemon=True).start()
+        threading.Thread(target=self.find_total, name="count", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def input(self) -> None:
-        """Count an input that was taken up."""
-        self.inputs += 1
+    def before(self, inputs: int) -> None:
+        """Count inputs that an earlier start has finished."""
+        self._done += inputs
+        self._bar.update(inputs)
+
+    def input(self, count: int = 1) -> None:
+        """Count inputs that were taken up."""
+        self.inputs += count
         self._bar.total = self._total
-        self._bar.update()
+        self._bar.update(count)
         now = time.monotonic()
         if self._lines and now - self._last >= LINE_EVERY:
             self._last = now
@@ -80,8 +85,8 @@ class FaceProgress:
         with tqdm.external_write_mode():
             yield
 
-    def _find_total(self) -> None:
-        # what is wrong with the inputs is told by the work itself
+    def find_total(self) -> None:
+        """Count all inputs; what is wrong with one is told by the work itself."""
         try:
             self._total = self._count()
         except (ValueError, OSError):

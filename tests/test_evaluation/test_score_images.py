@@ -355,6 +355,17 @@ def test_mistakes_are_told_in_one_line(arguments, message, tmp_path, monkeypatch
     assert not (tmp_path / "scores.csv").exists()
 
 
+def test_progress_knows_the_time_left_when_it_knows_the_total():
+    progress = FaceProgress(lambda: 100, done=20)
+    for _ in range(30):
+        progress.input()
+    progress.found(45)
+    assert progress.line(10.0) == "score: 50 images, 45 faces, 3.0 images/s"
+    progress.find_total()
+    expected = "score: 50 images, 45 faces, 3.0 images/s, 50.0% of 100, 17 s left"
+    assert progress.line(10.0) == expected
+
+
 class Answers:
     """A scorer that costs nothing: one row for each photo."""
 
