@@ -24,7 +24,9 @@ from models.heads._base import Head
 from models.output import BackboneOutput
 from models.run import load_run
 from models.uncertainty import to_scalar, to_sigma_sq
+from utils.checkpoint import load_checkpoint
 from utils.config import TrainConfig
+from utils.config_json import from_json
 from utils.device import to_device
 
 
@@ -146,17 +148,20 @@ def taught(
 
 
 def _head_of(folder: Path, config: TrainConfig, frozen: FrozenBackbone) -> Head:
+    saved = folder / "best.pt"
+    if saved.is_file():
+        other = from_json(load_checkpoint(saved)["config"]).backbone
+        if other != config.backbone:
+            raise ValueError(
+                f"teacher = {str(folder)!r}: its head reads {other!r}, and this run has "
+                f"{config.backbone!r}"
+            )
     run = load_run(
         folder,
         device=str(frozen.device),
         precision=config.precision,
         backbone_weights=config.backbone_weights,
     )
-    if run.config.backbone != config.backbone:
-        raise ValueError(
-            f"teacher = {str(folder)!r}: its head reads {run.config.backbone!r}, and this run has "
-            f"{config.backbone!r}"
-        )
     return run.head.requires_grad_(False)
 
 

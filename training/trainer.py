@@ -156,15 +156,13 @@ class Trainer:
                     return
 
     def forward(self, batch: Batch) -> BackboneOutput:
-        """Augment the images of one or several steps and embed them."""
-        rows = np.split(batch.rows, len(batch.steps))
-        parameters = AugmentParameters.concatenate(
-            [self.augment.parameters(*one) for one in zip(batch.steps, rows, strict=True)]
-        )
+        """Augment the images of one or several steps and embed them; keep them if a head reads."""
+        steps = zip(batch.steps, np.split(batch.rows, len(batch.steps)), strict=True)
+        parameters = [self.augment.parameters(*one) for one in steps]
         images = batch.images.to(self.frozen.device, non_blocking=True)
-        output = self.frozen(self.augment(images, parameters))
-        readers = [branch for branch in self.branches if branch.head.reads == "images"]
-        return output if readers else output._replace(images=None)
+        output = self.frozen(self.augment(images, AugmentParameters.concatenate(parameters)))
+        kept = any(branch.head.reads == "images" for branch in self.branches)
+        return output if kept else output._replace(images=None)
 
     def train_step(self, one: StepInput, logs: list[TrainLog]) -> Tensor | None:
         """Do one optimizer step of every head, and what is due after it.
@@ -243,13 +241,9 @@ class Trainer:
         return self.files.open_logs(self.step, stack)
 
     def _progress(self) -> tqdm[Any]:
-        return tqdm(
-            total=self.config.schedule.total_steps,
-            initial=self.step,
-            unit="step",
-            disable=not (self.world.is_main and sys.stderr.isatty()),
-            dynamic_ncols=True,
-        )
+        hidden = not (self.world.is_main and sys.stderr.isatty())
+        total = self.config.schedule.total_steps
+        return tqdm(total=total, initial=self.step, unit="step", disable=hidden, dynamic_ncols=True)
 
     def _check_finite(self) -> None:
         self.world.barrier()  # on the host, where a process that is lost shows at once

@@ -114,11 +114,6 @@ class StudentHead(Head):
         raw: Tensor = self.layer(channels)
         return raw
 
-    def of_images(self, images: Tensor) -> Tensor:
-        """Do what `forward` does, from images alone: see `BackboneOutput.images`."""
-        raw: Tensor = self.layer(self._channels(images))
-        return raw
-
     def _channels(self, images: Tensor) -> Tensor:
         small = self.shrink @ _PREPROCESSING(images) @ self.shrink.T
         maps = self.body(small.contiguous(memory_format=torch.channels_last))

@@ -35,6 +35,11 @@ def student(**options):
     return StudentHead(output="probability", **options).eval()
 
 
+def scored(head, images):
+    nothing = torch.empty(len(images), 0)
+    return head(BackboneOutput(nothing, nothing, images))
+
+
 def test_it_has_less_than_half_a_million_parameters():
     assert sum(one.numel() for one in student().parameters()) < 500_000
 
@@ -56,7 +61,7 @@ def test_the_frozen_backbone_hands_on_the_images_as_they_came(backbone, pixels):
 def test_bytes_and_levels_are_the_same_image(pixels):
     head = student(size=48)
     levels = pixels.permute(0, 3, 1, 2).float()
-    assert torch.allclose(head.of_images(pixels), head.of_images(levels), atol=1e-6)
+    assert torch.allclose(scored(head, pixels), scored(head, levels), atol=1e-6)
 
 
 def test_the_image_is_reduced_as_interpolation_with_antialias_does(pixels):
@@ -99,7 +104,7 @@ def test_from_a_student_it_is_that_student(pixels, tmp_path):
     torch.save(trained.state_dict(), tmp_path / "student.pth")
     head = StudentHead(output="probability", size=64).eval()
     load_head(head, tmp_path / "student.pth")
-    assert torch.equal(head.of_images(pixels), trained.of_images(pixels))
+    assert torch.equal(scored(head, pixels), scored(trained, pixels))
 
 
 def test_from_anything_else_it_does_not_start(tmp_path):
@@ -112,7 +117,7 @@ def test_a_mirrored_face_keeps_its_side_differences(pixels):
     head = student(size=112)
     head.body = nn.Identity()
     head.standardise, head.layer = nn.Identity(), nn.Identity()
-    plain, mirrored = head.of_images(pixels), head.of_images(pixels.flip(2))
+    plain, mirrored = scored(head, pixels), scored(head, pixels.flip(2))
     assert torch.allclose(plain, mirrored, atol=1e-5)
     assert plain[:, 3:].min() > 0
 
@@ -122,7 +127,7 @@ def test_it_starts_in_the_middle(output, start, pixels):
     torch.manual_seed(0)
     head = StudentHead(output=output)
     assert head.layer.bias.item() == pytest.approx(start, abs=1e-4)
-    raw = head.of_images(pixels)
+    raw = scored(head, pixels)
     assert raw.shape == (5, 1)
     assert (raw - start).abs().max() < 1.5
 
@@ -130,8 +135,46 @@ def test_it_starts_in_the_middle(output, start, pixels):
 def test_refusals():
     with pytest.raises(ValueError, match="size = 20: must be 32 to 112"):
         StudentHead(output="probability", size=20)
+    with pytest.raises(ValueError, match=r"fixed = 9: must be 0 to 8"):
+        StudentHead(output="probability", fixed=9)
+    with pytest.raises(ValueError, match=r"hint = -1: must be at least 0"):
+        StudentHead(output="probability", hint=-1)
     with pytest.raises(ValueError, match="head 'student': output = 'x'"):
         StudentHead(output="x")
     stored = BackboneOutput(torch.zeros(1, 2), torch.zeros(1, 3))
     with pytest.raises(ValueError, match="reads images, and these features come without any"):
         student()(stored)
+
+
+def test_a_hint_is_the_error_of_the_features_summary_and_ends_with_training(pixels, tmp_path):
+    torch.manual_seed(0)
+    head = StudentHead(output="probability", size=32, features_shape=(3, 2, 4), fixed=2, hint=0.5)
+    features = torch.randn(5, 3 * 2 * 4)
+    head.train()
+    head(BackboneOutput(torch.empty(5, 0), features, pixels))
+    maps = features.view(5, 3, 2, 4)
+    sides = (maps - maps.flip(3)).abs().mean((2, 3))
+    summary = torch.cat([maps.mean((2, 3)), sides], 1)
+    told = (summary - summary.mean(0)) / (summary.var(0, unbiased=False) + 1e-5).sqrt()
+    kept, head.extra = head.extra, None
+    head.standardise.momentum = 0.0
+    channels = []
+    head.standardise.register_forward_hook(lambda *given: channels.append(given[2]))
+    head(BackboneOutput(torch.empty(5, 0), features, pixels))
+    wanted = 0.5 * (head.hint_layer(channels[0]) - told).square().mean()
+    assert kept.item() == pytest.approx(wanted.item(), rel=1e-4)
+    head.extra = None
+    scored(head.eval(), pixels)
+    assert head.extra is None
+    torch.save(head.state_dict(), tmp_path / "with.pth")
+    without = StudentHead(output="probability", size=32).eval()
+    load_head(without, tmp_path / "with.pth")
+    assert torch.equal(scored(without, pixels), scored(head, pixels))
+
+
+def test_fixed_layers_are_not_trained():
+    head = StudentHead(output="probability", size=32, fixed=2).train()
+    assert [layer.training for layer in head.body] == [False] * 2 + [True] * 7
+    learning = {name for name, one in head.named_parameters() if one.requires_grad}
+    assert not any(name.startswith(("body.conv_1.", "body.conv_2_dw.")) for name in learning)
+    assert "body.dconv_23.sep.0.weight" in learning
