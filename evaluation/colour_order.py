@@ -127,7 +127,7 @@ def colour_check(frozen: FrozenBackbone, pairs: str, count: int = COUNT) -> Colo
         raise ValueError(f"count = {count}: the colour check needs 2 pairs of each kind at least")
     opened = _open(pairs, count)
     rows, mated = _some_pairs(opened, count)
-    images = np.stack([opened.images.decode(row, row + 1)[0] for row in rows.ravel().tolist()])
+    images = _decoded(opened, rows)
     scores = cosine_of_pairs(_embeddings(frozen, images))
     swapped = cosine_of_pairs(_embeddings(frozen, images[..., ::-1]))
     color = frozen.preprocessing.color
@@ -145,6 +145,17 @@ def colour_check(frozen: FrozenBackbone, pairs: str, count: int = COUNT) -> Colo
         coloured=float((images != images[..., :1]).any(axis=(1, 2, 3)).mean()),
         verdict=verdict,
     )
+
+
+def some_images(pairs: str, count: int) -> NDArray[np.uint8]:
+    """Return images (n, 112, 112, 3) of `count` pairs at most of each kind, spread over the set.
+
+    Args:
+        pairs: as in `colour_check`.
+        count: 2 or more.
+    """
+    opened = _open(pairs, count)
+    return _decoded(opened, _some_pairs(opened, count)[0])
 
 
 def require_colour_order(check: ColourCheck, advice: str) -> None:
@@ -205,6 +216,10 @@ def _some_pairs(opened: EvaluationSet, count: int) -> tuple[NDArray[np.int64], N
         )
     chosen = [one[np.linspace(0, len(one) - 1, min(count, len(one))).astype(int)] for one in kinds]
     return np.concatenate(chosen).astype(np.int64), np.repeat([True, False], list(map(len, chosen)))
+
+
+def _decoded(opened: EvaluationSet, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    return np.stack([opened.images.decode(row, row + 1)[0] for row in rows.ravel().tolist()])
 
 
 def _embeddings(frozen: FrozenBackbone, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -27,18 +27,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation import cli
-from evaluation.colour_order import colour_check, require_colour_order
+from evaluation.colour_order import colour_check, require_colour_order, some_images
 from evaluation.confidence.calibration import FILE_NAME, Calibration
 from evaluation.methods import estimator_names
 
 if TYPE_CHECKING:
-    from evaluation.estimate import Estimate
-    from models.frozen import FrozenBackbone
-    from models.heads._base import Head
     from models.packed import About
     from models.run import Run
 
-FACES = 16  # rendered, to compare the written file with the run
+FACES = 64  # of the pairs or rendered, to compare the written file with the run
 LARGEST_DIFFERENCE = 1e-3  # of any number of an embedding of length 1
 
 
@@ -95,30 +92,36 @@ def _body(args: argparse.Namespace) -> int:
         created=args.created or datetime.date.today().isoformat(),
         version=code_version(),
     )
-    _write(out, run, about, calibration, args.half)
+    _write(out, run, about, calibration, args)
     sys.stdout.write(f"wrote {out}: {out.stat().st_size / 1e6:.2f} MB\n")
     return 0
 
 
 def _write(
-    out: Path, run: Run, about: About, calibration: dict[str, Any] | None, half: bool
+    out: Path,
+    run: Run,
+    about: About,
+    calibration: dict[str, Any] | None,
+    args: argparse.Namespace,
 ) -> None:
     """Write a file beside it, read that back, compare it with the run, and only then rename it."""
+    from evaluation.estimators.trained_head import TrainedHead
     from models.packed import load_packed, save_packed
 
     unchecked = out.with_name(out.name + ".unchecked")
     try:
-        save_packed(unchecked, run, about, calibration, half=half)
+        save_packed(unchecked, run, about, calibration, half=args.half)
         read = load_packed(unchecked, str(run.frozen.device))
-        wanted, found = (_on_rendered(one.frozen, one.head) for one in (run, read))
+        images = some_images(args.pairs, FACES // 4) if args.pairs else _rendered()
+        wanted, found = (TrainedHead(frozen=a.frozen, head=a.head)(images) for a in (run, read))
         apart = float(np.abs(_unit(found.mu) - _unit(wanted.mu)).max(initial=0))
-        step = np.abs(found.sigma_sq - wanted.sigma_sq) / np.abs(wanted.sigma_sq)
+        step = np.abs(found.sigma_sq - wanted.sigma_sq) / np.abs(wanted.sigma_sq).clip(1e-30)
         sys.stdout.write(
             f"read back: unit embeddings differ by {apart:.1e} at most from the run's, "
-            f"uncertainties by {float(step.max()):.1e} of themselves ({FACES} rendered faces)\n"
+            f"uncertainties by {float(step.max()):.1e} of themselves ({len(images)} faces)\n"
         )
         if not apart <= LARGEST_DIFFERENCE:
-            advice = "pack without --half" if half else "this should not happen: please report it"
+            advice = "pack without --half" if args.half else "please report it"
             raise ValueError(
                 f"embeddings of the file differ by {apart:.1e} from the run's, more than "
                 f"{LARGEST_DIFFERENCE:g}; {advice}"
@@ -128,13 +131,11 @@ def _write(
         unchecked.unlink(missing_ok=True)
 
 
-def _on_rendered(frozen: FrozenBackbone, head: Head) -> Estimate:
+def _rendered() -> NDArray[np.uint8]:
     from data.synthetic import SyntheticFaces
-    from evaluation.estimators.trained_head import TrainedHead
 
     faces = SyntheticFaces(FACES, 1, 0)
-    images = np.stack([faces.read(row) for row in range(FACES)])
-    return TrainedHead(frozen=frozen, head=head)(images)
+    return np.stack([faces.read(row) for row in range(FACES)])
 
 
 def _unit(mu: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ import torch
 from data.synthetic import SyntheticFaces
 from data.verification import write_bin
 from evaluation import colour_order
-from evaluation.colour_order import colour_check, d_prime, main, require_colour_order
+from evaluation.colour_order import colour_check, d_prime, main, require_colour_order, some_images
 from models.output import BackboneOutput
 from models.preprocessing import Preprocessing
 
@@ -173,6 +173,7 @@ def test_rows_are_read_as_they_are_stored(tmp_path, monkeypatch):
             return super().__call__(batch)
 
     colour_check(Spy(0), str(tmp_path / "a.bin"))
+    assert np.array_equal(some_images(str(tmp_path / "a.bin"), 2), np.stack(images * 2))
     assert len(seen) == 2
     assert np.array_equal(seen[0], np.stack(images * 2))
     assert np.array_equal(seen[1], np.stack(images * 2)[..., [2, 1, 0]])

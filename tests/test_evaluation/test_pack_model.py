@@ -80,6 +80,7 @@ def test_the_file_scores_as_the_run_does_and_says_what_it_is(trained, pack, tmp_
     assert "calibration: on synthetic:pairs=60,seed=2, uncertainties of trained_head" in out
     assert "RGB is better: the recorded order is right" in out
     assert "read back: unit embeddings differ by 0.0e+00" in out
+    assert "of themselves (64 faces)" in out
     assert "warning" not in err
     found = load_packed(tmp_path / "out" / "model.pt", device="cpu")
     run = load_run(trained, device="cpu")

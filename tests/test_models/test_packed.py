@@ -94,6 +94,11 @@ def test_a_head_without_backbone_features_is_packed_too(run, tmp_path, images):
         assert torch.equal(found.head(found.frozen(images)), head(run.frozen(images)))
 
 
+def test_the_stored_preprocessing_holds_whatever_the_code_says_by_then(file):
+    changed(file, lambda content: content["preprocessing"].update(scale=64.0))
+    assert load_packed(file).frozen.preprocessing.scale == 64.0
+
+
 def test_no_folder_of_the_maker_is_in_the_file(run, file, tmp_path):
     assert str(tmp_path).encode() not in file.read_bytes()
     config = load_packed(file).config
