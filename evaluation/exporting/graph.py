@@ -133,7 +133,7 @@ class ExportedModel(nn.Module):
 
 def images_alone(images: Tensor) -> BackboneOutput:
     """What a head that reads images needs: no embedding, no features."""
-    nothing = torch.empty(len(images), 0)
+    nothing = torch.empty(images.shape[0], 0)  # len() would fix the size of a batch
     return BackboneOutput(nothing, nothing, images)
 
 
