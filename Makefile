@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+RAY    := $(VENV)/.ray
 DEMO   := runs/demo
 
 .PHONY: setup demo test lint types unit interop clean
@@ -12,6 +13,10 @@ setup: $(STAMP)
 $(STAMP): requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(RAY): $(STAMP) requirements-ray.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-ray.txt
 	touch $@
 
 demo: setup
@@ -28,7 +33,7 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
-unit: setup
+unit: setup $(RAY)
 	$(BIN)/python -m pytest -n 2 -q
 
 interop: setup

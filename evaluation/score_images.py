@@ -170,7 +170,8 @@ def _to_file(
 def _by_ray(
     args: argparse.Namespace, scorer: Scorer, report: Report | None, request: StopRequest
 ) -> int:
-    from evaluation.scoring.ray_engine import PartFolder, Task, score_with_ray
+    from evaluation.scoring._ray_parts import PartFolder
+    from evaluation.scoring.ray_engine import Task, score_with_ray
 
     folder, about = PartFolder(Path(args.out)), _about(args, scorer)
     if args.restart:
