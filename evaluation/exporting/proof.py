@@ -43,6 +43,7 @@ class Difference:
         mean_cosine: of all faces; None without embeddings.
         embedding: the largest difference of an embedding's entry; None without embeddings.
         uncertainty: the largest difference.
+        relative: the largest difference of uncertainties, divided by them.
         rank_correlation: Spearman's, of the uncertainties.
         equal_quality: share of faces with the same quality; None without calibration.
         maps: largest difference of percentile, 100 x probability and quality from what the
@@ -54,6 +55,7 @@ class Difference:
     mean_cosine: float | None
     embedding: float | None
     uncertainty: float
+    relative: float
     rank_correlation: float
     equal_quality: float | None
     maps: float | None
@@ -66,7 +68,10 @@ class Difference:
                 f"embedding    cosine {self.cosine:.7f} or more, {self.mean_cosine:.7f} in the mean"
             )
             lines.append(f"             largest difference {self.embedding:.3g}")
-        lines.append(f"uncertainty  largest difference {self.uncertainty:.3g}")
+        lines.append(
+            f"uncertainty  largest difference {self.uncertainty:.3g}, "
+            f"{self.relative:.3g} of its value"
+        )
         lines.append(f"             rank correlation {self.rank_correlation:.6f}")
         if self.equal_quality is not None:
             lines.append(f"quality      equal for {self.equal_quality:.2%} of {self.faces} faces")
@@ -80,14 +85,14 @@ class Bounds:
 
     Attributes:
         mean_cosine: the smallest allowed.
-        uncertainty: the largest difference allowed.
+        relative: the largest difference of uncertainties allowed, divided by them.
         rank_correlation: the smallest allowed.
         equal_quality: the smallest share allowed.
         maps: the largest difference allowed.
     """
 
     mean_cosine: float
-    uncertainty: float
+    relative: float
     rank_correlation: float
     equal_quality: float
     maps: float = 1e-4
@@ -105,8 +110,8 @@ class Bounds:
         return phrases
 
 
-FP32 = Bounds(mean_cosine=0.99999, uncertainty=1e-4, rank_correlation=0.9999, equal_quality=0.98)
-INT8 = Bounds(mean_cosine=0.95, uncertainty=math.inf, rank_correlation=0.95, equal_quality=0)
+FP32 = Bounds(mean_cosine=0.99999, relative=1e-3, rank_correlation=0.999, equal_quality=0.98)
+INT8 = Bounds(mean_cosine=0.95, relative=math.inf, rank_correlation=0.95, equal_quality=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,12 +161,14 @@ def difference(
         equal = float((found["quality"] == calibration.iso_quality(uncertainty)[rows]).mean())
         maps = _map_difference(found, calibration)
     last = parts[-1]["uncertainty"]
+    off = np.abs(found["uncertainty"] - uncertainty[rows])
     return Difference(
         faces=len(images),
         cosine=cosine,
         mean_cosine=mean_cosine,
         embedding=embedding,
-        uncertainty=float(np.abs(found["uncertainty"] - uncertainty[rows]).max()),
+        uncertainty=float(off.max()),
+        relative=float((off / np.abs(uncertainty[rows])).max()),
         rank_correlation=float(spearmanr(last, uncertainty).statistic),
         equal_quality=equal,
         maps=maps,

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from data.faces import open_faces
+from evaluation.confidence.calibration import DIRECTION
 from evaluation.estimate import Estimate, Estimator
 from evaluation.estimators.trained_head import TrainedHead
 from evaluation.exporting import proof
@@ -76,11 +77,15 @@ def export(wanted: Export, write: Write) -> None:
     )
     network = exported_network(model, wanted.quality_only)
     write(f"{model.header()}\n")
+    if not model.about.get("license"):
+        write(
+            "no license is stated: evaluation/pack_model.py --license puts one into a model file\n"
+        )
     if model.calibration is None:
         write("no calibration, so no quality, percentile and p_false_non_match in the file\n")
     whole, small = (wanted.out.with_name(f"{wanted.out.name}.{n}.part") for n in ("fp32", "int8"))
     try:
-        write_onnx(whole, network, facts(model), model.header())
+        write_onnx(whole, network, facts(model), about_line(model))
         finished = _prove(wanted, model, whole, small, write)
         finished.replace(wanted.out)
     finally:
@@ -140,6 +145,13 @@ def facts(model: ScoringModel) -> dict[str, str]:
         None if calibration is None else calibration.to_dict(),
         None if decision is None else decision.to_dict(),
     )
+
+
+def about_line(model: ScoringModel) -> str:
+    """Return what viewers of the file show: name, label, direction, licence."""
+    license_ = model.about.get("license") or "not stated"
+    parts = [model.name, model.about.get("label"), DIRECTION, f"license: {license_}"]
+    return "; ".join(part for part in parts if part)
 
 
 def open_check(check: str) -> EvaluationSet:

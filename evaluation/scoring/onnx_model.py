@@ -162,10 +162,10 @@ def _facts(stored: Mapping[str, str], path: Path) -> dict[str, Any]:
 
 
 def _check_interface(session: Any, path: Path) -> None:
-    inputs = [(one.name, one.type, list(one.shape[1:])) for one in session.get_inputs()]
-    if inputs != [(INPUT, "tensor(uint8)", [_SIZE, _SIZE, 3])]:
+    inputs = [(one.name, one.type, list(one.shape)) for one in session.get_inputs()]
+    if inputs != [(INPUT, "tensor(uint8)", ["N", _SIZE, _SIZE, 3])]:
         raise ValueError(
-            f"{path}: inputs {inputs}: expected {INPUT}, uint8 (N, {_SIZE}, {_SIZE}, 3)"
+            f"{path}: inputs {inputs}: expected {INPUT}, uint8 (N, {_SIZE}, {_SIZE}, 3), N free"
         )
     outputs = [one.name for one in session.get_outputs()]
     if "uncertainty" not in outputs or not set(outputs) <= set(OUTPUTS):
