@@ -1,1 +1,1 @@
-"""The demo that needs no download: its small backbone and the script that trains it."""
+"""The demo that needs no download: its backbone, its model, and the scripts that make them."""
