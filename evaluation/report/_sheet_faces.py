@@ -6,6 +6,7 @@ For evaluation.report.sheet. Every name and note goes through `plain` and is esc
 from __future__ import annotations
 
 import base64
+import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -33,12 +34,13 @@ def plain(text: str) -> str:
 
 
 def shortened(name: str, longest: int = _LONGEST) -> str:
-    """A name that fits on a card: folders go first, then the middle of the rest."""
+    """A name that fits on a card: outer folders go first, then the middle of the file's name."""
     if len(name) <= longest:
         return name
-    base = name.replace("\\", "/").rpartition("/")[2]
-    if len(base) < longest:
-        return f"\u2026{base}"
+    fits = re.search(rf"(?<=[/\\]).{{1,{longest - 1}}}$", name)
+    if fits:
+        return f"\u2026{fits[0]}"
+    base = re.split(r"[/\\]", name)[-1]
     return f"{base[: longest - _ENDING - 1]}\u2026{base[-_ENDING:]}"
 
 

@@ -12,7 +12,8 @@ main, header, footer { max-width: 82rem; }
 .tile.is-refuse b { color: var(--bad); }
 .tile.is-ask-again b { color: var(--warn); }
 .tile.is-accept b { color: var(--good); }
-.tiles { grid-template-columns: repeat(auto-fit, minmax(9.5rem, 15rem)); }
+.tiles { display: flex; flex-wrap: wrap; }
+.tile { flex: 1 1 9.5rem; max-width: 16rem; }
 .overview { display: grid; gap: 0 3rem; grid-template-columns: 1fr; align-items: start; }
 @media (min-width: 58rem) { .overview { grid-template-columns: 1fr 1fr; } }
 .overview > * { min-width: 0; }
@@ -61,14 +62,14 @@ main, header, footer { max-width: 82rem; }
 .top .is-accept { color: var(--good); }
 .cards .why { color: var(--ink); }
 .cards .name, .cards .raw { color: var(--soft); font-size: .95em; }
-.cards .name { margin-top: .15rem; line-height: 1.25; }
+.cards .name { margin-top: .15rem; line-height: 1.25; word-break: break-all; }
 .failed { list-style: none; padding: 0; max-width: none; font-size: .9rem; }
 .failed li { display: grid; grid-template-columns: minmax(0, 2fr) minmax(0, 3fr); gap: .2rem 1.5rem;
   padding: .35rem 0; border-bottom: 1px solid var(--line); }
 .failed span { color: var(--soft); }
 @media (max-width: 34rem) {
   .cards { grid-template-columns: repeat(auto-fill, minmax(6.6rem, 1fr)); gap: .6rem; }
-  .tiles { grid-template-columns: 1fr 1fr; gap: .6rem; }
+  .tiles { display: grid; grid-template-columns: 1fr 1fr; gap: .6rem; }
   .failed li { grid-template-columns: 1fr; }
   .cards p { padding: 0 .45rem; }
   .cards .name, .cards .raw { font-size: .72rem; }
@@ -78,7 +79,7 @@ main, header, footer { max-width: 82rem; }
   main, header, footer { max-width: none; }
   .filters { display: none; }
   .overview { grid-template-columns: 1fr 1fr; gap: 0 2rem; }
-  .tiles { grid-template-columns: repeat(6, 1fr); }
+  .tile { flex-basis: 0; padding: .5rem .7rem; }
   .cards { grid-template-columns: repeat(6, 1fr); gap: .5rem; }
   .cards .name, .cards .raw { font-size: .72rem; }
   .cards li { break-inside: avoid; border: 1px solid var(--line); background: none; }

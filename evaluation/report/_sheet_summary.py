@@ -5,6 +5,7 @@ For evaluation.report.sheet.
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -17,12 +18,13 @@ from evaluation.report._sheet_histogram import COLOUR, histogram
 from evaluation.report._sheet_tally import BINS, Tally
 
 _DEMO = "DEMO"
+_PARTED = re.compile(r";(?![^()]*\))")  # not inside brackets
 _LEAST_TO_COUNT = 10  # faces; of fewer the cards say all
 
 
 def head(header: str, title: str, tally: Tally) -> Markup:
     """Title, the model's line in its parts, and a warning where its label says DEMO."""
-    parts = [plain(one.strip()) for one in header.split(";") if one.strip()]
+    parts = [plain(one.strip()) for one in _PARTED.split(header) if one.strip()]
     labels = [one for one in parts if _DEMO in one]
     lines = tag("ul", *(tag("li", one) for one in parts if one not in labels), class_="model")
     over = tag("p", "Contact sheet, from worst to best", class_="over")

@@ -226,10 +226,14 @@ def test_a_demo_model_is_told_of(tmp_path):
     assert not [one for one in other.all("div") if "demo" in (one.get("class") or "")]
 
 
-def test_the_header_is_there_in_full(tmp_path):
-    page = page_of(tmp_path, numbered([0.5]))
-    for part in HEADER.split("; "):
-        assert part in page.text
+def test_the_header_is_there_part_by_part(tmp_path):
+    parts = [
+        "model m",
+        "larger = worse",
+        "refuse > 2 (accept while P(miss) <= .1; refuse above .5)",
+    ]
+    page = page_of(tmp_path, numbered([0.5]), "; ".join(parts))
+    assert [one for one in page.text if one in parts] == parts
 
 
 @pytest.mark.parametrize("where", ["name", "note", "header", "title"])
@@ -351,6 +355,9 @@ def test_names_stay_whole_where_they_are_short_and_keep_their_end_elsewhere():
     assert shortened("a/b.jpg") == "a/b.jpg"
     assert shortened("a-long-folder/and-another/IMG_2041.jpg") == "\u2026IMG_2041.jpg"
     assert shortened("C:\\a-long-folder\\and another\\IMG_2041.jpg") == "\u2026IMG_2041.jpg"
+    assert shortened("people/0012/another/003.jpg") == "\u20260012/another/003.jpg"
+    assert shortened("people/0012/another/003.jpg", 20) == "\u2026another/003.jpg"
+    assert shortened("folder/" + "y" * 40) == "yyyyyyyyyyy\u2026yyyyyyyyyyyy"
     long = shortened("x" * 300 + "-0041.jpg")
     assert len(long) == 24
     assert long.endswith("-0041.jpg")

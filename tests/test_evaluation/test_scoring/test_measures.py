@@ -1,7 +1,9 @@
 """Measures against OpenCV and a turned three-dimensional face; reasons against degraded faces."""
 
 import math
+import re
 from collections import Counter
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -149,6 +151,13 @@ def test_nothing_to_see():
 def test_each_reason_alone(change, wanted):
     assert reasons(Measures(**{**PLAIN, **change})) == (wanted,)
     assert wanted in LIMITS
+
+
+def test_the_page_states_the_limits():
+    page = (Path(__file__).parents[3] / "docs" / "contact_sheet.md").read_text(encoding="utf-8")
+    for name, limit in LIMITS.items():
+        (row,) = (line for line in page.splitlines() if line.startswith(f"| {name} |"))
+        assert re.search(rf"\b{limit:g}\b", row), f"{name}: {limit:g}"
 
 
 def test_limits_themselves_are_within():
