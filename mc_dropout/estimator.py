@@ -78,10 +78,9 @@ class MCDropout:
     @torch.no_grad()
     def __call__(self, images: NDArray[np.uint8]) -> Estimate:
         """Estimate for (B, 112, 112, 3) RGB images: mu (B, D), sigma_sq (B, 1) in 0..1."""
-        embedding, features = self.frozen(torch.from_numpy(np.ascontiguousarray(images)))
-        return Estimate(
-            embedding.float().cpu().numpy(), self.spread(features)[:, None].cpu().numpy()
-        )
+        output = self.frozen(torch.from_numpy(np.ascontiguousarray(images)))
+        spread = self.spread(output.features)[:, None]
+        return Estimate(output.embedding.float().cpu().numpy(), spread.cpu().numpy())
 
     @torch.no_grad()
     def spread(self, features: Tensor) -> Tensor:

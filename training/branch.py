@@ -157,12 +157,19 @@ def _optimizer(
     parameters: list[nn.Parameter], config: TrainConfig, device: torch.device
 ) -> torch.optim.Optimizer:
     schedule, on_gpu = config.schedule, device.type == "cuda"
-    shared: dict[str, Any] = {
-        "lr": schedule.lr,
-        "weight_decay": schedule.weight_decay,
-        "fused": on_gpu,
-    }
-    if schedule.optimizer == "adamw":  # capturable: its step counts stay on the device
-        betas = (schedule.momentum, _SECOND_BETA)
-        return torch.optim.AdamW(parameters, betas=betas, capturable=on_gpu, **shared)
-    return torch.optim.SGD(parameters, momentum=schedule.momentum, **shared)
+    if schedule.optimizer == "adamw":
+        return torch.optim.AdamW(
+            parameters,
+            lr=schedule.lr,
+            betas=(schedule.momentum, _SECOND_BETA),
+            weight_decay=schedule.weight_decay,
+            capturable=on_gpu,  # its counts of steps stay on the device
+            fused=on_gpu,
+        )
+    return torch.optim.SGD(
+        parameters,
+        lr=schedule.lr,
+        momentum=schedule.momentum,
+        weight_decay=schedule.weight_decay,
+        fused=on_gpu,
+    )

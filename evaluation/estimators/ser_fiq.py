@@ -59,9 +59,11 @@ class SERFIQ:
     @torch.no_grad()
     def __call__(self, images: NDArray[np.uint8]) -> Estimate:
         """Estimate for (B, 112, 112, 3) RGB images; sigma_sq has one column."""
-        embedding, features = self.frozen(torch.from_numpy(np.ascontiguousarray(images)))
-        distance = torch.stack([mean_distance(self._passes(one)) for one in features])
-        return Estimate(embedding.cpu().numpy(), torch.tanh(distance / 2)[:, None].cpu().numpy())
+        output = self.frozen(torch.from_numpy(np.ascontiguousarray(images)))
+        distance = torch.stack([mean_distance(self._passes(one)) for one in output.features])
+        return Estimate(
+            output.embedding.cpu().numpy(), torch.tanh(distance / 2)[:, None].cpu().numpy()
+        )
 
     def _passes(self, features: Tensor) -> Tensor:
         """Return the embeddings (T, D) of one image's features (F,) under all masks."""
