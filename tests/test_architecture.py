@@ -23,6 +23,11 @@ INSIDE_EVALUATION = {
     "confidence": {"confidence", "metrics"},
     "sets": {"sets", "metrics"},
 }
+SCRIPTS = {
+    path.stem
+    for path in (ROOT / "evaluation").glob("*.py")
+    if "__main__" in path.read_text(encoding="utf-8")
+}
 
 
 def imports(path):
@@ -47,6 +52,19 @@ def test_evaluation_has_layers(folder):
             parts = (getattr(node, "module", None) or "").split(".")
             if isinstance(node, ast.ImportFrom) and parts[0] == "evaluation":
                 assert parts[1] in INSIDE_EVALUATION[folder], f"{path}: {node.module}"
+
+
+def test_no_part_of_the_evaluation_imports_what_lies_above_it():
+    """Parts do not import scripts, and the scorer is known to scripts and the export alone."""
+    for path in (ROOT / "evaluation").glob("*/**/*.py"):
+        part = path.relative_to(ROOT / "evaluation").parts[0]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = getattr(node, "module", None) or ""
+            if not isinstance(node, ast.ImportFrom) or not name.startswith("evaluation."):
+                continue
+            assert name.split(".")[1] not in SCRIPTS, f"{path}: {name}"
+            if name.startswith("evaluation.scoring") and part not in ("scoring", "exporting"):
+                assert (part, name) == ("report", "evaluation.scoring.rows"), f"{path}: {name}"
 
 
 @pytest.mark.parametrize("folder", ["metrics", "confidence"])
