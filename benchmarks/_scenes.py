@@ -14,6 +14,7 @@ from data.faces import Faces
 from data.synthetic import SyntheticFaces
 
 SCENE = (720, 1280)
+TURN = 30.0  # degrees
 Picture = NDArray[np.uint8]
 
 
@@ -26,23 +27,23 @@ class Scene:
     faces: Picture
 
 
-def scenes(faces: Faces, size: int, turn: float, cluttered: bool, count: int) -> Iterator[Scene]:
-    """Scenes of up to eight faces of one size, turned by up to `turn` degrees either way."""
-    random = np.random.default_rng([size, round(turn), cluttered])
+def scenes(faces: Faces, size: int, count: int) -> Iterator[Scene]:
+    """Scenes of up to eight faces of one size, turned by up to `TURN` degrees either way.
+
+    Backgrounds are plain and cluttered in turn.
+    """
+    random = np.random.default_rng(size)
     columns = max(1, min(4, SCENE[1] // int(size * 1.5)))
     lines = max(1, min(2, SCENE[0] // int(size * 1.5)))
-    for _ in range(count):
-        picture = clutter(random) if cluttered else np.full((*SCENE, 3), 127, np.uint8)
-        if not cluttered:
-            picture[:] = random.integers(40, 216, 3)
+    step = np.array([SCENE[1] / columns, SCENE[0] / lines])
+    for number in range(count):
+        plain = np.full((*SCENE, 3), random.integers(40, 216, 3), np.uint8)
+        picture = clutter(random) if number % 2 else plain
         shown, landmarks = [], []
         for place in range(columns * lines):
             face = faces.read(int(random.integers(len(faces))))
-            centre = (np.array([place % columns, place // columns]) + 0.5) * (
-                SCENE[1] / columns,
-                SCENE[0] / lines,
-            )
-            angle = random.uniform(-turn, turn)
+            centre = (np.array([place % columns, place // columns]) + 0.5) * step
+            angle = random.uniform(-TURN, TURN)
             landmarks.append(_paste(picture, face, size, angle, centre))
             shown.append(face)
         yield Scene(picture, np.stack(landmarks), np.stack(shown))
