@@ -2,8 +2,10 @@
 
 import base64
 import dataclasses
+import gc
 import re
 import tracemalloc
+import weakref
 from html.parser import HTMLParser
 
 import numpy as np
@@ -105,8 +107,10 @@ def test_few_faces_are_all_shown_from_worst_to_best(tmp_path, count):
     assert not page.all("h3")
 
 
-def test_of_many_the_extremes_are_exact_and_the_steps_between_even(tmp_path):
+@pytest.mark.parametrize("arrive", ["mixed", "worst last"])
+def test_of_many_the_extremes_are_exact_and_the_steps_between_even(tmp_path, arrive):
     values = np.random.default_rng(1).random(6000)
+    values = values if arrive == "mixed" else np.sort(values)
     page = page_of(tmp_path, numbered(values), worst=30, between=20, best=10)
     order = [f"{row}.jpg" for row in np.argsort(-values)]
     shown = names(page)
@@ -183,6 +187,16 @@ def test_the_histogram_of_quality_has_the_heights_of_its_counts(tmp_path):
     np.testing.assert_allclose(heights / heights[1], [0.5, 1, 1 / 6], atol=0.01)
     assert [x for *_, x in bars] == [0, 2 * 30, 12 * 30]  # quality 1, 10 and 60, five in each bin
     assert "quality 10 to 14: 60 faces (ask again 60)" in page.text
+
+
+def test_bars_of_one_bin_stand_on_each_other(tmp_path):
+    rows = numbered([0.5] * 20)
+    rows = [(dataclasses.replace(one, verdict="refuse"), name) for one, name in rows[:5]] + rows[5:]
+    low, high = page_of(tmp_path, rows).all("rect")
+    assert (low["fill"], high["fill"]) == ("var(--bad)", "var(--good)")
+    assert low["x"] == high["x"]
+    assert float(high["y"]) + float(high["height"]) == pytest.approx(float(low["y"]), abs=0.11)
+    assert float(low["y"]) + float(low["height"]) == pytest.approx(120, abs=0.11)
 
 
 def test_counts_are_of_all_rows_and_shares_are_of_each_verdict(tmp_path):
@@ -316,6 +330,16 @@ def test_equal_rows_give_equal_pages_whatever_becomes_of_the_pixels(tmp_path):
     buffer[...] = 0
     assert builder.write(tmp_path / "b.html", HEADER).read_bytes() == first
     assert sorted(one.name for one in tmp_path.iterdir()) == ["a.html", "b.html"]
+
+
+def test_pixels_and_embeddings_are_let_go():
+    pixels, embedding = FACES[0].copy(), np.zeros(8, np.float32)
+    gone = weakref.ref(pixels), weakref.ref(embedding)
+    builder = built([(face(0.5, aligned=pixels, embedding=embedding), "a.jpg")])
+    del pixels, embedding
+    gc.collect()
+    assert [one() for one in gone] == [None, None]
+    del builder
 
 
 def test_memory_does_not_grow_with_the_rows():
