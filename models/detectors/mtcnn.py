@@ -48,7 +48,7 @@ class MTCNN:
         Args:
             min_face: pixels, side of the smallest face that is looked for.
             min_share: the same as a share of the photo's longer side; the larger of both counts,
-                so a huge photo is scanned at no more places than one of min_face / min_share pixels.
+                a huge photo is scanned at no more places than one of min_face / min_share pixels.
             thresholds: least score of each network's candidates, in 0..1.
             shrink: size of a level of the pyramid relative to the one before.
             threads: of each network; 1 suits photos that are searched side by side.
