@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LABEL = "DEMO: trained on rendered faces; its scores mean nothing on photographs"
+LABEL = "DEMO: trained on rendered faces, so its scores mean nothing on photographs"
 LICENSE = "MIT, as the code: nothing but rendered faces went into it"
 SOURCE = "demo/train_backbone.py and demo/train_model.py"
 CREATED = "2026-11-24"  # fixed, so that the same weights make the same bytes

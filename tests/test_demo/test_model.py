@@ -37,7 +37,7 @@ def test_the_shipped_model_is_small_and_says_what_it_is(shipped):
     assert (DEMO / "model.pt").stat().st_size < 900_000
     about = shipped.about
     assert about.label == train_model.LABEL
-    assert about.label.startswith("DEMO: trained on rendered faces; its scores mean nothing on ")
+    assert about.label.startswith("DEMO: trained on rendered faces, so its scores mean nothing on ")
     assert about.license.startswith("MIT")
     assert about.colour_check["verdict"] == "recorded"
     assert about.sha256 == file_sha256(DEMO / "backbone.pth")
