@@ -86,7 +86,9 @@ class Report:
         def noted(score: FaceScore, name: str) -> None:
             wanted[score.image, score.face] = score
 
-        self._sheet.write(self.path, header, pixels=noted)
+        draft = self.path.with_name(f".{self.path.name}.draft")
+        self._sheet.write(draft, header, pixels=noted)
+        draft.unlink()
         found = _pictures(wanted, sources, workers)
         self._sheet.write(
             self.path, header, pixels=lambda score, name: found.get((score.image, score.face))

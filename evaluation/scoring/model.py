@@ -65,7 +65,8 @@ class ScoringModel:
         """
         sha256 = self.about.get("sha256", "")
         parts = [f"model {self.name}" + (f" (SHA-256 {sha256[:12]}...)" if sha256 else "")]
-        parts += [self.about["label"]] if self.about.get("label") else []
+        label = self.about.get("label", "").replace(";", ",")  # a semicolon parts the clauses
+        parts += [label] if label else []
         parts.append(self.about.get("direction", DIRECTION))
         if self.calibration is None:
             parts.append(f"not calibrated, so no quality, percentile or verdict: {self._remedy()}")
