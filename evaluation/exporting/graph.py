@@ -38,22 +38,20 @@ class PiecewiseLinear(nn.Module):
 
     def __init__(self, knots: NDArray[np.float64], heights: NDArray[np.float64]) -> None:
         super().__init__()
-        slopes = np.diff(heights) / np.diff(knots)
+        slopes = np.append(np.diff(heights) / np.diff(knots), 0.0)
         self.knots: Tensor
-        self.starts: Tensor
         self.heights: Tensor
         self.slopes: Tensor
-        # Segment s begins at knot s - 1; the first and the last one are flat.
-        self.register_buffer("knots", torch.from_numpy(knots))
-        self.register_buffer("starts", torch.from_numpy(np.append(knots[:1], knots)))
-        self.register_buffer("heights", torch.from_numpy(np.append(heights[:1], heights)))
-        self.register_buffer("slopes", torch.from_numpy(np.concatenate([[0.0], slopes, [0.0]])))
+        for name, values in (("knots", knots), ("heights", heights), ("slopes", slopes)):
+            self.register_buffer(name, torch.from_numpy(values))
 
-    def forward(self, finite: Tensor) -> Tensor:
-        """Map (N,) finite float64 values."""
-        segment = (finite[:, None] >= self.knots).sum(1)
-        rise = self.slopes[segment] * (finite - self.starts[segment])
-        return rise + self.heights[segment]
+    def forward(self, values: Tensor) -> Tensor:
+        """Map (N,) float64 values, which may be infinite but not NaN."""
+        first, last = self.knots[:1], self.knots[-1:]
+        inside = torch.where(values < first, first, torch.where(values > last, last, values))
+        knot = (inside[:, None] >= self.knots).sum(1) - 1
+        rise = self.slopes[knot] * (inside - self.knots[knot])
+        return rise + self.heights[knot]
 
 
 class _ChannelPReLU(nn.Module):
@@ -119,11 +117,11 @@ class ExportedModel(nn.Module):
     def _calibrated(self, uncertainty: Tensor) -> tuple[Tensor, ...]:
         if self.percentile is None or self.probability is None:
             return ()
-        known = torch.nan_to_num(uncertainty)  # infinite: beyond the outermost knot
+        unknown = uncertainty.isnan()
+        known = torch.where(unknown, torch.zeros_like(uncertainty), uncertainty)
         percentile, probability = self.percentile(known), self.probability(known)
         quality = torch.round(100 - percentile)
         missing = torch.full_like(known, torch.nan)
-        unknown = uncertainty.isnan()
         return (
             torch.where(torch.isfinite(uncertainty), quality, float(NOT_COMPUTED)).to(torch.uint8),
             torch.where(unknown, missing, percentile).float(),
