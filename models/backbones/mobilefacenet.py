@@ -18,11 +18,11 @@ from models.backbones._base import (
     global_depthwise_affine,
     linear_affine,
 )
+from models.backbones._mobile import Bottleneck, conv
 from models.preprocessing import Preprocessing
 
 __all__ = ["MobileFaceNet"]
 
-_BODY_EPS = 1e-3
 _LAST_EPS = 2e-5
 
 
@@ -51,16 +51,16 @@ class MobileFaceNet(Backbone):
         self.embedding_size = embedding_size
         self.features_shape = (512, 7, 7)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        layers["conv_1"] = _conv(3, 64, 3, stride=2, padding=1, act=True)
-        layers["conv_2_dw"] = _conv(64, 64, 3, padding=1, groups=64, act=True)
-        layers["dconv_23"] = _Bottleneck(64, 128, 64, stride=2)
-        layers |= {f"res_3_block{i}": _Bottleneck(64, 128, 64) for i in range(4)}
-        layers["dconv_34"] = _Bottleneck(64, 256, 128, stride=2)
-        layers |= {f"res_4_block{i}": _Bottleneck(128, 256, 128) for i in range(6)}
-        layers["dconv_45"] = _Bottleneck(128, 512, 128, stride=2)
-        layers |= {f"res_5_block{i}": _Bottleneck(128, 256, 128) for i in range(2)}
-        layers["conv_6sep"] = _conv(128, 512, 1, act=True)
-        layers["conv_6dw7_7"] = _conv(512, 512, 7, groups=512, act=False)
+        layers["conv_1"] = conv(3, 64, 3, stride=2, padding=1)
+        layers["conv_2_dw"] = conv(64, 64, 3, padding=1, groups=64)
+        layers["dconv_23"] = Bottleneck(64, 128, 64, stride=2)
+        layers |= {f"res_3_block{i}": Bottleneck(64, 128, 64) for i in range(4)}
+        layers["dconv_34"] = Bottleneck(64, 256, 128, stride=2)
+        layers |= {f"res_4_block{i}": Bottleneck(128, 256, 128) for i in range(6)}
+        layers["dconv_45"] = Bottleneck(128, 512, 128, stride=2)
+        layers |= {f"res_5_block{i}": Bottleneck(128, 256, 128) for i in range(2)}
+        layers["conv_6sep"] = conv(128, 512, 1)
+        layers["conv_6dw7_7"] = conv(512, 512, 7, groups=512, act=None)
         self.body = nn.Sequential(layers)
         self.pre_fc1 = nn.Linear(512, embedding_size)
         self.fc1 = nn.BatchNorm1d(embedding_size, eps=_LAST_EPS)
@@ -90,36 +90,3 @@ class MobileFaceNet(Backbone):
             linear_affine(self.pre_fc1, self.fc1 if batch_norm else None),
         )
         return weight.to(self.pre_fc1.weight.dtype), bias.to(self.pre_fc1.weight.dtype)
-
-
-class _Bottleneck(nn.Module):
-    """Expand, 3 x 3 depthwise, project; adds its input where the stride is 1."""
-
-    def __init__(self, in_channels: int, inner: int, channels: int, stride: int = 1) -> None:
-        super().__init__()
-        self.residual = stride == 1
-        self.sep = _conv(in_channels, inner, 1, act=True)
-        self.dw = _conv(inner, inner, 3, stride=stride, padding=1, groups=inner, act=True)
-        self.proj = _conv(inner, channels, 1, act=False)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        out = self.proj(self.dw(self.sep(maps)))
-        return out + maps if self.residual else out
-
-
-def _conv(
-    in_channels: int,
-    channels: int,
-    kernel: int,
-    *,
-    act: bool,
-    stride: int = 1,
-    padding: int = 0,
-    groups: int = 1,
-) -> nn.Sequential:
-    """Convolution and BatchNorm, then a PReLU if `act`."""
-    layers: list[nn.Module] = [
-        nn.Conv2d(in_channels, channels, kernel, stride, padding, groups=groups, bias=False),
-        nn.BatchNorm2d(channels, eps=_BODY_EPS),
-    ]
-    return nn.Sequential(*layers, nn.PReLU(channels)) if act else nn.Sequential(*layers)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.backbones._mobile import Bottleneck, conv
 from models.heads._base import Head, Output, check_head
 from models.output import BackboneOutput
 from models.preprocessing import Preprocessing
@@ -21,7 +22,6 @@ from models.preprocessing import Preprocessing
 __all__ = ["StudentHead"]
 
 _PREPROCESSING = Preprocessing(scale=128.0)
-_BODY_EPS = 1e-3
 _FIRST_WEIGHT = 0.1  # of the last layer's usual random weights: the start is near "half and half"
 _SMALLEST = 32  # pixels
 _CHANNELS = 128  # of the last map
@@ -142,15 +142,15 @@ def _summary(maps: Tensor) -> Tensor:
 
 def _body() -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    layers["conv_1"] = _conv(3, 64, 3, stride=2, padding=1, act=True)
-    layers["conv_2_dw"] = _conv(64, 64, 3, padding=1, groups=64, act=True)
-    layers["dconv_23"] = _Bottleneck(64, 128, 64, stride=2)
-    layers["res_3_block0"] = _Bottleneck(64, 128, 64)
-    layers["dconv_34"] = _Bottleneck(64, 256, 128, stride=2)
-    layers["res_4_block0"] = _Bottleneck(128, 256, 128)
-    layers["res_4_block1"] = _Bottleneck(128, 256, 128)
-    layers["dconv_45"] = _Bottleneck(128, 512, 128, stride=2)
-    layers["res_5_block0"] = _Bottleneck(128, 256, 128)
+    layers["conv_1"] = conv(3, 64, 3, stride=2, padding=1, act=_PReLU)
+    layers["conv_2_dw"] = conv(64, 64, 3, padding=1, groups=64, act=_PReLU)
+    layers["dconv_23"] = Bottleneck(64, 128, 64, stride=2, act=_PReLU)
+    layers["res_3_block0"] = Bottleneck(64, 128, 64, act=_PReLU)
+    layers["dconv_34"] = Bottleneck(64, 256, 128, stride=2, act=_PReLU)
+    layers["res_4_block0"] = Bottleneck(128, 256, 128, act=_PReLU)
+    layers["res_4_block1"] = Bottleneck(128, 256, 128, act=_PReLU)
+    layers["dconv_45"] = Bottleneck(128, 512, 128, stride=2, act=_PReLU)
+    layers["res_5_block0"] = Bottleneck(128, 256, 128, act=_PReLU)
     return nn.Sequential(layers)
 
 
@@ -172,36 +172,3 @@ class _PReLU(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         slope = self.weight[:, None, None]
         return maps * slope + torch.relu(maps) * (1 - slope)
-
-
-class _Bottleneck(nn.Module):
-    """Expand, 3 x 3 depthwise, project; adds its input where the stride is 1."""
-
-    def __init__(self, in_channels: int, inner: int, channels: int, stride: int = 1) -> None:
-        super().__init__()
-        self.residual = stride == 1
-        self.sep = _conv(in_channels, inner, 1, act=True)
-        self.dw = _conv(inner, inner, 3, stride=stride, padding=1, groups=inner, act=True)
-        self.proj = _conv(inner, channels, 1, act=False)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        out = self.proj(self.dw(self.sep(maps)))
-        return out + maps if self.residual else out
-
-
-def _conv(
-    in_channels: int,
-    channels: int,
-    kernel: int,
-    *,
-    act: bool,
-    stride: int = 1,
-    padding: int = 0,
-    groups: int = 1,
-) -> nn.Sequential:
-    """Convolution and BatchNorm, then a PReLU if `act`."""
-    layers: list[nn.Module] = [
-        nn.Conv2d(in_channels, channels, kernel, stride, padding, groups=groups, bias=False),
-        nn.BatchNorm2d(channels, eps=_BODY_EPS),
-    ]
-    return nn.Sequential(*layers, _PReLU(channels)) if act else nn.Sequential(*layers)
