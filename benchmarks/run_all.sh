@@ -131,6 +131,12 @@ anywhere() {
     $quick && small=(--sets 20)
     OMP_NUM_THREADS=1 bench risk risk.py "${small[@]}"
     $quick || OMP_NUM_THREADS=1 bench coverage coverage.py
+    small=(--inputs 1000 100000)
+    $quick && small=(--inputs 100 400)
+    OMP_NUM_THREADS=1 bench score_images score_images.py "${small[@]}"
+    small=(--random iresnet50 --faces 48 --runs 3)
+    $quick && small=(--random mobilefacenet --faces 40 --runs 2)
+    OMP_NUM_THREADS=1 bench onnx onnx.py "${small[@]}"
 }
 
 summarise() {

@@ -2,6 +2,7 @@
 
 OMP_NUM_THREADS=1 python benchmarks/score_images.py --inputs 1000 100000
 OMP_NUM_THREADS=1 python benchmarks/score_images.py --inputs 200 --photos FOLDER
+OMP_NUM_THREADS=1 python benchmarks/score_images.py --inputs 2000 6000 --ray_workers 1
 
 Without `--photos`, inputs are rendered faces of 112x112, which the detector does not see. A list
 names each file as often as it takes. Memory that does not grow with the inputs is the point.
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", default="cpu", help="(cpu)")
     add("--workers", default="2", help="threads that decode (2)")
     add("--batch_size", default="64", help="faces per forward pass (64)")
+    add("--ray_workers", help="by --engine ray with so many workers, as Parquet (the local engine)")
     add("--json", help="write the numbers here")
     return parser
 
@@ -75,12 +77,14 @@ def _photos(given: str | None, folder: Path) -> list[str]:
 def _measure(
     args: argparse.Namespace, photos: Sequence[str], count: int, folder: Path
 ) -> dict[str, Any]:
-    listed, out = folder / f"{count}.txt", folder / f"{count}.{args.format}"
+    ending = "parquet" if args.ray_workers else args.format
+    listed, out = folder / f"{count}.txt", folder / f"{count}.{ending}"
     with listed.open("w", encoding="utf-8", errors="surrogateescape") as file:
         file.writelines(f"{path}\n" for path in islice(cycle(photos), count))
     command = [sys.executable, str(ROOT / "evaluation" / "score_images.py"), str(listed)]
     command += ["--model", args.model, "--out", str(out), "--device", args.device]
     command += ["--workers", args.workers, "--batch_size", args.batch_size]
+    command += ["--engine", "ray", "--ray_workers", args.ray_workers] if args.ray_workers else []
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
