@@ -83,7 +83,7 @@ def _body(args: argparse.Namespace) -> int:
         raise ValueError("--restart goes with --out: without it nothing is kept")
     report = Report(report_path(args.report)) if args.report else None
     _sources(args)  # what is missing is told before a model is loaded
-    scorer = load_scorer(**_options(args))
+    scorer = load_scorer(args.model, **_options(args))
     work = _to_terminal if not args.out else _to_file if args.engine == "local" else _by_ray
     with StopRequest() as request:
         try:
@@ -103,8 +103,8 @@ def _check_engine(args: argparse.Namespace) -> None:
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
-    """What `load_scorer` takes."""
-    names = ("model", "detector", "device", "precision", "batch_size", "target_risk")
+    """What `load_scorer` takes besides the model."""
+    names = ("detector", "device", "precision", "batch_size", "target_risk")
     more = ("refuse_risk", "backbone_weights", "max_faces")
     return {name: getattr(args, name) for name in (*names, *more)}
 
@@ -180,7 +180,7 @@ def _by_ray(
         sys.stdout.write(f"{folder.path} is finished; --restart scores the inputs again\n")
         return 0
     header = {**scorer.model.about, **about}
-    task = Task(_options(args), ALIGNED[args.aligned], _workers(args), folder, header)
+    task = Task(args.model, _options(args), ALIGNED[args.aligned], _workers(args), folder, header)
     sources, summary = _sources(args), Summary()
     with _progress(args) as progress:
         score_with_ray(

@@ -35,13 +35,15 @@ class Task:
     """What every worker does; sent to each.
 
     Attributes:
-        options: keyword arguments of `load_scorer`.
+        model: as `load_scorer` takes it.
+        options: its keyword arguments.
         aligned: whether all inputs are aligned faces; None leaves it to each.
         threads: of each worker, that read and decode.
         folder: of the parts, at the same place on all machines.
         header: what the numbers come from, for every part.
     """
 
+    model: str
     options: Mapping[str, Any]
     aligned: bool | None
     threads: int
@@ -54,7 +56,7 @@ class PartScorer:
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._scorer = load_scorer(**task.options)
+        self._scorer = load_scorer(task.model, **task.options)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Score the parts of a batch of Ray Data, and write them."""

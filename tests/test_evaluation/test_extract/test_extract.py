@@ -74,13 +74,12 @@ def test_float16_rounds_the_embedding_alone(run, images, backbone, tmp_path, cap
 
 def test_an_embedding_that_float16_spoils_is_refused(run, backbone, tmp_path, monkeypatch, capsys):
     from models.frozen import FrozenBackbone
-    from models.output import BackboneOutput
 
     whole = FrozenBackbone.forward
 
     def huge(self, images):
-        embedding, features = whole(self, images)
-        return BackboneOutput(embedding * 1e7, features)
+        output = whole(self, images)
+        return output._replace(embedding=output.embedding * 1e7)
 
     monkeypatch.setattr(FrozenBackbone, "forward", huge)
     assert run(tmp_path / "out") == 2
@@ -177,15 +176,15 @@ def test_too_many_unreadable_images_stop_the_work(run, damaged, tmp_path, capsys
 
 def test_an_embedding_without_direction_is_bad(run, tmp_path, monkeypatch):
     from models.frozen import FrozenBackbone
-    from models.output import BackboneOutput
 
     whole = FrozenBackbone.forward
 
     def broken(self, images):
-        embedding, features = whole(self, images)
+        output = whole(self, images)
+        embedding = output.embedding.clone()
         embedding[0] = 0
         embedding[1, 3] = float("nan")
-        return BackboneOutput(embedding, features)
+        return output._replace(embedding=embedding)
 
     monkeypatch.setattr(FrozenBackbone, "forward", broken)
     assert run(tmp_path / "out", "--max_bad_share", "1") == 0
