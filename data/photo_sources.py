@@ -124,7 +124,9 @@ def _open(path: str, every: int, skipped: Counter[str]) -> Source:
     if Path(path).is_dir():
         return FolderSource(path, skipped)
     if not Path(path).exists():
-        raise ValueError(f"no such input: {path} (a photo, folder, list, .bin, .rec or video)")
+        raise ValueError(
+            f"no such input: {path} (a photo, folder, list, .bin, .rec, .parquet or video)"
+        )
     suffix = Path(path).suffix.lower()
     if suffix in LIST_SUFFIXES:
         return ListSource(path)

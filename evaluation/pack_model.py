@@ -121,7 +121,11 @@ def _write(
             f"uncertainties by {float(step.max()):.1e} of themselves ({len(images)} faces)\n"
         )
         if not apart <= LARGEST_DIFFERENCE:
-            advice = "pack without --half" if args.half else "please report it"
+            advice = (
+                "pack without --half, or give --pairs with real faces"
+                if args.half
+                else "please report it"
+            )
             raise ValueError(
                 f"embeddings of the file differ by {apart:.1e} from the run's, more than "
                 f"{LARGEST_DIFFERENCE:g}; {advice}"

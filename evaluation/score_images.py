@@ -18,6 +18,7 @@ if not __package__:  # run as a file: import from the checkout, not from this fo
 
 import argparse
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,10 @@ from evaluation.scoring._report import Report, report_path
 from evaluation.scoring._table import HEADING, Summary, table_lines
 from evaluation.scoring.scorer import Scorer
 from evaluation.scoring.writers import check_path, write_rows
+from models.detectors import open_detector
 from utils.stop import StopRequest
 
+DETECTOR = "mtcnn"
 MOST_WORKERS = 16
 STOPPED = 130
 VERSION = 1  # of what rows mean; parts of another one are not gone on with
@@ -53,12 +56,17 @@ def _parser() -> argparse.ArgumentParser:
         "inputs have their rows, also unreadable ones, 2 after an error, 130 when stopped.",
     )
     add = parser.add_argument
-    add("inputs", nargs="+", metavar="INPUT", help="photo, folder, list, .bin, .rec or video")
+    add(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="photo, folder, list, .bin, .rec, .parquet, video",
+    )
     add("--model", required=True, help="run folder, packed .pt, .onnx, or the word demo")
     add("--out", help="write rows here: .csv, .json, .jsonl or .parquet (a table is printed)")
     add("--report", metavar="DIR_OR_HTML", help="write a contact sheet, from worst to best, here")
     add("--aligned", choices=ALIGNED, default="auto", help="inputs are 112x112 faces (auto)")
-    add("--detector", default="mtcnn", help="of faces: a name, or NAME:weights=FILE (mtcnn)")
+    add("--detector", default=DETECTOR, help="of faces: a name, or NAME:weights=FILE (mtcnn)")
     add("--every", type=_positive, default=1, metavar="N", help="take every N-th video frame (1)")
     add("--max_faces", type=_positive, metavar="N", help="of a photo, the largest ones (all)")
     add("--target_risk", type=cli.share, help="accept up to this P(false non-match)")
@@ -68,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--workers", type=_positive, help="threads that decode (the cores, up to 16)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--precision", default="auto", help="of the backbone: auto, fp32, bf16, fp16")
-    add("--backbone_weights", help="of a run: where the backbone's file is now")
+    add("--backbone_name", help="for --model embedding_norm and other scores without training")
+    add("--backbone_weights", help="its file; of a run: where the backbone's file is now")
+    add("--calibration", help="file of calibrate.py, instead of the model's own")
     add("--engine", choices=["local", "ray"], default="local", help="ray: on many machines (local)")
     add("--ray_workers", type=_positive, metavar="N", help="scorers at a time (a GPU or core each)")
     add("--ray_address", help="of a running cluster, or auto (a cluster on this machine)")
@@ -82,8 +92,13 @@ def _body(args: argparse.Namespace) -> int:
     elif args.restart and not args.out:
         raise ValueError("--restart goes with --out: without it nothing is kept")
     report = Report(report_path(args.report)) if args.report else None
+    for flag, path in (("--out", args.out), ("--report", report and report.path)):
+        if path:
+            _check_writable(flag, Path(path))
     _sources(args)  # what is missing is told before a model is loaded
     scorer = load_scorer(args.model, **_options(args))
+    if args.detector != DETECTOR:
+        open_detector(args.detector)  # told now, not at the first photo that is no aligned face
     work = _to_terminal if not args.out else _to_file if args.engine == "local" else _by_ray
     with StopRequest() as request:
         try:
@@ -102,10 +117,18 @@ def _check_engine(args: argparse.Namespace) -> None:
         raise ValueError("--engine ray writes a folder of parts: give --out NAME.parquet")
 
 
+def _check_writable(flag: str, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise ValueError(f"{flag} {path}: cannot be written there ({error.strerror})") from error
+
+
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """What `load_scorer` takes besides the model."""
     names = ("detector", "device", "precision", "batch_size", "target_risk")
-    more = ("refuse_risk", "backbone_weights", "max_faces")
+    more = ("refuse_risk", "backbone_name", "backbone_weights", "calibration", "max_faces")
     return {name: getattr(args, name) for name in (*names, *more)}
 
 

@@ -52,12 +52,12 @@ class Summary:
         """Say it in a line or two."""
         parts = [f"{self.statuses[one]} {_SAID[one]}" for one in get_args(Status)]
         line = f"{self.statuses.total()} rows: {', '.join(parts)}\n"
+        if self.verdicts.total() == self.verdicts[""]:
+            return line
         found = [f"{self.verdicts[one]} {one}" for one in get_args(Verdict) if one]
-        return (
-            line
-            if not (self.verdicts.total() - self.verdicts[""])
-            else (f"{line}verdicts: {', '.join(found)}\n")
-        )
+        empty = self.statuses.total() - self.statuses["scored"]
+        why = f" ({empty} of them for want of a face)" if empty else ""
+        return f"{line}verdicts: {', '.join(found)}{why}\n"
 
 
 def _number(value: float, form: str) -> str:

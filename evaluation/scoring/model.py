@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.confidence.calibration import DIRECTION, FILE_NAME, Calibration
 from evaluation.confidence.decision import Decision
+from evaluation.scoring._model_names import ACCEPTED, hint
 from evaluation.sets.templates import Weights
 
 if TYPE_CHECKING:
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "model.pt"
 QUALITY = "quality: 0 to 100, 100 = best, 255 = could not be computed"
-ACCEPTED = (
-    "a run folder of network.py, a packed model (.pt), an exported model (.onnx), demo; or an "
-    "estimator such as embedding_norm, with backbone_name and backbone_weights"
-)
 # Weights that suit an uncertainty, by what a head's output is (docs/templates.md).
 FUSION: dict[str, Weights] = {
     "variance": "inverse_variance",
@@ -131,7 +128,7 @@ def _open_files(
             f"{model} is no folder"
         )
     if not path.is_file():
-        raise ValueError(f"no model {path}: give {ACCEPTED}")
+        raise ValueError(f"no model {path}{hint(str(model))}: give {ACCEPTED}")
     if path.suffix == ".onnx":
         return _open_onnx(path)
     return _open_packed(path, device, precision)

@@ -11,6 +11,7 @@ import logging
 import os
 import pickle
 import signal
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from evaluation.scoring.scorer import Scorer, load_scorer
 from utils.stop import StopRequest
 
 PARTS_EACH = 64  # parts for each worker between two starts of the pipeline
+_PATIENCE = 5  # seconds, for a machine to answer
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -111,8 +113,8 @@ def score_with_ray(
         pool = _pool(ray, workers, str(task.options.get("device", "auto")))
         while wave := list(islice(todo, pool["workers"] * PARTS_EACH)):
             for facts in _run(ray, wave, task, pool):
-                progress.input(facts.inputs)
                 progress.found(facts.faces)
+                progress.input(facts.inputs)
                 if stop.asked:
                     raise Stopped
 
@@ -129,14 +131,22 @@ def _run(
         num_cpus=1,
         num_gpus=pool["gpus"],
     )
-    for row in scored.iter_rows():
-        yield PartFacts.from_json(row["facts"])
+    try:
+        for row in scored.iter_rows():
+            yield PartFacts.from_json(row["facts"])
+    except ray.exceptions.RayError as error:
+        raise ValueError(
+            f"the Ray job failed: {_last_line(error)}; finished parts are kept, and the same "
+            "command goes on with the others"
+        ) from error
 
 
 @contextmanager
 def _cluster(address: str | None, workers: int | None) -> Iterator[Any]:
     """Join a cluster, or start one with a core more than workers: that is the pipeline's own."""
     ray = _import_ray()
+    if address is not None and address not in ("auto", "local"):
+        _check_reachable(address)
     size = {} if address else {"num_cpus": max(os.cpu_count() or 1, (workers or 1) + 1)}
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -161,6 +171,24 @@ def _cluster(address: str | None, workers: int | None) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Refuse an address that nobody answers at, for which Ray would wait long."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"--ray_address {address}: no Ray cluster answers there ({error}); write HOST:PORT as "
+            "ray start --head prints it, or leave it out for a cluster on this machine"
+        ) from error
+
+
+def _last_line(error: Exception) -> str:
+    """Return what went wrong; the lines before it are Ray's traces."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def _pool(ray: Any, workers: int | None, device: str) -> dict[str, Any]:

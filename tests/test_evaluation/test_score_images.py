@@ -270,7 +270,7 @@ def test_without_out_a_table_is_printed_and_nothing_is_kept(folder, tmp_path, ca
     assert "m\\nn.png  (" in lines[-4]
     assert lines[-2] == "17 rows: 11 scored, 3 without a face, 3 unreadable"
     assert lines[-1].startswith("verdicts: ")
-    assert lines[-1].endswith(" refuse")
+    assert lines[-1].endswith(" refuse (6 of them for want of a face)")
     assert sorted(tmp_path.rglob("*")) == before
 
 
