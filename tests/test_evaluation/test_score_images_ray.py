@@ -12,6 +12,7 @@ import pytest
 
 from data.images import encode_jpeg
 from data.synthetic import SyntheticFaces
+from evaluation import score_images
 
 pytest.importorskip("ray")
 pytest.importorskip("pandas")  # Ray Data needs it
@@ -112,3 +113,22 @@ def test_a_stopped_job_goes_on_and_a_finished_one_says_so(photos, tmp_path):
     ]
     again = subprocess.run(ray, env=environment(), check=True, capture_output=True, text=True)
     assert "is finished" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--engine", "ray", "--out", "x.csv"], "--engine ray writes a folder of parts"),
+        (["--ray_workers", "2"], "--ray_workers and --ray_address go with --engine ray"),
+        (
+            ["--engine", "ray", "--out", "{folder}/x.parquet", "--ray_address", "127.0.0.1:1"],
+            "--ray_address 127.0.0.1:1: no Ray cluster answers there",
+        ),
+    ],
+)
+def test_mistakes_are_told_in_one_line(flags, told, photos, tmp_path, capsys):
+    filled = [flag.format(folder=tmp_path) for flag in flags]
+    assert score_images.main([str(photos), "--model", "demo", *filled]) == 2
+    errors = capsys.readouterr().err
+    assert told in errors
+    assert errors.count("\n") == 1
