@@ -14,7 +14,7 @@ from models.heads.linear import LinearHead
 from models.output import BackboneOutput
 from models.uncertainty import to_sigma_sq
 from utils.config import Method
-from utils.methods import available, build
+from utils.methods import available, build, find
 
 REAL = (512, 7, 7)
 PUBLISHED = {
@@ -37,6 +37,9 @@ TINY_HEADS = {
         output="variance", features_shape=TINY, hidden=5, dim=2
     ),
 }
+ON_FEATURES = [
+    name for name in available("models.heads") if find("models.heads", name).reads == "features"
+]
 ADDED = {"head_linear_sigma": 1e-6}  # what the original adds to the variance
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 
@@ -128,8 +131,9 @@ def test_a_training_step_gives_the_same_output_gradients_and_statistics(name, ti
 
 
 @pytest.mark.parametrize("output", ["probability", "variance"])
-@pytest.mark.parametrize("name", available("models.heads"))
+@pytest.mark.parametrize("name", ON_FEATURES)
 def test_every_head_has_both_outputs_for_any_feature_map(name, output):
+    """Heads that read images have their own tests (test_student.py)."""
     head = build("models.heads", Method(name, output=output), features_shape=(6, 2, 3))
     assert head.output == output
     raw = head(_output(torch.randn(5, 36, generator=torch.Generator().manual_seed(0))))
@@ -137,7 +141,7 @@ def test_every_head_has_both_outputs_for_any_feature_map(name, output):
     assert raw.std() > 0
 
 
-@pytest.mark.parametrize("name", available("models.heads"))
+@pytest.mark.parametrize("name", ON_FEATURES)
 def test_a_variance_head_can_have_one_output_per_dimension(name):
     method = Method(name, output="variance", dim=7)
     head = build("models.heads", method, features_shape=(6, 2, 3), embedding_size=7)
@@ -161,7 +165,7 @@ def test_default_widths():
     assert (width("probability"), width("variance")) == (256, 512)
 
 
-@pytest.mark.parametrize("name", available("models.heads"))
+@pytest.mark.parametrize("name", ON_FEATURES)
 def test_wrong_options_are_refused(name):
     def make(**options):
         build("models.heads", Method(name, **options), features_shape=(2, 2, 2))
@@ -192,7 +196,7 @@ def test_log_norm_subtracts_the_standardised_log_length(output, dim):
     head = FC2Head(
         output=output, features_shape=(2, 7, 7), hidden=4, dim=dim, log_norm=0.7
     ).double()
-    given = BackboneOutput(*(part.double() for part in _backbone_output()))
+    given = _backbone_output().map(torch.Tensor.double)
     head.train()
     plain = head.layers(given.features)
     length = given.embedding.square().sum(dim=1).sqrt().log()
