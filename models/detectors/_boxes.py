@@ -17,6 +17,18 @@ from models.detectors._base import Detections
 Floats = NDArray[np.floating | np.integer]
 
 
+def check_options(
+    name: str, threshold: float, overlap: float, max_side: int, smallest: int
+) -> None:
+    """Refuse options of a detector that sees a photo once; ValueError names the value."""
+    if not 0 < threshold < 1 or not 0 < overlap < 1:
+        raise ValueError(
+            f"{name}: threshold = {threshold}, overlap = {overlap}: must be between 0 and 1"
+        )
+    if max_side < smallest:
+        raise ValueError(f"{name}: max_side = {max_side}: must be at least {smallest}")
+
+
 def suppress(
     boxes: Floats, scores: Floats, most: float, share_of: Literal["union", "smaller"] = "union"
 ) -> NDArray[np.intp]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.detectors._base import Detections
-from models.detectors._boxes import detections, shrunk, suppress
+from models.detectors._boxes import check_options, detections, shrunk, suppress
 from models.detectors._onnx import needed_file
 
 __all__ = ["CenterFace"]
@@ -53,12 +53,7 @@ class CenterFace:
         Raises:
             ValueError: value out of range, or a file that is missing or another network.
         """
-        if not 0 < threshold < 1 or not 0 < overlap < 1:
-            raise ValueError(
-                f"centerface: threshold = {threshold}, overlap = {overlap}: must be between 0 and 1"
-            )
-        if max_side < _MULTIPLE:
-            raise ValueError(f"centerface: max_side = {max_side}: must be at least {_MULTIPLE}")
+        check_options(self.name, threshold, overlap, max_side, _MULTIPLE)
         self.threshold, self.overlap, self.max_side = threshold, overlap, max_side
         self._net = _network(needed_file(self.name, weights, _SOURCE))
         self._lock = threading.Lock()

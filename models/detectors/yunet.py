@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.detectors._base import Detections
-from models.detectors._boxes import detections, shrunk
+from models.detectors._boxes import check_options, detections, shrunk
 from models.detectors._onnx import needed_file
 
 __all__ = ["YuNet"]
@@ -49,12 +49,7 @@ class YuNet:
         Raises:
             ValueError: value out of range, or a file that is missing or no network.
         """
-        if not 0 < threshold < 1 or not 0 < overlap < 1:
-            raise ValueError(
-                f"yunet: threshold = {threshold}, overlap = {overlap}: must be between 0 and 1"
-            )
-        if max_side < _MULTIPLE:
-            raise ValueError(f"yunet: max_side = {max_side}: must be at least {_MULTIPLE}")
+        check_options(self.name, threshold, overlap, max_side, _MULTIPLE)
         path = needed_file(self.name, weights, _SOURCE)
         self.max_side = max_side
         size = (_MULTIPLE, _MULTIPLE)
