@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data._record_format import MAGIC
 from data.images import encode_jpeg
+from data.rec.format import MAGIC
 from data.recordio import RecordWriter
 from data.synthetic import SyntheticFaces
 

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.align import REFERENCE
 from data.faces import Faces
 from data.synthetic import SyntheticFaces
+from photos.align import REFERENCE
 
 SCENE = (720, 1280)
 TURN = 30.0  # degrees

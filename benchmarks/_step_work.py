@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from benchmarks._common import synchronise
-from data.augment import AugmentParameters, BatchAugment
+from data.augment.batch import AugmentParameters, BatchAugment
 from data.faces import Faces
 from data.loader import Batch, BatchLoader
 from data.sampler import ClassBalancedBatches
-from models._execution import CudaGraphs
+from models.execution import CudaGraphs
 from models.frozen import FrozenBackbone
 from training.branch import TrainedBranch
 from training.heads_step import RecordedSteps, heads_step

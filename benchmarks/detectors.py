@@ -29,12 +29,12 @@ from numpy.typing import NDArray
 
 from benchmarks._common import print_table, write_json
 from benchmarks._scenes import NOT_FACES, Picture, Scene, scenes
-from data.align import REFERENCE, align, similarity_transforms
 from data.faces import open_faces
 from evaluation.cli import guarded
-from models.detectors import Detections, Detector, open_detector
 from models.frozen import FrozenBackbone
 from models.run import open_backbone
+from photos.align import REFERENCE, align, similarity_transforms
+from photos.detectors import Detections, Detector, open_detector
 
 SIZES = (24, 32, 48, 64, 96, 144, 216, 400)  # sides of the pasted faces, in pixels
 SUFFIXES = {".jpg", ".jpeg", ".png"}

@@ -32,11 +32,11 @@ from data.faces import Faces, open_faces
 from data.images import encode_jpeg
 from data.recordio import RecordWriter
 from data.synthetic import SyntheticFaces
-from evaluation._extraction import Extraction
-from evaluation._shards import ShardFolder
-from evaluation.estimators.trained_head import TrainedHead
+from estimators._group import Several
+from estimators.trained_head import TrainedHead
 from evaluation.sets._extracted_files import Format
-from evaluation.several import Several
+from extraction.job import Extraction
+from extraction.writer import ShardFolder
 from models.frozen import FrozenBackbone
 from models.heads.fc2 import FC2Head
 from models.run import parse_backbone

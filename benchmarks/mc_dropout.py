@@ -30,8 +30,8 @@ from tqdm import tqdm
 
 from benchmarks._common import compare, print_table, write_json
 from data.faces import open_faces
+from estimators.mc_dropout import MCDropout, cosine_std
 from mc_dropout.closed_form import DropoutSpread
-from mc_dropout.estimator import MCDropout, cosine_std
 from models.backbones.iresnet import IResNet
 from models.frozen import FrozenBackbone
 from models.load import load_backbone

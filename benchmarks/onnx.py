@@ -28,16 +28,16 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks._common import print_table, write_json
+from estimators.base import Estimator
+from estimators.onnx import open_onnx
+from estimators.trained_head import TrainedHead
 from evaluation.cli import count, guarded
-from evaluation.estimate import Estimator
-from evaluation.estimators.trained_head import TrainedHead
-from evaluation.exporting import proof
-from evaluation.exporting.graph import write_onnx
-from evaluation.exporting.int8 import quantise
-from evaluation.exporting.steps import about_line, exported_network, facts, open_check, range_faces
-from evaluation.scoring.model import ScoringModel, open_model
-from evaluation.scoring.onnx_model import open_onnx
+from evaluation.open_model import ScoringModel, open_model
 from evaluation.sets.open_set import EvaluationSet
+from export import proof
+from export.graph import write_onnx
+from export.int8 import quantise
+from export.steps import about_line, exported_network, facts, open_check, range_faces
 from models.frozen import FrozenBackbone
 from models.heads.gap_linear import GapLinearHead
 from models.run import parse_backbone

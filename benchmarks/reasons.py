@@ -2,7 +2,7 @@
 
 python benchmarks/reasons.py --faces FOLDER
 
-Where the limits of evaluation/scoring/measures.py stand: few ordinary faces beyond them, and nearly
+Where the limits of scoring/measures.py stand: few ordinary faces beyond them, and nearly
 all of those that were spoiled in that way.
 """
 
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from benchmarks._common import print_table, write_json
 from data.faces import open_faces
-from evaluation.scoring.measures import measure, reasons
+from scoring.measures import measure, reasons
 
 REASONS = ("blurred", "dark", "too bright", "low contrast")
 Face = NDArray[np.uint8]

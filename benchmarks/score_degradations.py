@@ -63,7 +63,7 @@ def _body(args: argparse.Namespace) -> int:
     print(f"{'':28}" + "".join(f"{name:>12}" for name in degraded) + f"{'time':>10}")
     found = []
     for text in args.estimators:
-        estimator = build("evaluation.estimators", parse_method(text), frozen=frozen)
+        estimator = build("estimators", parse_method(text), frozen=frozen)
         before = estimator(clean).sigma_sq[:, 0]
         seconds = _seconds(lambda call=estimator: call(clean))  # type: ignore[misc]
         chances = [_chance(estimator(one).sigma_sq[:, 0], before) for one in degraded.values()]

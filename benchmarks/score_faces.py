@@ -28,9 +28,9 @@ from tqdm import tqdm
 
 from benchmarks._common import write_json
 from data.faces import Faces, open_faces
+from estimators._pixels import PixelMeasure
+from estimators.base import Estimator
 from evaluation.cli import guarded
-from evaluation.estimate import Estimator
-from evaluation.estimators._pixels import PixelMeasure
 from models.load import file_sha256
 from models.run import open_backbone
 from utils.config_json import parse_method
@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
 def _body(args: argparse.Namespace) -> int:
     methods = {label: parse_method(text) for label, text in map(_labelled, args.estimators)}
     for method in methods.values():
-        check_options("evaluation.estimators", method)
+        check_options("estimators", method)
     frozen = open_backbone(args.backbone, args.weights, args.device, args.precision)
     faces = open_faces(args.faces)
     out = Path(args.out)
@@ -73,7 +73,7 @@ def _body(args: argparse.Namespace) -> int:
         if label in arrays:
             print(f"{label}: already in {out}")
             continue
-        estimator = build("evaluation.estimators", method, frozen=frozen)
+        estimator = build("estimators", method, frozen=frozen)
         started = time.perf_counter()
         mu, uncertainty = _scores(estimator, faces, args.batch_size, label)
         rate = len(faces) / (time.perf_counter() - started)

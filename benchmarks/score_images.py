@@ -29,8 +29,8 @@ from typing import Any
 
 from benchmarks._common import print_table, write_json
 from data.images import encode_jpeg
-from data.photo_sources import open_sources
 from data.synthetic import SyntheticFaces
+from photos.sources import open_sources
 
 ROOT = Path(__file__).resolve().parents[1]
 RENDERED = 50  # distinct faces

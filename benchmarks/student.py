@@ -32,10 +32,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks._common import compare, print_table, write_json
+from estimators.onnx import needed
 from evaluation import cli
 from evaluation import compare as comparison
-from evaluation.exporting.graph import ExportedModel, write_onnx
-from evaluation.scoring.onnx_model import needed
+from export.graph import ExportedModel, write_onnx
 from models.run import Run, load_run
 
 GOAL_MS = 2.0

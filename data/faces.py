@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from data._face_files import FileFaces, folder_faces, list_faces
-from data._options import synthetic_options
+from data.face_files import FileFaces, folder_faces, list_faces
 from data.images import SIZE, decode_into
 from data.recordio import RecordPack
+from data.rendered.options import synthetic_options
 
 __all__ = ["ClassIndex", "Faces", "FileFaces", "PackFaces", "class_index", "open_faces"]
 

@@ -23,9 +23,8 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from data._index_cache import load_index, pack_key, store_index
-from data._read_ahead import gather_scattered, will_need
-from data._record_format import (
+from data.os_hints import gather_scattered, will_need
+from data.rec.format import (
     FIRST,
     HEADER,
     LAST,
@@ -39,9 +38,10 @@ from data._record_format import (
     pack_record,
     unpack_record,
 )
-from data._record_index import RecordIndex, Starts, read_starts
-from data._record_labels import Images, image_labels
-from data._record_writer import RecordWriter
+from data.rec.index import RecordIndex, Starts, read_starts
+from data.rec.index_cache import load_index, pack_key, store_index
+from data.rec.labels import Images, image_labels
+from data.rec.writer import RecordWriter
 
 __all__ = ["Header", "Record", "RecordPack", "RecordWriter", "main", "pack_record"]
 
@@ -115,7 +115,7 @@ class RecordPack:
 
         Labels are those of the images' headers. Where the pack has insightface's identity records,
         only the first and last header of each identity are read. The index of a large pack is kept
-        in a file beside it (data/_cache_file.py), from which later starts take it.
+        in a file beside it (data/cache_file.py), from which later starts take it.
         """
         if self._kept is not None:
             return self._kept[1]
@@ -262,7 +262,7 @@ class RecordPack:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Pack a folder per identity, or a list file, into `.rec`, `.idx`, `.lst` and `property`."""
-    from data._pack import run
+    from data.rec.pack import run
 
     return run(argv)
 

@@ -24,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data._degrade import DEGRADATIONS, Degradation, Variation
-from data._identity import HAIR_STYLES, Identity
-from data._render import SIZE, render
 from data.images import encode_jpeg, encode_png
+from data.rendered.identity import HAIR_STYLES, Identity
+from data.rendered.render import SIZE, render
+from data.rendered.variation import DEGRADATIONS, Degradation, Variation
 
 if TYPE_CHECKING:
     from data.verification import VerificationSet

@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data._options import synthetic_options
-from data._pairs_file import read_pairs
-from data._safe_pickle import load_pickle
 from data.images import SIZE, decode, encode_png, to_112
+from data.pairs import read_pairs
+from data.rendered.options import synthetic_options
+from data.safe_pickle import load_pickle
 
 Image = bytes | NDArray[np.uint8]
 

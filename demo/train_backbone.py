@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from data.synthetic import HAIR_STYLES, Identity, SyntheticFaces
-from models.backbones._base import Backbone
+from models.backbones.base import Backbone
 from utils.config import Method
 from utils.methods import build
 

@@ -2,7 +2,7 @@
 
 python demo/train_model.py             a few minutes on one CPU core, nothing downloaded
 
-Runs network.py, evaluation/calibrate.py and evaluation/pack_model.py one after the other, on the
+Runs network.py, evaluation/calibrate.py and export/pack_model.py one after the other, on the
 backbone of `demo/train_backbone.py`. One thread and the seeds below fix the run: the same machine
 and the same torch write the same bytes; others round sums in another order, as said there.
 """
@@ -42,7 +42,7 @@ def steps(folder: Path, out: Path, changes: Sequence[str]) -> list[list[str]]:
         ["network.py", "--config_file", str(config), *run, "--set", *CHANGES, *changes],
         ["evaluation/calibrate.py", *run, *("--target", CALIBRATION, "--fmr", FMR), *on_cpu],
         [
-            "evaluation/pack_model.py",
+            "export/pack_model.py",
             *run,
             *("--out", str(out), "--pairs", COLOURS),
             *about,

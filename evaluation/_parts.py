@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.estimate import Estimate
+from estimators.base import Estimate
 from evaluation.sets.features import read_arrays
 
 FACTS = "about.json"

@@ -42,7 +42,7 @@ from evaluation.sets.stored import load_comparisons
 from utils.distributed import World
 
 if TYPE_CHECKING:
-    from evaluation.estimate import Estimator
+    from estimators.base import Estimator
 
 CAP = 20  # mated pairs of one person
 

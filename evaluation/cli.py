@@ -20,14 +20,14 @@ from evaluation.evaluated import evaluate_set
 from evaluation.inputs import Scored, file_name, inputs, one_of_many
 from evaluation.metrics.comparisons import Unit
 from evaluation.metrics.protocols import PROTOCOLS, Protocol, find_protocol
-from evaluation.report.files import Origin, write_reports
 from evaluation.sets.ijb import FUSIONS, Score
 from evaluation.sets.labelled import NonMated
 from evaluation.sets.score_files import write_scores
+from report.files import Origin, write_reports
 from utils.distributed import ALONE, World, speaks
 
 if TYPE_CHECKING:
-    from evaluation.estimate import Estimator
+    from estimators.base import Estimator
     from utils.config import Verification
 
 

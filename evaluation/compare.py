@@ -28,20 +28,20 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from estimators.base import Estimate
 from evaluation import cli, job
 from evaluation.compared import facts, facts_text, method_rows, spreads
 from evaluation.confidence.bootstrap import Bootstrap, bootstrap
 from evaluation.embed import embed_images
-from evaluation.estimate import Estimate
 from evaluation.inputs import file_name
 from evaluation.methods import named, open_methods
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.protocols import PROTOCOLS, Protocol, find_protocol
-from evaluation.report.compare_table import NOTATIONS, Row, as_text
-from evaluation.report.spread_table import SPREAD_NOTATIONS, Spread, spread_text
 from evaluation.seeds import Group
 from evaluation.sets.open_set import EvaluationSet, open_set
 from evaluation.sets.stored import load_comparisons
+from report.compare_table import NOTATIONS, Row, as_text
+from report.spread_table import SPREAD_NOTATIONS, Spread, spread_text
 from utils.distributed import World
 
 Columns = dict[str, NDArray[np.float32]]
@@ -240,7 +240,7 @@ def _measure(
 def _figure(
     folder: Path, name: str, fmr: float, draws: Bootstrap, groups: Groups, several: bool
 ) -> None:
-    from evaluation.report.compare_figure import compare_figure
+    from report.compare_figure import compare_figure
 
     ending = f"-fmr{fmr:g}" if several else ""
     path = compare_figure(draws, folder / f"{file_name(name)}{ending}.png", name, fmr, groups)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from evaluation.confidence._resample_words import area_name, verdict
 from evaluation.confidence.bootstrap import Bootstrap
 from evaluation.confidence.intervals import Interval
-from evaluation.report.compare_table import DISCARDS, Row, ranks
-from evaluation.report.spread_table import Spread
 from evaluation.seeds import Group
+from report.compare_table import DISCARDS, Row, ranks
+from report.spread_table import Spread
 
 Floats = NDArray[np.float64]
 

@@ -15,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from estimators.base import Estimate
 from evaluation._decode_ahead import DecodedAhead, Decodes
 from evaluation._parts import Parts
 from evaluation._shared_out import Span, each_on_one_rank, mine, spans
-from evaluation.estimate import Estimate
 from evaluation.sets.features import Features, checked_rows
 from utils.distributed import ALONE, World
 
 if TYPE_CHECKING:
-    from evaluation.estimate import Estimator
+    from estimators.base import Estimator
     from evaluation.sets.open_set import Images
     from models.frozen import FrozenBackbone
 

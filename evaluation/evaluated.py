@@ -20,9 +20,9 @@ from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.protocols import Protocol
 from evaluation.metrics.side_by_side import SideBySide, side_by_side
 from evaluation.pipeline import Result, evaluate, require_pairs
-from evaluation.report.text import facts
 from evaluation.sets.ijb import IjbSet
 from evaluation.sets.ijb_table import compare_fusions, ijb_table
+from report.text import facts
 
 REPLICATES = 1000
 

@@ -25,11 +25,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from estimators.base import Estimate
+from estimators.fusing.fit import FusionModel, fit_monotone, fit_rank_mean, save_fusion
+from estimators.fusing.members import head_hashes, open_members
 from evaluation import cli
 from evaluation.embed import embed_images
-from evaluation.estimate import Estimate
-from evaluation.fusion.fit import FusionModel, fit_monotone, fit_rank_mean, save_fusion
-from evaluation.fusion.members import head_hashes, open_members
 from evaluation.metrics.thresholds import operating_point
 from evaluation.sets.labelled import mated_pairs, non_mated_pairs, scores_of
 from evaluation.sets.open_set import LabelledSet, open_set

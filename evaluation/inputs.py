@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from estimators.base import Estimate
 from evaluation.embed import embed_images
-from evaluation.estimate import Estimate
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.mutual_likelihood import rescored
 from evaluation.metrics.scores import image_uncertainties
@@ -37,7 +37,7 @@ from evaluation.sets.stored import comparisons_of, load_comparisons
 from utils.distributed import ALONE, World
 
 if TYPE_CHECKING:
-    from evaluation.estimate import Estimator
+    from estimators.base import Estimator
 
 
 @dataclass(frozen=True)

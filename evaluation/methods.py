@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.estimators.from_file import FromFile
-from evaluation.estimators.trained_head import TrainedHead
+from estimators._group import Several
+from estimators.from_file import FromFile
+from estimators.trained_head import TrainedHead
 from evaluation.seeds import Group, seed_groups
-from evaluation.several import Several
 from models.frozen import FrozenBackbone
 from models.load import file_sha256
 from models.run import Run, branch_folders, load_run, open_backbone
@@ -24,9 +24,7 @@ from utils.config_json import parse_method
 from utils.methods import available, build
 
 if TYPE_CHECKING:
-    from evaluation.estimate import Estimator
-
-OUTSIDE = {"mc_dropout": ("mc_dropout", "estimator")}  # estimators with a folder of their own
+    from estimators.base import Estimator
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def _split(text: str) -> tuple[str, str]:
 
 def estimator_names() -> list[str]:
     """Every estimator that `build_estimator` knows."""
-    return sorted([*available("evaluation.estimators"), *OUTSIDE])
+    return available("estimators")
 
 
 def build_estimator(method: Method, **runtime: Any) -> Estimator:
@@ -121,8 +119,7 @@ def build_estimator(method: Method, **runtime: Any) -> Estimator:
         raise ValueError(
             f"no file, folder or estimator {method.name!r}{hint} (estimators: {', '.join(known)})"
         )
-    package, module = OUTSIDE.get(method.name, ("evaluation.estimators", method.name))
-    estimator: Estimator = build(package, Method(module, **method.options), **runtime)
+    estimator: Estimator = build("estimators", method, **runtime)
     return estimator
 
 

@@ -22,8 +22,8 @@ from evaluation.metrics.kept_rates import equal_error_rates_of_kept, rates_of_ke
 from evaluation.metrics.protocols import Protocol, find_protocol
 from evaluation.metrics.scores import Uncertainty, cosine_of_pairs, fuse_pairs, image_uncertainties
 from evaluation.metrics.thresholds import few_false_matches, operating_point
-from evaluation.report import text as report
 from evaluation.sets.features import Features
+from report import text as report
 
 FMR_TARGETS = (1e-2, 1e-3)
 FEWEST_PAIRS = 10

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from losses._pairs import PairBatch
+from losses.base import PairBatch
 from losses.idq import IDQLoss
 
 __all__ = ["DistillLoss"]

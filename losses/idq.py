@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from losses._pairs import GenuinePairLoss, PairBatch, poorer, quality_logit
+from losses.base import GenuinePairLoss, PairBatch, poorer, quality_logit
 
 __all__ = ["IDQLoss"]
 

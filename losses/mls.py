@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from losses._pairs import GenuinePairLoss, PairBatch, log_variance_sum
+from losses.base import GenuinePairLoss, PairBatch, log_variance_sum
 
 __all__ = ["MLSLoss"]
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from losses._pairs import GenuinePairLoss, PairBatch, poorer, quality_logit
+from losses.base import GenuinePairLoss, PairBatch, poorer, quality_logit
 
 __all__ = ["PCNetLoss"]
 

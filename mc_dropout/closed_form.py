@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mc_dropout._square_norm import SquareNorm, merge_parallel
+from mc_dropout.square_norm import SquareNorm, merge_parallel
 from models.dropout import rows_at_once
 
 _PROBES = 255  # and a column for the mean of the rest: products of a width of 256 are the fastest
@@ -48,7 +48,7 @@ class DropoutSpread:
     then takes a handful of values).
 
     tr(T^2) = |S|^2 - 2 |S u|^2 + (u' S u)^2, and |S|^2 (Frobenius) is the dear part: exactly, it
-    takes D x D numbers for every image. `mc_dropout._square_norm` has it exactly where W has at
+    takes D x D numbers for every image. `mc_dropout.square_norm` has it exactly where W has at
     most 2048 columns that are not parallel (a depthwise layer in the tail leaves 512 of 25088),
     and else from `probes` fixed directions and the exact diagonal. Both depend on W and the seed
     alone, so the result is a function of the features, whatever the batch.

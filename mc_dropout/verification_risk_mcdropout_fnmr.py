@@ -19,9 +19,9 @@ import argparse
 from collections.abc import Sequence
 from typing import get_args
 
+from estimators.mc_dropout import Form, MCDropout
 from evaluation.cli import Parser, add_common_arguments, fill_defaults, run
 from evaluation.job import guarded
-from mc_dropout.estimator import Form, MCDropout
 from models.frozen import FrozenBackbone
 from models.run import load_run, open_backbone
 from utils.config import Verification

@@ -13,8 +13,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from models._execution import executed
-from models.backbones._base import Backbone
+from models.backbones.base import Backbone
+from models.execution import executed
 from models.output import BackboneOutput
 from models.preprocessing import Preprocessing
 from utils.config import Execution, Precision
@@ -38,7 +38,7 @@ class FrozenBackbone(nn.Module):
             convolutions still use TF32 unless `torch.backends.cudnn` is told otherwise.
         execution: "eager"; "cuda_graph" repeats recorded kernels, so that the host has no work for
             each; "compile" is torch.compile, whose first batch takes long. Both are
-            prepared for few sizes of a batch (models/_execution.py); others run as "eager".
+            prepared for few sizes of a batch (models/execution.py); others run as "eager".
 
     Raises:
         ValueError: not a precision or an execution, or "cuda_graph" on another device than CUDA.

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from models.backbones._base import Backbone
-from models.heads._base import Head
+from models.backbones.base import Backbone
+from models.heads.base import Head
 from utils.checkpoint import read_safely
 from utils.config import Method
 from utils.methods import build

@@ -1,6 +1,6 @@
 """One file with a whole model: config, backbone, head, preprocessing, calibration, provenance.
 
-evaluation/pack_model.py writes it; the scorer and the export read it, without a run folder.
+export/pack_model.py writes it; the scorer and the export read it, without a run folder.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.backbones._base import Backbone
+from models.backbones.base import Backbone
 from models.frozen import FrozenBackbone
-from models.heads._base import Head
+from models.heads.base import Head
 from models.load import load_state
 from models.preprocessing import Preprocessing
 from models.run import Run, build_head
@@ -44,7 +44,7 @@ class About:
         source: where the backbone's weights come from; "" where nobody said.
         sha256: of the backbone's original file.
         label: a warning or a remark that every output shows; "" for none.
-        colour_check: what evaluation/colour_order.py found; None where it was not asked.
+        colour_check: what export/colour_order.py found; None where it was not asked.
         created: date, as in 2026-01-31.
         version: of the code that packed it.
     """
@@ -226,7 +226,7 @@ def _payload(path: Path) -> dict[str, Any]:
         is_run = isinstance(payload, dict) and "step" in payload
         raise ValueError(
             f"{path} is no model file but {'a checkpoint of network.py' if is_run else 'another'}; "
-            "evaluation/pack_model.py makes a model file from a run folder"
+            "export/pack_model.py makes a model file from a run folder"
         )
     if payload.get("version") != VERSION:
         raise ValueError(

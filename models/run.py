@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from models.frozen import FrozenBackbone
-from models.heads._base import Head
+from models.heads.base import Head
 from models.load import file_sha256, load_backbone, load_head
 from models.preprocessing import Preprocessing
 from utils.checkpoint import load_checkpoint

@@ -9,9 +9,33 @@ from pathlib import Path
 # `pytest -n 2` on two cores is faster than four threads that wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import json
+import zlib
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from torch import Tensor
+
+from data.synthetic import SyntheticFaces
+from estimators.base import Estimate
+from evaluation.confidence.calibration import Calibration
+from evaluation.confidence.decision import Decision
+from evaluation.metrics.comparisons import Comparisons
+from evaluation.open_model import ScoringModel
+from evaluation.sets.features import Features
+from models.output import BackboneOutput
+from models.run import backbone_record, build_head, load_frozen
+from photos.align import REFERENCE
+from photos.detectors import Detections
+from scoring import Scorer
+from utils.checkpoint import save_checkpoint
+from utils.config import Method, Schedule, TrainConfig
+from utils.config_json import to_json
+from utils.methods import build
 
 ROOT = Path(__file__).parents[1]
 
@@ -59,3 +83,278 @@ def ranks():
         ]
 
     return run
+
+
+GOLDEN_EVALUATION = ROOT / "tests" / "golden" / "evaluation"
+
+
+@pytest.fixture(scope="session")
+def golden_dir():
+    return GOLDEN_EVALUATION
+
+
+@pytest.fixture(scope="session")
+def golden_features():
+    """name -> Features of a golden set."""
+    return {name: Features.load(GOLDEN_EVALUATION / f"set_{name}.npz") for name in "CDHJ"}
+
+
+@pytest.fixture(scope="session")
+def golden_scores():
+    """name -> the original's scores."""
+    return {name: np.load(GOLDEN_EVALUATION / f"set_{name}.npz")["cosine"] for name in "CDHJ"}
+
+
+@pytest.fixture(scope="session")
+def golden_numbers():
+    """set/variant/column -> array."""
+    with np.load(GOLDEN_EVALUATION / "numbers.npz") as archive:
+        return dict(archive)
+
+
+@pytest.fixture(scope="session")
+def golden_texts():
+    """set -> variant -> printed text."""
+    return json.loads((GOLDEN_EVALUATION / "texts.json").read_text())
+
+
+@pytest.fixture
+def made_up():
+    """Return a function (pairs, seed) -> Features: mated pairs are near, uncertain ones less so."""
+
+    def make(pairs=200, seed=0, columns=1):
+        rng = np.random.default_rng(seed)
+        issame = np.arange(pairs) % 2 == 0
+        sigma_sq = rng.uniform(0.05, 1.0, (2 * pairs, columns)).astype(np.float32)
+        person = rng.normal(size=(pairs, 16))
+        other = np.where(issame[:, None], person, rng.normal(size=(pairs, 16)))
+        mu = np.stack([person, other], axis=1).reshape(2 * pairs, 16)
+        mu = mu + rng.normal(size=mu.shape) * sigma_sq[:, :1] * 1.5
+        return Features(mu.astype(np.float32), sigma_sq, issame)
+
+    return make
+
+
+class TinyPairs:
+    """A verification set of flat images: what `embed` and the contact sheet need of one."""
+
+    name = "tiny"
+
+    def __init__(self, pairs=12):
+        self.mated = np.arange(pairs) % 2 == 0
+
+    def decode(self, start, stop):
+        images = np.zeros((stop - start, 112, 112, 3), np.uint8)
+        for place, row in enumerate(range(start, stop)):
+            images[place, :, :56] = row * 7 % 251
+            images[place, :, 56:] = row * 13 % 241
+        return images
+
+
+@pytest.fixture
+def tiny_pairs():
+    return TinyPairs()
+
+
+TINY = Method("iresnet", layers=(1, 1, 1, 1), widths=(4, 4, 8, 8), embedding_size=16)
+LOSSES = {"probability": "idq", "variance": "fast_mls"}
+
+
+@pytest.fixture(scope="session")
+def write_run():
+    """Return a function (folder, output) that makes a run folder with an untrained head."""
+
+    def write(folder, output="probability"):
+        folder.mkdir(parents=True)
+        torch.manual_seed(0)
+        torch.save(build("models.backbones", TINY).state_dict(), folder / "backbone.pth")
+        config = TrainConfig(
+            name=folder.name,
+            backbone=TINY,
+            backbone_weights=str(folder / "backbone.pth"),
+            head=Method("fc2", output=output, hidden=4),
+            loss=Method(LOSSES[output]),
+            train_images="synthetic:identities=4,images=2,seed=1",
+            schedule=Schedule(epochs=1, steps_per_epoch=1),
+            device="cpu",
+        )
+        frozen = load_frozen(config, "cpu", "fp32")
+        payload = {
+            "config": to_json(config),
+            "backbone": backbone_record(frozen, config.backbone_weights),
+            "head": build_head(config, frozen).state_dict(),
+            "step": 1,
+        }
+        (folder / "config.json").write_text(to_json(config))
+        save_checkpoint(folder / "best.pt", payload)
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory, write_run):
+    """A run folder without calibration."""
+    return write_run(tmp_path_factory.mktemp("runs") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def faces():
+    """Seven rendered faces, (7, 112, 112, 3)."""
+    found = SyntheticFaces(identities=7, images=1, seed=3)
+    return np.stack([found.read(row) for row in range(7)])
+
+
+@dataclass
+class Levels:
+    """An estimator of pixels: the embedding is the mean colour of 12 blocks, less 100.
+
+    The uncertainty is the share of light, 0..1; it writes down how large its batches were.
+    """
+
+    name: str = "levels"
+    sizes: list[int] = field(default_factory=list)
+
+    def __call__(self, images):
+        self.sizes.append(len(images))
+        blocks = images.reshape(len(images), 2, 56, 2, 56, 3).mean(axis=(2, 4))
+        mu = (blocks.reshape(len(images), 12) - 100).astype(np.float32)
+        light = images.mean(axis=(1, 2, 3))[:, None] / 255
+        return Estimate(mu, light.astype(np.float32))
+
+
+class Found:
+    """A detector that was told of the faces: places (left, top) by the photo's first pixel."""
+
+    name = "found"
+
+    def __init__(self, places):
+        self.places = places
+
+    def __call__(self, image):
+        corners = np.array(self.places[int(image[0, 0, 0])], np.float32).reshape(-1, 2)
+        boxes = np.concatenate([corners, corners + 112], axis=1)
+        landmarks = (corners[:, None] + REFERENCE).astype(np.float32)
+        return Detections(boxes, landmarks, np.linspace(0.9, 0.5, len(corners), dtype=np.float32))
+
+
+@pytest.fixture
+def scene():
+    """Return a function (number, faces, places) -> a photo with those faces pasted in."""
+
+    def make(number, faces, places, shape=(300, 400)):
+        photo = np.full((*shape, 3), 60, np.uint8)
+        for face, (left, top) in zip(faces, places, strict=True):
+            photo[top : top + 112, left : left + 112] = face
+        photo[0, 0] = number
+        return photo
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def calibration():
+    """P(false non-match) is 0.3 u^2 at the score threshold 0.5; uncertainties are within 0..1."""
+    rng = np.random.default_rng(0)
+    uncertainty = rng.random(8000).astype(np.float32)
+    pairs = np.arange(8000, dtype=np.int32).reshape(-1, 2)
+    mated = np.arange(4000) % 2 == 0
+    wrong = rng.random(4000) < 0.3 * uncertainty[pairs].max(axis=1) ** 2
+    scores = np.where(mated & ~wrong, 1.0, 0.0) + rng.uniform(-0.2, 0.2, 4000)
+    made = Comparisons("made-up", scores.astype(np.float32), mated, pairs, uncertainty)
+    return Calibration.fit(made, score_threshold=0.5, method="trained_head")
+
+
+@pytest.fixture
+def levels(calibration):
+    """Return a function (calibrated, places, ...) -> a scorer of `Levels`."""
+
+    def make(calibrated=False, places=None, output="probability", estimator=None, **options):
+        model = ScoringModel(
+            name="levels",
+            estimator=estimator or Levels(),
+            calibration=calibration if calibrated else None,
+            decision=Decision.from_calibration(calibration) if calibrated else None,
+            about={"output": output},
+        )
+        return Scorer(model, Found(places or {}), **options)
+
+    return make
+
+
+GOLDEN_MC_DROPOUT = ROOT / "tests" / "golden" / "mc_dropout" / "tiny.npz"
+
+
+class FakeBackbone:
+    """A layer, then a scale and shift that stand for the last BatchNorm."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self.weight, self.bias = weight, bias
+        self.scale = torch.linspace(0.2, 3, len(bias))
+        self.shift = torch.linspace(1, -1, len(bias))
+
+    def tail(self, features: Tensor, batch_norm: bool = True) -> Tensor:
+        embedding = features @ self.weight.T + self.bias
+        return embedding * self.scale + self.shift if batch_norm else embedding
+
+    def tail_affine(self, batch_norm: bool = True) -> tuple[Tensor, Tensor]:
+        if not batch_norm:
+            return self.weight, self.bias
+        return self.weight * self.scale[:, None], self.bias * self.scale + self.shift
+
+
+class FakeFrozen:
+    """Takes the first values of an image as its features."""
+
+    def __init__(self, backbone: FakeBackbone) -> None:
+        self.backbone = backbone
+        self.embedding_size = len(backbone.bias)
+
+    def __call__(self, images: Tensor) -> BackboneOutput:
+        size = self.backbone.weight.shape[1]
+        features = images.flatten(1)[:, :size].float() / 64 - 2
+        return BackboneOutput(self.backbone.tail(features), features)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Features (8, 64), and for 16 and 512 outputs a layer and what the original gave for it."""
+    stored = np.load(GOLDEN_MC_DROPOUT)
+
+    def layer(size: int) -> SimpleNamespace:
+        def random(name: str) -> np.random.RandomState:
+            return np.random.RandomState(zlib.crc32(name.encode()))  # noqa: NPY002
+
+        weight = random("model.fc.weight").normal(0, 1 / 8, (size, 64)).astype(np.float32)
+        bias = random("model.fc.bias").normal(0, 0.1, size).astype(np.float32)
+        return SimpleNamespace(
+            weight=torch.from_numpy(weight),
+            bias=torch.from_numpy(bias),
+            std=stored[f"reference_std_out{size}"].astype(float),
+            error=stored[f"reference_se_out{size}"],
+            mean_of_100=stored[f"T100_out{size}_mean"],
+            sd_of_100=stored[f"T100_out{size}_sd"],
+        )
+
+    return SimpleNamespace(features=torch.from_numpy(stored["x"]), layer=layer)
+
+
+@pytest.fixture
+def fake():
+    def fake(weight: Tensor, bias: Tensor) -> FakeFrozen:
+        return FakeFrozen(FakeBackbone(weight, bias))
+
+    return fake
+
+
+@pytest.fixture(scope="session")
+def layer():
+    """A random layer (D, F) whose inputs differ in importance."""
+
+    def layer(size: int, features: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        weight = torch.randn(size, features, generator=generator) / features**0.5
+        weight *= torch.linspace(2, 0.5, size)[:, None]
+        return weight, torch.randn(size, generator=generator) * 0.1
+
+    return layer

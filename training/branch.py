@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from losses._pairs import GenuinePairLoss
 from losses._result import LossResult
+from losses.base import GenuinePairLoss
 from models.frozen import FrozenBackbone
-from models.heads._base import Head
-from models.heads._shared_norm import share_batch_norms
+from models.heads.base import Head
 from models.run import build_head
+from models.shared_batch_norm import share_batch_norms
 from training.step_input import StepInput
 from utils.config import TrainConfig
 from utils.distributed import World

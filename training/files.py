@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from training.branch import TrainedBranch
+from training.train_log import TrainLog
 from utils.checkpoint import save_checkpoint
 from utils.config import TrainConfig
 from utils.config_json import to_json
-from utils.train_log import TrainLog
 
 
 class RunFiles:

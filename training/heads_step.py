@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from losses._result import LossResult
-from models._execution import Graphs
+from models.execution import Graphs
 from training.branch import TrainedBranch
 from training.gradients import scaled_loss, share
 from training.step_input import StepInput

@@ -16,12 +16,12 @@ from torch import Tensor
 from losses._result import LossResult
 from models.uncertainty import to_scalar, to_sigma_sq
 from training.branch import TrainedBranch
+from training.collapse import rank_correlation
 from training.heads_step import HeadsStep
 from training.step_input import StepInput
-from utils.collapse import rank_correlation
+from training.train_log import TrainLog
 from utils.device import peak_memory_gib
 from utils.distributed import World
-from utils.train_log import TrainLog
 
 
 def report_step(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.loader import Batch
-from losses._pairs import genuine_pairs
+from losses.base import genuine_pairs
 from models.output import BackboneOutput
 from training.teachers import Teacher, taught
 from utils.device import to_device

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import Tensor
 
-from data.augment import BatchAugment
+from data.augment.batch import BatchAugment
 from data.faces import Faces
-from evaluation.estimators.from_file import FromFile
+from estimators.from_file import FromFile
 from models.frozen import FrozenBackbone
-from models.heads._base import Head
+from models.heads.base import Head
 from models.output import BackboneOutput
 from models.run import load_run
 from models.uncertainty import to_scalar, to_sigma_sq
@@ -89,7 +89,7 @@ class FileTeacher:
     score holds for the image as it was, or mirrored: changed in any other way it has no opinion.
 
     Args:
-        path: see `evaluation.estimators.from_file`; names are those of the training images.
+        path: see `estimators.from_file`; names are those of the training images.
         faces: the training images.
         augment: of the run, which says what happens to each image.
         device: where logits are needed.

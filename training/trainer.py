@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from data.augment import AugmentParameters, BatchAugment
+from data.augment.batch import AugmentParameters, BatchAugment
 from data.faces import open_faces
 from data.loader import Batch, BatchLoader
 from data.sampler import ClassBalancedBatches, RankShare
 from data.verification import open_verification
-from models._execution import CudaGraphs
+from models.execution import CudaGraphs
 from models.output import BackboneOutput
 from models.run import backbone_record, check_backbone, load_frozen
 from training.branch import TrainedBranch
@@ -31,12 +31,12 @@ from training.heads_step import HeadsStep, RecordedSteps, heads_step
 from training.report import report_step
 from training.step_input import StepInput, step_inputs
 from training.teachers import open_teachers
+from training.train_log import TrainLog, log_start
 from training.verify import in_short, mean_area, verify
 from utils.config import TrainConfig
 from utils.distributed import ALONE, World
 from utils.run import LOGGER
 from utils.stop import StopRequest
-from utils.train_log import TrainLog, log_start
 
 SECONDS_BETWEEN_SAVES = 60.0
 IMAGES_PER_FORWARD = 512  # on an accelerator, unless the config says how many steps go together

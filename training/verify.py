@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from data.verification import VerificationSet
+from estimators.trained_head import TrainedHead
 from evaluation.embed import embed_each
-from evaluation.estimators.trained_head import TrainedHead
 from evaluation.pipeline import FMR_TARGETS, Result, evaluate
 from models.frozen import FrozenBackbone
 from training.branch import TrainedBranch

@@ -16,12 +16,16 @@ from utils.config import Method
 
 
 def available(package: str) -> list[str]:
-    """Return the method names of a package: its modules that do not start with an underscore."""
+    """Return the method names of a package: its public modules, but for `base` and packages."""
     spec = find_spec(package)
     if spec is None or spec.submodule_search_locations is None:
         raise ValueError(f"{package!r} is not a package of methods")
     modules = pkgutil.iter_modules(spec.submodule_search_locations)
-    return sorted(module.name for module in modules if not module.name.startswith("_"))
+    return sorted(
+        module.name
+        for module in modules
+        if not (module.ispkg or module.name.startswith("_") or module.name in ("base", "onnx"))
+    )
 
 
 def find(package: str, name: str) -> type[Any]:
@@ -66,7 +70,7 @@ def build(package: str, method: Method, **runtime: Any) -> Any:
     """Construct a method from its config options and the runtime objects that it names.
 
     Args:
-        package: `losses`, `models.heads`, `models.backbones`, `evaluation.estimators`, ...
+        package: `losses`, `models.heads`, `models.backbones`, `estimators`, ...
         method: name and options as the config gives them.
         runtime: objects that only exist at run time (`features_shape`, `embedding_size`, ...); a
             constructor gets those it has a parameter for.

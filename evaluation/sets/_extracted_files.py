@@ -1,6 +1,6 @@
 """Files of an extracted folder: where each shard lies, what is in it, and whether it is whole.
 
-Public through evaluation.sets.extracted; evaluation/extract.py writes them.
+Public through evaluation.sets.extracted; extraction/extract.py writes them.
 """
 
 from __future__ import annotations

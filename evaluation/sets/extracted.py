@@ -1,4 +1,4 @@
-"""Read what evaluation/extract.py wrote: embeddings and uncertainties of every image of a source.
+"""Read what extraction/extract.py wrote: embeddings and uncertainties of every image of a source.
 
 For whoever works on them; `evaluation.sets.stored` evaluates them as labelled faces.
 """
@@ -138,26 +138,26 @@ class Extracted:
         if missing:
             raise ValueError(
                 f"{self.path} is incomplete: {len(missing)} of {self.num_shards} shards are "
-                f"missing, the first is {missing[0]}; give the command of evaluation/extract.py "
+                f"missing, the first is {missing[0]}; give the command of extraction/extract.py "
                 "again, which makes those alone"
             )
         if len(settings) > 1:
             raise ValueError(
                 f"{self.path}: its shards were made with {len(settings)} different settings; give "
-                "the command of evaluation/extract.py again"
+                "the command of extraction/extract.py again"
             )
         return bad
 
 
 def open_extracted(path: str | Path) -> Extracted:
-    """Open a folder that evaluation/extract.py wrote; see `Extracted`."""
+    """Open a folder that extraction/extract.py wrote; see `Extracted`."""
     return Extracted(path)
 
 
 def _read_about(folder: Path) -> dict[str, Any]:
     file = folder / ABOUT
     if not file.is_file():
-        raise ValueError(f"{folder} was not written by evaluation/extract.py: it has no {ABOUT}")
+        raise ValueError(f"{folder} was not written by extraction/extract.py: it has no {ABOUT}")
     try:
         about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         needed = ("columns", "embedding_size", "format", "images", "shard_images")

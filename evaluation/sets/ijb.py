@@ -14,8 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from data._ijb_files import find_paths, read_members, read_pairs
-from data.align import align
+from data.ijb_files import find_paths, read_members, read_pairs
 from data.images import SIZE, decode
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.linked_people import with_people
@@ -23,6 +22,7 @@ from evaluation.metrics.mutual_likelihood import mls_scores
 from evaluation.metrics.scores import harmonic_mean
 from evaluation.sets.labelled import scores_of
 from evaluation.sets.templates import Templates, Weights, fuse_templates
+from photos.align import align
 
 Fusion = Weights | Literal["detector", "norm_detector"]
 Score = Literal["cosine", "mls"]

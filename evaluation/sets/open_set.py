@@ -12,8 +12,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from data._pairs_file import Pair, read_pairs
 from data.faces import FileFaces, open_faces
+from data.pairs import Pair, read_pairs
 from data.verification import open_verification
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.sets.kinds import FaceImages, LabelledSet, PairsSet, VerificationPairs

@@ -1,7 +1,7 @@
 """Comparisons from something stored, whichever of the four kinds it is.
 
 Features (mu, sigma_sq, issame), embeddings of labelled images (mu, sigma_sq, identity), a folder of
-evaluation/extract.py, or a score file.
+extraction/extract.py, or a score file.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def load_comparisons(
 
     Args:
         path: `.npz` with mu, sigma_sq and issame (pairs) or identity (labelled images; where both
-            are there, the pairs count), a folder that evaluation/extract.py wrote (labelled images
+            are there, the pairs count), a folder that extraction/extract.py wrote (labelled images
             too, in memory at once), or a score file (.npz, .csv, .parquet).
         sigma_sizes: columns of each uncertainty in sigma_sq.
         non_mated: for labelled images, as in `labelled_comparisons`.

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from models.backbones._base import Backbone, linear_affine
+from models.backbones.base import Backbone, linear_affine
 
 __all__ = ["IResNet"]
 

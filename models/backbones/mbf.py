@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from models.backbones._base import (
+from models.backbones.base import (
     Backbone,
     apply_global_depthwise,
     chain_depthwise_linear,

@@ -11,14 +11,14 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from models.backbones._base import (
+from models.backbones.base import (
     Backbone,
     apply_global_depthwise,
     chain_depthwise_linear,
     global_depthwise_affine,
     linear_affine,
 )
-from models.backbones._mobile import Bottleneck, conv
+from models.mobile_layers import Bottleneck, conv
 from models.preprocessing import Preprocessing
 
 __all__ = ["MobileFaceNet"]

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from models.heads._base import Head, Output, check_head
+from models.heads.base import Head, Output, check_head
 from models.output import BackboneOutput
 
 __all__ = ["FC2Head"]

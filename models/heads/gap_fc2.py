@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from models.heads._base import Head, Output, check_head
+from models.heads.base import Head, Output, check_head
 from models.output import BackboneOutput
 
 __all__ = ["GapFC2Head"]

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbones._mobile import Bottleneck, conv
-from models.heads._base import Head, Output, check_head
+from models.heads.base import Head, Output, check_head
+from models.mobile_layers import Bottleneck, conv
 from models.output import BackboneOutput
 from models.preprocessing import Preprocessing
 

@@ -68,7 +68,7 @@ def test_size_speed_and_quality(folders, tmp_path, monkeypatch, capsys):
             module.register_forward_hook(
                 lambda conv, _, out: macs.append(out[0, 0].numel() * conv.weight.numel())
             )
-    from evaluation.exporting.graph import images_alone
+    from export.graph import images_alone
 
     plain.eval()(images_alone(torch.zeros(1, 112, 112, 3, dtype=torch.uint8)))
     shrinking = 3 * (32 * 112 * 112 + 32 * 112 * 32)

@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
-from data._augment_parameters import CROP, SMALLEST
-from data._warp import blur_matrix, crop_matrix, down_up_matrix
-from data.augment import RARE, AugmentParameters, BatchAugment
+from data.augment.batch import RARE, AugmentParameters, BatchAugment
+from data.augment.parameters import CROP, SMALLEST
+from data.augment.warp import blur_matrix, crop_matrix, down_up_matrix
 from utils.config import Augment
 from utils.device import all_to_device
 
@@ -407,7 +407,7 @@ def test_one_transfer_brings_all_that_a_batch_needs(augment, monkeypatch):
         sent.append(len(arrays))
         return all_to_device(arrays, device)
 
-    monkeypatch.setattr("data.augment.all_to_device", count)
+    monkeypatch.setattr("data.augment.batch.all_to_device", count)
     augment(_photos(40), augment.parameters(0, np.arange(40)))
     assert len(sent) == 1
     assert sent[0] > 15

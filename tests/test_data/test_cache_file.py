@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import _cache_file
+from data import cache_file as _cache_file
 
 KEY = {"kind": "test", "size": [3, 10**18]}
 ARRAYS = {

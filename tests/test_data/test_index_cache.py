@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import _index_cache
 from data.faces import PackFaces
+from data.rec import index_cache as _index_cache
 from data.recordio import RecordPack, RecordWriter, pack_record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,7 +129,7 @@ def test_a_damaged_pack_is_an_error_with_a_kept_index_as_well(folder):
 
 OPEN = """
 import json, sys
-from data import _index_cache
+from data.rec import index_cache as _index_cache
 from data.faces import PackFaces
 _index_cache.WORTH = 10
 sys.stdin.readline()
@@ -183,7 +183,7 @@ def test_an_unusable_index_file_is_named_once_in_the_log(folder, caplog):
     ],
 )
 def test_packed_offsets_are_the_offsets(offsets):
-    from data._record_index import Offsets
+    from data.rec.index import Offsets
 
     offsets = np.array(offsets, dtype=np.int64)
     packed = Offsets.of(offsets)
@@ -193,6 +193,6 @@ def test_packed_offsets_are_the_offsets(offsets):
 
 
 def test_offsets_of_a_usual_pack_take_four_bytes():
-    from data._record_index import Offsets
+    from data.rec.index import Offsets
 
     assert Offsets.of(np.arange(20_000) * 5000 + 2**37).low.dtype == np.uint32

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from data import _listing_cache
+from data import listing_cache as _listing_cache
 from data.faces import open_faces
 
 
@@ -119,7 +119,7 @@ def test_a_list_file_is_parsed_once(root, monkeypatch):
     path.write_text("a/1.jpg 7\nc/3.jpg 5\nä/6.jpg 7\n", encoding="utf-8")
     os.utime(path, (1.7e9, 1.7e9))
     first = open_faces(str(path))
-    monkeypatch.setattr("data._face_files._parse_line", lambda *_: 1 / 0)
+    monkeypatch.setattr("data.face_files._parse_line", lambda *_: 1 / 0)
     second = open_faces(str(path))
     assert second.labels.tolist() == [0, 1, 0]
     assert second.num_classes == 2

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import _read_ahead
-from data._read_ahead import AT_ONCE, NEAR, gather_scattered, merged, will_need
+from data import os_hints as _read_ahead
+from data.os_hints import AT_ONCE, NEAR, gather_scattered, merged, will_need
 from data.recordio import RecordPack, RecordWriter
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "data" / "rec"

@@ -316,7 +316,7 @@ def test_an_index_read_piece_by_piece_is_the_same(tmp_path, monkeypatch, piece):
     path = damaged(tmp_path, lambda data: data)
     with RecordPack(path) as pack:
         expected = pack.index
-    monkeypatch.setattr("data._record_index._PIECE", piece)
+    monkeypatch.setattr("data.rec.index._PIECE", piece)
     with RecordPack(path) as pack:
         assert pack.keys.tolist() == expected.keys.tolist()
         assert pack.index.offsets.tolist() == expected.offsets.tolist()

@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
-from data._augment_parameters import COLUMNS
-from data._draws import keyed_uniforms
-from data._strong import KINDS, RADII, STRONG_COLUMNS
-from data._warp import blur_matrix, down_up_matrix, motion_matrix
-from data.augment import AugmentParameters, BatchAugment
+from data.augment.batch import AugmentParameters, BatchAugment
+from data.augment.draws import keyed_uniforms
+from data.augment.parameters import COLUMNS
+from data.augment.strong import KINDS, RADII, STRONG_COLUMNS
+from data.augment.warp import blur_matrix, down_up_matrix, motion_matrix
 from utils.config import Augment
 
 DRAWS = 20000

@@ -128,7 +128,7 @@ def test_sharpness_falls_with_blur_and_loss_of_resolution(kind):
 
 def test_noise_has_the_stated_spread_and_no_bias():
     grey = np.full((112, 112, 3), 128, dtype=np.uint8)
-    from data._degrade import NOISE_SIGMA, degrade
+    from data.rendered.variation import NOISE_SIGMA, degrade
 
     noisy = degrade(grey, Variation(noise=0.25, seed=3)).astype(float) - 128
     assert noisy.std() == pytest.approx(0.25 * NOISE_SIGMA, rel=0.03)
@@ -136,7 +136,7 @@ def test_noise_has_the_stated_spread_and_no_bias():
 
 
 def test_occlusion_covers_the_stated_share_whatever_its_kind():
-    from data._degrade import COVERED, occlude
+    from data.rendered.variation import COVERED, occlude
 
     for seed in range(20):
         canvas = np.zeros((224, 224, 3), dtype=np.uint8)

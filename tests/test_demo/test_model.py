@@ -13,9 +13,10 @@ import torch
 import network
 from data.synthetic import DEGRADATIONS, SyntheticFaces, degradation_sweep
 from demo import train_model
-from evaluation import calibrate, pack_model
+from estimators.trained_head import TrainedHead
+from evaluation import calibrate
 from evaluation.confidence.calibration import Calibration
-from evaluation.estimators.trained_head import TrainedHead
+from export import pack_model
 from models.load import file_sha256, load_tensors
 from models.packed import load_packed
 

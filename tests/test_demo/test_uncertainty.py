@@ -8,7 +8,7 @@ import pytest
 
 import network
 from data.synthetic import DEGRADATIONS, degradation_sweep
-from evaluation.estimators.trained_head import TrainedHead
+from estimators.trained_head import TrainedHead
 from models.run import load_run
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ import pytest
 
 from data.images import encode_jpeg
 from data.synthetic import SyntheticFaces
-from evaluation.scoring import FaceScore, Template, load_scorer
+from scoring import FaceScore, Template, load_scorer
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")

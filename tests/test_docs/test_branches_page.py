@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from losses._pairs import GenuinePairLoss
+from losses.base import GenuinePairLoss
 from models.run import load_frozen
 from utils.config import TrainConfig
 from utils.config_json import from_json, override, to_json

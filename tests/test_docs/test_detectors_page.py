@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.detectors import Detections
+from photos.detectors import Detections
 from utils.methods import available, find
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "detectors.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", available("models.detectors"))
+@pytest.mark.parametrize("name", available("photos.detectors"))
 def test_the_page_has_it_with_its_options(name):
     assert re.search(rf"^\| `{name}`", PAGE, re.MULTILINE)
-    for option, parameter in inspect.signature(find("models.detectors", name)).parameters.items():
+    for option, parameter in inspect.signature(find("photos.detectors", name)).parameters.items():
         (row,) = re.findall(rf"^\| `{option}` \| ([^|]*)\|", _options(name), re.MULTILINE)
         if parameter.default not in ("", None):
             default = f"{parameter.default}".removesuffix(".0")

@@ -9,14 +9,14 @@ import pytest
 from utils.methods import available, find
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "estimators.md").read_text(encoding="utf-8")
-TRAINED_OR_STORED = {"trained_head", "from_file", "fusion"}  # on other pages
-NAMES = sorted(set(available("evaluation.estimators")) - TRAINED_OR_STORED)
+TRAINED_OR_STORED = {"trained_head", "from_file", "fusion", "mc_dropout"}  # on other pages
+NAMES = sorted(set(available("estimators")) - TRAINED_OR_STORED)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_page_has_it_with_its_options(name):
     assert re.search(rf"^(## |\| )`{name}`", PAGE, re.MULTILINE)
-    options = dict(inspect.signature(find("evaluation.estimators", name)).parameters)
+    options = dict(inspect.signature(find("estimators", name)).parameters)
     del options["frozen"]
     for option, parameter in options.items():
         default = str(parameter.default).removeprefix("0").removesuffix(".0") or "0"

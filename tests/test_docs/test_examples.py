@@ -11,7 +11,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("config", "data", "evaluation", "losses", "mc_dropout", "models", "training", "utils")
+PACKAGES = (
+    "config",
+    "data",
+    "estimators",
+    "evaluation",
+    "extraction",
+    "losses",
+    "mc_dropout",
+    "models",
+    "photos",
+    "report",
+    "training",
+    "utils",
+)
 FENCE = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data._photo_exif import turn_note
-from data._photo_files import COLUMNS, PHOTO_SUFFIXES
-from data._photo_pillow import _COLOURS, _READERS
 from data.images import encode_jpeg
-from data.photos import KEPT, LARGEST, LARGEST_JPEG
 from data.verification import write_bin
+from photos.decode import KEPT, LARGEST, LARGEST_JPEG
+from photos.exif import turn_note
+from photos.files import COLUMNS, PHOTO_SUFFIXES
+from photos.pillow import _COLOURS, _READERS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "photos.md").read_text(encoding="utf-8")
@@ -72,6 +72,6 @@ REASONS = (
 
 @pytest.mark.parametrize("reason", REASONS)
 def test_reasons_are_those_of_the_code(reason):
-    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "data").glob("*photo*.py"))
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "photos").glob("*.py"))
     assert reason in PAGE
     assert reason in code

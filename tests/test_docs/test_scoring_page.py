@@ -9,10 +9,10 @@ from PIL import Image
 
 from data.synthetic import SyntheticFaces
 from data.verification import write_bin
-from evaluation import score_images
-from evaluation.estimators.from_file import FromFile
-from evaluation.scoring.columns import COLUMNS
-from evaluation.scoring.rows import LANDMARKS
+from estimators.from_file import FromFile
+from evaluation.face_score import LANDMARKS
+from scoring import score_images
+from scoring.columns import COLUMNS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "scoring.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from estimators.base import Estimate
 from evaluation.calibrate import main
 from evaluation.confidence.calibration import Calibration
-from evaluation.estimate import Estimate
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,7 +9,7 @@ import torch
 from evaluation import compare
 from evaluation.methods import open_methods, with_branches
 from evaluation.seeds import Group
-from models.backbones._base import Backbone
+from models.backbones.base import Backbone
 from models.frozen import FrozenBackbone
 from models.run import backbone_record, build_head, load_frozen, load_run
 from utils.checkpoint import save_checkpoint

@@ -9,8 +9,8 @@ from evaluation.compared import method_rows, spreads
 from evaluation.confidence.bootstrap import bootstrap
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.protocols import find_protocol
-from evaluation.report.compare_table import DISCARDS
 from evaluation.seeds import Group
+from report.compare_table import DISCARDS
 
 FMR = 0.05
 

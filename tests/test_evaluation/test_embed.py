@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from estimators.base import Estimate
 from evaluation.embed import embed, embed_images
-from evaluation.estimate import Estimate
 
 
 class Halves:

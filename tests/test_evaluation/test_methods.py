@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.estimate import Estimate
+from estimators._group import Several
+from estimators.base import Estimate
 from evaluation.methods import build_estimator, estimator_names, named, open_methods
-from evaluation.several import Several
 from models.backbones.mobilefacenet import MobileFaceNet
 from models.frozen import FrozenBackbone
 from utils.config import Method

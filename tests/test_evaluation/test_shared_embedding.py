@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from estimators.base import Estimate
 from evaluation.embed import embed, embed_each, embed_images
-from evaluation.estimate import Estimate
 from evaluation.methods import build_estimator
 from models.backbones.iresnet import IResNet
 from models.frozen import FrozenBackbone

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from losses._pairs import genuine_pairs, log_variance_sum, quality_logit
+from losses.base import genuine_pairs, log_variance_sum, quality_logit
 from losses.pcnet import PCNetLoss
 from utils.config import Method
 from utils.methods import build

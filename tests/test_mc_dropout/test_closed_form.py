@@ -6,9 +6,10 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from mc_dropout import _square_norm, closed_form
+from estimators.mc_dropout import cosine_std
+from mc_dropout import closed_form
+from mc_dropout import square_norm as _square_norm
 from mc_dropout.closed_form import DropoutSpread, dropout_cosine_std
-from mc_dropout.estimator import cosine_std
 
 
 def drawn(features, weight, bias, rate, passes, seed=11):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mc_dropout.estimator import MCDropout
+from estimators.mc_dropout import MCDropout
 from mc_dropout.verification_risk_mcdropout_fnmr import main
 from models.backbones.iresnet import IResNet
 from models.frozen import FrozenBackbone

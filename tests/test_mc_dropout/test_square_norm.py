@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from mc_dropout import _square_norm
-from mc_dropout._square_norm import SquareNorm, merge_parallel
+from mc_dropout import square_norm as _square_norm
+from mc_dropout.square_norm import SquareNorm, merge_parallel
 
 CPU = torch.device("cpu")
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from models._execution import MOST_SIZES, Compiler, CudaGraphs, FixedSizes, GraphRun, executed
+from models.execution import MOST_SIZES, Compiler, CudaGraphs, FixedSizes, GraphRun, executed
 from models.frozen import FrozenBackbone
 from models.output import BackboneOutput
 

@@ -199,7 +199,7 @@ def test_bad_content_is_named_with_the_file(file):
 def test_foreign_files_are_told_apart(tiny, tmp_path):
     path = tmp_path / "model.pt"
     torch.save(tiny.state_dict(), path)
-    with pytest.raises(ValueError, match=r"model.pt is no model file but another; evaluation/pack"):
+    with pytest.raises(ValueError, match=r"model.pt is no model file but another; export/pack"):
         load_packed(path)
     torch.save({"format": 1, "step": 3, "head": {}}, path)
     with pytest.raises(ValueError, match=r"is no model file but a checkpoint of network.py; evalu"):

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from models.heads._shared_norm import share_batch_norms
 from models.heads.fc2 import FC2Head
 from models.heads.gap_linear import GapLinearHead
 from models.output import BackboneOutput
+from models.shared_batch_norm import share_batch_norms
 from utils.distributed import ALONE, World
 
 # Shared by this process and the ranks: heads with every kind of BatchNorm, and 11 rows.
@@ -52,7 +52,7 @@ RANK = (
     SETTING
     + """
 import sys
-from models.heads._shared_norm import share_batch_norms
+from models.shared_batch_norm import share_batch_norms
 from utils.distributed import start, stop
 world, _ = start("cpu")
 part = slice(0, 4) if world.rank == 0 else slice(4, ROWS)

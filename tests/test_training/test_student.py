@@ -14,9 +14,9 @@ from scipy.stats import spearmanr
 
 import network
 import training.trainer
-from data.augment import BatchAugment
+from data.augment.batch import BatchAugment
 from data.faces import open_faces
-from evaluation.estimators.trained_head import TrainedHead
+from estimators.trained_head import TrainedHead
 from models.output import BackboneOutput
 from models.run import load_run
 from training.heads_step import RecordedSteps

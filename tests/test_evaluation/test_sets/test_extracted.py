@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from evaluation import compare
-from evaluation._shards import ShardFolder
 from evaluation.sets.extracted import Bad, Shard, open_extracted
 from evaluation.sets.features import Embeddings
 from evaluation.sets.stored import load_comparisons
 from evaluation.verification_risk_fnmr import main
+from extraction.writer import ShardFolder
 
 TOTAL, SIZE, COLUMNS = 43, 6, ("idq", "norm:x=1")
 NOT_OK = [3, 20]
@@ -142,7 +142,7 @@ def test_incomplete_and_other_folders_are_refused(extracted, tmp_path, capsys):
     with pytest.raises(ValueError, match=r"incomplete: 1 of 5 shards are missing, the first is 2"):
         open_extracted(extracted)
     assert main(["--features", str(extracted)]) == 2
-    assert "give the command of evaluation/extract.py again" in capsys.readouterr().err
+    assert "give the command of extraction/extract.py again" in capsys.readouterr().err
     shutil.move(moved, path)
     about = json.loads((extracted / "about.json").read_text())
     del about["format"]
@@ -152,7 +152,7 @@ def test_incomplete_and_other_folders_are_refused(extracted, tmp_path, capsys):
     (extracted / "about.json").write_text("{")
     with pytest.raises(ValueError, match=r"about\.json is damaged"):
         open_extracted(extracted)
-    with pytest.raises(ValueError, match=r"was not written by evaluation/extract\.py: it has no"):
+    with pytest.raises(ValueError, match=r"was not written by extraction/extract\.py: it has no"):
         open_extracted(tmp_path)
 
 

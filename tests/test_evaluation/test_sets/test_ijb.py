@@ -4,18 +4,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import data._ijb_files as files
-from data.align import REFERENCE, align
+import data.ijb_files as files
 from data.images import encode_png
 from data.synthetic import SyntheticFaces
+from estimators.base import Estimate
 from evaluation.embed import embed_images
-from evaluation.estimate import Estimate
 from evaluation.metrics.scores import harmonic_mean
 from evaluation.metrics.tar_at_far import tar_at_far
 from evaluation.sets.ijb import FUSIONS, open_ijb
 from evaluation.sets.ijb_table import compare_fusions, ijb_table, possible_fusions
 from evaluation.sets.score_files import read_scores
 from evaluation.verification_risk_fnmr import main
+from photos.align import REFERENCE, align
 
 PEOPLE, PER_PERSON = 6, 9
 SHIFT = (23, 11)  # of the face in its loose crop

@@ -1,0 +1,1 @@
+"""MXNet RecordIO packs: format, index, labels, reader and writer."""

@@ -1,0 +1,181 @@
+"""Where the records of a pack start: its `.idx`, or a walk through the `.rec` where there is none.
+
+Used by data/recordio.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import warnings
+from array import array
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.rec.format import FIRST, HEADER, MAGIC, PART, WHOLE
+
+log = logging.getLogger("faceuq")
+
+
+_PIECE = 1 << 22  # bytes of an .idx read at once
+_SHIFT = 12  # records that share a base: 4096, about 20 MB of a pack
+
+
+class RecordIndex(NamedTuple):
+    """Where records start: keys ascending (R,), byte offsets (R,)."""
+
+    keys: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+
+class Offsets:
+    """R byte offsets in 4 bytes each, where records near in key are near in the file, else in 8.
+
+    Args:
+        low: (R,) distance from the record's base: uint32 in steps of 4 bytes, or int64 in bytes.
+        bases: one for every 4096 records, in bytes.
+    """
+
+    def __init__(self, low: NDArray[Any], bases: NDArray[np.int64]) -> None:
+        self.low, self.bases = low, bases
+        self._unit = 4 if low.dtype == np.uint32 else 1
+
+    @classmethod
+    def of(cls, offsets: NDArray[np.int64]) -> Offsets:
+        """Pack (R,) offsets."""
+        firsts = np.arange(0, len(offsets), 1 << _SHIFT)
+        bases = np.minimum.reduceat(offsets, firsts)
+        far = np.maximum.reduceat(offsets, firsts) - bases
+        if (offsets < 0).any() or (offsets & 3).any() or (far >= 1 << 34).any():
+            return cls(offsets, np.zeros_like(bases))
+        low = np.empty(len(offsets), dtype=np.uint32)
+        for first, base in zip(firsts.tolist(), bases.tolist(), strict=True):
+            block = slice(first, first + (1 << _SHIFT))
+            low[block] = (offsets[block] - base) >> 2
+        return cls(low, bases)
+
+    def __len__(self) -> int:
+        return len(self.low)
+
+    def one(self, position: int) -> int:
+        """Return the offset of a record."""
+        return int(self.bases[position >> _SHIFT]) + int(self.low[position]) * self._unit
+
+    def many(self, positions: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Return the offsets of some records."""
+        return self.bases[positions >> _SHIFT] + self.low[positions].astype(np.int64) * self._unit
+
+
+class Starts(NamedTuple):
+    """Where records start, in little memory.
+
+    Attributes:
+        keys: ascending; a range where they follow one another, as insightface's do.
+        offsets: of each.
+    """
+
+    keys: range | NDArray[np.int64]
+    offsets: Offsets
+
+    def positions(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return how many keys are smaller than each of these, as np.searchsorted does."""
+        if isinstance(self.keys, range):
+            return np.clip(keys - self.keys.start, 0, len(self.keys))
+        return np.searchsorted(self.keys, keys)
+
+
+def read_starts(path: Path, records: mmap.mmap) -> Starts:
+    """Read the `.idx` beside a `.rec`, or walk through the `.rec`.
+
+    Cost: 1.5 s for 17 M records from an `.idx` in memory.
+
+    Raises:
+        ValueError: a bad line, a key that occurs twice, no records, or a damaged `.rec`.
+    """
+    beside = path.with_suffix(".idx")
+    if beside.is_file():
+        keys, offsets = _read_index(beside)
+    else:
+        log.warning("no %s: walking through %s to find its records", beside, path.name)
+        keys, offsets = _walk(path, records)
+    if not len(keys):
+        raise ValueError(f"{path}: no records")
+    if (keys[1:] <= keys[:-1]).any():
+        order = np.argsort(keys, kind="stable")
+        keys, offsets = keys[order], offsets[order]
+        twice = np.flatnonzero(keys[1:] == keys[:-1])
+        if twice.size:
+            raise ValueError(f"{beside}: key {keys[twice[0]]} appears more than once")
+    first, last = int(keys[0]), int(keys[-1])
+    in_a_row = last - first == len(keys) - 1
+    return Starts(
+        range(first, last + 1) if in_a_row else np.ascontiguousarray(keys), Offsets.of(offsets)
+    )
+
+
+def _walk(path: Path, records: mmap.mmap) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find every record; keys are the headers' ids, or the order where ids repeat."""
+    offsets, ids, offset = array("q"), array("q"), 0
+    size = len(records)
+    while offset < size:
+        if offset + PART.size > size:
+            raise ValueError(f"{path}: cut short at offset {offset}")
+        magic, packed = PART.unpack_from(records, offset)
+        end = offset + PART.size + (packed & (1 << 29) - 1)
+        if magic != MAGIC or end > size:
+            why = "no record starts there" if magic != MAGIC else "the record is cut short"
+            raise ValueError(f"{path}: offset {offset}: {why}")
+        if packed >> 29 in (WHOLE, FIRST):
+            offsets.append(offset)
+            ids.append(_identifier(records, offset + PART.size, end))
+        offset = end + -end % 4
+    keys = np.array(ids, dtype=np.int64)
+    if len(np.unique(keys)) < len(keys) or (len(keys) and keys.min() < 0):
+        keys = np.arange(len(offsets))
+    return keys, np.array(offsets, dtype=np.int64)
+
+
+def _identifier(records: mmap.mmap, start: int, end: int) -> int:
+    if end - start < HEADER.size:
+        return -1
+    identifier = int(HEADER.unpack_from(records, start)[2])
+    return identifier if identifier < 1 << 63 else -1
+
+
+def _read_index(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return (keys, offsets) in the order of the lines."""
+    keys, offsets = [], []
+    with path.open("rb") as file:
+        while text := file.read(_PIECE):
+            text += file.readline()
+            numbers = _numbers(text)
+            lines = text.count(b"\n") + (not text.endswith(b"\n"))
+            if len(numbers) != 2 * lines:
+                _report_bad_line(path, path.read_bytes())
+            keys.append(numbers[0::2])
+            offsets.append(numbers[1::2])
+    if not keys:
+        raise ValueError(f"{path}: no records")
+    return np.concatenate(keys), np.concatenate(offsets)
+
+
+def _numbers(text: bytes) -> NDArray[np.int64]:
+    """Return the whole numbers of a text, none where there is anything else."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return np.fromstring(text, dtype=np.int64, sep=" ")
+    except (ValueError, DeprecationWarning):
+        return np.empty(0, dtype=np.int64)
+
+
+def _report_bad_line(path: Path, text: bytes) -> None:
+    for number, line in enumerate(text.splitlines(), start=1):
+        fields = line.split()
+        if len(fields) != 2 or not all(field.isdigit() for field in fields):
+            shown = line[:60].decode("utf-8", "replace")
+            raise ValueError(f"{path}:{number}: expected `key<TAB>offset`, found {shown!r}")
+    raise ValueError(f"{path}: no records")

@@ -1,0 +1,40 @@
+"""How far the embedding moves when the face is mirrored: an uncertainty without training.
+
+A frontal face in even light is close to its mirror image; pose, occlusion and side light are not.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from estimators.base import Estimate
+from models.frozen import FrozenBackbone
+
+__all__ = ["FlipDisagreement"]
+
+
+class FlipDisagreement:
+    """Uncertainty = 1 - cos(embedding, embedding of the mirror image), in 0..2.
+
+    Costs a second forward pass. `mu` is the embedding of the image as it is.
+
+    Args:
+        frozen: the backbone, with its device and precision.
+    """
+
+    name = "flip_disagreement"
+
+    def __init__(self, *, frozen: FrozenBackbone) -> None:
+        self.frozen = frozen
+
+    def __call__(self, images: NDArray[np.uint8]) -> Estimate:
+        """Estimate for (B, 112, 112, 3) RGB images."""
+        batch = torch.from_numpy(np.ascontiguousarray(images))
+        plain = self.frozen(batch).embedding
+        mirrored = self.frozen(batch.flip(2)).embedding
+        # Half the squared distance is 1 - cos, without its loss of digits near 0.
+        distance = (F.normalize(plain) - F.normalize(mirrored)).square().sum(1, keepdim=True) / 2
+        return Estimate(plain.cpu().numpy(), distance.cpu().numpy())

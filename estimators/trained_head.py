@@ -1,0 +1,49 @@
+"""The uncertainty that a trained head gives, beside the frozen backbone's embedding.
+
+What `evaluation/verification_risk_fnmr.py` uses unless another estimator is named.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from estimators.base import Estimate
+from models.frozen import FrozenBackbone
+from models.heads.base import Head
+from models.uncertainty import to_sigma_sq
+
+__all__ = ["TrainedHead"]
+
+
+class TrainedHead:
+    """One forward pass of backbone and head.
+
+    Args:
+        frozen: the backbone, with its device and precision.
+        head: of `models.heads`, on the backbone's device; it is put into eval mode at each call and
+            back afterwards, so that training may use it in between.
+
+    Attributes:
+        gives_variances: whether sigma_sq are variances, which a likelihood score can be made of.
+    """
+
+    name = "trained_head"
+
+    def __init__(self, *, frozen: FrozenBackbone, head: Head) -> None:
+        self.frozen = frozen
+        self.head = head
+        self.gives_variances = head.output == "variance"
+
+    def __call__(self, images: NDArray[np.uint8]) -> Estimate:
+        """Estimate for (B, 112, 112, 3) RGB images; sigma_sq has the head's d columns."""
+        training = self.head.training
+        self.head.eval()
+        try:
+            with torch.no_grad():
+                output = self.frozen(torch.from_numpy(np.ascontiguousarray(images)))
+                sigma_sq = to_sigma_sq(self.head(output).float(), self.head.output)
+        finally:
+            self.head.train(training)
+        return Estimate(output.embedding.cpu().numpy(), sigma_sq.cpu().numpy())

@@ -1,0 +1,210 @@
+"""From images as they are stored to uncertainty and quality as one network, and as an ONNX file.
+
+export/export.py and benchmarks/onnx.py write files with it.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from estimators.onnx import INPUT, OUTPUTS, needed
+from evaluation.confidence.calibration import NOT_COMPUTED, Calibration
+from models.backbones.base import Backbone
+from models.heads.base import Head
+from models.output import BackboneOutput
+from models.uncertainty import to_scalar, to_sigma_sq
+
+_REGISTRATION = "torch.onnx._internal.exporter._registration"
+
+
+class PiecewiseLinear(nn.Module):
+    """`np.interp` between knots, in float64 and in NumPy's order of operations.
+
+    Args:
+        knots: (K,) float64, ascending.
+        heights: (K,) float64, at the knots.
+    """
+
+    def __init__(self, knots: NDArray[np.float64], heights: NDArray[np.float64]) -> None:
+        super().__init__()
+        slopes = np.append(np.diff(heights) / np.diff(knots), 0.0)
+        self.knots: Tensor
+        self.heights: Tensor
+        self.slopes: Tensor
+        for name, values in (("knots", knots), ("heights", heights), ("slopes", slopes)):
+            self.register_buffer(name, torch.from_numpy(values))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Map (N,) float64 values, which may be infinite but not NaN."""
+        first, last = self.knots[:1], self.knots[-1:]
+        inside = torch.where(values < first, first, torch.where(values > last, last, values))
+        knot = (inside[:, None] >= self.knots).sum(1) - 1
+        rise = self.slopes[knot] * (inside - self.knots[knot])
+        return rise + self.heights[knot]
+
+
+class _ChannelPReLU(nn.Module):
+    """PReLU as slope * x + (1 - slope) * relu(x), the products as 1 x 1 convolutions.
+
+    ONNX Runtime has no fast kernel for the operator itself.
+    """
+
+    def __init__(self, slope: Tensor) -> None:
+        super().__init__()
+        self.straight, self.bent = _scaled(slope), _scaled(1 - slope)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        straight: Tensor = self.straight(maps)
+        return straight + self.bent(torch.relu(maps))
+
+
+def _scaled(factors: Tensor) -> nn.Conv2d:
+    """Return a convolution that multiplies channels by (C,) factors."""
+    channels = len(factors)
+    conv = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
+    conv.weight = nn.Parameter(factors.reshape(-1, 1, 1, 1).clone(), requires_grad=False)
+    return conv
+
+
+class ExportedModel(nn.Module):
+    """Preprocessing, backbone, head and calibration in one network.
+
+    Args:
+        backbone: folded, in eval mode; None for a head that reads images, and no embedding.
+        head: in eval mode.
+        calibration: None leaves out quality, percentile and probability.
+    """
+
+    def __init__(
+        self, backbone: Backbone | None, head: Head, calibration: Calibration | None
+    ) -> None:
+        super().__init__()
+        self.backbone: Backbone | None = None if backbone is None else _plain(backbone)
+        self.head: Head = _plain(head)
+        self.percentile: PiecewiseLinear | None = None
+        self.probability: PiecewiseLinear | None = None
+        if calibration is not None:
+            self.percentile = PiecewiseLinear(calibration.percentile_at, calibration.percentiles)
+            self.probability = PiecewiseLinear(calibration.uncertainty, calibration.probabilities)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what `forward` returns, in order."""
+        first = 0 if self.backbone is not None else 1
+        return OUTPUTS[first : len(OUTPUTS) if self.percentile is not None else 2]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Map uint8 (N, 112, 112, 3) RGB images to the tensors that `outputs` names."""
+        if self.backbone is None:
+            output = images_alone(images)
+        else:
+            output = self.backbone(self.backbone.preprocessing(images))._replace(images=images)
+        uncertainty = to_scalar(to_sigma_sq(self.head(output).float(), self.head.output))
+        found = (uncertainty, *self._calibrated(uncertainty.double()))
+        return found if self.backbone is None else (output.embedding, *found)
+
+    def _calibrated(self, uncertainty: Tensor) -> tuple[Tensor, ...]:
+        if self.percentile is None or self.probability is None:
+            return ()
+        unknown = uncertainty.isnan()
+        known = torch.where(unknown, torch.zeros_like(uncertainty), uncertainty)
+        percentile, probability = self.percentile(known), self.probability(known)
+        quality = torch.round(100 - percentile)
+        missing = torch.full_like(known, torch.nan)
+        return (
+            torch.where(torch.isfinite(uncertainty), quality, float(NOT_COMPUTED)).to(torch.uint8),
+            torch.where(unknown, missing, percentile).float(),
+            torch.where(unknown, missing, probability).float(),
+        )
+
+
+def images_alone(images: Tensor) -> BackboneOutput:
+    """What a head that reads images needs: no embedding, no features."""
+    nothing = torch.empty(images.shape[0], 0)  # len() would fix the size of a batch
+    return BackboneOutput(nothing, nothing, images)
+
+
+def write_onnx(path: str | Path, model: ExportedModel, facts: Mapping[str, str], doc: str) -> None:
+    """Write a model as one ONNX file, for batches of any size.
+
+    Args:
+        path: the file; its folder is made.
+        model: what is written.
+        facts: properties of the file's metadata.
+        doc: a line for people.
+
+    Raises:
+        ValueError: a package is missing.
+    """
+    onnx = needed("onnx")
+    needed("onnxscript")
+    example = torch.zeros(2, 112, 112, 3, dtype=torch.uint8)
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            model.eval(),
+            (example,),
+            dynamo=True,
+            input_names=[INPUT],
+            output_names=list(model.outputs),
+            dynamic_shapes=({0: torch.export.Dim("N")},),
+            verbose=False,
+        )
+    assert program is not None
+    proto = program.model_proto
+    _strip(proto)
+    describe(proto, facts, doc)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.checker.check_model(proto)
+    onnx.save(proto, path)
+
+
+def describe(proto: Any, facts: Mapping[str, str], doc: str) -> None:
+    """Put facts and a line for people into an ONNX model."""
+    needed("onnx").helper.set_model_props(proto, dict(facts))
+    proto.producer_name = "face-uncertainty"
+    proto.doc_string = doc
+
+
+def _plain(network: Any) -> Any:
+    """Return a copy on the CPU, its weights in ONNX's order, without PReLUs."""
+    copied = copy.deepcopy(network).to("cpu").eval().to(memory_format=torch.contiguous_format)
+    for module in list(copied.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.PReLU) and child.num_parameters > 1:
+                setattr(module, name, _ChannelPReLU(child.weight.detach()))
+    return copied
+
+
+def _strip(proto: Any) -> None:
+    """Take out what the exporter notes of this machine: source files, lines, module names."""
+    graph = proto.graph
+    for part in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    del graph.metadata_props[:]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what the exporter says of itself: torchvision's operators, deprecations."""
+    logger = logging.getLogger(_REGISTRATION)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,276 @@
+"""What an exported file gives beside what PyTorch gives, for the same faces, and how fast.
+
+export/export.py refuses a file by it; benchmarks/onnx.py prints the same numbers.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from estimators.base import Estimate, Estimator
+from estimators.onnx import OnnxModel
+from evaluation.confidence.calibration import Calibration
+from evaluation.embed import embed_images
+from evaluation.metrics.protocol_curve import protocol_curve
+from evaluation.metrics.scores import harmonic_mean
+from evaluation.sets.open_set import EvaluationSet
+
+BATCHES = (1, 3, 32)
+TIMED = (1, 32)
+FMR = 1e-3
+LIMIT = 0.3  # of the discarded share, for the area
+_FEW = 10  # batches of the small sizes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Two engines' results for the same faces.
+
+    Attributes:
+        faces: how many.
+        cosine: the smallest between the two embeddings of a face; None without embeddings.
+        mean_cosine: of all faces; None without embeddings.
+        embedding: the largest difference of an embedding's entry; None without embeddings.
+        uncertainty: the largest difference.
+        relative: the largest difference of uncertainties, divided by them.
+        rank_correlation: Spearman's, of the uncertainties.
+        equal_quality: share of faces with the same quality; None without calibration.
+        maps: largest difference of percentile, 100 x probability and quality from what the
+            calibration says of the file's own uncertainties; None without calibration.
+    """
+
+    faces: int
+    cosine: float | None
+    mean_cosine: float | None
+    embedding: float | None
+    uncertainty: float
+    relative: float
+    rank_correlation: float
+    equal_quality: float | None
+    maps: float | None
+
+    def text(self) -> str:
+        """Return the numbers as lines for people."""
+        lines = []
+        if self.cosine is not None:
+            lines.append(
+                f"embedding    cosine {self.cosine:.7f} or more, {self.mean_cosine:.7f} in the mean"
+            )
+            lines.append(f"             largest difference {self.embedding:.3g}")
+        lines.append(
+            f"uncertainty  largest difference {self.uncertainty:.3g}, "
+            f"{self.relative:.3g} of its value"
+        )
+        lines.append(f"             rank correlation {self.rank_correlation:.6f}")
+        if self.equal_quality is not None:
+            lines.append(f"quality      equal for {self.equal_quality:.2%} of {self.faces} faces")
+            lines.append(f"calibration  largest difference {self.maps:.3g} at equal uncertainty")
+        return "".join(f"  {line}\n" for line in lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What a `Difference` may be at most.
+
+    Attributes:
+        mean_cosine: the smallest allowed.
+        relative: the largest difference of uncertainties allowed, divided by them.
+        rank_correlation: the smallest allowed.
+        equal_quality: the smallest share allowed.
+        maps: the largest difference allowed.
+    """
+
+    mean_cosine: float
+    relative: float
+    rank_correlation: float
+    equal_quality: float
+    maps: float = 1e-4
+
+    def broken(self, found: Difference) -> list[str]:
+        """Return one phrase for each bound that does not hold."""
+        least = ("mean_cosine", "rank_correlation", "equal_quality")
+        phrases = []
+        for name, bound in vars(self).items():
+            value = getattr(found, name)
+            if value is None or (value >= bound if name in least else value <= bound):
+                continue
+            side = "at least" if name in least else "at most"
+            phrases.append(f"{name.replace('_', ' ')} {value:.6g} (must be {side} {bound:g})")
+        return phrases
+
+
+FP32 = Bounds(mean_cosine=0.99999, relative=1e-3, rank_correlation=0.999, equal_quality=0.98)
+INT8 = Bounds(mean_cosine=0.95, relative=math.inf, rank_correlation=0.95, equal_quality=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """How well a model compares the faces of a set, and how well its uncertainty finds errors.
+
+    Attributes:
+        fnmr: at `FMR`, nothing discarded.
+        relative_area: under the error-versus-discard curve up to 30 %, 1 = no better than chance;
+            NaN without any false non-match.
+        mated: comparisons.
+        errors: false non-matches among them.
+    """
+
+    fnmr: float
+    relative_area: float
+    mated: int
+    errors: int
+
+
+def difference(
+    reference: Estimator,
+    exported: OnnxModel,
+    images: NDArray[np.uint8],
+    calibration: Calibration | None,
+) -> Difference:
+    """Run both on the same faces, the file in batches of all of `BATCHES`.
+
+    Args:
+        reference: in PyTorch, or another file.
+        exported: the file.
+        images: uint8 (N, 112, 112, 3), at least 2.
+        calibration: of the file, for its own maps.
+    """
+    wanted = _in_batches(reference, images, 32)
+    uncertainty = _scalar(wanted)
+    parts = [_outputs(exported, images[: size * _FEW], size) for size in BATCHES[:-1]]
+    parts.append(_outputs(exported, images, BATCHES[-1]))
+    rows = np.concatenate([np.arange(len(part["uncertainty"])) for part in parts])
+    found = {name: np.concatenate([part[name] for part in parts]) for name in exported.outputs}
+    cosine = mean_cosine = embedding = equal = maps = None
+    if "embedding" in found:
+        cosines = _cosines(found["embedding"], wanted.mu[rows])
+        cosine, mean_cosine = float(cosines.min()), float(cosines.mean())
+        embedding = float(np.abs(found["embedding"] - wanted.mu[rows]).max())
+    if calibration is not None:
+        equal = float((found["quality"] == calibration.iso_quality(uncertainty)[rows]).mean())
+        maps = _map_difference(found, calibration)
+    last = parts[-1]["uncertainty"]
+    off = np.abs(found["uncertainty"] - uncertainty[rows])
+    return Difference(
+        faces=len(images),
+        cosine=cosine,
+        mean_cosine=mean_cosine,
+        embedding=embedding,
+        uncertainty=float(off.max()),
+        relative=float((off / np.abs(uncertainty[rows])).max()),
+        rank_correlation=float(spearmanr(last, uncertainty).statistic),
+        equal_quality=equal,
+        maps=maps,
+    )
+
+
+def accuracy(estimator: Estimator, labelled: EvaluationSet) -> Accuracy:
+    """Embed a whole set and evaluate it by the protocol iso29794.
+
+    Raises:
+        ValueError: what `embed_images` and `protocol_curve` refuse.
+    """
+    mu, sigma_sq = embed_images(estimator, labelled.images, name=labelled.name, progress=False)
+    curve = protocol_curve(labelled.comparisons(mu, sigma_sq), "iso29794", FMR)
+    return Accuracy(
+        fnmr=curve.start.errors / curve.start.mated,
+        relative_area=curve.relative[LIMIT],
+        mated=curve.start.mated,
+        errors=curve.start.errors,
+    )
+
+
+def latency(
+    engines: Mapping[str, Estimator], images: NDArray[np.uint8], runs: int = 15
+) -> dict[str, dict[int, float]]:
+    """Median milliseconds per face on one thread, the engines in turn.
+
+    Args:
+        engines: name to estimator; ONNX Runtime's opened with one thread.
+        images: uint8 (N, 112, 112, 3), at least as many as the largest of `TIMED`.
+        runs: timings of each.
+
+    Returns:
+        name -> batch size -> milliseconds per face.
+    """
+    found: dict[str, dict[int, float]] = {name: {} for name in engines}
+    with _one_thread():
+        for size in TIMED:
+            batch = images[:size]
+            taken: dict[str, list[float]] = {name: [] for name in engines}
+            for turn in range(runs + 1):
+                for name, engine in engines.items():
+                    seconds = _seconds(engine, batch)
+                    if turn:  # the first one warms up
+                        taken[name].append(seconds)
+            for name, values in taken.items():
+                found[name][size] = 1000 * statistics.median(values) / len(batch)
+    return found
+
+
+def some_faces(labelled: EvaluationSet, count: int) -> NDArray[np.uint8]:
+    """Return (n, 112, 112, 3) at most `count` faces, spread evenly over a set."""
+    total = len(labelled.images)
+    rows = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int))
+    return np.concatenate([labelled.images.decode(row, row + 1) for row in rows])
+
+
+def _in_batches(estimator: Estimator, images: NDArray[np.uint8], size: int) -> Estimate:
+    parts = [estimator(images[at : at + size]) for at in range(0, len(images), size)]
+    mu, sigma_sq = zip(*parts, strict=True)
+    return Estimate(np.concatenate(mu), np.concatenate(sigma_sq))
+
+
+def _outputs(exported: OnnxModel, images: NDArray[np.uint8], size: int) -> dict[str, NDArray[Any]]:
+    parts = [exported.everything(images[at : at + size]) for at in range(0, len(images), size)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in exported.outputs}
+
+
+def _scalar(estimate: Estimate) -> NDArray[np.float32]:
+    sigma_sq = estimate.sigma_sq
+    return sigma_sq[:, 0] if sigma_sq.shape[1] == 1 else harmonic_mean(sigma_sq)
+
+
+def _cosines(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> NDArray[np.float64]:
+    one, other = ours.astype(np.float64), theirs.astype(np.float64)
+    products: NDArray[np.float64] = (one * other).sum(1)
+    return products / (np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1))
+
+
+def _map_difference(found: Mapping[str, NDArray[Any]], calibration: Calibration) -> float:
+    own = found["uncertainty"]
+    quality = found["quality"].astype(np.int64) - calibration.iso_quality(own)
+    return float(
+        max(
+            np.abs(quality).max(),
+            np.abs(found["percentile"] - calibration.percentile(own)).max(),
+            100 * np.abs(found["p_false_non_match"] - calibration.probability(own)).max(),
+        )
+    )
+
+
+def _seconds(engine: Estimator, batch: NDArray[np.uint8]) -> float:
+    start = time.perf_counter()
+    engine(batch)
+    return time.perf_counter() - start
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

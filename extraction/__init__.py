@@ -1,0 +1,1 @@
+"""Embeddings and uncertainties of whole data sets, in shards."""

@@ -1,0 +1,245 @@
+"""The work of extraction/extract.py: faces in, shards out, in memory that does not grow.
+
+Threads decode ahead, the device computes, and a thread writes the last shard meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.faces import Faces
+from data.loader import Batch, BatchLoader
+from estimators._group import Several
+from estimators.base import Estimate
+from evaluation.sets._extracted_files import Bad, Shard
+from extraction.ahead import Ahead, Result
+from extraction.writer import ShardFolder, empty, one_line
+from utils.stop import StopRequest
+
+ROUNDED = 0.01  # of an embedding's length; float16 rounds by about 0.0003
+IN_FLIGHT = 2  # batches handed to the device whose results are not fetched yet
+
+
+class ShardBatches:
+    """Rows of the batches of some shards, one shard after the other; no batch spans two.
+
+    Args:
+        shards: the folder.
+        todo: numbers of the shards, ascending.
+        batch_size: images of a batch; the last one of a shard may have fewer.
+    """
+
+    def __init__(self, shards: ShardFolder, todo: Sequence[int], batch_size: int) -> None:
+        self._shards, self._todo, self._size = shards, todo, batch_size
+        self._per_shard = -(-shards.shard_images // batch_size)
+        last = -(-np.subtract(*shards.bounds(todo[-1])[::-1]) // batch_size) if todo else 0
+        self.num_steps = max(0, len(todo) - 1) * self._per_shard + int(last)
+
+    def rows(self, step: int) -> NDArray[np.int64]:
+        """Return the rows of a step."""
+        which, batch = divmod(step, self._per_shard)
+        start, stop = self._shards.bounds(self._todo[which])
+        first = start + batch * self._size
+        return np.arange(first, min(first + self._size, stop), dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What is to be done, and how.
+
+    Attributes:
+        faces: the source.
+        name_of: what a row is called in the output.
+        estimator: the methods.
+        shards: the folder.
+        embedding_size: D.
+        dtype: of stored embeddings, "float16" or "float32".
+        batch_size: images per forward pass.
+        workers: threads that decode.
+        flip: average with the mirror image.
+        max_bad_share: of the images of a full shard that may be bad.
+        facts: stored with every shard.
+    """
+
+    faces: Faces
+    name_of: Callable[[int], str]
+    estimator: Several
+    shards: ShardFolder
+    embedding_size: int
+    dtype: str
+    batch_size: int
+    workers: int
+    flip: bool
+    max_bad_share: float
+    facts: Mapping[str, Any]
+
+    def run(self, todo: Sequence[int], progress: Callable[[int], Any], stop: StopRequest) -> bool:
+        """Make shards; returns whether all were made, which a stop request prevents.
+
+        Args:
+            todo: their numbers, ascending.
+            progress: called with the images of each batch.
+            stop: looked at after every batch; a shard that is not complete is dropped.
+
+        Raises:
+            ValueError: too many bad images in a shard, an embedding that float16 cannot hold, or
+                an image without a score in a file of scores.
+            OSError: a shard cannot be written.
+        """
+        sampler = ShardBatches(self.shards, todo, self.batch_size)
+        self._check_names(todo)
+        lines: list[str] = []
+        loader = BatchLoader(
+            self.faces,
+            sampler,
+            range(sampler.num_steps),
+            self.workers,
+            1.0,  # judged here, shard by shard
+            lines.append,
+            pin=self.estimator.frozen.device.type == "cuda",
+            replace_bad=False,
+        )
+        ahead = Ahead(self.estimator, flip=self.flip)
+        pending: deque[tuple[Batch, list[str], Result]] = deque()
+        with _Writer(self) as writer, closing(iter(loader)) as batches:
+            for batch in batches:
+                start = self._name_images(int(batch.rows[0]))
+                pending.append((batch, lines.copy(), ahead.submit(batch.images, start)))
+                lines.clear()
+                if len(pending) > IN_FLIGHT:
+                    progress(writer.keep(*pending.popleft()))
+                if stop.asked:
+                    break
+            while pending:
+                progress(writer.keep(*pending.popleft()))
+        return not stop.asked or writer.made == len(todo)
+
+    def _check_names(self, todo: Sequence[int]) -> None:
+        """Let a file of scores refuse names that it does not have, before hours of work."""
+        if self._wants_names():
+            for number in todo:
+                self.estimator.use_names(self.names(number))
+
+    def _name_images(self, row: int) -> int:
+        """Tell the methods what images are called; returns the row's number among those names.
+
+        Names are handed over shard by shard, since all of them would not fit into memory.
+        """
+        start, _ = self.shards.bounds(row // self.shards.shard_images)
+        if row == start and self._wants_names():
+            self.estimator.use_names(self.names(row // self.shards.shard_images))
+        return row - start
+
+    def _wants_names(self) -> bool:
+        members = self.estimator.members.values()
+        return any(getattr(member, "use_names", None) is not None for member in members)
+
+    def names(self, number: int) -> list[str]:
+        """Return the names of a shard's images."""
+        return [one_line(self.name_of(row)) for row in range(*self.shards.bounds(number))]
+
+
+class _Writer:
+    """Fills one shard while the one before is written by a thread."""
+
+    def __init__(self, job: Extraction) -> None:
+        self._job = job
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._writing: Future[None] | None = None
+        self._shard: Shard | None = None
+        self._bad: dict[int, str] = {}
+        self.made = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(wait=True)
+        if error is None and self._writing is not None:
+            self._writing.result()
+
+    def keep(self, batch: Batch, lines: Sequence[str], result: Result) -> int:
+        """Put a batch into its shard, and have the shard written when it is complete."""
+        job = self._job
+        number = int(batch.rows[0]) // job.shards.shard_images
+        start, stop = job.shards.bounds(number)
+        if self._shard is None:
+            rows = np.arange(start, stop, dtype=np.int64)
+            columns = len(job.shards.columns)
+            self._shard, self._bad = empty(rows, job.embedding_size, columns, job.dtype), {}
+        unread = np.flatnonzero(batch.missing)
+        for row, line in zip(batch.rows[unread].tolist(), lines, strict=True):
+            self._bad[row] = line.removeprefix(f"{job.faces.name(row)}: ")
+        first = int(batch.rows[0]) - start
+        self._fill(slice(first, first + len(batch.rows)), batch, result())
+        if int(batch.rows[-1]) + 1 == stop:
+            self._finish(number)
+        return len(batch.rows)
+
+    def _fill(self, places: slice, batch: Batch, estimate: Estimate) -> None:
+        assert self._shard is not None
+        mu, sigma_sq = estimate
+        sound = np.isfinite(mu).all(axis=1) & np.isfinite(sigma_sq).all(axis=1) & mu.any(axis=1)
+        for row in batch.rows[~sound & ~batch.missing].tolist():
+            self._bad[row] = "the embedding is no direction, or a value is not finite"
+        ok = sound & ~batch.missing
+        stored = self._rounded(mu, ok, batch)
+        self._shard.label[places] = batch.labels
+        self._shard.ok[places] = ok
+        self._shard.embedding[places][ok] = stored[ok]
+        self._shard.uncertainty[places][ok] = sigma_sq[ok]
+
+    def _rounded(
+        self, mu: NDArray[np.float32], ok: NDArray[np.bool_], batch: Batch
+    ) -> NDArray[np.floating]:
+        """Return embeddings as they are stored; ValueError where float16 spoils one."""
+        if self._job.dtype == "float32":
+            return mu
+        with np.errstate(over="ignore", invalid="ignore"):
+            stored = mu.astype(self._job.dtype)
+            moved = np.linalg.norm(stored.astype(np.float32) - mu, axis=1)
+            spoilt = ok & ~(moved <= ROUNDED * np.linalg.norm(mu, axis=1))
+        if spoilt.any():
+            name = self._job.faces.name(int(batch.rows[spoilt][0]))
+            raise ValueError(
+                f"{name}: the embedding's values are too large or too small for float16; name "
+                "another --out and give --dtype float32"
+            )
+        return stored
+
+    def _finish(self, number: int) -> None:
+        job, shard, bad = self._job, self._shard, self._bad
+        assert shard is not None
+        if len(bad) > job.max_bad_share * job.shards.shard_images:
+            row = min(bad)
+            raise ValueError(
+                f"{len(bad)} of {len(shard)} images of shard {number} are bad, more than "
+                f"--max_bad_share {job.max_bad_share:g} of a shard allows, such as "
+                f"{job.faces.name(row)}: {bad[row]}; the shard was not written"
+            )
+        if self._writing is not None:
+            self._writing.result()
+        self._writing = self._pool.submit(self._write, number, shard, bad)
+        self._shard = None
+        self.made += 1
+
+    def _write(self, number: int, shard: Shard, bad: Mapping[int, str]) -> None:
+        job = self._job
+        names = job.names(number)
+        first = int(shard.row[0])
+        listed = [Bad(row, names[row - first], bad[row]) for row in sorted(bad)]
+        job.shards.write(number, replace(shard, name=names), listed, job.facts)

@@ -1,0 +1,230 @@
+"""Writes the shards of an extracted folder, each whole or not at all, and finds those to be done.
+
+For extraction/extract.py; evaluation/sets/extracted.py reads them.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.sets._extracted_files import (
+    ARRAYS,
+    BAD,
+    FACTS,
+    KEY,
+    NAMES,
+    Bad,
+    Format,
+    Shard,
+    bad_images,
+    import_pyarrow,
+    shard_facts,
+    shard_path,
+    uncertainty_column,
+)
+
+
+@dataclass(frozen=True)
+class ShardFolder:
+    """The shards of one folder.
+
+    Attributes:
+        folder: that about.json lies in.
+        form: of the shards.
+        total: images of the source.
+        shard_images: images of a shard; the last one may have fewer.
+        columns: names of the uncertainties.
+        settings: hash of what about.json says; a shard made under another one is made again.
+    """
+
+    folder: Path
+    form: Format
+    total: int
+    shard_images: int
+    columns: tuple[str, ...]
+    settings: str
+
+    def __len__(self) -> int:
+        return -(-self.total // self.shard_images)
+
+    def bounds(self, number: int) -> tuple[int, int]:
+        """Rows [start, stop) of a shard."""
+        start = number * self.shard_images
+        return start, min(start + self.shard_images, self.total)
+
+    def path(self, number: int) -> Path:
+        """Return where a shard lies."""
+        return shard_path(self.folder, number, self.form)
+
+    def is_done(self, number: int, tell: Callable[[str], None]) -> bool:
+        """Whether a shard is there and whole; a damaged one is removed, and told in one line."""
+        path = self.path(number)
+        try:
+            facts = shard_facts(path)
+            if facts is None:
+                return False
+            if facts["settings"] != self.settings:
+                raise ValueError(f"{path} was made with other settings")
+            if (facts["start"], facts["stop"]) != self.bounds(number):
+                raise ValueError(f"{path} holds other rows")
+        except ValueError as error:
+            tell(f"{' '.join(str(error).split())}: made again")
+            _remove(path)
+            return False
+        return True
+
+    def count_done(self) -> int:
+        """Count shards without looking into them."""
+        return sum(self.path(number).exists() for number in range(len(self)))
+
+    def write(
+        self, number: int, shard: Shard, bad: Sequence[Bad], facts: Mapping[str, Any]
+    ) -> None:
+        """Write a shard under a temporary name, and give it its own when it is complete."""
+        path = self.path(number)
+        start, stop = self.bounds(number)
+        facts = {
+            "shard": number,
+            "start": start,
+            "stop": stop,
+            "bad": len(bad),
+            "settings": self.settings,
+            **facts,
+        }
+        for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # of a process that was killed
+            _remove(leftover)
+        with _whole(path) as temporary:
+            if self.form == "npy":
+                _write_npy(temporary, shard, bad, facts)
+            else:
+                _write_parquet(temporary, shard, bad, facts, self.columns)
+
+    def join_bad(self) -> int:
+        """Write bad.csv from the lists of all shards; returns how many images are in it."""
+        found = 0
+        with _whole(self.folder / BAD) as temporary, _open(temporary) as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(Bad._fields)
+            for number in range(len(self)):
+                bad = bad_images(self.path(number))
+                writer.writerows(bad)
+                found += len(bad)
+        return found
+
+
+def _write_npy(folder: Path, shard: Shard, bad: Sequence[Bad], facts: dict[str, Any]) -> None:
+    folder.mkdir()
+    for name in ARRAYS:
+        np.save(folder / f"{name}.npy", getattr(shard, name))
+    with _open(folder / NAMES) as file:
+        file.writelines(f"{name}\n" for name in shard.name)
+    if bad:
+        with _open(folder / BAD) as file:
+            csv.writer(file, lineterminator="\n").writerows([Bad._fields, *bad])
+    sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+    text = json.dumps({**facts, "bytes": sizes}, indent=1) + "\n"
+    (folder / FACTS).write_text(text, encoding="utf-8")
+
+
+def _write_parquet(
+    path: Path, shard: Shard, bad: Sequence[Bad], facts: dict[str, Any], columns: Sequence[str]
+) -> None:
+    pyarrow, parquet = import_pyarrow(path)
+    reasons = {one.row: _sound(one.reason) for one in bad}
+    size = shard.embedding.shape[1]
+    flat = pyarrow.array(shard.embedding.reshape(-1))
+    arrays: dict[str, Any] = {
+        "row": shard.row,
+        "label": shard.label,
+        "name": [_sound(name) for name in shard.name],
+        "ok": shard.ok,
+        "reason": pyarrow.array([reasons.get(row) for row in shard.row.tolist()], pyarrow.string()),
+        **{
+            uncertainty_column(name): np.ascontiguousarray(shard.uncertainty[:, place])
+            for place, name in enumerate(columns)
+        },
+        "embedding": pyarrow.FixedSizeListArray.from_arrays(flat, size),
+    }
+    table = pyarrow.table(arrays).replace_schema_metadata({KEY: json.dumps(facts)})
+    plain = ["name", "reason", "row", "label", "ok"]
+    parquet.write_table(
+        table,
+        path,
+        compression={name: "zstd" if name in plain else "none" for name in _leaves(table)},
+        use_dictionary=False,
+        write_statistics=["row", "label", "ok"],
+        store_schema=True,
+    )
+
+
+def _leaves(table: Any) -> list[str]:
+    """Parquet's own names of the columns."""
+    return [f"{name}.list.element" if name == "embedding" else name for name in table.schema.names]
+
+
+def _sound(text: str) -> str:
+    """Replace what UTF-8 cannot carry: bytes of file names that are no text."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def one_line(name: str) -> str:
+    """Return a name that fits on one line of names.txt."""
+    return name.replace("\n", "\\n").replace("\r", "\\r")
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`, and move what was made there when all went well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+    _remove(temporary)
+    try:
+        yield temporary
+        _move(temporary, path)
+    finally:
+        _remove(temporary)
+
+
+def _move(temporary: Path, path: Path) -> None:
+    try:
+        temporary.replace(path)
+    except OSError:
+        if not (temporary.is_dir() and path.is_dir()):
+            raise
+        # Another process made the same shard meanwhile: keep that one.
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _open(path: Path) -> Any:
+    return path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
+
+
+def empty(rows: NDArray[np.int64], size: int, columns: int, dtype: str) -> Shard:
+    """Return a shard to be filled: nothing ok, NaN in every number."""
+    count = len(rows)
+    return Shard(
+        rows,
+        np.zeros(count, np.int64),
+        np.full((count, size), np.nan, dtype),
+        np.full((count, columns), np.nan, np.float32),
+        np.zeros(count, np.bool_),
+        [""] * count,
+    )

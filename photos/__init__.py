@@ -1,0 +1,1 @@
+"""Whole photos in, aligned faces out: decoding, sources, detectors, alignment."""

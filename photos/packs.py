@@ -1,0 +1,233 @@
+"""Faces of `.bin` sets and `.rec` packs, and photos of Parquet files, row by row.
+
+Used by photos/sources.py. A pack that is damaged gives rows that say so.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.images import decode, to_112
+from data.rec.index_cache import pack_key
+from data.recordio import RecordPack
+from data.verification import Image, read_bin
+from photos.decode import Photo, read_photo
+from photos.items import Item, reason, refused
+
+_OPEN = 2  # packs that stay open after they were read: one, and the one that follows
+_IMAGES_AT_ONCE, _PATHS_AT_ONCE = 16, 8192  # rows of a Parquet file
+
+
+@dataclass(frozen=True)
+class BinSource:
+    """The images of a `.bin` set, in its order; image 2i and 2i + 1 are its pair i."""
+
+    path: str
+
+    def items(self, skip: int) -> Iterator[Item | None]:
+        """Yield its images; the set is read at the first."""
+        return _rows(self.path, skip, _bin_images, _read_bin_image)
+
+    def count(self) -> int:
+        """Read the set, and return the number of its images; 1 where it is damaged."""
+        return _count(self.path, _bin_images)
+
+
+@dataclass(frozen=True)
+class RecSource:
+    """The image records of a `.rec` pack, by key: those of data.faces.PackFaces, row by row.
+
+    Where the pack's own structure is damaged, all records but whole ones without an image.
+    """
+
+    path: str
+
+    def items(self, skip: int) -> Iterator[Item | None]:
+        """Yield its images; the index is read at the first."""
+        return _rows(self.path, skip, _rec_images, _read_rec_image)
+
+    def count(self) -> int:
+        """Read the index, and return the number of images; 1 where that fails."""
+        return _count(self.path, _rec_images)
+
+
+class ParquetSource:
+    """The rows of a Parquet file: images, or paths that start at its folder.
+
+    Args:
+        path: a file with a column `image` (bytes, or Hugging Face's structure with `bytes`), or
+            `path` or `file` (text).
+
+    Raises:
+        ValueError: no such file or column, damaged, or pyarrow is not installed.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._pyarrow, self._parquet = _import_pyarrow(path)
+        try:
+            with self._open() as file:
+                schema = file.schema_arrow
+                self._groups = [
+                    file.metadata.row_group(group).num_rows
+                    for group in range(file.metadata.num_row_groups)
+                ]
+        except (self._pyarrow.ArrowException, OSError) as error:
+            raise ValueError(f"{path}: no Parquet file, or damaged ({error})") from error
+        self._column, self._holds_images = self._choose(schema)
+
+    def items(self, skip: int) -> Iterator[Item | None]:
+        """Yield its rows; whole groups of rows to skip are not read."""
+        row = 0
+        try:
+            with self._open() as file:
+                for group, length in enumerate(self._groups):
+                    if row + length <= skip:
+                        yield from repeat(None, length)
+                        row += length
+                        continue
+                    for value in self._values(file, group):
+                        yield self._item(row, value) if row >= skip else None
+                        row += 1
+        except (self._pyarrow.ArrowException, OSError) as error:
+            yield refused(self.path, f"damaged Parquet file ({error})", row)
+
+    def count(self) -> int:
+        """Return the number of rows."""
+        return sum(self._groups)
+
+    def _open(self) -> Any:
+        return self._parquet.ParquetFile(self.path, buffer_size=1 << 20, pre_buffer=False)
+
+    def _choose(self, schema: Any) -> tuple[str, bool]:
+        types = self._pyarrow.types
+        for name in ("image", "path", "file"):
+            if name not in schema.names:
+                continue
+            kind = schema.field(name).type
+            if types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+                return f"{name}.bytes", True
+            if types.is_binary(kind) or types.is_large_binary(kind):
+                return name, True
+            if types.is_string(kind) or types.is_large_string(kind):
+                return name, False
+        raise ValueError(
+            f"{self.path}: no column `image` with encoded bytes, nor `path` or `file` with text; "
+            f"its columns are {', '.join(schema.names)}"
+        )
+
+    def _values(self, file: Any, group: int) -> Iterator[Any]:
+        at_once = _IMAGES_AT_ONCE if self._holds_images else _PATHS_AT_ONCE
+        for batch in file.iter_batches(at_once, row_groups=[group], columns=[self._column]):
+            column = batch.column(0)
+            if self._pyarrow.types.is_struct(column.type):
+                column = column.field("bytes")
+            yield from column.to_pylist()
+
+    def _item(self, row: int, value: Any) -> Item:
+        if value is None:
+            return refused(self.path, "the row is empty", row)
+        if self._holds_images:
+            return Item(self.path, row, None, partial(read_photo, value))
+        return Item(str(Path(self.path).parent / value))
+
+
+def _rows(path: str, skip: int, find: Any, read: Any) -> Iterator[Item | None]:
+    try:
+        number = len(find(path)[1])
+    except (ValueError, OSError) as error:
+        yield None if skip else refused(path, _without_name(path, error), aligned=True)
+        return
+    yield from repeat(None, min(skip, number))
+    for row in range(skip, number):
+        yield Item(path, row, True, partial(read, path, row))
+
+
+def _count(path: str, find: Any) -> int:
+    try:
+        return len(find(path)[1])
+    except (ValueError, OSError):
+        return 1  # the row that says so
+
+
+def _bin_images(path: str) -> tuple[None, Sequence[Image]]:
+    about = Path(path).stat()
+    return None, _kept_bin(path, (about.st_mtime_ns, about.st_size))
+
+
+@lru_cache(_OPEN)
+def _kept_bin(path: str, _: tuple[int, int]) -> Sequence[Image]:
+    return read_bin(path).images
+
+
+def _read_bin_image(path: str, row: int) -> Photo:
+    image = _bin_images(path)[1][row]
+    return _face(decode(image) if isinstance(image, bytes) else image)
+
+
+_Positions = range | NDArray[np.int32]
+
+
+def _rec_images(path: str) -> tuple[RecordPack, _Positions]:
+    return _kept_rec(path, repr(pack_key(Path(path))))
+
+
+@lru_cache(_OPEN)
+def _kept_rec(path: str, _: str) -> tuple[RecordPack, _Positions]:
+    pack = RecordPack(path)
+    try:
+        return pack, pack.images.positions
+    except ValueError:  # told row by row
+        found = [row for row in range(len(pack)) if _may_be_image(pack, row)]
+        return pack, np.array(found, dtype=np.int32)
+
+
+def _may_be_image(pack: RecordPack, position: int) -> bool:
+    try:
+        return bool(pack.record_at(position).image)
+    except ValueError:
+        return True
+
+
+def _read_rec_image(path: str, row: int) -> Photo:
+    pack, positions = _rec_images(path)
+    position = int(positions[row])
+    try:
+        image = pack.record_at(position).image
+    except ValueError as error:
+        raise ValueError(_without_name(path, error)) from error
+    try:
+        return _face(decode(image))
+    except ValueError as error:
+        raise ValueError(f"key {pack.key(position)}: {error}") from error
+
+
+def _face(pixels: NDArray[np.uint8]) -> Photo:
+    """Return an aligned face as the rest of the project sees it: at 112x112."""
+    height, width = pixels.shape[:2]
+    if not pixels.size:
+        raise ValueError(f"an image of {width}x{height} has no pixels")
+    face = to_112(pixels)
+    return Photo(face, "" if face is pixels else f"resized from {width}x{height}")
+
+
+def _without_name(path: str, error: ValueError | OSError) -> str:
+    if isinstance(error, OSError):
+        return reason(error)
+    return str(error).removeprefix(f"{path}: ")
+
+
+def _import_pyarrow(path: str) -> tuple[Any, Any]:
+    try:
+        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise ValueError(f"{path}: reading Parquet needs pyarrow (pip install pyarrow)") from error

@@ -1,0 +1,191 @@
+"""Photos in every other format, by Pillow: opens them without running anything, and makes RGB.
+
+Used by photos/decode.py. Changes nothing of Pillow that other threads or users could notice.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    IcoImagePlugin,
+    Image,
+    ImageFile,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PcxImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    PsdImagePlugin,
+    QoiImagePlugin,
+    SgiImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from photos.exif import ORIENTATION, UPRIGHT, orientation, turn_note
+from photos.pixel_types import to_bytes
+
+# What Pillow could open by starting a program (EPS) or through what others registered is left out,
+# and so is what it would have to guess at for lack of a signature. The classes are called by
+# themselves because Image.open warns, once a process, about sizes that are checked here.
+_READERS: dict[str, type[ImageFile.ImageFile]] = {
+    "AVIF": AvifImagePlugin.AvifImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "ICO": IcoImagePlugin.IcoImageFile,
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "JPEG2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
+    "PCX": PcxImagePlugin.PcxImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "PPM": PpmImagePlugin.PpmImageFile,
+    "PSD": PsdImagePlugin.PsdImageFile,
+    "QOI": QoiImagePlugin.QoiImageFile,
+    "SGI": SgiImagePlugin.SgiImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+}
+_COLOURS = {"1": "black and white", "L": "grey", "LA": "grey", "La": "grey", "CMYK": "CMYK"}
+_ALPHA = ("LA", "PA", "La", "RGBa", "RGBA")
+_BAND = 1 << 21  # pixels that are turned into RGB at once where an image is reduced
+
+
+def open_image(encoded: bytes) -> Image.Image | None:
+    """Return the image with its header read; None where it is in no format that is known.
+
+    Raises:
+        ValueError: damaged, or Pillow was built without this format.
+    """
+    for name, reader in _READERS.items():
+        accepts = Image.OPEN[name][1]
+        answer = accepts(encoded[:16].ljust(16, b"\0")) if accepts else False
+        if isinstance(answer, str):
+            raise ValueError(f"this Pillow reads no {name}: pip install --upgrade pillow")
+        if answer:
+            return guarded(name, reader, io.BytesIO(encoded))
+    return None
+
+
+def load_rgb(image: Image.Image, factor: int) -> tuple[NDArray[np.uint8], list[str], int]:
+    """Decode, and bring to 8-bit RGB.
+
+    Args:
+        image: its first frame is taken.
+        factor: boxes of so many pixels a side are averaged; 1 for none.
+
+    Returns:
+        uint8 (H, W, 3), not turned yet; notes; the EXIF orientation to turn it by.
+
+    Raises:
+        ValueError: damaged, cut off, or in colours that cannot be turned into RGB.
+    """
+    if image.mode == "LAB":
+        raise ValueError("LAB colours are not read: save it as RGB")
+    found: tuple[NDArray[np.uint8], list[str], int] = guarded(
+        image.format or "image", _load_rgb, image, factor
+    )
+    return found
+
+
+def guarded(name: str, function: Any, *arguments: Any) -> Any:
+    """Call a decoder of Pillow's, which raises nearly anything where a file is damaged.
+
+    Args:
+        name: of the format.
+        function: with its arguments.
+        *arguments: of the function.
+
+    Raises:
+        ValueError: whatever it raised, in one line.
+    """
+    try:
+        return function(*arguments)
+    except MemoryError:
+        raise
+    except Exception as error:
+        what = " ".join(str(error).split()) or type(error).__name__
+        if "truncated" in what.lower():
+            raise ValueError(f"cut off: the end of the {name} is missing ({what})") from error
+        raise ValueError(f"damaged {name}, or of a kind that is not read ({what})") from error
+
+
+def _load_rgb(image: Image.Image, factor: int) -> tuple[NDArray[np.uint8], list[str], int]:
+    notes = _notes_before_loading(image)
+    image.load()  # a TIFF is turned by Pillow here
+    simple, colours = _simple(image)
+    if factor == 1:
+        pixels = np.asarray(_opaque(simple))
+    else:
+        pixels = np.concatenate(list(_reduced_bands(simple, factor)))
+    return pixels, [*colours, *notes], orientation(_exif(image))
+
+
+def _reduced_bands(image: Image.Image, factor: int) -> Iterator[NDArray[np.uint8]]:
+    """Yield the reduced image from top to bottom; in full size only a band is RGB at a time."""
+    rows = max(1, _BAND // (image.width * factor)) * factor
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        yield np.asarray(_opaque(band).reduce(factor))
+
+
+def _notes_before_loading(image: Image.Image) -> list[str]:
+    """Return notes on what an image file no longer tells once it is decoded."""
+    notes = []
+    tiles = str(getattr(image, "tile", ""))
+    if re.search(";16[BLN]", tiles) and image.mode[0] != "I":
+        notes.append("16-bit")
+    if getattr(image, "is_animated", False):
+        tiff = image.format == "TIFF"
+        notes.append("first of several pages" if tiff else "first frame of an animation")
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        notes.append(turn_note(int(image.tag_v2.get(ORIENTATION, UPRIGHT))))
+    return notes
+
+
+def _exif(image: Image.Image) -> bytes:
+    """Return the EXIF block, b"" without; ImageMagick writes it into PNG as hexadecimal text."""
+    found = image.info.get("exif", b"")
+    if not found and "Raw profile type exif" in image.info:
+        found = bytes.fromhex("".join(image.info["Raw profile type exif"].split("\n")[3:]))
+    return bytes(found)
+
+
+def _simple(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    """Return the image in 8 bits, with transparency as a channel where it has any; and notes."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        values = np.asarray(image)
+        grey, note = to_bytes(_sixteen_bits(values) if values.dtype == np.int32 else values)
+        return Image.fromarray(grey), ["grey", note]
+    notes = [_COLOURS[image.mode]] if image.mode in _COLOURS else []
+    if "transparency" not in image.info and image.mode not in _ALPHA:
+        return image, notes
+    if image.mode == "La":  # which Pillow turns into LA alone
+        image = image.convert("LA")
+    image = image if image.mode == "RGBA" else image.convert("RGBA")
+    if image.getchannel("A").getextrema()[0] == 255:
+        return image.convert("RGB"), notes
+    return image, [*notes, "transparent parts on white"]
+
+
+def _sixteen_bits(values: NDArray[np.int32]) -> NDArray[np.uint16]:
+    """Return the values of Pillow's 32-bit mode, which it also uses for 16 bits."""
+    lowest, highest = int(values.min()), int(values.max())
+    if lowest < 0 or highest > 65535:
+        raise ValueError(f"32-bit pixels from {lowest} to {highest}: save it with 16 or 8 bits")
+    return values.astype(np.uint16)
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    if image.mode != "RGBA":
+        return image.convert("RGB")
+    white = Image.new("RGB", image.size, (255, 255, 255))
+    white.paste(image.convert("RGB"), mask=image.getchannel("A"))
+    return white

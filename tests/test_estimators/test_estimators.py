@@ -1,0 +1,225 @@
+import inspect
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from estimators.embedding_norm import EmbeddingNorm
+from estimators.from_file import FromFile
+from estimators.trained_head import TrainedHead
+from models.frozen import FrozenBackbone
+from models.output import BackboneOutput
+from utils.config import Method
+from utils.methods import available, build, find
+
+
+def frozen(images):
+    """Stand for a frozen backbone: colour means as embedding, twice that as features."""
+    assert images.dtype == torch.uint8
+    embedding = images.float().mean(dim=(1, 2))
+    return BackboneOutput(embedding, 2 * embedding)
+
+
+class Head(nn.Module):
+    def __init__(self, output):
+        super().__init__()
+        self.output = output
+        self.dropout = nn.Dropout(0.5)
+        self.weight = nn.Parameter(torch.tensor(0.01))
+
+    def forward(self, output):
+        return self.dropout(output.features[:, :1]) * self.weight - 2
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 112, 112, 3), dtype=np.uint8)
+MEANS = IMAGES.mean(axis=(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("output", "rule"),
+    [("probability", lambda raw: 1 / (1 + math.exp(-raw))), ("variance", math.exp)],
+)
+def test_trained_head_gives_its_uncertainty(output, rule):
+    head = Head(output).train()
+    estimate = TrainedHead(frozen=frozen, head=head)(IMAGES)
+    np.testing.assert_allclose(estimate.mu, MEANS, rtol=1e-5)
+    expected = [[rule(0.02 * mean - 2)] for mean in MEANS[:, 0]]
+    np.testing.assert_allclose(estimate.sigma_sq, expected, rtol=1e-5)  # dropout was off
+    assert head.training  # and is on again
+
+
+def test_trained_head_goes_back_to_training_after_an_error():
+    head = Head("nonsense").train()
+    with pytest.raises(ValueError, match="nonsense"):
+        TrainedHead(frozen=frozen, head=head)(IMAGES)
+    assert head.training
+
+
+def test_embedding_norm_calls_short_embeddings_uncertain():
+    estimate = EmbeddingNorm(frozen=frozen)(IMAGES)
+    np.testing.assert_allclose(estimate.sigma_sq[:, 0], -np.linalg.norm(MEANS, axis=1), rtol=1e-5)
+    assert estimate.sigma_sq.shape == (5, 1)
+    dark = np.concatenate([IMAGES[:1] // 4, IMAGES[:1]])
+    sigma_sq = EmbeddingNorm(frozen=frozen)(dark).sigma_sq
+    assert sigma_sq[0] > sigma_sq[1]
+
+
+def test_from_file_npz_aligns_by_key_and_turns_quality_round(tmp_path):
+    path = tmp_path / "scores.npz"
+    np.savez(path, key=[3, 1, 2], quality=[0.3, 0.1, 0.2])
+    estimator = FromFile(path=str(path))
+    np.testing.assert_allclose(estimator.uncertainty_of(["1", 2, 3]), [-0.1, -0.2, -0.3])
+    with pytest.raises(
+        ValueError, match=r"scores.npz: no score for 2 of 3 images, the first is '7"
+    ):
+        estimator.uncertainty_of([7, 1, 8])
+    with pytest.raises(ValueError, match="needs a backbone"):
+        estimator(IMAGES)
+
+
+def test_from_file_csv_by_row_number(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text("image,score\n" + "".join(f"{row},{row / 10}\n\n" for row in range(12)))
+    estimator = FromFile(path=str(path), orientation="uncertainty", frozen=frozen)
+    estimate = estimator(IMAGES, 5)
+    np.testing.assert_allclose(estimate.sigma_sq[:, 0], [0.5, 0.6, 0.7, 0.8, 0.9])
+    np.testing.assert_allclose(estimate.mu, MEANS, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,1\na,2\n", r"s\.csv: two scores for 'a'"),
+        ("a,1\nb,nan\n", r"s\.csv: the score of 'b' is nan"),
+        ("a,1\nb\n", r"s\.csv, line 2: expected a name and a number, got \['b'\]"),
+        ("path,quality\na,high\n", r"s\.csv, line 2: expected a name and a number"),
+        ("", r"s\.csv: no scores in it"),
+    ],
+)
+def test_from_file_errors_name_the_file_and_the_line(tmp_path, text, message):
+    path = tmp_path / "s.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        FromFile(path=str(path))
+
+
+def test_from_file_other_errors(tmp_path):
+    with pytest.raises(ValueError, match=r"no score file .*none\.csv"):
+        FromFile(path=str(tmp_path / "none.csv"))
+    with pytest.raises(ValueError, match="orientation = 'best': must be quality or uncertainty"):
+        FromFile(path="x", orientation="best")
+    path = tmp_path / "s.npz"
+    np.savez(path, key=[1, 2], quality=[0.5])
+    with pytest.raises(ValueError, match=r"s\.npz: 2 keys for 1 scores"):
+        FromFile(path=str(path))
+    np.savez(path, key=[1, 2])
+    with pytest.raises(ValueError, match=r"s\.npz: no array quality \(it has: key\)"):
+        FromFile(path=str(path))
+
+
+# What makes the expensive ones cheap enough for a test.
+OPTIONS = {"ser_fiq": {"passes": 10}, "faceqan": {"passes": 2, "steps": 2}}
+BACKBONES = {
+    "iresnet": {"layers": (1, 1, 1, 1), "widths": (4, 4, 8, 8), "embedding_size": 16},
+    "mobilefacenet": {},
+    "mbf": {},
+}
+
+
+def needs_only_a_backbone(name):
+    parameters = inspect.signature(find("estimators", name)).parameters.values()
+    return {one.name for one in parameters if one.default is one.empty} <= {"frozen", "head"}
+
+
+NAMES = [name for name in available("estimators") if needs_only_a_backbone(name)]
+
+
+def real_backbone(name, device="cpu", precision="auto"):
+    backbone = build("models.backbones", Method(name, **BACKBONES[name]))
+    generator = torch.Generator().manual_seed(3)
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            module.running_mean.normal_(0, 0.2, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+        elif isinstance(module, nn.Conv2d | nn.Linear):  # so that the image reaches the embedding
+            fan_in = module.weight[0].numel()
+            module.weight.data.normal_(0, (1.9 / fan_in) ** 0.5, generator=generator)
+    return FrozenBackbone(backbone, device, precision)
+
+
+def built(name, frozen):
+    method = Method(name, **OPTIONS.get(name, {}))
+    head = Head("probability").to(frozen.device)
+    return build("estimators", method, frozen=frozen, head=head)
+
+
+@pytest.fixture(scope="module")
+def smooth_images():
+    """Four images with structure, so that no measure has a tie."""
+    noise = np.random.default_rng(1).uniform(0, 255, (4, 7, 7, 3))
+    images = np.stack([np.kron(one, np.ones((16, 16, 1))) for one in noise])
+    shade = np.linspace(0.3, 1, 4)[:, None, None, None]
+    return (images * shade).astype(np.uint8)
+
+
+@pytest.fixture(scope="module", params=BACKBONES)
+def whole(request, smooth_images):
+    """The backbone and, by estimator, the estimate of all images at once."""
+    frozen = real_backbone(request.param)
+    return frozen, {name: built(name, frozen)(smooth_images) for name in NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_contract(name, whole, smooth_images):
+    frozen, estimates = whole
+    estimate = estimates[name]
+    assert estimate.mu.dtype == estimate.sigma_sq.dtype == np.float32
+    assert estimate.sigma_sq.shape == (4, 1)
+    assert np.isfinite(estimate.sigma_sq).all()
+    assert np.diff(np.sort(estimate.sigma_sq[:, 0])).min() > 1e-4 * np.ptp(estimate.sigma_sq)
+    expected = frozen(torch.from_numpy(smooth_images)).embedding.numpy()
+    np.testing.assert_allclose(estimate.mu, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_image_does_not_care_about_its_batch(name, whole, smooth_images):
+    frozen, estimates = whole
+    estimator = built(name, frozen)
+    parts = smooth_images[3:], smooth_images[2::-1]  # another order, in batches of 1 and 3
+    turned = np.concatenate([estimator(part).sigma_sq for part in parts])
+    # The sign of a gradient near 0 is a matter of rounding, so FaceQAN gets more room.
+    room = 2e-2 if name == "faceqan" else 1e-3
+    np.testing.assert_allclose(turned[::-1], estimates[name].sigma_sq, rtol=room)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_may_be_any_view_and_stay_as_they_are(name, smooth_images):
+    frozen = real_backbone("iresnet")
+    images = smooth_images[:3].copy()
+    before = images.copy()
+    mirrored = built(name, frozen)(images[:, :, ::-1]).sigma_sq
+    np.testing.assert_array_equal(images, before)
+    expected = built(name, frozen)(np.ascontiguousarray(images[:, :, ::-1])).sigma_sq
+    np.testing.assert_array_equal(mirrored, expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["auto", "fp32"])
+@pytest.mark.parametrize("name", NAMES)
+def test_cuda_agrees_with_the_cpu(name, precision, smooth_images):
+    frozen = real_backbone("iresnet", "cuda", precision)
+    found = built(name, frozen)(smooth_images).sigma_sq
+    expected = built(name, real_backbone("iresnet"))(smooth_images).sigma_sq
+    np.testing.assert_allclose(found, expected, rtol=0.1, atol=1e-3)
+
+
+def test_every_estimator_is_found_by_its_file_name():
+    names = available("estimators")
+    assert {"trained_head", "embedding_norm", "from_file", "mc_dropout"} <= set(names)
+    assert {"ser_fiq", "grafiqs", "faceqan", "flip_disagreement"} <= set(NAMES)
+    assert {"sharpness", "brightness", "contrast", "resolution"} <= set(NAMES)
+    for name in set(names) - {"mc_dropout"}:  # its name says the form too
+        assert find("estimators", name).name == name

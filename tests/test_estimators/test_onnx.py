@@ -1,0 +1,119 @@
+"""Opening an exported model: facts are read, and files of others are refused with a reason."""
+
+import json
+
+import numpy as np
+import pytest
+
+from estimators.onnx import KIND, metadata, needed, open_onnx
+from evaluation.confidence.calibration import DIRECTION
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+FACTS = metadata({"model": "m.pt", "license": "MIT"}, {"version": 1}, {"rule": "r"})
+
+
+def write(path, facts, *, source="images", size=112, output="uncertainty", domain="", batch="N"):
+    """Write a network that takes the mean of an image."""
+    helper, kinds = onnx.helper, onnx.TensorProto
+    shape = [batch, size, size, 3]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", [source], ["float"], to=kinds.FLOAT),
+            helper.make_node("ReduceMean", ["float", "axes"], [output], keepdims=0, domain=domain),
+        ],
+        "mean",
+        [helper.make_tensor_value_info(source, kinds.UINT8, shape)],
+        [helper.make_tensor_value_info(output, kinds.FLOAT, [batch])],
+        [helper.make_tensor("axes", kinds.INT64, [3], [1, 2, 3])],
+    )
+    opsets = [helper.make_opsetid("", 20)]
+    opsets += [helper.make_opsetid(domain, 1)] if domain else []
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    helper.set_model_props(model, facts)
+    onnx.save(model, path)
+    return path
+
+
+def test_facts_and_numbers_come_out(tmp_path):
+    estimator, calibration, decision, about = open_onnx(write(tmp_path / "m.onnx", FACTS), 1)
+    assert calibration == {"version": 1}
+    assert decision == {"rule": "r"}
+    assert about == {"model": "m.pt", "license": "MIT", "direction": DIRECTION}
+    assert (estimator.name, estimator.outputs) == ("m.onnx", ("uncertainty",))
+    images = np.random.default_rng(0).integers(0, 256, (5, 112, 112, 3), dtype=np.uint8)
+    mu, sigma_sq = estimator(images[:, ::-1])  # not contiguous
+    assert mu.shape == (5, 0)
+    assert mu.dtype == np.float32
+    np.testing.assert_allclose(sigma_sq, images.mean((1, 2, 3))[:, None], rtol=1e-5)
+
+
+def test_calibration_and_decision_may_be_missing(tmp_path):
+    path = write(tmp_path / "m.onnx", metadata({}, None, None))
+    assert open_onnx(path)[1:] == (None, None, {"direction": DIRECTION})
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({}, "is an ONNX file of another tool (its metadata has kind None, not "),
+        ({**FACTS, "version": "2"}, "version '2' of an exported model is not known (known: 1)"),
+        ({**FACTS, "about": "{"}, "its metadata is damaged: Expecting"),
+        ({**FACTS, "decision": "[]"}, "its metadata is damaged: a fact is no JSON object"),
+        ({"kind": KIND, "version": "1"}, f"direction None must be {DIRECTION!r}"),
+        (
+            {**FACTS, "about": json.dumps({"direction": "quality"})},
+            f"direction 'quality' must be {DIRECTION!r}",
+        ),
+    ],
+)
+def test_metadata_of_others_is_refused(facts, message, tmp_path):
+    path = write(tmp_path / "m.onnx", facts)
+    with pytest.raises(ValueError, match="m.onnx") as raised:
+        open_onnx(path)
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"source": "input"}, "expected images, uint8 (N, 112, 112, 3), N free"),
+        ({"size": 96}, "expected images, uint8 (N, 112, 112, 3), N free"),
+        ({"batch": 2}, "expected images, uint8 (N, 112, 112, 3), N free"),
+        ({"output": "score"}, "outputs score: expected uncertainty and others of embedding"),
+        ({"domain": "org.example"}, "cannot be opened as an ONNX model"),
+    ],
+)
+def test_networks_of_others_are_refused(changed, message, tmp_path):
+    path = write(tmp_path / "m.onnx", FACTS, **changed)
+    with pytest.raises(ValueError, match="m.onnx") as raised:
+        open_onnx(path)
+    assert message in str(raised.value)
+
+
+def test_other_files_are_refused(tmp_path):
+    path = tmp_path / "m.onnx"
+    with pytest.raises(ValueError, match=r"no file .*m\.onnx: export/export\.py writes one"):
+        open_onnx(path)
+    path.write_bytes(b"no network at all")
+    with pytest.raises(ValueError, match=r"m\.onnx cannot be opened as an ONNX model: "):
+        open_onnx(path)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 112, 112), (1, 96, 96, 3)])
+def test_other_images_are_refused(shape, tmp_path):
+    estimator = open_onnx(write(tmp_path / "m.onnx", FACTS))[0]
+    with pytest.raises(ValueError, match=r"expected uint8 \(B, 112, 112, 3\)"):
+        estimator(np.zeros(shape, np.uint8))
+    with pytest.raises(ValueError, match="and type float32: expected uint8"):
+        estimator(np.zeros((1, 112, 112, 3), np.float32))
+
+
+def test_a_missing_package_is_named():
+    with pytest.raises(
+        ValueError,
+        match=r"the package nowhere_to_be_found is missing .*: "
+        "pip install onnx onnxscript onnxruntime",
+    ):
+        needed("nowhere_to_be_found.part")

@@ -1,0 +1,207 @@
+"""Both colour orders are tried: which one is said to be better, and when that cannot be said."""
+
+import json
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data.synthetic import SyntheticFaces
+from data.verification import write_bin
+from export import colour_order
+from export.colour_order import colour_check, d_prime, main, require_colour_order, some_images
+from models.output import BackboneOutput
+from models.preprocessing import Preprocessing
+
+WEIGHTS = Path(__file__).resolve().parents[2] / "demo" / "backbone.pth"
+DEMO = "iresnet:layers=(1,1,1,1),widths=(8,16,32,64),embedding_size=64"
+SIZE = 112
+
+
+class Reads:
+    """A backbone for people who are told apart by the two halves of one channel."""
+
+    def __init__(self, channel, color="RGB"):
+        self.channel = channel
+        self.preprocessing = Preprocessing(color=color)
+
+    def __call__(self, images):
+        values = self.preprocessing(images)
+        values = values.mean(1) if self.channel is None else values[:, self.channel]
+        embedding = torch.stack([values[:, :56].mean((1, 2)), values[:, 56:].mean((1, 2))], 1)
+        return BackboneOutput(embedding, embedding)
+
+
+def painted(pairs, seed=0):
+    """Pairs whose red says who it is, while green and blue are drawn anew for each image."""
+    rng = np.random.default_rng(seed)
+    mated = np.arange(pairs) < pairs // 2  # as in LFW: all of one kind come first
+    images = []
+    for is_one in mated:
+        person = rng.integers(0, 256, 2)
+        for _ in range(2):
+            image = np.repeat(rng.integers(0, 256, (2, 1, 3)), 56, axis=0).repeat(SIZE, axis=1)
+            image[:56, :, 0], image[56:, :, 0] = person
+            images.append(image.astype(np.uint8))
+            if not is_one:
+                person = rng.integers(0, 256, 2)
+    return images, mated
+
+
+@pytest.fixture
+def red(tmp_path):
+    write_bin(tmp_path / "red.bin", *painted(120))
+    return str(tmp_path / "red.bin")
+
+
+def test_the_order_that_reads_the_right_channel_is_better(red):
+    check = colour_check(Reads(0), red)
+    assert (check.recorded.color, check.other.color, check.verdict) == ("RGB", "BGR", "recorded")
+    assert check.recorded.d_prime > check.other.d_prime + 1
+    assert check.recorded.eer < check.other.eer - 0.2
+    assert (check.pairs, check.mated, check.non_mated, check.coloured) == ("red", 60, 60, 1.0)
+    assert "RGB is better: the recorded order is right" in check.describe()
+    require_colour_order(check, "unused")
+
+
+def test_the_swapped_order_is_found_and_refused(red):
+    right, check = colour_check(Reads(0), red), colour_check(Reads(0, color="BGR"), red)
+    assert (check.recorded.color, check.other.color, check.verdict) == ("BGR", "RGB", "other")
+    assert (check.recorded, check.other) == (right.other, right.recorded)
+    assert check.interval == pytest.approx((-right.interval[1], -right.interval[0]), rel=0.1)
+    assert "RGB is better: the recorded order is WRONG" in check.describe()
+    with pytest.raises(ValueError, match=r"wrong colour order: RGB separates red better than the "):
+        require_colour_order(check, "advice")
+    with pytest.raises(ValueError, match=r'for RGB is preprocessing=\{"color":"RGB"\}: advice$'):
+        require_colour_order(check, "advice")
+
+
+def test_a_backbone_that_knows_no_colour_cannot_be_judged(red):
+    check = colour_check(Reads(None), red)
+    assert check.verdict == "cannot tell"
+    assert check.interval == pytest.approx((0, 0), abs=1e-4)
+    assert "the two cannot be told apart on these pairs\n" in check.describe()
+    require_colour_order(check, "unused")
+
+
+def test_grey_faces_say_nothing_and_that_is_said(tmp_path):
+    images, mated = painted(120)
+    write_bin(tmp_path / "grey.bin", [image[..., :1].repeat(3, axis=2) for image in images], mated)
+    check = colour_check(Reads(0), str(tmp_path / "grey.bin"))
+    assert (check.verdict, check.coloured, check.interval) == ("cannot tell", 0.0, (0.0, 0.0))
+    assert "all images are grey, so that nothing can be said" in check.describe()
+
+
+def test_few_pairs_are_no_proof(tmp_path):
+    write_bin(tmp_path / "few.bin", *painted(6))
+    check = colour_check(Reads(1), str(tmp_path / "few.bin"))  # green: neither order can know
+    assert (check.mated, check.non_mated, check.verdict) == (3, 3, "cannot tell")
+    assert "cannot be told apart on these pairs: these are too few pairs" in check.describe()
+
+
+def test_two_orders_that_are_equally_good_are_seldom_judged(monkeypatch):
+    monkeypatch.setattr(colour_order, "_DRAWS", 400)
+    rng = np.random.default_rng(5)
+    mated = np.arange(200) < 100
+    judged, found = 0, 0
+    for _ in range(40):
+        shared = rng.normal(0.6 * mated, 0.15)
+        one, two, worse = (
+            (shared + rng.normal(0, noise, 200)).astype(np.float32) for noise in (0.1, 0.1, 0.4)
+        )
+        low, high = colour_order._bootstrap(one, two, mated)
+        judged += low > 0 or high < 0
+        found += colour_order._bootstrap(one, worse, mated)[0] > 0
+    assert judged <= 3  # 0.4 are expected at 99 %
+    assert found >= 38
+
+
+def test_d_prime_is_the_distance_of_means_in_standard_deviations():
+    scores = np.array([0.9, 0.7, 0.8, 0.1, 0.3, -0.1, 0.2], np.float32)
+    mated = np.array([1, 1, 1, 0, 0, 0, 0], bool)
+    one, two = scores[:3].astype(float).tolist(), scores[3:].astype(float).tolist()
+    spread = ((statistics.pvariance(one) + statistics.pvariance(two)) / 2) ** 0.5
+    wanted = (statistics.fmean(one) - statistics.fmean(two)) / spread
+    assert d_prime(scores, mated) == pytest.approx(wanted, rel=1e-12)
+
+
+def test_faces_with_identities_and_lists_of_pairs(tmp_path):
+    check = colour_check(Reads(0), "faces:synthetic:identities=5,images=3,seed=4", 4)
+    assert (check.mated, check.non_mated) == (4, 4)
+    from data.images import encode_png
+
+    lines = []
+    images, mated = painted(8)
+    for row in range(8):
+        for side in range(2):
+            (tmp_path / f"{row}{side}.png").write_bytes(encode_png(images[2 * row + side]))
+        lines.append(f"{row}0.png,{row}1.png,{int(mated[row])}")
+    (tmp_path / "pairs.csv").write_text("\n".join(lines))
+    check = colour_check(Reads(0), f"pairs:{tmp_path}/pairs.csv", 3)
+    assert (check.mated, check.non_mated) == (3, 3)
+    assert check.recorded.eer == 0
+
+
+def test_the_demo_backbone_wants_rgb_and_the_script_is_loud(capsys):
+    flags = ["--backbone_weights", str(WEIGHTS), "--pairs", "synthetic:pairs=140,seed=4"]
+    assert main(["--backbone_name", DEMO, *flags]) == 0
+    out, err = capsys.readouterr()
+    assert "on 70 mated and 70 non-mated synthetic:pairs=140,seed=4" in out
+    assert "RGB is better: the recorded order is right" in out
+    assert "error" not in err
+    assert main(["--backbone_name", f'{DEMO},preprocessing={{"color":"BGR"}}', *flags]) == 2
+    out, err = capsys.readouterr()
+    assert "BGR as recorded  EER" in out
+    assert "RGB the other    EER" in out
+    assert "the recorded order is WRONG" in out
+    assert "error: wrong colour order: RGB separates synthetic:pairs=140,seed=4 better" in err
+    assert 'preprocessing={"color":"RGB"}: set it before a head is trained' in err
+
+
+def test_rows_are_read_as_they_are_stored(tmp_path, monkeypatch):
+    """The recorded order must be what the scorer uses: an unchanged image to the backbone."""
+    faces = SyntheticFaces(4, 1, 3)
+    images = [faces.read(row) for row in range(4)]
+    write_bin(tmp_path / "a.bin", images * 2, [True, True, False, False])
+    seen = []
+
+    class Spy(Reads):
+        def __call__(self, batch):
+            seen.append(batch.numpy())
+            return super().__call__(batch)
+
+    colour_check(Spy(0), str(tmp_path / "a.bin"))
+    assert np.array_equal(some_images(str(tmp_path / "a.bin"), 2), np.stack(images * 2))
+    assert len(seen) == 2
+    assert np.array_equal(seen[0], np.stack(images * 2))
+    assert np.array_equal(seen[1], np.stack(images * 2)[..., [2, 1, 0]])
+
+
+def test_mistakes_are_told(tmp_path, capsys):
+    flags = ["--backbone_name", DEMO, "--backbone_weights", str(WEIGHTS)]
+    for pairs, text in (
+        ("lfw", "--pairs lfw: name a .bin file, faces:FOLDER, pairs:FILE or synthetic:"),
+        (f"{tmp_path}/none.bin", f"no verification set {tmp_path}/none.bin"),
+        ("photos:here", "unknown kind of set 'photos:here'"),
+    ):
+        assert main([*flags, "--pairs", pairs]) == 2
+        assert text in capsys.readouterr().err
+    assert main(["--pairs", "synthetic:pairs=4"]) == 2
+    assert "give --backbone_name NAME and --backbone_weights FILE" in capsys.readouterr().err
+    images, _ = painted(3)
+    write_bin(tmp_path / "one.bin", images, [True, True, False])
+    with pytest.raises(ValueError, match="one: 2 mated and 1 non-mated pairs; the colour check ne"):
+        colour_check(Reads(0), str(tmp_path / "one.bin"))
+    with pytest.raises(SystemExit):
+        main([*flags, "--pairs", "synthetic:pairs=4", "--count", "-3"])
+    assert "is no count" in capsys.readouterr().err
+    assert main([*flags, "--pairs", "synthetic:pairs=4", "--count", "1"]) == 2
+    assert "count = 1: the colour check needs 2 pairs of each kind" in capsys.readouterr().err
+
+
+def test_what_was_found_can_be_stored(red):
+    check = colour_check(Reads(0), red)
+    assert json.loads(json.dumps(check.to_dict())) == check.to_dict()
+    assert check.to_dict()["recorded"]["color"] == "RGB"

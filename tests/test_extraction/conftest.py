@@ -1,0 +1,97 @@
+"""A small source of faces, a tiny backbone, heads on it, and the command as a person runs it."""
+
+import pytest
+import torch
+
+from data.images import encode_jpeg
+from data.synthetic import SyntheticFaces
+from extraction import extract
+from models.run import backbone_record, build_head, load_frozen
+from utils.checkpoint import save_checkpoint
+from utils.config import Method, Schedule, TrainConfig
+from utils.config_json import to_json
+from utils.methods import build
+
+TINY = Method("iresnet", layers=(1, 1, 1, 1), widths=(4, 4, 8, 8))
+HEADS = {"idq": ("probability", 1), "mls": ("variance", 512)}
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("backbone") / "backbone.pth"
+    torch.save(build("models.backbones", TINY).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def backbone(weights):
+    name = "iresnet:layers=(1,1,1,1),widths=(4,4,8,8)"
+    return ["--backbone_name", name, "--backbone_weights", str(weights)]
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory, weights):
+    """loss -> run folder of an untrained head."""
+    parent = tmp_path_factory.mktemp("runs")
+    for number, (loss, (output, dim)) in enumerate(HEADS.items()):
+        config = TrainConfig(
+            name=loss,
+            backbone=TINY,
+            backbone_weights=str(weights),
+            head=Method("fc2", output=output, hidden=4, dim=dim),
+            loss=Method(loss),
+            train_images="synthetic:identities=4,images=2,seed=1",
+            schedule=Schedule(epochs=1, steps_per_epoch=1),
+            device="cpu",
+        )
+        frozen = load_frozen(config, "cpu", "fp32")
+        torch.manual_seed(number)
+        payload = {
+            "config": to_json(config),
+            "backbone": backbone_record(frozen, str(weights)),
+            "head": build_head(config, frozen).state_dict(),
+            "step": 1,
+        }
+        (parent / loss).mkdir()
+        save_checkpoint(parent / loss / "best.pt", payload)
+    return {loss: parent / loss for loss in HEADS}
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    """A folder of 26 faces of 13 people."""
+    folder = tmp_path_factory.mktemp("source") / "faces"
+    faces = SyntheticFaces(13, 2, seed=5)
+    for row in range(len(faces)):
+        path = folder / f"person{faces.labels[row]:02d}" / f"{row:02d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_jpeg(faces.read(row)))
+    return folder
+
+
+@pytest.fixture
+def run(images, backbone):
+    """Return a function that extracts the faces, with flags in place of or after the usual ones."""
+
+    def extracted(out, *flags, source=images, model=backbone):
+        small = ["--shard_images", "8", "--batch_size", "4", "--workers", "2", "--device", "cpu"]
+        return extract.main(
+            ["--images", str(source), "--out", str(out), *model, *small, *map(str, flags)]
+        )
+
+    return extracted
+
+
+@pytest.fixture(scope="session")
+def content():
+    """Return a function that gives every file below a folder by name, without about.json."""
+
+    def read(folder):
+        return {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and path.name != "about.json"
+        }
+
+    return read

@@ -1,0 +1,239 @@
+"""What extraction/extract.py writes, against `embed_images` over the same faces."""
+
+import csv
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from data.faces import open_faces
+from data.recordio import RecordWriter
+from evaluation.embed import embed_images
+from evaluation.methods import open_methods
+from evaluation.sets.extracted import open_extracted
+from evaluation.sets.kinds import FaceImages
+
+METHODS = ["embedding_norm", "brightness"]
+
+
+def expected(images, backbone, texts, *, flip=False, batch_size=4):
+    weights = dict(zip(["backbone_name", "backbone_weights"], backbone[1::2], strict=True))
+    if not all(text in METHODS for text in texts):
+        weights["backbone_name"] = None
+    methods = open_methods(texts, device="cpu", **weights)
+    found = embed_images(
+        methods.estimator,
+        FaceImages(open_faces(str(images)), images),
+        batch_size,
+        name="faces",
+        flip=flip,
+    )
+    return methods.names, found
+
+
+@pytest.mark.parametrize("form", ["npy", "parquet"])
+@pytest.mark.parametrize("flip", [False, True])
+def test_heads_are_those_of_embed_images_to_the_last_bit(
+    form, flip, run, runs, images, backbone, tmp_path
+):
+    texts = [str(runs["idq"]), "embedding_norm", f"wide={runs['mls']}"]
+    names, found = expected(images, backbone, texts, flip=flip)
+    flags = ["--format", form, "--dtype", "float32", *(["--flip"] if flip else [])]
+    assert run(tmp_path / "out", "--methods", *texts, *flags, model=[]) == 0
+    read = open_extracted(tmp_path / "out")
+    assert read.columns == names == ("idq", "embedding_norm", "wide")
+    assert [len(shard) for shard in read] == [8, 8, 8, 2]
+    every = read.take(np.arange(26))
+    assert every.embedding.dtype == every.uncertainty.dtype == np.float32
+    np.testing.assert_array_equal(every.embedding, found.mu)
+    np.testing.assert_array_equal(every.uncertainty, found.sigma_sq)
+    np.testing.assert_array_equal(every.row, np.arange(26))
+    np.testing.assert_array_equal(every.label, np.arange(26) // 2)
+    assert every.ok.all()
+    assert every.name[25] == "person12/25.jpg"
+
+
+def test_any_method_goes_beside_them(run, images, backbone, tmp_path):
+    _, found = expected(images, backbone, METHODS)
+    assert run(tmp_path / "out", "--methods", *METHODS, "--dtype", "float32") == 0
+    every = open_extracted(tmp_path / "out").take(np.arange(26))
+    np.testing.assert_array_equal(every.embedding, found.mu)
+    np.testing.assert_array_equal(every.uncertainty, found.sigma_sq)
+
+
+def test_float16_rounds_the_embedding_alone(run, images, backbone, tmp_path, capsys):
+    _, found = expected(images, backbone, ["embedding_norm"])
+    assert run(tmp_path / "out") == 0
+    assert capsys.readouterr().out == (f"{tmp_path}/out: 26 images, all embedded; 4 shards\n")
+    every = open_extracted(tmp_path / "out").take(range(26))
+    assert every.embedding.dtype == np.float16
+    np.testing.assert_array_equal(every.embedding, found.mu.astype(np.float16))
+    np.testing.assert_array_equal(every.uncertainty, found.sigma_sq)
+
+
+def test_an_embedding_that_float16_spoils_is_refused(run, backbone, tmp_path, monkeypatch, capsys):
+    from models.frozen import FrozenBackbone
+
+    whole = FrozenBackbone.forward
+
+    def huge(self, images):
+        output = whole(self, images)
+        return output._replace(embedding=output.embedding * 1e7)
+
+    monkeypatch.setattr(FrozenBackbone, "forward", huge)
+    assert run(tmp_path / "out") == 2
+    assert "too large or too small for float16; name another --out" in capsys.readouterr().err
+    assert run(tmp_path / "other", "--dtype", "float32") == 0
+
+
+def test_a_pack_has_its_keys_as_names(run, images, tmp_path):
+    faces = open_faces(str(images))
+    with RecordWriter(tmp_path / "pack") as writer:
+        for row in range(10):
+            writer.write_image(int(faces.labels[row]), faces.encoded(row))
+    assert run(tmp_path / "out", source=tmp_path / "pack.rec") == 0
+    assert list(open_extracted(tmp_path / "out").shard(1).name) == ["9", "10"]
+    about = json.loads((tmp_path / "out" / "about.json").read_text())
+    assert about["sources"][0]["bytes"] == (tmp_path / "pack.rec").stat().st_size
+    assert (about["images"], about["identities"]) == (10, 5)
+
+
+def test_sources_that_are_joined_keep_whole_names(run, images, backbone, tmp_path):
+    faces = open_faces(str(images))
+    for name in "ab":
+        with RecordWriter(tmp_path / name) as writer:
+            for row in range(5):
+                writer.write_image(int(faces.labels[row]), faces.encoded(row))
+    sources = [str(tmp_path / "a.rec"), str(tmp_path / "b.rec")]
+    assert run(tmp_path / "out", "--images", *sources) == 0
+    every = open_extracted(tmp_path / "out").take(range(10))
+    assert [every.name[row] for row in (0, 9)] == [f"{sources[0]}: key 1", f"{sources[1]}: key 5"]
+    np.testing.assert_array_equal(every.label, [0, 0, 1, 1, 2, 3, 3, 4, 4, 5])
+    np.testing.assert_allclose(every.uncertainty[:5], every.uncertainty[5:], rtol=1e-5)
+
+
+def test_scores_of_a_file_are_found_by_name(run, images, tmp_path, capsys):
+    rows = [(f"person{row // 2:02d}/{row:02d}.jpg", row / 100) for row in range(26)]
+    scores = tmp_path / "scores.csv"
+    with scores.open("w", newline="") as file:
+        csv.writer(file).writerows([("name", "uncertainty"), *rows])
+    assert run(tmp_path / "out", "--methods", f"theirs={scores}") == 0
+    every = open_extracted(tmp_path / "out").take(np.arange(26))
+    np.testing.assert_allclose(every.uncertainty[:, 0], np.arange(26) / 100, rtol=1e-6)
+    scores.write_text("name,uncertainty\nperson00/00.jpg,1\n")
+    assert run(tmp_path / "other", "--methods", f"theirs={scores}") == 2
+    assert "no score for 7 of 8 images, the first is 'person00/01.jpg'" in capsys.readouterr().err
+    assert not (tmp_path / "other" / "shards").exists()
+
+
+@pytest.fixture
+def damaged(images, tmp_path):
+    """The faces with three files that are no images, two of them in one batch."""
+    from shutil import copytree
+
+    copytree(images, tmp_path / "damaged")
+    for row in (4, 5, 25):
+        path = tmp_path / "damaged" / f"person{row // 2:02d}" / f"{row:02d}.jpg"
+        path.write_bytes(b"no image" if row == 4 else b"")
+    return tmp_path / "damaged"
+
+
+@pytest.mark.parametrize("form", ["npy", "parquet"])
+def test_unreadable_images_are_listed_by_name(form, run, damaged, images, tmp_path, capsys):
+    flags = ["--format", form, "--max_bad_share", "0.5"]
+    assert run(tmp_path / "good", "--format", form) == 0
+    assert run(tmp_path / "out", *flags, source=damaged) == 0
+    assert "26 images, 3 without embedding (see bad.csv); 4 shards" in capsys.readouterr().out
+    with (tmp_path / "out" / "bad.csv").open(newline="") as file:
+        header, *bad = csv.reader(file)
+    assert header == ["row", "name", "reason"]
+    assert [row[:2] for row in bad] == [
+        ["4", "person02/04.jpg"],
+        ["5", "person02/05.jpg"],
+        ["25", "person12/25.jpg"],
+    ]
+    assert all(reason and "person" not in reason for _, _, reason in bad)
+    found, good = open_extracted(tmp_path / "out"), open_extracted(tmp_path / "good")
+    assert found.num_bad == 3
+    assert [(one.row, one.name) for one in found.bad()] == [(int(r), n) for r, n, _ in bad]
+    every, all_good = found.take(range(26)), good.take(range(26))
+    np.testing.assert_array_equal(np.flatnonzero(~every.ok), [4, 5, 25])
+    assert np.isnan(every.embedding[~every.ok]).all()
+    assert np.isnan(every.uncertainty[~every.ok]).all()
+    np.testing.assert_array_equal(every.embedding[every.ok], all_good.embedding[every.ok])
+    np.testing.assert_array_equal(every.label, all_good.label)
+
+
+def test_too_many_unreadable_images_stop_the_work(run, damaged, tmp_path, capsys):
+    assert run(tmp_path / "out", "--max_bad_share", "0.2", source=damaged) == 2
+    assert (
+        "2 of 8 images of shard 0 are bad, more than --max_bad_share 0.2 of a shard allows, such "
+        f"as {damaged}/person02/04.jpg: "
+    ) in capsys.readouterr().err
+    assert not (tmp_path / "out" / "shards" / "000000").exists()
+
+
+def test_an_embedding_without_direction_is_bad(run, tmp_path, monkeypatch):
+    from models.frozen import FrozenBackbone
+
+    whole = FrozenBackbone.forward
+
+    def broken(self, images):
+        output = whole(self, images)
+        embedding = output.embedding.clone()
+        embedding[0] = 0
+        embedding[1, 3] = float("nan")
+        return output._replace(embedding=embedding)
+
+    monkeypatch.setattr(FrozenBackbone, "forward", broken)
+    assert run(tmp_path / "out", "--max_bad_share", "1") == 0
+    found = open_extracted(tmp_path / "out")
+    assert [one.row for one in found.bad()][:5] == [0, 1, 4, 5, 8]
+    assert {one.reason for one in found.bad()} == {
+        "the embedding is no direction, or a value is not finite"
+    }
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--part", "0/2"], "'0/2': write K/N with K from 1 to N"),
+        (["--part", "3"], "'3': write K/N"),
+        (["--shard_images", "0"], "'0' is no whole number above 0"),
+        (["--format", "csv"], "invalid choice: 'csv'"),
+        (["--imgs", "x"], "did you mean --images?"),
+    ],
+)
+def test_wrong_flags_are_one_line(flags, message, run, tmp_path, capsys):
+    with pytest.raises(SystemExit) as left:
+        run(tmp_path / "out", *flags)
+    assert left.value.code == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_mistakes_are_one_line(run, runs, images, tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "something").write_text("")
+    for out, flags, model, message in (
+        ("out", ["--max_bad_share", "2"], None, "--max_bad_share 2.0: must lie in 0..1"),
+        ("out", ["--model_dir", runs["idq"]], None, "--backbone_name does not go with it"),
+        ("out", [], [], "which backbone? give --backbone_name with --backbone_weights"),
+        ("out", ["--execution", "cuda_graph"], None, "execution = 'cuda_graph' needs a CUDA"),
+        ("out", ["--device", "cuda:7"], None, "this machine has no such device"),
+        ("file", [], None, "names a folder, but a file is there"),
+        ("full", [], None, "full holds other files and no about.json: name an empty folder"),
+    ):
+        options = {} if model is None else {"model": model}
+        assert run(tmp_path / out, *flags, **options) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("error: ")
+        assert message in err
+        assert err.count("\n") == 1
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert run(tmp_path / "out", "--format", "parquet") == 2
+    assert "pip install pyarrow" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,138 @@
+"""The work inside: batches that respect shards, memory that does not grow, results fetched late."""
+
+import gc
+import tracemalloc
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from estimators._group import Several
+from estimators.base import Estimate
+from estimators.embedding_norm import EmbeddingNorm
+from estimators.trained_head import TrainedHead
+from evaluation.embed import estimate_batch
+from extraction import ahead as _ahead
+from extraction.ahead import Ahead
+from extraction.job import Extraction, ShardBatches
+from extraction.writer import ShardFolder
+from models.backbones.mobilefacenet import MobileFaceNet
+from models.frozen import FrozenBackbone
+from models.heads.fc2 import FC2Head
+
+
+def folder(tmp_path, total, shard_images):
+    return ShardFolder(tmp_path, "npy", total, shard_images, ("one",), "made so")
+
+
+@pytest.mark.parametrize("todo", [[0, 1, 2, 3], [1, 3], [3], [0, 2], []])
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 7, 10, 100])
+def test_batches_cover_the_shards_in_order(todo, batch_size, tmp_path):
+    shards = folder(tmp_path, 33, 10)
+    sampler = ShardBatches(shards, todo, batch_size)
+    batches = [sampler.rows(step).tolist() for step in range(sampler.num_steps)]
+    assert sum(batches, []) == [row for number in todo for row in range(*shards.bounds(number))]
+    assert all(len({row // 10 for row in batch}) == 1 for batch in batches)
+    assert all(1 <= len(batch) <= batch_size for batch in batches)
+
+
+class Many:
+    """Faces without pixels; labels are all that grows with their number."""
+
+    def __init__(self, count):
+        self.labels = np.zeros(count, np.int64)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def name(self, row):
+        return f"face {row}"
+
+    def read_into(self, row, out):
+        if row % 5000 == 7:
+            raise ValueError(f"face {row}: broken")
+
+    def read_ahead(self, rows):
+        pass
+
+
+class Row:
+    """A method that gives row numbers, and stands for Several and its backbone."""
+
+    members = {}
+    frozen = SimpleNamespace(device=torch.device("cpu"))
+    reads_rows = True
+
+    def __call__(self, images, start):
+        numbers = np.arange(start, start + len(images), dtype=np.float32) + 1
+        return Estimate(np.stack([numbers, numbers], axis=1), numbers[:, None])
+
+
+def peak_of(tmp_path, count, monkeypatch):
+    """Most memory that Python and NumPy held while extracting, bytes."""
+    monkeypatch.setattr("data.loader.SIZE", 1)  # pixels would take all the time
+    monkeypatch.setattr(
+        _ahead.Ahead,
+        "__init__",
+        lambda self, one, flip: self.__dict__.update(estimator=one, flip=flip, queues=False),
+    )
+    faces = Many(count)
+    shards = folder(tmp_path, count, 4096)
+    job = Extraction(faces, faces.name, Row(), shards, 2, "float32", 1024, 1, False, 0.5, {})
+    gc.collect()
+    tracemalloc.start()
+    assert job.run(range(len(shards)), lambda _: None, SimpleNamespace(asked=False))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak, shards
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path, monkeypatch):
+    small, _ = peak_of(tmp_path / "small", 3 * 4096, monkeypatch)
+    large, shards = peak_of(tmp_path / "large", 60 * 4096, monkeypatch)
+    assert large - small < 2 * 57 * 4096  # below 2 bytes an image; one pointer each would be 8
+    assert shards.count_done() == 60
+    assert shards.join_bad() == -(-(60 * 4096 - 7) // 5000)
+
+
+def test_results_fetched_late_are_those_of_several():
+    torch.manual_seed(0)
+    frozen = FrozenBackbone(MobileFaceNet())
+    sizes = {"features_shape": frozen.features_shape}
+    heads = [
+        FC2Head(output="probability", hidden=4, **sizes),
+        FC2Head(output="variance", hidden=4, dim=5, **sizes),
+    ]
+    members = {
+        str(place): TrainedHead(frozen=frozen, head=head) for place, head in enumerate(heads)
+    }
+    several = Several(frozen, {"norm": EmbeddingNorm(frozen=frozen), **members})
+    faces = torch.randint(0, 256, (2, 3, 112, 112, 3), dtype=torch.uint8)
+    for flip in (False, True):
+        ahead = Ahead(several, flip=flip)
+        assert ahead.queues
+        late = [ahead.submit(batch, 0) for batch in faces]
+        for result, batch in zip(late, faces, strict=True):
+            expected = estimate_batch(several, batch.numpy(), 0, flip=flip)
+            np.testing.assert_array_equal(result().mu, expected.mu)
+            np.testing.assert_array_equal(result().sigma_sq, expected.sigma_sq)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_results_on_a_gpu_are_those_of_several_while_the_next_batch_runs():
+    torch.manual_seed(0)
+    frozen = FrozenBackbone(MobileFaceNet(), "cuda")
+    head = FC2Head(output="probability", features_shape=frozen.features_shape, hidden=4).cuda()
+    several = Several(
+        frozen,
+        {"head": TrainedHead(frozen=frozen, head=head), "norm": EmbeddingNorm(frozen=frozen)},
+    )
+    faces = torch.randint(0, 256, (8, 64, 112, 112, 3), dtype=torch.uint8).pin_memory()
+    expected = [estimate_batch(several, batch.numpy(), 0, flip=True) for batch in faces]
+    ahead = Ahead(several, flip=True)
+    late = [ahead.submit(batch, 0) for batch in faces]  # all queued before one is fetched
+    for result, one in zip(late, expected, strict=True):
+        np.testing.assert_allclose(result().mu, one.mu, atol=1e-5)
+        np.testing.assert_allclose(result().sigma_sq, one.sigma_sq, rtol=1e-4)

@@ -1,0 +1,658 @@
+"""What the inputs hold, in which order, how to go on in the middle; damage stays in its row."""
+
+import gc
+import os
+import pickle
+import re
+import sys
+import threading
+import time
+import tracemalloc
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from data.faces import PackFaces
+from data.images import decode, encode_jpeg, encode_png
+from data.recordio import RecordWriter, pack_record
+from data.verification import read_bin, write_bin
+from photos import packs as _photo_packs
+from photos.decode import Photo, read_photo
+from photos.sources import Item, Sources, open_sources, read_ahead
+
+
+def picture(seed=0, height=112, width=112):
+    small = np.random.default_rng(seed).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def fill(folder, files):
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def rows(sources):
+    return [(item.file, item.index, item.aligned) for item in sources]
+
+
+def outcome(item):
+    try:
+        return item.load()
+    except ValueError as error:
+        return str(error)
+
+
+def same(one, other):
+    if isinstance(one, str) or isinstance(other, str):
+        return one == other
+    return np.array_equal(one.pixels, other.pixels) and one.note == other.note
+
+
+def names(folder, sources):
+    return [os.path.relpath(item.file, folder) for item in sources]
+
+
+TREE = {
+    "b.jpg": b"",
+    "a/2.PNG": b"",
+    "a/10.png": b"",
+    "a.webp": b"",
+    "c/d/e/f.heic": b"",
+    "c/.hidden/x.jpg": b"",
+    ".hidden.jpg": b"",
+    "c/notes.txt": b"",
+    "c/notes.TXT": b"",
+    "c/movie.mp4": b"",
+    "c/README": b"",
+}
+
+
+def test_a_folder_gives_its_photos_by_name_and_counts_the_rest(tmp_path):
+    fill(tmp_path, TREE)
+    sources = open_sources([str(tmp_path)])
+    assert sources.skipped == {}
+    expected = ["a.webp", "a/10.png", "a/2.PNG", "b.jpg", "c/d/e/f.heic"]
+    for _ in range(2):
+        assert names(tmp_path, sources) == expected
+        assert sources.skipped == {".txt": 2, ".mp4": 1, "no suffix": 1}
+    assert sources.count() == 5
+    assert sources.skipped == {".txt": 2, ".mp4": 1, "no suffix": 1}
+    assert rows(sources)[0] == (str(tmp_path / "a.webp"), None, None)
+
+
+def test_a_file_that_is_named_is_a_row_whatever_its_suffix(tmp_path):
+    fill(tmp_path, {"photo.xyz": encode_png(picture()), "none": b"text"})
+    first, second = open_sources([tmp_path / "photo.xyz", tmp_path / "none"])
+    assert np.array_equal(first.load().pixels, picture())
+    assert outcome(second) == "not an image (4 bytes, starting b'text')"
+
+
+def test_inputs_come_in_their_order_and_may_come_twice(tmp_path):
+    fill(tmp_path, TREE)
+    one, folder = str(tmp_path / "b.jpg"), str(tmp_path / "a")
+    found = [item.file for item in open_sources([one, folder, one])]
+    assert found == [one, f"{folder}/10.png", f"{folder}/2.PNG", one]
+    assert [item.file for item in open_sources(one)] == [one]
+    assert [item.file for item in open_sources(Path(one))] == [one]
+
+
+def test_paths_stay_as_they_were_given(tmp_path, monkeypatch):
+    fill(tmp_path, {"in/b.jpg": b"", "in/list.txt": b"b.jpg\n./b.jpg\n"})
+    monkeypatch.chdir(tmp_path)
+    given = ["in", "./in/../in/b.jpg", "in/list.txt"]
+    expected = ["in/b.jpg", "./in/../in/b.jpg", "in/b.jpg", "in/./b.jpg"]
+    assert [item.file for item in open_sources(given)] == expected
+
+
+@pytest.mark.parametrize(
+    ("inputs", "every", "message"),
+    [
+        (["nowhere.jpg"], 1, r"^no such input: nowhere.jpg \(a photo, folder, list"),
+        ([], 1, "^no photos given: name files"),
+        (["."], 0, "^every = 0: take every frame"),
+    ],
+)
+def test_mistakes(inputs, every, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        open_sources(inputs, every=every)
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    fill(tmp_path, {"in/a/1.jpg": b"", "in/b/2.jpg": b"", "out/3.jpg": b"", "out/deep/4.jpg": b""})
+    (tmp_path / "in/a/up").symlink_to(tmp_path / "in")
+    (tmp_path / "in/b/self").symlink_to(tmp_path / "in/b/self")
+    (tmp_path / "in/b/self.jpg").symlink_to(tmp_path / "in/b/self.jpg")
+    (tmp_path / "in/b/gone.jpg").symlink_to(tmp_path / "gone")
+    (tmp_path / "in/link.jpg").symlink_to(tmp_path / "out/3.jpg")
+    for number in range(12):  # each leads to all: as many ways through as there are orders
+        (tmp_path / f"out/way{number}").mkdir()
+        for other in range(12):
+            (tmp_path / f"out/way{number}/{other}").symlink_to(tmp_path / f"out/way{other}")
+    (tmp_path / "in/z").symlink_to(tmp_path / "out")
+    sources = open_sources(str(tmp_path / "in"))
+    expected = ["a/1.jpg", "b/2.jpg", "b/gone.jpg", "b/self.jpg", "link.jpg", "z/3.jpg"]
+    assert names(tmp_path / "in", sources) == [*expected, "z/deep/4.jpg"]
+    assert sources.count() == 7
+    assert [outcome(item) for item in sources][2:4] == [
+        "No such file or directory",
+        "Too many levels of symbolic links",
+    ]
+
+
+def test_two_links_to_one_folder_give_its_photos_once(tmp_path):
+    fill(tmp_path, {"real/1.jpg": b"", "in/0.jpg": b""})
+    for name in ("x", "y"):
+        (tmp_path / "in" / name).symlink_to(tmp_path / "real")
+    assert names(tmp_path / "in", open_sources(str(tmp_path / "in"))) == ["0.jpg", "x/1.jpg"]
+
+
+def test_a_folder_that_cannot_be_listed_is_a_row(tmp_path):
+    fill(tmp_path, {"a.jpg": b"", "b/1.jpg": b"", "c.jpg": b""})
+    found = []
+    for item in open_sources(str(tmp_path)):
+        found.append(item)
+        if item.file.endswith("a.jpg"):
+            (tmp_path / "b/1.jpg").unlink()
+            (tmp_path / "b").rmdir()
+    assert names(tmp_path, found) == ["a.jpg", "b", "c.jpg"]
+    assert outcome(found[1]) == "the folder cannot be listed: No such file or directory"
+
+
+def test_names_that_are_no_text(tmp_path):
+    name = os.fsencode(tmp_path) + b"/\xff\xfe.png"
+    Path(os.fsdecode(name)).write_bytes(encode_png(picture()))
+    (tmp_path / "list.txt").write_bytes(b"x.png\n\xff\xfe.png\n")
+    (item,) = open_sources(str(tmp_path))
+    assert np.array_equal(item.load().pixels, picture())
+    _, listed = open_sources(str(tmp_path / "list.txt"))
+    assert np.array_equal(listed.load().pixels, picture())
+
+
+def test_a_file_that_cannot_be_read_says_why(tmp_path, monkeypatch):
+    fill(tmp_path, {"empty.jpg": b"", "ok.png": encode_png(picture())})
+    os.mkfifo(tmp_path / "pipe.jpg")
+    empty, ok, pipe = open_sources(str(tmp_path))
+    assert outcome(empty) == "empty file"
+    assert outcome(pipe) == "not a regular file"
+    assert outcome(Item(str(tmp_path))) in ("Is a directory", "not a regular file")
+    assert outcome(Item("a\0b.jpg")) == "embedded null byte"
+    monkeypatch.setattr("photos.items.LONGEST_FILE", 10)
+    assert outcome(ok) == f"too large: {len(encode_png(picture()))} bytes, more than 10"
+
+
+LISTS = {
+    "plain.txt": "a.jpg\nb c.jpg\n",
+    "windows.txt": "\ufeffa.jpg\r\nb c.jpg\r\n",
+    "remarks.txt": "# photos\n\na.jpg\n   \nb c.jpg",
+    "labels.lst": "0\t3\ta.jpg\n1\t-4.0\tb c.jpg\n",
+    "labels2.lst": "1\ta.jpg\t3\nb c.jpg\t7\n",
+    "head.csv": "label,Path\n3,a.jpg\n4,b c.jpg\n",
+    "quotes.csv": 'file,who\r\n"a.jpg","x, y"\r\n\r\n"b c.jpg",z\r\n',
+    "headless.csv": "a.jpg,0\nb c.jpg,1\n",
+    "short.csv": "image\na.jpg\nb c.jpg\n",
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_lists(name, encoding, tmp_path):
+    content = LISTS[name].removeprefix("\ufeff") if encoding == "utf-16" else LISTS[name]
+    fill(tmp_path, {f"in/{name}": content.encode(encoding), "in/a.jpg": encode_jpeg(picture())})
+    sources = open_sources(str(tmp_path / "in" / name))
+    assert [item.file for item in sources] == [f"{tmp_path}/in/a.jpg", f"{tmp_path}/in/b c.jpg"]
+    assert sources.count() == 2
+    first, second = (outcome(item) for item in sources)
+    assert same(first, read_photo(encode_jpeg(picture())))
+    assert second == "No such file or directory"
+
+
+def test_lists_may_name_files_elsewhere(tmp_path):
+    fill(tmp_path, {"in/list.txt": b"/else/where.jpg\n../up.jpg\n"})
+    found = [item.file for item in open_sources(str(tmp_path / "in/list.txt"))]
+    assert found == ["/else/where.jpg", f"{tmp_path}/in/../up.jpg"]
+
+
+@pytest.mark.parametrize("content", [b"a.jpg\nb\0.jpg\nc.jpg\n", b"a.jpg\n" + b"x" * 70_000])
+@pytest.mark.parametrize("name", ["list.txt", "list.csv"])
+def test_what_is_no_list(content, name, tmp_path):
+    fill(tmp_path, {name: content, "b.jpg": b""})
+    sources = open_sources([tmp_path / name, tmp_path / "b.jpg"])
+    _, no_list, following = sources
+    assert no_list.file == str(tmp_path / name)
+    assert outcome(no_list) == "not a list of paths, one a line (line 2 is no text, or endless)"
+    assert following.file == str(tmp_path / "b.jpg")
+    assert sources.count() == 3
+
+
+def test_lists_that_break_in_the_middle(tmp_path):
+    wide = "a.jpg\n".encode("utf-16") + b"\x00\xd8\x00"
+    fill(tmp_path, {"long.csv": b"a.jpg\n" + b'"' + b"x\n" * 70_000, "half.txt": wide})
+    for name in ("long.csv", "half.txt"):
+        *_, last = open_sources(str(tmp_path / name))
+        assert outcome(last).startswith("not a list of paths, one a line (")
+    sources = open_sources(str(tmp_path / "half.txt"))
+    (tmp_path / "half.txt").unlink()
+    assert [outcome(item) for item in sources] == ["No such file or directory"]
+
+
+def test_a_csv_row_without_its_column(tmp_path):
+    fill(tmp_path, {"list.csv": b"who,path\nx,a.jpg\ny\n\nz,\n"})
+    _, second, third = open_sources(str(tmp_path / "list.csv"))
+    assert second.file == str(tmp_path / "list.csv")
+    assert outcome(second) == "line 3 names no photo"
+    assert outcome(third) == "line 5 names no photo"
+
+
+@pytest.fixture
+def bin_file(tmp_path):
+    images = [encode_png(picture(seed)) for seed in range(5)] + [encode_jpeg(picture(5, 90, 60))]
+    write_bin(tmp_path / "set.bin", images, [True, False, True])
+    return str(tmp_path / "set.bin")
+
+
+def test_a_bin_gives_the_faces_that_the_rest_of_the_project_sees(bin_file):
+    items = list(open_sources(bin_file))
+    assert rows(items) == [(bin_file, row, True) for row in range(6)]
+    pixels = np.stack([item.load().pixels for item in items])
+    assert np.array_equal(pixels, read_bin(bin_file).decode(0, 6))
+    assert [item.load().note for item in items] == [""] * 5 + ["resized from 60x90"]
+    assert open_sources(bin_file).count() == 6
+
+
+def test_a_bin_that_is_damaged_or_unsafe(tmp_path, bin_file):
+    content = Path(bin_file).read_bytes()
+    fill(tmp_path, {"cut.bin": content[:-40], "no.bin": b"cos\nsystem\n(S'false'\ntR."})
+    files = [str(tmp_path / name) for name in ("cut.bin", "no.bin", "set.bin")]
+    sources = open_sources(files)
+    cut, unsafe, *good = sources
+    assert (cut.file, cut.index, cut.aligned) == (files[0], None, True)
+    assert outcome(cut).startswith("damaged or cut short (")
+    assert outcome(unsafe) == "refused, nothing was run: it asks for os.system"
+    assert len(good) == 6
+    assert sources.count() == 8
+
+
+def test_a_bin_with_a_damaged_image(tmp_path):
+    images = [encode_png(picture()), encode_jpeg(picture())[:300], b"", encode_png(picture())]
+    write_bin(tmp_path / "set.bin", images, [True, False])
+    found = [outcome(item) for item in open_sources(str(tmp_path / "set.bin"))]
+    assert same(found[0], found[3])
+    assert found[1].startswith("damaged JPEG (")
+    assert found[2].startswith("not an image (0 bytes")
+
+
+def test_a_bin_that_was_replaced_is_read_again(bin_file):
+    (first, *_) = open_sources(bin_file)
+    before = first.load()
+    write_bin(bin_file, [encode_png(picture(77, 112, 110))] * 2, [True])
+    os.utime(bin_file, ns=(1, 1))
+    (again, _) = open_sources(bin_file)
+    assert not same(again.load(), before)
+
+
+@pytest.fixture(params=[True, False], ids=["identities", "bare"])
+def pack(request, tmp_path):
+    path = tmp_path / "pack" / "faces.rec"
+    path.parent.mkdir()
+    write_pack(path, 6, identities=request.param)
+    return path
+
+
+def write_pack(path, count, *, identities):
+    with RecordWriter(path.with_suffix("")) as writer:
+        for number in range(count):
+            encoded = encode_jpeg(picture(number))
+            if identities:
+                writer.write_image(number // 2, encoded, f"{number}.jpg")
+            else:
+                writer.write(number + 3, pack_record(float(number // 2), number + 3, encoded))
+
+
+def damage(path, key, length=8):
+    """Overwrite the start of a record, where its magic stands."""
+    lines = path.with_suffix(".idx").read_text().split()
+    at = int(dict(zip(lines[::2], lines[1::2], strict=True))[str(key)])
+    content = bytearray(path.read_bytes())
+    content[at : at + length] = bytes(length)
+    path.write_bytes(content)
+
+
+def test_a_pack_gives_the_faces_that_the_rest_of_the_project_sees(pack):
+    faces = PackFaces(pack)
+    for given in (pack, pack.parent):
+        sources = open_sources(str(given))
+        assert rows(sources) == [(str(pack), row, True) for row in range(6)]
+        assert sources.count() == 6
+        for item in sources:
+            assert np.array_equal(item.load().pixels, faces.read(item.index))
+    assert set(sources.skipped) <= {".idx", ".lst", "no suffix"}
+
+
+@pytest.mark.parametrize("key", [3, 5, 8])
+def test_a_damaged_record_is_a_row_and_the_others_stay(pack, key):
+    damage(pack, key)
+    found = [outcome(item) for item in open_sources(str(pack))]
+    whole = [decode(encode_jpeg(picture(number))) for number in range(6)]
+    first = 1 if (pack.parent / "faces.lst").exists() else 3
+    gone = key - first
+    expected = [face for row, face in enumerate(whole) if row != gone]
+    assert len(found) == len(expected) + 1
+    (message,) = (one for one in found if isinstance(one, str))
+    assert re.fullmatch(rf"key {key} at offset (\d+): no record starts at byte \1", message)
+    assert found.index(message) == min(gone, 6)
+    photos = [one for one in found if isinstance(one, Photo)]
+    for photo, face in zip(photos, expected, strict=True):
+        assert np.array_equal(photo.pixels, face)
+
+
+def test_a_pack_whose_first_record_is_damaged_gives_all_its_images(tmp_path):
+    path = tmp_path / "faces.rec"
+    write_pack(path, 6, identities=True)
+    damage(path, 0)
+    sources = open_sources(str(path))
+    first, *others = [outcome(item) for item in sources]
+    assert first.startswith("key 0 at offset")
+    assert [photo.pixels.shape for photo in others] == [(112, 112, 3)] * 6
+    assert sources.count() == 7
+
+
+def test_a_damaged_image_in_a_whole_record(tmp_path):
+    with RecordWriter(tmp_path / "faces") as writer:
+        for key, encoded in enumerate([encode_jpeg(picture()), encode_jpeg(picture())[:400]]):
+            writer.write(key, pack_record(float(key), key, encoded))
+    good, bad = open_sources(str(tmp_path / "faces.rec"))
+    assert isinstance(outcome(good), Photo)
+    assert outcome(bad).startswith("key 1: damaged JPEG (")
+
+
+def test_what_is_no_pack(tmp_path):
+    fill(tmp_path, {"a.rec": b"123", "b.rec": b"x" * 400, "c.jpg": b""})
+    sources = open_sources(str(tmp_path))
+    found = [outcome(item) for item in sources]
+    assert found[0] == "3 bytes are no record"
+    assert "no record starts" in found[1] or "is no record" in found[1], found[1]
+    assert found[2:] == ["empty file"]
+    assert sources.count() == 3
+
+
+def video(path, frames, codec="MJPG"):
+    """Frame i is grey of brightness 12 i."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 10, (64, 48))
+    assert writer.isOpened()
+    for number in range(frames):
+        writer.write(np.full((48, 64, 3), min(12 * number, 255), np.uint8))
+    writer.release()
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("v.avi", "MJPG"), ("v.mp4", "mp4v"), ("V.MKV", "MJPG")]
+)
+@pytest.mark.parametrize("every", [1, 4, 100])
+def test_every_nth_frame_of_a_video(name, codec, every, tmp_path):
+    path = video(tmp_path / name, 20, codec)
+    sources = open_sources(path, every=every)
+    items = list(sources)
+    assert rows(items) == [(path, frame, None) for frame in range(0, 20, every)]
+    for item in reversed(items):
+        photo = item.load()
+        assert photo.pixels.shape == (48, 64, 3)
+        assert abs(photo.pixels.mean() - 12 * item.index) <= 5
+    assert sources.count() is None
+
+
+def test_colours_of_a_video_are_rgb(tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    writer.write(np.full((48, 64, 3), (20, 60, 220), np.uint8))
+    writer.release()
+    (item,) = open_sources(str(tmp_path / "v.avi"))
+    assert np.abs(item.load().pixels.mean(axis=(0, 1)) - (220, 60, 20)).max() < 8
+
+
+def test_a_video_that_cannot_be_read_is_one_row(tmp_path, capfd):
+    playlist = b"#EXTM3U\n#EXTINF:1,\n/etc/passwd\n"
+    whole = Path(video(tmp_path / "whole.mp4", 20, "mp4v")).read_bytes()
+    files = {"empty.mp4": b"", "list.mp4": playlist, "cut.mp4": whole[:-400], "no.mkv": bytes(999)}
+    fill(tmp_path, files)
+    os.mkfifo(tmp_path / "pipe.avi")
+    paths = [str(tmp_path / name) for name in (*files, "pipe.avi")]
+    items = list(open_sources(paths))
+    assert rows(items) == [(path, None, None) for path in paths]
+    unreadable = "not a video that OpenCV can read, or damaged"
+    assert [outcome(item) for item in items] == [
+        "empty file",
+        "a text file, not a video",
+        unreadable,
+        unreadable,
+        "not a regular file",
+    ]
+
+
+def test_a_video_that_breaks_off_says_so(tmp_path):
+    path = Path(video(tmp_path / "v.avi", 40))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    items = list(open_sources(str(path), every=3))
+    assert all(isinstance(outcome(item), Photo) for item in items[:-1])
+    assert 3 < len(items) < 13
+    assert outcome(items[-1]).startswith(f"the video breaks off: {items[-1].index} of about 40 fr")
+
+
+def parquet(path, columns, **options):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet as files
+
+    files.write_table(pyarrow.table(columns), path, **options)
+    return str(path)
+
+
+def test_parquet_with_images(tmp_path):
+    encoded = [encode_png(picture(seed)) for seed in range(50)]
+    encoded[7], encoded[8] = None, b"text"
+    for name, column in [
+        ("plain.parquet", encoded),
+        ("nested.pq", [{"bytes": one, "path": "x.png"} for one in encoded]),
+    ]:
+        path = parquet(tmp_path / name, {"image": column, "path": ["y"] * 50}, row_group_size=20)
+        sources = open_sources(path)
+        assert rows(sources) == [(path, row, None) for row in range(50)]
+        assert sources.count() == 50
+        found = [outcome(item) for item in sources]
+        assert found[7:9] == ["the row is empty", "not an image (4 bytes, starting b'text')"]
+        for row in (0, 6, 19, 20, 49):
+            assert np.array_equal(found[row].pixels, picture(row))
+
+
+@pytest.mark.parametrize("column", ["path", "file"])
+def test_parquet_with_paths(column, tmp_path):
+    path = parquet(tmp_path / "p.parquet", {"who": [1, 2, 3], column: ["a.jpg", "/b.jpg", None]})
+    first, second, third = open_sources(path)
+    assert (first.file, first.index) == (str(tmp_path / "a.jpg"), None)
+    assert second.file == "/b.jpg"
+    assert (third.file, third.index, outcome(third)) == (path, 2, "the row is empty")
+
+
+def test_parquet_that_holds_no_photos(tmp_path, monkeypatch):
+    path = parquet(tmp_path / "p.parquet", {"who": [1], "image": [2]})
+    with pytest.raises(ValueError, match=r"no column `image` with .*columns are who, image$"):
+        open_sources(path)
+    fill(tmp_path, {"bad.parquet": b"PAR1 no"})
+    with pytest.raises(ValueError, match="bad.parquet: no Parquet file, or damaged"):
+        open_sources(str(tmp_path / "bad.parquet"))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ValueError, match=r"p.parquet: .*needs pyarrow \(pip install pyarrow\)"):
+        open_sources(path)
+
+
+def test_parquet_that_is_damaged_inside(tmp_path):
+    encoded = [encode_png(picture(seed)) for seed in range(40)]
+    options = {"row_group_size": 20, "compression": "none", "use_dictionary": False}
+    path = parquet(tmp_path / "p.parquet", {"image": encoded}, **options)
+    content = bytearray(Path(path).read_bytes())
+    middle = content.index(encoded[20]) - 60
+    content[middle : middle + 40] = b"\xff" * 40
+    Path(path).write_bytes(content)
+    found = list(open_sources(path))
+    assert [item.index for item in found] == list(range(21))
+    assert outcome(found[-1]).startswith("damaged Parquet file (")
+
+
+@pytest.fixture
+def everything(tmp_path, bin_file):
+    fill(tmp_path, {f"tree/{name}": encode_png(picture(3)) for name in TREE})
+    fill(tmp_path, {"list.txt": b"tree/b.jpg\nmissing.jpg\n", "broken.avi": b"xx"})
+    write_pack(tmp_path / "tree/b/faces.rec", 4, identities=True)
+    inputs = ["tree", "list.txt", bin_file, "tree/b/faces.rec", "v.avi", "broken.avi", "tree/b.jpg"]
+    video(tmp_path / "v.avi", 9)
+    return open_sources([str(tmp_path / name) for name in inputs], every=2)
+
+
+def test_iteration_can_start_anywhere(everything):
+    whole = list(everything)
+    skipped = everything.skipped
+    assert len(whole) == 9 + 2 + 6 + 4 + 5 + 1 + 1
+    for skip in range(len(whole) + 2):
+        rest = list(everything.items(skip))
+        assert rest == whole[skip:]
+        assert all(same(outcome(a), outcome(b)) for a, b in zip(rest, whole[skip:], strict=True))
+        assert everything.skipped == skipped
+
+
+def test_parquet_can_be_entered_anywhere_without_reading_what_lies_before(tmp_path, monkeypatch):
+    encoded = [encode_png(picture(seed)) for seed in range(12)]
+    path = parquet(tmp_path / "p.parquet", {"image": encoded}, row_group_size=5)
+    sources = open_sources([path, path])
+    whole = list(sources)
+    read = []
+    original = _photo_packs.ParquetSource._values
+
+    def values(self, file, group):
+        read.append(group)
+        return original(self, file, group)
+
+    monkeypatch.setattr(_photo_packs.ParquetSource, "_values", values)
+    for skip, groups in [(0, [0, 1, 2] * 2), (4, [0, 1, 2] * 2), (5, [1, 2, 0, 1, 2]), (22, [2])]:
+        read.clear()
+        assert list(sources.items(skip)) == whole[skip:]
+        assert read == groups
+
+
+def test_items_survive_a_journey(everything):
+    for item in everything:
+        copy = pickle.loads(pickle.dumps(item))
+        assert copy == item
+        assert same(outcome(copy), outcome(item))
+        assert same(outcome(item), outcome(item))
+
+
+def test_threads_load_what_one_loads(everything):
+    alone = [outcome(item) for item in everything]
+    for _ in range(3):
+        together = list(read_ahead(everything, workers=6, depth=9))
+        assert [item for item, _ in together] == list(everything)
+        for (_, photo), expected in zip(together, alone, strict=True):
+            assert same(str(photo) if isinstance(photo, ValueError) else photo, expected)
+
+
+def peak_of(sources):
+    """Most memory that Python holds at once while items go by, and their number."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        number = sum(1 for _ in sources)
+        return tracemalloc.get_traced_memory()[1], number
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_a_list(tmp_path):
+    for count in (1000, 100_000):
+        lines = (f"folder {n % 100}/photo {n}.jpg\n" for n in range(count))
+        (tmp_path / f"{count}.txt").write_text("".join(lines))
+    few, many = (peak_of(open_sources(f"{tmp_path}/{count}.txt")) for count in (1000, 100_000))
+    assert (few[1], many[1]) == (1000, 100_000)
+    assert many[0] < few[0] + 50_000
+
+
+def test_memory_does_not_grow_with_the_number_of_folders(tmp_path):
+    for folders in (2, 60):
+        for folder in range(folders):
+            fill(tmp_path / f"{folders}", {f"{folder}/{n}.jpg": b"" for n in range(50)})
+    few, many = (peak_of(open_sources(f"{tmp_path}/{folders}")) for folders in (2, 60))
+    assert (few[1], many[1]) == (100, 3000)
+    assert many[0] < few[0] + 20_000
+
+
+class Fake:
+    """Stands in for an item; remembers how many were loaded."""
+
+    loaded = 0
+    lock = threading.Lock()
+
+    def __init__(self, number, error=None, seconds=0.0):
+        self.number, self.error, self.seconds = number, error, seconds
+
+    def load(self):
+        time.sleep(self.seconds)
+        with Fake.lock:
+            Fake.loaded += 1
+        if self.error:
+            raise self.error
+        return Photo(np.full((1, 1, 3), self.number, np.uint8))
+
+
+def test_reading_ahead_keeps_the_order_and_hands_on_errors():
+    random = np.random.default_rng(0)
+    error = ValueError("no photo")
+    items = [Fake(n, error if n % 7 == 3 else None, random.random() / 500) for n in range(60)]
+    found = list(read_ahead(items, workers=4, depth=7))
+    assert [item.number for item, _ in found] == list(range(60))
+    for item, photo in found:
+        assert (photo is error) if item.number % 7 == 3 else photo.pixels[0, 0, 0] == item.number
+
+
+@pytest.mark.parametrize(("workers", "depth"), [(1, 1), (4, 1), (3, 5), (8, 5)])
+def test_reading_ahead_never_holds_more_than_its_depth(workers, depth):
+    Fake.loaded = 0
+    most = 0
+    for taken, _ in enumerate(read_ahead((Fake(n) for n in range(40)), workers, depth)):
+        time.sleep(0.002)
+        most = max(most, Fake.loaded - taken)
+    assert most <= depth
+    assert Fake.loaded == 40
+
+
+def test_reading_ahead_takes_items_only_when_they_are_wanted():
+    taken = []
+    items = (taken.append(n) or Fake(n) for n in range(100))
+    ahead = read_ahead(items, workers=2, depth=4)
+    assert taken == []
+    next(ahead)
+    assert len(taken) == 4
+    ahead.close()
+    assert len(taken) == 4
+    assert not any(thread.name.startswith("photos") for thread in threading.enumerate())
+
+
+def test_a_defect_is_not_taken_for_a_bad_photo():
+    ahead = read_ahead([Fake(0), Fake(1, RuntimeError("defect"))], workers=2, depth=2)
+    next(ahead)
+    with pytest.raises(RuntimeError, match="defect"):
+        next(ahead)
+
+
+@pytest.mark.parametrize(("workers", "depth"), [(0, 1), (1, 0)])
+def test_reading_ahead_needs_a_thread_and_an_item(workers, depth):
+    with pytest.raises(ValueError, match=f"{workers} threads and {depth} items ahead: both must"):
+        read_ahead([], workers, depth)
+
+
+def test_items_of_an_empty_folder(tmp_path):
+    sources = open_sources(str(tmp_path))
+    assert isinstance(sources, Sources)
+    assert (list(sources), sources.count(), sources.skipped) == ([], 0, {})
