@@ -18,14 +18,20 @@ from utils.methods import available, check_options, find
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("README.md"), *(ROOT / "docs").glob("*.md")])
-PACKAGES = ("config", "data", "demo", "estimators", "evaluation", "export", "extraction", "losses", "mc_dropout", "models", "photos", "report", "scoring", "training", "utils")
+PACKAGES = (
     "config",
     "data",
     "demo",
+    "estimators",
     "evaluation",
+    "export",
+    "extraction",
     "losses",
     "mc_dropout",
     "models",
+    "photos",
+    "report",
+    "scoring",
     "training",
     "utils",
 )
