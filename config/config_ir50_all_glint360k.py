@@ -5,7 +5,7 @@
     python evaluation/compare.py --methods runs/glint_ir50_all --target faces:FOLDER --out compared
 
 Heads, losses and learning rates are those of the four configs beside this one, and each head ends
-as if it were trained alone (docs/branches.md). PCNet's own config stops after 2 epochs; here it
+as if it were trained alone (docs/train.md). PCNet's own config stops after 2 epochs; here it
 goes on at its last learning rate, a hundredth of the first, while the others train. `compare` then
 prints the twelve and, below them, each loss with the spread of its seeds.
 """

@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--confidence", type=cli.share, default=0.95, help="of that promise and of intervals (0.95)"
     )
     add("--risk", default="fnmr", choices=RISKS, help="which risk (fnmr)")
-    add("--unit", choices=["identity", "image", "pair"], help="see docs/risk_and_calibration.md")
+    add("--unit", choices=["identity", "image", "pair"], help="see docs/calibrate.md")
     cli.add_backbone_arguments(parser)
     cli.add_set_arguments(parser)
     parser.set_defaults(cap=CAP)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DEMO = Path(__file__).resolve().parents[1] / "demo" / "model.pt"
 QUALITY = "quality: 0 to 100, 100 = best, 255 = could not be computed"
-# Weights that suit an uncertainty, by what a head's output is (docs/templates.md).
+# Weights that suit an uncertainty, by what a head's output is (docs/evaluate.md).
 FUSION: dict[str, Weights] = {
     "variance": "inverse_variance",
     "probability": "quality",

@@ -6,7 +6,7 @@ python evaluation/verification_risk_fnmr.py --config_file config/X.py --set head
 
 Prints the original's block for each set in a few seconds per thousand images (stored features: well
 under a second); `--report DIR` adds the curve as a picture. Under torchrun all processes embed
-(docs/many_gpus.md).
+(docs/scale.md).
 """
 
 from __future__ import annotations

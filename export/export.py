@@ -6,7 +6,7 @@ python export/export.py --model runs/NAME --out small.onnx --int8 --calibration_
     --check faces:FOLDER
 
 The file takes uint8 (N, 112, 112, 3) RGB and gives embedding, uncertainty, quality, percentile and
-p_false_non_match. It is written only if ONNX Runtime gives what PyTorch gives. See docs/export.md.
+p_false_non_match. It is written only if ONNX Runtime gives what PyTorch gives. See docs/ship.md.
 """
 
 from __future__ import annotations

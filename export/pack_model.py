@@ -4,7 +4,7 @@ python export/pack_model.py --model_dir runs/NAME --out model.pt --license "rese
     --source "arcface_torch model zoo, R50 Glint360K" --sha256 HEX --pairs lfw.bin
 
 Checks the backbone's file against `--sha256` and its colour order on `--pairs`, and that what was
-written gives the run's numbers. The scorer and the export read the file (docs/model_files.md).
+written gives the run's numbers. The scorer and the export read the file (docs/ship.md).
 """
 
 from __future__ import annotations

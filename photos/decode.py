@@ -1,6 +1,6 @@
 """Whole photos to upright RGB pixels, whatever their format; each says what was done to it.
 
-For scoring photos (photos/sources.py finds them); docs/photos.md lists formats and notes.
+For scoring photos (photos/sources.py finds them); docs/score_photos.md lists formats and notes.
 """
 
 from __future__ import annotations

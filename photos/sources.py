@@ -1,6 +1,6 @@
 """Photos from wherever they are: files, folders, lists, `.bin`, `.rec`, Parquet and videos.
 
-For scoring them (docs/photos.md); photos/decode.py decodes them.
+For scoring them (docs/score_photos.md); photos/decode.py decodes them.
 """
 
 from __future__ import annotations

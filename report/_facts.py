@@ -1,6 +1,6 @@
 """Every number of the report as one dictionary: `report.json` is it, and the page is drawn from it.
 
-The layout is documented in docs/report.md and in docs/report.schema.json. No matplotlib.
+The layout is documented in docs/evaluate.md and in docs/report.schema.json. No matplotlib.
 """
 
 from __future__ import annotations

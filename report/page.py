@@ -1,6 +1,6 @@
 """Write the report that people read: one HTML page without any outside reference, and its JSON.
 
-The page needs no network, no script and no file beside it; docs/report.md describes both files.
+The page needs no network, no script and no file beside it; docs/evaluate.md describes both files.
 """
 
 from __future__ import annotations

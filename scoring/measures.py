@@ -29,7 +29,7 @@ FACE_MODEL: NDArray[np.float64] = np.array(
 _TO_CAMERA = np.linalg.pinv(FACE_MODEL - FACE_MODEL.mean(axis=0)).T  # (5, 3)
 
 # Where a reason begins. On 1500 LFW faces "blurred", "low contrast", "too bright" and "dark" are
-# said of 1 to 4 in 100 each; docs/contact_sheet.md has the measurements behind every number.
+# said of 1 to 4 in 100 each; docs/score_photos.md has the measurements behind every number.
 LIMITS = {
     "blurred": 0.14,  # sqrt(sharpness) / contrast
     "small": 20.0,  # eye distance in pixels

@@ -84,7 +84,7 @@ class Scores(Sequence[FaceScore]):
         return tuple(row for row in self.rows if row.face <= 0)
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """Return flat rows of plain values, as score_images writes them (docs/scoring.md)."""
+        """Return flat rows of plain values, as score_images writes them (docs/score_photos.md)."""
         at = self.sources
         return [flat_row(at[row.image].file, at[row.image].index, row) for row in self.rows]
 

@@ -1,6 +1,6 @@
 """Writes rows of faces as CSV, JSON, JSON lines or Parquet: streaming, whole or not at all.
 
-For scoring/score_images.py; docs/scoring.md shows how to read the files.
+For scoring/score_images.py; docs/score_photos.md shows how to read the files.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Sets to evaluate on: which images they have, and which of them are compared.
 
 `open_set` takes the name of a `.bin` file, rendered faces, faces with identities, a list of pairs,
-or a folder in IJB's layout; see docs/sets.md.
+or a folder in IJB's layout; see docs/evaluate.md.
 """
 
 from __future__ import annotations

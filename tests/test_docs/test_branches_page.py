@@ -1,4 +1,4 @@
-"""The example of docs/branches.md is a config, and its commands change it as the page says."""
+"""The example of docs/train.md is a config, and its commands change it as the page says."""
 
 import re
 import runpy
@@ -14,7 +14,7 @@ from utils.config_json import from_json, override, to_json
 from utils.methods import build
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "branches.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

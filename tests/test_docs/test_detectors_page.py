@@ -1,4 +1,4 @@
-"""docs/detectors.md has every detector with its options, and its examples run."""
+"""docs/score_photos.md has every detector with its options, and its examples run."""
 
 import inspect
 import re
@@ -12,7 +12,10 @@ import pytest
 from photos.detectors import Detections
 from utils.methods import available, find
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "detectors.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "score_photos.md").read_text(
+    encoding="utf-8"
+)
+PAGE = PAGE.partition("\n## Face detectors\n")[2].partition("\n## ")[0]
 
 
 @pytest.mark.parametrize("name", available("photos.detectors"))
@@ -35,7 +38,7 @@ def test_the_first_example_runs(capsys):
         if find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
     example = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1]
-    exec(compile(example, "docs/detectors.md", "exec"), {})
+    exec(compile(example, "docs/score_photos.md", "exec"), {})
     assert capsys.readouterr().out == "(0, 4) (0, 5, 2) (0,)\n"
 
 

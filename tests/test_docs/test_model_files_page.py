@@ -1,4 +1,4 @@
-"""docs/model_files.md says what is in the file, and its example runs."""
+"""docs/ship.md says what is in the file, and its example runs."""
 
 import re
 from dataclasses import fields
@@ -11,7 +11,8 @@ from models.packed import About
 from models.preprocessing import Preprocessing
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "model_files.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "ship.md").read_text(encoding="utf-8")
+PAGE = PAGE.partition("\n## Model files\n")[2].partition("\n## ")[0]
 
 
 def named(text):

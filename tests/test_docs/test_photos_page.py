@@ -1,4 +1,4 @@
-"""The example of docs/photos.md runs, and the page has every note and reason of the code."""
+"""The example of docs/score_photos.md runs, and the page has every note and reason of the code."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,10 @@ from photos.files import COLUMNS, PHOTO_SUFFIXES
 from photos.pillow import _COLOURS, _READERS
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "photos.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "score_photos.md").read_text(encoding="utf-8")
+PAGE = PAGE.partition("\n## Photos: what is read, and what is said about it\n")[2].partition(
+    "\n## "
+)[0]
 
 
 def test_the_example_runs(tmp_path, monkeypatch, capsys):
@@ -28,7 +31,7 @@ def test_the_example_runs(tmp_path, monkeypatch, capsys):
     write_bin("lfw.bin", [face, face], [True])
     (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     found = {}
-    exec(compile(example, "docs/photos.md", "exec"), found)
+    exec(compile(example, "docs/score_photos.md", "exec"), found)
     assert found["reason"] == "empty file"
     assert (found["pixels"].shape, found["note"], found["scale"]) == ((112, 112, 3), "", 1.0)
     assert capsys.readouterr().out == "{'.doc': 1}\n"

@@ -1,4 +1,4 @@
-"""docs/scoring.md has every column, and its commands and readers run on the demo model."""
+"""docs/score_photos.md has every column, and its commands and readers run on the demo model."""
 
 import re
 import shlex
@@ -14,7 +14,10 @@ from evaluation.face_score import LANDMARKS
 from scoring import score_images
 from scoring.columns import COLUMNS
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "scoring.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "score_photos.md").read_text(
+    encoding="utf-8"
+)
+PAGE = PAGE.partition("\n## Score photos\n")[2].partition("\n## ")[0]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

@@ -404,7 +404,7 @@ def test_a_calibrations_quality_is_compared(demo):
 
 
 def test_the_page_names_every_output_and_bound():
-    page = (Path(__file__).resolve().parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[2] / "docs" / "ship.md").read_text(encoding="utf-8")
     for name in (INPUT, *OUTPUTS):
         assert f"| `{name}`" in page, name
     for bound in (proof.FP32.mean_cosine, proof.FP32.relative, proof.FP32.rank_correlation):
@@ -415,7 +415,7 @@ def test_the_page_names_every_output_and_bound():
 
 
 def test_the_pages_reader_runs(exported, faces, tmp_path, monkeypatch):
-    page = (Path(__file__).resolve().parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[2] / "docs" / "ship.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     monkeypatch.chdir(tmp_path)
     shutil.copy(exported[0], "model.onnx")

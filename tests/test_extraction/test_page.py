@@ -1,17 +1,18 @@
-"""The code of docs/extraction.md runs as it stands, and its tree is what is written."""
+"""The code of docs/scale.md runs as it stands, and its tree is what is written."""
 
 import re
 from pathlib import Path
 
 import numpy as np
 
-PAGE = (Path(__file__).parents[2] / "docs" / "extraction.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
+PAGE = PAGE.partition("\n## Embeddings and uncertainties of a whole data set\n")[2]
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
 def run_block(block):
     found = {}
-    exec(compile(block.replace("70000", "20"), "docs/extraction.md", "exec"), {"np": np}, found)
+    exec(compile(block.replace("70000", "20"), "docs/scale.md", "exec"), {"np": np}, found)
     return found
 
 

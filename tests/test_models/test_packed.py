@@ -202,7 +202,9 @@ def test_foreign_files_are_told_apart(tiny, tmp_path):
     with pytest.raises(ValueError, match=r"model.pt is no model file but another; export/pack"):
         load_packed(path)
     torch.save({"format": 1, "step": 3, "head": {}}, path)
-    with pytest.raises(ValueError, match=r"is no model file but a checkpoint of network.py; export"):
+    with pytest.raises(
+        ValueError, match=r"is no model file but a checkpoint of network.py; export"
+    ):
         load_packed(path)
     path.write_bytes(b"PK\x03\x04rubbish")
     with pytest.raises(ValueError, match="model.pt is not a file of tensors, or is incomplete"):

@@ -154,7 +154,7 @@ def test_each_reason_alone(change, wanted):
 
 
 def test_the_page_states_the_limits():
-    page = (Path(__file__).parents[2] / "docs" / "contact_sheet.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "score_photos.md").read_text(encoding="utf-8")
     for name, limit in LIMITS.items():
         (row,) = (line for line in page.splitlines() if line.startswith(f"| {name} |"))
         assert re.search(rf"\b{limit:g}\b", row), f"{name}: {limit:g}"

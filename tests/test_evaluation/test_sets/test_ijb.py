@@ -325,7 +325,8 @@ def test_alignment_undoes_turn_and_scale(faces):
 
 
 def test_example_of_the_page_runs(folder, capsys):
-    page = (Path(__file__).resolve().parents[3] / "docs" / "templates.md").read_text()
+    page = (Path(__file__).resolve().parents[3] / "docs" / "evaluate.md").read_text()
+    page = page.partition("\n## Templates, IJB-B and IJB-C\n")[2].partition("\n## ")[0]
     (example,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     exec(example, {"folder": folder, "estimator": GridColours()})
     table = capsys.readouterr().out
