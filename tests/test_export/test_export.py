@@ -405,6 +405,7 @@ def test_a_calibrations_quality_is_compared(demo):
 
 def test_the_page_names_every_output_and_bound():
     page = (Path(__file__).resolve().parents[2] / "docs" / "ship.md").read_text(encoding="utf-8")
+    page = page.partition("\n## Export a model\n")[2]
     for name in (INPUT, *OUTPUTS):
         assert f"| `{name}`" in page, name
     for bound in (proof.FP32.mean_cosine, proof.FP32.relative, proof.FP32.rank_correlation):
@@ -416,6 +417,7 @@ def test_the_page_names_every_output_and_bound():
 
 def test_the_pages_reader_runs(exported, faces, tmp_path, monkeypatch):
     page = (Path(__file__).resolve().parents[2] / "docs" / "ship.md").read_text(encoding="utf-8")
+    page = page.partition("\n## Export a model\n")[2]
     (program,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     monkeypatch.chdir(tmp_path)
     shutil.copy(exported[0], "model.onnx")
