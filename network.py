@@ -24,7 +24,7 @@ from training.trainer import SharedError, Trainer
 from utils.checkpoint import load_checkpoint
 from utils.config import TrainConfig, load_config
 from utils.config_json import from_json, override
-from utils.distributed import ALONE, PeerFailed, RankLost, World, speaks, start, stop
+from utils.distributed import ALONE, PeerFailed, RankLost, World, is_main_process, start, stop
 from utils.run import (
     LOGGER,
     environment,
@@ -153,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         job = read_job(args)
     except (ValueError, OSError) as error:
-        return _fail(str(error), shown=speaks(), code=2)
+        return _fail(str(error), shown=is_main_process(), code=2)
     world, ended_well = ALONE, False
     try:
         world, device = start(job.config.device)

@@ -24,7 +24,7 @@ from evaluation.sets.ijb import FUSIONS, Score
 from evaluation.sets.labelled import NonMated
 from evaluation.sets.score_files import write_scores
 from report.files import Origin, write_reports
-from utils.distributed import ALONE, World, speaks
+from utils.distributed import ALONE, World, is_main_process
 
 if TYPE_CHECKING:
     from estimators.base import Estimator
@@ -178,7 +178,7 @@ class Parser(argparse.ArgumentParser):
         wrong = message.partition("unrecognized arguments: ")[2].split()[:1]
         close = difflib.get_close_matches(wrong[0], known, n=1) if wrong else []
         hint = f"; did you mean {close[0]}?" if close else ""
-        if not speaks():
+        if not is_main_process():
             self.exit(2)
         self.exit(2, f"error: {message}{hint} (--help lists the flags)\n")
 

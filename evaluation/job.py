@@ -13,7 +13,16 @@ from functools import partial
 from typing import Any, NoReturn
 
 from evaluation import cli
-from utils.distributed import ALONE, PeerFailed, RankLost, World, in_job, speaks, start, stop
+from utils.distributed import (
+    ALONE,
+    PeerFailed,
+    RankLost,
+    World,
+    in_job,
+    is_main_process,
+    start,
+    stop,
+)
 
 
 def guarded(args: argparse.Namespace, body: Callable[[World], int]) -> int:
@@ -35,7 +44,7 @@ def _as_a_rank(args: argparse.Namespace, body: Callable[[World], int]) -> int:
     try:
         world, device = start("cpu" if args.features else args.device)
     except (ValueError, RankLost) as error:
-        if speaks():
+        if is_main_process():
             cli.say_error(str(error))
         return 2
     args.device = str(device)

@@ -34,7 +34,7 @@ from extraction.job import Extraction
 from extraction.manifest import about_methods, about_source, claim, name_giver
 from extraction.writer import ShardFolder
 from utils.config import Execution
-from utils.distributed import PeerFailed, RankLost, World, in_job, speaks, start, stop
+from utils.distributed import PeerFailed, RankLost, World, in_job, is_main_process, start, stop
 from utils.progress import Progress
 from utils.stop import StopRequest
 
@@ -92,7 +92,7 @@ def _body(args: argparse.Namespace) -> int:
     try:
         world, device = start(args.device)
     except ValueError as error:
-        if speaks():
+        if is_main_process():
             cli.say_error(str(error))
         return 2
     job = _prepared(args, device, world)

@@ -194,7 +194,7 @@ def in_job() -> bool:
     return _from_environment().size > 1
 
 
-def speaks() -> bool:
+def is_main_process() -> bool:
     """Whether this process is the one of its machine to report a mistake made before `start`.
 
     The others wait a moment first: torchrun ends all processes as soon as one has left.

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils.distributed import ALONE, World, in_job, speaks, start, stop
+from utils.distributed import ALONE, World, in_job, is_main_process, start, stop
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,10 +98,10 @@ def test_a_device_that_ranks_cannot_have_is_refused(device, gpus, message, job):
 def test_the_first_rank_of_a_machine_reports_what_all_know(job):
     waited = []
     job.setattr("time.sleep", waited.append)
-    assert not speaks()
+    assert not is_main_process()
     assert waited == [2]
     job.setenv("LOCAL_RANK", "0")
-    assert speaks()
+    assert is_main_process()
 
 
 TALK = """

@@ -1,0 +1,80 @@
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from utils.cli import Parser, count, count_or_all, positive, run_command, run_on_ranks, share
+
+ROOT = Path(__file__).parents[2]
+
+
+def raises(error):
+    def body(*_):
+        raise error
+
+    return body
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (ValueError("lfw.bin:\nno such set"), 2, "error: lfw.bin: no such set\n"),
+        (FileNotFoundError("none"), 2, "error: none\n"),
+        (KeyboardInterrupt(), 130, "stopped; give it again\n"),
+    ],
+)
+def test_how_a_command_ends(error, code, said, capsys):
+    assert run_command(raises(error), resume_hint="give it again") == code
+    assert run_on_ranks("cpu", raises(error), resume_hint="give it again") == code
+    assert capsys.readouterr().err == said * 2
+
+
+def test_a_result_is_the_code_and_a_bug_is_not_hidden():
+    assert run_command(lambda: 5) == 5
+    assert run_on_ranks("mps", lambda world, device: world.size + len(device)) == 4
+    with pytest.raises(KeyError):
+        run_command(raises(KeyError("ours")))
+
+
+def test_a_reader_that_has_seen_enough():
+    program = (
+        "import sys; from utils.cli import run_command\n"
+        "sys.exit(run_command(lambda: [print('x' * 99, flush=True) for _ in range(9999)] and 0))"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, cwd=ROOT, stdout=-1, stderr=-1) as process:
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_flags_are_whole_and_the_closest_one_is_named(capsys):
+    parser = Parser("What it does:\n\n    python it.py --target lfw", "The end.")
+    parser.add_argument("--target", type=count)
+    for argv in (["--targe", "3"], ["--tagret=3"]):
+        with pytest.raises(SystemExit) as end:
+            parser.parse_args(argv)
+        assert end.value.code == 2
+        err = capsys.readouterr().err
+        assert "did you mean --target?" in err
+        assert err.count("\n") == 1
+    assert "\n    python it.py --target lfw\n" in parser.format_help()
+
+
+@pytest.mark.parametrize(
+    ("read", "good", "bad"),
+    [
+        (count, {"0": 0, "12": 12}, ["-1", "x", "1.5", ""]),
+        (positive, {"1": 1}, ["0", "-1", "²"]),
+        (count_or_all, {"all": "all", "7": 7}, ["0", "none"]),
+        (share, {"1e-3": 0.001}, ["0", "1", "nan", "x"]),
+    ],
+)
+def test_types_of_values(read, good, bad):
+    assert {text: read(text) for text in good} == good
+    for text in bad:
+        with pytest.raises(argparse.ArgumentTypeError, match="is not|neither|does not"):
+            read(text)

@@ -1,0 +1,80 @@
+import hashlib
+import os
+import threading
+
+import pytest
+
+from utils.files import atomic_file, atomic_path, file_sha256, write_bytes, write_text
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_written_whole_with_its_folders(tmp_path):
+    path = tmp_path / "a" / "b" / "file.txt"
+    write_text(path, "Zürich\n\r\n")
+    assert path.read_bytes() == "Zürich\n\r\n".encode()
+    write_bytes(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert names(path.parent) == ["file.txt"]
+
+
+@pytest.mark.parametrize("before", [None, "old"])
+def test_an_error_leaves_the_old_file_or_none(tmp_path, before):
+    path = tmp_path / "file"
+    if before:
+        write_text(path, before)
+    with pytest.raises(TypeError), atomic_file(path, "w") as file:
+        file.writelines(["half", None])
+    assert names(tmp_path) == ["file"] * bool(before)
+    assert not before or path.read_text() == before
+
+
+def test_two_writers_at_a_time_do_not_mix(tmp_path):
+    path = tmp_path / "file"
+    with atomic_file(path) as one, atomic_file(path) as other:
+        one.write(b"1" * 9)
+        other.write(b"2" * 9)
+    assert path.read_bytes() == b"1" * 9
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_library_gets_a_path_with_the_suffix_and_a_folder_may_be_made(tmp_path):
+    with atomic_path(tmp_path / "x.npz") as path:
+        assert path.suffix == ".npz"
+        path.write_text("1")
+    for text in ("first", "second"):  # the second one was slower
+        with atomic_path(tmp_path / "folder") as path:
+            path.mkdir()
+            (path / "part").write_text(text)
+    assert (tmp_path / "folder" / "part").read_text() == "first"
+    assert names(tmp_path) == ["folder", "x.npz"]
+
+
+def test_links_pipes_and_folders(tmp_path):
+    write_text(tmp_path / "file", "old")
+    (tmp_path / "link").symlink_to("file")
+    write_text(tmp_path / "link", "new")
+    assert (tmp_path / "file").read_text() == "new"
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=write_text, args=(pipe, "through"))
+    writer.start()
+    assert pipe.read_text() == "through"
+    writer.join()
+    with pytest.raises(OSError, match="is a folder"):
+        write_text(tmp_path, "")
+
+
+def test_an_error_names_the_file(tmp_path):
+    long = tmp_path / ("x" * 300)
+    with pytest.raises(OSError, match="/x+'$"):
+        write_text(long, "")
+
+
+def test_hash(tmp_path):
+    write_bytes(tmp_path / "file", b"abc")
+    assert file_sha256(tmp_path / "file") == hashlib.sha256(b"abc").hexdigest()
+    with pytest.raises(ValueError, match="no file"):
+        file_sha256(tmp_path)

@@ -1,0 +1,193 @@
+"""How every script reads its flags and ends: one parser, one policy for errors and signals.
+
+A mistake of the user is one line on stderr and exit code 2; Ctrl-C is 130; a reader that has seen
+enough (`| head`) is 141. Under torchrun the main rank says what went wrong, once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import math
+import os
+import signal
+import sys
+import textwrap
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
+from typing import Literal, NoReturn
+
+from utils.distributed import (
+    ALONE,
+    PeerFailed,
+    RankLost,
+    World,
+    in_job,
+    is_main_process,
+    start,
+    stop,
+)
+
+
+class _Formatter(argparse.HelpFormatter):
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = text.strip().splitlines()
+        return "\n".join(textwrap.fill(line, width, initial_indent=indent) for line in lines)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that takes no abbreviations and answers a mistake with one line.
+
+    Line breaks of description and epilog are kept, so that both can show commands.
+    """
+
+    def __init__(self, description: str | None = None, epilog: str | None = None) -> None:
+        super().__init__(
+            description=description,
+            epilog=epilog,
+            allow_abbrev=False,
+            formatter_class=_Formatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Write the line, with the closest flag, and leave with exit code 2."""
+        known = [flag for action in self._actions for flag in action.option_strings]
+        wrong = message.partition("unrecognized arguments: ")[2].split()[:1]
+        close = difflib.get_close_matches(wrong[0].partition("=")[0], known, n=1) if wrong else []
+        hint = f"; did you mean {close[0]}?" if close else ""
+        if not is_main_process():
+            self.exit(2)
+        self.exit(2, f"error: {message}{hint} (--help lists the flags)\n")
+
+
+def say_error(message: str) -> None:
+    """Write one line to stderr."""
+    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+
+
+def run_command(body: Callable[[], int], *, resume_hint: str = "") -> int:
+    """Run a script's body and return its exit code.
+
+    Args:
+        body: ValueError and OSError are mistakes of the user; other exceptions are bugs, and pass.
+        resume_hint: after Ctrl-C, how to continue: "the same command resumes where it stopped".
+    """
+    try:
+        return body()
+    except KeyboardInterrupt:
+        sys.stderr.write(f"stopped{'; ' if resume_hint else ''}{resume_hint}\n")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (ValueError, OSError) as error:
+        say_error(str(error))
+        return 2
+
+
+def run_on_ranks(device: str, body: Callable[[World, str], int], *, resume_hint: str = "") -> int:
+    """Run a script's body as `run_command` does, as one of the ranks where torchrun started any.
+
+    Args:
+        device: as the flag has it; "cpu" for work on stored files.
+        body: gets this process's place among the ranks, and its device. All ranks make the same
+            calls of `World.gather`; those that are not main print and write nothing.
+        resume_hint: see `run_command`.
+
+    Returns:
+        The exit code; 2 on every rank when one of them meets a user's mistake, or is lost.
+    """
+    if in_job():
+        return run_command(lambda: _as_rank(device, body, resume_hint), resume_hint=resume_hint)
+    return run_command(lambda: body(ALONE, device), resume_hint=resume_hint)
+
+
+def _as_rank(device: str, body: Callable[[World, str], int], resume_hint: str) -> int:
+    try:
+        world, own = start(device)
+    except (ValueError, RankLost) as error:
+        if is_main_process():
+            say_error(str(error))
+        return 2
+    before = signal.signal(signal.SIGTERM, partial(_terminated, world, resume_hint))
+    try:
+        return _to_the_end(world, partial(body, world, str(own)))
+    except RankLost as error:
+        _say_last(world, str(error))
+        stop(world, failed=True)
+        return 2
+    except BaseException:
+        stop(world, failed=True)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _to_the_end(world: World, body: Callable[[], int]) -> int:
+    try:
+        code = body()
+        stop(world)
+        return code
+    except BrokenPipeError:
+        raise
+    except PeerFailed as error:
+        problem = str(error)
+    except (ValueError, OSError) as error:
+        problem = str(error)
+        world.fail(problem)
+    _say_last(world, problem)
+    stop(world)
+    return 2
+
+
+def _terminated(world: World, resume_hint: str, _: int, __: FrameType | None) -> NoReturn:
+    hint = f"; {resume_hint}" if resume_hint else ""
+    _say_last(
+        world,
+        "ended by SIGTERM, which torchrun sends when another process has died (its summary "
+        f"names it){hint}",
+    )
+    raise SystemExit(2)
+
+
+def _say_last(world: World, problem: str) -> None:
+    """Let the main rank say why the job ends; torchrun's SIGTERM adds nothing to that."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if world.is_main:
+        say_error(problem)
+        sys.stdout.flush()
+
+
+def count(text: str) -> int:
+    """Read a count of 0 or more."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a count of 0 or more")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """Read a count above 0."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def count_or_all(text: str) -> int | Literal["all"]:
+    """Read a count above 0, or `all`."""
+    if text == "all":
+        return "all"
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a count above 0 nor all")
+    return int(text)
+
+
+def share(text: str) -> float:
+    """Read a number between 0 and 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} does not lie between 0 and 1, as 0.001 does")
+    return value

@@ -1,0 +1,117 @@
+"""Files are written whole or not at all, and hashed, in one way.
+
+A file is made under a temporary name in its own folder and takes its place when it is complete: a
+crash, a full disk or a second writer leaves the old file or the new one, never half of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import IO, Literal, overload
+
+TEMPORARY = ".*.tmp*"  # pattern of temporary names, which a killed process leaves behind
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path, with the suffix of `path`, that takes its place when all went well.
+
+    What is made there is a file or a folder. A folder that exists already is kept: another process
+    was faster. A link is followed; a device or a pipe, such as /dev/stdout, is written directly.
+
+    Raises:
+        OSError: the path cannot be written.
+    """
+    path = Path(path)
+    if path.is_symlink():
+        path = path.resolve()
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        yield path
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}.tmp{path.suffix}")
+    try:
+        yield temporary
+        if not (temporary.is_dir() and path.is_dir()):
+            temporary.replace(path)
+    finally:
+        remove(temporary)
+
+
+@overload
+def atomic_file(
+    path: str | Path, mode: Literal["wb"] = "wb"
+) -> AbstractContextManager[IO[bytes]]: ...
+@overload
+def atomic_file(path: str | Path, mode: Literal["w"]) -> AbstractContextManager[IO[str]]: ...
+def atomic_file(
+    path: str | Path, mode: Literal["wb", "w"] = "wb"
+) -> AbstractContextManager[IO[bytes]] | AbstractContextManager[IO[str]]:
+    r"""Open a file that takes the place of `path` when all went well; its folder is made.
+
+    Args:
+        path: the file.
+        mode: "wb", or "w" for text: UTF-8, with `\n` as it is written; a file name that is not
+            UTF-8 keeps its bytes.
+
+    Raises:
+        OSError: the file cannot be written; the error names `path`.
+    """
+    return _atomic_file(Path(path), mode)
+
+
+@contextmanager
+def _atomic_file(path: Path, mode: str) -> Iterator[IO[str]]:
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": "", "errors": "surrogateescape"}
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file")
+    with atomic_path(path) as temporary:
+        try:
+            file = temporary.open(mode, **text)  # type: ignore[call-overload]
+        except OSError as error:
+            error.filename = str(path)
+            raise
+        with file:
+            yield file
+            file.flush()
+            if temporary.is_file():
+                os.fsync(file.fileno())
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text; see `atomic_file`."""
+    with atomic_file(path, "w") as file:
+        file.write(text)
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write bytes; see `atomic_file`."""
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it; nothing where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def file_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no file {path}")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

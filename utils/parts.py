@@ -1,0 +1,194 @@
+"""A folder of finished parts, so that a long run that was stopped resumes where it was.
+
+Embeddings of a set, shards of an extraction, rows of scored photos: each part is there whole or not
+at all, and a file beside the parts says what they depend on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+from filelock import FileLock, Timeout
+
+from utils.files import TEMPORARY, atomic_path, remove, write_text
+
+Json: TypeAlias = "str | int | float | bool | None | list[Json] | dict[str, Json]"
+
+LOCK = "lock"
+_SHOWN = 60  # characters of a setting in a message
+
+
+class PartStore:
+    """Numbered parts, each a file or a folder, made from the same settings.
+
+    Args:
+        folder: made by `claim`.
+        fingerprint: all that the parts depend on, in JSON's types.
+        lock: whether one process at a time may have the folder. Without it several processes and
+            machines may share it, each writing parts of its own; where two write the same part,
+            either is kept.
+        name: of a part, with a place for its number: `part-{:06d}.npz`.
+        about: file in the folder that holds the fingerprint.
+        finished: file in the folder that `finish` makes.
+        compared: gives of a fingerprint what has to be equal on a later start; all by default.
+        way_out: for messages, what to do where the folder does not fit.
+
+    Attributes:
+        folder: see Args.
+        settings: SHA-256 of what is compared, to be kept with the parts or the result.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        fingerprint: Mapping[str, Json],
+        lock: bool = True,
+        *,
+        name: str = "part-{:06d}.npz",
+        about: str = "about.json",
+        finished: str = "finished.json",
+        compared: Callable[[dict[str, Json]], dict[str, Json]] = dict,
+        way_out: str = "delete it, or name another folder",
+    ) -> None:
+        self.folder, self._name, self._way_out = folder, name, way_out
+        self._fingerprint: dict[str, Json] = json.loads(json.dumps(fingerprint))
+        self._compared = compared
+        self._about, self._finished = folder / about, folder / finished
+        self._lock = FileLock(folder / LOCK, timeout=0, thread_local=False) if lock else None
+        own = compared(self._fingerprint)
+        self.settings = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
+
+    def claim(self, restart: bool = False) -> None:
+        """Make the folder, or check that the one that is there was made with these settings.
+
+        Args:
+            restart: throw away the parts that are there, whatever they were made with.
+
+        Raises:
+            ValueError: the folder was made with other settings (named), is damaged, holds other
+                files, is a file, or another process has it.
+        """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"{self.folder} is a file, but a folder is needed: name another")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._acquire()
+        own = (LOCK, self._about.name, self._finished.name)
+        names = [path.name for path in self.folder.iterdir()]
+        foreign = [name for name in names if name not in own and not name.startswith(".")]
+        if foreign and not self._about.exists():  # another process may have made it meanwhile
+            raise ValueError(f"{self.folder} holds other files: name an empty folder")
+        if restart or not self._about.exists():
+            self._finished.unlink(missing_ok=True)
+        if restart:
+            self._remove_all()
+        if not self._about.exists():
+            write_text(self._about, json.dumps(self._fingerprint, indent=1) + "\n")
+        self._compare()
+
+    def _acquire(self) -> None:
+        if self._lock is None:
+            return
+        try:
+            self._lock.acquire()
+        except Timeout as error:
+            raise ValueError(f"{self.folder}: another process is writing it") from error
+        except NotImplementedError:  # a file system without locks: nothing keeps others out
+            pass
+
+    def _compare(self) -> None:
+        try:
+            stored = self._compared(json.loads(self._about.read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{self._about} is damaged ({error}): {self._way_out}") from error
+        own = self._compared(self._fingerprint)
+        for name in sorted({*stored, *own}):
+            if stored.get(name) != own.get(name):
+                old, new = (_short(value.get(name)) for value in (stored, own))
+                raise ValueError(
+                    f"{self.folder} was made with {name} {old}, not {new}: {self._way_out}"
+                )
+
+    def path(self, number: int) -> Path:
+        """Return where a part lies."""
+        return self.folder / self._name.format(number)
+
+    def has(self, number: int) -> bool:
+        """Whether a part is there; only its reader can tell whether somebody damaged it."""
+        return self.path(number).exists()
+
+    def missing(self, numbers: Iterable[int]) -> list[int]:
+        """Return those of some parts that are not there."""
+        return [number for number in numbers if not self.has(number)]
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of all parts that are there, in order."""
+        before, after = re.split(r"\{.*\}", Path(self._name).name)
+        pattern = re.compile(rf"{re.escape(before)}(\d+){re.escape(after)}")
+        folder = self.path(0).parent
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        matches = (pattern.fullmatch(name) for name in names)
+        return sorted(int(match[1]) for match in matches if match)
+
+    def write(self, number: int, writer: Callable[[Path], object]) -> None:
+        """Write a part, whole or not at all.
+
+        Args:
+            number: of the part.
+            writer: makes a file or a folder at the path that it gets.
+        """
+        with atomic_path(self.path(number)) as temporary:
+            writer(temporary)
+
+    def remove(self, number: int) -> None:
+        """Remove a part, such as a damaged one, so that it is made again."""
+        remove(self.path(number))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether `finish` was called since the folder was begun."""
+        return self._finished.exists()
+
+    def finish(self) -> None:
+        """Mark all parts as made, and remove what killed processes left behind."""
+        self._remove_temporary()
+        write_text(self._finished, "{}\n")
+
+    def discard(self) -> None:
+        """Remove parts and marks, and the folder where nothing else is in it.
+
+        A crash meanwhile leaves the first parts, or a folder that `is_finished`.
+        """
+        if self.folder.is_dir():
+            self._remove_all()
+            self._finished.unlink(missing_ok=True)
+            if self._lock is not None:
+                (self.folder / LOCK).unlink(missing_ok=True)
+            if not any(self.folder.iterdir()):
+                self.folder.rmdir()
+        self.close()
+
+    def close(self) -> None:
+        """Let another process have the folder."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def _remove_all(self) -> None:
+        for number in reversed(self.numbers()):
+            self.remove(number)
+        self._remove_temporary()
+        self._about.unlink(missing_ok=True)
+
+    def _remove_temporary(self) -> None:
+        for folder in {self.folder, self.path(0).parent}:
+            for path in folder.glob(TEMPORARY):
+                remove(path)
+
+
+def _short(value: Json) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
