@@ -62,8 +62,10 @@ def _check_rooms() -> None:
     root = Path(__file__).resolve().parent
     for room in _ROOMS:
         spec = find_spec(room)
-        locations = [] if spec is None else list(spec.submodule_search_locations or [spec.origin])
-        if any(Path(str(path)).resolve() == root / room for path in locations):
+        locations = [str(spec.origin)] if spec is not None and spec.origin else []
+        if spec is not None and spec.submodule_search_locations is not None:
+            locations = list(spec.submodule_search_locations)
+        if any(Path(path).resolve() == root / room for path in locations):
             continue
         path = locations[0] if locations else "nowhere"
         raise ImportError(
