@@ -30,11 +30,11 @@ from numpy.typing import NDArray
 from benchmarks._common import print_table, write_json
 from benchmarks._scenes import NOT_FACES, Picture, Scene, scenes
 from data.faces import open_faces
-from evaluation.cli import guarded
 from models.frozen import FrozenBackbone
 from models.run import open_backbone
 from photos.align import REFERENCE, align, similarity_transforms
 from photos.detectors import Detections, Detector, open_detector
+from utils.cli import run_command
 
 SIZES = (24, 32, 48, 64, 96, 144, 216, 400)  # sides of the pasted faces, in pixels
 SUFFIXES = {".jpg", ".jpeg", ".png"}
@@ -43,7 +43,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png"}
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; the exit code is 0, or 2 after a mistake in the arguments."""
     args = _parser().parse_args(argv)
-    return guarded(lambda: _body(args))
+    return run_command(lambda: _body(args))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -31,7 +31,6 @@ from benchmarks._common import print_table, write_json
 from estimators.base import Estimator
 from estimators.onnx import open_onnx
 from estimators.trained_head import TrainedHead
-from evaluation.cli import count, guarded
 from evaluation.open_model import ScoringModel, open_model
 from evaluation.sets.open_set import EvaluationSet
 from export import proof
@@ -41,6 +40,7 @@ from export.steps import about_line, exported_network, facts, open_check, range_
 from models.frozen import FrozenBackbone
 from models.heads.gap_linear import GapLinearHead
 from models.run import parse_backbone
+from utils.cli import count, run_command
 from utils.methods import build
 
 WHOLE, SMALL = "ONNX Runtime float32", "ONNX Runtime 8 bits"
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--runs", type=count, default=15, help="timings of each engine (15)")
     add("--json", help="write every number here")
     args = parser.parse_args(argv)
-    return guarded(lambda: _body(args))
+    return run_command(lambda: _body(args))
 
 
 def _body(args: argparse.Namespace) -> int:

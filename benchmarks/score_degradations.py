@@ -28,8 +28,8 @@ from scipy.stats import rankdata
 
 from benchmarks._common import write_json
 from data.faces import open_faces
-from evaluation.cli import guarded
 from models.run import open_backbone
+from utils.cli import run_command
 from utils.config_json import parse_method
 from utils.methods import build
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--device", default="auto")
     add("--json", help="write the numbers here")
     args = parser.parse_args(argv)
-    return guarded(lambda: _body(args))
+    return run_command(lambda: _body(args))
 
 
 def _body(args: argparse.Namespace) -> int:

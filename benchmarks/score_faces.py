@@ -30,9 +30,9 @@ from benchmarks._common import write_json
 from data.faces import Faces, open_faces
 from estimators._pixels import PixelMeasure
 from estimators.base import Estimator
-from evaluation.cli import guarded
 from models.load import file_sha256
 from models.run import open_backbone
+from utils.cli import run_command
 from utils.config_json import parse_method
 from utils.methods import build, check_options
 
@@ -42,7 +42,7 @@ Arrays = dict[str, NDArray]
 def main(argv: Sequence[str] | None = None) -> int:
     """Compute, store and time; the exit code is 0, or 2 after a mistake in the arguments."""
     args = _parser().parse_args(argv)
-    return guarded(lambda: _body(args))
+    return run_command(lambda: _body(args))
 
 
 def _parser() -> argparse.ArgumentParser:

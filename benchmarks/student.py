@@ -33,10 +33,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks._common import compare, print_table, write_json
 from estimators.onnx import needed
-from evaluation import cli
 from evaluation import compare as comparison
 from export.graph import ExportedModel, write_onnx
 from models.run import Run, load_run
+from utils.cli import Parser, count, run_command
 
 GOAL_MS = 2.0
 LARGEST = 500_000  # parameters
@@ -46,17 +46,17 @@ _REPLICATES = "100"  # their intervals are not shown
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; 0."""
-    parser = cli.Parser(description="Size, speed and quality of a student beside its teacher.")
+    parser = Parser(description="Size, speed and quality of a student beside its teacher.")
     add = parser.add_argument
     add("--student", required=True, help="run folder of a head that reads images")
     add("--teacher", required=True, help="run folder of the head that taught it")
     add("--faces", help="folder of faces for AUERC30; without it, size and speed alone")
     add("--scores", action="append", default=[], metavar="NAME=FILE", help="of another tool")
     add("--backbone_weights", help="where the backbone's file is now")
-    add("--runs", type=cli.count, default=200, help="timings of each side (200)")
+    add("--runs", type=count, default=200, help="timings of each side (200)")
     add("--json", help="file for the numbers")
     args = parser.parse_args(argv)
-    return cli.guarded(lambda: _body(args))
+    return run_command(lambda: _body(args))
 
 
 def _body(args: argparse.Namespace) -> int:

@@ -24,7 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluation import cli, job
+from evaluation import cli
 from evaluation.confidence.calibration import FILE_NAME, Calibration
 from evaluation.confidence.decision import Decision
 from evaluation.confidence.intervals import clopper_pearson
@@ -39,6 +39,7 @@ from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.thresholds import few_false_matches
 from evaluation.pipeline import require_pairs
 from evaluation.sets.stored import load_comparisons
+from utils.cli import PARTS_HINT, Parser, run_on_ranks, share
 from utils.distributed import World
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ CAP = 20  # mated pairs of one person
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Calibrate a run, stored features or scores; 0, or 2 when there is nothing to calibrate on."""
-    parser = cli.Parser(
+    parser = Parser(
         description="Fit what a head's uncertainties mean.",
         epilog=f"--cap is {CAP} here, so that no person with many images decides; 0 takes all.",
     )
@@ -63,24 +64,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--flip", action="store_true", help="average with the mirror image")
     add("--features", help="stored arrays or scores (.npz, .csv, .parquet), not a model and a set")
     add("--out", help=f"file to write (RUN/{FILE_NAME})")
-    add("--fmr", type=cli.share, help="FMR that the score threshold is set for (1e-3)")
+    add("--fmr", type=share, help="FMR that the score threshold is set for (1e-3)")
     add("--score_threshold", type=float, help="the score threshold itself, instead")
-    add(
-        "--target_risk", type=cli.share, help="find the cut-off that keeps this risk among accepted"
-    )
-    add(
-        "--confidence", type=cli.share, default=0.95, help="of that promise and of intervals (0.95)"
-    )
+    add("--target_risk", type=share, help="find the cut-off that keeps this risk among accepted")
+    add("--confidence", type=share, default=0.95, help="of that promise and of intervals (0.95)")
     add("--risk", default="fnmr", choices=RISKS, help="which risk (fnmr)")
     add("--unit", choices=["identity", "image", "pair"], help="see docs/calibrate.md")
     cli.add_backbone_arguments(parser)
     cli.add_set_arguments(parser)
     parser.set_defaults(cap=CAP)
     args = parser.parse_args(argv)
-    return job.guarded(args, lambda world: _body(args, world))
+    return run_on_ranks(
+        "cpu" if args.features else args.device,
+        lambda world, device: _body(args, world, device),
+        resume_hint=PARTS_HINT,
+    )
 
 
-def _body(args: argparse.Namespace, world: World) -> int:
+def _body(args: argparse.Namespace, world: World, device: str) -> int:
+    args.device = device
     out = _destination(args)
     if args.fmr is not None and args.score_threshold is not None:
         raise ValueError("--fmr and --score_threshold are two ways to set one threshold: give one")

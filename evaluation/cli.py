@@ -1,4 +1,4 @@
-"""What the evaluation scripts share: their flags, the run over all sets, and one-line errors.
+"""What the evaluation scripts share: their flags, and the run over all sets.
 
 A script builds an estimator from its own flags and hands it to `run`; everything else is here.
 """
@@ -6,14 +6,11 @@ A script builds an estimator from its own flags and hands it to `run`; everythin
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
-import math
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from evaluation.confidence._risk_trial import Risk
 from evaluation.evaluated import evaluate_set
@@ -21,10 +18,11 @@ from evaluation.inputs import Scored, file_name, inputs, one_of_many
 from evaluation.metrics.comparisons import Unit
 from evaluation.metrics.protocols import PROTOCOLS, Protocol, find_protocol
 from evaluation.sets.ijb import FUSIONS, Score
-from evaluation.sets.labelled import NonMated
 from evaluation.sets.score_files import write_scores
 from report.files import Origin, write_reports
-from utils.distributed import ALONE, World, is_main_process
+from utils.cli import count, count_or_all, share
+from utils.distributed import ALONE, World
+from utils.files import write_text
 
 if TYPE_CHECKING:
     from estimators.base import Estimator
@@ -163,47 +161,9 @@ def run(
                 sys.stdout.write(f"wrote {path}\n")
     if args.json and world.is_main:
         path = Path(args.json)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"results": results}, indent=1) + "\n", encoding="utf-8")
+        write_text(path, json.dumps({"results": results}, indent=1) + "\n")
         sys.stdout.write(f"wrote {path}\n")
     return 0
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser that answers a mistake with one line; the closest flag is named."""
-
-    def error(self, message: str) -> NoReturn:
-        """Write the line and leave with exit code 2."""
-        known = [flag for action in self._actions for flag in action.option_strings]
-        wrong = message.partition("unrecognized arguments: ")[2].split()[:1]
-        close = difflib.get_close_matches(wrong[0], known, n=1) if wrong else []
-        hint = f"; did you mean {close[0]}?" if close else ""
-        if not is_main_process():
-            self.exit(2)
-        self.exit(2, f"error: {message}{hint} (--help lists the flags)\n")
-
-
-def guarded(body: Callable[[], int]) -> int:
-    """Run a script's body; a user's mistake becomes one line on stderr and exit code 2.
-
-    Ctrl-C ends with exit code 130, a reader that has seen enough (`| head`) with 141.
-    """
-    try:
-        return body()
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; with --parts FOLDER the same command goes on where it was\n")
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except (ValueError, OSError) as error:
-        say_error(str(error))
-        return 2
-
-
-def say_error(message: str) -> None:
-    """Write one line to stderr."""
-    sys.stderr.write(f"error: {' '.join(message.split())}\n")
 
 
 def _add_risk_arguments(parser: argparse.ArgumentParser) -> None:
@@ -260,33 +220,6 @@ def _protocols(text: str) -> tuple[Protocol, ...]:
     if text == "all":
         return tuple(PROTOCOLS.values())
     return tuple(find_protocol(name.strip()) for name in text.split(","))
-
-
-def count_or_all(text: str) -> NonMated:
-    """Read a count above 0, or `all`."""
-    if text == "all":
-        return "all"
-    if not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a count above 0 nor all")
-    return int(text)
-
-
-def count(text: str) -> int:
-    """Read a count of 0 or more."""
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no count of 0 or more")
-    return int(text)
-
-
-def share(text: str) -> float:
-    """Read a number between 0 and 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} does not lie between 0 and 1, as 0.001 does")
-    return value
 
 
 def _save_scores(scored: Scored, args: argparse.Namespace) -> None:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from estimators.base import Estimate
-from evaluation import cli, job
+from evaluation import cli
 from evaluation.compared import facts, facts_text, method_rows, spreads
 from evaluation.confidence.bootstrap import Bootstrap, bootstrap
 from evaluation.embed import embed_images
@@ -42,6 +42,7 @@ from evaluation.sets.open_set import EvaluationSet, open_set
 from evaluation.sets.stored import load_comparisons
 from report.compare_table import NOTATIONS, Row, as_text
 from report.spread_table import SPREAD_NOTATIONS, Spread, spread_text
+from utils.cli import PARTS_HINT, Parser, count, run_on_ranks, share
 from utils.distributed import World
 
 Columns = dict[str, NDArray[np.float32]]
@@ -60,11 +61,15 @@ class Found:
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare and print; the exit code is 0, or 2 when no result can be given."""
     args = _parser().parse_args(argv)
-    return job.guarded(args, lambda world: _body(args, world))
+    return run_on_ranks(
+        "cpu" if args.features else args.device,
+        lambda world, device: _body(args, world, device),
+        resume_hint=PARTS_HINT,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = cli.Parser(description="Uncertainty methods side by side.")
+    parser = Parser(description="Uncertainty methods side by side.")
     add = parser.add_argument
     add("--target", nargs="+", default=[], help="sets: lfw faces:PATH pairs:FILE ijb:FOLDER ...")
     add("--dataset_path", help="folder with the .bin files")
@@ -85,10 +90,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     cli.add_backbone_arguments(parser)
     add("--protocol", default="iso29794", help=f"one of: {', '.join(PROTOCOLS)} (iso29794)")
-    add("--fmr", nargs="+", type=cli.share, default=[1e-3], help="FMR targets (1e-3)")
+    add("--fmr", nargs="+", type=share, default=[1e-3], help="FMR targets (1e-3)")
     add("--against", help="method that all others are compared with (the best one)")
-    add("--replicates", type=cli.count, default=1000, help="bootstrap draws (1000)")
-    add("--confidence", type=cli.share, default=0.95, help="of the intervals (0.95)")
+    add("--replicates", type=count, default=1000, help="bootstrap draws (1000)")
+    add("--confidence", type=share, default=0.95, help="of the intervals (0.95)")
     add("--unit", choices=["identity", "image", "pair"], help="what is drawn (the best known)")
     cli.add_set_arguments(parser)
     add("--batch_size", type=int, default=64, help="images per forward pass (64)")
@@ -97,7 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _body(args: argparse.Namespace, world: World) -> int:
+def _body(args: argparse.Namespace, world: World, device: str) -> int:
+    args.device = device
     protocol = find_protocol(args.protocol)
     if args.out and Path(args.out).is_file():
         raise ValueError(f"--out {args.out}: names a folder, but a file is there")

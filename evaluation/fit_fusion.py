@@ -28,12 +28,12 @@ from numpy.typing import NDArray
 from estimators.base import Estimate
 from estimators.fusing.fit import FusionModel, fit_monotone, fit_rank_mean, save_fusion
 from estimators.fusing.members import head_hashes, open_members
-from evaluation import cli
 from evaluation.embed import embed_images
 from evaluation.metrics.thresholds import operating_point
 from evaluation.sets.labelled import mated_pairs, non_mated_pairs, scores_of
 from evaluation.sets.open_set import LabelledSet, open_set
 from models.run import load_run
+from utils.cli import Parser, run_command
 
 FILE_NAME = "fusion.json"
 _NON_MATED = 1_000_000
@@ -43,7 +43,7 @@ _SCALE = 16.0  # steepness of a pair's target, as in the loss IDQ
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Fit and write a fusion; 0, or 2 when there is nothing to fit."""
-    parser = cli.Parser(description="Fuse several uncertainties into one.")
+    parser = Parser(description="Fuse several uncertainties into one.")
     add = parser.add_argument
     add("--model_dir", required=True, help="folder of a run of network.py")
     add("--faces", required=True, help="folder, list file or .rec pack of aligned faces")
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--precision", default="auto", help="of the backbone: auto, fp32, bf16, fp16")
     args = parser.parse_args(argv)
-    return cli.guarded(lambda: _body(args))
+    return run_command(lambda: _body(args))
 
 
 def _body(args: argparse.Namespace) -> int:

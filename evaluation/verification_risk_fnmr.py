@@ -24,10 +24,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation import cli, job
+from evaluation import cli
 from evaluation.methods import build_estimator
 from models.load import file_sha256
 from models.run import Run, load_run, open_backbone, untrained_run
+from utils.cli import PARTS_HINT, Parser, run_on_ranks
 from utils.config import load_config
 from utils.config_json import override, parse_method
 from utils.distributed import World
@@ -35,7 +36,7 @@ from utils.distributed import World
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate a run (or stored features); the exit code is 0, or 2 when no result can be given."""
-    parser = cli.Parser(description="Risk-controlled FNMR of a trained uncertainty head.")
+    parser = Parser(description="Risk-controlled FNMR of a trained uncertainty head.")
     parser.add_argument("--model_dir", help="folder of a run of network.py")
     parser.add_argument("--config_file", help="instead of a run: a config that names head_weights")
     parser.add_argument(
@@ -50,10 +51,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_backbone_arguments(parser)
     cli.add_common_arguments(parser)
     args = parser.parse_args(argv)
-    return job.guarded(args, lambda world: _body(args, world))
+    return run_on_ranks(
+        "cpu" if args.features else args.device,
+        lambda world, device: _body(args, world, device),
+        resume_hint=PARTS_HINT,
+    )
 
 
-def _body(args: argparse.Namespace, world: World) -> int:
+def _body(args: argparse.Namespace, world: World, device: str) -> int:
+    args.device = device
     if args.features:
         cli.fill_defaults(args)
         return cli.run(None, args, world=world)

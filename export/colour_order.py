@@ -33,6 +33,7 @@ from evaluation.metrics.scores import cosine_of_pairs
 from evaluation.sets.kinds import LabelledSet, PairsSet, VerificationPairs
 from evaluation.sets.labelled import mated_pairs, non_mated_pairs
 from evaluation.sets.open_set import EvaluationSet, open_set
+from utils.cli import Parser, count, run_command
 
 if TYPE_CHECKING:
     from models.frozen import FrozenBackbone
@@ -252,12 +253,12 @@ def _bootstrap(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Try both orders; 0, or 2 when the other one is better or nothing can be tried."""
-    parser = cli.Parser(description="Does a backbone want RGB or BGR?")
+    parser = Parser(description="Does a backbone want RGB or BGR?")
     cli.add_backbone_arguments(parser)
     parser.add_argument("--pairs", required=True, help="lfw.bin, faces:FOLDER, synthetic:pairs=400")
-    parser.add_argument("--count", type=cli.count, default=COUNT, help=f"of each kind ({COUNT})")
+    parser.add_argument("--count", type=count, default=COUNT, help=f"of each kind ({COUNT})")
     args = parser.parse_args(argv)
-    return cli.guarded(lambda: _body(args))
+    return run_command(lambda: _body(args))
 
 
 def _body(args: argparse.Namespace) -> int:

@@ -22,13 +22,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation import cli
 from export.steps import Export, export
+from utils.cli import Parser, count, run_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Export, prove and time; 0, or 2 where the file would not give the same numbers."""
-    parser = cli.Parser(description="Write a model as one ONNX file and prove that it is the same.")
+    parser = Parser(description="Write a model as one ONNX file and prove that it is the same.")
     add = parser.add_argument
     add("--model", required=True, help="run folder, packed model (.pt), or demo")
     add("--out", required=True, help="file to write, .onnx")
@@ -37,14 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="synthetic:pairs=128,seed=5",
         help="faces to compare on: a .bin file, faces:FOLDER, synthetic:... (rendered ones)",
     )
-    add("--faces", type=cli.count, default=256, help="how many of them at most (256)")
+    add("--faces", type=count, default=256, help="how many of them at most (256)")
     add("--int8", action="store_true", help="8-bit backbone; needs --calibration_faces")
     add("--calibration_faces", help="--int8: folder, list file or .rec pack like what is scored")
     add("--quality_only", action="store_true", help="a head that reads images: no embedding")
-    add("--runs", type=cli.count, default=15, help="timings of each engine; 0: none (15)")
+    add("--runs", type=count, default=15, help="timings of each engine; 0: none (15)")
     add("--backbone_weights", help="of a run: where the backbone's file is now")
     args = parser.parse_args(argv)
-    return cli.guarded(lambda: _body(args))
+    return run_command(lambda: _body(args))
 
 
 def _body(args: argparse.Namespace) -> int:

@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation import cli
 from evaluation.confidence.calibration import FILE_NAME, Calibration
 from evaluation.methods import estimator_names
 from export.colour_order import colour_check, require_colour_order, some_images
+from utils.cli import Parser, run_command
 
 if TYPE_CHECKING:
     from models.packed import About
@@ -41,7 +41,7 @@ LARGEST_DIFFERENCE = 1e-3  # of any number of an embedding of length 1
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Pack a run; 0, or 2 when something is wrong with it, and nothing is written."""
-    parser = cli.Parser(description="Pack a trained run into one model file.")
+    parser = Parser(description="Pack a trained run into one model file.")
     add = parser.add_argument
     add("--model_dir", required=True, help="folder of a run of network.py")
     add("--out", required=True, help="the model file to write, such as model.pt")
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--backbone_weights", help="the backbone's file, where it has moved")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     args = parser.parse_args(argv)
-    return cli.guarded(lambda: _body(args))
+    return run_command(lambda: _body(args))
 
 
 def _body(args: argparse.Namespace) -> int:

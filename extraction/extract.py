@@ -33,6 +33,7 @@ from evaluation.sets._extracted_files import BAD, Format, import_pyarrow
 from extraction.job import Extraction
 from extraction.manifest import about_methods, about_source, claim, name_giver
 from extraction.writer import ShardFolder
+from utils.cli import Parser, run_command, say_error
 from utils.config import Execution
 from utils.distributed import PeerFailed, RankLost, World, in_job, is_main_process, start, stop
 from utils.progress import Progress
@@ -46,14 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Extract; the exit code is 0, 2 after an error, or 130 when stopped."""
     args = _parser().parse_args(argv)
     try:
-        return cli.guarded(lambda: _body(args))
+        return run_command(lambda: _body(args))
     except RankLost as error:
-        cli.say_error(str(error))
+        say_error(str(error))
         return 2
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = cli.Parser(
+    parser = Parser(
         description="Embeddings and uncertainties of every image, in shards.",
         epilog="The same command again goes on where it was. Exit code: 0 when this part is done, "
         "also with unreadable images (they are listed), 2 after an error, 130 when stopped.",
@@ -93,7 +94,7 @@ def _body(args: argparse.Namespace) -> int:
         world, device = start(args.device)
     except ValueError as error:
         if is_main_process():
-            cli.say_error(str(error))
+            say_error(str(error))
         return 2
     job = _prepared(args, device, world)
     if job is None:
@@ -122,7 +123,7 @@ def _prepared(args: argparse.Namespace, device: torch.device, world: World) -> E
         problem = str(error)
         world.fail(problem)
     if problem and world.is_main:
-        cli.say_error(problem)
+        say_error(problem)
     stop(world)
     return None if problem else job
 

@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from typing import get_args
 
 from estimators.mc_dropout import Form, MCDropout
-from evaluation.cli import Parser, add_common_arguments, fill_defaults, run
-from evaluation.job import guarded
+from evaluation.cli import add_common_arguments, fill_defaults, run
 from models.frozen import FrozenBackbone
 from models.run import load_run, open_backbone
+from utils.cli import PARTS_HINT, Parser, run_on_ranks
 from utils.config import Verification
 from utils.distributed import World
 
@@ -31,13 +31,16 @@ from utils.distributed import World
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse flags, build the estimator, evaluate; return the exit code."""
     args = _parser().parse_args(argv)
-    return guarded(args, lambda world: _evaluate(args, world))
+    return run_on_ranks(
+        "cpu" if args.features else args.device,
+        lambda world, device: _evaluate(args, world, device),
+        resume_hint=PARTS_HINT,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="The default protocol fixes the threshold on all pairs, so that AUERC compares with "
         "trained heads.\n--protocol original-mcdropout finds it again in each kept subset, as the "
         "original's\nMC-dropout script does; with --no_batch_norm, that script's numbers.",
@@ -65,7 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _evaluate(args: argparse.Namespace, world: World) -> int:
+def _evaluate(args: argparse.Namespace, world: World, device: str) -> int:
+    args.device = device
     if args.features:
         fill_defaults(args)
         return run(None, args, world=world)

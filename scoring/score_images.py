@@ -23,7 +23,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation import cli
 from photos.detectors import open_detector
 from photos.sources import Sources, open_sources
 from scoring import load_scorer
@@ -34,6 +33,7 @@ from scoring._report import Report, report_path
 from scoring._table import HEADING, Summary, table_lines
 from scoring.scorer import Scorer
 from scoring.writers import check_path, write_rows
+from utils.cli import Parser, run_command, share
 from utils.stop import StopRequest
 
 DETECTOR = "mtcnn"
@@ -46,11 +46,11 @@ ALIGNED = {"auto": None, "yes": True, "no": False}
 def main(argv: Sequence[str] | None = None) -> int:
     """Score; the exit code is 0, 2 after an error, or 130 when stopped."""
     args = _parser().parse_args(argv)
-    return cli.guarded(lambda: _body(args))
+    return run_command(lambda: _body(args))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = cli.Parser(
+    parser = Parser(
         description="Score the faces in photos: how far each can be relied on.",
         epilog="With --out the same command again goes on where it was. Exit code: 0 when all "
         "inputs have their rows, also unreadable ones, 2 after an error, 130 when stopped.",
@@ -69,8 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--detector", default=DETECTOR, help="of faces: a name, or NAME:weights=FILE (mtcnn)")
     add("--every", type=_positive, default=1, metavar="N", help="take every N-th video frame (1)")
     add("--max_faces", type=_positive, metavar="N", help="of a photo, the largest ones (all)")
-    add("--target_risk", type=cli.share, help="accept up to this P(false non-match)")
-    add("--refuse_risk", type=cli.share, help="refuse above this P(false non-match)")
+    add("--target_risk", type=share, help="accept up to this P(false non-match)")
+    add("--refuse_risk", type=share, help="refuse above this P(false non-match)")
     add("--restart", action="store_true", help="begin anew, and overwrite --out")
     add("--batch_size", type=_positive, default=64, help="faces per forward pass (64)")
     add("--workers", type=_positive, help="threads that decode (the cores, up to 16)")

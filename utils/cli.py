@@ -29,6 +29,8 @@ from utils.distributed import (
     stop,
 )
 
+PARTS_HINT = "with --parts FOLDER the same command resumes where it stopped"
+
 
 class _Formatter(argparse.HelpFormatter):
     def _fill_text(self, text: str, width: int, indent: str) -> str:

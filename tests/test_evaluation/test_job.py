@@ -27,12 +27,12 @@ raise SystemExit(main(sys.argv[1:]))
 # Runs many command lines in one job, since starting one takes seconds.
 MANY = """
 import contextlib, importlib, io, json, sys, time
-from evaluation import job
+from utils import cli
 from utils.distributed import start, stop
 
 world, device = start("cpu")
-job.start = lambda _: (world, device)
-job.stop = lambda world: world.barrier()
+cli.start = lambda _: (world, device)
+cli.stop = lambda world: world.barrier()
 time.sleep = lambda _: None
 said = []
 for module, argv in json.load(open(sys.argv[1])):
@@ -155,16 +155,15 @@ def test_under_torchrun(model, capsys):
 # One rank is killed while the other computes, and hears of it from torchrun's signal.
 KILLED = """
 import os, signal, threading
-from argparse import Namespace
-from evaluation import job
+from utils.cli import run_on_ranks
 
-def body(world):
+def body(world, device):
     if world.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
     threading.Event().wait(60)
 
-raise SystemExit(job.guarded(Namespace(device="cpu", features=None), body))
+raise SystemExit(run_on_ranks("cpu", body))
 """
 
 
