@@ -30,10 +30,10 @@ from benchmarks._common import write_json
 from data.faces import Faces, open_faces
 from estimators._pixels import PixelMeasure
 from estimators.base import Estimator
-from models.load import file_sha256
 from models.run import open_backbone
 from utils.cli import run_command
 from utils.config_json import parse_method
+from utils.files import file_sha256
 from utils.methods import build, check_options
 
 Arrays = dict[str, NDArray]

@@ -28,6 +28,7 @@ from data.images import encode_jpeg, encode_png
 from data.rendered.identity import HAIR_STYLES, Identity
 from data.rendered.render import SIZE, render
 from data.rendered.variation import DEGRADATIONS, Degradation, Variation
+from utils.files import write_bytes
 
 if TYPE_CHECKING:
     from data.verification import VerificationSet
@@ -227,8 +228,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("nothing to do: give --out DIR, --sheet FILE or both")
     try:
         if options.sheet is not None:
-            options.sheet.parent.mkdir(parents=True, exist_ok=True)
-            options.sheet.write_bytes(encode_png(contact_sheet(options.seed)))
+            write_bytes(options.sheet, encode_png(contact_sheet(options.seed)))
         if options.out is not None:
             options.out.mkdir(parents=True, exist_ok=True)
             {"folder": _write_folder, "rec": _write_pack, "bin": _write_bin}[options.format](

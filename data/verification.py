@@ -26,6 +26,7 @@ from data.images import SIZE, decode, encode_png, to_112
 from data.pairs import read_pairs
 from data.rendered.options import synthetic_options
 from data.safe_pickle import load_pickle
+from utils.files import write_bytes
 
 Image = bytes | NDArray[np.uint8]
 
@@ -108,8 +109,7 @@ def write_bin(
     encoded = [image if isinstance(image, bytes) else encode_png(image) for image in images]
     flags = [bool(flag) for flag in mated]
     VerificationSet(str(path), encoded, np.array(flags, dtype=bool))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(pickle.dumps((encoded, flags), protocol=4))
+    write_bytes(path, pickle.dumps((encoded, flags), protocol=4))
 
 
 def open_verification(target: str, dataset_path: str | Path | None) -> VerificationSet:

@@ -38,6 +38,7 @@ from tqdm import tqdm
 from data.synthetic import HAIR_STYLES, Identity, SyntheticFaces
 from models.backbones.base import Backbone
 from utils.config import Method
+from utils.files import write_bytes
 from utils.methods import build
 
 BACKBONE = Method(
@@ -204,7 +205,7 @@ def save(backbone: nn.Module, path: Path) -> None:
     }
     buffer = io.BytesIO()  # torch.save writes a file's own name into it, but a buffer has none
     torch.save(halved, buffer)
-    path.write_bytes(buffer.getvalue())
+    write_bytes(path, buffer.getvalue())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -44,6 +44,7 @@ from report.compare_table import NOTATIONS, Row, as_text
 from report.spread_table import SPREAD_NOTATIONS, Spread, spread_text
 from utils.cli import PARTS_HINT, Parser, count, run_on_ranks, share
 from utils.distributed import World
+from utils.files import write_text
 
 Columns = dict[str, NDArray[np.float32]]
 Groups = tuple[Group, ...]
@@ -255,7 +256,6 @@ def _figure(
 
 def _write(folder: Path, found: Found, protocol: Protocol) -> None:
     """Write the tables; means over seeds stand below the others, but in a CSV file of their own."""
-    folder.mkdir(parents=True, exist_ok=True)
     texts = {ending: notation(found.rows) for ending, notation in NOTATIONS.items()}
     files = {f"compare.{ending}": text for ending, text in texts.items()}
     if found.spreads:
@@ -270,7 +270,7 @@ def _write(folder: Path, found: Found, protocol: Protocol) -> None:
     }
     files["compare.json"] = json.dumps(numbers, indent=1)
     for name, text in files.items():
-        (folder / name).write_text(text.rstrip() + "\n", encoding="utf-8")
+        write_text(folder / name, text.rstrip() + "\n")
         sys.stdout.write(f"wrote {folder / name}\n")
 
 

@@ -17,10 +17,10 @@ from estimators.from_file import FromFile
 from estimators.trained_head import TrainedHead
 from evaluation.seeds import Group, seed_groups
 from models.frozen import FrozenBackbone
-from models.load import file_sha256
 from models.run import Run, branch_folders, load_run, open_backbone
 from utils.config import Execution, Method, Precision
 from utils.config_json import parse_method
+from utils.files import file_sha256
 from utils.methods import available, build
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ For `load_scorer`, score_images and the export; an .onnx file needs no PyTorch.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from evaluation._model_names import ACCEPTED, hint
 from evaluation.confidence.calibration import DIRECTION, FILE_NAME, Calibration
 from evaluation.confidence.decision import Decision
 from evaluation.sets.templates import Weights
+from utils.files import file_sha256
 
 if TYPE_CHECKING:
     from estimators.base import Estimator
@@ -159,7 +159,7 @@ def _open_estimator(
         estimator=estimator,
         about={
             "model": str(backbone_weights),
-            "sha256": _sha256(Path(backbone_weights)),
+            "sha256": file_sha256(backbone_weights),
             "license": "",
             "label": "",
             "direction": DIRECTION,
@@ -182,7 +182,7 @@ def _open_run(
         estimator=TrainedHead(frozen=run.frozen, head=run.head),
         about={
             "model": str(path),
-            "sha256": _sha256(run.files[0]),
+            "sha256": file_sha256(run.files[0]),
             "license": "",
             "label": "",
             "direction": DIRECTION,
@@ -210,7 +210,7 @@ def _open_packed(path: Path, device: str, precision: Precision) -> ScoringModel:
         decision=_decision(calibration),
         about={
             "model": str(path),
-            "sha256": _sha256(path),
+            "sha256": file_sha256(path),
             "license": about.license,
             "label": about.label,
             "direction": DIRECTION,
@@ -235,7 +235,7 @@ def _open_onnx(path: Path) -> ScoringModel:
             "direction": DIRECTION,
             **about,
             "model": str(path),
-            "sha256": _sha256(path),
+            "sha256": file_sha256(path),
             "exported_from": about.get("sha256", ""),
         },
     )
@@ -268,11 +268,6 @@ def _with_calibration(opened: ScoringModel, file: Path) -> ScoringModel:
             f"{wanted}: make one with evaluation/calibrate.py --estimator {wanted}"
         )
     return replace(opened, calibration=calibration, decision=_decision(calibration))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _threshold(calibration: Calibration) -> str:

@@ -26,12 +26,12 @@ from typing import Any
 
 from evaluation import cli
 from evaluation.methods import build_estimator
-from models.load import file_sha256
 from models.run import Run, load_run, open_backbone, untrained_run
 from utils.cli import PARTS_HINT, Parser, run_on_ranks
 from utils.config import load_config
 from utils.config_json import override, parse_method
 from utils.distributed import World
+from utils.files import file_sha256
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -24,6 +24,7 @@ from models.backbones.base import Backbone
 from models.heads.base import Head
 from models.output import BackboneOutput
 from models.uncertainty import to_scalar, to_sigma_sq
+from utils.files import atomic_path
 
 _REGISTRATION = "torch.onnx._internal.exporter._registration"
 
@@ -164,10 +165,9 @@ def write_onnx(path: str | Path, model: ExportedModel, facts: Mapping[str, str],
     proto = program.model_proto
     _strip(proto)
     describe(proto, facts, doc)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     onnx.checker.check_model(proto)
-    onnx.save(proto, path)
+    with atomic_path(path) as temporary:
+        onnx.save(proto, temporary)
 
 
 def describe(proto: Any, facts: Mapping[str, str], doc: str) -> None:

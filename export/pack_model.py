@@ -30,6 +30,7 @@ from evaluation.confidence.calibration import FILE_NAME, Calibration
 from evaluation.methods import estimator_names
 from export.colour_order import colour_check, require_colour_order, some_images
 from utils.cli import Parser, run_command
+from utils.files import atomic_path
 
 if TYPE_CHECKING:
     from models.packed import About
@@ -108,8 +109,7 @@ def _write(
     from estimators.trained_head import TrainedHead
     from models.packed import load_packed, save_packed
 
-    unchecked = out.with_name(out.name + ".unchecked")
-    try:
+    with atomic_path(out) as unchecked:
         save_packed(unchecked, run, about, calibration, half=args.half)
         read = load_packed(unchecked, str(run.frozen.device))
         images = some_images(args.pairs, FACES // 4) if args.pairs else _rendered()
@@ -130,9 +130,6 @@ def _write(
                 f"embeddings of the file differ by {apart:.1e} from the run's, more than "
                 f"{LARGEST_DIFFERENCE:g}; {advice}"
             )
-        unchecked.replace(out)
-    finally:
-        unchecked.unlink(missing_ok=True)
 
 
 def _rendered() -> NDArray[np.uint8]:

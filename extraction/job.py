@@ -117,11 +117,11 @@ class Extraction:
                 lines.clear()
                 if len(pending) > IN_FLIGHT:
                     progress(writer.keep(*pending.popleft()))
-                if stop.asked:
+                if stop.is_requested:
                     break
             while pending:
                 progress(writer.keep(*pending.popleft()))
-        return not stop.asked or writer.made == len(todo)
+        return not stop.is_requested or writer.made == len(todo)
 
     def _check_names(self, todo: Sequence[int]) -> None:
         """Let a file of scores refuse names that it does not have, before hours of work."""

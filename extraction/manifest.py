@@ -20,8 +20,8 @@ from evaluation.methods import named
 from evaluation.sets._extracted_files import ABOUT
 from evaluation.sets.kinds import FaceImages
 from models.frozen import FrozenBackbone
-from models.load import file_sha256
 from utils.checkpoint import load_checkpoint
+from utils.files import file_sha256
 from utils.run import environment
 
 VERSION = 1

@@ -5,7 +5,6 @@ Files may come from strangers: only tensors are ever read, never pickled objects
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -119,19 +118,6 @@ def load_state(
     if problems:
         raise ValueError(f"{path} does not fit {what}: {'; '.join(problems)}")
     module.load_state_dict(dict(tensors), strict=False)
-
-
-def file_sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal.
-
-    Raises:
-        ValueError: there is no such file.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"no file {path}")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _kind(value: object) -> str:

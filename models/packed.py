@@ -127,7 +127,6 @@ def save_packed(
         half: store the backbone's weights, though not its biases and statistics, as float16.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     payload = {
         "kind": KIND,
         "version": VERSION,

@@ -17,6 +17,7 @@ from matplotlib.ticker import PercentFormatter
 
 from evaluation.confidence.bootstrap import Bootstrap
 from evaluation.seeds import Group
+from utils.files import atomic_path
 
 # Okabe and Ito's colours, which are told apart by colour-blind readers; then again, dashed.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -66,8 +67,8 @@ def compare_figure(
     _draw_limits(axes, draws, methods[0])
     axes.set_title(f"{name}: error versus discard at FMR {fmr:g}", loc="left", fontsize=11)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary)
     return path
 
 

@@ -5,10 +5,8 @@ Nothing here computes a statistic; `report_html.write_report` turns a `ReportDat
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
     from evaluation.confidence.risk_control import RiskControl
     from evaluation.metrics.comparisons import Comparisons
     from evaluation.metrics.protocol_curve import ProtocolCurve
-
-_CHUNK = 1 << 20
 
 
 class ImageAccess(Protocol):
@@ -45,7 +41,7 @@ class Provenance:
         command: the command line, one word each.
         environment: `utils.run.environment()`: versions, platform, code revision.
         config: every setting of the run that was evaluated.
-        files: path -> SHA-256 of each data and weights file (`sha256_of`).
+        files: path -> SHA-256 of each data and weights file (`utils.files.file_sha256`).
     """
 
     date: str = ""
@@ -104,12 +100,3 @@ class ReportData:
         if found is None:
             return None
         return found, next(iter(found.curves)) if len(found.curves) == 1 else self.method
-
-
-def sha256_of(path: str | Path) -> str:
-    """SHA-256 of a file, in lower-case hex, read in blocks of a megabyte."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(_CHUNK):
-            digest.update(block)
-    return digest.hexdigest()

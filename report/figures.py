@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from evaluation.metrics.edc import optimum
 from report.text import operating_point
+from utils.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,8 +53,8 @@ def edc_figure(result: Result, path: Path) -> Path:
     for block, colour in zip(result.blocks, COLOURS * len(result.blocks), strict=False):
         _draw_curve(axes, block, colour)
     _dress(axes, result, curve)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary)
     return path
 
 
@@ -92,8 +93,8 @@ def contact_sheet(
         axes.text(MARGIN, top + HEADING / 2, heading, fontsize=11, fontweight="bold", va="center")
         _paste(canvas, axes, faces, uncertainty, top + HEADING)
     axes.imshow(canvas, interpolation="none")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary)
     return path
 
 

@@ -20,10 +20,11 @@ from evaluation.inputs import file_name
 from evaluation.metrics.protocol_curve import ProtocolCurve
 from evaluation.metrics.protocols import PROTOCOLS
 from evaluation.metrics.side_by_side import side_by_side
-from report.data import Provenance, ReportData, sha256_of
+from report.data import Provenance, ReportData
 from report.figures import contact_sheet, edc_figure
 from report.page import write_report
 from report.text import text_report
+from utils.files import file_sha256, write_text
 from utils.run import environment
 
 
@@ -43,10 +44,9 @@ class Origin:
 def write_reports(evaluated: Evaluated, args: argparse.Namespace, origin: Origin) -> Iterator[Path]:
     """Write all files of one set into `args.report`, and yield their paths."""
     folder, name = Path(args.report), file_name(evaluated.scored.name)
-    folder.mkdir(parents=True, exist_ok=True)
     text = folder / f"{name}.txt"
     result = evaluated.result
-    text.write_text(_text(evaluated), encoding="utf-8")
+    write_text(text, _text(evaluated))
     yield text
     if result is not None:
         yield edc_figure(result, folder / f"{name}-edc.png")
@@ -125,5 +125,5 @@ def _provenance(evaluated: Evaluated, origin: Origin) -> Provenance:
         command=sys.argv,
         environment=environment(),
         config=origin.config,
-        files={str(path): sha256_of(path) for path in files},
+        files={str(path): file_sha256(path) for path in files},
     )

@@ -16,6 +16,7 @@ from report._markup import Markup, document, tag
 from report._style import CSS
 from report._thresholds import thresholds
 from report.data import ImageAccess, ReportData
+from utils.files import write_text
 
 
 def write_report(folder: str | Path, data: ReportData, stem: str = "report") -> list[Path]:
@@ -37,14 +38,13 @@ def write_report(folder: str | Path, data: ReportData, stem: str = "report") -> 
     folder = Path(folder)
     if folder.is_file():
         raise ValueError(f"{folder}: a report needs a folder, but a file is there")
-    folder.mkdir(parents=True, exist_ok=True)
     facts = facts_of(data)
     texts = {
         f"{stem}.html": page(facts, data.images),
         f"{stem}.json": json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
     }
     for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        write_text(folder / name, text)
     return [folder / name for name in texts]
 
 

@@ -16,6 +16,7 @@ from report._sheet_style import SHEET_CSS
 from report._sheet_summary import head, summary
 from report._sheet_tally import Tally
 from report._style import CSS
+from utils.files import write_text
 
 __all__ = ["Pixels", "SheetBuilder", "write_sheet"]
 
@@ -78,10 +79,7 @@ class SheetBuilder:
         if not self._tally.statuses:
             raise ValueError(f"{path}: no row was scored, so there is nothing to show")
         text = self._page(header, title, pixels)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.part")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        write_text(path, text)
         return path
 
     def _page(self, header: str, title: str, pixels: Pixels | None) -> str:

@@ -86,7 +86,7 @@ class Job:
 
         def pulled() -> Iterator[Photo | ValueError]:
             for item, photo in islice(photos, self.scorer.batch_size):
-                if self.stop.asked:
+                if self.stop.is_requested:
                     raise Stopped
                 self.progress.input()
                 items.append(item)

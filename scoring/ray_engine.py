@@ -115,7 +115,7 @@ def score_with_ray(
             for facts in _run(ray, wave, task, pool):
                 progress.found(facts.faces)
                 progress.input(facts.inputs)
-                if stop.asked:
+                if stop.is_requested:
                     raise Stopped
 
 

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
 from scoring.columns import COLUMNS, arrow_schema, import_pyarrow, plain_text
+from utils.files import atomic_file
 
 Row = Mapping[str, Any]
 KEY = b"face-uncertainty"  # of a Parquet file's metadata, as in extracted shards
@@ -50,7 +49,7 @@ def write_rows(path: Path, rows: Iterable[Row], header: Mapping[str, Any]) -> No
         OSError: the file cannot be written.
     """
     check_path(path)
-    with _whole(path) as file:
+    with atomic_file(path) as file:
         _WRITERS[path.suffix](file, rows, header)
 
 
@@ -112,21 +111,6 @@ class _Lines:
 
     def write(self, line: str) -> int:
         return self._file.write(line.removesuffix(self.end).encode() + b"\n")
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """Give a file beside `path` that takes its place when all went well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 _WRITERS: dict[str, Callable[[IO[bytes], Iterable[Row], Mapping[str, Any]], None]] = {

@@ -1,6 +1,7 @@
 """For all tests: one thread per process, and no time limits that a busy machine would break."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -38,6 +39,8 @@ from utils.config_json import to_json
 from utils.methods import build
 
 ROOT = Path(__file__).parents[1]
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # `make test &` in a script ignores it
 
 settings.register_profile("no_deadline", deadline=None)
 settings.load_profile("no_deadline")

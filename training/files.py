@@ -15,6 +15,7 @@ from training.train_log import TrainLog
 from utils.checkpoint import save_checkpoint
 from utils.config import TrainConfig
 from utils.config_json import to_json
+from utils.files import write_text
 
 
 class RunFiles:
@@ -48,8 +49,7 @@ class RunFiles:
             folder = self.folder / branch.name
             if branch.name:
                 folder.mkdir(exist_ok=True)
-                text = to_json(branch.config) + "\n"
-                (folder / "config.json").write_text(text, encoding="utf-8")
+                write_text(folder / "config.json", to_json(branch.config) + "\n")
             log = TrainLog(folder, branch.config, step, branch.name.ljust(width))
             logs.append(stack.enter_context(log))
         return logs

@@ -185,7 +185,7 @@ class Trainer:
                 one,
                 self.world,
                 with_stats=at_log,
-                stop=self.stop.asked,
+                stop=self.stop.is_requested,
             )
             losses = done.losses
         self._unchecked += losses
@@ -220,7 +220,7 @@ class Trainer:
     def _stops(self, asked: Tensor | None) -> bool:
         """Whether all processes stop here; on a GPU several look only where they wait anyway."""
         if asked is None or self.world.size == 1:
-            return self.stop.asked
+            return self.stop.is_requested
         waits = self.step % self.config.log_every == 0 or self.frozen.device.type == "cpu"
         return waits and float(asked) > 0
 

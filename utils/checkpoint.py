@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from utils.files import atomic_file
 
 FORMAT = 1
 
@@ -20,12 +21,8 @@ def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
         payload: tensors, numbers, strings, and lists and dicts of them; nothing else can be read
             back.
     """
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with atomic_file(path) as file:
         torch.save({"format": FORMAT, **payload}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from utils.config import TrainConfig
 from utils.config_json import to_json
 from utils.device import describe_device
+from utils.files import write_text
 
 LOGGER = logging.getLogger("faceuq")
 _PACKAGES = (
@@ -95,11 +96,11 @@ def record_run(folder: Path, config: TrainConfig, config_file: Path | None, **fa
     """Write the config as given and as JSON, and the environment of each start of the run."""
     if config_file is not None:
         shutil.copyfile(config_file, folder / "config.py")
-    (folder / "config.json").write_text(to_json(config) + "\n", encoding="utf-8")
+    write_text(folder / "config.json", to_json(config) + "\n")
     path = folder / "environment.json"
     starts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     starts.append({**environment(), **facts})
-    path.write_text(json.dumps(starts, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(starts, indent=2) + "\n")
 
 
 def environment(device: torch.device | None = None) -> dict[str, Any]:
@@ -125,7 +126,7 @@ class MetricsFile:
         if path.exists():
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [line for line in lines if _step_of(line) <= resume_at]
-        path.write_text("".join(kept), encoding="utf-8")
+        write_text(path, "".join(kept))
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, **values: Any) -> None:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from data.rec.format import frame, pack_record
+from utils.files import write_text
 
 SUFFIXES = (".rec", ".idx", ".lst")
 
@@ -91,11 +92,11 @@ class RecordWriter:
             self._write_identities()
         self._records.close()
         self._temporary(".rec").replace(self._path(".rec"))
-        self._path(".idx").write_text("".join(self._index), encoding="utf-8")
+        write_text(self._path(".idx"), "".join(self._index))
         if self._starts:
-            self._path(".lst").write_text("".join(self._list), encoding="utf-8")
+            write_text(self._path(".lst"), "".join(self._list))
             numbers = (len(self._starts), *self.size)
-            self.prefix.with_name("property").write_text(",".join(map(str, numbers)))
+            write_text(self.prefix.with_name("property"), ",".join(map(str, numbers)))
 
     def _write_identities(self) -> None:
         first, count = self._next_key, len(self._starts)

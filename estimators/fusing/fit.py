@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from utils.files import write_text
+
 FORMAT = "face-uncertainty fusion"
 VERSION = 1
 _KNOTS = 257  # of a quantile table: 4 reference images in 1000 lie between two neighbours
@@ -242,9 +244,7 @@ def save_fusion(model: FusionModel, path: str | Path) -> None:
         "files": dict(model.files),
         "members": members,
     }
-    file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(payload, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(payload, indent=1, allow_nan=False) + "\n")
 
 
 def load_fusion(path: str | Path) -> FusionModel:

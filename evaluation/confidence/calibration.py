@@ -20,6 +20,7 @@ from evaluation.confidence._fixed_sequence import Count
 from evaluation.confidence.decision import Decision
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.thresholds import operating_point
+from utils.files import write_text
 
 VERSION = 1
 DIRECTION = "uncertainty: larger = less reliable"
@@ -198,9 +199,7 @@ class Calibration:
 
     def save(self, path: str | Path) -> None:
         """Write the JSON file; its folder is made where it is missing."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(self.to_dict(), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:

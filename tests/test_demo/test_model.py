@@ -17,8 +17,9 @@ from estimators.trained_head import TrainedHead
 from evaluation import calibrate
 from evaluation.confidence.calibration import Calibration
 from export import pack_model
-from models.load import file_sha256, load_tensors
+from models.load import load_tensors
 from models.packed import load_packed
+from utils.files import file_sha256
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 

@@ -26,8 +26,8 @@ from export.graph import ExportedModel, PiecewiseLinear, _ChannelPReLU, images_a
 from export.proof import Bounds, Difference, difference
 from models.heads.base import Head
 from models.heads.student import StudentHead
-from models.load import file_sha256
 from scoring import load_scorer
+from utils.files import file_sha256
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")

@@ -13,9 +13,9 @@ from estimators.trained_head import TrainedHead
 from evaluation import calibrate
 from evaluation.confidence.calibration import Calibration
 from export import pack_model
-from models.load import file_sha256
 from models.packed import load_packed
 from models.run import load_run
+from utils.files import file_sha256
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from models.frozen import FrozenBackbone
-from models.load import file_sha256
 from models.run import (
     backbone_record,
     branch_folders,
@@ -18,6 +17,7 @@ from models.run import (
 from utils.checkpoint import save_checkpoint
 from utils.config import Branch, Method, Schedule, TrainConfig
 from utils.config_json import to_json
+from utils.files import file_sha256
 from utils.methods import build
 
 TINY = Method("iresnet", layers=(1, 1, 1, 1), widths=(4, 4, 8, 8))

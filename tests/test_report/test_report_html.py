@@ -23,7 +23,7 @@ from evaluation.metrics.protocol_curve import protocol_curve
 from evaluation.metrics.protocols import PROTOCOLS
 from report import _words as words
 from report._facts import facts
-from report.data import Provenance, ReportData, sha256_of
+from report.data import Provenance, ReportData
 from report.page import write_report
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "report.schema.json"
@@ -488,11 +488,6 @@ def test_bootstrap_of_several_methods_is_read_by_name():
 def test_file_names_can_be_chosen(tmp_path):
     paths = write_report(tmp_path, make_data(full=False), "lfw")
     assert [path.name for path in paths] == ["lfw.html", "lfw.json"]
-
-
-def test_sha256_of_a_file(tmp_path):
-    (tmp_path / "abc").write_bytes(b"abc")
-    assert sha256_of(tmp_path / "abc").startswith("ba7816bf8f01cfea414140de5dae2223")
 
 
 @pytest.mark.parametrize(

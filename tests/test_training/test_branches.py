@@ -72,7 +72,7 @@ class StopAfter(Trainer):
 
     def train_step(self, *arguments):
         asked = super().train_step(*arguments)
-        self.stop.asked = self.step == self.stop_at
+        self.stop.is_requested = self.step == self.stop_at
         return asked
 
 

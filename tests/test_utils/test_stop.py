@@ -9,9 +9,9 @@ from utils.stop import StopRequest
 def test_a_signal_asks_and_does_not_interrupt(number):
     before = signal.getsignal(number)
     with StopRequest() as stop:
-        assert not stop.asked
+        assert not stop.is_requested
         signal.raise_signal(number)
-        assert stop.asked
+        assert stop.is_requested
     assert signal.getsignal(number) is before
 
 
@@ -26,4 +26,14 @@ def test_where_signals_are_passed_on_a_second_one_is_the_same_request():
     with StopRequest(second_interrupts=False) as stop:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
-        assert stop.asked
+        assert stop.is_requested
+
+
+def test_an_ignored_interrupt_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert not stop.is_requested
+    finally:
+        signal.signal(signal.SIGINT, before)
