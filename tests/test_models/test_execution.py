@@ -1,6 +1,10 @@
 """Which batches go through a prepared run, and that such a run changes nothing."""
 
 import copy
+import os
+import shutil
+import sysconfig
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +15,13 @@ from models.output import BackboneOutput
 
 CPU = torch.device("cpu")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+needs_compiler = pytest.mark.skipif(
+    not (
+        shutil.which(os.environ.get("CXX", "g++"))
+        and Path(sysconfig.get_path("include"), "Python.h").is_file()
+    ),
+    reason="torch.compile needs a C++ compiler and Python's headers",
+)
 
 
 def forward(images):
@@ -130,6 +141,7 @@ def test_refused_executions(tiny):
 
 
 @pytest.mark.slow
+@needs_compiler
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_compiled_backbone_agrees_with_the_plain_one(tiny, images):
     expected = FrozenBackbone(copy.deepcopy(tiny))(images)
