@@ -1,22 +1,31 @@
 """Write the report that people read: one HTML page without any outside reference, and its JSON.
 
-The page needs no network, no script and no file beside it; docs/evaluate.md describes both files.
+The page needs no network, no script and no other file; docs/evaluate.md describes both files.
+templates/ lays out the pages, this one and the contact sheet, and escapes everything.
 """
 
 from __future__ import annotations
 
+import base64
 import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from report import _gallery as gallery
-from report import _sections as sections
-from report._facts import facts as facts_of
-from report._markup import Markup, document, tag
-from report._style import CSS
-from report._thresholds import thresholds
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from data.images import encode_jpeg
+from report import words
+from report.collect import collect
 from report.data import ImageAccess, ReportData
+from report.facts import FEW_ERRORS, ReportFacts
 from utils.files import write_text
+
+TEMPLATES = Path(__file__).parent / "templates"
+JPEG_QUALITY = 88
 
 
 def write_report(folder: str | Path, data: ReportData, stem: str = "report") -> list[Path]:
@@ -38,43 +47,106 @@ def write_report(folder: str | Path, data: ReportData, stem: str = "report") -> 
     folder = Path(folder)
     if folder.is_file():
         raise ValueError(f"{folder}: a report needs a folder, but a file is there")
-    facts = facts_of(data)
-    texts = {
-        f"{stem}.html": page(facts, data.images),
-        f"{stem}.json": json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-    }
+    facts = collect(data)
+    stored = json.dumps(facts.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    texts = {f"{stem}.html": page(facts, data.images), f"{stem}.json": stored}
     for name, text in texts.items():
         write_text(folder / name, text)
     return [folder / name for name in texts]
 
 
-def page(facts: dict[str, Any], images: ImageAccess | None) -> str:
-    """The whole page from the content of `report.json`; faces are read from `images`."""
-    title = f"{facts['name']}: {facts['method']}"
-    body = [
-        _header(facts),
-        tag("main", sections.summary(facts), *_sections(facts, images)),
-        tag("footer", tag("p", "face-uncertainty", class_="note")),
-    ]
-    return document(title, CSS, body)
+def page(facts: ReportFacts, images: ImageAccess | None) -> str:
+    """The whole page from the facts; faces are read from `images`."""
+    return render(
+        "report.html",
+        facts=facts,
+        summary=[words.tested(facts), words.outcome(facts), words.area(facts)],
+        risk=words.risk_lines(facts),
+        pictures=_pictures(facts),
+        jpeg=None if images is None else lambda row: data_uri(_encoded(images, row)),
+        versions=list(_versions(facts)),
+    )
 
 
-def _header(facts: dict[str, Any]) -> Markup:
-    made = f", {facts['date'].replace('T', ' ')}" if facts["date"] else ""
-    over = tag("p", f"Error-versus-discard report{made}", class_="over")
-    under = tag("p", f"Uncertainty: {facts['method']}", class_="over")
-    return tag("header", over, tag("h1", facts["name"]), under)
+def render(template: str, **values: object) -> str:
+    """Fill a template of `report/templates`; every value is escaped unless it is `Markup`."""
+    return _environment().get_template(template).render(**values)
 
 
-def _sections(facts: dict[str, Any], images: ImageAccess | None) -> list[Markup]:
-    return [
-        sections.curves(facts),
-        thresholds(facts),
-        sections.scores(facts),
-        sections.det(facts),
-        sections.reliability(facts),
-        sections.presets(facts),
-        gallery.faces(facts, images),
-        gallery.errors(facts, images),
-        gallery.method(facts),
-    ]
+def data_uri(jpeg: bytes) -> str:
+    """A JPEG file as the address of a picture that stands in the page."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters: tuple[Callable[..., str], ...] = (
+        *(words.share, words.whole, words.area_name, words.number, words.count, words.of),
+        *(words.fmr, words.target, words.visible),
+    )
+    environment.filters.update({one.__name__: one for one in filters})
+    environment.filters["json"] = lambda value: json.dumps(value, indent=1, ensure_ascii=False)
+    environment.globals.update(units=words.UNITS, few_errors=FEW_ERRORS)
+    return environment
+
+
+@dataclass(frozen=True)
+class _CurvePicture:
+    """`is_cut`: it does not show the whole curve."""
+
+    svg: Markup
+    is_cut: bool
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """The SVG of each figure; None where there is nothing to draw."""
+
+    curves: list[_CurvePicture]
+    scores: Markup
+    deciles: Markup
+    det: Markup | None
+    reliability: Markup | None
+
+
+def _pictures(facts: ReportFacts) -> _Pictures:
+    from report import pictures  # matplotlib
+
+    limit, threshold = facts.headline.area_limit, facts.headline.score_threshold
+    return _Pictures(
+        curves=[
+            _CurvePicture(
+                pictures.edc_picture(curve, f"edc{place}", limit), pictures.shown_to(curve) < 1
+            )
+            for place, curve in enumerate(facts.curves)
+        ],
+        scores=pictures.score_picture(facts.scores, threshold),
+        deciles=pictures.decile_picture(facts.scores, threshold),
+        det=pictures.det_picture(facts.det, facts.curves),
+        reliability=pictures.reliability_picture(facts.reliability) if facts.reliability else None,
+    )
+
+
+def _encoded(images: ImageAccess, row: int) -> bytes:
+    return encode_jpeg(images.decode(row, row + 1)[0], JPEG_QUALITY)
+
+
+def _versions(facts: ReportFacts) -> Iterator[tuple[str, str]]:
+    """Terms and values of what made the numbers; "" where a value is not known."""
+    environment: dict[str, Any] = dict(facts.provenance.environment) if facts.provenance else {}
+    packages = environment.get("packages", {}).items()
+    yield "date", facts.date
+    yield "Python", environment.get("python", "")
+    yield (
+        "packages",
+        ", ".join(f"{name} {version}" for name, version in packages if version),
+    )
+    yield "code revision", environment.get("revision") or ""
+    yield "platform", environment.get("platform", "")

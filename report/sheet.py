@@ -5,20 +5,34 @@ score_images writes it; `SheetBuilder` takes any number of rows in little memory
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, pairwise
 from pathlib import Path
 
-from evaluation.face_score import FaceScore
-from report import _sheet_faces as parts
-from report._markup import Markup, document, tag
-from report._sheet_picks import Picks, Pixels
-from report._sheet_style import SHEET_CSS
-from report._sheet_summary import head, summary
-from report._sheet_tally import Tally
-from report._style import CSS
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.face_score import NOT_COMPUTED, FaceScore
+from report import words
+from report._sheet_rows import BINS, VERDICTS, Groups, Picks, Pixels, Shown, Tally
+from report.page import data_uri, render
 from utils.files import write_text
 
 __all__ = ["Pixels", "SheetBuilder", "write_sheet"]
+
+COLOUR = {
+    "refuse": "var(--bad)",
+    "ask again": "var(--warn)",
+    "accept": "var(--good)",
+    "": "var(--curve)",
+}
+FEWEST_TO_COUNT = 10  # faces; of fewer the cards say all
+_WIDTH, _HEIGHT, _GAP = 600, 120, 3  # of the histogram
+_LONGEST = 24  # characters of a file name on a card
+_ENDING = 12  # of them from its end, where the number often is
 
 
 class SheetBuilder:
@@ -78,24 +92,38 @@ class SheetBuilder:
             raise ValueError(f"{path}: a contact sheet is a file (.html), but a folder is there")
         if not self._tally.statuses:
             raise ValueError(f"{path}: no row was scored, so there is nothing to show")
-        text = self._page(header, title, pixels)
-        write_text(path, text)
+        write_text(path, self._page(header, title, pixels))
         return path
 
     def _page(self, header: str, title: str, pixels: Pixels | None) -> str:
         tally, groups = self._tally, self._picks.groups(pixels)
-        shown = [*groups.worst, *groups.between, *groups.best]
-        body = tag(
-            "main",
-            summary(tally, self._picks.sampled()),
-            parts.faces(groups, tally.faces) if shown else Markup(""),
-            parts.failures(tally, "no face", "Images without a face"),
-            parts.failures(tally, "unreadable", "Images that could not be read"),
+        faces = list(chain.from_iterable(groups))
+        reasons = sorted({reason for face in faces for reason in face.score.reasons})
+        shown_verdicts = {face.score.verdict for face in faces}
+        verdicts = [verdict for verdict in VERDICTS if verdict in shown_verdicts]
+        model = re.split(r";(?![^()]*\))", header)  # not inside brackets
+        has_overview = tally.faces >= FEWEST_TO_COUNT
+        return render(
+            "sheet.html",
+            title=title,
+            model=[words.visible(part.strip()) for part in model if part.strip()],
+            tally=tally,
+            has_overview=has_overview,
+            histogram=_histogram(tally, self._picks.sampled()) if has_overview else None,
+            reasons=[*tally.by_reason(), ("none of the above", tally.without_reason)],
+            groups=_titled(groups, tally.faces),
+            choices=[
+                ("verdict", "Verdict", verdicts if len(shown_verdicts) > 1 else []),
+                ("reason", "What can be seen", reasons),
+            ],
+            classes=sorted(map(slug, (*verdicts, *reasons))),
+            card=_card,
+            slug=slug,
+            failures=[
+                ("no face", "Images without a face"),
+                ("unreadable", "Images that could not be read"),
+            ],
         )
-        note = "face-uncertainty. This page holds faces: mind the people before you pass it on."
-        foot = tag("footer", tag("p", note, class_="note"))
-        css = CSS + SHEET_CSS + parts.filter_css(shown)
-        return document("Contact sheet", css, [head(header, title, tally), body, foot])
 
 
 def write_sheet(
@@ -106,3 +134,179 @@ def write_sheet(
     for score, name in rows:
         builder.add(score, name)
     return builder.write(path, header, title=title)
+
+
+def shortened(name: str, longest: int = _LONGEST) -> str:
+    """A name that fits on a card: outer folders go first, then the middle of the file's name."""
+    if len(name) <= longest:
+        return name
+    fits = re.search(rf"(?<=[/\\]).{{1,{longest - 1}}}$", name)
+    if fits:
+        return f"\u2026{fits[0]}"
+    base = re.split(r"[/\\]", name)[-1]
+    return f"{base[: longest - _ENDING - 1]}\u2026{base[-_ENDING:]}"
+
+
+def slug(word: str) -> str:
+    """A verdict or a reason as a CSS class."""
+    return "is-" + "".join(char if char.isalnum() else "-" for char in word.lower())
+
+
+def _titled(groups: Groups, total: int) -> list[tuple[str, list[Shown]]]:
+    """Headings and faces of each group that has any; "" where all faces are shown."""
+    if not (groups.between or groups.best):
+        return [("", groups.worst)] if groups.worst else []
+    of_all = words.count(total)
+    headings = (
+        f"The {words.count(len(groups.worst))} worst of {of_all}",
+        f"Between them: {words.count(len(groups.between))} at even steps",
+        f"The {words.count(len(groups.best))} best of {of_all}",
+    )
+    return [(text, faces) for text, faces in zip(headings, groups, strict=True) if faces]
+
+
+@dataclass(frozen=True)
+class _Card:
+    """One face as texts; `raw` is "" where the uncertainty is the number on top."""
+
+    classes: str
+    picture: str
+    alt: str
+    quality: str
+    uncertainty: str
+    verdict: str
+    reasons: str
+    name: str
+    short_name: str
+
+
+def _card(face: Shown) -> _Card:
+    score = face.score
+    number = f" face {score.face}" if score.face > 0 else ""
+    name, reasons = words.visible(face.name), ", ".join(map(words.visible, score.reasons))
+    quality = "" if score.quality == NOT_COMPUTED else str(score.quality)
+    uncertainty = words.number(score.uncertainty)
+    rank = f"quality {quality}" if quality else f"uncertainty {uncertainty}"
+    alt = [f"Face in {name}{number}", rank, score.verdict, reasons]
+    return _Card(
+        classes=" ".join(slug(word) for word in (score.verdict, *score.reasons) if word),
+        picture=data_uri(face.jpeg) if face.jpeg else "",
+        alt=", ".join(filter(None, alt)),
+        quality=quality,
+        uncertainty=uncertainty,
+        verdict=score.verdict,
+        reasons=reasons,
+        name=name + number,
+        short_name=shortened(name, _LONGEST - len(number)) + number,
+    )
+
+
+@dataclass(frozen=True)
+class _Bar:
+    """A part of a column, in pixels from the upper left corner."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    colour: str
+
+
+@dataclass(frozen=True)
+class _Histogram:
+    """Stacked columns in the colours of the verdicts.
+
+    Attributes:
+        heading: of its section.
+        title: what a screen reader says.
+        columns: what each holds, and its parts from below.
+        ends: texts below the axis, evenly spread.
+        even: y of a dashed line; None for none.
+        key: verdicts and their colours.
+        caption: below it.
+    """
+
+    heading: str
+    title: str
+    columns: list[tuple[str, list[_Bar]]]
+    ends: Sequence[str]
+    even: float | None
+    key: list[tuple[str, str]]
+    caption: str
+    width: int = _WIDTH
+    height: int = _HEIGHT
+
+
+def _histogram(tally: Tally, sampled: NDArray[np.float64]) -> _Histogram | None:
+    """Of quality where faces have one, else of a sample of uncertainties; None without either."""
+    counts = tally.quality_counts()
+    if counts:
+        return _of_quality(counts, tally)
+    if len(sampled) == 0 or np.ptp(sampled) == 0:
+        return None
+    edges = np.linspace(sampled.max(), sampled.min(), BINS + 1)
+    column = np.histogram(sampled, edges[::-1])[0][::-1]
+    ranges = [f"uncertainty {high:.4g} to {low:.4g}" for high, low in pairwise(edges)]
+    source = "all faces"
+    if len(sampled) < tally.faces:
+        source = f"{words.count(len(sampled))} faces drawn at random"
+    caption = f"Uncertainty of {source}; the most uncertain on the left."
+    return _Histogram(
+        heading="Uncertainty",
+        title=caption,
+        columns=_columns({"": column}, ranges, float(column.max())),
+        ends=[words.number(float(edge)) for edge in edges[[0, BINS // 2, BINS]]],
+        even=None,
+        key=[],
+        caption=caption,
+    )
+
+
+def _of_quality(counts: Mapping[str, NDArray[np.int64]], tally: Tally) -> _Histogram:
+    width = 100 // BINS
+    ranges = [f"quality {low} to {low + width - 1}" for low in range(0, 100, width)]
+    ranges[-1] = f"quality {100 - width} to 100"
+    total = tally.faces - tally.without_quality
+    even = total / BINS
+    top = max(float(np.sum(list(counts.values()), axis=0).max()), even, 1.0)
+    caption = (
+        "Quality is a rank among the faces of the calibration set, 100 = best. Faces like those "
+        "would all reach the dashed line; a heap on the left means that yours are of lower quality."
+    )
+    if tally.without_quality:
+        caption += f" {words.count(tally.without_quality)} faces have no quality."
+    return _Histogram(
+        heading="Quality",
+        title=f"Histogram of the quality of {words.count(total)} faces, worst on the left",
+        columns=_columns(counts, ranges, top),
+        ends=("0", "25", "50", "75", "100"),
+        even=_HEIGHT - even / top * (_HEIGHT - 4),
+        key=[(verdict, COLOUR[verdict]) for verdict in counts if verdict],
+        caption=caption,
+    )
+
+
+def _columns(
+    counts: Mapping[str, NDArray[np.int64]], ranges: Sequence[str], top: float
+) -> list[tuple[str, list[_Bar]]]:
+    """Columns with their texts.
+
+    Args:
+        counts: for each verdict ("" for none) how many are in each of the n bins.
+        ranges: n texts, what each bin holds.
+        top: count at the upper end.
+    """
+    step = _WIDTH / len(ranges)
+    columns = []
+    for place, name in enumerate(ranges):
+        parts = Counter({verdict: int(bins[place]) for verdict, bins in counts.items()})
+        said = ", ".join(f"{one} {words.count(n)}" for one, n in parts.items() if one and n)
+        text = f"{name}: {words.count(parts.total())} faces" + (f" ({said})" if said else "")
+        bars, base = [], float(_HEIGHT)
+        for verdict, many in parts.items():
+            if many:
+                height = many / top * (_HEIGHT - 4)
+                base -= height
+                bars.append(_Bar(place * step, base, step - _GAP, height, COLOUR[verdict]))
+        columns.append((text, bars))
+    return columns

@@ -14,9 +14,9 @@ import pytest
 from data.images import decode
 from data.synthetic import degradation_sweep
 from evaluation.face_score import FaceScore
-from report._sheet_faces import plain, shortened
-from report._style import CSS
-from report.sheet import SheetBuilder, write_sheet
+from report.page import TEMPLATES
+from report.sheet import SheetBuilder, shortened, write_sheet
+from report.words import visible
 
 HEADER = "model student; larger = less reliable; accept uncertainty <= 0.8, refuse > 0.95"
 FACES = degradation_sweep("blur", [0.0], 4)[0]
@@ -212,7 +212,7 @@ def test_counts_are_of_all_rows_and_shares_are_of_each_verdict(tmp_path):
         assert tile in text
     assert "2|without a face" in text
     assert "dark|8.0 %|8|100 %|5|15 %|3|0 %|0" in text
-    assert "nothing of these|92 %|92|0 %|0|85 %|17|100 %|75" in text
+    assert "none of the above|92 %|92|0 %|0|85 %|17|100 %|75" in text
     assert len(page.cards) == 3
 
 
@@ -389,9 +389,9 @@ def test_names_stay_whole_where_they_are_short_and_keep_their_end_elsewhere():
 
 
 def test_what_cannot_be_seen_is_spelled_out():
-    assert plain("Sch\u00f6n \u4eba 1.jpg") == "Sch\u00f6n \u4eba 1.jpg"
-    assert plain("a\u202f1\u00a0PM.png") == "a\u202f1\u00a0PM.png"  # as macOS names screenshots
-    assert plain("\x00\x1b[31m\r\n\u200b\ud800") == "\\x00\\x1b[31m\\r\\n\\u200b\\ud800"
+    assert visible("Sch\u00f6n \u4eba 1.jpg") == "Sch\u00f6n \u4eba 1.jpg"
+    assert visible("a\u202f1\u00a0PM.png") == "a\u202f1\u00a0PM.png"  # as macOS names screenshots
+    assert visible("\x00\x1b[31m\r\n\u200b\ud800") == "\\x00\\x1b[31m\\r\\n\\u200b\\ud800"
 
 
 def luminance(colour):
@@ -411,7 +411,8 @@ def luminance(colour):
     ],
 )
 def test_words_stand_out_from_their_ground(theme, ink, ground):
-    blocks = re.findall(r":root \{(.*?)\}", CSS, re.DOTALL)
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    blocks = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
     colours = dict(re.findall(r"--([\w-]+): (#\w{6})", blocks[theme]))
     low, high = sorted(luminance(colours[one]) for one in (ink, ground))
     assert (high + 0.05) / (low + 0.05) >= 4.5
