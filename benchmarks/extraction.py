@@ -32,7 +32,7 @@ from data.faces import Faces, open_faces
 from data.images import encode_jpeg
 from data.recordio import RecordWriter
 from data.synthetic import SyntheticFaces
-from estimators._group import Several
+from estimators.base import EstimatorGroup
 from estimators.trained_head import TrainedHead
 from evaluation.sets._extracted_files import Format
 from extraction.job import Extraction
@@ -136,13 +136,14 @@ def _job(
     return Extraction(
         faces=faces,
         name_of=faces.name,
-        estimator=Several(frozen, members),
+        estimator=EstimatorGroup(members),
         shards=ShardFolder(out, form, len(faces), args.shard_images, names, "benchmark"),
         embedding_size=frozen.embedding_size,
         dtype=args.dtype,
         batch_size=args.batch_size,
         workers=args.workers,
         flip=False,
+        pin=frozen.device.type == "cuda",
         max_bad_share=0.0,
         facts={},
     )

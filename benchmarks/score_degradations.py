@@ -28,10 +28,10 @@ from scipy.stats import rankdata
 
 from benchmarks._common import write_json
 from data.faces import open_faces
+from estimators.base import Batch, build_estimator
 from models.run import open_backbone
 from utils.cli import run_command
 from utils.config_json import parse_method
-from utils.methods import build
 
 Image = NDArray[np.uint8]
 
@@ -63,10 +63,12 @@ def _body(args: argparse.Namespace) -> int:
     print(f"{'':28}" + "".join(f"{name:>12}" for name in degraded) + f"{'time':>10}")
     found = []
     for text in args.estimators:
-        estimator = build("estimators", parse_method(text), frozen=frozen)
-        before = estimator(clean).sigma_sq[:, 0]
-        seconds = _seconds(lambda call=estimator: call(clean))  # type: ignore[misc]
-        chances = [_chance(estimator(one).sigma_sq[:, 0], before) for one in degraded.values()]
+        estimator = build_estimator(parse_method(text), frozen=frozen)
+        before = estimator(Batch(clean)).sigma_sq[:, 0]
+        seconds = _seconds(lambda call=estimator: call(Batch(clean)))  # type: ignore[misc]
+        chances = [
+            _chance(estimator(Batch(one)).sigma_sq[:, 0], before) for one in degraded.values()
+        ]
         found.append(
             {
                 "score": text,

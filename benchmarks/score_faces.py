@@ -29,7 +29,7 @@ from tqdm import tqdm
 from benchmarks._common import write_json
 from data.faces import Faces, open_faces
 from estimators._pixels import PixelMeasure
-from estimators.base import Estimator
+from estimators.base import Batch, Estimator
 from models.run import open_backbone
 from utils.cli import run_command
 from utils.config_json import parse_method
@@ -125,7 +125,7 @@ def _scores(
             if isinstance(estimator, PixelMeasure):
                 parts.append((None, estimator.uncertainty(batch).astype(np.float32)))
             else:
-                estimate = estimator(batch)
+                estimate = estimator(Batch(batch))
                 parts.append((estimate.mu, estimate.sigma_sq))
             bar.update(len(batch))
     mu = [part for part, _ in parts if part is not None]

@@ -8,10 +8,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from estimators.base import Estimate
+from estimators.base import Batch, Estimate
 from models.frozen import FrozenBackbone
 
 _REC_601 = np.array([0.299, 0.587, 0.114], np.float32)
@@ -39,11 +38,11 @@ class PixelMeasure(ABC):
     def __init__(self, *, frozen: FrozenBackbone) -> None:
         self.frozen = frozen
 
-    def __call__(self, images: NDArray[np.uint8]) -> Estimate:
-        """Estimate for (B, 112, 112, 3) RGB images; sigma_sq has one column."""
-        batch = torch.from_numpy(np.ascontiguousarray(images))
-        uncertainty = self.uncertainty(images).astype(np.float32)
-        return Estimate(self.frozen(batch).embedding.cpu().numpy(), uncertainty[:, None])
+    def __call__(self, batch: Batch) -> Estimate:
+        """Estimate for the batch's images; sigma_sq has one column."""
+        uncertainty = self.uncertainty(batch.images).astype(np.float32)
+        embedding = batch.output(self.frozen).embedding.cpu().numpy()
+        return Estimate(embedding, uncertainty[:, None])
 
     @abstractmethod
     def uncertainty(self, images: NDArray[np.uint8]) -> NDArray[np.floating]:

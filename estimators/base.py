@@ -1,11 +1,24 @@
-"""The one thing that the evaluation pipeline needs of a method: images in, two arrays out."""
+"""The contract of a method: a batch of aligned faces in, embeddings and uncertainties out.
+
+Importing this module loads NumPy alone; PyTorch comes with the first backbone.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+import difflib
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from utils.config import Method
+from utils.methods import available, build
+
+if TYPE_CHECKING:
+    from models.frozen import FrozenBackbone
+    from models.output import BackboneOutput
 
 
 class Estimate(NamedTuple):
@@ -20,12 +33,137 @@ class Estimate(NamedTuple):
     mu: NDArray[np.float32]
     sigma_sq: NDArray[np.float32]
 
+    def scalar(self) -> NDArray[np.float32]:
+        """Return one uncertainty per image, (B,): several columns become their harmonic mean."""
+        return self.sigma_sq[:, 0] if self.sigma_sq.shape[1] == 1 else harmonic_mean(self.sigma_sq)
+
+
+class Batch:
+    """B images on their way through estimators, which share each backbone's forward pass.
+
+    Args:
+        images: (B, 112, 112, 3) uint8 RGB; must not change while the batch is in use.
+        rows: (B,) their places in the set; None where there is no set.
+        names: (B,) what the set calls them; None where their rows are all that is known.
+    """
+
+    def __init__(
+        self,
+        images: NDArray[np.uint8],
+        rows: Sequence[int] | None = None,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        self.images, self.rows, self.names = images, rows, names
+        self._outputs: dict[FrozenBackbone, BackboneOutput] = {}
+        self._mirrored: Batch | None = None
+        self._mirror_of: weakref.ref[Batch] | None = None
+
+    def __len__(self) -> int:
+        """Return B."""
+        return len(self.images)
+
+    def output(self, frozen: FrozenBackbone) -> BackboneOutput:
+        """Return what a backbone says of the images; computed once, when first asked for."""
+        if frozen not in self._outputs:
+            import torch
+
+            images = torch.from_numpy(np.ascontiguousarray(self.images))
+            self._outputs[frozen] = frozen(images)
+        return self._outputs[frozen]
+
+    def mirrored(self) -> Batch:
+        """Return the batch of the mirror images; that one's `mirrored()` is this batch again."""
+        original = self._mirror_of() if self._mirror_of is not None else None
+        if original is not None:
+            return original
+        if self._mirrored is None:
+            flipped = np.ascontiguousarray(self.images[:, :, ::-1])
+            self._mirrored = Batch(flipped, self.rows, self.names)
+            self._mirrored._mirror_of = weakref.ref(self)
+        return self._mirrored
+
 
 class Estimator(Protocol):
     """A method that gives embeddings and uncertainties; owns its device, gradients and seed."""
 
     name: str
 
-    def __call__(self, images: NDArray[np.uint8]) -> Estimate:
-        """Estimate for (B, 112, 112, 3) RGB images."""
+    def __call__(self, batch: Batch) -> Estimate:
+        """Estimate for the batch's images; no value depends on the other images."""
         ...
+
+
+@runtime_checkable
+class ReadsNames(Protocol):
+    """An estimator that looks images up by their names, such as stored scores."""
+
+    def check_names(self, names: Sequence[str]) -> None:
+        """Refuse names that it does not know, before anything is embedded.
+
+        Raises:
+            ValueError: the message has their number and the first one.
+        """
+
+
+class EstimatorGroup:
+    """Several estimators as one, with a column of uncertainty for each.
+
+    So a comparison of methods decodes and embeds every image once.
+
+    Args:
+        members: name -> estimator, at least one; the first one's embeddings are given.
+
+    Attributes:
+        name: all their names.
+    """
+
+    def __init__(self, members: Mapping[str, Estimator]) -> None:
+        self.members = dict(members)
+        self.name = "+".join(self.members)
+
+    def __call__(self, batch: Batch) -> Estimate:
+        """Estimate for the batch's images; several columns of a member become one."""
+        estimates = [member(batch) for member in self.members.values()]
+        columns = np.stack([estimate.scalar() for estimate in estimates], axis=1)
+        return Estimate(estimates[0].mu, columns)
+
+
+def name_readers(estimator: Estimator) -> list[ReadsNames]:
+    """Return the estimator, or those in the group, that look images up by name."""
+    if isinstance(estimator, EstimatorGroup):
+        return [reader for member in estimator.members.values() for reader in name_readers(member)]
+    return [estimator] if isinstance(estimator, ReadsNames) else []
+
+
+def harmonic_mean(sigma_sq: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return one number per row of (N, c) variances: 1 / mean(1 / (sigma_sq + 1e-6)) in float32."""
+    mean: NDArray[np.float32] = 1 / np.mean(1 / (sigma_sq + np.float32(1e-6)), axis=1)
+    return mean
+
+
+def estimator_names() -> list[str]:
+    """Return the name of every estimator that `build_estimator` knows."""
+    return available("estimators")
+
+
+def build_estimator(method: Method, **runtime: object) -> Estimator:
+    """Build an estimator by name.
+
+    Args:
+        method: its name and options.
+        runtime: `frozen`, and `head` where there is one.
+
+    Raises:
+        ValueError: an unknown name or option, or one that needs a head where there is none.
+    """
+    if method.name == "trained_head" and "head" not in runtime:
+        raise ValueError("trained_head needs a run: name its folder, or give --model_dir")
+    known = estimator_names()
+    if method.name not in known:
+        close = difflib.get_close_matches(method.name, known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(
+            f"no file, folder or estimator {method.name!r}{hint} (estimators: {', '.join(known)})"
+        )
+    estimator: Estimator = build("estimators", method, **runtime)
+    return estimator

@@ -7,10 +7,8 @@ makes a training goal of it; ordinary ArcFace networks show it too).
 from __future__ import annotations
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from estimators.base import Estimate
+from estimators.base import Batch, Estimate
 from models.frozen import FrozenBackbone
 
 __all__ = ["EmbeddingNorm"]
@@ -28,8 +26,7 @@ class EmbeddingNorm:
     def __init__(self, *, frozen: FrozenBackbone) -> None:
         self.frozen = frozen
 
-    def __call__(self, images: NDArray[np.uint8]) -> Estimate:
-        """Estimate for (B, 112, 112, 3) RGB images; sigma_sq has one column, below 0."""
-        batch = torch.from_numpy(np.ascontiguousarray(images))
-        embedding = self.frozen(batch).embedding.cpu().numpy()
+    def __call__(self, batch: Batch) -> Estimate:
+        """Estimate for the batch's images; sigma_sq has one column, below 0."""
+        embedding = batch.output(self.frozen).embedding.cpu().numpy()
         return Estimate(embedding, -np.linalg.norm(embedding, axis=1, keepdims=True))

@@ -8,10 +8,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-from estimators.base import Estimate
+from estimators.base import Batch, Estimate
 from models.frozen import FrozenBackbone
 
 __all__ = ["FaceQAN"]
@@ -77,16 +76,16 @@ class FaceQAN:
         self.seed = seed
         self._noise: Tensor | None = None
 
-    def __call__(self, images: NDArray[np.uint8]) -> Estimate:
-        """Estimate for (B, 112, 112, 3) RGB images; sigma_sq has one column."""
-        batch = torch.from_numpy(np.ascontiguousarray(images))
-        plain = self.frozen(batch).embedding
+    def __call__(self, batch: Batch) -> Estimate:
+        """Estimate for the batch's images; sigma_sq has one column."""
+        images = torch.from_numpy(np.ascontiguousarray(batch.images))
+        plain = batch.output(self.frozen).embedding
         rows = _ROWS.get(self.frozen.device.type, _MOST_ROWS)
-        parts = batch.split(max(1, rows // self.passes))
+        parts = images.split(max(1, rows // self.passes))
         distance = torch.cat([self._distances(part) for part in parts])
         lost = [distance.mean(1) / 2, distance.std(1, correction=0)]
         if self.symmetry:
-            mirrored = self.frozen(batch.flip(2)).embedding
+            mirrored = batch.mirrored().output(self.frozen).embedding
             lost.append(_distance(F.normalize(plain), mirrored))
         # 1 - q from its logarithm: most values are small, and 1 - (1 - small) has few digits.
         log_q = self.exponent * torch.log1p(-torch.stack(lost).clamp(max=1)).sum(0)

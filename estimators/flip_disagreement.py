@@ -5,12 +5,9 @@ A frontal face in even light is close to its mirror image; pose, occlusion and s
 
 from __future__ import annotations
 
-import numpy as np
-import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 
-from estimators.base import Estimate
+from estimators.base import Batch, Estimate
 from models.frozen import FrozenBackbone
 
 __all__ = ["FlipDisagreement"]
@@ -30,11 +27,10 @@ class FlipDisagreement:
     def __init__(self, *, frozen: FrozenBackbone) -> None:
         self.frozen = frozen
 
-    def __call__(self, images: NDArray[np.uint8]) -> Estimate:
-        """Estimate for (B, 112, 112, 3) RGB images."""
-        batch = torch.from_numpy(np.ascontiguousarray(images))
-        plain = self.frozen(batch).embedding
-        mirrored = self.frozen(batch.flip(2)).embedding
+    def __call__(self, batch: Batch) -> Estimate:
+        """Estimate for the batch's images."""
+        plain = batch.output(self.frozen).embedding
+        mirrored = batch.mirrored().output(self.frozen).embedding
         # Half the squared distance is 1 - cos, without its loss of digits near 0.
         distance = (F.normalize(plain) - F.normalize(mirrored)).square().sum(1, keepdim=True) / 2
         return Estimate(plain.cpu().numpy(), distance.cpu().numpy())

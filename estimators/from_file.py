@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from estimators.base import Estimate
+from estimators.base import Batch, Estimate
 from evaluation.sets.features import array_names, read_arrays
 from models.frozen import FrozenBackbone
 
@@ -40,7 +39,6 @@ class FromFile:
     """
 
     name = "from_file"
-    reads_rows = True
 
     def __init__(
         self,
@@ -59,7 +57,6 @@ class FromFile:
         sign = 1.0 if (orientation or named) == "uncertainty" else -1.0
         self.path = path
         self.frozen = frozen
-        self._names: Sequence[str] | None = None
         self.scores = {name: sign * score for name, score in scores.items()}
 
     def uncertainty_of(self, names: Iterable[str | int]) -> NDArray[np.float32]:
@@ -77,28 +74,19 @@ class FromFile:
             )
         return np.array([self.scores[name] for name in wanted], np.float32)
 
-    def use_names(self, names: Sequence[str] | None) -> None:
-        """Say what the images of the set that comes next are called.
+    def check_names(self, names: Sequence[str]) -> None:
+        """Refuse names without a score, as `uncertainty_of` does."""
+        self.uncertainty_of(names)
 
-        Args:
-            names: (M,) of all its rows; None where the names are the row numbers.
-
-        Raises:
-            ValueError: names without a score, before anything is embedded.
-        """
-        if names is not None:
-            self.uncertainty_of(names)
-        self._names = names
-
-    def __call__(self, images: NDArray[np.uint8], start: int = 0) -> Estimate:
-        """Estimate for (B, 112, 112, 3) RGB images, rows `start` and following of a set."""
+    def __call__(self, batch: Batch) -> Estimate:
+        """Estimate for a batch of a set, by its images' names or else by their row numbers."""
         if self.frozen is None:
             raise ValueError("from_file needs a backbone for the embeddings")
-        rows = range(start, start + len(images))
-        names = rows if self._names is None else self._names[rows.start : rows.stop]
+        names = batch.rows if batch.names is None else batch.names
+        if names is None:
+            raise ValueError("from_file scores the images of a set, and these have no names")
         uncertainty = self.uncertainty_of(names)
-        output = self.frozen(torch.from_numpy(np.ascontiguousarray(images)))
-        return Estimate(output.embedding.cpu().numpy(), uncertainty[:, None])
+        return Estimate(batch.output(self.frozen).embedding.cpu().numpy(), uncertainty[:, None])
 
 
 Rows = tuple[list[tuple[str, float]], str]

@@ -6,13 +6,11 @@ taken among stored reference images, so one image alone gets an answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from estimators.base import Estimate
+from estimators.base import Batch, Estimate, EstimatorGroup
 from estimators.fusing.fit import load_fusion
 from estimators.fusing.members import head_hashes, open_members, require_same
 from models.frozen import FrozenBackbone
@@ -21,7 +19,7 @@ from models.heads.base import Head
 __all__ = ["Fusion"]
 
 
-class Fusion:
+class Fusion(EstimatorGroup):
     """What `evaluation/fit_fusion.py` fitted, over one forward pass per batch.
 
     Args:
@@ -34,12 +32,11 @@ class Fusion:
     """
 
     name = "fusion"
-    reads_rows = True
 
     def __init__(self, *, reference: str, frozen: FrozenBackbone, head: Head | None = None) -> None:
         self.model = load_fusion(reference)
         try:
-            self.members = open_members(
+            members = open_members(
                 self.model.members,
                 frozen=frozen,
                 head=head,
@@ -48,14 +45,12 @@ class Fusion:
             )
         except ValueError as error:
             raise ValueError(f"{reference}: {error}") from error
+        super().__init__(members)
+        self.name = "fusion"
         require_same(self.model.files, head_hashes(self.members), reference)
 
-    def use_names(self, names: Iterable[str] | None) -> None:
-        """Hand the images' names to the members that want them."""
-        self.members.use_names(names)
-
-    def __call__(self, images: NDArray[np.uint8], start: int = 0) -> Estimate:
-        """Estimate for (B, 112, 112, 3) RGB images; sigma_sq has one column, about 0 to 1."""
-        found = self.members(images, start)
-        fused = self.model(found.sigma_sq).astype(np.float32)
-        return Estimate(found.mu, fused[:, None])
+    def __call__(self, batch: Batch) -> Estimate:
+        """Estimate for the batch's images; sigma_sq has one column, about 0 to 1."""
+        estimate = super().__call__(batch)
+        fused = self.model(estimate.sigma_sq).astype(np.float32)
+        return Estimate(estimate.mu, fused[:, None])

@@ -11,10 +11,9 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from estimators.base import Estimate
+from estimators.base import Batch, Estimate
 from models.frozen import FrozenBackbone
 
 __all__ = ["GraFIQs"]
@@ -67,12 +66,12 @@ class GraFIQs:
                 raise ValueError(f"grafiqs: at = {at!r}, but {kind} names no such stage; use image")
             self._stage = self.backbone.get_submodule(stages[number - 1])
 
-    def __call__(self, images: NDArray[np.uint8]) -> Estimate:
-        """Estimate for (B, 112, 112, 3) RGB images; sigma_sq has one column."""
-        batch = torch.from_numpy(np.ascontiguousarray(images))
+    def __call__(self, batch: Batch) -> Estimate:
+        """Estimate for the batch's images; sigma_sq has one column."""
+        images = torch.from_numpy(np.ascontiguousarray(batch.images))
         size = _CHUNK.get(self.frozen.device.type, _LARGEST_CHUNK)
-        sizes = torch.cat([self._gradient_size(part) for part in batch.split(size)])
-        embedding = self.frozen(batch).embedding
+        sizes = torch.cat([self._gradient_size(part) for part in images.split(size)])
+        embedding = batch.output(self.frozen).embedding
         return Estimate(embedding.cpu().numpy(), sizes[:, None].cpu().numpy())
 
     def _gradient_size(self, images: Tensor) -> Tensor:

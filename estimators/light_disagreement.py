@@ -8,10 +8,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-from estimators.base import Estimate
+from estimators.base import Batch, Estimate
 from models.frozen import FrozenBackbone
 
 __all__ = ["LightDisagreement"]
@@ -49,11 +48,11 @@ class LightDisagreement:
         generator = torch.Generator().manual_seed(seed)
         self.pattern = noise * torch.randn(1, 3, 112, 112, generator=generator)
 
-    def __call__(self, images: NDArray[np.uint8]) -> Estimate:
-        """Estimate for (B, 112, 112, 3) RGB images; sigma_sq has one column above 0."""
-        batch = torch.from_numpy(np.ascontiguousarray(images))
-        plain = self.frozen(batch).embedding
-        levels = batch.permute(0, 3, 1, 2).float()
+    def __call__(self, batch: Batch) -> Estimate:
+        """Estimate for the batch's images; sigma_sq has one column above 0."""
+        images = torch.from_numpy(np.ascontiguousarray(batch.images))
+        plain = batch.output(self.frozen).embedding
+        levels = images.permute(0, 3, 1, 2).float()
         copies = (
             255 * (levels / 255) ** self.gamma,
             255 * (levels / 255) ** (1 / self.gamma),

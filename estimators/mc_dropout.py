@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from typing import Any, Literal, cast, get_args
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from estimators.base import Estimate
+from estimators.base import Batch, Estimate
 from mc_dropout.closed_form import DropoutSpread, check_rate
 from models.dropout import dropout_masks, rows_at_once
 from models.frozen import FrozenBackbone
@@ -76,9 +74,9 @@ class MCDropout:
         self._spread: DropoutSpread | None = None
 
     @torch.no_grad()
-    def __call__(self, images: NDArray[np.uint8]) -> Estimate:
-        """Estimate for (B, 112, 112, 3) RGB images: mu (B, D), sigma_sq (B, 1) in 0..1."""
-        output = self.frozen(torch.from_numpy(np.ascontiguousarray(images)))
+    def __call__(self, batch: Batch) -> Estimate:
+        """Estimate for the batch's images: mu (B, D), sigma_sq (B, 1) in 0..1."""
+        output = batch.output(self.frozen)
         spread = self.spread(output.features)[:, None]
         return Estimate(output.embedding.float().cpu().numpy(), spread.cpu().numpy())
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from estimators.base import Estimate
+from estimators.base import Batch, Estimate
 from evaluation.confidence.calibration import DIRECTION
 
 KIND = "face-uncertainty model"
@@ -42,11 +42,11 @@ class OnnxModel:
         self.name = name
         self.outputs = tuple(output.name for output in session.get_outputs())
 
-    def __call__(self, images: NDArray[np.uint8]) -> Estimate:
-        """Estimate for (B, 112, 112, 3) RGB images; mu is (B, 0) where there is no embedding."""
+    def __call__(self, batch: Batch) -> Estimate:
+        """Estimate for the batch's images; mu is (B, 0) where the file gives no embedding."""
         wanted = [name for name in OUTPUTS[:2] if name in self.outputs]
-        found = self._run(images, wanted)
-        mu = found.get("embedding", np.empty((len(images), 0), np.float32))
+        found = self._run(batch.images, wanted)
+        mu = found.get("embedding", np.empty((len(batch), 0), np.float32))
         return Estimate(mu, found["uncertainty"][:, None])
 
     def everything(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:

@@ -5,13 +5,11 @@ Terhoerst et al., CVPR 2020, arXiv 2003.09373.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-from estimators.base import Estimate
+from estimators.base import Batch, Estimate
 from models.dropout import dropout_masks, rows_at_once
 from models.frozen import FrozenBackbone
 
@@ -57,9 +55,9 @@ class SERFIQ:
         self._masks: Tensor | None = None
 
     @torch.no_grad()
-    def __call__(self, images: NDArray[np.uint8]) -> Estimate:
-        """Estimate for (B, 112, 112, 3) RGB images; sigma_sq has one column."""
-        output = self.frozen(torch.from_numpy(np.ascontiguousarray(images)))
+    def __call__(self, batch: Batch) -> Estimate:
+        """Estimate for the batch's images; sigma_sq has one column."""
+        output = batch.output(self.frozen)
         distance = torch.stack([mean_distance(self._passes(one)) for one in output.features])
         return Estimate(
             output.embedding.cpu().numpy(), torch.tanh(distance / 2)[:, None].cpu().numpy()

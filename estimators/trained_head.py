@@ -5,11 +5,9 @@ What `evaluation/verification_risk_fnmr.py` uses unless another estimator is nam
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from estimators.base import Estimate
+from estimators.base import Batch, Estimate
 from models.frozen import FrozenBackbone
 from models.heads.base import Head
 from models.uncertainty import to_sigma_sq
@@ -36,13 +34,13 @@ class TrainedHead:
         self.head = head
         self.gives_variances = head.output == "variance"
 
-    def __call__(self, images: NDArray[np.uint8]) -> Estimate:
-        """Estimate for (B, 112, 112, 3) RGB images; sigma_sq has the head's d columns."""
+    def __call__(self, batch: Batch) -> Estimate:
+        """Estimate for the batch's images; sigma_sq has the head's d columns."""
         training = self.head.training
         self.head.eval()
         try:
             with torch.no_grad():
-                output = self.frozen(torch.from_numpy(np.ascontiguousarray(images)))
+                output = batch.output(self.frozen)
                 sigma_sq = to_sigma_sq(self.head(output).float(), self.head.output)
         finally:
             self.head.train(training)

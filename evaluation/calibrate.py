@@ -170,7 +170,7 @@ def _load(args: argparse.Namespace, world: World) -> tuple[Comparisons, str] | N
 
 
 def _estimator(args: argparse.Namespace) -> Estimator:
-    from evaluation.methods import build_estimator
+    from estimators.base import build_estimator
     from models.run import load_run, open_backbone
     from utils.config_json import parse_method
 

@@ -7,7 +7,7 @@ and can be stopped and started again. Several processes can share the work.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from estimators.base import Estimate
+from estimators.base import Batch, Estimate, name_readers
 from evaluation._decode_ahead import DecodedAhead, Decodes
 from evaluation._parts import Parts
 from evaluation._shared_out import Span, each_on_one_rank, mine, spans
@@ -25,7 +25,6 @@ from utils.distributed import ALONE, World
 if TYPE_CHECKING:
     from estimators.base import Estimator
     from evaluation.sets.open_set import Images
-    from models.frozen import FrozenBackbone
 
 PART_IMAGES = 2048  # images per stored part: seconds to minutes of work
 
@@ -57,7 +56,7 @@ def embed(
     """Embeddings and uncertainties of every image of a set of pairs.
 
     Args:
-        estimator: any method; one with a true `reads_rows` also gets the number of the first row.
+        estimator: any method.
         images: the set.
         batch_size: images per call, at least 1.
         flip: average with the mirror image: embeddings are added before normalisation, as the
@@ -107,8 +106,6 @@ def embed_each(
     total = 2 * len(images.mated)
     if total == 0:
         raise ValueError(f"{images.name}: no pairs")
-    for estimator in estimators:
-        _name_images(estimator, None)
     run = _Run(estimators, images, batch_size, flip)
     batches = spans(total, batch_size)
     with _bar(images.name, batches, progress, world) as bar, run.ahead(mine(batches, world)):
@@ -132,8 +129,7 @@ def embed_images(
     """Embeddings and uncertainties of the images of an `EvaluationSet`.
 
     Args:
-        estimator: any method. One with `use_names` is told what the images are called, one with a
-            true `reads_rows` gets the number of the first row of each batch.
+        estimator: any method.
         images: the set's.
         batch_size: images per call, at least 1.
         name: of the set, for messages and the bar.
@@ -156,8 +152,11 @@ def embed_images(
     total = len(images)
     if total == 0:
         raise ValueError(f"{name}: no images")
-    _name_images(estimator, [images.image_name(row) for row in range(total)])
-    run = _Run([estimator], images, batch_size, flip)
+    readers = name_readers(estimator)
+    names = [images.image_name(row) for row in range(total)] if readers else None
+    for reader in readers:
+        reader.check_names(names or [])
+    run = _Run([estimator], images, batch_size, flip, names)
     facts: dict[str, str | int | bool] = {
         "set": name,
         "images": total,
@@ -194,12 +193,17 @@ class _Run:
     """Estimators over one set's images."""
 
     def __init__(
-        self, estimators: Sequence[Estimator], images: Decodes, batch_size: int, flip: bool
+        self,
+        estimators: Sequence[Estimator],
+        images: Decodes,
+        batch_size: int,
+        flip: bool,
+        names: Sequence[str] | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size = {batch_size}: must be at least 1")
         self.estimators, self.images = estimators, images
-        self.batch_size, self.flip = batch_size, flip
+        self.batch_size, self.flip, self.names = batch_size, flip, names
 
     @contextmanager
     def ahead(self, shares: Sequence[Span]) -> Iterator[None]:
@@ -212,24 +216,11 @@ class _Run:
         """Each estimator's estimate for images [start, stop)."""
         found = []
         for first, last in spans(stop, self.batch_size, start):
-            batch = self.images.decode(first, last)
-            with self._one_forward_pass():
-                found.append(
-                    [estimate_batch(one, batch, first, flip=self.flip) for one in self.estimators]
-                )
+            names = self.names and self.names[first:last]
+            batch = Batch(self.images.decode(first, last), range(first, last), names)
+            found.append([estimate_batch(one, batch, flip=self.flip) for one in self.estimators])
             bar.update(len(batch))
         return [_joined(list(parts)) for parts in zip(*found, strict=True)]
-
-    @contextmanager
-    def _one_forward_pass(self) -> Iterator[None]:
-        backbones: dict[int, FrozenBackbone] = {}
-        if len(self.estimators) > 1:
-            found = (getattr(one, "frozen", None) for one in self.estimators)
-            backbones = {id(one): one for one in found if one is not None}
-        with ExitStack() as stack:
-            for one in backbones.values():
-                stack.enter_context(one.remembering())
-            yield
 
 
 def _joined(found: list[Estimate]) -> Estimate:
@@ -259,11 +250,6 @@ def _bar(name: str, found: Sequence[Span], progress: bool | None, world: World) 
     )
 
 
-def _name_images(estimator: Estimator, names: list[str] | None) -> None:
-    if (use_names := getattr(estimator, "use_names", None)) is not None:
-        use_names(names)
-
-
 def _checked(part: Estimate, name: str, estimator: Estimator, start: int) -> Estimate:
     try:
         return Estimate(*checked_rows(part.mu, part.sigma_sq))
@@ -273,14 +259,10 @@ def _checked(part: Estimate, name: str, estimator: Estimator, start: int) -> Est
         ) from error
 
 
-def estimate_batch(
-    estimator: Estimator, batch: NDArray[np.uint8], start: int, *, flip: bool
-) -> Estimate:
-    """Estimate for (B, 112, 112, 3) images, rows `start` and following; `flip` as in `embed`."""
-    plain = _call(estimator, batch, start)
-    if not flip:
-        return plain
-    return average_of_flip(plain, _call(estimator, np.ascontiguousarray(batch[:, :, ::-1]), start))
+def estimate_batch(estimator: Estimator, batch: Batch, *, flip: bool) -> Estimate:
+    """Estimate for a batch; `flip` as in `embed`."""
+    plain = estimator(batch)
+    return average_of_flip(plain, estimator(batch.mirrored())) if flip else plain
 
 
 def average_of_flip(plain: Estimate, mirrored: Estimate) -> Estimate:
@@ -291,9 +273,3 @@ def average_of_flip(plain: Estimate, mirrored: Estimate) -> Estimate:
         np.divide(mu, length, out=np.zeros_like(mu), where=length > 0),
         (plain.sigma_sq + mirrored.sigma_sq) / np.float32(2),
     )
-
-
-def _call(estimator: Estimator, batch: NDArray[np.uint8], start: int) -> Estimate:
-    if getattr(estimator, "reads_rows", False):
-        return estimator(batch, start)  # type: ignore[call-arg]
-    return estimator(batch)

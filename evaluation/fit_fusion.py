@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from estimators.base import Estimate
+from estimators.base import Estimate, EstimatorGroup
 from estimators.fusing.fit import FusionModel, fit_monotone, fit_rank_mean, save_fusion
 from estimators.fusing.members import head_hashes, open_members
 from evaluation.embed import embed_images
@@ -84,7 +84,7 @@ def _body(args: argparse.Namespace) -> int:
         names, frozen=run.frozen, head=run.head, folder=out.parent, backbone=run.sha256
     )
     files = {"backbone": run.sha256, **head_hashes(members)}
-    found = embed_images(members, faces.images, args.batch_size, name=faces.name)
+    found = embed_images(EstimatorGroup(members), faces.images, args.batch_size, name=faces.name)
     model = (
         fit_rank_mean(found.sigma_sq, names, files)
         if args.how == "ranks"

@@ -6,25 +6,20 @@ several branches stands for all of them.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from estimators._group import Several
+from estimators.base import Estimator, EstimatorGroup, build_estimator
 from estimators.from_file import FromFile
 from estimators.trained_head import TrainedHead
 from evaluation.seeds import Group, seed_groups
 from models.frozen import FrozenBackbone
 from models.run import Run, branch_folders, load_run, open_backbone
-from utils.config import Execution, Method, Precision
+from utils.config import Execution, Precision
 from utils.config_json import parse_method
 from utils.files import file_sha256
-from utils.methods import available, build
-
-if TYPE_CHECKING:
-    from estimators.base import Estimator
 
 
 @dataclass(frozen=True)
@@ -34,12 +29,14 @@ class Methods:
     Attributes:
         names: of the columns of the estimator's sigma_sq.
         estimator: all of them in one.
+        frozen: the backbone.
         about: what their values depend on, in words and hashes.
         groups: of runs that differ in their seeds alone.
     """
 
     names: tuple[str, ...]
-    estimator: Several
+    estimator: EstimatorGroup
+    frozen: FrozenBackbone
     about: str
     groups: tuple[Group, ...]
 
@@ -95,34 +92,6 @@ def _split(text: str) -> tuple[str, str]:
     return name, what
 
 
-def estimator_names() -> list[str]:
-    """Every estimator that `build_estimator` knows."""
-    return available("estimators")
-
-
-def build_estimator(method: Method, **runtime: Any) -> Estimator:
-    """Build an estimator by name.
-
-    Args:
-        method: its name and options.
-        runtime: `frozen`, and `head` where there is one.
-
-    Raises:
-        ValueError: an unknown name or option, or one that needs a head where there is none.
-    """
-    if method.name == "trained_head" and "head" not in runtime:
-        raise ValueError("trained_head needs a run: name its folder, or give --model_dir")
-    known = estimator_names()
-    if method.name not in known:
-        close = difflib.get_close_matches(method.name, known, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(
-            f"no file, folder or estimator {method.name!r}{hint} (estimators: {', '.join(known)})"
-        )
-    estimator: Estimator = build("estimators", method, **runtime)
-    return estimator
-
-
 def open_methods(
     texts: Sequence[str],
     *,
@@ -164,7 +133,7 @@ def open_methods(
     hashes = {path: file_sha256(path) for path in dict.fromkeys(files)}
     about = " ".join([*texts, *(hashes[path] for path in files)])
     groups = seed_groups({name: run.config for name, run in runs.items()})
-    return Methods(tuple(members), Several(frozen, members), about, groups)
+    return Methods(tuple(members), EstimatorGroup(members), frozen, about, groups)
 
 
 def _open(what: str, run: Run | None, frozen: FrozenBackbone) -> Estimator:

@@ -141,7 +141,7 @@ def _open_estimator(
     device: str,
     precision: Precision,
 ) -> ScoringModel:
-    from evaluation.methods import build_estimator
+    from estimators.base import build_estimator, name_readers
     from models.run import open_backbone
     from utils.config_json import parse_method
 
@@ -150,7 +150,7 @@ def _open_estimator(
     frozen = open_backbone(backbone_name, backbone_weights, device, precision)
     method = parse_method(text)
     estimator = build_estimator(method, frozen=frozen)
-    if getattr(estimator, "reads_rows", False):
+    if name_readers(estimator):
         raise ValueError(
             f"{text} works on the rows of a set, not on photos alone: name another estimator"
         )
@@ -258,7 +258,7 @@ def _decision(calibration: Calibration | None) -> Decision | None:
 
 def _with_calibration(opened: ScoringModel, file: Path) -> ScoringModel:
     """Add a file's calibration, unless it is of another method, as calibrate.py may leave it."""
-    from evaluation.methods import estimator_names
+    from estimators.base import estimator_names
 
     calibration = Calibration.load(file)
     wanted = opened.about.get("method", "trained_head")

@@ -24,8 +24,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from estimators.base import build_estimator
 from evaluation import cli
-from evaluation.methods import build_estimator
 from models.run import Run, load_run, open_backbone, untrained_run
 from utils.cli import PARTS_HINT, Parser, run_on_ranks
 from utils.config import load_config

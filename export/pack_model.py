@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from estimators.base import Batch, estimator_names
 from evaluation.confidence.calibration import FILE_NAME, Calibration
-from evaluation.methods import estimator_names
 from export.colour_order import colour_check, require_colour_order, some_images
 from utils.cli import Parser, run_command
 from utils.files import atomic_path
@@ -113,7 +113,10 @@ def _write(
         save_packed(unchecked, run, about, calibration, half=args.half)
         read = load_packed(unchecked, str(run.frozen.device))
         images = some_images(args.pairs, FACES // 4) if args.pairs else _rendered()
-        wanted, found = (TrainedHead(frozen=a.frozen, head=a.head)(images) for a in (run, read))
+        wanted, found = (
+            TrainedHead(frozen=model.frozen, head=model.head)(Batch(images))
+            for model in (run, read)
+        )
         apart = float(np.abs(_unit(found.mu) - _unit(wanted.mu)).max(initial=0))
         step = np.abs(found.sigma_sq - wanted.sigma_sq) / np.abs(wanted.sigma_sq).clip(1e-30)
         sys.stdout.write(

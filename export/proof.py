@@ -18,12 +18,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from estimators.base import Estimate, Estimator
+from estimators.base import Batch, Estimate, Estimator
 from estimators.onnx import OnnxModel
 from evaluation.confidence.calibration import Calibration
 from evaluation.embed import embed_images
 from evaluation.metrics.protocol_curve import protocol_curve
-from evaluation.metrics.scores import harmonic_mean
 from evaluation.sets.open_set import EvaluationSet
 
 BATCHES = (1, 3, 32)
@@ -147,7 +146,7 @@ def difference(
         calibration: of the file, for its own maps.
     """
     wanted = _in_batches(reference, images, 32)
-    uncertainty = _scalar(wanted)
+    uncertainty = wanted.scalar()
     parts = [_outputs(exported, images[: size * _FEW], size) for size in BATCHES[:-1]]
     parts.append(_outputs(exported, images, BATCHES[-1]))
     rows = np.concatenate([np.arange(len(part["uncertainty"])) for part in parts])
@@ -227,7 +226,7 @@ def some_faces(labelled: EvaluationSet, count: int) -> NDArray[np.uint8]:
 
 
 def _in_batches(estimator: Estimator, images: NDArray[np.uint8], size: int) -> Estimate:
-    parts = [estimator(images[at : at + size]) for at in range(0, len(images), size)]
+    parts = [estimator(Batch(images[at : at + size])) for at in range(0, len(images), size)]
     mu, sigma_sq = zip(*parts, strict=True)
     return Estimate(np.concatenate(mu), np.concatenate(sigma_sq))
 
@@ -235,11 +234,6 @@ def _in_batches(estimator: Estimator, images: NDArray[np.uint8], size: int) -> E
 def _outputs(exported: OnnxModel, images: NDArray[np.uint8], size: int) -> dict[str, NDArray[Any]]:
     parts = [exported.everything(images[at : at + size]) for at in range(0, len(images), size)]
     return {name: np.concatenate([part[name] for part in parts]) for name in exported.outputs}
-
-
-def _scalar(estimate: Estimate) -> NDArray[np.float32]:
-    sigma_sq = estimate.sigma_sq
-    return sigma_sq[:, 0] if sigma_sq.shape[1] == 1 else harmonic_mean(sigma_sq)
 
 
 def _cosines(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -262,7 +256,7 @@ def _map_difference(found: Mapping[str, NDArray[Any]], calibration: Calibration)
 
 def _seconds(engine: Estimator, batch: NDArray[np.uint8]) -> float:
     start = time.perf_counter()
-    engine(batch)
+    engine(Batch(batch))
     return time.perf_counter() - start
 
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from data.faces import open_faces
-from estimators.base import Estimate, Estimator
+from estimators.base import Batch, Estimate, Estimator
 from estimators.onnx import metadata, open_onnx
 from estimators.trained_head import TrainedHead
 from evaluation.confidence.calibration import DIRECTION
@@ -125,12 +125,12 @@ class HeadAlone:
     def __init__(self, head: Head) -> None:
         self.head = head.eval()
 
-    def __call__(self, images: NDArray[np.uint8]) -> Estimate:
-        """Estimate for (B, 112, 112, 3) RGB images; mu is (B, 0)."""
+    def __call__(self, batch: Batch) -> Estimate:
+        """Estimate for the batch's images; mu is (B, 0)."""
         with torch.no_grad():
-            raw = self.head(images_alone(torch.from_numpy(np.ascontiguousarray(images))))
+            raw = self.head(images_alone(torch.from_numpy(np.ascontiguousarray(batch.images))))
             sigma_sq = to_sigma_sq(raw.float(), self.head.output)
-        return Estimate(np.empty((len(images), 0), np.float32), sigma_sq.numpy())
+        return Estimate(np.empty((len(batch), 0), np.float32), sigma_sq.numpy())
 
 
 def facts(model: ScoringModel) -> dict[str, str]:

@@ -13,19 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from estimators._group import Several
-from estimators.base import Estimate
+from estimators.base import Batch, Estimate, EstimatorGroup, harmonic_mean
 from estimators.embedding_norm import EmbeddingNorm
 from estimators.trained_head import TrainedHead
 from evaluation.embed import average_of_flip, estimate_batch
-from evaluation.metrics.scores import harmonic_mean
 from models.uncertainty import to_sigma_sq
 
 Result = Callable[[], Estimate]
 
 
 class Ahead:
-    """Several methods over one backbone, as `Several` gives them, to the last bit.
+    """Several methods over one backbone, as `EstimatorGroup` gives them, to the last bit.
 
     Trained heads and embedding norms are queued on the device and fetched when the result is asked
     for; with any other method among them `submit` waits.
@@ -35,26 +33,29 @@ class Ahead:
         flip: average with the mirror image, as `evaluation.embed.embed` does.
     """
 
-    def __init__(self, estimator: Several, *, flip: bool) -> None:
+    def __init__(self, estimator: EstimatorGroup, *, flip: bool) -> None:
         self.estimator, self.flip = estimator, flip
-        self._frozen = estimator.frozen
         members = estimator.members.values()
-        self.queues = all(type(member) in (TrainedHead, EmbeddingNorm) for member in members)
+        queueing = [m for m in members if isinstance(m, TrainedHead | EmbeddingNorm)]
+        self.queues = len(queueing) == len(members)
+        self._frozen = queueing[0].frozen if queueing else None
         self._heads = [member.head.eval() for member in members if isinstance(member, TrainedHead)]
 
-    def submit(self, images: Tensor, start: int) -> Result:
+    def submit(self, images: Tensor, rows: Sequence[int], names: Sequence[str] | None) -> Result:
         """Start on a batch.
 
         Args:
             images: (B, 112, 112, 3) uint8 RGB on the CPU; pinned memory is copied without waiting
                 and must stay as it is until the result is there.
-            start: number of its first row.
+            rows: their numbers in the source.
+            names: of the images; None where nothing reads them.
 
         Returns:
             A call that waits for the estimate of the batch.
         """
-        if not self.queues:
-            found = estimate_batch(self.estimator, images.numpy(), start, flip=self.flip)
+        if not self.queues or self._frozen is None:
+            batch = Batch(images.numpy(), rows, names)
+            found = estimate_batch(self.estimator, batch, flip=self.flip)
             return lambda: found
         images = images.to(self._frozen.device, non_blocking=True)
         plain = self._queue(images)
@@ -65,6 +66,7 @@ class Ahead:
 
     @torch.no_grad()
     def _queue(self, images: Tensor) -> Result:
+        assert self._frozen is not None
         output = self._frozen(images)
         values = [to_sigma_sq(head(output).float(), head.output) for head in self._heads]
         fetched = _fetch([output.embedding, *values])

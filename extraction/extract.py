@@ -146,7 +146,7 @@ def _open(args: argparse.Namespace, device: torch.device) -> Extraction:
         name_of=name_of,
         estimator=methods.estimator,
         shards=_claimed(args, texts, methods, faces, name_of),
-        embedding_size=methods.estimator.frozen.embedding_size,
+        embedding_size=methods.frozen.embedding_size,
         dtype=args.dtype,
         batch_size=args.batch_size,
         workers=args.workers or _workers(),
@@ -158,6 +158,7 @@ def _open(args: argparse.Namespace, device: torch.device) -> Extraction:
             "batch_size": args.batch_size,
             "torch": torch.__version__,
         },
+        pin=device.type == "cuda",
     )
 
 
@@ -180,7 +181,7 @@ def _claimed(
     name_of: Callable[[int], str],
 ) -> ShardFolder:
     """Make the folder, or find that what is in it was made in the same way."""
-    folder, frozen = Path(args.out), methods.estimator.frozen
+    folder, frozen = Path(args.out), methods.frozen
     about = {
         **about_source(faces, args.images, name_of),
         **about_methods(texts, methods.names, frozen, args.backbone_weights),

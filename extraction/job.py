@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from data.faces import Faces
 from data.loader import Batch, BatchLoader
-from estimators._group import Several
-from estimators.base import Estimate
+from estimators.base import Estimate, EstimatorGroup, name_readers
 from evaluation.sets._extracted_files import Bad, Shard
 from extraction.ahead import Ahead, Result
 from extraction.writer import ShardFolder, empty, one_line
@@ -68,11 +67,12 @@ class Extraction:
         flip: average with the mirror image.
         max_bad_share: of the images of a full shard that may be bad.
         facts: stored with every shard.
+        pin: read images into pinned memory, for a CUDA device.
     """
 
     faces: Faces
     name_of: Callable[[int], str]
-    estimator: Several
+    estimator: EstimatorGroup
     shards: ShardFolder
     embedding_size: int
     dtype: str
@@ -81,6 +81,7 @@ class Extraction:
     flip: bool
     max_bad_share: float
     facts: Mapping[str, Any]
+    pin: bool = False
 
     def run(self, todo: Sequence[int], progress: Callable[[int], Any], stop: StopRequest) -> bool:
         """Make shards; returns whether all were made, which a stop request prevents.
@@ -96,7 +97,10 @@ class Extraction:
             OSError: a shard cannot be written.
         """
         sampler = ShardBatches(self.shards, todo, self.batch_size)
-        self._check_names(todo)
+        readers = name_readers(self.estimator)
+        for number in todo if readers else ():  # a file without them, before hours of work
+            for reader in readers:
+                reader.check_names(self.names(number))
         lines: list[str] = []
         loader = BatchLoader(
             self.faces,
@@ -105,15 +109,17 @@ class Extraction:
             self.workers,
             1.0,  # judged here, shard by shard
             lines.append,
-            pin=self.estimator.frozen.device.type == "cuda",
+            pin=self.pin,
             replace_bad=False,
         )
         ahead = Ahead(self.estimator, flip=self.flip)
         pending: deque[tuple[Batch, list[str], Result]] = deque()
         with _Writer(self) as writer, closing(iter(loader)) as batches:
             for batch in batches:
-                start = self._name_images(int(batch.rows[0]))
-                pending.append((batch, lines.copy(), ahead.submit(batch.images, start)))
+                rows = batch.rows.tolist()
+                names = [one_line(self.name_of(row)) for row in rows] if readers else None
+                result = ahead.submit(batch.images, rows, names)
+                pending.append((batch, lines.copy(), result))
                 lines.clear()
                 if len(pending) > IN_FLIGHT:
                     progress(writer.keep(*pending.popleft()))
@@ -122,26 +128,6 @@ class Extraction:
             while pending:
                 progress(writer.keep(*pending.popleft()))
         return not stop.is_requested or writer.made == len(todo)
-
-    def _check_names(self, todo: Sequence[int]) -> None:
-        """Let a file of scores refuse names that it does not have, before hours of work."""
-        if self._wants_names():
-            for number in todo:
-                self.estimator.use_names(self.names(number))
-
-    def _name_images(self, row: int) -> int:
-        """Tell the methods what images are called; returns the row's number among those names.
-
-        Names are handed over shard by shard, since all of them would not fit into memory.
-        """
-        start, _ = self.shards.bounds(row // self.shards.shard_images)
-        if row == start and self._wants_names():
-            self.estimator.use_names(self.names(row // self.shards.shard_images))
-        return row - start
-
-    def _wants_names(self) -> bool:
-        members = self.estimator.members.values()
-        return any(getattr(member, "use_names", None) is not None for member in members)
 
     def names(self, number: int) -> list[str]:
         """Return the names of a shard's images."""

@@ -6,8 +6,7 @@ Heads train on what it gives and estimators compare with it.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any, Self
 
 import torch
@@ -60,7 +59,6 @@ class FrozenBackbone(nn.Module):
         backbone.fold()
         self.backbone = backbone.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._run = executed(_Pipeline(self._to_run()).run, execution, self.device)
-        self._remembered: list[tuple[Tensor, BackboneOutput]] | None = None
         super().train(False)
 
     @property
@@ -95,18 +93,6 @@ class FrozenBackbone(nn.Module):
         """Do nothing: a frozen backbone has eval mode only."""
         return self
 
-    @contextmanager
-    def remembering(self) -> Iterator[None]:
-        """Answer from memory, inside this context, where the last two batches come again.
-
-        So several estimators share one forward pass of a batch and one of its mirror image.
-        """
-        self._remembered = []
-        try:
-            yield
-        finally:
-            self._remembered = None
-
     def forward(self, images: Tensor) -> BackboneOutput:
         """Embed images: uint8 (B, 112, 112, 3) RGB, or float (B, 3, 112, 112) RGB in 0..255.
 
@@ -116,16 +102,6 @@ class FrozenBackbone(nn.Module):
         """
         if self.backbone.training:  # someone reached past train() above
             self.backbone.eval()
-        if self._remembered is None:
-            return self._forward(images)
-        for seen, output in self._remembered:
-            if seen.shape == images.shape and torch.equal(seen, images):
-                return output
-        output = self._forward(images)
-        self._remembered = [*self._remembered[-1:], (images.clone(), output)]
-        return output
-
-    def _forward(self, images: Tensor) -> BackboneOutput:
         size = _CPU_CHUNK if self.device.type == "cpu" else len(images)
         images = images.to(self.device, non_blocking=True)
         outputs = [self._embed(part) for part in images.split(max(size, 1))]

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from estimators.base import Batch
 from evaluation.face_score import FaceScore
-from evaluation.metrics.scores import harmonic_mean
 from evaluation.open_model import ScoringModel
 from scoring.measures import measure, reasons
 
@@ -51,11 +51,11 @@ class Batches:
     def _score(self) -> None:
         faces = [self._rows[place] for place in self._waiting]
         images = np.stack([face.aligned for face in faces if face.aligned is not None])
-        mu, sigma_sq = self._model.estimator(images)
+        estimate = self._model.estimator(Batch(images))
+        mu, sigma_sq = estimate
         self._check(faces, mu, sigma_sq)
         measures = measure(images, [face.landmarks for face in faces])
-        one = sigma_sq.shape[1] == 1
-        values = sigma_sq[:, 0] if one else harmonic_mean(sigma_sq)
+        one, values = sigma_sq.shape[1] == 1, estimate.scalar()
         columns = self._meanings(values)
         for i, (place, face) in enumerate(zip(self._waiting, faces, strict=True)):
             self._rows[place] = replace(

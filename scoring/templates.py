@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from estimators.base import harmonic_mean
 from evaluation.face_score import FaceScore
-from evaluation.metrics.scores import cosine_of_pairs, harmonic_mean
+from evaluation.metrics.scores import cosine_of_pairs
 from evaluation.open_model import ScoringModel
 from evaluation.sets.templates import Weights, fuse_templates
 from scoring.scores import Answer, ComparisonResult, Template

@@ -218,7 +218,8 @@ class Levels:
     name: str = "levels"
     sizes: list[int] = field(default_factory=list)
 
-    def __call__(self, images):
+    def __call__(self, batch):
+        images = batch.images
         self.sizes.append(len(images))
         blocks = images.reshape(len(images), 2, 56, 2, 56, 3).mean(axis=(2, 4))
         mu = (blocks.reshape(len(images), 12) - 100).astype(np.float32)

@@ -10,22 +10,17 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
-from estimators._group import Several
+from estimators.base import Estimator, build_estimator
 from estimators.trained_head import TrainedHead
-from evaluation.methods import build_estimator
 from models.frozen import FrozenBackbone
 from models.heads.base import Head
 from models.preprocessing import Preprocessing
 from models.run import build_head
 from utils.checkpoint import load_checkpoint
 from utils.config_json import from_json, parse_method
-
-if TYPE_CHECKING:
-    from estimators.base import Estimator
 
 
 def open_members(
@@ -35,7 +30,7 @@ def open_members(
     head: Head | None,
     folder: Path,
     backbone: str,
-) -> Several:
+) -> dict[str, Estimator]:
     """Open the members of a fusion.
 
     Args:
@@ -46,7 +41,7 @@ def open_members(
         backbone: SHA-256 of the backbone's weights file.
 
     Returns:
-        All members in one, a column of uncertainty for each.
+        Name -> estimator.
 
     Raises:
         ValueError: a name that occurs twice, a fusion inside a fusion, an unknown estimator or
@@ -68,15 +63,13 @@ def open_members(
             members[text] = TrainedHead(frozen=frozen, head=own)
         else:
             members[text] = build_estimator(method, frozen=frozen)
-    return Several(frozen, members)
+    return members
 
 
-def head_hashes(members: Several) -> dict[str, str]:
+def head_hashes(members: Mapping[str, Estimator]) -> dict[str, str]:
     """SHA-256 of the head of each member that has one: its tensors' names, shapes and values."""
     heads = {
-        name: member.head
-        for name, member in members.members.items()
-        if isinstance(member, TrainedHead)
+        name: member.head for name, member in members.items() if isinstance(member, TrainedHead)
     }
     return {name: _hash(head) for name, head in heads.items()}
 

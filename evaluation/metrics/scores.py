@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from estimators.base import harmonic_mean
 from evaluation.metrics.comparisons import Fuse, fuse_sides
 
 VALUES_AT_ONCE = 1 << 18  # 1 MB, which stays in the cache; results do not depend on it
@@ -47,12 +48,6 @@ def cosine_of_pairs(mu: NDArray[Any]) -> NDArray[np.float32]:
         unit = rows / np.sqrt((rows**2).sum(axis=1, keepdims=True))
         scores[start // 2 : (start + len(rows)) // 2] = (unit[0::2] * unit[1::2]).sum(axis=1)
     return scores
-
-
-def harmonic_mean(sigma_sq: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return one number per row of (N, c) variances: 1 / mean(1 / (sigma_sq + 1e-6)) in float32."""
-    mean: NDArray[np.float32] = 1 / np.mean(1 / (sigma_sq + np.float32(1e-6)), axis=1)
-    return mean
 
 
 def image_uncertainties(

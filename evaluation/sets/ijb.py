@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from data.ijb_files import find_paths, read_members, read_pairs
 from data.images import SIZE, decode
+from estimators.base import harmonic_mean
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.linked_people import with_people
 from evaluation.metrics.mutual_likelihood import mls_scores
-from evaluation.metrics.scores import harmonic_mean
 from evaluation.sets.labelled import scores_of
 from evaluation.sets.templates import Templates, Weights, fuse_templates
 from photos.align import align

@@ -13,6 +13,7 @@ import torch
 import network
 from data.synthetic import DEGRADATIONS, SyntheticFaces, degradation_sweep
 from demo import train_model
+from estimators.base import Batch
 from estimators.trained_head import TrainedHead
 from evaluation import calibrate
 from evaluation.confidence.calibration import Calibration
@@ -32,7 +33,7 @@ def shipped():
 @pytest.fixture(scope="module")
 def uncertainty(shipped):
     estimator = TrainedHead(frozen=shipped.frozen, head=shipped.head)
-    return lambda images: estimator(np.ascontiguousarray(images)).sigma_sq[:, 0]
+    return lambda images: estimator(Batch(np.ascontiguousarray(images))).sigma_sq[:, 0]
 
 
 def test_the_shipped_model_is_small_and_says_what_it_is(shipped):

@@ -8,6 +8,7 @@ import pytest
 
 import network
 from data.synthetic import DEGRADATIONS, degradation_sweep
+from estimators.base import Batch
 from estimators.trained_head import TrainedHead
 from models.run import load_run
 
@@ -28,6 +29,6 @@ def estimator(tmp_path_factory):
 @pytest.mark.parametrize("kind", DEGRADATIONS)
 def test_more_degradation_is_more_uncertainty(estimator, kind):
     sweep = degradation_sweep(kind, LEVELS, identities=24)
-    means = [float(np.mean(estimator(images).sigma_sq)) for images in sweep]
+    means = [float(np.mean(estimator(Batch(images)).sigma_sq)) for images in sweep]
     assert all(later > earlier for earlier, later in itertools.pairwise(means)), means
     assert means[-1] > means[0] + 0.1

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from estimators.base import Batch, harmonic_mean
 from estimators.embedding_norm import EmbeddingNorm
 from estimators.from_file import FromFile
 from estimators.trained_head import TrainedHead
@@ -43,7 +44,7 @@ MEANS = IMAGES.mean(axis=(1, 2))
 )
 def test_trained_head_gives_its_uncertainty(output, rule):
     head = Head(output).train()
-    estimate = TrainedHead(frozen=frozen, head=head)(IMAGES)
+    estimate = TrainedHead(frozen=frozen, head=head)(Batch(IMAGES))
     np.testing.assert_allclose(estimate.mu, MEANS, rtol=1e-5)
     expected = [[rule(0.02 * mean - 2)] for mean in MEANS[:, 0]]
     np.testing.assert_allclose(estimate.sigma_sq, expected, rtol=1e-5)  # dropout was off
@@ -53,16 +54,23 @@ def test_trained_head_gives_its_uncertainty(output, rule):
 def test_trained_head_goes_back_to_training_after_an_error():
     head = Head("nonsense").train()
     with pytest.raises(ValueError, match="nonsense"):
-        TrainedHead(frozen=frozen, head=head)(IMAGES)
+        TrainedHead(frozen=frozen, head=head)(Batch(IMAGES))
     assert head.training
 
 
+def test_harmonic_mean_by_hand_in_float32():
+    sigma = np.array([[1.0, 3.0, 0.0]], np.float32)
+    mean = harmonic_mean(sigma)
+    assert mean.dtype == np.float32
+    np.testing.assert_allclose(mean, 3 / (1 / (1 + 1e-6) + 1 / (3 + 1e-6) + 1e6), rtol=1e-5)
+
+
 def test_embedding_norm_calls_short_embeddings_uncertain():
-    estimate = EmbeddingNorm(frozen=frozen)(IMAGES)
+    estimate = EmbeddingNorm(frozen=frozen)(Batch(IMAGES))
     np.testing.assert_allclose(estimate.sigma_sq[:, 0], -np.linalg.norm(MEANS, axis=1), rtol=1e-5)
     assert estimate.sigma_sq.shape == (5, 1)
     dark = np.concatenate([IMAGES[:1] // 4, IMAGES[:1]])
-    sigma_sq = EmbeddingNorm(frozen=frozen)(dark).sigma_sq
+    sigma_sq = EmbeddingNorm(frozen=frozen)(Batch(dark)).sigma_sq
     assert sigma_sq[0] > sigma_sq[1]
 
 
@@ -76,14 +84,14 @@ def test_from_file_npz_aligns_by_key_and_turns_quality_round(tmp_path):
     ):
         estimator.uncertainty_of([7, 1, 8])
     with pytest.raises(ValueError, match="needs a backbone"):
-        estimator(IMAGES)
+        estimator(Batch(IMAGES))
 
 
 def test_from_file_csv_by_row_number(tmp_path):
     path = tmp_path / "scores.csv"
     path.write_text("image,score\n" + "".join(f"{row},{row / 10}\n\n" for row in range(12)))
     estimator = FromFile(path=str(path), orientation="uncertainty", frozen=frozen)
-    estimate = estimator(IMAGES, 5)
+    estimate = estimator(Batch(IMAGES, range(5, 10)))
     np.testing.assert_allclose(estimate.sigma_sq[:, 0], [0.5, 0.6, 0.7, 0.8, 0.9])
     np.testing.assert_allclose(estimate.mu, MEANS, rtol=1e-5)
 
@@ -168,7 +176,7 @@ def smooth_images():
 def whole(request, smooth_images):
     """The backbone and, by estimator, the estimate of all images at once."""
     frozen = real_backbone(request.param)
-    return frozen, {name: built(name, frozen)(smooth_images) for name in NAMES}
+    return frozen, {name: built(name, frozen)(Batch(smooth_images)) for name in NAMES}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -188,7 +196,7 @@ def test_an_image_does_not_care_about_its_batch(name, whole, smooth_images):
     frozen, estimates = whole
     estimator = built(name, frozen)
     parts = smooth_images[3:], smooth_images[2::-1]  # another order, in batches of 1 and 3
-    turned = np.concatenate([estimator(part).sigma_sq for part in parts])
+    turned = np.concatenate([estimator(Batch(part)).sigma_sq for part in parts])
     # The sign of a gradient near 0 is a matter of rounding, so FaceQAN gets more room.
     room = 2e-2 if name == "faceqan" else 1e-3
     np.testing.assert_allclose(turned[::-1], estimates[name].sigma_sq, rtol=room)
@@ -199,9 +207,9 @@ def test_images_may_be_any_view_and_stay_as_they_are(name, smooth_images):
     frozen = real_backbone("iresnet")
     images = smooth_images[:3].copy()
     before = images.copy()
-    mirrored = built(name, frozen)(images[:, :, ::-1]).sigma_sq
+    mirrored = built(name, frozen)(Batch(images[:, :, ::-1])).sigma_sq
     np.testing.assert_array_equal(images, before)
-    expected = built(name, frozen)(np.ascontiguousarray(images[:, :, ::-1])).sigma_sq
+    expected = built(name, frozen)(Batch(np.ascontiguousarray(images[:, :, ::-1]))).sigma_sq
     np.testing.assert_array_equal(mirrored, expected)
 
 
@@ -211,8 +219,8 @@ def test_images_may_be_any_view_and_stay_as_they_are(name, smooth_images):
 @pytest.mark.parametrize("name", NAMES)
 def test_cuda_agrees_with_the_cpu(name, precision, smooth_images):
     frozen = real_backbone("iresnet", "cuda", precision)
-    found = built(name, frozen)(smooth_images).sigma_sq
-    expected = built(name, real_backbone("iresnet"))(smooth_images).sigma_sq
+    found = built(name, frozen)(Batch(smooth_images)).sigma_sq
+    expected = built(name, real_backbone("iresnet"))(Batch(smooth_images)).sigma_sq
     np.testing.assert_allclose(found, expected, rtol=0.1, atol=1e-3)
 
 

@@ -10,7 +10,7 @@ import torch
 from scipy.stats import rankdata
 
 from data.faces import open_faces
-from estimators.base import Estimate
+from estimators.base import Batch, Estimate
 from estimators.embedding_norm import EmbeddingNorm
 from estimators.fusing.fit import load_fusion
 from estimators.fusion import Fusion
@@ -74,7 +74,7 @@ def fit(runs, *more, of=("trained_head", "embedding_norm")):
 
 
 def alone(estimator, images):
-    return estimator(images).sigma_sq[:, 0]
+    return estimator(Batch(images)).sigma_sq[:, 0]
 
 
 def ranks(values):
@@ -87,12 +87,12 @@ def test_the_mean_rank_of_two_members_for_one_image_and_for_many(runs, images, c
     assert "fusion of 2 members, ranks among 18 images" in capsys.readouterr().out
     run = load_run(runs / "one", device="cpu")
     fusion = Fusion(reference=str(out), frozen=run.frozen, head=run.head)
-    estimate = fusion(images)
+    estimate = fusion(Batch(images))
     head = alone(TrainedHead(frozen=run.frozen, head=run.head), images)
     norm = alone(EmbeddingNorm(frozen=run.frozen), images)
     expected = (ranks(head) + ranks(norm)) / 2
     np.testing.assert_allclose(estimate.sigma_sq[:, 0], expected, atol=1e-3)
-    np.testing.assert_allclose(fusion(images[4:5]).sigma_sq[:, 0], expected[4], atol=1e-3)
+    np.testing.assert_allclose(fusion(Batch(images[4:5])).sigma_sq[:, 0], expected[4], atol=1e-3)
     np.testing.assert_allclose(estimate.mu, run.frozen(torch.from_numpy(images)).embedding)
 
 
@@ -105,7 +105,7 @@ def test_heads_of_two_runs_and_a_folder_that_moved(runs, images, tmp_path):
     fusion = Fusion(reference=str(moved / "one" / "fusion.json"), frozen=run.frozen, head=run.head)
     heads = [alone(TrainedHead(frozen=one.frozen, head=one.head), images) for one in (run, second)]
     expected = np.mean([ranks(values) for values in heads], axis=0)
-    np.testing.assert_allclose(fusion(images).sigma_sq[:, 0], expected, atol=1e-3)
+    np.testing.assert_allclose(fusion(Batch(images)).sigma_sq[:, 0], expected, atol=1e-3)
 
 
 def test_a_batch_passes_the_backbone_once(runs, images, monkeypatch):
@@ -113,14 +113,14 @@ def test_a_batch_passes_the_backbone_once(runs, images, monkeypatch):
     run = load_run(runs / "one", device="cpu")
     fusion = Fusion(reference=str(out), frozen=run.frozen, head=run.head)
     passes = []
-    forward = run.frozen._forward
+    forward = run.frozen.forward
 
     def counted(batch):
         passes.append(len(batch))
         return forward(batch)
 
-    monkeypatch.setattr(run.frozen, "_forward", counted)
-    fusion(images)
+    monkeypatch.setattr(run.frozen, "forward", counted)
+    fusion(Batch(images))
     assert passes == [18]
 
 
@@ -182,6 +182,6 @@ def test_a_file_without_its_backbone_is_read_for_members_that_need_none(runs, im
     stored["files"] = {}
     out.write_text(json.dumps(stored))
     run = load_run(runs / "one", device="cpu")
-    fused = Fusion(reference=str(out), frozen=run.frozen)(images).sigma_sq[:, 0]
+    fused = Fusion(reference=str(out), frozen=run.frozen)(Batch(images)).sigma_sq[:, 0]
     norm = alone(EmbeddingNorm(frozen=run.frozen), images)
     np.testing.assert_allclose(fused, ranks(norm), atol=1e-3)

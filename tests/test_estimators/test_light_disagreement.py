@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from estimators.base import Batch
 from estimators.light_disagreement import LightDisagreement
 from models.output import BackboneOutput
 
@@ -17,7 +18,7 @@ def frozen(images):
 
 def test_it_is_the_geometric_mean_of_three_moves():
     estimator = LightDisagreement(frozen=frozen, gamma=3.0, noise=20.0, seed=4)
-    found = estimator(IMAGES)
+    found = estimator(Batch(IMAGES))
     noise = 20 * torch.randn(1, 3, 112, 112, generator=torch.Generator().manual_seed(4))
     for row, image in enumerate(IMAGES):
         pixel = image[5, 7].astype(np.float64)
@@ -33,8 +34,8 @@ def test_it_is_the_geometric_mean_of_three_moves():
 
 def test_an_image_counts_alone_as_in_a_batch():
     estimator = LightDisagreement(frozen=frozen)
-    one = estimator(IMAGES[2:3]).sigma_sq
-    np.testing.assert_allclose(one, estimator(IMAGES).sigma_sq[2:3], rtol=1e-6)
+    one = estimator(Batch(IMAGES[2:3])).sigma_sq
+    np.testing.assert_allclose(one, estimator(Batch(IMAGES)).sigma_sq[2:3], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from estimators.base import Estimate
+from estimators.base import Batch, Estimate
 from estimators.mc_dropout import MCDropout, cosine_std
 
 
@@ -78,9 +78,9 @@ def test_batch_norm_changes_the_spread(fake, layer):
 @pytest.mark.parametrize("form", ["sampled", "closed_form"])
 def test_results_do_not_depend_on_the_batch(fake, layer, form):
     frozen = fake(*layer(12, 90))
-    whole = MCDropout(frozen, passes=50, form=form)(images(7))
+    whole = MCDropout(frozen, passes=50, form=form)(Batch(images(7)))
     one_by_one = MCDropout(frozen, passes=50, form=form)
-    alone = [one_by_one(image[None]) for image in images(7)[::-1]][::-1]
+    alone = [one_by_one(Batch(image[None])) for image in images(7)[::-1]][::-1]
     np.testing.assert_allclose(
         whole.sigma_sq, np.concatenate([part.sigma_sq for part in alone]), rtol=1e-5
     )
@@ -89,17 +89,19 @@ def test_results_do_not_depend_on_the_batch(fake, layer, form):
 
 def test_memory_limits_do_not_change_results(fake, layer, monkeypatch):
     frozen = fake(*layer(12, 90))
-    plain = MCDropout(frozen, passes=50)(images(7))
+    plain = MCDropout(frozen, passes=50)(Batch(images(7)))
     monkeypatch.setattr("models.dropout._ROWS", {"cpu": 20})
     monkeypatch.setattr("estimators.mc_dropout._HELD", 50 * 12 * 3)
     np.testing.assert_allclose(
-        MCDropout(frozen, passes=50)(images(7)).sigma_sq, plain.sigma_sq, rtol=1e-5
+        MCDropout(frozen, passes=50)(Batch(images(7))).sigma_sq, plain.sigma_sq, rtol=1e-5
     )
 
 
 def test_a_seed_fixes_the_result_and_another_changes_it(fake, layer):
     frozen = fake(*layer(12, 90))
-    runs = [MCDropout(frozen, passes=20, seed=seed)(images(4)).sigma_sq for seed in (5, 5, 6)]
+    runs = [
+        MCDropout(frozen, passes=20, seed=seed)(Batch(images(4))).sigma_sq for seed in (5, 5, 6)
+    ]
     assert np.array_equal(runs[0], runs[1])
     assert not np.any(runs[0] == runs[2])
 
@@ -107,7 +109,7 @@ def test_a_seed_fixes_the_result_and_another_changes_it(fake, layer):
 def test_global_random_state_is_neither_used_nor_moved(fake, layer):
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    MCDropout(fake(*layer(12, 90)), passes=20)(images(2))
+    MCDropout(fake(*layer(12, 90)), passes=20)(Batch(images(2)))
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -115,7 +117,7 @@ def test_global_random_state_is_neither_used_nor_moved(fake, layer):
 def test_estimate_is_the_backbones_embedding_and_one_float_per_image(fake, layer, form):
     frozen = fake(*layer(12, 90))
     frozen.backbone.weight.requires_grad_()
-    estimate = MCDropout(frozen, passes=4, form=form)(images(3))
+    estimate = MCDropout(frozen, passes=4, form=form)(Batch(images(3)))
     assert isinstance(estimate, Estimate)
     with torch.no_grad():
         expected = frozen(torch.from_numpy(images(3))).embedding.numpy()

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from estimators.base import Batch
 from estimators.onnx import KIND, metadata, needed, open_onnx
 from evaluation.confidence.calibration import DIRECTION
 
@@ -43,7 +44,7 @@ def test_facts_and_numbers_come_out(tmp_path):
     assert about == {"model": "m.pt", "license": "MIT", "direction": DIRECTION}
     assert (estimator.name, estimator.outputs) == ("m.onnx", ("uncertainty",))
     images = np.random.default_rng(0).integers(0, 256, (5, 112, 112, 3), dtype=np.uint8)
-    mu, sigma_sq = estimator(images[:, ::-1])  # not contiguous
+    mu, sigma_sq = estimator(Batch(images[:, ::-1]))  # not contiguous
     assert mu.shape == (5, 0)
     assert mu.dtype == np.float32
     np.testing.assert_allclose(sigma_sq, images.mean((1, 2, 3))[:, None], rtol=1e-5)
@@ -105,9 +106,9 @@ def test_other_files_are_refused(tmp_path):
 def test_other_images_are_refused(shape, tmp_path):
     estimator = open_onnx(write(tmp_path / "m.onnx", FACTS))[0]
     with pytest.raises(ValueError, match=r"expected uint8 \(B, 112, 112, 3\)"):
-        estimator(np.zeros(shape, np.uint8))
+        estimator(Batch(np.zeros(shape, np.uint8)))
     with pytest.raises(ValueError, match="and type float32: expected uint8"):
-        estimator(np.zeros((1, 112, 112, 3), np.float32))
+        estimator(Batch(np.zeros((1, 112, 112, 3), np.float32)))
 
 
 def test_a_missing_package_is_named():

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from data.synthetic import degradation_sweep
+from estimators.base import Batch
 from estimators.faceqan import FaceQAN
 from estimators.flip_disagreement import FlipDisagreement
 from estimators.grafiqs import GraFIQs, discrepancy
@@ -73,7 +74,7 @@ def normalised(image, backbone):
 
 
 def test_flip_disagreement_is_one_minus_the_cosine(frozen, backbone):
-    estimate = FlipDisagreement(frozen=frozen)(FACES)
+    estimate = FlipDisagreement(frozen=frozen)(Batch(FACES))
     for row, image in enumerate(FACES):
         plain, mirrored = (
             embed_of(backbone, normalised(np.ascontiguousarray(one), backbone))[1].numpy()
@@ -90,8 +91,8 @@ def symmetric(images):
 
 def test_a_face_that_is_its_own_mirror_image_does_not_disagree(frozen):
     estimator = FlipDisagreement(frozen=frozen)
-    assert np.abs(estimator(symmetric(FACES)).sigma_sq).max() < 1e-9
-    assert estimator(FACES).sigma_sq.min() > 1e-6
+    assert np.abs(estimator(Batch(symmetric(FACES))).sigma_sq).max() < 1e-9
+    assert estimator(Batch(FACES)).sigma_sq.min() > 1e-6
 
 
 # --- SER-FIQ -----------------------------------------------------------------------------------
@@ -100,7 +101,7 @@ def test_a_face_that_is_its_own_mirror_image_does_not_disagree(frozen):
 @pytest.mark.parametrize("rate", [0.5, 0.2])
 def test_ser_fiq_is_the_papers_double_loop(frozen, backbone, rate):
     passes = 9
-    estimate = SERFIQ(frozen=frozen, passes=passes, rate=rate, seed=3)(FACES)
+    estimate = SERFIQ(frozen=frozen, passes=passes, rate=rate, seed=3)(Batch(FACES))
     weight, bias = linear_affine(backbone.fc, backbone.features)
     generator = torch.Generator().manual_seed(3)
     masks = [
@@ -128,7 +129,7 @@ def test_mean_distance_closed_forms():
 
 def test_ser_fiq_depends_on_its_seed_and_on_the_rate(frozen):
     def of(**options):
-        return SERFIQ(frozen=frozen, passes=20, **options)(FACES).sigma_sq
+        return SERFIQ(frozen=frozen, passes=20, **options)(Batch(FACES)).sigma_sq
 
     np.testing.assert_array_equal(of(seed=1), of(seed=1))
     assert not np.array_equal(of(seed=1), of(seed=2))
@@ -186,7 +187,7 @@ def gradient_size_of_one(backbone, image, at):
 
 @pytest.mark.parametrize("at", ["image", "block1", "block2", "block3", "block4"])
 def test_grafiqs_of_a_batch_is_that_of_each_image(frozen, backbone, at):
-    estimate = GraFIQs(frozen=frozen, at=at)(FACES)
+    estimate = GraFIQs(frozen=frozen, at=at)(Batch(FACES))
     expected = [gradient_size_of_one(backbone, image, at) for image in FACES]
     np.testing.assert_allclose(estimate.sigma_sq[:, 0], expected, rtol=1e-3)
     np.testing.assert_allclose(
@@ -206,12 +207,14 @@ def test_discrepancy_closed_form():
 
 def test_grafiqs_leaves_no_hooks_and_no_gradients_behind(frozen):
     estimator = GraFIQs(frozen=frozen, at="block2")
-    estimator(FACES)
+    estimator(Batch(FACES))
     modules = list(estimator.backbone.modules())
     assert not any(one._forward_hooks or one._forward_pre_hooks for one in modules)
     assert all(weight.grad is None for weight in estimator.backbone.parameters())
     with torch.no_grad():  # a caller's no_grad does not matter
-        np.testing.assert_array_equal(estimator(FACES).sigma_sq, estimator(FACES).sigma_sq)
+        np.testing.assert_array_equal(
+            estimator(Batch(FACES)).sigma_sq, estimator(Batch(FACES)).sigma_sq
+        )
 
 
 def test_grafiqs_errors(frozen):
@@ -223,7 +226,7 @@ def test_grafiqs_errors(frozen):
         GraFIQs(frozen=nameless, at="block1")
     once_more = FrozenBackbone(FrozenBackbone(MobileFaceNet()).backbone)
     with pytest.raises(ValueError, match="MobileFaceNet has no BatchNorm after image"):
-        GraFIQs(frozen=once_more)(FACES[:1])
+        GraFIQs(frozen=once_more)(Batch(FACES[:1]))
 
 
 # --- FaceQAN -----------------------------------------------------------------------------------
@@ -258,7 +261,7 @@ def quality_of_one(backbone, image, noise, steps, epsilon, exponent):
 def test_faceqan_of_a_batch_is_the_papers_for_each_image(frozen, backbone, steps):
     passes, epsilon, exponent = 3, 0.02, 4.0
     options = {"passes": passes, "steps": steps, "epsilon": epsilon, "exponent": exponent}
-    estimate = FaceQAN(frozen=frozen, seed=6, **options)(FACES)
+    estimate = FaceQAN(frozen=frozen, seed=6, **options)(Batch(FACES))
     generator = torch.Generator().manual_seed(6)
     noise = 2 * torch.rand((passes, 3, 112, 112), generator=generator) - 1
     for row, image in enumerate(FACES):
@@ -268,7 +271,7 @@ def test_faceqan_of_a_batch_is_the_papers_for_each_image(frozen, backbone, steps
 
 def test_faceqan_steps_move_the_embedding_further_than_noise_alone(frozen):
     def of(**options):
-        return FaceQAN(frozen=frozen, passes=2, symmetry=False, **options)(FACES).sigma_sq
+        return FaceQAN(frozen=frozen, passes=2, symmetry=False, **options)(Batch(FACES)).sigma_sq
 
     assert (of(steps=3) > 2 * of(steps=1)).all()
     assert (of(steps=2, epsilon=0.01) > of(steps=2, epsilon=0.001)).all()
@@ -280,9 +283,9 @@ def test_faceqan_symmetry_does_not_matter_to_a_symmetric_face(frozen):
     with_it, without = (
         FaceQAN(frozen=frozen, passes=2, steps=2, symmetry=symmetry) for symmetry in (True, False)
     )
-    faces = symmetric(FACES)
+    faces, batch = Batch(symmetric(FACES)), Batch(FACES)
     np.testing.assert_allclose(with_it(faces).sigma_sq, without(faces).sigma_sq, atol=2e-6)
-    assert (with_it(FACES).sigma_sq > without(FACES).sigma_sq).all()
+    assert (with_it(batch).sigma_sq > without(batch).sigma_sq).all()
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,8 @@ def test_too_few_non_mated_comparisons_are_said(stored, tmp_path, capsys):
 class Brightness:
     name = "brightness"
 
-    def __call__(self, images):
+    def __call__(self, batch):
+        images = batch.images
         mean = images.astype(np.float32).mean(axis=(1, 2))
         return Estimate(mean - mean.mean() + 1, mean.mean(axis=1, keepdims=True))
 
@@ -102,7 +103,7 @@ def test_a_run_gets_the_file_beside_its_head(tmp_path, monkeypatch, capsys):
         frozen = head = None
 
     monkeypatch.setattr("models.run.load_run", lambda folder, **options: Run)
-    monkeypatch.setattr("evaluation.methods.build_estimator", lambda *args, **kw: Brightness())
+    monkeypatch.setattr("estimators.base.build_estimator", lambda *args, **kw: Brightness())
     argv = ["--model_dir", str(tmp_path), "--target", "synthetic:pairs=60,seed=1", "--fmr", "0.1"]
     assert main(argv) == 0
     assert "uncertainties of trained_head" in capsys.readouterr().out

@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 
+from estimators.base import Batch
 from evaluation import compare
 from evaluation.methods import open_methods, with_branches
 from evaluation.seeds import Group
@@ -83,16 +84,16 @@ def test_twelve_heads_have_one_backbone_and_one_forward_pass(run, monkeypatch):
     assert len(methods.names) == 12
     assert len(loaded) == 1
     backbones = {id(one.frozen) for one in methods.estimator.members.values()}
-    assert backbones == {id(methods.estimator.frozen)}
+    assert backbones == {id(methods.frozen)}
     passes = []
-    forward = FrozenBackbone._forward
+    forward = FrozenBackbone.forward
     monkeypatch.setattr(
-        FrozenBackbone, "_forward", lambda *args: (passes.append(1), forward(*args))[1]
+        FrozenBackbone, "forward", lambda *args: (passes.append(1), forward(*args))[1]
     )
     batch = torch.randint(256, (5, 112, 112, 3), dtype=torch.uint8).numpy()
-    together = methods.estimator(batch).sigma_sq
+    together = methods.estimator(Batch(batch)).sigma_sq
     assert len(passes) == 1
-    alone = open_methods([f"{run}/pcnet-1"], device="cpu").estimator(batch).sigma_sq
+    alone = open_methods([f"{run}/pcnet-1"], device="cpu").estimator(Batch(batch)).sigma_sq
     assert (together[:, methods.names.index("pcnet-1")] == alone[:, 0]).all()
     assert len({tuple(column) for column in together.T}) == 12
 

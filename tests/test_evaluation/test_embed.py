@@ -13,7 +13,8 @@ class Halves:
     def __init__(self):
         self.batches = []
 
-    def __call__(self, images):
+    def __call__(self, batch):
+        images = batch.images
         self.batches.append(len(images))
         left = images[:, :, :56].mean(axis=(1, 2, 3)) + 1
         right = images[:, :, 56:].mean(axis=(1, 2, 3)) + 1
@@ -44,13 +45,11 @@ def test_flip_adds_the_mirror_image_and_normalises(tiny_pairs):
     np.testing.assert_allclose(flipped.sigma_sq[:, 0], plain.mu.mean(axis=1), rtol=1e-6)
 
 
-def test_an_estimator_that_reads_rows_gets_the_first_row(tiny_pairs):
+def test_a_batch_knows_its_rows(tiny_pairs):
     class Rows(Halves):
-        reads_rows = True
-
-        def __call__(self, images, start):
-            rows = np.arange(start, start + len(images), dtype=np.float32)
-            return Estimate(super().__call__(images).mu, rows[:, None])
+        def __call__(self, batch):
+            rows = np.array(batch.rows, np.float32)
+            return Estimate(super().__call__(batch).mu, rows[:, None])
 
     features = embed(Rows(), tiny_pairs, batch_size=7, flip=True)
     np.testing.assert_array_equal(features.sigma_sq[:, 0], np.arange(24))
@@ -58,8 +57,8 @@ def test_an_estimator_that_reads_rows_gets_the_first_row(tiny_pairs):
 
 def test_errors_name_set_and_estimator(tiny_pairs):
     class Broken(Halves):
-        def __call__(self, images):
-            mu, sigma_sq = super().__call__(images)
+        def __call__(self, batch):
+            mu, sigma_sq = super().__call__(batch)
             return Estimate(mu, sigma_sq * np.nan)
 
     with pytest.raises(ValueError, match=r"tiny, estimator halves: sigma_sq has 24 of 24 values"):
@@ -111,10 +110,10 @@ def test_a_stopped_run_goes_on_where_it_was(tiny_pairs, tmp_path, monkeypatch):
     expected = embed_images(Halves(), Named(tiny_pairs), batch_size=4, name="some")
 
     class Stops(Halves):
-        def __call__(self, images):
+        def __call__(self, batch):
             if len(self.batches) == 5:
                 raise KeyboardInterrupt
-            return super().__call__(images)
+            return super().__call__(batch)
 
     options = {"batch_size": 4, "name": "some", "parts": tmp_path / "parts", "about": "abc"}
     with pytest.raises(KeyboardInterrupt):
@@ -156,21 +155,26 @@ def test_an_estimator_that_asks_for_names_gets_those_of_the_set(tiny_pairs):
     class Asks(Halves):
         def __init__(self):
             super().__init__()
-            self.told = []
+            self.checked, self.seen = [], []
 
-        def use_names(self, names):
-            self.told.append(names)
+        def check_names(self, names):
+            self.checked.append(names)
+
+        def __call__(self, batch):
+            self.seen.append(batch.names)
+            return super().__call__(batch)
 
     estimator = Asks()
     embed_images(estimator, Named(tiny_pairs, 3), name="some")
     embed(estimator, tiny_pairs)
-    assert estimator.told == [["image 0", "image 1", "image 2"], None]
+    assert estimator.checked == [["image 0", "image 1", "image 2"]]
+    assert estimator.seen == [*estimator.checked, None]
 
 
 def test_unsound_estimates_of_images_are_named(tiny_pairs, tmp_path):
     class Broken(Halves):
-        def __call__(self, images):
-            mu, sigma_sq = super().__call__(images)
+        def __call__(self, batch):
+            mu, sigma_sq = super().__call__(batch)
             return Estimate(mu * 0, sigma_sq)
 
     with pytest.raises(ValueError, match="some, estimator halves, images from 0 on: mu has 23 emb"):

@@ -4,9 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from estimators._group import Several
-from estimators.base import Estimate
-from evaluation.methods import build_estimator, estimator_names, named, open_methods
+from estimators.base import (
+    Batch,
+    Estimate,
+    EstimatorGroup,
+    build_estimator,
+    estimator_names,
+    name_readers,
+)
+from evaluation.methods import named, open_methods
 from models.backbones.mobilefacenet import MobileFaceNet
 from models.frozen import FrozenBackbone
 from utils.config import Method
@@ -20,18 +26,17 @@ class Fixed:
     def __init__(self, columns):
         self.columns = columns
 
-    def __call__(self, images):
-        return Estimate(np.ones((len(images), 2), np.float32), self.columns[: len(images)])
+    def __call__(self, batch):
+        return Estimate(np.ones((len(batch), 2), np.float32), self.columns[: len(batch)])
 
 
 class ByRow(Fixed):
-    reads_rows = True
-
-    def use_names(self, names):
+    def check_names(self, names):
         self.names = names
 
-    def __call__(self, images, start=0):
-        return Estimate(np.zeros((len(images), 2), np.float32), np.full((len(images), 1), start))
+    def __call__(self, batch):
+        rows = np.array(batch.rows, np.float32)
+        return Estimate(np.zeros((len(rows), 2), np.float32), rows[:, None])
 
 
 @pytest.fixture
@@ -63,26 +68,25 @@ def test_names_come_from_the_text_or_the_file(tmp_path):
         named(["a=1", "a=2"])
 
 
-def test_several_has_a_column_for_each_and_the_first_ones_embeddings(frozen, faces):
+def test_a_group_has_a_column_for_each_and_the_first_ones_embeddings(frozen, faces):
     wide = np.array([[1, 3], [2, 2], [4, 4]], np.float32)
     by_row = ByRow(None)
-    both = Several(frozen, {"wide": Fixed(wide), "row": by_row})
-    both.use_names(["x", "y", "z"])
-    found = both(faces, 7)
+    both = EstimatorGroup({"wide": Fixed(wide), "row": by_row})
+    found = both(Batch(faces, range(7, 10)))
     assert both.name == "wide+row"
-    assert by_row.names == ["x", "y", "z"]
+    assert name_readers(both) == [by_row]
     np.testing.assert_array_equal(found.mu, 1)
-    np.testing.assert_allclose(found.sigma_sq, [[1.5, 7], [2, 7], [4, 7]], rtol=1e-5)
+    np.testing.assert_allclose(found.sigma_sq, [[1.5, 7], [2, 8], [4, 9]], rtol=1e-5)
 
 
-def test_several_share_forward_passes(frozen, faces):
+def test_a_group_shares_forward_passes(frozen, faces):
     passes = []
     frozen.backbone.register_forward_hook(lambda *_: passes.append(1))
     names = ["embedding_norm", "flip_disagreement", "mc_dropout"]
     members = {name: build_estimator(Method(name), frozen=frozen) for name in names}
-    alone = [members[name](faces).sigma_sq[:, 0] for name in names]
+    alone = [members[name](Batch(faces)).sigma_sq[:, 0] for name in names]
     passes.clear()
-    together = Several(frozen, members)(faces).sigma_sq
+    together = EstimatorGroup(members)(Batch(faces)).sigma_sq
     np.testing.assert_array_equal(together.T, alone)
     assert len(passes) == 2
 

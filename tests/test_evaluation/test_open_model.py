@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from estimators import onnx as onnx_model
+from estimators.base import Batch
 from evaluation.confidence.calibration import DIRECTION
 from evaluation.confidence.decision import Decision
 from evaluation.open_model import ScoringModel, open_model
@@ -51,7 +52,7 @@ def test_a_run_folder(run, faces):
         "reliable; not calibrated, so no quality, percentile or verdict: run "
         f"evaluation/calibrate.py --model_dir {run} --dataset_path DIR --target lfw"
     )
-    assert model.estimator(faces).mu.shape == (7, 16)
+    assert model.estimator(Batch(faces)).mu.shape == (7, 16)
 
 
 def test_a_calibrated_run_says_where_its_limits_lie(calibrated, calibration):
@@ -123,7 +124,10 @@ def test_a_packed_model_is_the_run_in_one_file(packed, calibrated, faces):
     assert model.header().startswith(
         f"model packed one (SHA-256 {sha256(packed)[:12]}...); DEMO: made-up faces; uncertainty: "
     )
-    found, expected = model.estimator(faces), open_model(calibrated, device="cpu").estimator(faces)
+    found, expected = (
+        model.estimator(Batch(faces)),
+        open_model(calibrated, device="cpu").estimator(Batch(faces)),
+    )
     np.testing.assert_array_equal(found.mu, expected.mu)
     np.testing.assert_array_equal(found.sigma_sq, expected.sigma_sq)
     assert model.decision == Decision.from_calibration(model.calibration)

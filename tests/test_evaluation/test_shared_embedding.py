@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from estimators.base import Estimate
+from estimators.base import Estimate, build_estimator
 from evaluation.embed import embed, embed_each, embed_images
-from evaluation.methods import build_estimator
 from models.backbones.iresnet import IResNet
 from models.frozen import FrozenBackbone
 from utils.config import Method
@@ -50,12 +49,13 @@ def on_each_of(size, work):
 class Means:
     """Embedding = means of both halves; uncertainty = the batch's first row and its length."""
 
-    name, reads_rows = "means", True
+    name = "means"
 
     def __init__(self):
         self.batches = []
 
-    def __call__(self, images, start):
+    def __call__(self, batch):
+        images, start = batch.images, batch.rows[0]
         self.batches.append((start, len(images)))
         halves = images.reshape(len(images), 112, 2, 56, 3).mean(axis=(1, 3, 4)) + 1
         told = np.tile(np.float32([start, len(images)]), (len(images), 1))
@@ -140,9 +140,9 @@ def test_unsound_estimates_are_named_as_by_one_process(tiny_pairs, monkeypatch):
     monkeypatch.setattr("evaluation.embed.PART_IMAGES", 8)
 
     class Broken(Means):
-        def __call__(self, images, start):
-            found = super().__call__(images, start)
-            return Estimate(found.mu * (start < 12), found.sigma_sq)
+        def __call__(self, batch):
+            found = super().__call__(batch)
+            return Estimate(found.mu * (batch.rows[0] < 12), found.sigma_sq)
 
     def work(world):
         return embed_images(
@@ -162,9 +162,9 @@ def test_one_bar_for_all_ranks(tiny_pairs, capsys):
 class Counted(FrozenBackbone):
     passes = 0
 
-    def _forward(self, images):
+    def forward(self, images):
         self.passes += 1
-        return super()._forward(images)
+        return super().forward(images)
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -187,8 +187,8 @@ def test_an_error_of_one_of_several_estimators_names_it(tiny_pairs):
     class Broken(Means):
         name = "broken"
 
-        def __call__(self, images, start):
-            found = super().__call__(images, start)
+        def __call__(self, batch):
+            found = super().__call__(batch)
             return Estimate(found.mu, found.sigma_sq * np.nan)
 
     with pytest.raises(ValueError, match="tiny, estimator broken: sigma_sq has 48 of 48 values"):

@@ -15,7 +15,7 @@ from torch import nn
 
 from data.images import encode_png
 from data.synthetic import SyntheticFaces
-from estimators.base import Estimate
+from estimators.base import Batch, Estimate
 from estimators.onnx import INPUT, OUTPUTS, metadata, open_onnx
 from estimators.trained_head import TrainedHead
 from evaluation.confidence.calibration import NOT_COMPUTED, Calibration
@@ -60,7 +60,7 @@ def faces():
 @pytest.mark.parametrize("size", [1, 3, 7])
 def test_the_file_gives_what_the_product_gives(demo, exported, faces, size):
     found = open_onnx(exported[0])[0].everything(faces[:size])
-    mu, sigma_sq = demo.estimator(faces[:size])
+    mu, sigma_sq = demo.estimator(Batch(faces[:size]))
     np.testing.assert_allclose(found["embedding"], mu, atol=1e-5)
     np.testing.assert_allclose(found["uncertainty"], sigma_sq[:, 0], rtol=1e-5)
     own, calibration = found["uncertainty"], demo.calibration
@@ -217,7 +217,7 @@ def test_a_head_that_reads_images_goes_alone(demo, tmp_path, faces, monkeypatch,
     assert out.stat().st_size < 10_000
     exported = open_onnx(out)[0]
     assert exported.outputs == ("uncertainty",)
-    mu, sigma_sq = exported(faces)
+    mu, sigma_sq = exported(Batch(faces))
     assert mu.shape == (7, 0)
     logits = faces.mean((1, 2, 3)) / 50 - 2
     np.testing.assert_allclose(sigma_sq[:, 0], 1 / (1 + np.exp(-logits)), rtol=1e-5)
@@ -232,7 +232,7 @@ def test_the_student_goes_alone(tmp_path, faces):
     write_onnx(path, ExportedModel(None, head, None), metadata({}, None, None), "")
     with torch.no_grad():
         wanted = head(images_alone(torch.from_numpy(faces))).sigmoid().numpy()
-    _, sigma_sq = open_onnx(path)[0](faces)
+    _, sigma_sq = open_onnx(path)[0](Batch(faces))
     np.testing.assert_allclose(sigma_sq, wanted, rtol=1e-4)
     assert len(np.unique(sigma_sq)) == 7
 
@@ -304,8 +304,8 @@ class Fake:
         rows = images[:, 0, 0, 0]
         return {"embedding": self.mu[rows], "uncertainty": self.uncertainty[rows]}
 
-    def __call__(self, images):
-        found = self.everything(images)
+    def __call__(self, batch):
+        found = self.everything(batch.images)
         return Estimate(found["embedding"], found["uncertainty"][:, None])
 
 
@@ -364,9 +364,9 @@ def test_engines_are_timed_in_turn_without_the_first_round(monkeypatch):
     def engine(name, seconds):
         waits = iter(seconds)
 
-        def run(images):
-            calls.append((name, len(images)))
-            watch.now += next(waits) * len(images)
+        def run(batch):
+            calls.append((name, len(batch)))
+            watch.now += next(waits) * len(batch)
 
         return run
 

@@ -9,6 +9,7 @@ import torch
 
 import network
 from data.synthetic import SyntheticFaces
+from estimators.base import Batch
 from estimators.trained_head import TrainedHead
 from evaluation import calibrate
 from evaluation.confidence.calibration import Calibration
@@ -86,8 +87,8 @@ def test_the_file_scores_as_the_run_does_and_says_what_it_is(trained, pack, tmp_
     found = load_packed(tmp_path / "out" / "model.pt", device="cpu")
     run = load_run(trained, device="cpu")
     images = np.stack([SyntheticFaces(4, 1, 7).read(row) for row in range(4)])
-    wanted = TrainedHead(frozen=run.frozen, head=run.head)(images)
-    given = TrainedHead(frozen=found.frozen, head=found.head)(images)
+    wanted = TrainedHead(frozen=run.frozen, head=run.head)(Batch(images))
+    given = TrainedHead(frozen=found.frozen, head=found.head)(Batch(images))
     assert np.array_equal(wanted.mu, given.mu)
     assert np.array_equal(wanted.sigma_sq, given.sigma_sq)
     assert Calibration.from_dict(found.calibration).to_dict() == found.calibration

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from estimators._group import Several
-from estimators.base import Estimate
+from estimators.base import Batch, Estimate, EstimatorGroup
 from estimators.embedding_norm import EmbeddingNorm
 from estimators.trained_head import TrainedHead
 from evaluation.embed import estimate_batch
@@ -58,14 +57,10 @@ class Many:
 
 
 class Row:
-    """A method that gives row numbers, and stands for Several and its backbone."""
+    """A method that gives row numbers."""
 
-    members = {}
-    frozen = SimpleNamespace(device=torch.device("cpu"))
-    reads_rows = True
-
-    def __call__(self, images, start):
-        numbers = np.arange(start, start + len(images), dtype=np.float32) + 1
+    def __call__(self, batch):
+        numbers = np.array(batch.rows, np.float32) + 1
         return Estimate(np.stack([numbers, numbers], axis=1), numbers[:, None])
 
 
@@ -107,14 +102,14 @@ def test_results_fetched_late_are_those_of_several():
     members = {
         str(place): TrainedHead(frozen=frozen, head=head) for place, head in enumerate(heads)
     }
-    several = Several(frozen, {"norm": EmbeddingNorm(frozen=frozen), **members})
+    several = EstimatorGroup({"norm": EmbeddingNorm(frozen=frozen), **members})
     faces = torch.randint(0, 256, (2, 3, 112, 112, 3), dtype=torch.uint8)
     for flip in (False, True):
         ahead = Ahead(several, flip=flip)
         assert ahead.queues
-        late = [ahead.submit(batch, 0) for batch in faces]
+        late = [ahead.submit(batch, range(len(batch)), None) for batch in faces]
         for result, batch in zip(late, faces, strict=True):
-            expected = estimate_batch(several, batch.numpy(), 0, flip=flip)
+            expected = estimate_batch(several, Batch(batch.numpy()), flip=flip)
             np.testing.assert_array_equal(result().mu, expected.mu)
             np.testing.assert_array_equal(result().sigma_sq, expected.sigma_sq)
 
@@ -125,14 +120,15 @@ def test_results_on_a_gpu_are_those_of_several_while_the_next_batch_runs():
     torch.manual_seed(0)
     frozen = FrozenBackbone(MobileFaceNet(), "cuda")
     head = FC2Head(output="probability", features_shape=frozen.features_shape, hidden=4).cuda()
-    several = Several(
-        frozen,
+    several = EstimatorGroup(
         {"head": TrainedHead(frozen=frozen, head=head), "norm": EmbeddingNorm(frozen=frozen)},
     )
     faces = torch.randint(0, 256, (8, 64, 112, 112, 3), dtype=torch.uint8).pin_memory()
-    expected = [estimate_batch(several, batch.numpy(), 0, flip=True) for batch in faces]
+    expected = [estimate_batch(several, Batch(batch.numpy()), flip=True) for batch in faces]
     ahead = Ahead(several, flip=True)
-    late = [ahead.submit(batch, 0) for batch in faces]  # all queued before one is fetched
+    late = [
+        ahead.submit(batch, range(len(batch)), None) for batch in faces
+    ]  # all queued before one is fetched
     for result, one in zip(late, expected, strict=True):
         np.testing.assert_allclose(result().mu, one.mu, atol=1e-5)
         np.testing.assert_allclose(result().sigma_sq, one.sigma_sq, rtol=1e-4)

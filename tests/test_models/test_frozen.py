@@ -121,26 +121,6 @@ def test_what_folding_leaves_is_not_stored_twice(tiny):
     assert sum(weight.numel() for weight in frozen.parameters()) == kept
 
 
-def test_remembering_saves_forward_passes_and_changes_nothing(tiny, images):
-    frozen = FrozenBackbone(tiny)
-    passes = []
-    frozen.backbone.register_forward_hook(lambda *_: passes.append(1))
-    expected, mirrored = frozen(images), frozen(images.flip(2))
-    passes.clear()
-    with frozen.remembering():
-        for _ in range(3):
-            assert torch.equal(frozen(images).embedding, expected.embedding)
-            assert torch.equal(frozen(images.flip(2)).features, mirrored.features)
-        assert len(passes) == 2
-        buffer = images.clone()
-        frozen(buffer)
-        buffer[0] = 255 - buffer[0]
-        assert not torch.equal(frozen(buffer).embedding[0], expected.embedding[0])
-    passes.clear()
-    frozen(images), frozen(images)
-    assert len(passes) == 2
-
-
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_weights_converted_beforehand_are_those_of_autocast(tiny, images, precision):
     plain = copy.deepcopy(tiny)

@@ -17,7 +17,7 @@ from data.images import decode, encode_png
 from data.recordio import RecordWriter
 from data.synthetic import SyntheticFaces
 from data.verification import write_bin
-from estimators.base import Estimate
+from estimators.base import Batch, Estimate
 from evaluation.confidence.decision import Decision
 from evaluation.face_score import FaceScore
 from evaluation.open_model import ScoringModel
@@ -51,7 +51,8 @@ class Marks:
         return Detections(*(a[:count].astype(np.float32) for a in (boxes, points, chances)))
 
 
-def mean_level(images, start=0):
+def mean_level(batch):
+    images = batch.images
     level = images.reshape(len(images), -1).mean(axis=1, keepdims=True, dtype=np.float64)
     return Estimate(np.zeros((len(images), 0), np.float32), level.astype(np.float32))
 
@@ -191,7 +192,7 @@ def test_packs_lists_and_videos(folder, tmp_path):
         *((str(photos / "b three.png"), None, face, "scored") for face in range(3)),
         (str(photos / "not there.png"), None, -1, "unreadable"),
     ]
-    expected = mean_level(np.stack([FACES.read(row) for row in range(4)])).sigma_sq[:, 0]
+    expected = mean_level(Batch(np.stack([FACES.read(row) for row in range(4)]))).sigma_sq[:, 0]
     assert [row["uncertainty"] for row in rows[:4]] == pytest.approx(expected)
 
 

@@ -28,7 +28,8 @@ from scoring import _job
 from evaluation.open_model import ScoringModel
 from scoring.scorer import Scorer
 
-def slow(images, start=0):
+def slow(batch):
+    images = batch.images
     time.sleep(0.2)
     level = images.reshape(len(images), -1).mean(axis=1, keepdims=True, dtype=np.float64)
     return Estimate(np.zeros((len(images), 0), np.float32), level.astype(np.float32))
@@ -52,7 +53,8 @@ class Model:
     def __init__(self):
         self.batches, self.at = 0, {}
 
-    def __call__(self, images, start=0):
+    def __call__(self, batch):
+        images = batch.images
         self.batches += 1
         self.at.get(self.batches, lambda: None)()
         level = images.reshape(len(images), -1).mean(axis=1, keepdims=True, dtype=np.float64)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from data.images import encode_png
 from data.verification import write_bin
-from estimators.base import Estimate
+from estimators.base import Batch, Estimate
 from estimators.trained_head import TrainedHead
 from evaluation.face_score import NOT_COMPUTED
 from models.run import load_run
@@ -36,7 +36,7 @@ def test_three_lines(run, faces):
     scorer = load_scorer(run, device="cpu")
     result = scorer(faces)
     loaded = load_run(run, device="cpu")
-    mu, sigma_sq = TrainedHead(frozen=loaded.frozen, head=loaded.head)(faces)
+    mu, sigma_sq = TrainedHead(frozen=loaded.frozen, head=loaded.head)(Batch(faces))
     np.testing.assert_array_equal(result.embeddings, mu)
     np.testing.assert_array_equal(result.uncertainty, sigma_sq[:, 0])
     assert result.uncertainty.dtype == np.float32
@@ -223,7 +223,8 @@ def test_landmarks_that_span_no_face_are_no_face(levels, scene):
 class Faulty:
     name = "faulty"
 
-    def __call__(self, images):
+    def __call__(self, batch):
+        images = batch.images
         sigma_sq = np.ones((len(images), 1), np.float32)
         sigma_sq[2] = np.nan
         return Estimate(np.ones((len(images), 4), np.float32), sigma_sq)

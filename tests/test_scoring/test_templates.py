@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from estimators.base import Estimate
+from estimators.base import Batch, Estimate
 from evaluation.confidence.decision import Decision
 from evaluation.face_score import FaceScore
 from evaluation.open_model import ScoringModel
@@ -213,7 +213,8 @@ class Alone:
 
     name = "student"
 
-    def __call__(self, images):
+    def __call__(self, batch):
+        images = batch.images
         count = len(images)
         return Estimate(np.empty((count, 0), np.float32), np.full((count, 1), 0.3, np.float32))
 
@@ -238,7 +239,8 @@ def test_sides_of_two_models_do_not_compare(levels):
 class PerDimension:
     name = "per dimension"
 
-    def __call__(self, images):
+    def __call__(self, batch):
+        images = batch.images
         light = images.mean(axis=(1, 2, 3))[:, None] / 255
         return Estimate(
             (light - 0.4 + np.arange(3)).astype(np.float32),
@@ -250,7 +252,7 @@ def test_a_variance_per_dimension_is_one_uncertainty_and_stays_known(faces):
     made = ScoringModel(name="d", estimator=PerDimension(), about={"output": "variance"})
     scorer = Scorer(made)
     rows = scorer(faces[:2])
-    sigma_sq = PerDimension()(faces[:2]).sigma_sq
+    sigma_sq = PerDimension()(Batch(faces[:2])).sigma_sq
     np.testing.assert_allclose(
         rows.uncertainty, 1 / (1 / (sigma_sq + 1e-6)).mean(axis=1), rtol=1e-5
     )

@@ -16,6 +16,7 @@ import network
 import training.trainer
 from data.augment.batch import BatchAugment
 from data.faces import open_faces
+from estimators.base import Batch
 from estimators.trained_head import TrainedHead
 from models.output import BackboneOutput
 from models.run import load_run
@@ -91,7 +92,7 @@ def test_a_student_learns_what_a_file_says_of_the_images(config, train, tmp_path
     run = load_run(train(learning), device="cpu")
     others = open_faces("synthetic:identities=30,images=4,seed=77")
     images = np.stack([others.read(row) for row in range(len(others))])
-    found = TrainedHead(frozen=run.frozen, head=run.head)(images).sigma_sq[:, 0]
+    found = TrainedHead(frozen=run.frozen, head=run.head)(Batch(images)).sigma_sq[:, 0]
     assert spearmanr(found, -brightness_of(others)).statistic > 0.8
 
 

@@ -5,7 +5,6 @@ from evaluation.metrics.scores import (
     VALUES_AT_ONCE,
     cosine_of_pairs,
     fuse_pairs,
-    harmonic_mean,
     image_uncertainties,
 )
 
@@ -31,13 +30,6 @@ def test_blocks_do_not_change_the_cosines():
     scores = cosine_of_pairs(mu)
     np.testing.assert_array_equal(scores[-3:], cosine_of_pairs(mu[-6:]))
     np.testing.assert_array_equal(scores[:3], cosine_of_pairs(mu[:6]))
-
-
-def test_harmonic_mean_by_hand_in_float32():
-    sigma = np.array([[1.0, 3.0, 0.0]], np.float32)
-    mean = harmonic_mean(sigma)
-    assert mean.dtype == np.float32
-    np.testing.assert_allclose(mean, 3 / (1 / (1 + 1e-6) + 1 / (3 + 1e-6) + 1e6), rtol=1e-5)
 
 
 def test_one_column_is_itself():

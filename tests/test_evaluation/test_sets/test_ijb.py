@@ -7,9 +7,8 @@ import pytest
 import data.ijb_files as files
 from data.images import encode_png
 from data.synthetic import SyntheticFaces
-from estimators.base import Estimate
+from estimators.base import Estimate, harmonic_mean
 from evaluation.embed import embed_images
-from evaluation.metrics.scores import harmonic_mean
 from evaluation.metrics.tar_at_far import tar_at_far
 from evaluation.sets.ijb import FUSIONS, open_ijb
 from evaluation.sets.ijb_table import compare_fusions, ijb_table, possible_fusions
@@ -76,7 +75,8 @@ class GridColours:
 
     name = "grid_colours"
 
-    def __call__(self, images):
+    def __call__(self, batch):
+        images = batch.images
         pixels = images.astype(np.float32)
         grid = pixels.reshape(-1, 4, 28, 4, 28, 3).mean(axis=(2, 4)).reshape(-1, 48)
         return Estimate(grid - 110, 1 - pixels.mean(axis=(1, 2, 3))[:, None] / 256)

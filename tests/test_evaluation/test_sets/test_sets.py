@@ -7,7 +7,8 @@ import pytest
 
 from data.recordio import RecordWriter
 from data.verification import VerificationSet, write_bin
-from evaluation.metrics.scores import cosine_of_pairs, harmonic_mean
+from estimators.base import harmonic_mean
+from evaluation.metrics.scores import cosine_of_pairs
 from evaluation.sets.features import Features
 from evaluation.sets.open_set import open_set
 from evaluation.sets.stored import comparisons_of
