@@ -77,7 +77,7 @@ def peak_of(tmp_path, count, monkeypatch):
     job = Extraction(faces, faces.name, Row(), shards, 2, "float32", 1024, 1, False, 0.5, {})
     gc.collect()
     tracemalloc.start()
-    assert job.run(range(len(shards)), lambda _: None, SimpleNamespace(asked=False))
+    assert job.run(range(len(shards)), lambda _: None, SimpleNamespace(is_requested=False))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak, shards
