@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from estimators.base import Estimate
 from evaluation import cli
-from evaluation.compared import facts, facts_text, method_rows, spreads
+from evaluation.compared import GroupRow, MethodRow, facts, group_rows, method_rows
 from evaluation.confidence.bootstrap import Bootstrap, bootstrap
 from evaluation.embed import embed_images
 from evaluation.inputs import file_name
@@ -40,8 +40,8 @@ from evaluation.metrics.protocols import PROTOCOLS, Protocol, find_protocol
 from evaluation.seeds import Group
 from evaluation.sets.open_set import EvaluationSet, open_set
 from evaluation.sets.stored import load_comparisons
-from report.compare_table import NOTATIONS, Row, as_text
-from report.spread_table import SPREAD_NOTATIONS, Spread, spread_text
+from report.tables import FORMATS, group_table, method_table
+from report.words import comparison_notes
 from utils.cli import PARTS_HINT, Parser, count, run_on_ranks, share
 from utils.distributed import World
 from utils.files import write_text
@@ -54,8 +54,8 @@ Groups = tuple[Group, ...]
 class Found:
     """What has been measured so far, and the facts of each set."""
 
-    rows: list[Row] = field(default_factory=list)
-    spreads: list[Spread] = field(default_factory=list)
+    rows: list[MethodRow] = field(default_factory=list)
+    spreads: list[GroupRow] = field(default_factory=list)
     facts: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -138,9 +138,9 @@ def _report(
 ) -> None:
     """Print one set at one FMR, keep its rows, and draw its figure."""
     rows = method_rows(name, fmr, draws, args.against if args.against in draws.curves else None)
-    means = spreads(name, fmr, draws, groups, args.against)
-    text = f"{as_text(rows)}{facts_text(draws)}\n"
-    sys.stdout.write(text + (f"{spread_text(means)}\n" if means else ""))
+    means = group_rows(name, fmr, draws, groups, args.against)
+    text = f"{method_table(rows, 'txt')}{comparison_notes(draws)}\n"
+    sys.stdout.write(text + (f"{group_table(means, 'txt')}\n" if means else ""))
     sys.stdout.flush()
     found.rows += rows
     found.spreads += means
@@ -256,10 +256,10 @@ def _figure(
 
 def _write(folder: Path, found: Found, protocol: Protocol) -> None:
     """Write the tables; means over seeds stand below the others, but in a CSV file of their own."""
-    texts = {ending: notation(found.rows) for ending, notation in NOTATIONS.items()}
+    texts = {notation: method_table(found.rows, notation) for notation in FORMATS}
     files = {f"compare.{ending}": text for ending, text in texts.items()}
     if found.spreads:
-        means = {ending: notation(found.spreads) for ending, notation in SPREAD_NOTATIONS.items()}
+        means = {notation: group_table(found.spreads, notation) for notation in FORMATS}
         files["compare-seeds.csv"] = means.pop("csv")
         files |= {f"compare.{ending}": f"{texts[ending]}\n{means[ending]}" for ending in means}
     numbers = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -11,14 +13,112 @@ from numpy.typing import NDArray
 from evaluation.confidence._resample_words import area_name, verdict
 from evaluation.confidence.bootstrap import Bootstrap
 from evaluation.confidence.intervals import Interval
+from evaluation.metrics.side_by_side import DISCARDS
 from evaluation.seeds import Group
-from report.compare_table import DISCARDS, Row, ranks
-from report.spread_table import Spread
 
 Floats = NDArray[np.float64]
 
 
-def method_rows(name: str, fmr: float, draws: Bootstrap, against: str | None) -> list[Row]:
+@dataclass(frozen=True)
+class MethodRow:
+    """One method on one set at one FMR target.
+
+    Attributes:
+        set: name of the set.
+        fmr: target.
+        method: name of the method.
+        realised: false matches and non-mated comparisons behind the threshold, before any discard.
+        fnmr: at `DISCARDS`.
+        relative: area under the curve / area of random discard; NaN without any error.
+        interval: of `relative`.
+        rank: 1 = smallest area of this set and FMR.
+        best_share: share of bootstrap draws in which it had the smallest area.
+        verdict: against the method that all are compared with; "" for that one.
+        difference: of the areas to that method's; None for that one.
+        difference_interval: of the difference.
+    """
+
+    set: str
+    fmr: float
+    method: str
+    realised: tuple[int, int]
+    fnmr: tuple[float, ...]
+    relative: float
+    interval: Interval
+    rank: int
+    best_share: float
+    verdict: str
+    difference: float | None = None
+    difference_interval: Interval | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types for JSON; NaN becomes None."""
+        entry = asdict(self)
+        entry["interval"] = list(self.interval)
+        if self.difference_interval is not None:
+            entry["difference_interval"] = list(self.difference_interval)
+        entry["fnmr"] = dict(zip(map(str, DISCARDS), self.fnmr, strict=True))
+        entry["relative"] = None if math.isnan(self.relative) else self.relative
+        return entry
+
+
+def ranks(areas: Sequence[float]) -> list[int]:
+    """Rank 1 for the smallest; equal areas share the better rank, NaN comes last."""
+    ordered = [math.inf if math.isnan(area) else area for area in areas]
+    return [1 + sum(other < area for other in ordered) for area in ordered]
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """One group of methods that differ in their seeds alone, on one set at one FMR target.
+
+    Attributes:
+        set: name of the set.
+        fmr: target.
+        group: its name.
+        members: its methods.
+        orders: how many different batches and augmentations they were trained on.
+        fnmr: means over the members, at `DISCARDS`.
+        relatives: area under the curve / area of random discard, of each member.
+        interval: of the mean of `relatives`, over the draws of the set.
+        rank: 1 = smallest mean of this set and FMR.
+        verdict: on the means, against the group that all are compared with; "" for that one.
+    """
+
+    set: str
+    fmr: float
+    group: str
+    members: tuple[str, ...]
+    orders: int
+    fnmr: tuple[float, ...]
+    relatives: tuple[float, ...]
+    interval: Interval
+    rank: int
+    verdict: str
+
+    @property
+    def mean(self) -> float:
+        """Of the relative areas."""
+        return float(np.mean(self.relatives))
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the relative areas, as of a sample (n - 1)."""
+        return float(np.std(self.relatives, ddof=1))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types for JSON; NaN becomes None."""
+        entry = asdict(self)
+        entry["members"] = list(self.members)
+        entry["fnmr"] = dict(zip(map(str, DISCARDS), self.fnmr, strict=True))
+        entry["relatives"] = list(map(_number, self.relatives))
+        entry["interval"] = list(map(_number, self.interval))
+        entry |= {"mean": _number(self.mean), "sd": _number(self.deviation)}
+        entry |= {"smallest": _number(min(self.relatives)), "largest": _number(max(self.relatives))}
+        return entry
+
+
+def method_rows(name: str, fmr: float, draws: Bootstrap, against: str | None) -> list[MethodRow]:
     """One row per method, the best first; verdicts against one of them, or the best."""
     places = ranks([draws.relative(method)[0] for method in draws.curves])
     order = np.argsort(places, kind="stable")
@@ -31,7 +131,7 @@ def method_rows(name: str, fmr: float, draws: Bootstrap, against: str | None) ->
         value, interval = draws.relative(method)
         paired = None if method == reference else draws.compare(method, reference)
         rows.append(
-            Row(
+            MethodRow(
                 set=name,
                 fmr=fmr,
                 method=method,
@@ -49,9 +149,9 @@ def method_rows(name: str, fmr: float, draws: Bootstrap, against: str | None) ->
     return rows
 
 
-def spreads(
+def group_rows(
     name: str, fmr: float, draws: Bootstrap, groups: Sequence[Group], against: str | None
-) -> list[Spread]:
+) -> list[GroupRow]:
     """One row per group of seeds, the smallest mean first.
 
     Args:
@@ -73,7 +173,7 @@ def spreads(
         group = groups[place]
         rates = np.mean([_fnmr(draws, one) for one in group.members], axis=0).tolist()
         rows.append(
-            Spread(
+            GroupRow(
                 set=name,
                 fmr=fmr,
                 group=group.name,
@@ -89,24 +189,8 @@ def spreads(
     return rows
 
 
-def facts_text(draws: Bootstrap) -> str:
-    """Say what stands behind the numbers, in lines."""
-    curve = next(iter(draws.curves.values()))
-    edc = curve.edc
-    lines = [
-        f"threshold {edc.score_threshold[0]:.4f}, realised FMR {edc.false_matches[0]}/"
-        f"{edc.non_mated[0]}, FNMR {edc.false_non_matches[0]}/{edc.mated[0]}; the best possible "
-        f"order has AUERC30/random {curve.best_relative[draws.limit]:.3f}",
-        f"{draws.confidence:.0%} intervals from {draws.replicates} bootstrap draws over "
-        f"{draws.drawn}; AUERC30/random is relative to random discard, the verdicts compare the "
-        "area itself",
-    ]
-    lines += [f"warning: {line}" for line in (*curve.warnings, *draws.warnings)]
-    return "\n".join(lines) + "\n"
-
-
 def facts(name: str, fmr: float, draws: Bootstrap) -> dict[str, Any]:
-    """Return the same as plain types."""
+    """Return what stands behind the numbers of a set, as plain types."""
     curve = next(iter(draws.curves.values()))
     return {
         "set": name,
@@ -163,3 +247,7 @@ def _interval(draws: Bootstrap, values: Floats) -> Interval:
     tail = (1 - draws.confidence) / 2
     low, high = np.quantile(valid, (tail, 1 - tail))
     return Interval(float(low), float(high))
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value

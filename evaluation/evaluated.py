@@ -22,6 +22,7 @@ from evaluation.metrics.side_by_side import SideBySide, side_by_side
 from evaluation.pipeline import Result, evaluate, require_pairs
 from evaluation.sets.ijb import IjbSet
 from evaluation.sets.ijb_table import compare_fusions, ijb_table
+from report.tables import side_by_side_text
 from report.text import facts
 
 REPLICATES = 1000
@@ -73,7 +74,7 @@ class Evaluated:
         if self.result is not None:
             parts.append(f"---{self.scored.name}\n{self.result.text}{facts(self.result)}")
         else:
-            parts += [_titled(block.table.text, block.label) for block in self.blocks]
+            parts += [_titled(side_by_side_text(block.table), block.label) for block in self.blocks]
         return "".join([*parts, *self.beside])
 
     @property

@@ -1,4 +1,4 @@
-"""One stored score set under every protocol: a table for people and the same numbers for JSON.
+"""One stored score set under every protocol.
 
 The spread between the rows is what a change of protocol alone does to the numbers.
 """
@@ -55,14 +55,6 @@ class SideBySide:
     rows: tuple[Row, ...]
 
     @property
-    def text(self) -> str:
-        """Three blocks: counts, areas, and the switches of every protocol in words."""
-        parts = [f"---{self.name}", _counts_table(self.rows), _areas_table(self.rows)]
-        protocols = {row.protocol.name: row.protocol for row in self.rows}
-        parts += [f"{one.describe()}." for one in protocols.values()]
-        return "\n".join(parts) + "\n"
-
-    @property
     def warnings(self) -> tuple[str, ...]:
         """One line each, with the protocols that it concerns."""
         concerned: dict[str, list[str]] = {}
@@ -113,43 +105,6 @@ def _row(comparisons: Comparisons, protocol: Protocol, target: float | None) -> 
     except ValueError as error:  # said in the row, and raised if no protocol can be applied
         return Row(protocol, target, None, str(error))
     return Row(protocol, target, curve)
-
-
-def _counts_table(rows: Sequence[Row]) -> str:
-    """Two lines per row: FNMR, and below it the realised FMR, as counts at each discard."""
-    shares = "".join(f" {f'discard {share:g}':>17}" for share in DISCARDS)
-    lines = [f"{'protocol':<24} {'target':>10} {'threshold':>9} {'rate':>5}{shares}"]
-    for row in rows:
-        head = f"{row.protocol.name:<24} {row.target:>10}"
-        if row.curve is None:
-            lines.append(f"{head} not applicable: {row.reason}")
-            continue
-        edc = row.curve.edc
-        places = [row.curve.index_at(share) for share in DISCARDS]
-        misses = "".join(f" {f'{edc.false_non_matches[i]}/{edc.mated[i]}':>17}" for i in places)
-        matches = "".join(f" {f'{edc.false_matches[i]}/{edc.non_mated[i]}':>17}" for i in places)
-        lines.append(f"{head} {edc.score_threshold[0]:9.4f}  FNMR{misses}")
-        lines.append(f"{'':<46} FMR{matches}")
-    return "\n".join(lines)
-
-
-def _areas_table(rows: Sequence[Row]) -> str:
-    lines = [
-        f"{'protocol':<24} {'target':>10} {'up to':>6} {'area':>10} {'of random':>10} "
-        f"{'best order':>10}"
-    ]
-    for row in rows:
-        if row.curve is None:
-            continue
-        for limit, area in row.curve.areas.items():
-            ratios = row.curve.relative[limit], row.curve.best_relative[limit]
-            lines.append(
-                f"{row.protocol.name:<24} {row.target:>10} {limit:6g} {area:10.6f} "
-                + " ".join(
-                    f"{'-' if math.isnan(ratio) else f'{ratio:.4f}':>10}" for ratio in ratios
-                )
-            )
-    return "\n".join(lines)
 
 
 def _row_dict(row: Row) -> dict[str, Any]:

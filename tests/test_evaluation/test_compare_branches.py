@@ -161,6 +161,7 @@ def test_the_figure_has_one_legend_line_per_group_in_the_order_of_the_means(
     def savefig(figure, path):
         (axes,) = figure.axes
         legends.append([text.get_text() for text in axes.get_legend().get_texts()])
+        path.touch()
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", savefig)
     argv = ["--target", FACES, "--fmr", "0.1", "--replicates", "20", "--device", "cpu"]

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from evaluation.compared import method_rows, spreads
+from evaluation.compared import group_rows, method_rows
 from evaluation.confidence.bootstrap import bootstrap
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.protocols import find_protocol
+from evaluation.metrics.side_by_side import DISCARDS
 from evaluation.seeds import Group
-from report.compare_table import DISCARDS
 
 FMR = 0.05
 
@@ -47,7 +47,7 @@ GROUPS = (
 
 
 def test_means_and_their_interval_are_those_of_the_members(draws):
-    first, second = spreads("made", FMR, draws, GROUPS, None)
+    first, second = group_rows("made", FMR, draws, GROUPS, None)
     assert (first.group, first.rank, second.group, second.rank) == ("good", 1, "bad", 2)
     rows = {row.method: row for row in method_rows("made", FMR, draws, None)}
     members = [rows["good-0"], rows["good-1"]]
@@ -64,7 +64,7 @@ def test_means_and_their_interval_are_those_of_the_members(draws):
 
 @pytest.mark.parametrize("against", [None, "good", "good-1"])
 def test_verdicts_are_against_the_best_group_or_the_named_one(draws, against):
-    first, second = spreads("made", FMR, draws, GROUPS, against)
+    first, second = group_rows("made", FMR, draws, GROUPS, against)
     assert first.verdict == ""
     assert second.verdict.startswith("good is better than bad at mean AUERC30: -")
     assert second.verdict.endswith("; good is ahead in 4 of 4 pairs")
@@ -75,17 +75,17 @@ def test_verdicts_are_against_the_best_group_or_the_named_one(draws, against):
 
 
 def test_verdicts_against_a_method_without_seeds(draws):
-    first, second = spreads("made", FMR, draws, GROUPS, "between")
+    first, second = group_rows("made", FMR, draws, GROUPS, "between")
     assert first.verdict.startswith("good is better than between at mean AUERC30: -")
     assert first.verdict.endswith("; good is ahead in 2 of 2 pairs")
     assert second.verdict.endswith("; between is ahead in 2 of 2 pairs")
-    (_, second) = spreads("made", FMR, draws, GROUPS, "bad")
+    (_, second) = group_rows("made", FMR, draws, GROUPS, "bad")
     assert second.verdict == ""
 
 
 def test_pairs_are_those_in_which_the_smaller_mean_is_ahead(draws):
     mixed = (Group("mixed", ("good-0", "bad-0"), 1), Group("between", ("between", "bad-1"), 1))
-    first, second = spreads("made", FMR, draws, mixed, None)
+    first, second = group_rows("made", FMR, draws, mixed, None)
     areas = {one: curve.areas[0.3] for one, curve in draws.curves.items()}
     ahead = sum(areas[a] < areas[b] for a in first.members for b in second.members)
     assert 0 < ahead < 4
@@ -93,8 +93,8 @@ def test_pairs_are_those_in_which_the_smaller_mean_is_ahead(draws):
 
 
 def test_no_groups_no_rows(draws):
-    assert spreads("made", FMR, draws, (), None) == []
-    assert spreads("made", FMR, draws, (), "between") == []
+    assert group_rows("made", FMR, draws, (), None) == []
+    assert group_rows("made", FMR, draws, (), "between") == []
 
 
 def test_without_any_error_means_are_nan():
@@ -109,7 +109,7 @@ def test_without_any_error_means_are_nan():
         confidence=0.95,
         limit=0.3,
     )
-    (row,) = spreads("made", FMR, none, [Group("g", ("a", "b"), 1)], None)
+    (row,) = group_rows("made", FMR, none, [Group("g", ("a", "b"), 1)], None)
     assert np.isnan(row.mean)
     assert np.isnan(row.interval).all()
     assert row.to_dict()["mean"] is row.to_dict()["interval"][0] is None

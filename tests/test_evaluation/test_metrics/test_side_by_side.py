@@ -10,6 +10,7 @@ from evaluation.metrics.side_by_side import DISCARDS, side_by_side
 from evaluation.pipeline import evaluate
 from evaluation.sets.features import Features
 from evaluation.sets.stored import comparisons_of
+from report.tables import side_by_side_text
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def test_every_preset_has_its_rows(comparisons):
     found = side_by_side(comparisons)
     names = [row.protocol.name for row in found.rows]
     assert names == [name for name in PROTOCOLS for _ in range(1 if name == "nist" else 2)]
-    lines = found.text.splitlines()
+    lines = side_by_side_text(found).splitlines()
     assert lines[0] == "---J"
     curve = protocol_curve(comparisons, "iso29794", 1e-3)
     (line,) = [one for one in lines if one.startswith("iso29794") and "FMR 0.001" in one][:1]
@@ -48,7 +49,7 @@ def test_warnings_name_the_protocols(comparisons):
     (line,) = [one for one in found.warnings if "FMR 0.001" in one]
     assert line.startswith("original, original-mcdropout, original-mcdropout-sum, lightqnet, ")
     assert "280 non-mated pairs leave 0.28 expected false matches (fewer than 5)" in line
-    assert line not in found.text  # scripts write warnings to stderr
+    assert line not in side_by_side_text(found)  # scripts write warnings to stderr
 
 
 def test_json_has_the_numbers(comparisons):
@@ -85,7 +86,7 @@ def test_a_preset_that_cannot_be_applied_says_why(comparisons):
     found = side_by_side(high, fmr_targets=(0.01,))
     applied = [row.protocol.name for row in found.rows if row.curve]
     assert applied == ["iso29794", "nist"]
-    (line,) = [one for one in found.text.splitlines() if one.startswith("crfiqa")]
+    (line,) = [one for one in side_by_side_text(found).splitlines() if one.startswith("crfiqa")]
     assert "not applicable: J: protocol crfiqa has discard_over 'all'" in line
     assert json.loads(json.dumps(found.to_dict()))["rows"][0]["reason"].startswith("J: protocol or")
 
@@ -105,7 +106,7 @@ def test_no_error_at_all_is_a_dash_and_null(made_up):
     ((_, comparisons),) = comparisons_of(Features(mu, features.sigma_sq, features.issame), "easy")
     found = side_by_side(comparisons, [PROTOCOLS["iso29794"]], [0.3])
     assert found.to_dict()["rows"][0]["relative"] == {"0.2": None, "0.3": None}
-    assert found.text.count(" - ") == 2
+    assert side_by_side_text(found).count(" - ") == 2
     assert any("no false non-match without discard" in line for line in found.warnings)
 
 
