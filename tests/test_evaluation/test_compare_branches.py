@@ -224,9 +224,9 @@ def test_ranks_that_only_embed_print_and_write_nothing(run, tmp_path, capsys, mo
     argv = ["--target", FACES, FACES, "--fmr", "0.1", "--replicates", "20", "--device", "cpu"]
     argv += ["--methods", f"{run}/idq-0", "--out", str(tmp_path / "out")]
     other, main = World(1, 2, 1), World(0, 2, 0)
-    assert compare._body(compare._parser().parse_args(argv), other) == 0
+    assert compare._body(compare._parser().parse_args(argv), other, "cpu") == 0
     assert (capsys.readouterr().out, (tmp_path / "out").exists()) == ("", False)
-    assert compare._body(compare._parser().parse_args(argv), main) == 0
+    assert compare._body(compare._parser().parse_args(argv), main, "cpu") == 0
     assert "idq-0" in capsys.readouterr().out
     assert (tmp_path / "out" / "compare.json").is_file()
     assert shared == [other, other, main, main]
