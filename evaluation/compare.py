@@ -247,7 +247,7 @@ def _measure(
 def _figure(
     folder: Path, name: str, fmr: float, draws: Bootstrap, groups: Groups, several: bool
 ) -> None:
-    from report.compare_figure import compare_figure
+    from report.figures import compare_figure
 
     ending = f"-fmr{fmr:g}" if several else ""
     path = compare_figure(draws, folder / f"{file_name(name)}{ending}.png", name, fmr, groups)

@@ -6,7 +6,7 @@ take a few seconds. A face that occurs in several rows is shown once.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -372,27 +372,27 @@ def _reliability(data: ReportData) -> facts.ReliabilityFacts | None:
 
 def _faces(comparisons: Comparisons, images: ImageAccess | None) -> facts.Faces:
     order = np.argsort(comparisons.uncertainty, kind="stable")
-    return facts.Faces(
-        least_uncertain=_distinct(comparisons, order, images),
-        most_uncertain=_distinct(comparisons, order[::-1], images),
-    )
-
-
-def _distinct(
-    comparisons: Comparisons, order: NDArray[np.intp], images: ImageAccess | None
-) -> list[facts.Face]:
-    """The first `FACES` different images in an order of rows."""
     count = min(FACES, max(1, len(order) // 2))
-    chosen: dict[Hashable, facts.Face] = {}
-    for row in map(int, order[: _TRIED * count]):
+
+    def key(row: int) -> Hashable:
+        if comparisons.image is not None:
+            return int(comparisons.image[row])
+        return row if images is None else images.decode(row, row + 1)[0].tobytes()
+
+    def ends(order: NDArray[np.intp]) -> list[facts.Face]:
+        rows = first_distinct(order[: _TRIED * count], count, key)
+        return [_face(comparisons, row, images) for row in rows]
+
+    return facts.Faces(least_uncertain=ends(order), most_uncertain=ends(order[::-1]))
+
+
+def first_distinct(rows: NDArray[np.intp], count: int, key: Callable[[int], Hashable]) -> list[int]:
+    """The first `count` rows of an order, each key once; fewer where the order ends."""
+    chosen: dict[Hashable, int] = {}
+    for row in map(int, rows):
         if len(chosen) == count:
             break
-        key: Hashable = row
-        if comparisons.image is not None:
-            key = int(comparisons.image[row])
-        elif images is not None:
-            key = images.decode(row, row + 1)[0].tobytes()
-        chosen.setdefault(key, _face(comparisons, row, images))
+        chosen.setdefault(key(row), row)
     return list(chosen.values())
 
 

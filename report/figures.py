@@ -1,33 +1,40 @@
-"""Pictures of a `Result`: the error-versus-discard curve and a contact sheet of faces.
+"""Figures as PNG: error versus discard of one set or of compared methods, and a sheet of faces.
 
-The only module that needs matplotlib; drawn without a display.
+Drawn by matplotlib without a display; import this module only where a figure is drawn.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from evaluation.metrics.edc import optimum
+from report.collect import first_distinct
+from report.facts import FEW_ERRORS
 from report.text import operating_point
 from utils.files import atomic_path
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from evaluation._decode_ahead import Decodes
+    from evaluation.confidence.bootstrap import Bootstrap
     from evaluation.metrics.edc import Edc
     from evaluation.pipeline import Block, Result
+    from evaluation.seeds import Group
+    from report.data import ImageAccess
 
 COLOURS = ("#0b6e99", "#c8553d", "#4f772d", "#7b4b94")  # told apart in grey and when colour-blind
-RANDOM, OPTIMUM = "#6b7280", "#9aa3ad"
-FEW_ERRORS = 10
+# Okabe and Ito's colours, which are told apart by colour-blind readers; then again, dashed.
+METHOD_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+DASHES = ((0, ()), (0, (4, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1, 1.5)))
+RANDOM, OPTIMUM, GRID = "#6b7280", "#9aa3ad", "#d5dae0"
+COMPARED_TO = 0.4  # discard fraction up to which the curves of methods are drawn
 SHEET_COLUMNS, SHEET_ROWS = 12, 2
 LABEL, HEADING, MARGIN = 18, 30, 10  # pixels, as the next line
 CELL = (112 + LABEL + 6, 112 + MARGIN)  # height and width of a face with its number
@@ -42,24 +49,75 @@ def edc_figure(result: Result, path: Path) -> Path:
     Returns:
         The path.
     """
-    figure = Figure(figsize=(6.4, 4.6), dpi=200, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = _canvas((6.4, 4.6), dpi=200)
     curve = result.blocks[0].curves[-1]
     axes.axvspan(0, 0.3, color="#eef3f6", zorder=0, linewidth=0)
     axes.axhline(curve.fnmr[0], color=RANDOM, linestyle=(0, (1, 1.5)), label="random discard")
     fine = np.linspace(0, 0.99, 991)
     axes.plot(fine, optimum(curve, fine), color=OPTIMUM, linewidth=1.2, label="exact optimum")
     for block, colour in zip(result.blocks, COLOURS * len(result.blocks), strict=False):
-        _draw_curve(axes, block, colour)
+        _draw_block(axes, block, colour)
     _dress(axes, result, curve)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary)
-    return path
+    return _save(figure, path)
+
+
+def compare_figure(
+    draws: Bootstrap, path: Path, name: str, fmr: float, groups: Sequence[Group] = ()
+) -> Path:
+    """Draw every method's FNMR against the discard fraction, and write a PNG.
+
+    The legend is in order of rank; the best method has its interval drawn as a band. Methods that
+    differ in their seeds alone share a colour and a line of the legend.
+
+    Args:
+        draws: of all methods.
+        path: of the file; its folder is made.
+        name: of the set.
+        fmr: target that fixed the threshold.
+        groups: of methods among them.
+
+    Returns:
+        The path.
+    """
+    group_of = {method: group for group in groups for method in group.members}
+    methods = _ordered(draws, group_of)
+    figure, axes = _canvas((8.6, 4.8), dpi=160)
+    best = draws.bands(methods[0])
+    shown = draws.fractions <= COMPARED_TO
+    axes.fill_between(
+        draws.fractions[shown],
+        best.low[shown],
+        best.high[shown],
+        color=METHOD_COLOURS[0],
+        alpha=0.15,
+        linewidth=0,
+        label=f"{draws.confidence:.0%} interval of {methods[0]}",
+    )
+    places: dict[str, int] = {}  # of the lines of the legend
+    for method in methods:
+        group = group_of.get(method)
+        line = group.name if group else method
+        label = None if line in places else _label(draws, method, group)
+        place = places.setdefault(line, len(places))
+        edc = draws.curves[method].edc
+        inside = edc.fractions <= COMPARED_TO
+        axes.step(
+            edc.fractions[inside],
+            edc.fnmr[inside],
+            where="post",
+            color=METHOD_COLOURS[place % len(METHOD_COLOURS)],
+            linestyle=DASHES[place // len(METHOD_COLOURS) % len(DASHES)],
+            linewidth=0.9 if group else 1.6,
+            label=label,
+        )
+    _draw_limits(axes, draws, methods[0])
+    axes.set_title(f"{name}: error versus discard at FMR {fmr:g}", loc="left", fontsize=11)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    return _save(figure, path)
 
 
 def contact_sheet(
-    images: Decodes, uncertainty: NDArray[np.float32], path: Path, title: str
+    images: ImageAccess, uncertainty: NDArray[np.float32], path: Path, title: str
 ) -> Path:
     """Write a PNG of the least and the most uncertain faces with their uncertainties.
 
@@ -74,72 +132,76 @@ def contact_sheet(
     Returns:
         The path.
     """
+
+    def pixels(row: int) -> NDArray[np.uint8]:
+        return images.decode(row, row + 1)[0]
+
     order = np.argsort(uncertainty, kind="stable")
-    wanted = min(SHEET_COLUMNS * SHEET_ROWS, len(order) // 2)
+    count = min(SHEET_COLUMNS * SHEET_ROWS, len(order) // 2)
     halves = {
-        "least uncertain": _distinct(images, order, wanted),
-        "most uncertain": _distinct(images, order[::-1], wanted),
+        heading: first_distinct(rows, count, lambda row: pixels(row).tobytes())
+        for heading, rows in (("least uncertain", order), ("most uncertain", order[::-1]))
     }
-    rows = max(-(-len(faces) // SHEET_COLUMNS) for faces in halves.values())
-    width, half_height = SHEET_COLUMNS * CELL[1] + MARGIN, HEADING + rows * CELL[0]
+    lines = max(-(-len(rows) // SHEET_COLUMNS) for rows in halves.values())
+    width, half_height = SHEET_COLUMNS * CELL[1] + MARGIN, HEADING + lines * CELL[0]
     canvas = np.full((HEADING + 2 * half_height + MARGIN, width, 3), 255, np.uint8)
     figure = Figure(figsize=(width / 100, canvas.shape[0] / 100), dpi=100)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")
     axes.text(MARGIN, HEADING / 2, title, fontsize=13, va="center")
-    for place, (heading, faces) in enumerate(halves.items()):
-        top = HEADING + place * half_height
+    for half, (heading, rows) in enumerate(halves.items()):
+        top = HEADING + half * half_height
         axes.text(MARGIN, top + HEADING / 2, heading, fontsize=11, fontweight="bold", va="center")
-        _paste(canvas, axes, faces, uncertainty, top + HEADING)
+        for place, row in enumerate(rows):
+            image = pixels(row)
+            y = top + HEADING + place // SHEET_COLUMNS * CELL[0] + LABEL
+            x = MARGIN + place % SHEET_COLUMNS * CELL[1]
+            canvas[y : y + image.shape[0], x : x + image.shape[1]] = image
+            number = f"{uncertainty[row]:.3g}"
+            middle = x + image.shape[1] / 2
+            axes.text(middle, y - 4, number, fontsize=8, ha="center", va="bottom", color="#374151")
     axes.imshow(canvas, interpolation="none")
+    return _save(figure, path)
+
+
+def _canvas(size: tuple[float, float], dpi: int) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=size, dpi=dpi, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _save(figure: Figure, path: Path) -> Path:
     with atomic_path(path) as temporary:
         figure.savefig(temporary)
     return path
 
 
-def _draw_curve(axes: Axes, block: Block, colour: str) -> None:
+def _draw_block(axes: Axes, block: Block, colour: str) -> None:
     curve = block.curves[-1]
-    solid = curve.false_non_matches >= FEW_ERRORS
-    last = int(np.flatnonzero(solid)[-1]) + 1 if solid.any() else 1
-    name = block.label or "most uncertain first"
-    axes.plot(
-        curve.fractions[:last],
-        curve.fnmr[:last],
-        color=colour,
-        linewidth=2,
-        label=f"{name}: AUERC30 {block.areas.auerc30:.4f}",
-    )
-    axes.plot(
-        curve.fractions[last - 1 :],
-        curve.fnmr[last - 1 :],
-        color=colour,
-        linewidth=1.3,
-        linestyle=(0, (3, 1.5)),
-    )
-    if last < len(curve.fractions):
-        axes.plot(
-            curve.fractions[last - 1], curve.fnmr[last - 1], "o", color=colour, markersize=3.5
-        )
+    x, y = curve.fractions, curve.fnmr
+    solid = np.flatnonzero(curve.false_non_matches >= FEW_ERRORS)
+    last = int(solid[-1]) + 1 if solid.size else 1
+    label = f"{block.label or 'most uncertain first'}: AUERC30 {block.areas.auerc30:.4f}"
+    axes.plot(x[:last], y[:last], color=colour, linewidth=2, label=label)
+    axes.plot(x[last - 1 :], y[last - 1 :], color=colour, linewidth=1.3, linestyle=(0, (3, 1.5)))
+    if last < len(x):
+        axes.plot(x[last - 1], y[last - 1], "o", color=colour, markersize=3.5)
 
 
 def _dress(axes: Axes, result: Result, curve: Edc) -> None:
-    certain = [block.curves[-1] for block in result.blocks]
-    shown = [one.fnmr[one.false_non_matches >= FEW_ERRORS].max(initial=0) for one in certain]
-    top = max(
-        *shown, float(curve.fnmr[0])
-    )  # a spike that rests on few errors must not set the scale
+    # a spike of a few errors must not set the scale
+    firm = [
+        block.curves[-1].fnmr[block.curves[-1].false_non_matches >= FEW_ERRORS].max(initial=0)
+        for block in result.blocks
+    ]
+    top = max(*firm, float(curve.fnmr[0]))
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.1 * top if top > 0 else 1e-3)
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.yaxis.set_major_formatter(
-        PercentFormatter(1, decimals=0 if top > 0.05 else 1 if top > 0.005 else 2)
-    )
+    _style(axes, decimals=0 if top > 0.05 else 1 if top > 0.005 else 2)
     axes.set_xlabel("pairs discarded, most uncertain first")
     axes.set_ylabel(f"FNMR at FMR {curve.fmr_target:g}")
-    axes.grid(axis="y", color="#d5dae0", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(f"{result.name}: error versus discard", loc="left", fontsize=11)
     axes.legend(
         fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False
@@ -151,29 +213,44 @@ def _dress(axes: Axes, result: Result, curve: Edc) -> None:
     axes.figure.supxlabel(note, fontsize=7.5, color="#374151", x=0.01, ha="left")
 
 
-def _distinct(
-    images: Decodes, order: NDArray[np.intp], wanted: int
-) -> list[tuple[int, NDArray[np.uint8]]]:
-    seen: dict[bytes, tuple[int, NDArray[np.uint8]]] = {}
-    for row in map(int, order):
-        if len(seen) == wanted:
-            break
-        image = images.decode(row, row + 1)[0]
-        seen.setdefault(image.tobytes(), (row, image))
-    return list(seen.values())
+def _style(axes: Axes, decimals: int) -> None:
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=decimals))
+    axes.grid(axis="y", color=GRID, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
-def _paste(
-    canvas: NDArray[np.uint8],
-    axes: Axes,
-    faces: list[tuple[int, NDArray[np.uint8]]],
-    uncertainty: NDArray[np.float32],
-    top: int,
-) -> None:
-    for place, (row, image) in enumerate(faces):
-        y = top + place // SHEET_COLUMNS * CELL[0] + LABEL
-        x = MARGIN + place % SHEET_COLUMNS * CELL[1]
-        canvas[y : y + image.shape[0], x : x + image.shape[1]] = image
-        middle = x + image.shape[1] / 2
-        label = f"{uncertainty[row]:.3g}"
-        axes.text(middle, y - 4, label, fontsize=8, ha="center", va="bottom", color="#374151")
+def _ordered(draws: Bootstrap, group_of: Mapping[str, Group]) -> list[str]:
+    """Methods by the area of their line in the legend: their own, or the mean of their group."""
+
+    def area(method: str) -> tuple[float, float]:
+        members = group_of[method].members if method in group_of else (method,)
+        areas = [draws.relative(member)[0] for member in members]
+        own = draws.relative(method)[0]
+        return float(np.nan_to_num(np.mean(areas), nan=9.0)), float(np.nan_to_num(own, nan=9.0))
+
+    return sorted(draws.curves, key=area)
+
+
+def _label(draws: Bootstrap, method: str, group: Group | None) -> str:
+    if group is None:
+        value, interval = draws.relative(method)
+        return f"{method}  {value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+    values = [draws.relative(member)[0] for member in group.members]
+    ends = f"{min(values):.3f} to {max(values):.3f}"
+    return f"{group.name}, {len(values)} seeds  {np.mean(values):.3f}, {ends}"
+
+
+def _draw_limits(axes: Axes, draws: Bootstrap, method: str) -> None:
+    curve = draws.curves[method]
+    fine = np.linspace(0, COMPARED_TO, 401)
+    axes.axhline(curve.edc.fnmr[0], color=RANDOM, linewidth=1, linestyle=DASHES[2], label="random")
+    axes.plot(fine, curve.optimum_at(fine), color=RANDOM, linewidth=1, label="exact optimum")
+    axes.axvline(draws.limit, color=RANDOM, linewidth=0.6)
+    axes.set_xlim(0, COMPARED_TO)
+    top = 1.15 * float(curve.edc.fnmr[0]) or 1e-3
+    axes.set_ylim(0, top)
+    kind = "mated pairs" if curve.protocol.discard_over == "mated" else "discarded"
+    axes.set_xlabel(f"{kind}, most uncertain first; areas up to {draws.limit:.0%} in the legend")
+    axes.set_ylabel("FNMR")
+    _style(axes, decimals=2 if top < 0.05 else 0)

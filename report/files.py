@@ -21,11 +21,9 @@ from evaluation.metrics.protocol_curve import ProtocolCurve
 from evaluation.metrics.protocols import PROTOCOLS
 from evaluation.metrics.side_by_side import side_by_side
 from report.data import Provenance, ReportData
-from report.figures import contact_sheet, edc_figure
 from report.page import write_report
 from report.text import text_report
 from utils.files import file_sha256, write_text
-from utils.run import environment
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,8 @@ class Origin:
 
 def write_reports(evaluated: Evaluated, args: argparse.Namespace, origin: Origin) -> Iterator[Path]:
     """Write all files of one set into `args.report`, and yield their paths."""
+    from report.figures import contact_sheet, edc_figure  # matplotlib
+
     folder, name = Path(args.report), file_name(evaluated.scored.name)
     text = folder / f"{name}.txt"
     result = evaluated.result
@@ -119,6 +119,8 @@ def _calibrated(
 
 
 def _provenance(evaluated: Evaluated, origin: Origin) -> Provenance:
+    from utils.run import environment  # torch
+
     files = [*origin.files, *evaluated.scored.files]
     return Provenance(
         date=datetime.datetime.now().astimezone().isoformat(timespec="minutes"),

@@ -12,17 +12,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
-from data.images import encode_jpeg
 from report import words
 from report.collect import collect
 from report.data import ImageAccess, ReportData
 from report.facts import FEW_ERRORS, ReportFacts
 from utils.files import write_text
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
 
 TEMPLATES = Path(__file__).parent / "templates"
 JPEG_QUALITY = 88
@@ -80,6 +80,8 @@ def data_uri(jpeg: bytes) -> str:
 
 @cache
 def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -135,6 +137,8 @@ def _pictures(facts: ReportFacts) -> _Pictures:
 
 
 def _encoded(images: ImageAccess, row: int) -> bytes:
+    from data.images import encode_jpeg
+
     return encode_jpeg(images.decode(row, row + 1)[0], JPEG_QUALITY)
 
 
