@@ -6,7 +6,6 @@ import gc
 import re
 import tracemalloc
 import weakref
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -14,52 +13,12 @@ import pytest
 from data.images import decode
 from data.synthetic import degradation_sweep
 from evaluation.face_score import FaceScore
-from report.page import TEMPLATES
 from report.sheet import SheetBuilder, shortened, write_sheet
 from report.words import visible
 
 HEADER = "model student; larger = less reliable; accept uncertainty <= 0.8, refuse > 0.95"
 FACES = degradation_sweep("blur", [0.0], 4)[0]
-VOID = {"meta", "img", "br", "link", "input", "hr"}
 EVIL = '<script>alert("x")</script>&\'"\n\t\u202egpj.exe\udcff'
-
-
-class Page(HTMLParser):
-    """Checks that tags close, and collects elements, cards and text."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tags, self.cards, self.text = [], [], [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        attributes = dict(attrs)
-        self.tags.append((tag, attributes))
-        if tag not in VOID:
-            self.open.append((tag, attributes.get("class") or ""))
-        if tag == "li" and self.inside("cards"):
-            self.cards.append({"class": attributes["class"].split(), "picture": attributes})
-        if self.cards and self.inside("cards"):
-            if tag == "img" or "blank" in (attributes.get("class") or ""):
-                self.cards[-1]["picture"] = attributes
-            if attributes.get("class") == "name":
-                self.cards[-1]["title"] = attributes["title"]
-
-    def handle_endtag(self, tag):
-        assert self.open.pop()[0] == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
-        if self.cards and self.inside("cards") and data.strip():
-            self.cards[-1].setdefault("text", []).append(data)
-
-    def inside(self, name):
-        return any(name in classes.split() for _, classes in self.open)
-
-    def all(self, tag):
-        return [attributes for one, attributes in self.tags if one == tag]
 
 
 def face(uncertainty, **more):
@@ -82,13 +41,12 @@ def built(rows, **sizes):
     return builder
 
 
-def read(path):
-    text = path.read_text(encoding="utf-8")
-    return text, Page(text)
-
-
-def page_of(tmp_path, rows, header=HEADER, **sizes):
-    return read(built(rows, **sizes).write(tmp_path / "sheet.html", header))[1]
+@pytest.fixture
+def page_of(tmp_path, parse):
+    """Return a function that writes and reads the page of rows."""
+    return lambda rows, header=HEADER, **sizes: parse(
+        built(rows, **sizes).write(tmp_path / "sheet.html", header)
+    )
 
 
 def numbered(uncertainties, make=face):
@@ -100,18 +58,18 @@ def names(page):
 
 
 @pytest.mark.parametrize("count", [1, 9, 240])
-def test_few_faces_are_all_shown_from_worst_to_best(tmp_path, count):
+def test_few_faces_are_all_shown_from_worst_to_best(page_of, count):
     values = np.random.default_rng(0).random(count)
-    page = page_of(tmp_path, numbered(values))
+    page = page_of(numbered(values))
     assert names(page) == [f"{row}.jpg" for row in np.argsort(-values)]
     assert not page.all("h3")
 
 
 @pytest.mark.parametrize("arrive", ["mixed", "worst last"])
-def test_of_many_the_extremes_are_exact_and_the_steps_between_even(tmp_path, arrive):
+def test_of_many_the_extremes_are_exact_and_the_steps_between_even(page_of, arrive):
     values = np.random.default_rng(1).random(6000)
     values = values if arrive == "mixed" else np.sort(values)
-    page = page_of(tmp_path, numbered(values), worst=30, between=20, best=10)
+    page = page_of(numbered(values), worst=30, between=20, best=10)
     order = [f"{row}.jpg" for row in np.argsort(-values)]
     shown = names(page)
     assert shown[:30] == order[:30]
@@ -121,12 +79,12 @@ def test_of_many_the_extremes_are_exact_and_the_steps_between_even(tmp_path, arr
     assert (np.diff(ranks) > 0).all()
     assert np.abs(ranks - np.linspace(30, 5990, 20)).max() < 0.08 * 6000
     for heading in ("The 30 worst of 6\u202f000", "Between them: 20 at even steps", "The 10 best"):
-        assert heading in "".join(page.text)
+        assert heading in "".join(page.texts)
 
 
-def test_equal_faces_come_in_the_order_given_and_none_twice(tmp_path):
+def test_equal_faces_come_in_the_order_given_and_none_twice(page_of):
     rows = numbered([0.5] * 300)
-    shown = names(page_of(tmp_path, rows, worst=5, between=4, best=3))
+    shown = names(page_of(rows, worst=5, between=4, best=3))
     places = [int(name.removesuffix(".jpg")) for name in shown]
     assert places[:5] == [0, 1, 2, 3, 4]
     assert places[-3:] == [297, 298, 299]
@@ -134,14 +92,14 @@ def test_equal_faces_come_in_the_order_given_and_none_twice(tmp_path):
     assert len(places) == 12
 
 
-def test_a_face_without_a_number_is_the_worst(tmp_path):
+def test_a_face_without_a_number_is_the_worst(page_of):
     rows = [*numbered([0.9, 0.1]), (bare(float("nan")), "nan.jpg"), (face(1.0), "one.jpg")]
-    assert names(page_of(tmp_path, rows)) == ["nan.jpg", "one.jpg", "0.jpg", "1.jpg"]
+    assert names(page_of(rows)) == ["nan.jpg", "one.jpg", "0.jpg", "1.jpg"]
 
 
-def test_a_card_says_all(tmp_path):
+def test_a_card_says_all(page_of):
     one = face(0.9712, face=2, reasons=("blurred", "turned away"))
-    page = page_of(tmp_path, [(one, "folder/photo.jpg")])
+    page = page_of([(one, "folder/photo.jpg")])
     (card,) = page.cards
     assert card["text"] == [
         "3",
@@ -159,55 +117,55 @@ def test_a_card_says_all(tmp_path):
     assert np.abs(pixels - FACES[0]).mean() < 4
 
 
-def test_without_calibration_uncertainty_is_the_number(tmp_path):
-    page = page_of(tmp_path, numbered(np.linspace(0.1, 0.9, 30), bare))
+def test_without_calibration_uncertainty_is_the_number(page_of):
+    page = page_of(numbered(np.linspace(0.1, 0.9, 30), bare))
     assert page.cards[0]["text"] == ["0.9", "uncertainty", "29.jpg"]
     assert page.cards[0]["picture"]["alt"] == "Face in 29.jpg, uncertainty 0.9"
-    text = "".join(page.text)
+    text = "".join(page.texts)
     assert "Uncertainty of all faces" in text
     assert "refuse," not in text
     assert "calibration set" not in text
 
 
-def test_the_histogram_of_uncertainty_counts_a_sample(tmp_path):
+def test_the_histogram_of_uncertainty_counts_a_sample(page_of):
     values = np.random.default_rng(2).normal(0, 1, 3000)
-    page = page_of(tmp_path, numbered(values, bare), worst=4, between=10, best=4)
-    assert "Uncertainty of 160 faces drawn at random" in "".join(page.text)
-    titles = re.findall(r"uncertainty \S+ to \S+: (\d+) faces", "\n".join(page.text))
+    page = page_of(numbered(values, bare), worst=4, between=10, best=4)
+    assert "Uncertainty of 160 faces drawn at random" in "".join(page.texts)
+    titles = re.findall(r"uncertainty \S+ to \S+: (\d+) faces", "\n".join(page.texts))
     assert sum(map(int, titles)) == 160
     assert len(titles) == 20
 
 
-def test_the_histogram_of_quality_has_the_heights_of_its_counts(tmp_path):
+def test_the_histogram_of_quality_has_the_heights_of_its_counts(page_of):
     values = np.repeat([0.99, 0.9, 0.4], [30, 60, 10])
-    page = page_of(tmp_path, numbered(values))
+    page = page_of(numbered(values))
     bars = [(one["fill"], float(one["height"]), float(one["x"])) for one in page.all("rect")]
     assert [fill for fill, *_ in bars] == ["var(--bad)", "var(--warn)", "var(--good)"]
     heights = np.array([height for _, height, _ in bars])
     np.testing.assert_allclose(heights / heights[1], [0.5, 1, 1 / 6], atol=0.01)
     assert [x for *_, x in bars] == [0, 2 * 30, 12 * 30]  # quality 1, 10 and 60, five in each bin
-    assert "quality 10 to 14: 60 faces (ask again 60)" in page.text
+    assert "quality 10 to 14: 60 faces (ask again 60)" in page.texts
 
 
-def test_bars_of_one_bin_stand_on_each_other(tmp_path):
+def test_bars_of_one_bin_stand_on_each_other(page_of):
     rows = numbered([0.5] * 20)
     rows = [(dataclasses.replace(one, verdict="refuse"), name) for one, name in rows[:5]] + rows[5:]
-    low, high = page_of(tmp_path, rows).all("rect")
+    low, high = page_of(rows).all("rect")
     assert (low["fill"], high["fill"]) == ("var(--bad)", "var(--good)")
     assert low["x"] == high["x"]
     assert float(high["y"]) + float(high["height"]) == pytest.approx(float(low["y"]), abs=0.11)
     assert float(low["y"]) + float(low["height"]) == pytest.approx(120, abs=0.11)
 
 
-def test_counts_are_of_all_rows_and_shares_are_of_each_verdict(tmp_path):
+def test_counts_are_of_all_rows_and_shares_are_of_each_verdict(page_of):
     rows = numbered([0.99] * 5 + [0.9] * 20 + [0.1] * 75)
     rows = [
         (dataclasses.replace(score, reasons=("dark",) if place < 8 else ()), name)
         for place, (score, name) in enumerate(rows)
     ]
     failed = (FaceScore(image=0, status="no face", note="none found"), "sea.jpg")
-    page = page_of(tmp_path, [*rows, failed, failed], worst=1, between=1, best=1)
-    text = "|".join(one for one in page.text if one.strip()).replace("\u00a0", " ")
+    page = page_of([*rows, failed, failed], worst=1, between=1, best=1)
+    text = "|".join(one for one in page.texts if one.strip()).replace("\u00a0", " ")
     for tile in ("100|faces scored", "5|refuse, 5.0 %", "20|ask again, 20 %", "75|accept, 75 %"):
         assert tile in text
     assert "2|without a face" in text
@@ -216,13 +174,13 @@ def test_counts_are_of_all_rows_and_shares_are_of_each_verdict(tmp_path):
     assert len(page.cards) == 3
 
 
-def test_failures_are_told_first_ones_and_total(tmp_path):
+def test_failures_are_told_first_ones_and_total(page_of):
     rows = [
         (FaceScore(image=one, status="unreadable", note=f"damaged {one}"), f"bad{one}.png")
         for one in range(7)
     ]
-    page = page_of(tmp_path, rows, failures=3)
-    text = "|".join(one for one in page.text if one.strip())
+    page = page_of(rows, failures=3)
+    text = "|".join(one for one in page.texts if one.strip())
     assert "Images that could not be read|7 images; the first 3 are listed." in text
     assert "bad0.png|damaged 0|" in text
     assert "bad2.png" in text
@@ -230,64 +188,49 @@ def test_failures_are_told_first_ones_and_total(tmp_path):
     assert page.cards == []
 
 
-def test_a_demo_model_is_told_of(tmp_path):
+def test_a_demo_model_is_told_of(page_of):
     label = "DEMO model: rendered faces only"
-    shown = page_of(tmp_path, numbered([0.5]), f"model demo; {label}; larger = less reliable")
+    shown = page_of(numbered([0.5]), f"model demo; {label}; larger = less reliable")
     warning = [one for one in shown.all("div") if "demo" in (one.get("class") or "")]
     assert [one["role"] for one in warning] == ["note"]
-    assert shown.text.count(label) == 1
-    other = page_of(tmp_path, numbered([0.5]), "model my-demo; larger = less reliable")
+    assert shown.texts.count(label) == 1
+    other = page_of(numbered([0.5]), "model my-demo; larger = less reliable")
     assert not [one for one in other.all("div") if "demo" in (one.get("class") or "")]
 
 
-def test_the_header_is_there_part_by_part(tmp_path):
+def test_the_header_is_there_part_by_part(page_of):
     parts = [
         "model m",
         "larger = worse",
         "refuse > 2 (accept while P(miss) <= .1; refuse above .5)",
     ]
-    page = page_of(tmp_path, numbered([0.5]), "; ".join(parts))
-    assert [one for one in page.text if one in parts] == parts
+    page = page_of(numbered([0.5]), "; ".join(parts))
+    assert [one for one in page.texts if one in parts] == parts
 
 
 @pytest.mark.parametrize("where", ["name", "note", "header", "title"])
-def test_hostile_text_is_shown_and_does_nothing(tmp_path, where):
+def test_hostile_text_is_shown_and_does_nothing(tmp_path, parse, where):
     texts = {"name": "a.jpg", "note": "damaged", "header": HEADER, "title": ""} | {where: EVIL}
     unreadable = FaceScore(image=1, status="unreadable", note=texts["note"])
     builder = built([(face(0.5), texts["name"]), (unreadable, texts["name"])])
-    path = builder.write(tmp_path / "s.html", texts["header"], title=texts["title"])
-    text, page = read(path)
-    assert "<script" not in text
-    assert not page.all("script")
-    shown = "".join(page.text)
+    page = parse(builder.write(tmp_path / "s.html", texts["header"], title=texts["title"]))
+    page.check_closed()
+    shown = "".join(page.texts)
     assert '<script>alert("x")</script>&\'"\\n\\t\\u202egpj.exe\\udcff' in shown
-    assert not set("\u202e\udcff") & set(text)
-    for _, attributes in page.tags:
-        assert not [key for key in attributes if key.startswith("on")]
+    assert not set("\u202e\udcff") & set(page.html)
 
 
-def test_nothing_comes_from_elsewhere(tmp_path):
-    text, page = read(built(numbered([0.99, 0.9, 0.1] * 5)).write(tmp_path / "s.html", HEADER))
-    assert not page.all("script") + page.all("link") + page.all("iframe") + page.all("a")
-    assert all(one["src"].startswith("data:image/jpeg;base64,") for one in page.all("img"))
-    assert "url(" not in text
-    assert "@import" not in text
-    (policy,) = (one for one in page.all("meta") if "http-equiv" in one)
-    assert policy["content"].startswith("default-src 'none'")
-    assert "http" not in re.sub(r"data:image/jpeg[^\"]*", "", text).replace("http-equiv", "")
-
-
-def test_every_choice_has_its_rule_and_every_rule_its_choice(tmp_path):
+def test_every_choice_has_its_rule_and_every_rule_its_choice(page_of):
     rows = numbered([0.99, 0.9, 0.1])
     rows.append((face(0.2, reasons=("too bright", "low contrast")), "x.jpg"))
-    text, page = read(built(rows).write(tmp_path / "s.html", HEADER))
+    page = page_of(rows)
     inputs = [one for one in page.all("input") if one["type"] == "radio"]
     assert [one["id"] for one in inputs if "checked" in one] == [
         "only-any-verdict",
         "only-any-reason",
     ]
     assert {one["name"] for one in inputs} == {"verdict", "reason"}
-    ruled = set(re.findall(r"#(only-[\w-]+):checked", text))
+    ruled = set(re.findall(r"#(only-[\w-]+):checked", page.html))
     assert ruled == {one["id"] for one in inputs if "checked" not in one}
     assert ruled == {
         "only-is-refuse",
@@ -300,7 +243,7 @@ def test_every_choice_has_its_rule_and_every_rule_its_choice(tmp_path):
     assert {one.removeprefix("only-") for one in ruled} == classes
 
 
-def test_pixels_are_asked_for_where_they_are_missing_and_shown(tmp_path):
+def test_pixels_are_asked_for_where_they_are_missing_and_shown(tmp_path, parse):
     rows = [(face(one / 100, aligned=None, image=one), f"{one}.jpg") for one in range(100)]
     rows[99] = (face(0.99), "99.jpg")
     asked = []
@@ -313,10 +256,10 @@ def test_pixels_are_asked_for_where_they_are_missing_and_shown(tmp_path):
     builder = built(rows, worst=3, between=0, best=2)
     path = builder.write(tmp_path / "s.html", HEADER, pixels=pixels)
     assert asked == ["98.jpg", "97.jpg", "1.jpg", "0.jpg"]
-    pictures = [card["picture"] for card in read(path)[1].cards]
+    pictures = [card["picture"] for card in parse(path).cards]
     assert ["src" in one for one in pictures] == [True, True, False, True, True]
     assert pictures[2]["aria-label"] == "Face in 97.jpg, quality 3, refuse"
-    without = read(builder.write(tmp_path / "s.html", HEADER))[1].cards
+    without = parse(builder.write(tmp_path / "s.html", HEADER)).cards
     assert sum("src" in card["picture"] for card in without) == 1
 
 
@@ -392,27 +335,3 @@ def test_what_cannot_be_seen_is_spelled_out():
     assert visible("Sch\u00f6n \u4eba 1.jpg") == "Sch\u00f6n \u4eba 1.jpg"
     assert visible("a\u202f1\u00a0PM.png") == "a\u202f1\u00a0PM.png"  # as macOS names screenshots
     assert visible("\x00\x1b[31m\r\n\u200b\ud800") == "\\x00\\x1b[31m\\r\\n\\u200b\\ud800"
-
-
-def luminance(colour):
-    levels = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
-    linear = [one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in levels]
-    return np.dot(linear, [0.2126, 0.7152, 0.0722])
-
-
-@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
-@pytest.mark.parametrize(
-    ("ink", "ground"),
-    [
-        *((ink, "raised") for ink in ("bad", "warn", "good", "soft", "ink")),
-        ("surface", "ink"),
-        ("soft", "shade"),
-        ("warn", "warn-back"),
-    ],
-)
-def test_words_stand_out_from_their_ground(theme, ink, ground):
-    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
-    blocks = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
-    colours = dict(re.findall(r"--([\w-]+): (#\w{6})", blocks[theme]))
-    low, high = sorted(luminance(colours[one]) for one in (ink, ground))
-    assert (high + 0.05) / (low + 0.05) >= 4.5
