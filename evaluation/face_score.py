@@ -1,6 +1,6 @@
-"""One row per face, and what stands in it: the result of a scorer, and of score_images' files.
+"""One row per face: the result of a scorer, of score_images' files, and what a sheet shows.
 
-NumPy alone; every part of scoring and the contact sheet import this.
+NumPy only.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 Status = Literal["scored", "no face", "unreadable"]
 Verdict = Literal["accept", "ask again", "refuse", ""]
-NO_FACE = -1  # face index of a row that tells why there is none
+NO_FACE = -1  # face index of a row that says why there is no face
 NOT_COMPUTED = 255  # ISO/IEC 29794-1: no quality could be computed
 LANDMARKS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 
@@ -26,10 +26,10 @@ class Measures:
         sharpness: variance of the Laplacian of the aligned grey face; small = blurred.
         brightness: mean of the aligned grey face, 0..255.
         contrast: standard deviation of the aligned grey face.
-        eye_distance: pixels between the eyes in the photo; None for a face that came aligned.
+        eye_distance: pixels between the eyes in the photo; None for an aligned input.
         yaw: degrees the head is turned, from the landmarks, positive to the viewer's right; None
-            for a face that came aligned.
-        roll: degrees the head is tilted, positive clockwise; None for a face that came aligned.
+            for an aligned input.
+        roll: degrees the head is tilted, positive clockwise; None for an aligned input.
     """
 
     sharpness: float
@@ -45,25 +45,26 @@ class FaceScore:
     """One face of one image, or the reason why an image has none.
 
     Attributes:
-        image: number of the image among those that were given, from 0.
+        image: number of the image in the input, from 0.
         face: number of the face in its image, largest first, from 0; -1 where there is no face.
         status: "scored", "no face" or "unreadable".
         note: what was done to the image or what is wrong with it, in words; "" for neither.
         box: left, top, right, bottom in pixels of the upright photo; None for an aligned face.
         landmarks: (5, 2) x, y in the order of `LANDMARKS`; None for an aligned face.
-        detection: how sure the detector is, 0..1; None for an aligned face.
+        detection: confidence of the detector, 0..1; None for an aligned face.
         uncertainty: raw, larger = less reliable; NaN where there is no face.
         quality: 0..100, 100 = best; 255 where it could not be computed (ISO/IEC 29794-1).
-        percentile: percent of the calibration set's images that are surer; NaN without calibration.
-        p_false_non_match: probability that a mated comparison is missed when this is the poorer of
-            its two faces; NaN without calibration.
+        percentile: percent of the calibration set's images with lower uncertainty; NaN without
+            calibration.
+        p_false_non_match: probability that a mated comparison is missed when this is the face of
+            lower quality of the two; NaN without calibration.
         verdict: "accept", "ask again" or "refuse"; "" without calibration.
-        reasons: what a person can see that may be to blame, as in "blurred"; the worst first.
+        reasons: what a person can see that may be the cause, as in "blurred"; the worst first.
         measures: what the reasons were drawn from; None where there is no face.
         embedding: (D,) float32, not normalised; None where there is no face, or the model has none.
         sigma_sq: (D,) float32 variances whose harmonic mean `uncertainty` is, of a model that gives
             one per dimension of the embedding; else None.
-        aligned: uint8 (112, 112, 3) RGB, what the model saw; None where there is no face.
+        aligned: uint8 (112, 112, 3) RGB, the input of the model; None where there is no face.
     """
 
     image: int

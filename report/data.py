@@ -1,6 +1,6 @@
-"""What the HTML and JSON report is made of: results of the other modules, each of them optional.
+"""What the report is made of: results of the evaluation, most of them optional.
 
-Nothing here computes a statistic; `report_html.write_report` turns a `ReportData` into files.
+`report.page.write_report` turns a `ReportData` into files.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Provenance:
     date: str = ""
     command: Sequence[str] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, object] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -61,14 +61,14 @@ class ReportData:
         comparisons: scores, labels and uncertainties.
         curves: the chosen protocol at each FMR target; the first is the one of the summary.
         presets: the same comparisons under every preset, for the table side by side.
-        bootstrap: FMR target -> intervals of the curve at that target, for `method`; one that knows
-            a single method is taken to be of it, whatever it is called there.
-        risk: the chosen discard threshold, where a target risk was asked for.
+        bootstrap: FMR target -> intervals of the curve at that target, for `method`; a bootstrap of
+            a single method is taken to be of it, whatever its name.
+        risk: the chosen discard threshold, where a target risk was requested.
         reliability: predicted against observed error rates of held-out pairs.
         calibration: the map from uncertainty to probability and quality, for the threshold table.
         images: access to the images; None where there are only numbers.
         provenance: None where nothing is known.
-        warnings: further lines for people, beside those of the curves.
+        warnings: further lines for people, in addition to those of the curves.
     """
 
     name: str
@@ -87,16 +87,16 @@ class ReportData:
     def __post_init__(self) -> None:
         if not self.curves:
             raise ValueError(f"{self.name}: a report needs the curve of at least one FMR target")
-        names = {one.protocol.name for one in self.curves}
+        names = {curve.protocol.name for curve in self.curves}
         if len(names) > 1:
             raise ValueError(
                 f"{self.name}: curves of several protocols ({', '.join(sorted(names))}): a report "
-                "has one; the others belong into presets"
+                "has one; the others belong in presets"
             )
 
     def draws(self, curve: ProtocolCurve) -> tuple[Bootstrap, str] | None:
         """Return the bootstrap of a curve and the method's name in it; None where there is none."""
-        found = self.bootstrap.get(curve.edc.fmr_target)
-        if found is None:
+        draws = self.bootstrap.get(curve.edc.fmr_target)
+        if draws is None:
             return None
-        return found, next(iter(found.curves)) if len(found.curves) == 1 else self.method
+        return draws, next(iter(draws.curves)) if len(draws.curves) == 1 else self.method

@@ -93,7 +93,7 @@ def _environment() -> Environment:
         *(words.share, words.whole, words.area_name, words.number, words.count, words.of),
         *(words.fmr, words.target, words.visible),
     )
-    environment.filters.update({one.__name__: one for one in filters})
+    environment.filters.update({format.__name__: format for format in filters})
     environment.filters["json"] = lambda value: json.dumps(value, indent=1, ensure_ascii=False)
     environment.globals.update(units=words.UNITS, few_errors=FEW_ERRORS)
     return environment

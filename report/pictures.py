@@ -169,7 +169,7 @@ def det_picture(det: Sequence[Det], curves: Sequence[CurveFacts]) -> Markup | No
     Returns:
         None where no threshold has errors of both kinds: axes of normal deviates have no zero.
     """
-    lines = [_inside(np.array(one.fmr), np.array(one.fnmr)) for one in det]
+    lines = [_inside(np.array(part.fmr), np.array(part.fnmr)) for part in det]
     if not any(x.size for x, _ in lines):
         return None
 

@@ -300,8 +300,8 @@ def _columns(
     columns = []
     for place, name in enumerate(ranges):
         parts = Counter({verdict: int(bins[place]) for verdict, bins in counts.items()})
-        said = ", ".join(f"{one} {words.count(n)}" for one, n in parts.items() if one and n)
-        text = f"{name}: {words.count(parts.total())} faces" + (f" ({said})" if said else "")
+        details = ", ".join(f"{key} {words.count(n)}" for key, n in parts.items() if key and n)
+        text = f"{name}: {words.count(parts.total())} faces" + (f" ({details})" if details else "")
         bars, base = [], float(_HEIGHT)
         for verdict, many in parts.items():
             if many:
