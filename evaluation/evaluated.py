@@ -20,9 +20,8 @@ from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.protocols import Protocol
 from evaluation.metrics.side_by_side import SideBySide, side_by_side
 from evaluation.pipeline import Result, evaluate, require_pairs
-from evaluation.sets.ijb import IjbSet
-from evaluation.sets.ijb_table import compare_fusions, ijb_table
-from report.tables import side_by_side_text
+from evaluation.sets.ijb import IjbSet, compare_fusions
+from report.tables import ijb_table, side_by_side_text
 from report.text import facts
 
 REPLICATES = 1000

@@ -9,12 +9,13 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from evaluation.compared import GroupRow, MethodRow
 from evaluation.confidence.intervals import Interval
 from evaluation.metrics.side_by_side import DISCARDS, Row, SideBySide
+from evaluation.metrics.tar_at_far import TarAtFar
 
 FORMATS = ("txt", "csv", "md", "tex")
 AREA = "AUERC30/random"  # the column whose best cell is bold in LaTeX
@@ -126,8 +127,29 @@ def side_by_side_text(table: SideBySide) -> str:
     return "\n".join(lines) + "\n"
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table in plain text: the first column to the left, the others to the right.
+def ijb_table(name: str, results: Mapping[str, Sequence[TarAtFar]]) -> str:
+    """TAR at FAR of an IJB set under several fusions, one block of lines for each FMR.
+
+    Args:
+        name: of the set.
+        results: rows of each fusion, all for the same targets.
+    """
+    lines = [["FMR", "fusion", "TAR", "matches", "realised FMR", "threshold"]]
+    for rows in zip(*results.values(), strict=True):
+        for fusion, row in zip(results, rows, strict=True):
+            point = row.point
+            matches = f"{row.matches} / {point.mated}"
+            realised = f"{point.fmr:.3e} ({point.false_matches} / {point.non_mated})"
+            numbers = [f"{row.tar:.4f}", matches, realised, f"{point.threshold:.4f}"]
+            lines.append([f"{row.target:g}", fusion, *numbers])
+    warnings = dict.fromkeys(row.warning for rows in results.values() for row in rows)
+    notes = [f"warning: {warning}" for warning in warnings if warning]
+    title = f"{name}: 1:1 verification of templates"
+    return "\n".join([title, *aligned(lines, left=2), *notes]) + "\n"
+
+
+def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """Lines of a table in plain text: the first `left` columns to the left, others to the right.
 
     The last cell of a row with fewer cells than the first row may be of any length.
     """
@@ -138,8 +160,11 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
     lines = []
     for row in rows:
-        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=False)]
-        lines.append("  ".join([row[0].ljust(widths[0]), *cells[1:]]).rstrip())
+        cells = [
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=False))
+        ]
+        lines.append("  ".join(cells).rstrip())
     return lines
 
 

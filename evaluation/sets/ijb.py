@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from estimators.base import harmonic_mean
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.linked_people import with_people
 from evaluation.metrics.mutual_likelihood import mls_scores
+from evaluation.metrics.tar_at_far import FARS, TarAtFar, tar_at_far
 from evaluation.sets.labelled import scores_of
 from evaluation.sets.templates import Templates, Weights, fuse_templates
 from photos.align import align
@@ -220,3 +222,46 @@ def open_ijb(
         correlated,
         score,
     )
+
+
+def compare_fusions(
+    protocol: IjbSet,
+    mu: NDArray[np.float32],
+    sigma_sq: NDArray[np.float32],
+    fusions: Sequence[Fusion] | None = None,
+    targets: Sequence[float] = FARS,
+) -> dict[str, list[TarAtFar]]:
+    """TAR at each FAR under several fusions of the same images.
+
+    Args:
+        protocol: the set.
+        mu: (M, D) embeddings of its images.
+        sigma_sq: (M, c) uncertainties.
+        fusions: of `FUSIONS`; by default all that these uncertainties allow.
+        targets: FMRs.
+
+    Raises:
+        ValueError: a fusion that was asked for is not possible.
+    """
+    chosen = possible_fusions(mu, sigma_sq) if fusions is None else fusions
+    return {
+        fusion: tar_at_far(
+            protocol.comparisons(mu, sigma_sq, fusion).scores, protocol.mated, targets
+        )
+        for fusion in chosen
+    }
+
+
+def possible_fusions(mu: NDArray[np.float32], sigma_sq: NDArray[np.float32]) -> list[Fusion]:
+    """Return the fusions that these values allow, the unweighted one first."""
+    lengths = np.linalg.norm(mu, axis=1)
+    has_norms = bool(np.ptp(lengths) > 1e-3 * lengths.mean())
+    possible = {
+        "mean": True,
+        "inverse_variance": bool((sigma_sq > 0).all()) and sigma_sq.shape[1] in (1, mu.shape[1]),
+        "quality": sigma_sq.shape[1] == 1 and bool(((sigma_sq >= 0) & (sigma_sq <= 1)).all()),
+        "norm": has_norms,
+        "detector": True,
+        "norm_detector": has_norms,
+    }
+    return [fusion for fusion in FUSIONS if possible[fusion]]

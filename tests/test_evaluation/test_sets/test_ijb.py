@@ -10,11 +10,11 @@ from data.synthetic import SyntheticFaces
 from estimators.base import Estimate, harmonic_mean
 from evaluation.embed import embed_images
 from evaluation.metrics.tar_at_far import tar_at_far
-from evaluation.sets.ijb import FUSIONS, open_ijb
-from evaluation.sets.ijb_table import compare_fusions, ijb_table, possible_fusions
+from evaluation.sets.ijb import FUSIONS, compare_fusions, open_ijb, possible_fusions
 from evaluation.sets.score_files import read_scores
 from evaluation.verification_risk_fnmr import main
 from photos.align import REFERENCE, align
+from report.tables import ijb_table
 
 PEOPLE, PER_PERSON = 6, 9
 SHIFT = (23, 11)  # of the face in its loose crop
