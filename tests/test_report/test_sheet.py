@@ -2,10 +2,8 @@
 
 import base64
 import dataclasses
-import gc
 import re
 import tracemalloc
-import weakref
 
 import numpy as np
 import pytest
@@ -101,13 +99,8 @@ def test_a_card_says_all(page_of):
     one = face(0.9712, face=2, reasons=("blurred", "turned away"))
     page = page_of([(one, "folder/photo.jpg")])
     (card,) = page.cards
-    assert card["text"] == [
-        "3",
-        "refuse",
-        "blurred, turned away",
-        "folder/photo.jpg face 2",
-        "uncertainty 0.9712",
-    ]
+    assert card["text"][:3] == ["3", "refuse", "blurred, turned away"]
+    assert card["text"][3:] == ["folder/photo.jpg face 2", "uncertainty 0.9712"]
     assert card["class"] == ["is-refuse", "is-blurred", "is-turned-away"]
     alt = "Face in folder/photo.jpg face 2, quality 3, refuse, blurred, turned away"
     assert card["picture"]["alt"] == alt
@@ -199,11 +192,7 @@ def test_a_demo_model_is_told_of(page_of):
 
 
 def test_the_header_is_there_part_by_part(page_of):
-    parts = [
-        "model m",
-        "larger = worse",
-        "refuse > 2 (accept while P(miss) <= .1; refuse above .5)",
-    ]
+    parts = ["model m", "larger = worse", "refuse > 2 (accept P(miss) <= .1; refuse above .5)"]
     page = page_of(numbered([0.5]), "; ".join(parts))
     assert [one for one in page.texts if one in parts] == parts
 
@@ -225,20 +214,13 @@ def test_every_choice_has_its_rule_and_every_rule_its_choice(page_of):
     rows.append((face(0.2, reasons=("too bright", "low contrast")), "x.jpg"))
     page = page_of(rows)
     inputs = [one for one in page.all("input") if one["type"] == "radio"]
-    assert [one["id"] for one in inputs if "checked" in one] == [
-        "only-any-verdict",
-        "only-any-reason",
-    ]
+    checked = [one["id"] for one in inputs if "checked" in one]
+    assert checked == ["only-any-verdict", "only-any-reason"]
     assert {one["name"] for one in inputs} == {"verdict", "reason"}
     ruled = set(re.findall(r"#(only-[\w-]+):checked", page.html))
     assert ruled == {one["id"] for one in inputs if "checked" not in one}
-    assert ruled == {
-        "only-is-refuse",
-        "only-is-ask-again",
-        "only-is-accept",
-        "only-is-too-bright",
-        "only-is-low-contrast",
-    }
+    slugs = ("refuse", "ask-again", "accept", "too-bright", "low-contrast")
+    assert ruled == {f"only-is-{slug}" for slug in slugs}
     classes = {one for card in page.cards for one in card["class"]}
     assert {one.removeprefix("only-") for one in ruled} == classes
 
@@ -265,37 +247,28 @@ def test_pixels_are_asked_for_where_they_are_missing_and_shown(tmp_path, parse):
 
 def test_equal_rows_give_equal_pages_whatever_becomes_of_the_pixels(tmp_path):
     values = np.random.default_rng(3).random(500)
-    first = write_sheet(numbered(values), HEADER, tmp_path / "a.html").read_bytes()
+    first = write_sheet(numbered(values), HEADER, tmp_path / "new" / "a.html").read_bytes()
     builder, buffer = SheetBuilder(), np.empty_like(FACES[0])
     for score, name in numbered(values):
         buffer[...] = FACES[0]
         builder.add(dataclasses.replace(score, aligned=buffer), name)
     buffer[...] = 0
     assert builder.write(tmp_path / "b.html", HEADER).read_bytes() == first
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.html", "b.html"]
-
-
-def test_pixels_and_embeddings_are_let_go():
-    pixels, embedding = FACES[0].copy(), np.zeros(8, np.float32)
-    gone = weakref.ref(pixels), weakref.ref(embedding)
-    builder = built([(face(0.5, aligned=pixels, embedding=embedding), "a.jpg")])
-    del pixels, embedding
-    gc.collect()
-    assert [one() for one in gone] == [None, None]
-    del builder
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.html", "new"]
 
 
 def test_memory_does_not_grow_with_the_rows():
     values = np.random.default_rng(4).random(100_000).tolist()
     failed = FaceScore(image=0, status="no face", note="none")
     builder = SheetBuilder(worst=10, between=10, best=10, failures=10)
-    embedding = np.zeros(512, np.float32)
+    embedding, pixels = np.zeros(512, np.float32), FACES[0]
     tracemalloc.start()
     try:
         for place, one in enumerate(values):
             if place == 20_000:
                 early, _ = tracemalloc.get_traced_memory()
-            builder.add(bare(one, embedding=embedding.copy()), f"photo {place}.jpg")
+            score = face(one, embedding=embedding.copy(), aligned=pixels.copy())
+            builder.add(score, f"photo {place}.jpg")
             if place % 10 == 0:
                 builder.add(failed, f"sea {place}.jpg")
         late, peak = tracemalloc.get_traced_memory()
@@ -314,21 +287,19 @@ def test_mistakes_are_told(tmp_path):
         built(numbered([0.5])).write(tmp_path, HEADER)
 
 
-def test_missing_folders_are_made(tmp_path):
-    assert write_sheet(numbered([0.5]), HEADER, tmp_path / "a" / "b" / "s.html").is_file()
-
-
-def test_names_stay_whole_where_they_are_short_and_keep_their_end_elsewhere():
-    assert shortened("a/b.jpg") == "a/b.jpg"
-    assert shortened("a-long-folder/and-another/IMG_2041.jpg") == "\u2026IMG_2041.jpg"
-    assert shortened("C:\\a-long-folder\\and another\\IMG_2041.jpg") == "\u2026IMG_2041.jpg"
-    assert shortened("people/0012/another/003.jpg") == "\u20260012/another/003.jpg"
-    assert shortened("people/0012/another/003.jpg", 20) == "\u2026another/003.jpg"
-    assert shortened("folder/" + "y" * 40) == "yyyyyyyyyyy\u2026yyyyyyyyyyyy"
-    long = shortened("x" * 300 + "-0041.jpg")
-    assert len(long) == 24
-    assert long.endswith("-0041.jpg")
-    assert long.startswith("xxx")
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("a/b.jpg", "a/b.jpg"),
+        ("a-long-folder/and-another/IMG_2041.jpg", "\u2026IMG_2041.jpg"),
+        ("C:\\a-long-folder\\and another\\IMG_2041.jpg", "\u2026IMG_2041.jpg"),
+        ("people/0012/another/003.jpg", "\u20260012/another/003.jpg"),
+        ("folder/" + "y" * 40, "yyyyyyyyyyy\u2026yyyyyyyyyyyy"),
+        ("x" * 300 + "-0041.jpg", "xxxxxxxxxxx\u2026xxx-0041.jpg"),
+    ],
+)
+def test_names_stay_whole_where_they_are_short_and_keep_their_end_elsewhere(name, short):
+    assert shortened(name) == short
 
 
 def test_what_cannot_be_seen_is_spelled_out():
