@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import NamedTuple
+
+from utils.tables import csv_rows, naming
 
 
 class Pair(NamedTuple):
@@ -24,18 +25,14 @@ def read_pairs(path: Path, root: Path) -> list[Pair]:
     """
     if not path.is_file():
         raise ValueError(f"no pairs file {path}")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file: {error.reason}") from error
-    numbered = [(f"{path}:{n}", line) for n, line in enumerate(lines, start=1) if line.strip()]
-    if numbered and all(part.isdigit() for part in numbered[0][1].split()):
-        pairs = [_lfw_pair(line, where, root) for where, line in numbered[1:]]
+    with naming(path):
+        rows = [(f"{path}:{line}", fields) for line, fields in csv_rows(path, separators=",")]
+    if rows and len(rows[0][1]) == 1 and all(part.isdigit() for part in rows[0][1][0].split()):
+        pairs = [_lfw_pair(fields, where, root) for where, fields in rows[1:]]
     else:
-        rows = list(zip(numbered, csv.reader(line for _, line in numbered), strict=True))
         if rows and rows[0][1][-1].strip().lower() not in ("0", "1"):
             rows = rows[1:] if _is_header(rows[0][1]) else rows
-        pairs = [_csv_pair(fields, where, root) for (where, _), fields in rows]
+        pairs = [_csv_pair(fields, where, root) for where, fields in rows]
     if not pairs:
         raise ValueError(f"{path}: no pairs")
     return pairs
@@ -53,7 +50,8 @@ def _csv_pair(fields: list[str], where: str, root: Path) -> Pair:
     return Pair(root / fields[0], root / fields[1], fields[2] == "1", where)
 
 
-def _lfw_pair(line: str, where: str, root: Path) -> Pair:
+def _lfw_pair(row: list[str], where: str, root: Path) -> Pair:
+    line = ",".join(row)
     fields = line.split()
     if len(fields) == 3:
         fields = [fields[0], fields[1], fields[0], fields[2]]

@@ -1,11 +1,10 @@
 """Scores that another tool gave the same images, through the same evaluation.
 
-Reads `.npz` with arrays `key` and `quality` (or `uncertainty`), or `.csv` with two columns.
+Reads `.npz` or `.parquet` with `key` and `quality` (or `uncertainty`), or `.csv` with two columns.
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -14,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from estimators.base import Batch, Estimate
-from evaluation.sets.features import array_names, read_arrays
 from models.frozen import FrozenBackbone
+from utils.tables import Table, naming, read_table
 
 __all__ = ["FromFile"]
 
@@ -27,8 +26,8 @@ class FromFile:
     """Embeddings of a backbone with stored scores beside them.
 
     Args:
-        path: `.npz` (arrays `key` and `quality` or `uncertainty`) or `.csv` (name, score; a first
-            line whose second field is no number is a heading).
+        path: `.npz` or `.parquet` (`key` and `quality` or `uncertainty`) or `.csv` (name, score; a
+            first line whose second field is not a number is a heading).
         orientation: of the stored scores: "quality" (larger = better) or "uncertainty"; None goes
             by the name of the array or the heading, and takes anything else as a quality.
         frozen: gives the embeddings; None for `uncertainty_of` alone.
@@ -89,53 +88,41 @@ class FromFile:
         return Estimate(batch.output(self.frozen).embedding.cpu().numpy(), uncertainty[:, None])
 
 
-Rows = tuple[list[tuple[str, float]], str]
-
-
 def _read(path: Path) -> tuple[dict[str, float], Orientation | None]:
     """Return the scores, and their orientation where the file says it."""
-    if not path.is_file():
-        raise ValueError(f"no score file {path}")
-    rows, heading = _read_npz(path) if path.suffix == ".npz" else _read_csv(path)
-    found: dict[str, float] = {}
-    for name, score in rows:
-        if name in found:
-            raise ValueError(f"{path}: two scores for {name!r}")
-        if not np.isfinite(score):
-            raise ValueError(f"{path}: the score of {name!r} is {score}")
-        found[name] = score
-    if not found:
+    with naming(path):
+        table = read_table(path, "score file", is_heading=_is_heading)
+        name, score = _columns(table)
+        scores: dict[str, float] = {}
+        for chunk in table.chunks((name, score)):
+            names = chunk[name].text().to_pylist()
+            values = chunk[score].numbers(np.float64).tolist()
+            for row, (key, value) in enumerate(zip(names, values, strict=True)):
+                if key in scores:
+                    raise ValueError(f"{chunk[name].where(row)}: two scores for {key!r}")
+                scores[key] = value
+    if not scores:
         raise ValueError(f"{path}: no scores in it")
-    named = [one for one in ORIENTATIONS if one == heading.strip().lower()]
-    return found, named[0] if named else None
+    heading = score.lower()
+    return scores, next((kind for kind in ORIENTATIONS if kind == heading), None)
 
 
-def _read_npz(path: Path) -> Rows:
+def _columns(table: Table) -> tuple[str, str]:
+    """Name and score: by the names of the arrays, or the first two columns of a CSV file."""
+    if table.path.suffix.lower() in (".csv", ".tsv"):
+        if len(table.columns) < 2:
+            raise ValueError(f"expected a name and a number in each line, got {table.columns[0]!r}")
+        return table.columns[0], table.columns[1]
+    score = "uncertainty" if "uncertainty" in table.columns else "quality"
+    missing = [name for name in ("key", score) if name not in table.columns]
+    if missing:
+        raise ValueError(f"no array {', '.join(missing)} (it has: {', '.join(table.columns)})")
+    return "key", score
+
+
+def _is_heading(fields: Sequence[str]) -> bool:
     try:
-        heading = "uncertainty" if "uncertainty" in array_names(path) else "quality"
-        arrays = read_arrays(path, ("key", heading))
-        keys, scores = arrays["key"].ravel(), arrays[heading].astype(np.float64).ravel()
-        if len(keys) != len(scores):
-            raise ValueError(f"{len(keys)} keys for {len(scores)} scores")
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return [(str(key), float(score)) for key, score in zip(keys, scores, strict=True)], heading
-
-
-def _read_csv(path: Path) -> Rows:
-    rows: list[tuple[str, float]] = []
-    heading = ""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        for line, fields in enumerate(csv.reader(file), start=1):
-            if not fields:
-                continue
-            try:
-                rows.append((fields[0].strip(), float(fields[1])))
-            except (ValueError, IndexError) as error:
-                if line == 1 and len(fields) > 1:
-                    heading = fields[1]
-                    continue
-                raise ValueError(
-                    f"{path}, line {line}: expected a name and a number, got {fields}"
-                ) from error
-    return rows, heading
+        float(fields[1])
+    except (ValueError, IndexError):
+        return len(fields) > 1
+    return False

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from estimators.base import Estimate
-from evaluation.sets.features import read_arrays
+from utils.tables import read_npz
 
 FACTS = "about.json"
 
@@ -64,9 +64,9 @@ class Parts:
         if not self.there(start):
             return None
         try:
-            arrays = read_arrays(path, ("mu", "sigma_sq"))
+            arrays = read_npz(path, ("mu", "sigma_sq"))
         except ValueError as error:
-            raise ValueError(f"{path}: {error}: delete it") from error
+            raise ValueError(f"{error}: delete it") from error
         if {len(array) for array in arrays.values()} != {stop - start}:
             raise ValueError(f"{path} has not the {stop - start} images expected: delete it")
         return Estimate(arrays["mu"], arrays["sigma_sq"])

@@ -23,7 +23,7 @@ from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.mutual_likelihood import rescored
 from evaluation.metrics.scores import image_uncertainties
 from evaluation.sets._extracted_files import ABOUT
-from evaluation.sets.features import Embeddings, Features, array_names
+from evaluation.sets.features import Embeddings, Features
 from evaluation.sets.ijb import IjbSet
 from evaluation.sets.open_set import (
     EvaluationSet,
@@ -35,6 +35,7 @@ from evaluation.sets.open_set import (
 )
 from evaluation.sets.stored import comparisons_of, load_comparisons
 from utils.distributed import ALONE, World
+from utils.tables import npz_names
 
 if TYPE_CHECKING:
     from estimators.base import Estimator
@@ -195,11 +196,8 @@ def stored_pairs(path: Path) -> Features | None:
     """Features of a stored file that has them; None for any other kind of file."""
     if path.suffix != ".npz" or not path.is_file():
         return None
-    try:
-        found = {"mu", "sigma_sq", "issame"} <= set(array_names(path))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return Features.load(path) if found else None
+    has_pairs = {"mu", "sigma_sq", "issame"} <= set(npz_names(path))
+    return Features.load(path) if has_pairs else None
 
 
 def _files(target: str, dataset_path: str | None) -> tuple[Path, ...]:

@@ -8,7 +8,6 @@ Used by photos/sources.py. Holds the names of one folder, and of those above it,
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 
 from photos.items import Item, reason, refused
 from photos.packs import RecSource
+from utils.tables import csv_rows, text_lines
 
 PHOTO_SUFFIXES = frozenset(
     f".{suffix}"
@@ -27,7 +27,7 @@ PHOTO_SUFFIXES = frozenset(
     for suffix in group
 )
 COLUMNS = ("path", "file", "image", "filename")  # of a CSV
-_LONGEST_LINE = 1 << 16
+ERRORS = "surrogateescape"  # file names that are not UTF-8 keep their bytes
 
 _Identity = tuple[int, int]  # device and number of a folder
 _Open = tuple[str, _Identity, Iterator[str]]  # and the names that are still to come
@@ -124,23 +124,14 @@ class ListSource:
     def _names(self) -> Iterator[tuple[str, str]]:
         """Yield each path, or "" and why there is none."""
         try:
-            with open(
-                self.path, encoding=_encoding(self.path), errors="surrogateescape", newline=""
-            ) as file:
-                lines = _lines(iter(lambda: file.readline(_LONGEST_LINE), ""))
-                is_csv = self.path.lower().endswith(".csv")
-                yield from _csv_names(lines) if is_csv else _text_names(lines)
+            if self.path.lower().endswith(".csv"):
+                yield from _csv_names(csv_rows(self.path, separators=",", errors=ERRORS))
+            else:
+                yield from _text_names(text_lines(self.path, ERRORS))
         except OSError as error:
             yield "", reason(error)
-        except (ValueError, csv.Error) as error:
+        except ValueError as error:
             yield "", f"not a list of paths, one a line ({error})"
-
-
-def _lines(lines: Iterator[str]) -> Iterator[str]:
-    for number, line in enumerate(lines, start=1):
-        if "\0" in line or len(line) >= _LONGEST_LINE:
-            raise ValueError(f"line {number} is no text, or endless")
-        yield line
 
 
 def _text_names(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
@@ -150,18 +141,16 @@ def _text_names(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
             yield next((field for field in fields if not _is_number(field)), fields[0]), ""
 
 
-def _csv_names(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
+def _csv_names(rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[str, str]]:
     column = -1
-    reader = csv.reader(lines)
-    for fields in reader:
-        if column < 0 and fields:
+    for line, fields in rows:
+        if column < 0:
             head = [field.strip().lower() for field in fields]
             column = next((head.index(name) for name in COLUMNS if name in head), 0)
             if head[column] in COLUMNS:
                 continue
-        if fields:
-            name = fields[column].strip() if column < len(fields) else ""
-            yield name, f"line {reader.line_num} names no photo"
+        name = fields[column].strip() if column < len(fields) else ""
+        yield name, f"line {line} names no photo"
 
 
 def _is_number(text: str) -> bool:
@@ -170,12 +159,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _encoding(path: str) -> str:
-    """Return UTF-16 where the file starts with its mark, as Windows' shell writes lists."""
-    with open(path, "rb") as file:
-        return "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
 
 
 def _sorted_names(folder: str, skipped: Counter[str]) -> list[str]:

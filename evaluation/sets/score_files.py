@@ -5,63 +5,30 @@ A column's name says what it holds and which direction is better; docs/formats.m
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.metrics.comparisons import Comparisons
-from evaluation.sets._score_build import ROUNDING, build, compact, first_unequal, gather
-from evaluation.sets._score_columns import Chosen, choose
-from evaluation.sets._score_formats import open_source, write_columns
+from utils.tables import Array, Column, Table, codes_of, naming, read_table, write_table
 
-__all__ = ["ScoreFile", "load_scores", "read_scores", "write_scores"]
+SUFFIXES = (".csv", ".tsv", ".npz", ".parquet")
+SCORES = {"score": 1, "similarity": 1, "distance": -1}
+MATED = ("mated", "issame", "same", "genuine", "label")
+RELIABILITY = {"uncertainty": 1, "quality": -1}
+ROUNDING = 1e-4  # relative; one image's uncertainties may differ by as much between batches
+_MEANING = "1 for a mated comparison (one person) and 0 for a non-mated one"
 
-
-@dataclass(frozen=True)
-class ScoreFile:
-    """What was read from a score file, and how.
-
-    Attributes:
-        path: of the file.
-        comparisons: what is in it.
-        columns: which ones were read as what.
-    """
-
-    path: Path
-    comparisons: Comparisons
-    columns: Chosen
-
-    def describe(self) -> str:
-        """Say in one line what was read and in which direction each column was taken."""
-        found, read = self.comparisons, self.columns
-        mated = int(np.count_nonzero(found.mated))
-        alike = "larger = more alike" if read.score_sign > 0 else "smaller = more alike"
-        better = "larger = less reliable"
-        if read.reliability_sign < 0:
-            better = "larger = more reliable (uncertainty = -quality)"
-        known = [*read.images, *read.identities]
-        lines = [
-            f"{self.path}: {mated} mated and {found.non_mated_total} non-mated comparisons",
-            f"{read.score}: {alike}",
-            f"{' and '.join(read.reliability)}: {better}",
-            f"names in {', '.join(known)}" if known else "images and people not named",
-        ]
-        if found.unlisted:
-            lines.append(f"non-mated scores listed from {found.listed_from:.6g} up")
-        if read.ignored:
-            lines.append(f"not read: {', '.join(read.ignored)}")
-        return "; ".join(lines)
+Ids: TypeAlias = "NDArray[np.int64]"
 
 
 def read_scores(path: str | Path) -> Comparisons:
-    """Read a score file; see `load_scores`."""
-    return load_scores(path).comparisons
-
-
-def load_scores(path: str | Path) -> ScoreFile:
     """Read comparisons, labels and uncertainties that any tool wrote.
 
     Columns (in any order and case; further ones are not read): `score` or `similarity` (larger =
@@ -75,20 +42,14 @@ def load_scores(path: str | Path) -> ScoreFile:
 
     Raises:
         ValueError: no such file or no such kind of file, missing or doubled columns, values that
-            are no finite numbers or no labels, an image with two uncertainties or two identities,
+            are not finite numbers or labels, an image with two uncertainties or two identities,
             a label that contradicts the identities, or comparisons of one class only. The message
             names the file, the line or row, and the value.
     """
     path = Path(path)
-    try:
-        with open_source(path) as source:
-            chosen = choose(source.names)
-            table = gather(source, chosen)
-            extras = source.extras
-        return ScoreFile(path, build(path.stem, table, chosen, extras), chosen)
-    except ValueError as error:
-        message = str(error)
-        raise ValueError(message if str(path) in message else f"{path}: {message}") from error
+    with naming(path):
+        table = read_table(path, "score file")
+        return _Reader(table, find_columns(table.columns)).comparisons()
 
 
 def write_scores(path: str | Path, comparisons: Comparisons) -> None:
@@ -102,28 +63,298 @@ def write_scores(path: str | Path, comparisons: Comparisons) -> None:
         comparisons: what to write.
 
     Raises:
-        ValueError: another ending, pyarrow missing, an image whose rows differ in uncertainty, or
-            a CSV of comparisons that are not all listed.
+        ValueError: another ending, an image whose rows differ in uncertainty, or a CSV of
+            comparisons that are not all listed.
     """
-    path, found = Path(path), comparisons
-    first, second = found.pairs.T
-    columns: dict[str, NDArray[Any]] = {"score": found.scores, "mated": found.mated.astype(np.int8)}
+    first, second = comparisons.pairs.T
+    columns: dict[str, Array] = {
+        "score": comparisons.scores,
+        "mated": comparisons.mated.astype(np.int8),
+    }
     if np.array_equal(first, second):
-        columns["uncertainty"] = found.uncertainty[first]
+        columns["uncertainty"] = comparisons.uncertainty[first]
     else:
-        columns["uncertainty_a"] = found.uncertainty[first]
-        columns["uncertainty_b"] = found.uncertainty[second]
-    for kind in ("image", "identity"):
-        ids = getattr(found, kind)
+        columns["uncertainty_a"] = comparisons.uncertainty[first]
+        columns["uncertainty_b"] = comparisons.uncertainty[second]
+    for kind, ids in (("image", comparisons.image), ("identity", comparisons.identity)):
         if ids is not None:
             columns[f"{kind}_a"], columns[f"{kind}_b"] = ids[first], ids[second]
-    if found.image is not None:
-        row = first_unequal(compact(found.image)[1], found.uncertainty, ROUNDING)
+    image = comparisons.image
+    if image is not None:
+        row = _first_unequal(_compact(image)[1], comparisons.uncertainty, ROUNDING)
         if row is not None:
             raise ValueError(
-                f"{path}: image {found.image[row]} has another uncertainty in each of its rows (a "
+                f"{path}: image {image[row]} has another uncertainty in each of its rows (a "
                 "sampled estimate?), and a score file has one per image: store mu, sigma_sq and "
                 "issame as .npz instead"
             )
-    extras = {"unlisted": found.unlisted, "listed_from": found.listed_from}
-    write_columns(path, columns, extras if found.unlisted else {})
+    unlisted = comparisons.unlisted
+    if unlisted and Path(path).suffix.lower() == ".csv":
+        raise ValueError(
+            f"{path}: CSV cannot say that {unlisted} non-mated comparisons are not listed: write "
+            ".npz or .parquet, or draw a sample of them instead of all"
+        )
+    stated = {"unlisted": unlisted, "listed_from": comparisons.listed_from} if unlisted else {}
+    write_table(path, columns, stated, "score file")
+
+
+@dataclass(frozen=True)
+class ScoreColumns:
+    """The columns that are read, by the names that they have in the file.
+
+    Attributes:
+        score: the comparison score.
+        score_sign: -1 for a distance.
+        mated: whether both sides show one person.
+        reliability: one column per pair, or two, of sides a and b.
+        reliability_sign: -1 for qualities.
+        images: image_a and image_b, or none.
+        identities: identity_a and identity_b, or none.
+    """
+
+    score: str
+    score_sign: int
+    mated: str
+    reliability: tuple[str, ...]
+    reliability_sign: int
+    images: tuple[str, ...]
+    identities: tuple[str, ...]
+
+
+def find_columns(names: Sequence[str]) -> ScoreColumns:
+    """Find the columns by their names, in any order and case.
+
+    Raises:
+        ValueError: a column that is missing (with those that exist and near names), or two that
+            say the same thing.
+    """
+    by_name = {name.lower(): name for name in names}
+
+    def require(what: str, wanted: Sequence[str]) -> list[str]:
+        present = [name for name in wanted if name in by_name]
+        if not present:
+            raise ValueError(_missing(what, wanted, names))
+        return present
+
+    def two_sides(kind: str) -> tuple[str, ...]:
+        wanted = (f"{kind}_a", f"{kind}_b")
+        present = [name for name in wanted if name in by_name]
+        if len(present) == 1:
+            [missing] = set(wanted) - set(present)
+            raise ValueError(_missing(f"{missing} beside {present[0]}", [missing], names))
+        return tuple(by_name[name] for name in present)
+
+    scores = require(" or ".join(SCORES), list(SCORES))
+    if len(scores) > 1:
+        raise ValueError(f"columns {' and '.join(scores)} are both scores: keep one of them")
+    mated = require(" or ".join(MATED), MATED)[0]
+    choices: list[tuple[tuple[str, ...], int]] = []
+    for kind, sign in RELIABILITY.items():
+        choices += [((by_name[kind],), sign)] if kind in by_name else []
+        choices += [(sides, sign)] if (sides := two_sides(kind)) else []
+    if len(choices) > 1:
+        both = " and ".join(", ".join(columns) for columns, _ in choices)
+        raise ValueError(f"columns {both} say the same thing twice: keep one of them")
+    if not choices:
+        wanted = [f"{kind}{side}" for kind in RELIABILITY for side in ("_a", "_b", "")]
+        what = "uncertainty or quality (or the same with _a and _b)"
+        raise ValueError(_missing(what, wanted, names))
+    return ScoreColumns(
+        by_name[scores[0]],
+        SCORES[scores[0]],
+        by_name[mated],
+        *choices[0],
+        two_sides("image"),
+        two_sides("identity"),
+    )
+
+
+def _missing(what: str, wanted: Sequence[str], names: Sequence[str]) -> str:
+    near = {
+        name: close[0]
+        for name in names
+        if (close := get_close_matches(name.lower(), wanted, n=1, cutoff=0.7))
+        and close[0] != name.lower()
+    }
+    hint = "".join(f"; is {name!r} meant as {close!r}?" for name, close in near.items())
+    return f"no column {what} (columns there: {', '.join(names) or 'none'}){hint}"
+
+
+class _Names:
+    """Numbers for the names in two columns, kept over several chunks.
+
+    Whole numbers keep their value; anything else is numbered in the order in which it comes.
+    """
+
+    def __init__(self) -> None:
+        self._codes: dict[str, int] = {}
+        self._are_numbers = True
+
+    def add(self, sides: Sequence[Column]) -> Ids:
+        """(n, 2) numbers of both sides; ValueError for a name that is empty or a fraction."""
+        arrays = [side.values for side in sides if isinstance(side.values, np.ndarray)]
+        for side in sides:
+            if isinstance(side.values, np.ndarray) and side.values.dtype.kind == "f":
+                raise ValueError(
+                    f"{side.name} holds {side.values.dtype}: use text or whole numbers as names"
+                )
+        if len(arrays) == 2 and all(array.dtype.kind in "iu" for array in arrays):
+            return np.stack(arrays, axis=1).astype(np.int64)
+        places, names = codes_of(sides)
+        if "" in names:
+            row, side = np.argwhere(places == names.index(""))[0]
+            raise ValueError(f"{sides[side].where(int(row))}: {sides[side].name} is empty")
+        codes = [self._codes.setdefault(name, len(self._codes)) for name in names]
+        return np.array(codes, np.int64)[places]
+
+    def finish(self, values: Ids) -> Ids:
+        """Return the numbers themselves where every name was a whole number, else the codes."""
+        if not self._codes:
+            return values
+        own = [int(name) for name in self._codes if name.removeprefix("-").isdecimal()]
+        same = [str(number) for number in own] == list(self._codes)
+        self._are_numbers = same and max(map(abs, own), default=0) < 1 << 62
+        return np.array(own, np.int64)[values] if self._are_numbers else values
+
+    def name(self, value: int) -> str:
+        """Return what the file calls a number that `finish` gave."""
+        return str(value) if self._are_numbers else list(self._codes)[value]
+
+
+class _Reader:
+    """Reads the columns of a score file, checks them, and joins them to `Comparisons`."""
+
+    def __init__(self, table: Table, columns: ScoreColumns) -> None:
+        self.table, self.columns = table, columns
+        self.images, self.people = _Names(), _Names()
+        numbers = (columns.score, *columns.reliability)
+        ids = ((columns.images, self.images), (columns.identities, self.people))
+        parts: dict[str, list[Array]] = defaultdict(list)
+        for chunk in table.chunks((*numbers, columns.mated, *columns.images, *columns.identities)):
+            for name in numbers:
+                parts[name].append(chunk[name].numbers())
+            parts[columns.mated].append(chunk[columns.mated].flags(_MEANING))
+            for names, numbering in ids:
+                if names:
+                    both = numbering.add([chunk[name] for name in names])
+                    for side, name in enumerate(names):
+                        parts[name].append(both[:, side])
+        if not parts[columns.mated] or not sum(map(len, parts[columns.mated])):
+            raise ValueError("no comparison in it")
+        self.values = {name: np.concatenate(some) for name, some in parts.items()}
+        for names, numbering in ids:
+            self.values |= {name: numbering.finish(self.values[name]) for name in names}
+
+    def comparisons(self) -> Comparisons:
+        """Join the columns; ValueError for what contradicts itself, with its place in the file."""
+        columns = self.columns
+        scores, mated = self.values[columns.score], self.values[columns.mated]
+        for kind, lacks in (("mated", not mated.any()), ("non-mated", bool(mated.all()))):
+            if lacks:
+                raise ValueError(
+                    f"no {kind} comparison among {len(mated)} ({columns.mated}): error rates need "
+                    "both kinds"
+                )
+        pairs, uncertainty, image, identity = self._rows(mated)
+        return Comparisons(
+            self.table.path.stem,
+            -scores if columns.score_sign < 0 else scores,
+            mated,
+            pairs,
+            uncertainty,
+            identity,
+            image,
+            int(float(self.table.metadata.get("unlisted", 0))),
+            float(self.table.metadata.get("listed_from", -np.inf)),
+        )
+
+    def _rows(
+        self, mated: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32], Ids | None, Ids | None]:
+        """Return pairs, and the uncertainty, image and identity of each row that they name.
+
+        Each image gets one row, but each side its own where the file has one number per pair.
+        """
+        reliability = self.columns.reliability
+        images, people = self.columns.images, self.columns.identities
+        image = self._both_sides(images) if images else None
+        identity = self._both_sides(people) if people else None
+        sides = self._both_sides((reliability[0], reliability[-1]))
+        uncertainty = -sides if self.columns.reliability_sign < 0 else sides
+        pairs = np.arange(len(uncertainty), dtype=np.int32).reshape(-1, 2)
+        if identity is not None:
+            self._check_labels(mated, identity)
+        if image is None:
+            if identity is None and len(reliability) == 1:
+                own = np.arange(len(mated), dtype=np.int32)
+                return np.stack([own, own], axis=1), uncertainty[0::2], None, None
+            return pairs, uncertainty, None, identity
+        ids, row_of = _compact(image)
+        if identity is not None:
+            self._check_image(row_of, identity, 0, "identities", people)
+        if len(reliability) == 1:
+            return pairs, uncertainty, image, identity
+        if _first_unequal(row_of, uncertainty, 0) is not None:
+            self._check_image(row_of, sides, ROUNDING, "values", reliability)
+            return pairs, uncertainty, image, identity
+        first = np.empty(len(ids), np.int64)
+        first[row_of[::-1]] = np.arange(len(row_of))[::-1]
+        identity = None if identity is None else identity[first]
+        return row_of.astype(np.int32).reshape(-1, 2), uncertainty[first], ids, identity
+
+    def _both_sides(self, names: Sequence[str]) -> Array:
+        """(2N,) values of two columns in turn."""
+        return np.stack([self.values[name] for name in names], axis=1).ravel()
+
+    def _check_image(
+        self, row_of: Ids, values: Array, tolerance: float, what: str, names: Sequence[str]
+    ) -> None:
+        side = _first_unequal(row_of, values, tolerance)
+        if side is None:
+            return
+        before = int(np.argmax(row_of == row_of[side]))
+        image = self.values[self.columns.images[side % 2]][side // 2]
+        one, other = (
+            f"{names[place % 2]} is {self._shown(values[place])} in {self.table.where(place // 2)}"
+            for place in (before, side)
+        )
+        raise ValueError(
+            f"image {self.images.name(int(image))!r} has two {what}: {one} and {other}; one image "
+            "has one"
+        )
+
+    def _shown(self, value: np.generic) -> str:
+        is_number = value.dtype.kind == "f"
+        return f"{value:.6g}" if is_number else repr(self.people.name(int(value)))
+
+    def _check_labels(self, mated: NDArray[np.bool_], identity: Ids) -> None:
+        wrong = (identity[0::2] == identity[1::2]) != mated
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            first, second = (self.people.name(int(identity[2 * row + side])) for side in (0, 1))
+            raise ValueError(
+                f"{self.table.where(row)}: {self.columns.mated} is {int(mated[row])}, but the "
+                f"identities are {first!r} and {second!r}: mend one of them"
+            )
+
+
+def _compact(ids: Ids) -> tuple[Ids, Ids]:
+    """Sorted distinct numbers, and the place of each number among them."""
+    low, high = int(ids.min()), int(ids.max())
+    if high - low > 4 * len(ids):
+        distinct, place = np.unique(ids, return_inverse=True)
+        return distinct, place
+    is_used = np.zeros(high - low + 1, np.bool_)
+    is_used[ids - low] = True
+    return np.flatnonzero(is_used) + low, (np.cumsum(is_used) - 1)[ids - low]
+
+
+def _first_unequal(row_of: Ids, values: Array, tolerance: float) -> int | None:
+    """Place of the first value that differs from the first value of its row; None if none does."""
+    first = np.empty(int(row_of.max()) + 1, values.dtype)
+    first[row_of[::-1]] = values[::-1]
+    expected = first[row_of]
+    unequal = values != expected
+    if tolerance:
+        unequal &= np.abs(values - expected) > tolerance * np.abs(expected)
+    return int(np.argmax(unequal)) if unequal.any() else None

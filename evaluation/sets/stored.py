@@ -16,9 +16,10 @@ from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.linked_people import with_people
 from evaluation.metrics.scores import Uncertainty, cosine_of_pairs, image_uncertainties
 from evaluation.sets.extracted import open_extracted
-from evaluation.sets.features import Embeddings, Features, array_names
+from evaluation.sets.features import Embeddings, Features
 from evaluation.sets.labelled import NonMated, labelled_comparisons
-from evaluation.sets.score_files import read_scores
+from evaluation.sets.score_files import SUFFIXES, read_scores
+from utils.tables import naming, npz_names
 
 __all__ = ["comparisons_of", "load_comparisons"]
 
@@ -58,8 +59,7 @@ def load_comparisons(
         return [("", read_scores(path))]
     if kind == "pairs":
         return comparisons_of(Features.load(path), path.stem, sigma_sizes)
-    read = _extracted if kind == "extracted" else _labelled
-    stored, uncertainties = read(path, sigma_sizes)
+    stored, uncertainties = _embeddings(path, sigma_sizes)
     first = labelled_comparisons(
         stored.mu,
         stored.identity,
@@ -87,10 +87,8 @@ def comparisons_of(
     Raises:
         ValueError: sizes that do not add up to the columns.
     """
-    try:
+    with naming(name):
         uncertainties = image_uncertainties(features.sigma_sq, sigma_sizes)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
     scores = cosine_of_pairs(features.mu)
     pairs = np.arange(len(features.mu), dtype=np.int32).reshape(-1, 2)
     image = _equal_rows(features.mu)
@@ -118,25 +116,19 @@ def _equal_rows(mu: NDArray[np.float32]) -> NDArray[np.int64]:
     return number[same]
 
 
-def _labelled(
+def _embeddings(
     path: Path, sigma_sizes: Sequence[int] | None
 ) -> tuple[Embeddings, list[Uncertainty]]:
-    stored = Embeddings.load(path)
-    try:
-        return stored, image_uncertainties(stored.sigma_sq, sigma_sizes)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def _extracted(
-    path: Path, sigma_sizes: Sequence[int] | None
-) -> tuple[Embeddings, list[Uncertainty]]:
-    """Embeddings of a folder, and its methods' uncertainties one by one."""
+    """Labelled images of a file, or of an extracted folder, whose columns are one method each."""
+    if not path.is_dir():
+        stored = Embeddings.load(path)
+        with naming(path):
+            return stored, image_uncertainties(stored.sigma_sq, sigma_sizes)
     if sigma_sizes is not None:
         raise ValueError(f"{path}: its columns are one method each; sigma_sizes does not apply")
-    found = open_extracted(path)
-    stored = found.labelled()
-    labels = found.columns if len(found.columns) > 1 else ("",)
+    extracted = open_extracted(path)
+    stored = extracted.labelled()
+    labels = extracted.columns if len(extracted.columns) > 1 else ("",)
     return stored, [
         Uncertainty(label, stored.sigma_sq[:, place]) for place, label in enumerate(labels)
     ]
@@ -144,23 +136,20 @@ def _extracted(
 
 def _kind(path: Path) -> str:
     if path.is_dir():
-        return "extracted"
-    if path.suffix.lower() in (".csv", ".parquet"):
-        return "scores"
+        return "labelled"
     if not path.is_file():
         raise ValueError(f"no features or score file {path}")
-    try:
-        names = array_names(path)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    if "mu" in names and "sigma_sq" in names:
-        for label, kind in (("issame", "pairs"), ("identity", "labelled")):
-            if label in names:
-                return kind
-        raise ValueError(
-            f"{path}: beside mu and sigma_sq there is neither issame (two rows are a pair) nor "
-            f"identity (one per row); arrays there: {', '.join(names)}"
-        )
-    if "mu" in names:
+    if path.suffix.lower() in SUFFIXES and path.suffix.lower() != ".npz":
+        return "scores"
+    names = npz_names(path)
+    if "mu" not in names:
+        return "scores"
+    if "sigma_sq" not in names:
         raise ValueError(f"{path}: no array sigma_sq (it has: {', '.join(names)})")
-    return "scores"
+    for label, kind in (("issame", "pairs"), ("identity", "labelled")):
+        if label in names:
+            return kind
+    raise ValueError(
+        f"{path}: beside mu and sigma_sq there is neither issame (two rows are a pair) nor "
+        f"identity (one per row); arrays there: {', '.join(names)}"
+    )

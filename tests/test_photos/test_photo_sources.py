@@ -224,7 +224,7 @@ def test_what_is_no_list(content, name, tmp_path):
     sources = open_sources([tmp_path / name, tmp_path / "b.jpg"])
     _, no_list, following = sources
     assert no_list.file == str(tmp_path / name)
-    assert outcome(no_list) == "not a list of paths, one a line (line 2 is no text, or endless)"
+    assert outcome(no_list) == "not a list of paths, one a line (line 2 is not text, or endless)"
     assert following.file == str(tmp_path / "b.jpg")
     assert sources.count() == 3
 

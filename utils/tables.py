@@ -1,0 +1,498 @@
+"""Tables of any tool: CSV, TSV, NPZ and Parquet, read by column in chunks, and written whole.
+
+Encoding, separator, heading and the names of columns are found here and nowhere else, and every
+message about a value says in which line or row it stands. Nothing in a file is ever run.
+"""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.lib.npyio import NpzFile
+from numpy.typing import DTypeLike, NDArray
+
+from utils.files import atomic_file, atomic_path
+
+if TYPE_CHECKING:
+    import pyarrow
+
+ROWS = 1 << 17  # of a chunk
+SUFFIXES = (".csv", ".tsv", ".npz", ".parquet")
+_BLOCK = 1 << 24  # bytes of a CSV file that are parsed together
+_LONGEST_LINE = 1 << 16
+_SMALL = 1024  # bytes of an array that may be a single number
+_FLAGS = {"1": True, "0": False, "true": True, "false": False, "1.0": True, "0.0": False}
+
+Array: TypeAlias = "NDArray[Any]"
+Heading: TypeAlias = Callable[[Sequence[str]], bool]
+
+
+def require_pyarrow(purpose: str) -> None:
+    """Raise ValueError in one line where pyarrow is not installed.
+
+    Args:
+        purpose: what needs it, such as `scores.parquet: Parquet`.
+    """
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        raise ValueError(
+            f"{purpose} needs pyarrow, which is not installed: pip install pyarrow"
+        ) from None
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Put a file's name before the message of a ValueError that lacks it."""
+    try:
+        yield
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Column:
+    """Consecutive values of one column, as the file has them.
+
+    Attributes:
+        name: of the column.
+        values: (n,) numbers or text.
+        where: says in which line or row value i stands.
+    """
+
+    name: str
+    values: Array | pyarrow.Array
+    where: Callable[[int], str]
+
+    def numbers(self, dtype: DTypeLike = np.float32) -> NDArray[np.floating]:
+        """(n,) finite numbers; ValueError names the first value that is not one."""
+        parsed = self._parsed()
+        with np.errstate(over="ignore"):
+            values = parsed.astype(dtype, copy=False)
+        finite = np.isfinite(values)
+        if not finite.all():
+            row = int(np.argmin(finite))
+            raise ValueError(
+                f"{self.where(row)}: {self.name} is {parsed[row]}: every row needs a finite "
+                "number; leave out rows that have none"
+            )
+        return values
+
+    def _parsed(self) -> Array:
+        if isinstance(self.values, np.ndarray) and self.values.dtype.kind in "fiub":
+            return self.values
+        import pyarrow
+        from pyarrow import compute
+
+        text = self.text()
+        try:
+            return compute.cast(text, pyarrow.float64()).to_numpy(zero_copy_only=False)
+        except pyarrow.ArrowInvalid:
+            values = text.to_pylist()
+        for row, value in enumerate(values):
+            try:
+                values[row] = float(value)
+            except ValueError:
+                raise ValueError(
+                    f"{self.where(row)}: {self.name} is {value!r}, which is not a number"
+                ) from None
+        return np.array(values, np.float64)
+
+    def text(self) -> pyarrow.Array:
+        """(n,) text, without space around it."""
+        import pyarrow
+        from pyarrow import compute
+
+        values = self.values
+        if isinstance(values, np.ndarray):
+            values = pyarrow.array(values.astype(str).astype(object), pyarrow.string())
+        return compute.utf8_trim_whitespace(values)
+
+    def flags(self, meaning: str) -> NDArray[np.bool_]:
+        """(n,) booleans from 0/1 or true/false.
+
+        Args:
+            meaning: for the message, what 1 and 0 say.
+
+        Raises:
+            ValueError: names the first value that is neither.
+        """
+        values = self.values
+        if isinstance(values, np.ndarray) and values.dtype.kind in "fiub":
+            bad, flags = (values != 0) & (values != 1), values == 1
+        else:
+            places, words = codes_of([self])
+            codes = places[:, 0]
+            known = [_FLAGS.get(word.lower()) for word in words]
+            bad = np.array([flag is None for flag in known], np.bool_)[codes]
+            flags = np.array([bool(flag) for flag in known], np.bool_)[codes]
+        if bad.any():
+            row = int(np.argmax(bad))
+            value = str(values[row])
+            raise ValueError(f"{self.where(row)}: {self.name} is {value!r}: write {meaning}")
+        return flags
+
+
+def codes_of(columns: Sequence[Column]) -> tuple[NDArray[np.int64], list[str]]:
+    """(n, c) places of the texts of c columns among the distinct ones, in the order of the rows."""
+    import pyarrow
+
+    texts = [column.text() for column in columns]
+    rows = np.arange(len(texts) * len(texts[0])).reshape(len(texts), -1).T.ravel()
+    encoded = pyarrow.concat_arrays(texts).take(pyarrow.array(rows)).dictionary_encode()
+    places = encoded.indices.to_numpy().astype(np.int64).reshape(-1, len(texts))
+    return places, encoded.dictionary.to_pylist()
+
+
+class Table:
+    """An open table; `chunks` reads some of its columns.
+
+    Attributes:
+        path: the file.
+        columns: their names, as the file has them but without space around them; "field 1",
+            "field 2", ... where it has no heading.
+        has_heading: whether it names its columns.
+        metadata: what the file states beside its columns: single numbers of an NPZ file, entries of
+            a Parquet file.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        columns: Sequence[str],
+        metadata: Mapping[str, str] | None = None,
+        has_heading: bool = True,
+    ) -> None:
+        self.path, self.columns = path, tuple(columns)
+        self.metadata, self.has_heading = dict(metadata or {}), has_heading
+
+    def where(self, row: int) -> str:
+        """Say where a row stands, for a message."""
+        return f"row {row} (counted from 0)"
+
+    def chunks(self, names: Sequence[str]) -> Iterator[dict[str, Column]]:
+        """Read some columns, a part of the rows at a time.
+
+        Raises:
+            ValueError: a damaged file, or a row that lacks a value; the message names the file.
+        """
+        start = 0
+        with naming(self.path):
+            for arrays in self._arrays(names):
+
+                def where(row: int, start: int = start) -> str:
+                    return self.where(start + row)
+
+                yield {
+                    name: Column(name, values, where)
+                    for name, values in zip(names, arrays, strict=True)
+                }
+                start += len(arrays[0])
+
+    def _arrays(self, names: Sequence[str]) -> Iterator[list[Array | pyarrow.Array]]:
+        raise NotImplementedError
+
+
+def read_table(
+    path: str | Path,
+    what: str = "table",
+    *,
+    is_heading: Heading = lambda fields: True,
+    suffixes: Sequence[str] = SUFFIXES,
+) -> Table:
+    """Open a table by the ending of its name.
+
+    Args:
+        path: a `.csv` or `.tsv` file (comma, semicolon or tab; UTF-8 or UTF-16), an `.npz` file of
+            one-dimensional arrays, or a `.parquet` file.
+        what: what messages call it.
+        is_heading: of the first fields of a CSV file, whether they name the columns.
+        suffixes: those that are taken.
+
+    Raises:
+        ValueError: no such file, another ending, or a damaged file; the message names the file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no {what} {path}")
+    suffix = _suffix(path, what, suffixes)
+    with naming(path):
+        if suffix == ".npz":
+            return _open_npz(path)
+        require_pyarrow(f"a {suffix} file")
+        return _open_parquet(path) if suffix == ".parquet" else _open_csv(path, is_heading)
+
+
+def write_table(
+    path: str | Path,
+    columns: Mapping[str, Array],
+    metadata: Mapping[str, float] | None = None,
+    what: str = "table",
+) -> None:
+    """Write (N,) columns in the format of the file's ending, whole or not at all.
+
+    Args:
+        path: ends in .csv, .npz or .parquet. A CSV file has as many digits as its numbers need to
+            come back the same.
+        columns: by name; all of one length.
+        metadata: numbers beside the columns; a CSV file cannot hold any.
+        what: what messages call the file.
+
+    Raises:
+        ValueError: another ending, or metadata for a CSV file.
+    """
+    path, metadata = Path(path), metadata or {}
+    suffix = _suffix(path, what, (".csv", ".npz", ".parquet"))
+    if suffix == ".npz":
+        arrays = {**columns, **{name: np.array(value) for name, value in metadata.items()}}
+        with atomic_file(path) as file:
+            np.savez(file, allow_pickle=False, **arrays)
+    elif suffix == ".parquet":
+        require_pyarrow(f"{path}: a .parquet file")
+        import pyarrow
+        from pyarrow import parquet
+
+        stated = {name: repr(float(value)) for name, value in metadata.items()}
+        with atomic_path(path) as temporary:
+            table = pyarrow.table(dict(columns)).replace_schema_metadata(stated)
+            parquet.write_table(table, temporary)
+    elif metadata:
+        raise ValueError(f"{path}: CSV cannot hold {', '.join(metadata)}: write .npz or .parquet")
+    else:
+        with atomic_file(path, "w") as text:
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerow(columns)
+            for start in range(0, len(next(iter(columns.values()))), ROWS):
+                parts = [
+                    array[start : start + ROWS].astype(str).tolist() for array in columns.values()
+                ]
+                writer.writerows(zip(*parts, strict=True))
+
+
+def csv_rows(
+    path: str | Path, *, separators: str = ",;\t", errors: str = "strict"
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number of the line and the fields of each row of a CSV file; empty lines are none.
+
+    Args:
+        path: comma, semicolon or tab; UTF-8, or UTF-16 with its mark, as Windows' shell writes it.
+        separators: of fields; that which the first line has most of is taken.
+        errors: of decoding; "surrogateescape" keeps file names that are not UTF-8.
+
+    Raises:
+        ValueError: not a text file in these encodings, or an endless line.
+        OSError: it cannot be read.
+    """
+    try:
+        separator = _separator(path, separators, errors)
+        reader = csv.reader(text_lines(path, errors), delimiter=separator)
+        for fields in reader:
+            if fields:
+                yield reader.line_num, fields
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is not a CSV file in UTF-8 ({error})") from error
+
+
+def text_lines(path: str | Path, errors: str = "strict") -> Iterator[str]:
+    """Yield the lines of a text file, as they are; see `csv_rows`."""
+    with Path(path).open(encoding=_encoding(path), errors=errors, newline="") as file:
+        number = 0
+        while line := file.readline(_LONGEST_LINE):
+            number += 1
+            if "\0" in line or len(line) >= _LONGEST_LINE:
+                raise ValueError(f"line {number} is not text, or endless")
+            yield line
+
+
+def _separator(path: str | Path, separators: str = ",;\t", errors: str = "replace") -> str:
+    first = next((line for line in text_lines(path, errors) if line.strip()), "")
+    return max(separators, key=first.count)
+
+
+def _encoding(path: str | Path) -> str:
+    with Path(path).open("rb") as file:
+        return "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+
+
+def read_npz(path: str | Path, names: Sequence[str]) -> dict[str, Array]:
+    """Read named arrays of an `.npz` file without unpickling.
+
+    Raises:
+        ValueError: not an .npz file, an array that is missing, or one that holds Python objects;
+            the message names the file.
+    """
+    with naming(Path(path)), _npz(path) as archive:
+        missing = [name for name in names if name not in archive.files]
+        if missing:
+            has = ", ".join(archive.files) or "nothing"
+            raise ValueError(f"no array {', '.join(missing)} (it has: {has})")
+        return {name: _array(archive, name) for name in names}
+
+
+def npz_names(path: str | Path) -> list[str]:
+    """Names of the arrays of an `.npz` file; ValueError, with the file's name, where it is not."""
+    with naming(Path(path)), _npz(path) as archive:
+        return list(archive.files)
+
+
+@contextmanager
+def _npz(path: str | Path) -> Iterator[NpzFile]:
+    if not zipfile.is_zipfile(path):
+        raise ValueError("not an .npz file (or one that was cut off)")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ValueError(f"damaged .npz file ({error})") from error
+
+
+def _array(archive: NpzFile, name: str) -> Array:
+    try:
+        array: Array = archive[name]
+    except ValueError as error:  # numpy's own words advise to load without the safeguard
+        raise ValueError(f"array {name} holds pickled objects: refused") from error
+    return array
+
+
+def _suffix(path: Path, what: str, suffixes: Sequence[str]) -> str:
+    suffix = path.suffix.lower()
+    if suffix not in suffixes:
+        raise ValueError(f"{path}: a {what} ends in {', '.join(suffixes[:-1])} or {suffixes[-1]}")
+    return suffix
+
+
+class _NpzTable(Table):
+    def _arrays(self, names: Sequence[str]) -> Iterator[list[Array | pyarrow.Array]]:
+        arrays = [
+            array[:, 0] if array.shape[1:] == (1,) else array
+            for array in read_npz(self.path, names).values()
+        ]
+        shapes = [array.shape for array in arrays]
+        if len(set(shapes)) > 1 or len(shapes[0]) != 1:
+            each = ", ".join(f"{name} {shape}" for name, shape in zip(names, shapes, strict=True))
+            raise ValueError(f"arrays must be one-dimensional and of one length: {each}")
+        yield list(arrays)
+
+
+def _open_npz(path: Path) -> Table:
+    with _npz(path) as archive:
+        small = [
+            entry.filename.removesuffix(".npy")
+            for entry in zipfile.ZipFile(path).infolist()
+            if entry.file_size < _SMALL
+        ]
+        arrays = {name: _array(archive, name) for name in small}
+        single = {name: str(array) for name, array in arrays.items() if array.ndim == 0}
+        return _NpzTable(path, [name for name in archive.files if name not in single], single)
+
+
+class _ParquetTable(Table):
+    def _arrays(self, names: Sequence[str]) -> Iterator[list[Array | pyarrow.Array]]:
+        import pyarrow
+        from pyarrow import compute, parquet
+
+        start = 0
+        try:
+            with parquet.ParquetFile(self.path) as file:
+                for batch in file.iter_batches(batch_size=ROWS, columns=list(names)):
+                    arrays = [batch.column(batch.schema.get_field_index(name)) for name in names]
+                    for place, array in enumerate(arrays):
+                        if array.null_count:
+                            row = compute.index(array.is_null(), True).as_py()
+                            raise ValueError(
+                                f"{self.where(start + row)}: {names[place]} is missing (null)"
+                            )
+                        if pyarrow.types.is_dictionary(array.type):
+                            arrays[place] = array = array.dictionary_decode()
+                        if not pyarrow.types.is_string(array.type):
+                            arrays[place] = array.to_numpy(zero_copy_only=False)
+                    yield arrays
+                    start += len(batch)
+        except pyarrow.ArrowException as error:
+            raise ValueError(f"damaged, or not a Parquet file ({error})") from error
+
+
+def _open_parquet(path: Path) -> Table:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        schema = parquet.read_schema(path)
+    except pyarrow.ArrowException as error:
+        raise ValueError(f"damaged, or not a Parquet file ({error})") from error
+    stated = {
+        key.decode(errors="replace"): value.decode(errors="replace")
+        for key, value in (schema.metadata or {}).items()
+    }
+    return _ParquetTable(path, schema.names, stated)
+
+
+class _CsvTable(Table):
+    def where(self, row: int) -> str:
+        """Say in which line a row stands; the file is read again for that."""
+        skip = row + self.has_heading
+        return f"line {next(islice(csv_rows(self.path), skip, None), (0, []))[0]}"
+
+    def _arrays(self, names: Sequence[str]) -> Iterator[list[Array | pyarrow.Array]]:
+        import pyarrow
+        import pyarrow.csv
+
+        places = [f"f{self.columns.index(name)}" for name in names]
+        heading = int(self.has_heading)
+        try:
+            batches = pyarrow.csv.open_csv(
+                self.path,
+                read_options=pyarrow.csv.ReadOptions(
+                    autogenerate_column_names=True,
+                    encoding=_encoding(self.path).removesuffix("-sig"),
+                    block_size=_BLOCK,
+                ),
+                parse_options=pyarrow.csv.ParseOptions(
+                    delimiter=_separator(self.path), newlines_in_values=True
+                ),
+                convert_options=pyarrow.csv.ConvertOptions(
+                    include_columns=places,
+                    column_types=dict.fromkeys(places, pyarrow.string()),
+                    strings_can_be_null=False,
+                ),
+            )
+            for batch in batches:
+                rows = batch.slice(heading)
+                heading = 0
+                for start in range(0, len(rows), ROWS):
+                    yield [rows.column(place).slice(start, ROWS) for place in places]
+        except pyarrow.ArrowInvalid as error:
+            self._check_fields()
+            raise ValueError(f"not a CSV file in UTF-8 ({error})") from error
+
+    def _check_fields(self) -> None:
+        """Find the line with too many or too few fields."""
+        for line, fields in csv_rows(self.path):
+            if len(fields) != len(self.columns):
+                raise ValueError(
+                    f"line {line}: {len(fields)} fields, but the first line has {len(self.columns)}"
+                )
+
+
+def _open_csv(path: Path, is_heading: Heading) -> Table:
+    first = next((fields for _, fields in csv_rows(path)), [])
+    if not first:
+        raise ValueError("the file is empty; its first line must name the columns")
+    has_heading = is_heading(first)
+    names = (
+        [name.strip() for name in first]
+        if has_heading
+        else [f"field {place}" for place in range(1, len(first) + 1)]
+    )
+    return _CsvTable(path, list(names), has_heading=has_heading)
