@@ -16,11 +16,9 @@ from data.augment.batch import AugmentParameters, BatchAugment
 from data.faces import Faces
 from data.loader import Batch, BatchLoader
 from data.sampler import ClassBalancedBatches
-from models.execution import CudaGraphs
 from models.frozen import FrozenBackbone
-from training.branch import TrainedBranch
-from training.heads_step import RecordedSteps, heads_step
-from training.step_input import StepInput, step_inputs
+from training.branch import StepInput, TrainedBranch
+from training.trainer import recorded_steps, step_heads, step_inputs
 from utils.config import Augment, Branch, Method, Schedule, TrainConfig
 from utils.distributed import ALONE
 
@@ -102,7 +100,7 @@ class Work:
         self.branches = [TrainedBranch(name, one, self.frozen, ALONE) for name, one in heads]
         self._recorded = None
         if self.recorded:
-            self._recorded = RecordedSteps(self.branches, ALONE, CudaGraphs(self.frozen.device))
+            self._recorded = recorded_steps(self.branches, self.frozen.device)
         self._started = False
 
     def timed(self, batches: int, clock: Clock) -> float:
@@ -155,7 +153,7 @@ class Work:
     def _step(self, number: int, one: StepInput) -> None:
         record = self._recorded if self._started else None
         if record is None or record(number, one) is None:
-            heads_step(self.branches, number, one, ALONE)
+            step_heads(self.branches, number, one, ALONE)
             self._started = True
 
     def _clocked_step(self, number: int, one: StepInput, clock: Clock) -> None:

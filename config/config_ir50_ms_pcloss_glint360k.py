@@ -3,7 +3,7 @@
     python network.py --config_file config/config_ir50_ms_pcloss_glint360k.py \
         --set train_images=PATH backbone_weights=PATH verification.dataset_path=PATH
 
-The quality of the poorer image of a pair learns the pair's cosine.
+The quality of the lower-quality image of a pair learns the pair's cosine.
 """
 
 from utils.config import Method, Schedule, TrainConfig, Verification

@@ -1,4 +1,4 @@
-"""The genuine pairs of a batch and the base class of the losses that are means over them.
+"""What every loss returns, and the base class of the losses that are means over genuine pairs.
 
 A subclass is one formula, `per_pair`; pairs, cosines, checks and the logged numbers live here.
 """
@@ -13,9 +13,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from losses._result import LossResult
-
 _LOG_FLOOR = math.log(1e-10)
+
+
+class LossResult(NamedTuple):
+    """A loss and what is logged about it.
+
+    Attributes:
+        loss: scalar to minimise.
+        stats: detached tensors under the names of the log line, in its order (`cos`, `pconf` or
+            `sigma`, `t_soft`, `uloss`); the log prints a tensor as mean, max and min and a
+            scalar as itself.
+    """
+
+    loss: Tensor
+    stats: dict[str, Tensor]
 
 
 class PairBatch(NamedTuple):
@@ -161,7 +173,7 @@ def quality_logit(raw: Tensor) -> Tensor:
     return log_quality - log_uncertainty
 
 
-def poorer(values: Tensor, batch: PairBatch) -> Tensor:
+def lower_quality(values: Tensor, batch: PairBatch) -> Tensor:
     """Return the smaller of the two images' values for each pair, (P,), from values (B,).
 
     Equal values share the gradient half and half.

@@ -1,4 +1,4 @@
-"""IDQ (LightQNet): quality as the probability that the poorer image of a pair will match."""
+"""IDQ (LightQNet): quality as the probability that the lower-quality image of a pair will match."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from losses.base import GenuinePairLoss, PairBatch, poorer, quality_logit
+from losses.base import GenuinePairLoss, PairBatch, lower_quality, quality_logit
 
 __all__ = ["IDQLoss"]
 
@@ -54,7 +54,7 @@ class IDQLoss(GenuinePairLoss):
 
     def per_pair(self, batch: PairBatch) -> Tensor:
         """Return the cross-entropy of each pair, (P,)."""
-        logit = poorer(quality_logit(batch.raw), batch)
+        logit = lower_quality(quality_logit(batch.raw), batch)
         target = self._target(batch.cosine)
         return F.binary_cross_entropy_with_logits(logit, target, reduction="none")
 

@@ -1,30 +1,66 @@
-"""One head in training: its loss, optimizer, schedule and log; what a run may have several of.
-
-Used by training.trainer alone.
-"""
+"""One head in training, its loss, optimizer and schedule, and the images of one of its steps."""
 
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from losses._result import LossResult
-from losses.base import GenuinePairLoss
+from losses.base import GenuinePairLoss, LossResult
 from models.frozen import FrozenBackbone
 from models.heads.base import Head
+from models.output import BackboneOutput
 from models.run import build_head
 from models.shared_batch_norm import share_batch_norms
-from training.step_input import StepInput
 from utils.config import TrainConfig
 from utils.distributed import World
 from utils.methods import build
 
 _SECOND_BETA = 0.999  # AdamW's usual decay of squared gradients
+
+
+@dataclass(frozen=True)
+class StepInput:
+    """The images of one step in this process.
+
+    Attributes:
+        rows: (B,) which image each is, on the host.
+        labels: (B,) on the host.
+        output: of the backbone, on its device.
+        device_labels: (B,) on the device.
+        pairs: indices (P,), (P,) of the genuine pairs, on the device.
+        num_pairs: P, known to the host without waiting for the device.
+        taught: (B,) logits on the device, by the name of the teacher that gave them.
+    """
+
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    output: BackboneOutput
+    device_labels: Tensor
+    pairs: tuple[Tensor, Tensor]
+    num_pairs: int
+    taught: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Everything on the device, in a fixed order."""
+        return [*self.output.tensors, self.device_labels, *self.pairs, *self.taught.values()]
+
+    def clone(self) -> StepInput:
+        """Copy what lies on the device; the rest is shared."""
+        return dataclasses.replace(
+            self,
+            output=self.output.map(Tensor.clone),
+            taught={name: logits.clone() for name, logits in self.taught.items()},
+            device_labels=self.device_labels.clone(),
+            pairs=(self.pairs[0].clone(), self.pairs[1].clone()),
+        )
 
 
 class TrainedBranch:
@@ -79,10 +115,10 @@ class TrainedBranch:
     @property
     def parameters(self) -> list[nn.Parameter]:
         """Those of the head that learn, in a fixed order."""
-        return [one for one in self.head.parameters() if one.requires_grad]
+        return [weight for weight in self.head.parameters() if weight.requires_grad]
 
     def forward(
-        self, step: int, one: StepInput, with_stats: bool, teacher: Tensor | None = None
+        self, step: int, images: StepInput, with_stats: bool, teacher: Tensor | None = None
     ) -> tuple[Tensor, LossResult]:
         """Return the head's raw output (B, d) and its loss on this process's share of a batch.
 
@@ -91,19 +127,19 @@ class TrainedBranch:
 
         Args:
             step: global optimizer step.
-            one: its images.
+            images: of the step.
             with_stats: whether the log needs statistics.
             teacher: (B,), what this head's teacher says.
         """
         if self.draws:
             key = np.random.SeedSequence((self._seed, step, self.world.rank))
             torch.manual_seed(int(key.generate_state(1, np.uint32)[0]))
-        raw = self.head(one.output)
+        raw = self.head(images.output)
         result: LossResult = self.loss(
-            one.output.embedding,
+            images.output.embedding,
             raw,
-            one.device_labels,
-            pairs=one.pairs,
+            images.device_labels,
+            pairs=images.pairs,
             teacher=teacher,
             with_stats=with_stats,
         )

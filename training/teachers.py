@@ -1,12 +1,10 @@
 """Whom a head learns from, besides the loss's own target: a finished run, or scores in a file.
 
-Used by training.trainer and training.step_input; a branch of the same run as teacher needs nothing
-from here but `logit_of`.
+A branch of the same run as teacher needs nothing from here but `logit_of`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -122,8 +120,8 @@ def open_teachers(
         ValueError: a path where no run and no file is, or what its kind of teacher refuses.
     """
     teachers: dict[str, Teacher] = {}
-    for alone in config.heads.values():
-        text = alone.teacher
+    for branch in config.heads.values():
+        text = branch.teacher
         if text is None or text in config.heads:
             continue
         path = Path(text)
@@ -138,13 +136,6 @@ def open_teachers(
                 + (f" and none of the branches {branches}" if branches else "")
             )
     return teachers
-
-
-def taught(
-    teachers: Mapping[str, Teacher], step: int, rows: NDArray[np.int64], output: BackboneOutput
-) -> dict[str, Tensor]:
-    """Return what each teacher says of a step's images, by its name."""
-    return {name: teacher(step, rows, output) for name, teacher in teachers.items()}
 
 
 def _head_of(folder: Path, config: TrainConfig, frozen: FrozenBackbone) -> Head:

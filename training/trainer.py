@@ -1,20 +1,23 @@
 """The loop: batches through the frozen backbone, then a step of every head on what it gave.
 
-Used by network.py. One process or many: each takes whole identities of every batch.
+One process or many: each takes whole identities of every batch. The file reads from the top down: a
+run, its loop, one step, what is logged of it, and what happens after an epoch.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from data.augment.batch import AugmentParameters, BatchAugment
@@ -22,18 +25,21 @@ from data.faces import open_faces
 from data.loader import Batch, BatchLoader
 from data.sampler import ClassBalancedBatches, RankShare
 from data.verification import open_verification
+from estimators.trained_head import TrainedHead
+from evaluation.embed import embed_each
+from evaluation.pipeline import FMR_TARGETS, Result, evaluate
+from losses.base import LossResult, genuine_pairs
 from models.execution import CudaGraphs
 from models.output import BackboneOutput
 from models.run import backbone_record, check_backbone, load_frozen
-from training.branch import TrainedBranch
-from training.files import RunFiles
-from training.heads_step import HeadsStep, RecordedSteps, heads_step
-from training.report import report_step
-from training.step_input import StepInput, step_inputs
-from training.teachers import open_teachers
-from training.train_log import TrainLog, log_start
-from training.verify import in_short, mean_area, verify
+from models.uncertainty import to_scalar, to_sigma_sq
+from training.branch import StepInput, TrainedBranch
+from training.checkpoints import RunFiles
+from training.log import TrainLog, log_start, rank_correlation
+from training.recorded import RecordedSteps
+from training.teachers import Teacher, logit_of, open_teachers
 from utils.config import TrainConfig
+from utils.device import peak_memory_gib, to_device
 from utils.distributed import ALONE, World
 from utils.run import LOGGER
 from utils.stop import StopRequest
@@ -43,7 +49,7 @@ IMAGES_PER_FORWARD = 512  # on an accelerator, unless the config says how many s
 
 
 class SharedError(ValueError):
-    """A mistake that all processes of a job raise together, so that one of them may tell it."""
+    """A mistake that all processes of a job raise together, so that one of them may report it."""
 
 
 class Trainer:
@@ -53,7 +59,7 @@ class Trainer:
 
     Args:
         config: of the run.
-        checkpoint: what `last.pt` holds, to go on from there; it may come from another number of
+        checkpoint: what `last.pt` holds, to resume from; it may come from another number of
             processes.
         world: the processes that share each batch.
         device: of this process; None for the config's.
@@ -77,8 +83,8 @@ class Trainer:
         if checkpoint is not None:
             check_backbone(checkpoint, self.frozen, config.backbone_weights)
         self.branches = [
-            TrainedBranch(name, alone, self.frozen, world, _state(checkpoint, name))
-            for name, alone in config.heads.items()
+            TrainedBranch(name, branch, self.frozen, world, _branch_state(checkpoint, name))
+            for name, branch in config.heads.items()
         ]
         self.augment = BatchAugment(config.augment, config.seed)
         self.verification = [
@@ -93,7 +99,7 @@ class Trainer:
         self.rank_share = RankShare(self.sampler, world.rank, world.size)
         self.step = 0 if checkpoint is None else int(checkpoint["step"])
         self.stop = StopRequest(second_interrupts=world.size == 1)
-        self._bad: list[str] = []
+        self._bad_images: list[str] = []
         self._unchecked = torch.zeros(len(self.branches), device=self.frozen.device)
         self._saved_at = time.monotonic()
         self._steps_here = 0
@@ -114,11 +120,11 @@ class Trainer:
         return max(1, IMAGES_PER_FORWARD // self.batch_size)
 
     def run(self, folder: Path) -> None:
-        """Train from the current step to the end, or until a stop is asked for.
+        """Train from the current step to the end, or until a stop is requested.
 
         Args:
-            folder: the run folder, which exists; log, metrics and checkpoints are written there, by
-                the first process alone.
+            folder: the run folder, which exists; the first process writes log, metrics, curves and
+                checkpoints there.
         """
         self.files = RunFiles(folder, self.config, self.backbone, self.branches)
         loader = BatchLoader(
@@ -127,7 +133,7 @@ class Trainer:
             range(self.step, self.config.schedule.total_steps),
             workers=self.config.workers,
             max_bad_share=self.config.max_bad_share,
-            on_bad=self._on_bad,
+            on_bad=self._on_bad_image,
             steps_per_batch=self.steps_per_forward,
             pin=self.frozen.device.type == "cuda",
         )
@@ -147,28 +153,28 @@ class Trainer:
         for branch in self.branches:
             branch.head.train()
         for batch in batches:
-            for one in step_inputs(batch, self.forward(batch), self.teachers):
-                asked = self.train_step(one, logs)
+            for images in step_inputs(batch, self.forward(batch), self.teachers):
+                stop_wish = self.train_step(images, logs)
                 bar.update()
-                if self._stops(asked):
+                if self._stops(stop_wish):
                     self._check_finite()
-                    self._tell_bad_images()
+                    self._log_bad_images()
                     return
 
     def forward(self, batch: Batch) -> BackboneOutput:
         """Augment the images of one or several steps and embed them; keep them if a head reads."""
         steps = zip(batch.steps, np.split(batch.rows, len(batch.steps)), strict=True)
-        parameters = [self.augment.parameters(*one) for one in steps]
+        parameters = [self.augment.parameters(step, rows) for step, rows in steps]
         images = batch.images.to(self.frozen.device, non_blocking=True)
         output = self.frozen(self.augment(images, AugmentParameters.concatenate(parameters)))
-        kept = any(branch.head.reads == "images" for branch in self.branches)
-        return output if kept else output._replace(images=None)
+        reads_images = any(branch.head.reads == "images" for branch in self.branches)
+        return output if reads_images else output._replace(images=None)
 
-    def train_step(self, one: StepInput, logs: list[TrainLog]) -> Tensor | None:
+    def train_step(self, images: StepInput, logs: list[TrainLog]) -> Tensor | None:
         """Do one optimizer step of every head, and what is due after it.
 
         Args:
-            one: the step's images.
+            images: of the step.
             logs: one per branch; empty where another process writes them.
 
         Returns:
@@ -176,53 +182,102 @@ class Trainer:
             where there is one process, which knows by itself.
         """
         at_log = (self.step + 1) % self.config.log_every == 0
-        losses = None if at_log else self._recorded_step(one)
-        done = None
+        losses = None if at_log else self._recorded_step(images)
+        result = None
         if losses is None:
-            done = heads_step(
+            result = step_heads(
                 self.branches,
                 self.step,
-                one,
+                images,
                 self.world,
                 with_stats=at_log,
                 stop=self.stop.is_requested,
             )
-            losses = done.losses
+            losses = result.losses
         self._unchecked += losses
         self._steps_here += 1
         self.step += 1
-        self._after_step(done, one, logs)
-        return None if done is None else done.asked
+        self._after_step(result, images, logs)
+        return None if result is None else result.stop_wish
 
-    def _recorded_step(self, one: StepInput) -> Tensor | None:
-        """Do a step as a recording of an earlier one, where that is wanted and can be done."""
-        wanted = self.config.execution == "cuda_graph" and self.world.size == 1
-        if not wanted or self._steps_here == 0 or any(branch.draws for branch in self.branches):
+    def _recorded_step(self, images: StepInput) -> Tensor | None:
+        """Do a step as a recording of an earlier one, where that is requested and possible."""
+        is_requested = self.config.execution == "cuda_graph" and self.world.size == 1
+        if (
+            not is_requested
+            or self._steps_here == 0
+            or any(branch.draws for branch in self.branches)
+        ):
             return None
         if self._recorded is None:
-            graphs = CudaGraphs(self.frozen.device)
-            self._recorded = RecordedSteps(self.branches, self.world, graphs)
-        return self._recorded(self.step, one)
+            self._recorded = recorded_steps(self.branches, self.frozen.device)
+        return self._recorded(self.step, images)
 
-    def _after_step(self, done: HeadsStep | None, one: StepInput, logs: list[TrainLog]) -> None:
+    def _after_step(
+        self, result: HeadsStep | None, images: StepInput, logs: list[TrainLog]
+    ) -> None:
         at_log = self.step % self.config.log_every == 0
         at_epoch = self.step % self.config.schedule.steps_per_epoch == 0
         if at_log or at_epoch:
             self._check_finite()
-            self._tell_bad_images()
-        if at_log and done is not None:
-            report_step(self.step, self.branches, done, one, logs, self.world)
+            self._log_bad_images()
+        if at_log and result is not None:
+            log_step(self.step, self.branches, result, images, logs, self.world)
         if at_epoch:
             self._finish_epoch(logs)
         if at_epoch or (at_log and time.monotonic() - self._saved_at > SECONDS_BETWEEN_SAVES):
             self._save()
 
-    def _stops(self, asked: Tensor | None) -> bool:
+    def _stops(self, stop_wish: Tensor | None) -> bool:
         """Whether all processes stop here; on a GPU several look only where they wait anyway."""
-        if asked is None or self.world.size == 1:
+        if stop_wish is None or self.world.size == 1:
             return self.stop.is_requested
         waits = self.step % self.config.log_every == 0 or self.frozen.device.type == "cpu"
-        return waits and float(asked) > 0
+        return waits and float(stop_wish) > 0
+
+    def _check_finite(self) -> None:
+        self.world.barrier()  # on the host, where a process that is lost shows at once
+        self.world.sum_(self._unchecked)
+        finite = torch.isfinite(self._unchecked).tolist()
+        self._unchecked.zero_()
+        for branch, is_finite in zip(self.branches, finite, strict=True):
+            if not is_finite:
+                first = max(0, self.step - self.config.log_every) + 1
+                whose = f" of branch {branch.name}" if branch.name else ""
+                raise SharedError(
+                    f"the loss{whose} is not finite at some step in {first}..{self.step}; "
+                    f"lower schedule.lr ({branch.config.schedule.lr:g})"
+                )
+
+    def _finish_epoch(self, logs: list[TrainLog]) -> None:
+        results_of = self._verify()
+        if not self.world.is_main:
+            return
+        for branch, results, log in zip(self.branches, results_of, logs, strict=True):
+            for result in results:
+                summary = summary_line(result)
+                log.evaluation(self.step, result.name, result.text, summary, result.to_dict())
+            score = mean_area(results)
+            if score is None or branch.best is None or score < branch.best:
+                branch.best = score
+                self.files.save_best(branch, self.step)
+        self.files.save_branches(self.step)
+
+    def _verify(self) -> list[list[Result]]:
+        """Evaluate each head on each verification set, in the first process; none in the others.
+
+        Every image goes through the backbone once for all heads, on one of the processes.
+        """
+        heads = [TrainedHead(frozen=self.frozen, head=branch.head) for branch in self.branches]
+        results: list[list[Result]] = [[] for _ in self.branches]
+        options = self.config.verification
+        for pairs in self.verification:
+            features = embed_each(
+                heads, pairs, options.batch_size, flip=options.flip, world=self.world
+            )
+            for own, of_head in zip(results, features, strict=True) if self.world.is_main else ():
+                own.append(evaluate(of_head, options.protocol, name=pairs.name))
+        return results
 
     def _save(self) -> None:
         if self.world.is_main:
@@ -241,58 +296,242 @@ class Trainer:
         return self.files.open_logs(self.step, stack)
 
     def _progress(self) -> tqdm[Any]:
-        hidden = not (self.world.is_main and sys.stderr.isatty())
-        total = self.config.schedule.total_steps
-        return tqdm(total=total, initial=self.step, unit="step", disable=hidden, dynamic_ncols=True)
+        is_hidden = not (self.world.is_main and sys.stderr.isatty())
+        return tqdm(
+            total=self.config.schedule.total_steps,
+            initial=self.step,
+            unit="step",
+            disable=is_hidden,
+            dynamic_ncols=True,
+        )
 
-    def _check_finite(self) -> None:
-        self.world.barrier()  # on the host, where a process that is lost shows at once
-        self.world.sum_(self._unchecked)
-        finite = torch.isfinite(self._unchecked).tolist()
-        self._unchecked.zero_()
-        for branch, is_finite in zip(self.branches, finite, strict=True):
-            if not is_finite:
-                first = max(0, self.step - self.config.log_every) + 1
-                whose = f" of branch {branch.name}" if branch.name else ""
-                raise SharedError(
-                    f"the loss{whose} is not finite at some step in {first}..{self.step}; "
-                    f"lower schedule.lr ({branch.config.schedule.lr:g})"
-                )
-
-    def _on_bad(self, text: str) -> None:
+    def _on_bad_image(self, text: str) -> None:
         if self.world.is_main:
             LOGGER.warning("skipped: %s", text)
         else:
-            self._bad.append(text)
+            self._bad_images.append(text)
 
-    def _tell_bad_images(self) -> None:
+    def _log_bad_images(self) -> None:
         """Log the images that other processes could not read since the last time."""
-        told, self._bad = self._bad, []
-        for texts in self.world.gather(told):
+        unreported, self._bad_images = self._bad_images, []
+        for texts in self.world.gather(unreported):
             for text in texts:
                 LOGGER.warning("skipped: %s", text)
 
-    def _finish_epoch(self, logs: list[TrainLog]) -> None:
-        found = verify(
-            self.branches, self.frozen, self.verification, self.config.verification, self.world
+
+def step_inputs(
+    batch: Batch, output: BackboneOutput, teachers: Mapping[str, Teacher] | None = None
+) -> Iterator[StepInput]:
+    """Cut a batch and what the backbone gave for it into its steps, in order.
+
+    Args:
+        batch: the images.
+        output: of the backbone.
+        teachers: those outside the run, by name.
+    """
+    device = output.embedding.device
+    rows_of, labels_of = (np.split(array, len(batch.steps)) for array in (batch.rows, batch.labels))
+    size = len(batch.rows) // len(batch.steps)
+    for place, (step, rows, labels) in enumerate(zip(batch.steps, rows_of, labels_of, strict=True)):
+        part = output.map(lambda values, at=place * size: values[at : at + size])  # type: ignore[misc]
+        first, second = genuine_pairs(torch.from_numpy(labels), torch.from_numpy(rows))
+        yield StepInput(
+            rows,
+            labels,
+            part,
+            to_device(labels, device),
+            (to_device(first.numpy(), device), to_device(second.numpy(), device)),
+            len(first),
+            {name: teacher(step, rows, part) for name, teacher in (teachers or {}).items()},
         )
-        if not self.world.is_main:
-            return
-        for branch, results, log in zip(self.branches, found, logs, strict=True):
-            for result in results:
-                short = in_short(result)
-                log.evaluation(self.step, result.name, result.text, short, result.to_dict())
-            score = mean_area(results)
-            if score is None or branch.best is None or score < branch.best:
-                branch.best = score
-                self.files.save_best(branch, self.step)
-        self.files.save_branches(self.step)
 
 
-def _state(checkpoint: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
+class HeadsStep(NamedTuple):
+    """What a step left.
+
+    Attributes:
+        rates: learning rate of each head.
+        raws: what each head gave, (B, d).
+        results: of each loss.
+        stop_wish: above 0 where any process was asked to stop, on the device.
+    """
+
+    rates: list[float]
+    raws: list[Tensor]
+    results: list[LossResult]
+    stop_wish: Tensor
+
+    @property
+    def losses(self) -> Tensor:
+        """(H,) of the heads."""
+        return torch.stack([result.loss.detach() for result in self.results])
+
+
+def step_heads(
+    branches: Sequence[TrainedBranch],
+    step: int,
+    images: StepInput,
+    world: World,
+    *,
+    with_stats: bool = False,
+    stop: bool = False,
+) -> HeadsStep:
+    """Do a step of every head; all gradients are there before any weight moves.
+
+    A loss is a mean over pairs, and processes may have different numbers of them: each
+    differentiates its sum, and `share_gradients` divides by the number of all pairs.
+    """
+    teaching = {branch.config.teacher for branch in branches}
+    taught, raws, results = dict(images.taught), [], []
+    for branch in branches:  # a branch comes after the one that teaches it
+        teacher = branch.config.teacher
+        raw, result = branch.forward(
+            step, images, with_stats, None if teacher is None else taught[teacher]
+        )
+        if branch.name in teaching:
+            taught[branch.name] = logit_of(raw, branch.head.output)
+        raws.append(raw)
+        results.append(result)
+    for result in results:
+        loss = result.loss if world.size == 1 else result.loss * images.num_pairs
+        loss.backward()
+    parameters = [weight for branch in branches for weight in branch.parameters]
+    stop_wish = share_gradients(parameters, images.num_pairs, stop, world)
+    rates = [branch.update(step) for branch in branches]
+    return HeadsStep(rates, [raw.detach() for raw in raws], results, stop_wish)
+
+
+def recorded_steps(branches: Sequence[TrainedBranch], device: torch.device) -> RecordedSteps:
+    """Make steps of one process that are recorded as CUDA graphs."""
+    return RecordedSteps(
+        branches,
+        lambda step, images: step_heads(branches, step, images, ALONE).losses,
+        CudaGraphs(device),
+    )
+
+
+def share_gradients(
+    parameters: Sequence[nn.Parameter], num_pairs: int, stop: bool, world: World
+) -> Tensor:
+    """Make every process's gradients those of the whole batch.
+
+    All gradients go in one flat buffer, with the number of pairs and the wish to stop at its end;
+    nothing is changed before it has arrived, so a process that is lost here leaves a whole state.
+
+    Args:
+        parameters: with gradients of the sum over this process's pairs.
+        num_pairs: of this process.
+        stop: whether somebody asked this process to stop.
+        world: the processes.
+
+    Returns:
+        A scalar on the device, above 0 where any process was asked to stop.
+    """
+    if world.size == 1:
+        return torch.tensor(float(stop))
+    grads = [parameter.grad for parameter in parameters]
+    assert all(grad is not None for grad in grads)
+    device = parameters[0].device
+    tail = torch.tensor([float(num_pairs), float(stop)])
+    tail = tail.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tail
+    flat = torch.cat([*(grad.flatten() for grad in grads if grad is not None), tail])
+    world.sum_(flat)
+    count, stop_wish = flat[-2], flat[-1]
+    flat = flat[:-2] / count
+    sizes = [parameter.numel() for parameter in parameters]
+    for parameter, part in zip(parameters, flat.split(sizes), strict=True):
+        parameter.grad = part.view_as(parameter)
+    return stop_wish
+
+
+class _BranchPart(NamedTuple):
+    """What one process knows of one head's step."""
+
+    loss: float
+    stats: dict[str, NDArray[np.float32]]
+    raw: NDArray[np.float32]
+
+
+def log_step(
+    step: int,
+    branches: Sequence[TrainedBranch],
+    result: HeadsStep,
+    images: StepInput,
+    logs: list[TrainLog],
+    world: World,
+) -> None:
+    """Write the line of every head, from the numbers of all processes; waits for the device.
+
+    Args:
+        step: steps done.
+        branches: the heads.
+        result: of their step, with statistics.
+        images: of this process.
+        logs: one per head; empty where another process writes them.
+        world: the processes; all of them must call.
+    """
+    mu = F.normalize(images.output.embedding).cpu().numpy()
+    parts = [
+        _BranchPart(
+            float(loss.loss.detach()),
+            {name: value.cpu().numpy() for name, value in loss.stats.items()},
+            raw.cpu().numpy(),
+        )
+        for raw, loss in zip(result.raws, result.results, strict=True)
+    ]
+    gathered = world.gather((mu, images.rows, images.labels, parts))
+    if not logs:
+        return
+    mus, rows, labels, parts_of = zip(*gathered, strict=True)
+    _, distinct = np.unique(np.concatenate(rows), return_index=True)  # copies are not a pair
+    embeddings = torch.from_numpy(np.concatenate(mus)[distinct])
+    identities = torch.from_numpy(np.concatenate(labels)[distinct])
+    for place, (branch, rate, log) in enumerate(zip(branches, result.rates, logs, strict=True)):
+        loss, stats, raw = _join([parts[place] for parts in parts_of])
+        uncertainty = to_scalar(to_sigma_sq(raw, branch.head.output))
+        log.step(
+            step,
+            rate,
+            loss,
+            stats,
+            peak_memory_gib(images.output.embedding.device),
+            rank_correlation(uncertainty[distinct], embeddings, identities),
+            uncertainty,
+        )
+
+
+def _join(parts: Sequence[_BranchPart]) -> tuple[float, dict[str, Tensor], Tensor]:
+    """Return the loss, the statistics and the raw output of the whole batch."""
+    weights = [len(part.stats["cos"]) for part in parts]
+    stats = {}
+    for name, value in parts[0].stats.items():
+        values = [part.stats[name] for part in parts]
+        whole = np.average(values, weights=weights) if value.ndim == 0 else np.concatenate(values)
+        stats[name] = torch.from_numpy(np.asarray(whole, dtype=value.dtype))
+    loss = float(np.average([part.loss for part in parts], weights=weights))
+    return loss, stats, torch.from_numpy(np.concatenate([part.raw for part in parts]))
+
+
+def mean_area(results: Sequence[Result]) -> float | None:
+    """Return the mean AUERC30 over sets, which the best checkpoint is chosen by; None without."""
+    areas = [result.blocks[0].areas.auerc30 for result in results]
+    return sum(areas) / len(areas) if areas else None
+
+
+def summary_line(result: Result) -> str:
+    """Return the FNMR at FMR 1e-3 with nothing and with 30 % discarded, and the area between."""
+    block = result.blocks[0]
+    curve = block.curves[FMR_TARGETS.index(1e-3)]
+    return (
+        f"fmr1000 {curve.fnmr[0]:.6f}, of the best 70 % {curve.fnmr[30]:.6f}, "
+        f"AUERC30 {block.areas.auerc30:.4f}"
+    )
+
+
+def _branch_state(checkpoint: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
     if checkpoint is None or not name:
         return checkpoint
     states: dict[str, dict[str, Any]] = checkpoint["branches"]
     if name not in states:
-        raise ValueError(f"no branch {name!r} in the checkpoint (there: {', '.join(states)})")
+        raise ValueError(f"no branch {name!r} in the checkpoint (it has {', '.join(states)})")
     return states[name]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from losses._result import LossResult
-from losses.base import genuine_pairs
+from losses.base import LossResult, genuine_pairs
 from utils.config import Method
 from utils.methods import available, build
 

@@ -33,7 +33,7 @@ EVIL = '<script>alert("x")</script>&\'"'
 
 
 def make_comparisons(count=4000, seed=0, name="set", people=300):
-    """Mated scores fall with the uncertainty of the poorer image."""
+    """Mated scores fall with the uncertainty of the lower-quality image."""
     rng = np.random.default_rng(seed)
     images = 2 * people
     uncertainty = rng.random(images).astype(np.float32)

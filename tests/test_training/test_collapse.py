@@ -2,7 +2,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from training.collapse import CollapseDetector, rank_correlation
+from training.log import CollapseDetector, rank_correlation
 
 
 def faces(seed=0, classes=4, images=6):

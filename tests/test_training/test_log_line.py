@@ -3,7 +3,7 @@ import re
 import pytest
 import torch
 
-from training.log_line import format_line, format_stat, stats_as_numbers
+from training.log import format_line, format_stat, stats_as_numbers
 
 
 @pytest.mark.parametrize(

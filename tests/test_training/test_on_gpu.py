@@ -8,8 +8,7 @@ import torch
 
 import network
 from data.loader import BatchLoader
-from training.step_input import step_inputs
-from training.trainer import Trainer
+from training.trainer import Trainer, step_inputs
 
 pytestmark = pytest.mark.gpu
 

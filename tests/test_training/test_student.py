@@ -20,7 +20,6 @@ from estimators.base import Batch
 from estimators.trained_head import TrainedHead
 from models.output import BackboneOutput
 from models.run import load_run
-from training.heads_step import RecordedSteps
 from training.teachers import FileTeacher, RunTeacher, logit_of
 from training.trainer import Trainer
 from utils.checkpoint import load_checkpoint
@@ -170,10 +169,10 @@ def test_recorded_steps_give_the_same_student(two, train, monkeypatch, losses_of
         def __init__(self, *arguments):
             super().__init__(*arguments)
             self.config = dataclasses.replace(self.config, execution="cuda_graph")
-            self._recorded = RecordedSteps(self.branches, self.world, Tape())
 
     plain = train(two, "plain")
     monkeypatch.setattr(network, "Trainer", Recorded)
+    monkeypatch.setattr("training.trainer.CudaGraphs", lambda device: Tape())
     recorded = train(two, "recorded")
     assert Tape.repeated == 1, "4 steps, less the first and the 2 of log lines"
     assert losses_of(recorded / "student") == losses_of(plain / "student")

@@ -1,19 +1,27 @@
-"""What a training run tells: the original's log lines for people, `metrics.jsonl` for programs."""
+"""What a training run logs: lines in the original's format, `metrics.jsonl`, and warnings.
+
+A head that has stopped telling faces apart is noticed while there is still time to stop the run.
+"""
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+from scipy.stats import spearmanr
 from torch import Tensor
 
-from training.collapse import CollapseDetector
-from training.log_line import format_line, stats_as_numbers
 from utils.config import TrainConfig
 from utils.run import LOGGER, MetricsFile
+
+FLOOR = 1e-6
+FLOOR_SHARE = 0.95
+LEAST_RANK = 0.05
 
 
 def log_start(
@@ -141,3 +149,110 @@ class TrainLog:
             with self._tables.open("a", encoding="utf-8") as file:
                 file.write(f"step {global_step}\n{table}\n")
         self._metrics.write(global_step=global_step, evaluation=numbers)
+
+
+def format_stat(name: str, values: Tensor) -> str:
+    """Return ` name mean max min` of a tensor, or ` name value` of a scalar.
+
+    Two decimals, or two significant digits in scientific form where the mean is at most 0.01;
+    scalars have three decimals.
+    """
+    if values.ndim == 0:
+        return f" {name} {float(values):2.3f}"
+    mean, largest, smallest = float(values.mean()), float(values.max()), float(values.min())
+    form = ".1e" if abs(mean) <= 1e-2 else ".2f"
+    return f" {name} {mean:{form}} {largest:{form}} {smallest:{form}}"
+
+
+def format_line(
+    epoch: int,
+    step: int,
+    loss: float,
+    lr: float,
+    stats: Mapping[str, Tensor],
+    memory_gib: float,
+    label: str = "",
+) -> str:
+    """Return one log line.
+
+    Args:
+        epoch: counted from 0.
+        step: steps done in this epoch, from 1.
+        loss: of the last batch.
+        lr: learning rate of the last step.
+        stats: `LossResult.stats` of the last batch.
+        memory_gib: peak memory.
+        label: which of several heads it is about.
+    """
+    head = f"[{epoch}-{step}] {label}".rstrip()
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    text = "".join(format_stat(name, values) for name, values in stats.items())
+    return f"{now} {head} | loss {loss:.3f} lr{lr:g}{text} mem {memory_gib:.1f} G"
+
+
+def stats_as_numbers(stats: Mapping[str, Tensor]) -> dict[str, float | list[float]]:
+    """Return the same statistics unrounded, for `metrics.jsonl`: [mean, max, min] or a number."""
+    return {
+        name: float(values)
+        if values.ndim == 0
+        else [float(values.mean()), float(values.max()), float(values.min())]
+        for name, values in stats.items()
+    }
+
+
+def rank_correlation(uncertainty: Tensor, mu: Tensor, labels: Tensor) -> float:
+    """Return Spearman's correlation of uncertainty and hardness over the genuine pairs of a batch.
+
+    Args:
+        uncertainty: (B,), larger = less reliable; a pair has the larger of its two.
+        mu: (B, D) L2-normalised embeddings; hardness is 1 - cos.
+        labels: (B,).
+
+    Returns:
+        The correlation, 0 where all pairs are tied.
+    """
+    first, second = np.triu_indices(len(labels), k=1)
+    ids = labels.cpu().numpy()
+    genuine = ids[first] == ids[second]
+    first, second = first[genuine], second[genuine]
+    values = uncertainty.detach().float().cpu().numpy()
+    similarity = (mu @ mu.T).detach().float().cpu().numpy()
+    pair = np.maximum(values[first], values[second])
+    hardness = 1 - similarity[first, second]
+    if np.ptp(pair) == 0 or np.ptp(hardness) == 0:
+        return 0.0
+    return float(spearmanr(pair, hardness).statistic)
+
+
+class CollapseDetector:
+    """Warns when uncertainties sit at their floor or no longer rank the pairs by hardness.
+
+    A good uncertainty is high for the pairs of one person that look unlike each other.
+
+    Args:
+        window: log lines over which the correlation is averaged before it is judged.
+    """
+
+    def __init__(self, window: int = 5) -> None:
+        self._ranks: deque[float] = deque(maxlen=window)
+
+    def check(self, uncertainty: Tensor, rank: float) -> list[str]:
+        """Take one batch into account and return what is wrong, in words; usually nothing."""
+        values = uncertainty.detach().float()
+        warnings = []
+        at_floor = float((values < FLOOR).float().mean())
+        if at_floor > FLOOR_SHARE:
+            warnings.append(
+                f"collapse: {at_floor:.0%} of the uncertainties are below {FLOOR:g}; "
+                "lower the learning rate"
+            )
+        if len(values) > 1 and float(values.std() / values.mean().clamp_min(1e-12)) < 1e-4:
+            warnings.append("collapse: every face of the batch gets the same uncertainty")
+        self._ranks.append(rank)
+        mean = float(np.mean(self._ranks))
+        if len(self._ranks) == self._ranks.maxlen and mean < LEAST_RANK:
+            warnings.append(
+                f"collapse: uncertainty no longer ranks the hard pairs (Spearman {mean:.2f} over "
+                f"the last {len(self._ranks)} log lines)"
+            )
+        return warnings

@@ -1,7 +1,4 @@
-"""What a run writes besides its log: checkpoints to go on from, and a folder for each branch.
-
-Used by training.trainer alone; with several processes the first one writes.
-"""
+"""The checkpoints of a run and the folder of each branch; the first process writes them."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from training.branch import TrainedBranch
-from training.train_log import TrainLog
+from training.log import TrainLog
 from utils.checkpoint import save_checkpoint
 from utils.config import TrainConfig
 from utils.config_json import to_json

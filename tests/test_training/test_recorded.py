@@ -6,8 +6,7 @@ import pytest
 import torch
 
 import network
-import training.heads_step
-from training.heads_step import RecordedSteps
+import training.recorded
 from training.trainer import Trainer
 from utils.checkpoint import load_checkpoint
 
@@ -31,12 +30,9 @@ class Tape:
 
 
 class Recorded(Trainer):
-    tape = Tape()
-
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self.config = dataclasses.replace(self.config, execution="cuda_graph")
-        self._recorded = RecordedSteps(self.branches, self.world, self.tape)
 
 
 @pytest.fixture
@@ -45,11 +41,12 @@ def run(config_file, tmp_path, monkeypatch):
         text = config_file.read_text()
         keep = f"tuple(one for one in BRANCHES if one.name in {branches!r})"
         (tmp_path / "some.py").write_text(text.replace("branches=BRANCHES", f"branches={keep}"))
-        monkeypatch.setattr(Recorded, "tape", Tape())
+        tape = Tape()
+        monkeypatch.setattr("training.trainer.CudaGraphs", lambda device: tape)
         monkeypatch.setattr(network, "Trainer", Recorded)
         arguments = ["--config_file", str(tmp_path / "some.py")]
         assert network.main([*arguments, "--model_dir", str(tmp_path / "run")]) == 0
-        return tmp_path / "run", Recorded.tape
+        return tmp_path / "run", tape
 
     return train
 
@@ -65,7 +62,7 @@ def test_recorded_steps_give_the_same_heads(run, together, losses_of):
 
 
 def test_a_number_of_pairs_beyond_the_limit_is_not_recorded(run, together, monkeypatch, losses_of):
-    monkeypatch.setattr(training.heads_step, "MOST_RECORDINGS", 0)
+    monkeypatch.setattr(training.recorded, "MOST_RECORDINGS", 0)
     folder, tape = run("idq-0", "idq-1", "mls")
     assert (tape.recorded, tape.repeated) == (0, 0)
     assert losses_of(folder / "mls") == losses_of(together / "mls")
