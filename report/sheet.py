@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from evaluation.face_score import NOT_COMPUTED, FaceScore
 from report import words
-from report._sheet_rows import BINS, VERDICTS, Groups, Picks, Pixels, Shown, Tally
 from report.page import data_uri, render
+from report.sheet_rows import BINS, VERDICTS, Groups, Picks, Pixels, Shown, Tally
 from utils.files import write_text
 
 __all__ = ["Pixels", "SheetBuilder", "write_sheet"]
