@@ -1,30 +1,27 @@
 """Write the report that people read: one HTML page without any outside reference, and its JSON.
 
 The page needs no network, no script and no other file; docs/evaluate.md describes both files.
-templates/ lays out the pages, this one and the contact sheet, and escapes everything.
+`templates/report.html` lays it out.
 """
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from report import words
 from report.collect import collect
 from report.data import ImageAccess, ReportData
-from report.facts import FEW_ERRORS, ReportFacts
+from report.facts import ReportFacts
+from report.render import data_uri, render
 from utils.files import write_text
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
     from markupsafe import Markup
 
-TEMPLATES = Path(__file__).parent / "templates"
 JPEG_QUALITY = 88
 
 
@@ -66,37 +63,6 @@ def page(facts: ReportFacts, images: ImageAccess | None) -> str:
         jpeg=None if images is None else lambda row: data_uri(_encoded(images, row)),
         versions=list(_versions(facts)),
     )
-
-
-def render(template: str, **values: object) -> str:
-    """Fill a template of `report/templates`; every value is escaped unless it is `Markup`."""
-    return _environment().get_template(template).render(**values)
-
-
-def data_uri(jpeg: bytes) -> str:
-    """A JPEG file as the address of a picture that stands in the page."""
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
-
-
-@cache
-def _environment() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters: tuple[Callable[..., str], ...] = (
-        *(words.share, words.whole, words.area_name, words.number, words.count, words.of),
-        *(words.fmr, words.target, words.visible),
-    )
-    environment.filters.update({format.__name__: format for format in filters})
-    environment.filters["json"] = lambda value: json.dumps(value, indent=1, ensure_ascii=False)
-    environment.globals.update(units=words.UNITS, few_errors=FEW_ERRORS)
-    return environment
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from evaluation.face_score import NOT_COMPUTED, FaceScore
 from report import words
-from report.page import data_uri, render
+from report.render import data_uri, render
 from report.sheet_rows import BINS, VERDICTS, Groups, Picks, Pixels, Shown, Tally
 from utils.files import write_text
 
