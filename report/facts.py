@@ -158,6 +158,13 @@ class CurveFacts:
     operating_points: list[OperatingPoint]
 
     @property
+    def shown_to(self) -> float:
+        """Discard share up to which it is drawn: 0.5 where hardly an error is left beyond it."""
+        half = sum(share is not None and share < 0.5 for share in self.discard_fraction)
+        errors = self.false_non_matches[min(half, len(self.false_non_matches) - 1)]
+        return 1.0 if errors >= 2 * FEW_ERRORS else 0.5
+
+    @property
     def refuses_mated_only(self) -> bool:
         """Whether all non-mated comparisons are kept at every point."""
         return len({point.kept_non_mated for point in self.operating_points}) == 1

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,41 +64,23 @@ def page(facts: ReportFacts, images: ImageAccess | None) -> str:
     )
 
 
-@dataclass(frozen=True)
-class _CurvePicture:
-    """`is_cut`: it does not show the whole curve."""
-
-    svg: Markup
-    is_cut: bool
-
-
-@dataclass(frozen=True)
-class _Pictures:
+def _pictures(facts: ReportFacts) -> dict[str, Markup | list[Markup] | None]:
     """The SVG of each figure; None where there is nothing to draw."""
-
-    curves: list[_CurvePicture]
-    scores: Markup
-    deciles: Markup
-    det: Markup | None
-    reliability: Markup | None
-
-
-def _pictures(facts: ReportFacts) -> _Pictures:
     from report import pictures  # matplotlib
 
     limit, threshold = facts.headline.area_limit, facts.headline.score_threshold
-    return _Pictures(
-        curves=[
-            _CurvePicture(
-                pictures.edc_picture(curve, f"edc{place}", limit), pictures.shown_to(curve) < 1
-            )
+    return {
+        "curves": [
+            pictures.edc_picture(curve, f"edc{place}", limit)
             for place, curve in enumerate(facts.curves)
         ],
-        scores=pictures.score_picture(facts.scores, threshold),
-        deciles=pictures.decile_picture(facts.scores, threshold),
-        det=pictures.det_picture(facts.det, facts.curves),
-        reliability=pictures.reliability_picture(facts.reliability) if facts.reliability else None,
-    )
+        "scores": pictures.score_picture(facts.scores, threshold),
+        "deciles": pictures.decile_picture(facts.scores, threshold),
+        "det": pictures.det_picture(facts.det, facts.curves),
+        "reliability": (
+            pictures.reliability_picture(facts.reliability) if facts.reliability else None
+        ),
+    }
 
 
 def _encoded(images: ImageAccess, row: int) -> bytes:

@@ -63,7 +63,7 @@ def edc_picture(curve: CurveFacts, prefix: str, limit: float) -> Markup:
     """
     x, y = _array(curve.discard_fraction), _array(curve.fnmr)
     errors = np.array(curve.false_non_matches)
-    right = shown_to(curve)
+    right = curve.shown_to
     style = "steps-post" if curve.steps else "default"
     title = (
         f"FNMR at FMR {fmr(curve.fmr_target)} against the share of refused comparisons: "
@@ -98,13 +98,6 @@ def edc_picture(curve: CurveFacts, prefix: str, limit: float) -> Markup:
         axes.locator_params(axis="y", nbins=6)
 
     return _svg(prefix, title, draw)
-
-
-def shown_to(curve: CurveFacts) -> float:
-    """Right end of the picture: 0.5 where hardly an error is left beyond it, else 1."""
-    x = _array(curve.discard_fraction)
-    half = min(int(np.searchsorted(x, 0.5)), len(x) - 1)
-    return 1.0 if curve.false_non_matches[half] >= 2 * FEW_ERRORS else 0.5
 
 
 def score_picture(scores: Histograms, threshold: float | None) -> Markup:

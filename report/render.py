@@ -45,9 +45,10 @@ def _environment() -> Environment:
     )
     filters: tuple[Callable[..., str], ...] = (
         *(words.share, words.whole, words.area_name, words.number, words.count, words.of),
-        *(words.fmr, words.target, words.visible),
+        *(words.fmr, words.target, words.visible, words.shortened, words.slug),
     )
     environment.filters.update({format.__name__: format for format in filters})
+    environment.filters["data_uri"] = data_uri
     environment.filters["json"] = lambda value: json.dumps(value, indent=1, ensure_ascii=False)
     environment.globals.update(units=words.UNITS, few_errors=FEW_ERRORS)
     return environment

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from evaluation.face_score import NOT_COMPUTED, FaceScore
 from report import words
-from report.render import data_uri, render
+from report.render import render
 from report.sheet_rows import BINS, VERDICTS, Groups, Picks, Pixels, Shown, Tally
 from utils.files import write_text
 
@@ -31,8 +31,6 @@ COLOUR = {
 }
 FEWEST_TO_COUNT = 10  # faces; of fewer the cards say all
 _WIDTH, _HEIGHT, _GAP = 600, 120, 3  # of the histogram
-_LONGEST = 24  # characters of a file name on a card
-_ENDING = 12  # of them from its end, where the number often is
 
 
 class SheetBuilder:
@@ -116,9 +114,8 @@ class SheetBuilder:
                 ("verdict", "Verdict", verdicts if len(shown_verdicts) > 1 else []),
                 ("reason", "What can be seen", reasons),
             ],
-            classes=sorted(map(slug, (*verdicts, *reasons))),
-            card=_card,
-            slug=slug,
+            classes=sorted(map(words.slug, (*verdicts, *reasons))),
+            not_computed=NOT_COMPUTED,
             failures=[
                 ("no face", "Images without a face"),
                 ("unreadable", "Images that could not be read"),
@@ -136,22 +133,6 @@ def write_sheet(
     return builder.write(path, header, title=title)
 
 
-def shortened(name: str, longest: int = _LONGEST) -> str:
-    """A name that fits on a card: outer folders go first, then the middle of the file's name."""
-    if len(name) <= longest:
-        return name
-    fits = re.search(rf"(?<=[/\\]).{{1,{longest - 1}}}$", name)
-    if fits:
-        return f"\u2026{fits[0]}"
-    base = re.split(r"[/\\]", name)[-1]
-    return f"{base[: longest - _ENDING - 1]}\u2026{base[-_ENDING:]}"
-
-
-def slug(word: str) -> str:
-    """A verdict or a reason as a CSS class."""
-    return "is-" + "".join(char if char.isalnum() else "-" for char in word.lower())
-
-
 def _titled(groups: Groups, total: int) -> list[tuple[str, list[Shown]]]:
     """Headings and faces of each group that has any; "" where all faces are shown."""
     if not (groups.between or groups.best):
@@ -163,42 +144,6 @@ def _titled(groups: Groups, total: int) -> list[tuple[str, list[Shown]]]:
         f"The {words.count(len(groups.best))} best of {of_all}",
     )
     return [(text, faces) for text, faces in zip(headings, groups, strict=True) if faces]
-
-
-@dataclass(frozen=True)
-class _Card:
-    """One face as texts; `raw` is "" where the uncertainty is the number on top."""
-
-    classes: str
-    picture: str
-    alt: str
-    quality: str
-    uncertainty: str
-    verdict: str
-    reasons: str
-    name: str
-    short_name: str
-
-
-def _card(face: Shown) -> _Card:
-    score = face.score
-    number = f" face {score.face}" if score.face > 0 else ""
-    name, reasons = words.visible(face.name), ", ".join(map(words.visible, score.reasons))
-    quality = "" if score.quality == NOT_COMPUTED else str(score.quality)
-    uncertainty = words.number(score.uncertainty)
-    rank = f"quality {quality}" if quality else f"uncertainty {uncertainty}"
-    alt = [f"Face in {name}{number}", rank, score.verdict, reasons]
-    return _Card(
-        classes=" ".join(slug(word) for word in (score.verdict, *score.reasons) if word),
-        picture=data_uri(face.jpeg) if face.jpeg else "",
-        alt=", ".join(filter(None, alt)),
-        quality=quality,
-        uncertainty=uncertainty,
-        verdict=score.verdict,
-        reasons=reasons,
-        name=name + number,
-        short_name=shortened(name, _LONGEST - len(number)) + number,
-    )
 
 
 @dataclass(frozen=True)

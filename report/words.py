@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from report.facts import Preset, Rate, ReportFacts
 
 UNITS = {"identity": "identities", "image": "images", "pair": "pairs"}
+_ENDING = 12  # characters from the end of a file name, where the number often is
 PERCENT = "\u00a0%"  # stays with its number at the end of a line
 
 
@@ -79,6 +81,22 @@ def visible(text: str) -> str:
         else char.encode("unicode_escape").decode("ascii")
         for char in text
     )
+
+
+def shortened(name: str, longest: int = 24) -> str:
+    """A name that fits on a card: outer folders go first, then the middle of the file's name."""
+    if len(name) <= longest:
+        return name
+    fits = re.search(rf"(?<=[/\\]).{{1,{longest - 1}}}$", name)
+    if fits:
+        return f"\u2026{fits[0]}"
+    base = re.split(r"[/\\]", name)[-1]
+    return f"{base[: longest - _ENDING - 1]}\u2026{base[-_ENDING:]}"
+
+
+def slug(word: str) -> str:
+    """A verdict or a reason as a CSS class."""
+    return "is-" + "".join(char if char.isalnum() else "-" for char in word.lower())
 
 
 def tested(facts: ReportFacts) -> str:

@@ -11,8 +11,8 @@ import pytest
 from data.images import decode
 from data.synthetic import degradation_sweep
 from evaluation.face_score import FaceScore
-from report.sheet import SheetBuilder, shortened, write_sheet
-from report.words import visible
+from report.sheet import SheetBuilder, write_sheet
+from report.words import shortened, visible
 
 HEADER = "model student; larger = less reliable; accept uncertainty <= 0.8, refuse > 0.95"
 FACES = degradation_sweep("blur", [0.0], 4)[0]
