@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from evaluation.metrics.comparisons import Comparisons
     from evaluation.open_model import open_model
     from evaluation.sets.open_set import open_set
-    from scoring import BestShot, ComparisonResult, Scorer, Scores, Template, load_scorer
+    from scoring.scorer import BestShot, Scorer, Scores, load_scorer
+    from scoring.templates import ComparisonResult, Template
 
 __all__ = [
     "BestShot",
@@ -48,7 +49,8 @@ _MODULES = {
     "evaluation.metrics.comparisons": ("Comparisons",),
     "evaluation.open_model": ("open_model",),
     "evaluation.sets.open_set": ("open_set",),
-    "scoring": ("BestShot", "ComparisonResult", "Scorer", "Scores", "Template", "load_scorer"),
+    "scoring.scorer": ("BestShot", "Scorer", "Scores", "load_scorer"),
+    "scoring.templates": ("ComparisonResult", "Template"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 _ROOMS = (

@@ -1,22 +1,4 @@
-"""Scores of single faces: photos in, one row per face out.
+"""Photos to rows: a score per face, from Python (`scorer`), for files (`job`) or on a cluster.
 
-    from scoring import load_scorer
-    scorer = load_scorer("runs/NAME")
-    result = scorer(["photo.jpg"])
-
-Importing this loads no network and no PyTorch; opening a model does.
+Builds on photos, evaluation and report; only scripts and the top-level API import it.
 """
-
-from evaluation.face_score import FaceScore
-from scoring.scorer import Scorer, load_scorer
-from scoring.scores import BestShot, ComparisonResult, Scores, Template
-
-__all__ = [
-    "BestShot",
-    "ComparisonResult",
-    "FaceScore",
-    "Scorer",
-    "Scores",
-    "Template",
-    "load_scorer",
-]

@@ -1,35 +1,169 @@
 """Scoring on many machines: the same scorer as a Ray Data pipeline, Parquet parts out.
 
-For score_images.py --engine ray. Each part is written whole by the worker that scored it, under a
-name that its inputs fix: a worker that dies, or a job that is stopped, loses and doubles no row.
+For score_images.py --engine ray. The output is a folder of parts that readers take as one table.
+Each part is written whole by the worker that scored it, under a name that its inputs fix: a worker
+that dies, or a job that is stopped, loses and doubles no row.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import os
 import pickle
 import signal
 import socket
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from photos.sources import Item, read_ahead
-from scoring._job import AHEAD, Stopped, called
-from scoring._progress import FaceProgress
-from scoring._ray_parts import PartFacts, PartFolder
-from scoring.columns import flat_row
-from scoring.scorer import Scorer, load_scorer
+from photos.sources import Item
+from scoring.job import WAY_OUT, Job, ScoreOptions, Stopped, digest, score_chunks
+from scoring.progress import FaceProgress
+from scoring.rows import KEY, Row, arrow_table, as_line, import_pyarrow, plain_text
+from scoring.scorer import Scorer
+from utils.parts import Json, PartStore
 from utils.stop import StopRequest
 
+PART_INPUTS = 512
 PARTS_EACH = 64  # parts for each worker between two starts of the pipeline
+_FACTS = b"face-uncertainty part"
 _PATIENCE = 5  # seconds, for a machine to answer
 _ROOT = Path(__file__).resolve().parents[1]
+
+
+def score(options: ScoreOptions) -> None:
+    """Score on a cluster, into the folder `options.out`; see `scoring.job.score`."""
+    assert options.out is not None
+    job = Job(options)
+    fingerprint = options.fingerprint(job.scorer)
+    parts = ParquetParts(options.out, fingerprint)
+    if parts.open(restart=options.restart):
+        sys.stdout.write(f"{options.out} is finished; --restart scores the inputs again\n")
+        return
+    sources = options.open_sources()
+    task = Task(options, parts, {**job.scorer.model.about, **fingerprint})
+    with StopRequest() as stop, job.progress() as progress:
+        score_missing(parts.missing(sources.items(), progress), task, stop, progress)
+    for _ in job.counted(parts.rows()):
+        pass
+    if not job.summary.statuses:
+        raise job.no_photos()
+    job.write_sheet()
+    parts.finish()
+    job.finish(sources, options.out)
+
+
+@dataclass(frozen=True)
+class PartFacts:
+    """What a part says of itself.
+
+    Attributes:
+        number: of the part, from 0.
+        inputs: photos and faces that it was made from.
+        digest: of their names.
+        faces: rows of status "scored".
+    """
+
+    number: int
+    inputs: int
+    digest: str
+    faces: int
+
+    def to_json(self) -> str:
+        """Return one line that `from_json` reads."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> PartFacts:
+        """Read what `to_json` gave."""
+        return cls(**json.loads(text))
+
+
+class ParquetParts:
+    """The output: parts that all machines see at the same path, whose name ends in .parquet.
+
+    Files whose names begin with `_` or `.` hold no rows; Parquet readers pass them over.
+    """
+
+    def __init__(self, path: Path, fingerprint: Mapping[str, Json]) -> None:
+        self._store = PartStore(
+            path,
+            fingerprint,
+            lock=False,
+            name="part-{:08d}.parquet",
+            about="_about.json",
+            finished="_finished.json",
+            way_out=WAY_OUT,
+        )
+
+    def open(self, *, restart: bool = False) -> bool:
+        """Make the folder, or take up the one that is there; return whether it is finished.
+
+        Raises:
+            ValueError: it was begun with other settings, or holds something else.
+        """
+        self._store.claim(restart)
+        return self._store.is_finished
+
+    def missing(
+        self, items: Iterator[Item], progress: FaceProgress
+    ) -> Iterator[tuple[int, list[Item]]]:
+        """Yield number and inputs of the parts that are not there; `progress` counts the others.
+
+        Raises:
+            ValueError: a part was made from other inputs.
+        """
+        number = 0
+        while part := list(islice(items, PART_INPUTS)):
+            facts = self._facts(number)
+            if facts is None:
+                yield number, part
+            elif facts.digest != _names_digest(part):
+                raise ValueError(
+                    f"{self._store.path(number)}: the inputs have changed since it was made (files "
+                    "were added, removed or renamed): --restart begins anew"
+                )
+            else:
+                progress.add_finished(facts.inputs)
+            number += 1
+
+    def write(
+        self, number: int, items: Sequence[Item], rows: Sequence[Row], header: Mapping[str, object]
+    ) -> PartFacts:
+        """Write a part, whole or not at all; writing it again leaves the same file."""
+        faces = sum(row["status"] == "scored" for row in rows)
+        facts = PartFacts(number, len(items), _names_digest(items), faces)
+        metadata = {KEY: as_line(header).encode(), _FACTS: facts.to_json().encode()}
+        table, parquet = arrow_table(rows, metadata), import_pyarrow("pyarrow.parquet")
+        self._store.write(number, lambda path: parquet.write_table(table, path, compression="zstd"))
+        return facts
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows of all parts in order, part by part."""
+        parquet = import_pyarrow("pyarrow.parquet")
+        for number in self._store.numbers():
+            yield from parquet.read_table(self._store.path(number)).to_pylist()
+
+    def finish(self) -> None:
+        """Say that all parts are there."""
+        self._store.finish()
+
+    def _facts(self, number: int) -> PartFacts | None:
+        if not self._store.has(number):
+            return None
+        path = self._store.path(number)
+        pyarrow, parquet = import_pyarrow("pyarrow"), import_pyarrow("pyarrow.parquet")
+        try:
+            return PartFacts.from_json(parquet.read_schema(path).metadata[_FACTS].decode())
+        except (pyarrow.ArrowException, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is damaged: delete it and give the same command") from error
 
 
 @dataclass(frozen=True)
@@ -37,20 +171,14 @@ class Task:
     """What every worker does; sent to each.
 
     Attributes:
-        model: as `load_scorer` takes it.
-        options: its keyword arguments.
-        aligned: whether all inputs are aligned faces; None leaves it to each.
-        threads: of each worker, that read and decode.
-        folder: of the parts, at the same place on all machines.
+        options: of the job.
+        parts: where they are written.
         header: what the numbers come from, for every part.
     """
 
-    model: str
-    options: Mapping[str, Any]
-    aligned: bool | None
-    threads: int
-    folder: PartFolder
-    header: Mapping[str, Any]
+    options: ScoreOptions
+    parts: ParquetParts
+    header: Mapping[str, object]
 
 
 class PartScorer:
@@ -58,91 +186,79 @@ class PartScorer:
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._scorer = load_scorer(task.model, **task.options)
+        self._scorer = task.options.open_scorer()
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         """Score the parts of a batch of Ray Data, and write them."""
-        done = []
+        facts = []
         for number, pickled in zip(batch["part"], batch["items"], strict=True):
             items = pickle.loads(pickled)  # of this job's own process, never from a file
-            done.append(score_part(self._scorer, int(number), items, self._task))
-        return {"facts": [facts.to_json() for facts in done]}
+            facts.append(score_part(self._scorer, int(number), items, self._task).to_json())
+        return {"facts": facts}
 
 
 def score_part(scorer: Scorer, number: int, items: list[Item], task: Task) -> PartFacts:
     """Score the inputs of one part as the local engine does, and write its file."""
-    rows: list[dict[str, Any]] = []
-    ahead = read_ahead(items, task.threads, AHEAD * task.threads)
-    for start in range(0, len(items), scorer.batch_size):
-        chunk = items[start : start + scorer.batch_size]
-        scores = scorer.score_photos(
-            (photo for _, photo in islice(ahead, len(chunk))),
-            [item.aligned if task.aligned is None else task.aligned for item in chunk],
-            [called(item) for item in chunk],
-        )
-        for score in scores:
-            item = chunk[score.image]
-            rows.append(flat_row(item.file, item.index, score))
-    return task.folder.write(number, items, rows, task.header)
+    chunks = score_chunks(scorer, iter(items), task.options)
+    rows = [row for chunk in chunks for row in chunk.to_rows()]
+    return task.parts.write(number, items, rows, task.header)
 
 
-def score_with_ray(
-    todo: Iterator[tuple[int, list[Item]]],
+def score_missing(
+    missing: Iterator[tuple[int, list[Item]]],
     task: Task,
-    *,
-    workers: int | None,
-    address: str | None,
     stop: StopRequest,
     progress: FaceProgress,
 ) -> None:
-    """Score parts on a Ray cluster.
+    """Score parts on the cluster that the options name, or on one that is started here.
 
     Args:
-        todo: number and inputs of each part that is missing.
+        missing: number and inputs of each part.
         task: see `Task`.
-        workers: scorers at a time; None: one for each GPU, else one for each core but one.
-        address: of a running cluster ("auto" finds it); None starts one on this machine.
         stop: looked at after every part.
-        progress: told of every part.
+        progress: gets the inputs and faces of every part.
 
     Raises:
         ValueError: Ray is not installed, no such cluster, or it is too small.
         Stopped: after a stop request; finished parts are kept.
     """
-    with _cluster(address, workers) as ray:
-        pool = _pool(ray, workers, str(task.options.get("device", "auto")))
-        while wave := list(islice(todo, pool["workers"] * PARTS_EACH)):
-            for facts in _run(ray, wave, task, pool):
-                progress.found(facts.faces)
-                progress.input(facts.inputs)
+    options = task.options
+    with _cluster(options.ray_address, options.ray_workers) as ray:
+        workers, gpus = _pool(ray, options.ray_workers, options.device)
+        while wave := list(islice(missing, workers * PARTS_EACH)):
+            for facts in _run(ray, wave, task, workers, gpus):
+                progress.add_faces(facts.faces)
+                progress.add_inputs(facts.inputs)
                 if stop.is_requested:
                     raise Stopped
 
 
 def _run(
-    ray: Any, wave: list[tuple[int, list[Item]]], task: Task, pool: Mapping[str, Any]
+    ray: ModuleType, wave: list[tuple[int, list[Item]]], task: Task, workers: int, gpus: int
 ) -> Iterator[PartFacts]:
     rows = [{"part": number, "items": pickle.dumps(items)} for number, items in wave]
     scored = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         PartScorer,
         fn_constructor_args=(task,),
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=min(pool["workers"], len(rows))),
+        compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),
         num_cpus=1,
-        num_gpus=pool["gpus"],
+        num_gpus=gpus,
     )
     try:
         for row in scored.iter_rows():
             yield PartFacts.from_json(row["facts"])
     except ray.exceptions.RayError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        cause = lines[-1] if lines else type(error).__name__  # the lines before are Ray's traces
         raise ValueError(
-            f"the Ray job failed: {_last_line(error)}; finished parts are kept, and the same "
-            "command goes on with the others"
+            f"the Ray job failed: {cause}; finished parts are kept, and the same command resumes "
+            "with the others"
         ) from error
 
 
 @contextmanager
-def _cluster(address: str | None, workers: int | None) -> Iterator[Any]:
+def _cluster(address: str | None, workers: int | None) -> Iterator[ModuleType]:
     """Join a cluster, or start one with a core more than workers: that is the pipeline's own."""
     ray = _import_ray()
     if address is not None and address not in ("auto", "local"):
@@ -185,16 +301,10 @@ def _check_reachable(address: str) -> None:
         ) from error
 
 
-def _last_line(error: Exception) -> str:
-    """Return what went wrong; the lines before it are Ray's traces."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
-
-
-def _pool(ray: Any, workers: int | None, device: str) -> dict[str, Any]:
+def _pool(ray: ModuleType, workers: int | None, device: str) -> tuple[int, int]:
     """Choose the number of workers, and GPUs of each."""
-    there = ray.cluster_resources()
-    cores, gpus = int(there.get("CPU", 0)), int(there.get("GPU", 0))
+    resources = ray.cluster_resources()
+    cores, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
     on_gpu = gpus > 0 and device in ("auto", "cuda")
     most = min(cores - 1, gpus) if on_gpu else cores - 1
     if most < 1 or (workers or 1) > most:
@@ -202,10 +312,10 @@ def _pool(ray: Any, workers: int | None, device: str) -> dict[str, Any]:
             f"--ray_workers {workers or 1}: the cluster has {cores} cores and {gpus} GPUs; one "
             f"core is the pipeline's own, so it takes up to {max(most, 0)}"
         )
-    return {"workers": workers or most, "gpus": 1 if on_gpu else 0}
+    return workers or most, 1 if on_gpu else 0
 
 
-def _import_ray() -> Any:
+def _import_ray() -> ModuleType:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # or Ray would report to its makers
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong is raised here too
     try:
@@ -217,3 +327,7 @@ def _import_ray() -> Any:
             f"({error}): pip install -r requirements-ray.txt"
         ) from error
     return ray
+
+
+def _names_digest(items: Sequence[Item]) -> str:
+    return digest([[plain_text(item.file), item.index] for item in items])

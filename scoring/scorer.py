@@ -6,27 +6,97 @@ For Python users through `load_scorer`, for score_images and for the Ray engine.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeGuard, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from estimators.base import Batch, Estimate
 from evaluation.confidence.decision import Decision
 from evaluation.face_score import FaceScore
 from evaluation.open_model import ScoringModel, open_model
-from scoring._batches import Batches
-from scoring._faces import faces_of
-from scoring._given import given
-from scoring.scores import BestShot, ComparisonResult, Scores, Source, Template
-from scoring.templates import compare_faces, fuse_faces
+from photos.detectors import Detections, Detector, open_detector
+from scoring.images import LoadedImage, Source, aligned_faces, load_images
+from scoring.measures import measure, reasons
+from scoring.rows import Row, flat_row
+from scoring.templates import ComparisonResult, Template, compare_faces, fuse_faces
 
 if TYPE_CHECKING:
     from evaluation.sets.templates import Weights
-    from photos.decode import Photo
-    from photos.detectors.base import Detections, Detector
     from utils.config import Precision
+
+
+@dataclass(frozen=True, eq=False)
+class Scores(Sequence[FaceScore]):
+    """The faces of some images, image by image, the largest face first.
+
+    Every image has at least one row; see `FaceScore.status`. A sequence: `len`, indices, slices
+    (tuples) and loops give `FaceScore`.
+
+    Attributes:
+        rows: the faces.
+        sources: where each image came from, by `FaceScore.image`.
+    """
+
+    rows: tuple[FaceScore, ...]
+    sources: tuple[Source, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, place: int) -> FaceScore: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[FaceScore, ...]: ...
+    def __getitem__(self, place: int | slice) -> FaceScore | tuple[FaceScore, ...]:
+        return self.rows[place]
+
+    @property
+    def uncertainty(self) -> NDArray[np.float32]:
+        """(n,) raw, larger = less reliable; NaN where there is no face."""
+        return np.array([row.uncertainty for row in self.rows], np.float32)
+
+    @property
+    def quality(self) -> NDArray[np.uint8]:
+        """(n,) 0 to 100, 100 = best; 255 where it could not be computed."""
+        return np.array([row.quality for row in self.rows], np.uint8)
+
+    @property
+    def embeddings(self) -> NDArray[np.float32]:
+        """(n, D), not normalised; NaN where there is no face, D = 0 without an embedding."""
+        size = max((len(row.embedding) for row in self if row.embedding is not None), default=0)
+        embeddings = np.full((len(self), size), np.nan, np.float32)
+        for place, row in enumerate(self.rows):
+            if row.embedding is not None:
+                embeddings[place] = row.embedding
+        return embeddings
+
+    @property
+    def largest(self) -> tuple[FaceScore, ...]:
+        """The largest face of each image, or the row that says why it has none."""
+        return tuple(row for row in self.rows if row.face <= 0)
+
+    def to_rows(self) -> list[Row]:
+        """Return flat rows of plain values, as score_images writes them (docs/score_photos.md)."""
+        sources = [self.sources[row.image] for row in self.rows]
+        return [flat_row(at.file, at.index, row) for at, row in zip(sources, self, strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class BestShot:
+    """The most reliable of several pictures.
+
+    Attributes:
+        index: number of the picture, from 0.
+        score: its largest face.
+        scores: all faces of all pictures.
+    """
+
+    index: int
+    score: FaceScore
+    scores: Scores = field(repr=False)
 
 
 class Scorer:
@@ -34,7 +104,7 @@ class Scorer:
 
     Args:
         model: what scores an aligned face.
-        detector: finds faces; a name is opened when the first photo needs it.
+        detector: of faces; a name is opened when the first photo needs it.
         batch_size: faces per forward pass.
         max_faces: of a photo, the largest ones; None for all.
 
@@ -64,13 +134,10 @@ class Scorer:
             ValueError: no such detector, or it lacks a package or its weights.
         """
         if isinstance(self._detector, str):
-            from photos.detectors import open_detector
-
             self._detector = open_detector(self._detector)
-        assert not isinstance(self._detector, str)
         return self._detector
 
-    def __call__(self, images: Any, aligned: bool | None = None) -> Scores:
+    def __call__(self, images: object, aligned: bool | None = None) -> Scores:
         """Score every face of one or many images.
 
         An image that cannot be read, and one without a face, has a row that says so, of quality 255
@@ -83,46 +150,30 @@ class Scorer:
                 and searches the others for faces.
 
         Raises:
-            ValueError: something that is no image, a file that does not exist, or a model that
+            ValueError: something that is not an image, a file that does not exist, or a model that
                 gives NaN; names the image.
         """
+        return self.score_loaded(load_images(images), aligned)
+
+    def score_loaded(self, images: Iterable[LoadedImage], aligned: bool | None = None) -> Scores:
+        """Score images that are read already; see `__call__`.
+
+        They are taken one by one and their pixels are not kept, so that a generator needs memory
+        for one photo.
+        """
         sources: list[Source] = []
-        names: list[str] = []
-        batches = Batches(self.model, self.batch_size, names)
-        for image, (source, photo, known) in enumerate(given(images)):
-            sources.append(source)
-            names.append(source.file or f"image {image}")
-            for row in self._faces(image, photo, known if aligned is None else aligned):
-                batches.add(row)
+        batches = _Batches(self.model, self.batch_size)
+        for number, image in enumerate(images):
+            sources.append(image.source)
+            name = image.source.display_name or f"image {number}"
+            if aligned is not None:
+                image = image._replace(aligned=aligned)
+            for row in aligned_faces(number, image, self._detect, self.max_faces):
+                batches.add(row, name)
+            del image
         return Scores(tuple(batches.finish()), tuple(sources))
 
-    def score_photos(
-        self,
-        photos: Iterable[Photo | ValueError],
-        aligned: Iterable[bool | None],
-        names: Sequence[str] | None = None,
-    ) -> list[FaceScore]:
-        """Score photos that are read already: one row or more for each, in their order.
-
-        Args:
-            photos: what `photos.decode` gives, or the error with which it refused one. They are
-                taken one by one and not kept, so that a generator needs memory for one.
-            aligned: for each whether it is an aligned face; None where that is not known.
-            names: for messages; their positions by default.
-
-        Raises:
-            ValueError: the model gives NaN; names the photo.
-        """
-        called: list[str] = []
-        batches = Batches(self.model, self.batch_size, called)
-        for photo, known in zip(photos, aligned, strict=True):
-            image = len(called)
-            called.append(f"photo {image}" if names is None else names[image])
-            for row in self._faces(image, photo, known):
-                batches.add(row)
-        return batches.finish()
-
-    def best_shot(self, frames: Any, aligned: bool | None = None) -> BestShot:
+    def best_shot(self, frames: object, aligned: bool | None = None) -> BestShot:
         """Pick the frame whose largest face is the most reliable; of equal ones the first.
 
         Args:
@@ -135,14 +186,14 @@ class Scorer:
         scores = frames if isinstance(frames, Scores) else self(frames, aligned)
         faces = [row for row in scores.largest if row.status == "scored"]
         if not faces:
-            said = f"; the first: {scores[0].note}" if len(scores) else ""
-            raise ValueError(f"none of the {len(scores.sources)} frames has a face{said}")
+            first = f"; the first: {scores[0].note}" if len(scores) else ""
+            raise ValueError(f"none of the {len(scores.sources)} frames has a face{first}")
         best = min(faces, key=lambda row: row.uncertainty)
         return BestShot(best.image, best, scores)
 
     def fuse(
         self,
-        template: Any,
+        template: object,
         media: Sequence[int] | None = None,
         *,
         weights: Weights | None = None,
@@ -164,20 +215,22 @@ class Scorer:
             ValueError: no face, a model without embeddings, not one medium per image, or
                 uncertainties that do not suit the weights.
         """
-        if not isinstance(template, Scores) and _are_faces(template):
+        if _are_faces(template):
             rows = tuple(template)
         else:
             rows = (template if isinstance(template, Scores) else self(template, aligned)).largest
         if media is not None and len(media) != len(rows):
             raise ValueError(f"{len(media)} media for {len(rows)} images: give one number for each")
-        kept = [place for place, row in enumerate(rows) if row.status == "scored"]
-        if not kept:
-            said = f"; the first: {rows[0].note}" if rows else ""
-            raise ValueError(f"none of the {len(rows)} images of the template has a face{said}")
-        chosen = None if media is None else [media[place] for place in kept]
-        return fuse_faces(self.model, [rows[place] for place in kept], chosen, weights)
+        places = [place for place, row in enumerate(rows) if row.status == "scored"]
+        if not places:
+            first = f"; the first: {rows[0].note}" if rows else ""
+            raise ValueError(f"none of the {len(rows)} images of the template has a face{first}")
+        media = None if media is None else [media[place] for place in places]
+        return fuse_faces(self.model, [rows[place] for place in places], media, weights)
 
-    def compare(self, first: Any, second: Any, aligned: bool | None = None) -> ComparisonResult:
+    def compare(
+        self, first: object, second: object, aligned: bool | None = None
+    ) -> ComparisonResult:
         """Compare two faces: the score, how far it can be trusted, and what follows.
 
         Without calibration the score and the uncertainty are given, but no decision.
@@ -190,19 +243,16 @@ class Scorer:
         Raises:
             ValueError: a side without a face or with several images, or a model without embeddings.
         """
-        sides = [
-            self._side(what, which, aligned)
-            for what, which in ((first, "first"), (second, "second"))
-        ]
+        sides = (self._side(first, "first", aligned), self._side(second, "second", aligned))
         return compare_faces(self.model, *sides)
 
-    def _side(self, what: Any, which: str, aligned: bool | None) -> FaceScore | Template:
-        if isinstance(what, Template):
-            return what
-        if isinstance(what, FaceScore):
-            face = what
+    def _side(self, side: object, which: str, aligned: bool | None) -> FaceScore | Template:
+        if isinstance(side, Template):
+            return side
+        if isinstance(side, FaceScore):
+            face = side
         else:
-            scores = what if isinstance(what, Scores) else self(what, aligned)
+            scores = side if isinstance(side, Scores) else self(side, aligned)
             if len(scores.sources) != 1:
                 raise ValueError(
                     f"the {which} side has {len(scores.sources)} images: compare takes one, or a "
@@ -213,12 +263,7 @@ class Scorer:
             raise ValueError(f"the {which} side cannot be compared: {face.status}; {face.note}")
         return face
 
-    def _faces(
-        self, image: int, photo: Photo | ValueError, aligned: bool | None
-    ) -> list[FaceScore]:
-        return faces_of(image, photo, aligned, self._find, self.max_faces)
-
-    def _find(self, photo: NDArray[np.uint8]) -> Detections:
+    def _detect(self, photo: NDArray[np.uint8]) -> Detections:
         return self.detector(photo)
 
 
@@ -250,7 +295,7 @@ def load_scorer(
         backbone_weights: of a run: where the backbone's file is now; else that of `backbone_name`.
         backbone_name: as in "iresnet50": `model` is then an estimator without training, such as
             "embedding_norm".
-        calibration: file of calibrate.py, instead of the one that the model brings.
+        calibration: file of calibrate.py, instead of the model's own.
         max_faces: of a photo, the largest ones; None for all.
 
     Raises:
@@ -273,5 +318,84 @@ def load_scorer(
     return Scorer(opened, detector, batch_size, max_faces)
 
 
-def _are_faces(template: Any) -> bool:
+class _Batches:
+    """Collects rows; whenever `size` faces wait, they go through the model together.
+
+    So batches are full, whatever the photos hold.
+    """
+
+    def __init__(self, model: ScoringModel, size: int) -> None:
+        self._model, self._size = model, size
+        self._rows: list[FaceScore] = []
+        self._waiting: list[tuple[int, str]] = []
+
+    def add(self, row: FaceScore, name: str) -> None:
+        """Take a face that is aligned but not scored, or the reason why an image has none."""
+        if row.status == "scored":
+            self._waiting.append((len(self._rows), name))
+        elif self._model.decision is not None:
+            row = replace(row, verdict="refuse")
+        self._rows.append(row)
+        if len(self._waiting) == self._size:
+            self._score()
+
+    def finish(self) -> list[FaceScore]:
+        """Score what still waits; return all rows in the order in which they came."""
+        if self._waiting:
+            self._score()
+        return self._rows
+
+    def _score(self) -> None:
+        faces = [self._rows[place] for place, _ in self._waiting]
+        images = np.stack([face.aligned for face in faces if face.aligned is not None])
+        estimate = self._model.estimator(Batch(images))
+        self._check_finite(estimate, faces)
+        mu, sigma_sq = estimate
+        uncertainty = estimate.scalar()
+        measures = measure(images, [face.landmarks for face in faces])
+        scored = [
+            replace(
+                face,
+                uncertainty=float(uncertainty[i]),
+                embedding=mu[i] if mu.shape[1] else None,
+                sigma_sq=None if sigma_sq.shape[1] == 1 else sigma_sq[i],
+                measures=measures[i],
+                reasons=reasons(measures[i]),
+            )
+            for i, face in enumerate(faces)
+        ]
+        for (place, _), face in zip(self._waiting, self._judged(scored, uncertainty), strict=True):
+            self._rows[place] = face
+        self._waiting.clear()
+
+    def _judged(self, faces: list[FaceScore], uncertainty: NDArray[np.float32]) -> list[FaceScore]:
+        """Add what a calibration and a decision say."""
+        calibration, decision = self._model.calibration, self._model.decision
+        if calibration is not None:
+            columns = (
+                calibration.iso_quality(uncertainty).tolist(),
+                calibration.percentile(uncertainty).tolist(),
+                calibration.probability(uncertainty).tolist(),
+            )
+            faces = [
+                replace(face, quality=quality, percentile=percentile, p_false_non_match=probability)
+                for face, quality, percentile, probability in zip(faces, *columns, strict=True)
+            ]
+        if decision is not None:
+            verdicts = decision.verdict(uncertainty)
+            faces = [replace(face, verdict=v) for face, v in zip(faces, verdicts, strict=True)]
+        return faces
+
+    def _check_finite(self, estimate: Estimate, faces: Sequence[FaceScore]) -> None:
+        finite = np.isfinite(estimate.mu).all(axis=1) & np.isfinite(estimate.sigma_sq).all(axis=1)
+        if not finite.all():
+            first = int(np.argmin(finite))
+            raise ValueError(
+                f"{self._waiting[first][1]}, face {faces[first].face}: model {self._model.name} "
+                "gives NaN or infinite values; its weights are damaged, or the precision is too "
+                "low (try precision fp32)"
+            )
+
+
+def _are_faces(template: object) -> TypeGuard[Sequence[FaceScore]]:
     return isinstance(template, list | tuple) and all(isinstance(x, FaceScore) for x in template)

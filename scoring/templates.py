@@ -6,6 +6,8 @@ For `Scorer.fuse` and `Scorer.compare`; the arithmetic is that of IJB templates.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,45 @@ from evaluation.face_score import FaceScore
 from evaluation.metrics.scores import cosine_of_pairs
 from evaluation.open_model import ScoringModel
 from evaluation.sets.templates import Weights, fuse_templates
-from scoring.scores import Answer, ComparisonResult, Template
+
+Answer = Literal["match", "no match", "cannot tell"]
+
+
+@dataclass(frozen=True, eq=False)
+class Template:
+    """Several images of one person as one.
+
+    Attributes:
+        embedding: (D,) float32 of length 1.
+        uncertainty: larger = less reliable; the posterior variance where the model gives variances,
+            else the weighted mean of the images' uncertainties.
+        count: images in it.
+        weights: the rule they were weighed by, see `fuse_templates`; "given" for weights of one's
+            own.
+    """
+
+    embedding: NDArray[np.float32] = field(repr=False)
+    uncertainty: float
+    count: int
+    weights: str
+
+
+@dataclass(frozen=True)
+class ComparisonResult:
+    """Whether two faces show one person, and how far that can be trusted.
+
+    Attributes:
+        score: cosine of the embeddings, larger = more alike.
+        uncertainty: the larger one of the two faces.
+        decision: None without calibration.
+        p_false_non_match: probability that two faces of one person, of this uncertainty, score
+            below the threshold; NaN without calibration.
+    """
+
+    score: float
+    uncertainty: float
+    decision: Answer | None
+    p_false_non_match: float
 
 
 def fuse_faces(
@@ -47,18 +87,17 @@ def fuse_faces(
     sigma_sq = [
         np.array([face.uncertainty]) if face.sigma_sq is None else face.sigma_sq for face in faces
     ]
-    found = fuse_templates(
-        np.stack([embedding_of(face, model) for face in faces]),
+    fused = fuse_templates(
+        np.stack([_embedding(face, model) for face in faces]),
         np.stack(sigma_sq).astype(np.float32),
         np.zeros(len(faces), np.int64),
         np.asarray(media, np.int64),
         rule,
     )
-    one = found.sigma_sq.shape[1] == 1
-    spread = found.sigma_sq[:, 0] if one else harmonic_mean(found.sigma_sq)
-    return Template(
-        found.mu[0], float(spread[0]), len(faces), rule if isinstance(rule, str) else "given"
-    )
+    is_scalar = fused.sigma_sq.shape[1] == 1
+    uncertainty = fused.sigma_sq[:, 0] if is_scalar else harmonic_mean(fused.sigma_sq)
+    name = rule if isinstance(rule, str) else "given"
+    return Template(fused.mu[0], float(uncertainty[0]), len(faces), name)
 
 
 def compare_faces(
@@ -66,7 +105,7 @@ def compare_faces(
 ) -> ComparisonResult:
     """Score two faces against each other and say what follows.
 
-    The poorer of the two decides how far the score can be trusted. With the verdict "accept" for
+    The less reliable one decides how far the score can be trusted. With the verdict "accept" for
     its uncertainty the answer is "match" or "no match" by the calibration's score threshold, with
     any other it is "cannot tell".
 
@@ -78,7 +117,7 @@ def compare_faces(
     Raises:
         ValueError: a side without an embedding, or of another model.
     """
-    sides = (embedding_of(first, model), embedding_of(second, model))
+    sides = (_embedding(first, model), _embedding(second, model))
     if sides[0].shape != sides[1].shape:
         sizes = " and ".join(str(len(side)) for side in sides)
         raise ValueError(f"embeddings of {sizes} values are not of one model")
@@ -86,20 +125,16 @@ def compare_faces(
     uncertainty = max(first.uncertainty, second.uncertainty)
     if model.calibration is None:
         return ComparisonResult(score, uncertainty, None, float("nan"))
-    return ComparisonResult(
-        score,
-        uncertainty,
-        _answer(model, score, uncertainty),
-        float(model.calibration.probability(uncertainty)),
-    )
+    answer: Answer | None = None
+    if model.decision is not None:
+        answer = "match" if score >= model.calibration.score_threshold else "no match"
+        if model.decision.verdict(uncertainty) != ["accept"]:
+            answer = "cannot tell"
+    probability = float(model.calibration.probability(uncertainty))
+    return ComparisonResult(score, uncertainty, answer, probability)
 
 
-def embedding_of(side: FaceScore | Template, model: ScoringModel) -> NDArray[np.float32]:
-    """Return a face's embedding.
-
-    Raises:
-        ValueError: there is none, or one without direction.
-    """
+def _embedding(side: FaceScore | Template, model: ScoringModel) -> NDArray[np.float32]:
     if side.embedding is None:
         raise ValueError(
             f"model {model.name} scores faces but gives no embedding, so they cannot be compared "
@@ -108,11 +143,3 @@ def embedding_of(side: FaceScore | Template, model: ScoringModel) -> NDArray[np.
     if not side.embedding.any():
         raise ValueError("an embedding of zeros has no direction: it cannot be compared or fused")
     return side.embedding
-
-
-def _answer(model: ScoringModel, score: float, uncertainty: float) -> Answer | None:
-    if model.calibration is None or model.decision is None:
-        return None
-    if model.decision.verdict(uncertainty) != ["accept"]:
-        return "cannot tell"
-    return "match" if score >= model.calibration.score_threshold else "no match"

@@ -32,7 +32,7 @@ from models.output import BackboneOutput
 from models.run import backbone_record, build_head, load_frozen
 from photos.align import REFERENCE
 from photos.detectors import Detections
-from scoring import Scorer
+from scoring.scorer import Scorer
 from utils.checkpoint import save_checkpoint
 from utils.config import Method, Schedule, TrainConfig
 from utils.config_json import to_json

@@ -10,7 +10,9 @@ import pytest
 
 from data.images import encode_jpeg
 from data.synthetic import SyntheticFaces
-from scoring import FaceScore, Template, load_scorer
+from evaluation.face_score import FaceScore
+from scoring.scorer import load_scorer
+from scoring.templates import Template
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")

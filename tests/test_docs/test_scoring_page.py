@@ -12,7 +12,7 @@ from data.verification import write_bin
 from estimators.from_file import FromFile
 from evaluation.face_score import LANDMARKS
 from scoring import score_images
-from scoring.columns import COLUMNS
+from scoring.rows import COLUMNS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "score_photos.md").read_text(
     encoding="utf-8"

@@ -17,7 +17,7 @@ from evaluation.confidence.decision import Decision
 from evaluation.open_model import ScoringModel, open_model
 from models.packed import About, save_packed
 from models.run import load_run
-from scoring import load_scorer
+from scoring.scorer import load_scorer
 
 ROOT = Path(__file__).resolve().parents[2]
 

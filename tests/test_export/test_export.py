@@ -26,7 +26,7 @@ from export.graph import ExportedModel, PiecewiseLinear, _ChannelPReLU, images_a
 from export.proof import Bounds, Difference, difference
 from models.heads.base import Head
 from models.heads.student import StudentHead
-from scoring import load_scorer
+from scoring.scorer import load_scorer
 from utils.files import file_sha256
 
 onnx = pytest.importorskip("onnx")

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from data.images import decode, encode_png
 from data.recordio import RecordWriter
@@ -25,14 +26,11 @@ from photos.align import REFERENCE
 from photos.decode import Photo
 from photos.detectors.base import Detections
 from photos.sources import Item
-from scoring import score_images
-from scoring._job import Job
-from scoring._parts import Parts
-from scoring._progress import FaceProgress
-from scoring.columns import COLUMNS
-from scoring.scorer import Scorer
-from scoring.writers import write_rows
-from utils.stop import StopRequest
+from scoring import job, score_images
+from scoring.job import RowParts, ScoreOptions, add_parts, score_chunks
+from scoring.progress import FaceProgress, Summary
+from scoring.rows import COLUMNS, write_rows
+from scoring.scorer import Scorer, Scores, load_scorer
 
 FACES = SyntheticFaces(identities=6, images=1, seed=5)
 FORMATS = [".csv", ".json", ".jsonl", ".parquet"]
@@ -66,7 +64,7 @@ def fake(monkeypatch):
         opened = ScoringModel(name=model, estimator=mean_level, decision=decision)
         return Scorer(opened, Marks(), batch_size, max_faces)
 
-    monkeypatch.setattr(score_images, "load_scorer", load)
+    monkeypatch.setattr(job, "load_scorer", load)
 
 
 def photo(path, faces, size=(160, 140), mode="RGB", **options):
@@ -89,7 +87,7 @@ def read(path):
     if path.suffix == ".json":
         return json.loads(path.read_text("utf-8"))["rows"]
     if path.suffix == ".parquet":
-        return pytest.importorskip("pyarrow.parquet").read_table(path).to_pylist()
+        return parquet.read_table(path).to_pylist()
     with path.open(encoding="utf-8", newline="") as file:
         assert file.readline().startswith("# ")
         return list(csv.DictReader(file))
@@ -152,13 +150,11 @@ def test_every_kind_of_photo_has_its_rows(folder, tmp_path, capsys):
     told = capsys.readouterr()
     assert "15 rows: 9 scored, 3 without a face, 3 unreadable" in told.out
     assert f"wrote {out}" in told.out
-    assert "in folders, 1 file is no photo and was left out: .txt 1" in told.err
+    assert "in folders, skipped 1 non-photo file: .txt 1" in told.err
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_formats_hold_the_same_rows(folder, tmp_path, suffix):
-    if suffix == ".parquet":
-        pytest.importorskip("pyarrow")
     score(folder, "--out", tmp_path / "reference.jsonl")
     out = tmp_path / "new" / f"scores{suffix}"
     assert score(folder, "--out", out, "--batch_size", 5) == 0
@@ -240,8 +236,6 @@ HOSTILE = [
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_hostile_names_go_through_every_format(tmp_path, suffix):
-    if suffix == ".parquet":
-        pytest.importorskip("pyarrow")
     where = tmp_path / "in"
     where.mkdir()
     for name in HOSTILE:
@@ -271,7 +265,7 @@ def test_without_out_a_table_is_printed_and_nothing_is_kept(folder, tmp_path, ca
     assert "m\\nn.png  (" in lines[-4]
     assert lines[-2] == "17 rows: 11 scored, 3 without a face, 3 unreadable"
     assert lines[-1].startswith("verdicts: ")
-    assert lines[-1].endswith(" refuse (6 of them for want of a face)")
+    assert lines[-1].endswith(" refuse (6 of them without a usable face)")
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -307,7 +301,7 @@ def test_a_sheet_is_written_where_a_photo_has_gone(folder, tmp_path, monkeypatch
         write_rows(out, rows, header)
         (folder / "b three.png").unlink()
 
-    monkeypatch.setattr(score_images, "write_rows", gone)
+    monkeypatch.setattr(job, "write_rows", gone)
     listed = tmp_path / "list.txt"
     listed.write_text("".join(f"{path}\n" for path in sorted(folder.iterdir())))
     assert score(listed, "--out", tmp_path / "out.csv", "--report", tmp_path / "a.html") == 0
@@ -328,9 +322,11 @@ def test_a_finished_command_without_its_sheet_says_so(folder, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["no such file.png"], "no such input: no such file.png"),
+        ([".", "--engine", "ray", "--out", "x.csv"], "--engine ray writes a folder of parts"),
+        ([".", "--ray_workers", "2"], "--ray_workers and --ray_address go with --engine ray"),
         ([".", "--out", "scores.xls"], "must end in .csv, .json, .jsonl, .parquet"),
         ([".", "--restart"], "--restart goes with --out"),
-        ([".", "--workers", "0"], "'0' is no whole number above 0"),
+        ([".", "--workers", "0"], "'0' is not a whole number above 0"),
         (["empty", "--out", "scores.csv"], "no photos in empty"),
         (["empty"], "no photos in empty"),
         ([".", "--out", "empty.csv"], "names a file, but a folder is there"),
@@ -358,11 +354,10 @@ def test_mistakes_are_told_in_one_line(arguments, message, tmp_path, monkeypatch
 
 def test_progress_knows_the_time_left_when_it_knows_the_total():
     progress = FaceProgress(lambda: 100, done=20)
-    for _ in range(30):
-        progress.input()
-    progress.found(45)
+    progress.add_inputs(30)
+    progress.add_faces(45)
     assert progress.line(10.0) == "score: 50 images, 45 faces, 3.0 images/s"
-    progress.find_total()
+    progress.count_total()
     expected = "score: 50 images, 45 faces, 3.0 images/s, 50.0% of 100, 17 s left"
     assert progress.line(10.0) == expected
 
@@ -372,11 +367,10 @@ class Answers:
 
     batch_size = 64
 
-    def score_photos(self, photos, aligned, names):
-        return [
-            FaceScore(image=image, face=0, uncertainty=0.5)
-            for image, _ in enumerate(zip(photos, aligned, strict=True))
-        ]
+    def score_loaded(self, images, aligned):
+        sources = tuple(image.source for image in images)
+        rows = [FaceScore(image=i, face=0, uncertainty=0.5) for i in range(len(sources))]
+        return Scores(tuple(rows), sources)
 
 
 def resident():
@@ -389,15 +383,41 @@ def resident():
 def test_memory_does_not_grow_over_100_000_inputs(tmp_path):
     tiny = Photo(np.zeros((1, 1, 3), np.uint8))
     items = (Item(f"{row}.png", None, None, lambda: tiny) for row in range(100_000))
-    stop, parts = StopRequest(), Parts(tmp_path / "out.csv", {"a": 1})
+    parts, options = RowParts(tmp_path / "out.csv", {"a": 1}), ScoreOptions(inputs=[], model="")
     parts.open()
-    job = Job(Answers(), None, 2, stop, FaceProgress(lambda: None))
-    job.into_parts(islice(items, 5_000), parts)
+    add_parts(score_chunks(Answers(), islice(items, 5_000), options), parts)
     before = resident()
-    job.into_parts(items, parts)
+    add_parts(score_chunks(Answers(), items, options), parts)
     write_rows(parts.out, parts.rows(), {"meaning": "m", "settings": parts.settings})
     grown = resident() - before
     parts.close()
     with parts.out.open("rb") as file:
         assert sum(1 for _ in file) == 100_002
     assert grown < 30e6  # the rows alone are some 200 MB
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model", "dmeo"], "no model dmeo (did you mean demo?)"),
+        (["--model", "embedding_norm"], "needs backbone_name and backbone_weights"),
+        (["--model", "demo", "--detector", "mtcn"], "did you mean 'mtcnn'?"),
+        (["--model", "demo", "--report", "{file}/sheet.html"], "sheet.html: cannot be written"),
+        (["--model", "demo", "--out", "{file}/rows.csv"], "rows.csv: cannot be written there"),
+    ],
+)
+def test_mistakes_in_the_model_or_the_output_come_first(
+    flags, message, folder, monkeypatch, capsys
+):
+    monkeypatch.setattr(job, "load_scorer", load_scorer)
+    photo = folder / "i face.png"
+    assert score_images.main([str(photo), *(flag.format(file=photo) for flag in flags)]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert (printed.out, printed.err.count("\n")) == ("", 1)
+
+
+def test_one_row_is_one_row():
+    summary = Summary()
+    summary.add("scored", "")
+    assert summary.text() == "1 row: 1 scored, 0 without a face, 0 unreadable\n"

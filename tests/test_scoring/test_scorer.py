@@ -17,7 +17,8 @@ from estimators.trained_head import TrainedHead
 from evaluation.face_score import NOT_COMPUTED
 from models.run import load_run
 from photos.decode import Photo
-from scoring import load_scorer
+from scoring.images import LoadedImage, Source
+from scoring.scorer import load_scorer
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = {
@@ -28,8 +29,10 @@ PLACES = {
 }
 
 
-def pixels_of(photos):
-    return [Photo(photo) for photo in photos]
+def loaded(*photos):
+    """Images in memory, as `score_loaded` takes them."""
+    photos = [Photo(photo) if isinstance(photo, np.ndarray) else photo for photo in photos]
+    return [LoadedImage(Source(), photo) for photo in photos]
 
 
 def test_three_lines(run, faces):
@@ -50,7 +53,7 @@ def test_three_lines(run, faces):
 
 def test_importing_prints_nothing_and_loads_no_network_library():
     program = (
-        "import sys, scoring\n"
+        "import sys, face_uncertainty, scoring.scorer\n"
         "print(sorted({'torch', 'onnxruntime', 'matplotlib'} & set(sys.modules)))"
     )
     done = subprocess.run(
@@ -118,8 +121,8 @@ def test_faces_of_photos_are_found_and_aligned(levels, faces, scene):
 def test_boxes_and_landmarks_are_those_of_the_original(levels, faces, scene):
     pixels = scene(1, faces[:3], PLACES[1])
     scorer = levels(places=PLACES)
-    plain = scorer.score_photos([Photo(pixels)], [None])
-    reduced = scorer.score_photos([Photo(pixels, "reduced 2.5 times", 2.5)], [None])
+    plain = scorer.score_loaded(loaded(pixels))
+    reduced = scorer.score_loaded(loaded(Photo(pixels, "reduced 2.5 times", 2.5)))
     for small, large in zip(plain, reduced, strict=True):
         assert large.box == tuple(2.5 * np.array(small.box))
         np.testing.assert_allclose(large.landmarks, 2.5 * small.landmarks)
@@ -132,7 +135,7 @@ def test_batches_are_full_whatever_photos_hold(levels, faces, scene):
     numbers = [1, 2, 4, 3, 4, 1]
     photos = [scene(n, faces[: len(PLACES[n])], PLACES[n]) for n in numbers]
     scorer = levels(places=PLACES, batch_size=4)
-    rows = scorer.score_photos([*pixels_of(photos), ValueError("cut off")], [None] * 7)
+    rows = scorer.score_loaded(loaded(*photos, ValueError("cut off")))
     assert scorer.model.estimator.sizes == [4, 4, 4, 4, 1]
     assert [row.image for row in rows] == [0] * 3 + [1] + [2] * 5 + [3] + [4] * 5 + [5] * 3 + [6]
     for row in rows:
@@ -160,10 +163,10 @@ def test_photos_are_not_kept(levels, faces, scene):
             assert sum(one() is not None for one in alive) <= 1
             photo = Photo(scene(1, faces[:3], PLACES[1]))
             alive.append(weakref.ref(photo))
-            yield photo
+            yield LoadedImage(Source(), photo)
             del photo  # the caller may still hold the last one
 
-    assert len(levels(places=PLACES).score_photos(photos(), [None] * 6)) == 18
+    assert len(levels(places=PLACES).score_loaded(photos())) == 18
 
 
 def test_what_a_calibration_says_stands_in_every_row(levels, faces, calibration):
@@ -199,7 +202,8 @@ def test_aligned_can_be_said(levels, faces, scene):
     face[0, 0] = 9
     found = levels(places={9: [(0, 0)]})
     assert found(face, aligned=False)[0].box == (0, 0, 112, 112)
-    rows = found.score_photos(pixels_of([face, face]), [False, True])
+    first, second = loaded(face, face)
+    rows = found.score_loaded([first._replace(aligned=False), second._replace(aligned=True)])
     assert [row.box for row in rows] == [(0, 0, 112, 112), None]
 
 
@@ -237,18 +241,18 @@ def test_a_model_that_gives_nan_is_an_error_that_names_the_image(levels, faces, 
         paths[-1].write_bytes(encode_png(face))
     with pytest.raises(ValueError, match=r"c\.png, face 0: model levels gives NaN or infinite"):
         levels(estimator=Faulty())(paths)
-    with pytest.raises(ValueError, match="^photo 2, face 0: model levels gives NaN"):
-        levels(estimator=Faulty()).score_photos(pixels_of(faces[:4]), [True] * 4)
+    with pytest.raises(ValueError, match="^image 2, face 0: model levels gives NaN"):
+        levels(estimator=Faulty())(faces[:4])
 
 
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (7, "int is no image: give a path, the bytes of an image file, a PIL image, an"),
-        ({"a": 1}, "dict is no image"),
+        (7, "int is not an image: give a path, the bytes of an image file"),
+        ({"a": 1}, "dict is not an image"),
         ([np.zeros((112, 112, 3), np.uint8), None], "image 1 is NoneType: give a path, the byt"),
         ([np.zeros((2, 5), "U1")], "image 0: "),
-        (np.zeros((4, 4, 7), np.uint8), r"image 0: an array of shape \(4, 4, 7\) is no image"),
+        (np.zeros((4, 4, 7), np.uint8), r"image 0: an array of shape \(4, 4, 7\)"),
         ("nowhere/photo.jpg", "no such input: nowhere/photo.jpg"),
         ([["a", "b"]], "image 0 is list: give a path"),
     ],

@@ -10,8 +10,7 @@ from evaluation.confidence.decision import Decision
 from evaluation.face_score import FaceScore
 from evaluation.open_model import ScoringModel
 from scoring.scorer import Scorer
-from scoring.scores import Template
-from scoring.templates import compare_faces, fuse_faces
+from scoring.templates import Template, compare_faces, fuse_faces
 
 RNG = np.random.default_rng(5)
 EMBEDDINGS = RNG.normal(size=(5, 6)).astype(np.float32) * 3

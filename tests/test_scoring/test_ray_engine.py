@@ -1,4 +1,4 @@
-"""Two workers of a local Ray cluster give the rows of one process, also when one of them dies."""
+"""Parquet parts, and a Ray cluster: two workers give the rows of one process, also if one dies."""
 
 import os
 import signal
@@ -6,22 +6,97 @@ import subprocess
 import sys
 import time
 import uuid
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from pyarrow import parquet
 
 from data.images import encode_jpeg
 from data.synthetic import SyntheticFaces
+from evaluation.face_score import FaceScore
+from photos.sources import Item
 from scoring import score_images
-
-pytest.importorskip("ray")
-pytest.importorskip("pandas")  # Ray Data needs it
-parquet = pytest.importorskip("pyarrow.parquet")
+from scoring.ray_engine import PART_INPUTS, ParquetParts
+from scoring.rows import flat_row
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scoring" / "score_images.py"
 NUMBER = 2500
-pytestmark = pytest.mark.slow
+needs_ray = pytest.mark.skipif(
+    not (find_spec("ray") and find_spec("pandas")), reason="needs Ray and pandas"
+)
+
+
+def inputs(number, prefix="photo"):
+    return [Item(f"{prefix}{i}.jpg") for i in range(number)]
+
+
+def made(parts, number, items):
+    return parts.write(
+        number,
+        items,
+        [
+            flat_row(x.file, None, FaceScore(image=0, uncertainty=i / 8))
+            for i, x in enumerate(items)
+        ],
+        {"meaning": "m"},
+    )
+
+
+class Counter(list):
+    add_finished = list.append
+
+
+@pytest.fixture
+def parts(tmp_path):
+    made = ParquetParts(tmp_path / "scores.parquet", {"model": "a"})
+    assert not made.open()
+    return made
+
+
+def test_missing_parts_are_named_and_the_others_counted(parts, tmp_path):
+    items = inputs(2 * PART_INPUTS + 3)
+    missing = list(parts.missing(iter(items), Counter()))
+    assert [number for number, _ in missing] == [0, 1, 2]
+    assert [item for _, part in missing for item in part] == items
+    made(parts, *missing[1])
+    finished = Counter()
+    assert [number for number, _ in parts.missing(iter(items), finished)] == [0, 2]
+    assert finished == [PART_INPUTS]
+    (file,) = (tmp_path / "scores.parquet").glob("part-*")
+    before = file.read_bytes()
+    made(parts, *missing[1])
+    assert file.read_bytes() == before
+    with pytest.raises(ValueError, match=r"part-00000001\.parquet: the inputs have changed"):
+        list(parts.missing(iter(inputs(2 * PART_INPUTS, "other")), Counter()))
+    file.write_bytes(before[:100])
+    with pytest.raises(ValueError, match=r"part-00000001\.parquet is damaged: delete it"):
+        list(parts.missing(iter(items), Counter()))
+
+
+def test_readers_take_the_folder_as_one_table(parts, tmp_path):
+    folder = tmp_path / "scores.parquet"
+    items = inputs(4)
+    for number in range(2):
+        made(parts, number, items[2 * number :][:2])
+    parts.finish()
+    table = parquet.read_table(folder)
+    assert table["file"].to_pylist() == [item.file for item in items]
+    assert list(parts.rows()) == table.to_pylist()
+    assert parts.open()
+    with pytest.raises(ValueError, match="was made with model 'a', not 'b': give what it was"):
+        ParquetParts(folder, {"model": "b"}).open()
+    (folder / "notes.txt").write_text("mine")
+    assert not ParquetParts(folder, {"model": "b"}).open(restart=True)
+    assert sorted(file.name for file in folder.iterdir()) == ["_about.json", "notes.txt"]
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    for path, message in ((tmp_path, "holds other files"), (tmp_path / "notes.txt", "is a file")):
+        with pytest.raises(ValueError, match=message):
+            ParquetParts(path, {}).open()
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +141,8 @@ def workers_with(mark):
     return found
 
 
+@pytest.mark.slow
+@needs_ray
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds workers in /proc")
 def test_a_worker_that_dies_loses_and_doubles_no_row(photos, tmp_path):
     alone = tmp_path / "alone.parquet"
@@ -90,7 +167,9 @@ def test_a_worker_that_dies_loses_and_doubles_no_row(photos, tmp_path):
     assert not list(out.glob("*.tmp"))
 
 
-def test_a_stopped_job_goes_on_and_a_finished_one_says_so(photos, tmp_path):
+@pytest.mark.slow
+@needs_ray
+def test_a_stopped_job_resumes_and_a_finished_one_says_so(photos, tmp_path):
     out = tmp_path / "many.parquet"
     ray = command(photos, out, "--engine", "ray", "--ray_workers", "1")
     with subprocess.Popen(
@@ -102,7 +181,7 @@ def test_a_stopped_job_goes_on_and_a_finished_one_says_so(photos, tmp_path):
         job.send_signal(signal.SIGTERM)
         _, errors = job.communicate(timeout=60)
     assert job.returncode == 130, errors.decode()
-    assert "the same command goes on where it was" in errors.decode()
+    assert "the same command resumes where it stopped" in errors.decode()
     first = sorted(out.glob("part-*.parquet"))[0]
     before = first.stat().st_mtime_ns
     done = subprocess.run(ray, env=environment(), check=True, capture_output=True, text=True)
@@ -115,20 +194,10 @@ def test_a_stopped_job_goes_on_and_a_finished_one_says_so(photos, tmp_path):
     assert "is finished" in again.stdout
 
 
-@pytest.mark.parametrize(
-    ("flags", "told"),
-    [
-        (["--engine", "ray", "--out", "x.csv"], "--engine ray writes a folder of parts"),
-        (["--ray_workers", "2"], "--ray_workers and --ray_address go with --engine ray"),
-        (
-            ["--engine", "ray", "--out", "{folder}/x.parquet", "--ray_address", "127.0.0.1:1"],
-            "--ray_address 127.0.0.1:1: no Ray cluster answers there",
-        ),
-    ],
-)
-def test_mistakes_are_told_in_one_line(flags, told, photos, tmp_path, capsys):
-    filled = [flag.format(folder=tmp_path) for flag in flags]
-    assert score_images.main([str(photos), "--model", "demo", *filled]) == 2
+@needs_ray
+def test_a_cluster_that_does_not_answer_is_one_line(photos, tmp_path, capsys):
+    flags = ["--engine", "ray", "--out", f"{tmp_path}/x.parquet", "--ray_address", "127.0.0.1:1"]
+    assert score_images.main([str(photos), "--model", "demo", *flags]) == 2
     errors = capsys.readouterr().err
-    assert told in errors
+    assert "--ray_address 127.0.0.1:1: no Ray cluster answers there" in errors
     assert errors.count("\n") == 1

@@ -1,4 +1,4 @@
-"""The contact sheet of scoring/score_images.py: rows while they pass, pictures at the end.
+"""The contact sheet of a scoring job: rows while they pass, pictures at the end.
 
 The photos of the faces that are shown are read once more, so that a run that was stopped in between
 has the sheet of one that was not, and nothing but numbers has to be kept.
@@ -6,9 +6,9 @@ has the sheet of one that was not, and nothing but numbers has to be kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,22 +17,22 @@ from data.images import to_112
 from evaluation.face_score import FaceScore
 from photos.align import align
 from photos.decode import Photo
-from photos.sources import Sources, read_ahead
+from photos.sources import Sources
 from report.sheet import SheetBuilder
-from scoring._job import AHEAD, Chunk, called
-from scoring.columns import face_score
+from scoring.images import load_items
+from scoring.rows import Row, face_score
+from scoring.scorer import Scores
 
 FILE_NAME = "contact_sheet.html"
 Face = tuple[int, int]  # number of the input, number of the face in it
 
 
-def report_path(text: str) -> Path:
+def sheet_path(path: Path) -> Path:
     """Return the file that `--report` names: itself, or one in the folder.
 
     Raises:
         ValueError: a file is where the folder should be, or the reverse.
     """
-    path = Path(text)
     if path.suffix.lower() in (".html", ".htm"):
         if path.is_dir():
             raise ValueError(f"--report {path}: names a file, but a folder is there")
@@ -42,24 +42,20 @@ def report_path(text: str) -> Path:
     return path / FILE_NAME
 
 
-class Report:
-    """Takes rows, and writes the sheet.
-
-    Args:
-        path: of the sheet.
-    """
+class ContactSheet:
+    """Takes rows, and writes the sheet to a path."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._sheet = SheetBuilder()
         self._inputs = 0
 
-    def add_chunk(self, chunk: Chunk) -> None:
+    def add(self, scores: Scores) -> None:
         """Add scored inputs, with their pixels."""
-        for score in chunk.scores:
-            self._sheet.add(score, called(chunk.items[score.image]))
+        for score in scores:
+            self._sheet.add(score, scores.sources[score.image].display_name)
 
-    def watched(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    def watched(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Pass flat rows on, and add them."""
         for row in rows:
             self._inputs += row["face"] <= 0  # the first row of an input
@@ -81,42 +77,35 @@ class Report:
         if sources is None:
             self._sheet.write(self.path, header)
             return
-        wanted: dict[Face, FaceScore] = {}
+        shown: dict[Face, FaceScore] = {}
 
-        def noted(score: FaceScore, name: str) -> None:
-            wanted[score.image, score.face] = score
+        def note(score: FaceScore, name: str) -> None:
+            shown[score.image, score.face] = score
 
         draft = self.path.with_name(f".{self.path.name}.draft")
-        self._sheet.write(draft, header, pixels=noted)
+        self._sheet.write(draft, header, pixels=note)
         draft.unlink()
-        found = _pictures(wanted, sources, workers)
+        pictures = _pictures(shown, sources, workers)
         self._sheet.write(
-            self.path, header, pixels=lambda score, name: found.get((score.image, score.face))
+            self.path, header, pixels=lambda score, name: pictures.get((score.image, score.face))
         )
 
 
 def _pictures(
-    wanted: Mapping[Face, FaceScore], sources: Sources, workers: int
+    shown: dict[Face, FaceScore], sources: Sources, workers: int
 ) -> dict[Face, NDArray[np.uint8]]:
     """Read these faces; one whose photo is not there any more is left out."""
-    faces: dict[int, list[int]] = {}
-    for image, face in wanted:
-        faces.setdefault(image, []).append(face)
-    order = sorted(faces)
-    items = (item for number, item in enumerate(_until(sources, order)) if number in faces)
-    found = {}
-    for image, (_, photo) in zip(order, read_ahead(items, workers, AHEAD * workers), strict=False):
-        if isinstance(photo, Photo):
-            for face in faces[image]:
-                found[image, face] = _cut(photo, wanted[image, face])
-    return found
-
-
-def _until(sources: Sources, order: list[int]) -> Iterator[Any]:
-    for number, item in enumerate(sources):
-        if not order or number > order[-1]:
-            return
-        yield item
+    faces: dict[int, list[FaceScore]] = {}
+    for (image, _), score in shown.items():
+        faces.setdefault(image, []).append(score)
+    items = islice(sources, max(faces, default=-1) + 1)
+    needed = (item for number, item in enumerate(items) if number in faces)
+    pictures = {}
+    for number, loaded in zip(sorted(faces), load_items(needed, workers), strict=False):
+        if isinstance(loaded.photo, Photo):
+            for score in faces[number]:
+                pictures[number, score.face] = _cut(loaded.photo, score)
+    return pictures
 
 
 def _cut(photo: Photo, score: FaceScore) -> NDArray[np.uint8]:

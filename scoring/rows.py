@@ -1,0 +1,239 @@
+r"""The flat row of a scored face, and its files: CSV, JSON, JSON lines and Parquet.
+
+Names, order, rounding and types of the columns are the same in score_images' files, in `to_rows` of
+the Python scorer and in the Ray engine's parts; docs/score_photos.md shows how to read them.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain, islice
+from pathlib import Path
+from types import ModuleType
+from typing import IO, Any, TypeAlias
+
+import numpy as np
+
+from evaluation.face_score import LANDMARKS, FaceScore, Measures
+from utils.files import atomic_file
+
+Row: TypeAlias = dict[str, Any]  # column -> text, number or None
+
+KEY = b"face-uncertainty"  # of a Parquet file's metadata, as in extracted shards
+GROUP = 16384  # rows of a Parquet row group
+
+_BOX = ("left", "top", "right", "bottom")
+_POINTS = tuple(f"{name}_{axis}" for name in LANDMARKS for axis in "xy")
+_MEASURES = ("sharpness", "brightness", "contrast", "eye_distance", "yaw", "roll")
+WORDS = ("file", "status", "note", "verdict", "reasons")
+COUNTS = ("index", "face", "quality")
+COLUMNS = (
+    *("file", "index", "face", "status", "note"),
+    *_BOX,
+    *_POINTS,
+    *("detection", "uncertainty", "quality", "percentile", "p_false_non_match"),
+    *("verdict", "reasons"),
+    *_MEASURES,
+)
+
+
+def flat_row(file: str, index: int | None, score: FaceScore) -> Row:
+    r"""Return the columns of one face, in the order of `COLUMNS`.
+
+    Args:
+        file: path of a photo, a pack or a video; bytes that are not text become `\udcff`.
+        index: row of a pack, frame of a video; None for a photo.
+        score: the face, or why there is none.
+
+    Returns:
+        Words (never None), ints and floats; None for what is missing. Pixels and measures have two
+        decimals, `uncertainty` the digits of its float32, probabilities six significant digits.
+    """
+    points = (
+        [None] * len(_POINTS) if score.landmarks is None else score.landmarks.reshape(-1).tolist()
+    )
+    measures = score.measures
+    return {
+        "file": plain_text(file),
+        "index": index,
+        "face": score.face,
+        "status": score.status,
+        "note": plain_text(score.note),
+        **dict(zip(_BOX, map(_rounded, score.box or [None] * 4), strict=True)),
+        **dict(zip(_POINTS, map(_rounded, points), strict=True)),
+        "detection": _significant(score.detection, 4),
+        "uncertainty": _shortest(score.uncertainty),
+        "quality": int(score.quality),
+        "percentile": _rounded(score.percentile),
+        "p_false_non_match": _significant(score.p_false_non_match, 6),
+        "verdict": score.verdict,
+        "reasons": "; ".join(score.reasons),
+        **{name: _rounded(getattr(measures, name, None)) for name in _MEASURES},
+    }
+
+
+def face_score(row: Row, image: int) -> FaceScore:
+    """Turn a flat row back into the face of image number `image`, without pixels and embedding."""
+    box = tuple(row[name] for name in _BOX)
+    points = [row[name] for name in _POINTS]
+    measures = {name: row[name] for name in _MEASURES}
+    return FaceScore(
+        image=image,
+        face=row["face"],
+        status=row["status"],
+        note=row["note"],
+        box=None if None in box else box,
+        landmarks=None if None in points else np.array(points, np.float32).reshape(-1, 2),
+        detection=row["detection"],
+        uncertainty=_or_nan(row["uncertainty"]),
+        quality=row["quality"],
+        percentile=_or_nan(row["percentile"]),
+        p_false_non_match=_or_nan(row["p_false_non_match"]),
+        verdict=row["verdict"],
+        reasons=tuple(filter(None, row["reasons"].split("; "))),
+        measures=None if measures["sharpness"] is None else Measures(**measures),
+    )
+
+
+def plain_text(text: str) -> str:
+    r"""Return text that UTF-8 can carry: bytes of file names that are not text become `\udcff`."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def as_line(value: Mapping[str, object]) -> str:
+    """Return JSON on one line; NaN is refused."""
+    return plain_text(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def check_path(path: Path) -> None:
+    """Refuse what `write_rows` could not write.
+
+    Raises:
+        ValueError: another ending than .csv, .json, .jsonl and .parquet, a folder of that name, or
+            Parquet without pyarrow.
+    """
+    if path.suffix not in _WRITERS:
+        raise ValueError(f"--out {path}: must end in {', '.join(_WRITERS)}")
+    if path.is_dir():
+        raise ValueError(f"--out {path}: names a file, but a folder is there")
+    if path.suffix == ".parquet":
+        import_pyarrow("pyarrow.parquet")
+
+
+def write_rows(path: Path, rows: Iterable[Row], header: Mapping[str, object]) -> None:
+    """Write a file in the format of its ending, in memory that does not grow.
+
+    Args:
+        path: replaced when the new file is complete; a crash leaves the old one, or none.
+        rows: of `flat_row`.
+        header: what the numbers come from, as JSON; a CSV has its `meaning` and `settings`, a line
+            each.
+
+    Raises:
+        ValueError: see `check_path`.
+        OSError: the file cannot be written.
+    """
+    check_path(path)
+    with atomic_file(path) as file:
+        _WRITERS[path.suffix](file, rows, header)
+
+
+def arrow_table(rows: Iterable[Row], metadata: Mapping[bytes, bytes]) -> Any:
+    """Return rows as a `pyarrow.Table`."""
+    schema = arrow_schema().with_metadata(dict(metadata))
+    return import_pyarrow("pyarrow").Table.from_pylist(list(rows), schema=schema)
+
+
+def arrow_schema() -> Any:
+    """Return the `pyarrow.Schema` of the columns; ValueError where pyarrow is not installed."""
+    pyarrow = import_pyarrow("pyarrow")
+    kinds = {name: pyarrow.float64() for name in COLUMNS}
+    kinds |= dict.fromkeys(WORDS, pyarrow.string())
+    kinds |= {"index": pyarrow.int64(), "face": pyarrow.int32(), "quality": pyarrow.uint8()}
+    return pyarrow.schema(list(kinds.items()))
+
+
+def import_pyarrow(module: str) -> ModuleType:
+    """Return `pyarrow` or a module of it; ValueError with the way out where it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ValueError(
+            "Parquet files need pyarrow, which is not installed: pip install pyarrow"
+        ) from error
+
+
+def _write_csv(file: IO[bytes], rows: Iterable[Row], header: Mapping[str, object]) -> None:
+    line = " ".join(plain_text(f"# {header['meaning']} [{header['settings']}]").split())
+    file.write(line.encode() + b"\n")
+    writer = csv.writer(_Lines(file), lineterminator=_Lines.end)
+    writer.writerow(COLUMNS)
+    for row in rows:
+        writer.writerow([row[name] for name in COLUMNS])
+
+
+class _Lines:
+    """Lines of the csv module on a binary file; it quotes what holds a character of `end`."""
+
+    end = "\r\n"
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def write(self, line: str) -> int:
+        return self._file.write(line.removesuffix(self.end).encode() + b"\n")
+
+
+def _write_jsonl(file: IO[bytes], rows: Iterable[Row], header: Mapping[str, object]) -> None:
+    for value in chain([{"header": dict(header)}], rows):
+        file.write(as_line(value).encode() + b"\n")
+
+
+def _write_json(file: IO[bytes], rows: Iterable[Row], header: Mapping[str, object]) -> None:
+    file.write(f'{{"header": {as_line(header)},\n"rows": ['.encode())
+    before = b"\n"
+    for row in rows:
+        file.write(before + as_line(row).encode())
+        before = b",\n"
+    file.write(b"\n]}\n")
+
+
+def _write_parquet(file: IO[bytes], rows: Iterable[Row], header: Mapping[str, object]) -> None:
+    parquet, metadata = import_pyarrow("pyarrow.parquet"), {KEY: as_line(header).encode()}
+    schema, rows = arrow_schema().with_metadata(metadata), iter(rows)
+    with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+        while group := list(islice(rows, GROUP)):
+            writer.write_table(arrow_table(group, metadata))
+
+
+_WRITERS: dict[str, Callable[[IO[bytes], Iterable[Row], Mapping[str, object]], None]] = {
+    ".csv": _write_csv,
+    ".json": _write_json,
+    ".jsonl": _write_jsonl,
+    ".parquet": _write_parquet,
+}
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _rounded(value: float | None) -> float | None:
+    if value is None or not math.isfinite(value):
+        return None
+    return round(float(value), 2)
+
+
+def _significant(value: float | None, digits: int) -> float | None:
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value:.{digits}g}")
+
+
+def _shortest(value: float) -> float | None:
+    """The shortest decimal number that reads back as the same float32."""
+    return float(str(np.float32(value))) if math.isfinite(value) else None
