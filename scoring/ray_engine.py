@@ -23,10 +23,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pyarrow
+from pyarrow import parquet
+
 from photos.sources import Item
 from scoring.job import WAY_OUT, Job, ScoreOptions, Stopped, digest, score_chunks
 from scoring.progress import FaceProgress
-from scoring.rows import KEY, Row, arrow_table, as_line, import_pyarrow, plain_text
+from scoring.rows import KEY, Row, arrow_table, as_line, plain_text
 from scoring.scorer import Scorer
 from utils.parts import Json, PartStore
 from utils.stop import StopRequest
@@ -141,13 +144,12 @@ class ParquetParts:
         faces = sum(row["status"] == "scored" for row in rows)
         facts = PartFacts(number, len(items), _names_digest(items), faces)
         metadata = {KEY: as_line(header).encode(), _FACTS: facts.to_json().encode()}
-        table, parquet = arrow_table(rows, metadata), import_pyarrow("pyarrow.parquet")
+        table = arrow_table(rows, metadata)
         self._store.write(number, lambda path: parquet.write_table(table, path, compression="zstd"))
         return facts
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows of all parts in order, part by part."""
-        parquet = import_pyarrow("pyarrow.parquet")
         for number in self._store.numbers():
             yield from parquet.read_table(self._store.path(number)).to_pylist()
 
@@ -159,7 +161,6 @@ class ParquetParts:
         if not self._store.has(number):
             return None
         path = self._store.path(number)
-        pyarrow, parquet = import_pyarrow("pyarrow"), import_pyarrow("pyarrow.parquet")
         try:
             return PartFacts.from_json(parquet.read_schema(path).metadata[_FACTS].decode())
         except (pyarrow.ArrowException, KeyError, TypeError, ValueError) as error:

@@ -7,19 +7,21 @@ the Python scorer and in the Ray engine's parts; docs/score_photos.md shows how 
 from __future__ import annotations
 
 import csv
-import importlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain, islice
 from pathlib import Path
-from types import ModuleType
-from typing import IO, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from evaluation.face_score import LANDMARKS, FaceScore, Measures
 from utils.files import atomic_file
+from utils.tables import require_pyarrow
+
+if TYPE_CHECKING:
+    import pyarrow
 
 Row: TypeAlias = dict[str, Any]  # column -> text, number or None
 
@@ -121,7 +123,7 @@ def check_path(path: Path) -> None:
     if path.is_dir():
         raise ValueError(f"--out {path}: names a file, but a folder is there")
     if path.suffix == ".parquet":
-        import_pyarrow("pyarrow.parquet")
+        require_pyarrow(f"--out {path}: Parquet")
 
 
 def write_rows(path: Path, rows: Iterable[Row], header: Mapping[str, object]) -> None:
@@ -142,29 +144,15 @@ def write_rows(path: Path, rows: Iterable[Row], header: Mapping[str, object]) ->
         _WRITERS[path.suffix](file, rows, header)
 
 
-def arrow_table(rows: Iterable[Row], metadata: Mapping[bytes, bytes]) -> Any:
-    """Return rows as a `pyarrow.Table`."""
-    schema = arrow_schema().with_metadata(dict(metadata))
-    return import_pyarrow("pyarrow").Table.from_pylist(list(rows), schema=schema)
+def arrow_table(rows: Iterable[Row], metadata: Mapping[bytes, bytes]) -> pyarrow.Table:
+    """Return rows as a table with typed columns."""
+    import pyarrow
 
-
-def arrow_schema() -> Any:
-    """Return the `pyarrow.Schema` of the columns; ValueError where pyarrow is not installed."""
-    pyarrow = import_pyarrow("pyarrow")
     kinds = {name: pyarrow.float64() for name in COLUMNS}
     kinds |= dict.fromkeys(WORDS, pyarrow.string())
     kinds |= {"index": pyarrow.int64(), "face": pyarrow.int32(), "quality": pyarrow.uint8()}
-    return pyarrow.schema(list(kinds.items()))
-
-
-def import_pyarrow(module: str) -> ModuleType:
-    """Return `pyarrow` or a module of it; ValueError with the way out where it is not installed."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(
-            "Parquet files need pyarrow, which is not installed: pip install pyarrow"
-        ) from error
+    schema = pyarrow.schema(list(kinds.items())).with_metadata(dict(metadata))
+    return pyarrow.Table.from_pylist(list(rows), schema=schema)
 
 
 def _write_csv(file: IO[bytes], rows: Iterable[Row], header: Mapping[str, object]) -> None:
@@ -203,9 +191,10 @@ def _write_json(file: IO[bytes], rows: Iterable[Row], header: Mapping[str, objec
 
 
 def _write_parquet(file: IO[bytes], rows: Iterable[Row], header: Mapping[str, object]) -> None:
-    parquet, metadata = import_pyarrow("pyarrow.parquet"), {KEY: as_line(header).encode()}
-    schema, rows = arrow_schema().with_metadata(metadata), iter(rows)
-    with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+    from pyarrow.parquet import ParquetWriter
+
+    metadata, rows = {KEY: as_line(header).encode()}, iter(rows)
+    with ParquetWriter(file, arrow_table([], metadata).schema, compression="zstd") as writer:
         while group := list(islice(rows, GROUP)):
             writer.write_table(arrow_table(group, metadata))
 
