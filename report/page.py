@@ -7,9 +7,8 @@ The page needs no network, no script and no other file; docs/evaluate.md describ
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from report import words
 from report.collect import collect
@@ -60,7 +59,6 @@ def page(facts: ReportFacts, images: ImageAccess | None) -> str:
         risk=words.risk_lines(facts),
         pictures=_pictures(facts),
         jpeg=None if images is None else lambda row: data_uri(_encoded(images, row)),
-        versions=list(_versions(facts)),
     )
 
 
@@ -87,17 +85,3 @@ def _encoded(images: ImageAccess, row: int) -> bytes:
     from data.images import encode_jpeg
 
     return encode_jpeg(images.decode(row, row + 1)[0], JPEG_QUALITY)
-
-
-def _versions(facts: ReportFacts) -> Iterator[tuple[str, str]]:
-    """Terms and values of what made the numbers; "" where a value is not known."""
-    environment: dict[str, Any] = dict(facts.provenance.environment) if facts.provenance else {}
-    packages = environment.get("packages", {}).items()
-    yield "date", facts.date
-    yield "Python", environment.get("python", "")
-    yield (
-        "packages",
-        ", ".join(f"{name} {version}" for name, version in packages if version),
-    )
-    yield "code revision", environment.get("revision") or ""
-    yield "platform", environment.get("platform", "")

@@ -11,7 +11,6 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from html import escape
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -32,24 +31,6 @@ COLOUR = {part: f"#0a0b{place:02x}" for place, part in enumerate(PARTS, start=16
 _RATES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5)
 _DET_STYLE = (("curve", "-"), ("other", (0, (6, 1.5))), ("third", (0, (2, 1.2))))
 _DOTTED = (0, (1, 1.6))
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.size": 9.5,
-    "axes.edgecolor": COLOUR["soft"],
-    "axes.labelcolor": COLOUR["ink"],
-    "text.color": COLOUR["ink"],
-    "xtick.color": COLOUR["soft"],
-    "ytick.color": COLOUR["soft"],
-    "axes.linewidth": 0.8,
-    "grid.color": COLOUR["line"],
-    "grid.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "patch.linewidth": 0,
-    "path.simplify": False,
-    "text.parse_math": False,
-}
 _WITHOUT_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
@@ -232,8 +213,7 @@ def _svg(
         size: width and height in points.
     """
     with rc_context():
-        rcdefaults()  # a user's own matplotlib settings must not change the report
-        rcParams.update({**_STYLE, "svg.hashsalt": prefix})
+        _set_style(prefix)
         figure = Figure(figsize=(size[0] / 72, size[1] / 72), layout="constrained")
         FigureCanvasSVG(figure)
         figure.patch.set_visible(False)
@@ -243,6 +223,31 @@ def _svg(
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata=_WITHOUT_METADATA)
     return Markup(_for_a_page(buffer.getvalue(), prefix, escape(title)))
+
+
+def _set_style(prefix: str) -> None:
+    rcdefaults()  # a user's own matplotlib settings must not change the report
+    rcParams.update(
+        {
+            "svg.fonttype": "none",
+            "font.size": 9.5,
+            "axes.edgecolor": COLOUR["soft"],
+            "axes.labelcolor": COLOUR["ink"],
+            "text.color": COLOUR["ink"],
+            "xtick.color": COLOUR["soft"],
+            "ytick.color": COLOUR["soft"],
+            "axes.linewidth": 0.8,
+            "grid.color": COLOUR["line"],
+            "grid.linewidth": 0.7,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.axisbelow": True,
+            "patch.linewidth": 0,
+            "path.simplify": False,
+            "text.parse_math": False,
+            "svg.hashsalt": prefix,
+        }
+    )
 
 
 def _for_a_page(svg: str, prefix: str, title: str) -> str:
