@@ -7,34 +7,182 @@ names it; run folders and checkpoints carry the same config as JSON, which is ne
 from __future__ import annotations
 
 import dataclasses
+import re
 import runpy
 import traceback
-import typing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, get_args
 
-from utils._config_parts import (
-    Augment,
-    Branch,
-    Execution,
-    Method,
-    Precision,
-    Schedule,
-    Verification,
-    require,
-)
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Execution = Literal["eager", "cuda_graph", "compile"]
+Optimizer = Literal["sgd", "adamw"]
 
-__all__ = [
-    "Augment",
-    "Branch",
-    "Execution",
-    "Method",
-    "Precision",
-    "Schedule",
-    "TrainConfig",
-    "Verification",
-    "load_config",
-]
+
+def _require(holds: bool, field: str, value: object, rule: str) -> None:
+    if not holds:
+        raise ValueError(f"{field} = {value!r}: must be {rule}")
+
+
+def _require_one_of(field: str, value: object, kind: object) -> None:
+    allowed = get_args(kind)
+    _require(value in allowed, field, value, f"one of {', '.join(map(repr, allowed))}")
+
+
+@dataclass(frozen=True, init=False)
+class Method:
+    """A file name of a method package and its constructor options: `Method("idq", scale=16.0)`."""
+
+    name: str
+    options: dict[str, Any]
+
+    def __init__(self, name: str, /, **options: Any) -> None:
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "options", options)
+
+    def __repr__(self) -> str:
+        parts = [repr(self.name), *(f"{key}={value!r}" for key, value in self.options.items())]
+        return f"Method({', '.join(parts)})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How long and how fast: an optimizer, with steps in its learning rate.
+
+    Attributes:
+        epochs: number of epochs.
+        steps_per_epoch: optimizer steps in one epoch.
+        lr: learning rate at the start.
+        drop_at: epochs (fractions allowed) after which the rate is multiplied by `drop_factor`.
+        drop_factor: see `drop_at`.
+        momentum: of SGD; of AdamW, the decay of its first average.
+        weight_decay: on every parameter of the head, as the original has it; AdamW takes it apart
+            from the gradient, so its numbers are larger.
+        optimizer: "sgd", or "adamw" for networks on images (`student`).
+    """
+
+    epochs: int
+    steps_per_epoch: int = 1000
+    lr: float = 1e-2
+    drop_at: tuple[float, ...] = ()
+    drop_factor: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    optimizer: Optimizer = "sgd"
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, "schedule.epochs", self.epochs, "at least 1")
+        _require(
+            self.steps_per_epoch >= 1, "schedule.steps_per_epoch", self.steps_per_epoch, ">= 1"
+        )
+        _require(self.lr > 0, "schedule.lr", self.lr, "above 0")
+        _require(0 < self.drop_factor <= 1, "schedule.drop_factor", self.drop_factor, "in (0, 1]")
+        _require(0 <= self.momentum < 1, "schedule.momentum", self.momentum, "in [0, 1)")
+        _require(self.weight_decay >= 0, "schedule.weight_decay", self.weight_decay, "at least 0")
+        _require_one_of("schedule.optimizer", self.optimizer, Optimizer)
+        late = [epoch for epoch in self.drop_at if not 0 < epoch < self.epochs]
+        _require(
+            not late,
+            "schedule.drop_at",
+            self.drop_at,
+            f"inside (0, {self.epochs}), the epochs; schedule.drop_at=() never drops",
+        )
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.epochs * self.steps_per_epoch
+
+    def lr_at(self, step: int) -> float:
+        """Return the learning rate of an optimizer step, counted from 0 over the whole run."""
+        dropped = sum(epoch * self.steps_per_epoch <= step for epoch in self.drop_at)
+        return self.lr * self.drop_factor**dropped
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One of several heads that a run trains on the same forward passes of the backbone.
+
+    Attributes:
+        name: of its folder inside the run folder.
+        head: Method of `models.heads`.
+        loss: Method of `losses`.
+        seed: of the head's initial weights and dropout; None for the run's.
+        head_weights: file with tensors to start from.
+        teacher: whom the loss `distill` learns from: a branch before this one, the folder of a
+            finished run on the same backbone, or a file of scores.
+        schedule: learning rates, momentum and weight decay, where they differ from the run's; the
+            number of steps is the run's.
+    """
+
+    name: str
+    _: dataclasses.KW_ONLY
+    head: Method
+    loss: Method
+    seed: int | None = None
+    head_weights: str | None = None
+    teacher: str | None = None
+    schedule: Schedule | None = None
+
+    def __post_init__(self) -> None:
+        good = re.fullmatch(r"\w[\w-]*", self.name) is not None
+        _require(good, "branch name", self.name, "letters, digits, - and _: it is a folder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """How often a training image is changed; the defaults are the original's set and rates.
+
+    Attributes:
+        flip: probability of a horizontal flip.
+        blur: probability of a Gaussian blur with a radius drawn from `blur_radii` (pixels).
+        blur_radii: see `blur`.
+        occlusion: probability of a rectangle of noise or of one colour.
+        rare: probability of each of two further draws among down-and-up resize, slight blur,
+            rotation, crop, channel swap and grey; halved after a hit.
+        degrade: probability that an image is strongly degraded instead of these milder changes
+            (a flip apart); the original has none.
+    """
+
+    flip: float = 0.5
+    blur: float = 0.3
+    blur_radii: tuple[float, ...] = (1.0, 2.0, 3.0)
+    occlusion: float = 0.05
+    rare: float = 0.05
+    degrade: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "blur", "occlusion", "rare", "degrade"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"augment.{name}", value, "a probability in [0, 1]")
+        _require(
+            bool(self.blur_radii) and min(self.blur_radii) > 0,
+            "augment.blur_radii",
+            self.blur_radii,
+            "one or more radii above 0",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """The sets on which a run is evaluated.
+
+    Attributes:
+        dataset_path: folder with the `.bin` files; None for rendered sets alone.
+        targets: set names (`lfw` is `<dataset_path>/lfw.bin`) or rendered ones (`synthetic:...`).
+        batch_size: images per forward pass.
+        flip: average each image with its mirror image.
+        protocol: name of the evaluation protocol.
+    """
+
+    dataset_path: str | None = None
+    targets: tuple[str, ...] = ()
+    batch_size: int = 64
+    flip: bool = False
+    protocol: str = "original"
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 1, "verification.batch_size", self.batch_size, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,60 +246,57 @@ class TrainConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        require(bool(self.name), "name", self.name, "not empty")
+        _require(bool(self.name), "name", self.name, "not empty")
         self._check_heads()
-        require(self.classes_per_batch >= 1, "classes_per_batch", self.classes_per_batch, ">= 1")
-        require(
+        _require(self.classes_per_batch >= 1, "classes_per_batch", self.classes_per_batch, ">= 1")
+        _require(
             self.images_per_class >= 2,
             "images_per_class",
             self.images_per_class,
             "at least 2: a loss needs genuine pairs",
         )
-        require(self.log_every >= 1, "log_every", self.log_every, "at least 1")
-        require(self.workers >= 1, "workers", self.workers, "at least 1")
-        require(0 <= self.max_bad_share <= 1, "max_bad_share", self.max_bad_share, "in [0, 1]")
-        require(
+        _require(self.log_every >= 1, "log_every", self.log_every, "at least 1")
+        _require(self.workers >= 1, "workers", self.workers, "at least 1")
+        _require(0 <= self.max_bad_share <= 1, "max_bad_share", self.max_bad_share, "in [0, 1]")
+        _require(
             self.steps_per_forward is None or self.steps_per_forward >= 1,
             "steps_per_forward",
             self.steps_per_forward,
             "at least 1, or None",
         )
-        for field, kind in (("precision", Precision), ("execution", Execution)):
-            allowed = typing.get_args(kind)
-            require(
-                getattr(self, field) in allowed, field, getattr(self, field), f"one of {allowed}"
-            )
+        _require_one_of("precision", self.precision, Precision)
+        _require_one_of("execution", self.execution, Execution)
 
     def _check_heads(self) -> None:
         if not self.branches:
             for field in ("head", "loss"):
-                given = getattr(self, field)
-                require(given is not None, field, given, "given, unless branches are")
+                value = getattr(self, field)
+                _require(value is not None, field, value, "given, unless branches are")
             return
         for field in ("head", "loss", "teacher", "head_weights", "head_seed"):
-            given = getattr(self, field)
-            require(given is None, field, given, "left out: each of the branches has its own")
+            value = getattr(self, field)
+            _require(value is None, field, value, "left out: each of the branches has its own")
         names = [branch.name for branch in self.branches]
         folders = {name.casefold() for name in names}
-        require(len(folders) == len(names), "branches", names, "of different names, in any case")
+        _require(len(folders) == len(names), "branches", names, "of different names, in any case")
         for place, branch in enumerate(self.branches):
             later = branch.teacher in names[place:]
             rule = f"a branch before {branch.name!r}, or a path"
-            require(not later, f"branches.{branch.name}.teacher", branch.teacher, rule)
+            _require(not later, f"branches.{branch.name}.teacher", branch.teacher, rule)
             own = branch.schedule or self.schedule
             same = (own.epochs, own.steps_per_epoch) == (
                 self.schedule.epochs,
                 self.schedule.steps_per_epoch,
             )
             steps = f"{own.epochs} x {own.steps_per_epoch} steps"
-            require(same, f"branches.{branch.name}.schedule", steps, "as long as the run's")
+            _require(same, f"branches.{branch.name}.schedule", steps, "as long as the run's")
 
     @property
     def sources(self) -> tuple[str, ...]:
         """`train_images` as a tuple."""
         return (self.train_images,) if isinstance(self.train_images, str) else self.train_images
 
-    def alone(self, branch: Branch) -> TrainConfig:
+    def branch_config(self, branch: Branch) -> TrainConfig:
         """Return the config that trains one of the branches by itself.
 
         To the same weights, unless its teacher is another branch.
@@ -173,7 +318,7 @@ class TrainConfig:
         """The config of each head by itself, by its branch's name; "" where there are none."""
         if not self.branches:
             return {"": self}
-        return {branch.name: self.alone(branch) for branch in self.branches}
+        return {branch.name: self.branch_config(branch) for branch in self.branches}
 
 
 def load_config(path: str | Path) -> TrainConfig:

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import difflib
 import json
 import math
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from utils._config_set import assign
 from utils.config import Method, TrainConfig
+
+Plain = dict[str, Any]  # what `dataclasses.asdict` makes of a config
+# Of the run's schedule; branches with a schedule of their own follow.
+_SHARED = ("schedule.epochs", "schedule.steps_per_epoch", "schedule.drop_at")
 
 
 def override(config: TrainConfig, assignments: Sequence[str]) -> TrainConfig:
@@ -25,20 +29,23 @@ def override(config: TrainConfig, assignments: Sequence[str]) -> TrainConfig:
     `schedule.lr=3e-3` reaches into a nested field, `loss.margin=0.4` into a method's options,
     `branches.NAME.loss.margin=0.4` into a branch (`branches.*` into all), and `loss=idq:margin=0.4`
     replaces a method (see `parse_method`). Values are Python literals, anything else is taken as a
-    string. Length and drops of the run's schedule, when set, are also those of its branches.
+    string. Length and drops of the run's schedule, when set, are also those of its branches; a run
+    that is made shorter loses the drops beyond its end.
 
     Raises:
         ValueError: no `=`, an unknown field, or a value of the wrong type or out of range.
     """
     values = dataclasses.asdict(config)
+    keys = set()
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise ValueError(f"--set {assignment}: expected key=value")
-        assign(values, key.strip(), _literal(text.strip()))
-    changed = _parsed(TrainConfig, values, "config")
-    assert isinstance(changed, TrainConfig)
-    return changed
+        keys.add(key.strip())
+        _assign(values, key.strip(), _literal(text.strip()))
+    if "schedule.epochs" in keys and "schedule.drop_at" not in keys:
+        _shorten(values)
+    return _train_config(values)
 
 
 def parse_method(text: str) -> Method:
@@ -50,15 +57,14 @@ def parse_method(text: str) -> Method:
     Raises:
         ValueError: an option without `=`, or without a name.
     """
-    name, _, options = text.partition(":")
-    parts = re.split(r",(?![^(\[{]*[)\]}])", options) if options else []
-    found: dict[str, Any] = {}
-    for part in parts:
+    name, _, rest = text.partition(":")
+    options: Plain = {}
+    for part in re.split(r",(?![^(\[{]*[)\]}])", rest) if rest else ():
         key, equals, value = part.partition("=")
         if not equals or not key.strip():
             raise ValueError(f"{text}: expected name:option=value,option=value, got {part!r}")
-        found[key.strip()] = _with_tuples(_literal(value.strip()))
-    return Method(name, **found)
+        options[key.strip()] = _with_tuples(_literal(value.strip()))
+    return Method(name, **options)
 
 
 def to_json(config: TrainConfig) -> str:
@@ -72,55 +78,133 @@ def from_json(text: str) -> TrainConfig:
     Raises:
         ValueError: not JSON, a field that does not exist, a missing one, or a value out of range.
     """
-    config = _parsed(TrainConfig, json.loads(text), "config")
+    return _train_config(json.loads(text))
+
+
+def _train_config(values: object) -> TrainConfig:
+    config = _parsed(TrainConfig, values, "config")
     assert isinstance(config, TrainConfig)
     return config
 
 
-def _literal(text: str) -> Any:
+def _literal(text: str) -> object:
     try:
-        return ast.literal_eval(text)
+        value: object = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+    return value
 
 
-def _with_tuples(value: Any) -> Any:
+def _with_tuples(value: object) -> object:
     """Options are compared and passed on as tuples, which JSON does not have."""
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
-def _parsed(kind: Any, value: Any, where: str) -> Any:
+def _assign(values: Plain, key: str, value: object) -> None:
+    """Set one field of a plain config; ValueError for a field or branch that does not exist."""
+    first, _, rest = key.partition(".")
+    if first == "branches":
+        _assign_branches(values, rest, value, key)
+        return
+    hint = ""
+    if values["branches"] and first in ("head", "loss"):
+        hint = f" in a config of branches; set branches.NAME.{key}, or branches.*.{key}"
+    _put(values, key.split("."), value, key, hint)
+    if key in _SHARED:
+        for branch in values["branches"]:
+            if branch["schedule"] is not None:
+                branch["schedule"][rest] = value
+
+
+def _assign_branches(values: Plain, rest: str, value: object, key: str) -> None:
+    branches = {branch["name"]: branch for branch in values["branches"]}
+    if not branches:
+        raise ValueError(f"--set {key}: this config has one head and no branches; set head or loss")
+    name, *path = rest.split(".")
+    if not path:
+        raise ValueError(
+            f"--set {key}: set a field of a branch, such as branches.{next(iter(branches))}.loss, "
+            "or of all, such as branches.*.loss"
+        )
+    if name != "*" and name not in branches:
+        raise ValueError(f"--set {key}: no branch {name!r} (known: {', '.join(branches)}, *)")
+    for branch in branches.values() if name == "*" else [branches[name]]:
+        if path[0] == "schedule" and len(path) > 1 and branch["schedule"] is None:
+            branch["schedule"] = dict(values["schedule"])
+        _put(branch, path, value, key, "")
+
+
+def _put(node: Plain, path: list[str], value: object, key: str, hint: str) -> None:
+    *parents, last = path
+    for name in parents:
+        _require_field(node, name, key)
+        node = node[name]
+        if not isinstance(node, dict):
+            raise ValueError(f"--set {key}: {name!r} has no fields{hint}")
+    if set(node) == {"name", "options"} and last != "name":
+        node["options"][last] = value
+        return
+    _require_field(node, last, key)
+    node[last] = value
+
+
+def _require_field(node: Plain, name: str, key: str) -> None:
+    if name in node:
+        return
+    nested = [
+        f"{field}.{name}"
+        for field, inner in node.items()
+        if isinstance(inner, dict) and name in {**inner, **inner.get("options", {})}
+    ]
+    close = nested or difflib.get_close_matches(name, node, n=1)
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    raise ValueError(f"--set {key}: no field {name!r}{hint} (known: {', '.join(node)})")
+
+
+def _shorten(values: Plain) -> None:
+    """Leave out the drops of the learning rate beyond the end of a run."""
+    schedules = [values["schedule"], *(branch["schedule"] for branch in values["branches"])]
+    for schedule in filter(None, schedules):
+        if isinstance(schedule["epochs"], int):
+            schedule["drop_at"] = [at for at in schedule["drop_at"] if at < schedule["epochs"]]
+
+
+def _parsed(kind: object, value: object, where: str) -> object:
     """Check a plain value against a field's type and return it in that type."""
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return value if isinstance(value, kind) else _parsed_dataclass(kind, value, where)
-    origin = typing.get_origin(kind)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        return _parsed_union(typing.get_args(kind), value, where)
+        return _parsed_union(arguments, value, where)
     if origin is tuple:
-        return _parsed_tuple(typing.get_args(kind)[0], value, where)
+        items = value if isinstance(value, (list, tuple)) else (value,)
+        return tuple(
+            _parsed(arguments[0], item, _place(where, index, item))
+            for index, item in enumerate(items)
+        )
     if origin is Literal:
-        allowed = typing.get_args(kind)
-        if value in allowed:
+        if value in arguments:
             return value
-        raise ValueError(f"{where} = {value!r}: must be one of {', '.join(map(repr, allowed))}")
+        raise ValueError(f"{where} = {value!r}: must be one of {', '.join(map(repr, arguments))}")
     if kind is float:
-        if type(value) in (int, float) and math.isfinite(value):
+        if isinstance(value, (int, float)) and type(value) is not bool and math.isfinite(value):
             return float(value)
     elif type(value) is kind:
         return value
     raise ValueError(f"{where} = {value!r}: expected {getattr(kind, '__name__', kind)}")
 
 
-def _parsed_dataclass(kind: type[Any], value: Any, where: str) -> Any:
+def _parsed_dataclass(kind: Callable[..., object], value: object, where: str) -> object:
+    hints = typing.get_type_hints(kind)
     if kind is Method and isinstance(value, str):
         return parse_method(value)
     if not isinstance(value, Mapping):
-        names = ", ".join(field.name for field in dataclasses.fields(kind))
-        raise ValueError(f"{where} = {value!r}: expected the fields of {kind.__name__}: {names}")
+        raise ValueError(
+            f"{where} = {value!r}: expected the fields of {kind.__name__}: {', '.join(hints)}"
+        )
     if kind is Method:
         options = {key: _with_tuples(item) for key, item in value.get("options", {}).items()}
         return Method(value["name"], **options)
-    hints = typing.get_type_hints(kind)
     unknown = set(value) - set(hints)
     if unknown:
         raise ValueError(f"{where}: no field {', '.join(map(repr, sorted(unknown)))}")
@@ -135,7 +219,7 @@ def _parsed_dataclass(kind: type[Any], value: Any, where: str) -> Any:
         raise ValueError(f"{where.removeprefix('config.')}: {error}") from error
 
 
-def _parsed_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+def _parsed_union(kinds: tuple[object, ...], value: object, where: str) -> object:
     if value is None and type(None) in kinds:
         return None
     others = [kind for kind in kinds if kind is not type(None)]
@@ -150,14 +234,6 @@ def _parsed_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
     raise ValueError(f"{where} = {value!r}: expected {names}")
 
 
-def _parsed_tuple(kind: Any, value: Any, where: str) -> tuple[Any, ...]:
-    if not isinstance(value, (list, tuple)):
-        value = (value,)
-    return tuple(
-        _parsed(kind, item, _place(where, index, item)) for index, item in enumerate(value)
-    )
-
-
-def _place(where: str, index: int, item: Any) -> str:
-    named = isinstance(item, Mapping) and "name" in item
-    return f"{where}.{item['name']}" if named else f"{where}[{index}]"
+def _place(where: str, index: int, item: object) -> str:
+    name = item.get("name") if isinstance(item, Mapping) else None
+    return f"{where}[{index}]" if name is None else f"{where}.{name}"

@@ -1,6 +1,6 @@
 """Find a method by its file name: `losses/idq.py` is the loss "idq", with no registry to edit.
 
-Used by everything that turns a config into objects; imports no method until it is asked for.
+Used by everything that turns a config into objects; imports no method until it is requested.
 """
 
 from __future__ import annotations
@@ -32,17 +32,36 @@ def find(package: str, name: str) -> type[Any]:
     """Return the one class that `package/name.py` exports in its `__all__`.
 
     Raises:
-        ValueError: there is no such file; the message lists the names that exist.
+        ValueError: there is no such file (the message lists the names that exist), it cannot be
+            imported, it has no such class, or the class lacks what its base class asks for.
     """
     names = available(package)
     if name not in names:
-        close = difflib.get_close_matches(name, names, n=1)
+        suggest = getattr(import_module(package), "suggest", None)
+        close = difflib.get_close_matches(name, names, n=1) or (suggest(name) if suggest else [])
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"unknown name {name!r} in {package}{hint} (known: {', '.join(names)})")
-    module = import_module(f"{package}.{name}")
-    (public,) = module.__all__
-    found: type[Any] = getattr(module, public)
-    return found
+    file = f"{package.replace('.', '/')}/{name}.py"
+    try:
+        module = import_module(f"{package}.{name}")
+    except (ImportError, SyntaxError) as error:
+        raise ValueError(f"{file} cannot be imported: {error}") from error
+    exported = list(getattr(module, "__all__", ()))
+    if len(exported) != 1:
+        names_what = f"names {', '.join(exported)}" if exported else "is missing or empty"
+        raise ValueError(
+            f"{file}: __all__ {names_what}; it must name the file's one class, as ['MyLoss']"
+        )
+    target = getattr(module, exported[0], None)
+    if not isinstance(target, type):
+        raise ValueError(f"{file}: __all__ names {exported[0]!r}, which is not a class of the file")
+    if inspect.isabstract(target):
+        lacking = ", ".join(sorted(getattr(target, "__abstractmethods__", ())))
+        raise ValueError(
+            f"{file}: class {target.__name__} lacks {lacking}, which its base class "
+            f"{target.__mro__[1].__name__} asks for (docs/adding_a_method.md)"
+        )
+    return target
 
 
 def check_options(package: str, method: Method) -> None:
@@ -57,8 +76,8 @@ def check_options(package: str, method: Method) -> None:
         close = difflib.get_close_matches(unknown[0], parameters, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         takes = ", ".join(
-            name if one.default is one.empty else f"{name}={one.default!r}"
-            for name, one in parameters.items()
+            name if parameter.default is parameter.empty else f"{name}={parameter.default!r}"
+            for name, parameter in parameters.items()
         )
         raise ValueError(
             f"{package}.{method.name}: no option {', '.join(map(repr, unknown))}{hint}; "
@@ -66,7 +85,7 @@ def check_options(package: str, method: Method) -> None:
         )
 
 
-def build(package: str, method: Method, **runtime: Any) -> Any:
+def build(package: str, method: Method, **runtime: object) -> Any:
     """Construct a method from its config options and the runtime objects that it names.
 
     Args:
@@ -76,8 +95,8 @@ def build(package: str, method: Method, **runtime: Any) -> Any:
             constructor gets those it has a parameter for.
 
     Raises:
-        ValueError: unknown name or option, an option that is a runtime object, or values that the
-            constructor refuses.
+        ValueError: unknown name or option, an option that is a runtime object, one that is missing,
+            or values that the constructor refuses.
     """
     check_options(package, method)
     reserved = [option for option in method.options if option in runtime]
@@ -88,5 +107,17 @@ def build(package: str, method: Method, **runtime: Any) -> Any:
         )
     target = find(package, method.name)
     parameters = inspect.signature(target).parameters
-    wanted = {name: value for name, value in runtime.items() if name in parameters}
-    return target(**method.options, **wanted)
+    objects = {name: value for name, value in runtime.items() if name in parameters}
+    missing = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        and name not in {**method.options, **objects}
+    ]
+    if missing:
+        raise ValueError(
+            f"{package}.{method.name} needs {', '.join(missing)}: give "
+            f"{method.name}:{','.join(f'{name}=...' for name in missing)}"
+        )
+    return target(**method.options, **objects)

@@ -1,1 +1,9 @@
 """One file per backbone; the file name is the name a config gives."""
+
+import re
+
+
+def suggest(name: str) -> list[str]:
+    """Return what somebody may mean by `r50`, `ir_50` or `iresnet50`."""
+    depth = re.fullmatch(r"(?:i?r|i?resnet|ir_?se)[-_]?(\d+)", name.lower())
+    return [f"iresnet:depth={depth[1]}"] if depth else []

@@ -45,7 +45,7 @@ def test_a_branch_alone_is_the_single_config(whole, group, single):
     for branch in config.branches:
         if not branch.name.startswith(f"{group}-"):
             continue
-        alone = dataclasses.replace(config.alone(branch), name=wanted.name, head_seed=None)
+        alone = dataclasses.replace(config.branch_config(branch), name=wanted.name, head_seed=None)
         if (whole, group) == ("config_ir50_all_glint360k.py", "pcnet"):
             # longer than its own config, with the same rate in every step of that
             assert wanted.schedule.total_steps == 2000

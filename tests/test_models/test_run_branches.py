@@ -44,7 +44,7 @@ def write_branches(folder, weights, names=("idq-0", "idq-1", "pcnet-0")):
     (folder / "config.json").write_text(to_json(config))
     save_checkpoint(folder / "last.pt", {"config": to_json(config), "backbone": record})
     for branch in config.branches:
-        own = config.alone(branch)
+        own = config.branch_config(branch)
         torch.manual_seed(branch.seed)
         state = build_head(own, frozen).state_dict()
         payload = {"config": to_json(own), "backbone": record, "head": state, "step": 1}

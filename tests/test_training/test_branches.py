@@ -27,7 +27,7 @@ def train_alone(config, folder, *changes):
 @pytest.mark.parametrize("name", ["idq-1", "dropped", "mls"])
 def test_a_branch_equals_training_it_alone(config, together, tmp_path, losses_of, name):
     (branch,) = [one for one in config.branches if one.name == name]
-    assert train_alone(config.alone(branch), tmp_path / "run") == 0
+    assert train_alone(config.branch_config(branch), tmp_path / "run") == 0
     assert losses_of(tmp_path / "run") == losses_of(together / name)
     for file in ("last.pt", "best.pt"):
         alone, beside = (
@@ -46,7 +46,7 @@ def test_seeds_and_losses_differ(together, losses_of):
 
 def test_a_branch_folder_is_a_run_folder(config, together):
     run = load_run(together / "dropped", device="cpu")
-    assert run.config == config.alone(config.branches[2])
+    assert run.config == config.branch_config(config.branches[2])
     assert json.loads((together / "dropped" / "config.json").read_text())["name"] == "tiny-dropped"
     assert not (together / "best.pt").exists()
 

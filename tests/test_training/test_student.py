@@ -136,7 +136,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(two, train, losses_of)
     assert same_heads(half / "student", whole / "student")
     first, last = (load_checkpoint(half / "student" / one) for one in ("best.pt", "last.pt"))
     assert last["step"] == 4
-    assert first["config"] == to_json(two.alone(dataclasses.replace(two.branches[1])))
+    assert first["config"] == to_json(two.branch_config(dataclasses.replace(two.branches[1])))
 
 
 def test_a_finished_run_teaches_as_it_stands(config, together, train):

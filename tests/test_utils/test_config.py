@@ -103,11 +103,11 @@ def several(**changes):
 
 
 def test_a_branch_alone_is_a_plain_config():
-    alone = several().alone(BRANCHES[1])
+    alone = several().branch_config(BRANCHES[1])
     assert alone.branches == ()
     assert (alone.name, alone.loss, alone.head_seed) == ("all-pcnet", Method("pcnet"), 7)
     assert alone.schedule == Schedule(epochs=2, steps_per_epoch=5)
-    assert several().heads == {"idq-0": several().alone(BRANCHES[0]), "pcnet": alone}
+    assert several().heads == {"idq-0": several().branch_config(BRANCHES[0]), "pcnet": alone}
     assert alone.heads == {"": alone}
 
 

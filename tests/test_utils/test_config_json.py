@@ -60,8 +60,11 @@ def test_override_leaves_everything_else_alone():
     ("assignment", "text"),
     [
         ("schedule.lr", "expected key=value"),
-        ("shedule.lr=1", r"no field 'shedule' \(known: name, backbone"),
+        ("nothing=1", r"no field 'nothing' \(known: name, backbone"),
         ("schedule.rate=1", "no field 'rate'"),
+        ("shedule.lr=1", "no field 'shedule'; did you mean schedule\\?"),
+        ("lr=1", "no field 'lr'; did you mean schedule.lr\\?"),
+        ("scale=8", "no field 'scale'; did you mean loss.scale\\?"),
         ("seed=1.5", "seed = 1.5: expected int"),
         ("schedule.lr=fast", "schedule.lr = 'fast': expected float"),
         ("schedule.lr=-1", r"schedule\.lr = -1\.0: must be above 0"),
@@ -114,8 +117,12 @@ def test_fields_that_depend_on_each_other_are_checked_together(turn):
     changes = ["schedule.epochs=1", "schedule.drop_at=(0.5,)"][::turn]
     schedule = override(BASE, changes).schedule
     assert (schedule.epochs, schedule.drop_at) == (1, (0.5,))
-    with pytest.raises(ValueError, match=r"schedule\.drop_at = \(2\.0, 3\.0\): must be inside"):
-        override(BASE, ["schedule.epochs=1"])
+
+
+def test_a_shorter_run_loses_the_drops_beyond_its_end():
+    assert override(BASE, ["schedule.epochs=3"]).schedule.drop_at == (2,)
+    with pytest.raises(ValueError, match=r"schedule\.drop_at = \(9\.0,\): must be inside \(0, 3\)"):
+        override(BASE, ["schedule.epochs=3", "schedule.drop_at=(9,)"])
 
 
 def test_branches_travel_as_json_and_are_overridden_by_name():
@@ -153,7 +160,7 @@ def test_branches_travel_as_json_and_are_overridden_by_name():
         ("branches.three.seed=4", r"no branch 'three' \(known: one, two-0, \*\)"),
         ("branches.one=pcnet", r"set a field of a branch, such as branches\.one\.loss"),
         ("branches=5", r"set a field of a branch, such as branches\.one\.loss"),
-        ("branches.one.sed=5", "no field 'sed' \\(known: name, head"),
+        ("branches.one.sed=5", "no field 'sed'; did you mean seed\\? \\(known: name, head"),
         ("branches.one.schedule.drop_at=(9,)", r"branches\.one\.schedule: schedule\.drop_at"),
         ("execution=cudagraph", "must be one of 'eager', 'cuda_graph', 'compile'"),
         ("verification=None", "expected the fields of Verification: dataset_path, targets"),
