@@ -87,17 +87,16 @@ def all_to_device(arrays: Sequence[NDArray[Any]], device: torch.device) -> list[
     # Wide types first, so that each begins at a multiple of its width.
     groups = sorted(by_type.values(), key=lambda places: -arrays[places[0]].itemsize)
     flat = [np.concatenate([arrays[place].ravel() for place in places]) for places in groups]
-    there = to_device(np.concatenate([one.view(np.uint8) for one in flat]), device)
-    found: dict[int, Tensor] = {}
-    for places, group, part in zip(
-        groups, flat, there.split([one.nbytes for one in flat]), strict=True
-    ):
-        values = part.view(torch.from_numpy(group).dtype)
-        for place, piece in zip(
-            places, values.split([arrays[place].size for place in places]), strict=True
-        ):
-            found[place] = piece.view(arrays[place].shape)
-    return [found[place] for place in range(len(arrays))]
+    buffer = to_device(np.concatenate([group.view(np.uint8) for group in flat]), device)
+    tensors: dict[int, Tensor] = {}
+    parts = buffer.split([group.nbytes for group in flat])
+    for places, group, part in zip(groups, flat, parts, strict=True):
+        pieces = part.view(torch.from_numpy(group).dtype).split(
+            [arrays[place].size for place in places]
+        )
+        for place, piece in zip(places, pieces, strict=True):
+            tensors[place] = piece.view(arrays[place].shape)
+    return [tensors[place] for place in range(len(arrays))]
 
 
 def peak_memory_gib(device: torch.device) -> float:

@@ -1,4 +1,4 @@
-"""Several processes as one job: who this process is, and what it asks of the others.
+"""Several processes as one job: who this process is, and what it exchanges with the others.
 
 For training and evaluation under torchrun; without torchrun nothing here does anything, and torch
 is not even imported.
@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import torch
 
+Value = TypeVar("Value")
 _PATIENCE = timedelta(hours=2)  # one process may compute statistics alone while the others wait
 _MOMENT = 2  # seconds
 
@@ -68,27 +69,27 @@ class World:
         if self.size > 1:
             import torch.distributed as dist
 
-            self._guarded(lambda: dist.all_reduce(tensor))
+            self._collective(lambda: dist.all_reduce(tensor))
 
-    def gather(self, value: Any) -> list[Any]:
+    def gather(self, value: Value) -> list[Value]:
         """Return every rank's value, on every rank, in rank order; anything that pickles.
 
         Raises:
             RankLost: another process is gone.
             PeerFailed: another process called `fail` instead.
         """
-        found = self._exchange(value)
-        for rank, one in enumerate(found):
-            if isinstance(one, _Failure):
-                raise PeerFailed(f"rank {rank} of {self.size}: {one.message}")
-        return found
+        values = self._exchange(value)
+        for rank, failure in enumerate(values):
+            if isinstance(failure, _Failure):
+                raise PeerFailed(f"rank {rank} of {self.size}: {failure.message}")
+        return values
 
     def barrier(self) -> None:
         """Wait, on the host, until every rank is here; raises as `gather` does."""
         self.gather(None)
 
     def fail(self, message: str) -> None:
-        """Tell the others, at their next `gather` or `barrier`, that this rank cannot go on.
+        """Tell the others, at their next `gather` or `barrier`, that this rank cannot continue.
 
         Not for places where they may be in `sum_`: there, let the process end, and they lose it.
 
@@ -97,16 +98,16 @@ class World:
         """
         self._exchange(_Failure(message))
 
-    def _exchange(self, value: Any) -> list[Any]:
+    def _exchange(self, value: Value) -> list[Value]:
         if self.size == 1:
             return [value]
         import torch.distributed as dist
 
-        found: list[Any] = [None] * self.size
-        self._guarded(lambda: dist.all_gather_object(found, value))
-        return found
+        values = [value] * self.size
+        self._collective(lambda: dist.all_gather_object(values, value))
+        return values
 
-    def _guarded(self, collective: Callable[[], Any]) -> None:
+    def _collective(self, collective: Callable[[], object]) -> None:
         try:
             collective()
         except RuntimeError as error:
@@ -229,7 +230,7 @@ def _from_environment() -> World:
 
 def _number(name: str, default: int) -> int:
     text = os.environ.get(name) or str(default)
-    if not text.isdigit():
+    if not text.isdecimal():
         raise ValueError(f"environment variable {name} = {text!r}: must be a whole number")
     return int(text)
 
@@ -240,21 +241,21 @@ def _device_of(device: str, world: World) -> str:
 
     from utils.device import resolve_device
 
-    wanted = device
+    kind = device
     if device == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    kind = resolve_device(wanted).type
-    if wanted not in ("cpu", "cuda"):
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    has_gpus = resolve_device(kind).type == "cuda"
+    if kind not in ("cpu", "cuda"):
         raise ValueError(
             f"device = {device!r} with {world.size} processes: one device cannot be shared; "
-            + ("take cuda, and each gets its own" if kind == "cuda" else "take cpu")
+            + ("take cuda, and each gets its own" if has_gpus else "take cpu")
         )
-    if wanted == "cpu":
+    if kind == "cpu":
         return "cpu"
-    here, gpus = _number("LOCAL_WORLD_SIZE", world.local_rank + 1), torch.cuda.device_count()
-    if here > gpus:
+    ranks, gpus = _number("LOCAL_WORLD_SIZE", world.local_rank + 1), torch.cuda.device_count()
+    if ranks > gpus:
         raise ValueError(
-            f"device = {device!r}: {here} processes on this machine, but it has {gpus} "
+            f"device = {device!r}: {ranks} processes on this machine, but it has {gpus} "
             f"GPU{'' if gpus == 1 else 's'}; start it with --nproc_per_node={gpus}, or take cpu"
         )
     return f"cuda:{world.local_rank}"

@@ -1,7 +1,4 @@
-"""How far long work over images is: a bar on a terminal, a line now and then elsewhere.
-
-For extraction/extract.py.
-"""
+"""How far long work over images is: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ class Progress:
     Args:
         what: is being done, in a word or two.
         total: images.
-        shown: False for a process that is not the one to speak.
+        shown: False for a process that is not the main one.
     """
 
     def __init__(self, what: str, total: int, *, shown: bool) -> None:

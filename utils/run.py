@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import platform
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from tqdm import tqdm
 
 from utils.config import TrainConfig
 from utils.config_json import to_json
-from utils.device import describe_device
 from utils.files import write_text
+
+if TYPE_CHECKING:
+    import torch
 
 LOGGER = logging.getLogger("faceuq")
 _PACKAGES = (
@@ -42,9 +45,7 @@ class _BarSafeHandler(logging.Handler):
 
 def start_logging(log_file: Path | None = None) -> None:
     """Send the log to the console and, once there is one, to a file."""
-    for handler in list(LOGGER.handlers):
-        LOGGER.removeHandler(handler)
-        handler.close()
+    stop_logging()
     LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False
     LOGGER.addHandler(_BarSafeHandler())
@@ -74,22 +75,19 @@ def new_run_folder(config: TrainConfig, model_dir: Path | None) -> Path:
     if model_dir is not None:
         if (model_dir / "last.pt").exists():
             raise ValueError(
-                f"{model_dir} already holds a run; go on with --resume {model_dir}, "
+                f"{model_dir} already holds a run; resume it with --resume {model_dir}, "
                 "or choose another --model_dir"
             )
         model_dir.mkdir(parents=True, exist_ok=True)
         return model_dir
     parent = Path(config.log_dir)
     parent.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
+    for number in itertools.count(1):
         folder = parent / (config.name if number == 1 else f"{config.name}-{number}")
-        try:
+        with suppress(FileExistsError):
             folder.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
             return folder
+    raise AssertionError("numbers do not end")
 
 
 def record_run(folder: Path, config: TrainConfig, config_file: Path | None, **facts: Any) -> None:
@@ -113,6 +111,8 @@ def environment(device: torch.device | None = None) -> dict[str, Any]:
         "command": sys.argv,
     }
     if device is not None:
+        from utils.device import describe_device  # torch
+
         record["device"] = describe_device(device)
     return record
 
@@ -122,11 +122,9 @@ class MetricsFile:
 
     def __init__(self, path: Path, resume_at: int = 0) -> None:
         """Open for appending; lines of steps after `resume_at` are dropped, they come again."""
-        kept = []
         if path.exists():
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if _step_of(line) <= resume_at]
-        write_text(path, "".join(kept))
+            write_text(path, "".join(line for line in lines if _step_of(line) <= resume_at))
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, **values: Any) -> None:
