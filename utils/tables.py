@@ -10,7 +10,7 @@ import csv
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -209,7 +209,6 @@ def read_table(
     what: str = "table",
     *,
     is_heading: Heading = lambda fields: True,
-    suffixes: Sequence[str] = SUFFIXES,
 ) -> Table:
     """Open a table by the ending of its name.
 
@@ -218,7 +217,6 @@ def read_table(
             one-dimensional arrays, or a `.parquet` file.
         what: what messages call it.
         is_heading: of the first fields of a CSV file, whether they name the columns.
-        suffixes: those that are taken.
 
     Raises:
         ValueError: no such file, another ending, or a damaged file; the message names the file.
@@ -226,7 +224,7 @@ def read_table(
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"no {what} {path}")
-    suffix = _suffix(path, what, suffixes)
+    suffix = _suffix(path, what, SUFFIXES)
     with naming(path):
         if suffix == ".npz":
             return _open_npz(path)
@@ -348,6 +346,8 @@ def npz_names(path: str | Path) -> list[str]:
 
 @contextmanager
 def _npz(path: str | Path) -> Iterator[NpzFile]:
+    if not Path(path).is_file():
+        raise ValueError(f"no file {path}")
     if not zipfile.is_zipfile(path):
         raise ValueError("not an .npz file (or one that was cut off)")
     try:
@@ -386,15 +386,14 @@ class _NpzTable(Table):
 
 
 def _open_npz(path: Path) -> Table:
-    with _npz(path) as archive:
-        small = [
-            entry.filename.removesuffix(".npy")
-            for entry in zipfile.ZipFile(path).infolist()
-            if entry.file_size < _SMALL
-        ]
-        arrays = {name: _array(archive, name) for name in small}
-        single = {name: str(array) for name, array in arrays.items() if array.ndim == 0}
-        return _NpzTable(path, [name for name in archive.files if name not in single], single)
+    with _npz(path) as archive, zipfile.ZipFile(path) as entries:
+        metadata: dict[str, str] = {}
+        for entry in entries.infolist():
+            with suppress(ValueError):  # Python objects, which nobody may ask for
+                name = entry.filename.removesuffix(".npy")
+                array = _array(archive, name) if entry.file_size < _SMALL else np.empty(1)
+                metadata |= {name: str(array)} if array.ndim == 0 else {}
+        return _NpzTable(path, [name for name in archive.files if name not in metadata], metadata)
 
 
 class _ParquetTable(Table):

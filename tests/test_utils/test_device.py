@@ -1,7 +1,14 @@
+import numpy as np
 import pytest
 import torch
 
-from utils.device import autocast_dtype, peak_memory_gib, resolve_device
+from utils.device import (
+    all_to_device,
+    autocast_dtype,
+    peak_memory_gib,
+    resolve_device,
+    to_device,
+)
 
 CPU = torch.device("cpu")
 
@@ -32,3 +39,48 @@ def test_precision_on_a_cpu():
 
 def test_memory_of_this_process_is_plausible():
     assert 0.05 < peak_memory_gib(CPU) < 64
+
+
+ARRAYS = [
+    np.arange(6).reshape(2, 3),
+    np.array([0.5, -1.5, 3.25], np.float32),
+    np.array([True, False, True]),
+    np.arange(5, dtype=np.uint8)[::2],
+    np.array([[2**40, -7]]).T,
+    np.array([1e-300]),
+]
+
+
+def assert_same(tensors, arrays):
+    assert len(tensors) == len(arrays)
+    for tensor, array in zip(tensors, arrays, strict=True):
+        assert tensor.dtype == torch.from_numpy(np.empty(0, array.dtype)).dtype
+        np.testing.assert_array_equal(tensor.cpu().numpy(), array)
+
+
+def test_the_cpu_shares_memory():
+    array = np.zeros(3)
+    to_device(array, CPU)[1] = 4.0
+    assert array.tolist() == [0.0, 4.0, 0.0]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_many_arrays_keep_their_values_shapes_and_types(order):
+    arrays = ARRAYS[::order]
+    tensors = all_to_device(arrays, CPU)
+    assert_same(tensors, arrays)
+    assert len({tensor.untyped_storage().data_ptr() for tensor in tensors}) == 1
+    assert all_to_device([], CPU) == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_gets_arrays_without_a_wait():
+    device = torch.device("cuda")
+    to_device(ARRAYS[0], device)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        one, tensors = to_device(ARRAYS[0], device), all_to_device(ARRAYS, device)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert_same([one, *tensors], [ARRAYS[0], *ARRAYS])
