@@ -1,7 +1,7 @@
-"""Arrays that took long to find, kept in one file beside what they describe or in a cache folder.
+"""Arrays that took long to compute, in a file next to what they describe or in a cache folder.
 
-Used for the index of a pack and the listing of a folder. A cache that is stale, cut short, damaged
-or of another program counts as none, and one that cannot be written costs time, never a result.
+Used for the index of a pack and the listing of a folder. A cache file that is stale, cut short,
+damaged or written by another program is ignored; one that cannot be written costs time only.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import logging
 import mmap
 import os
 import struct
-import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from utils.files import atomic_file
 
 FORMAT = 1
 SUFFIX = ".faceuq-index"
@@ -45,21 +46,21 @@ def load(source: Path, key: Key) -> Arrays | None:
         try:
             with path.open("rb") as file:
                 content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError):  # none there, not readable, or empty
+        except (OSError, ValueError):  # missing, not readable, or empty
             continue
         arrays = _parse(content, key)
         if arrays is not None:
             return arrays
-        log.info("%s does not fit %s any more, or is damaged: made anew", path, source)
+        log.info("%s no longer fits %s, or is damaged: rebuilding it", path, source)
     return None
 
 
 def store(source: Path, key: Key, arrays: Arrays) -> None:
-    """Keep arrays for the next start: whole or not at all, whoever else does the same.
+    """Store arrays for the next start: whole or not at all, whoever else does the same.
 
     Args:
         source: what they describe.
-        key: as `load` will be given it.
+        key: as `load` will get it.
         arrays: one-dimensional.
     """
     why = "files of other programs are in its place"
@@ -67,14 +68,13 @@ def store(source: Path, key: Key, arrays: Arrays) -> None:
         if _is_foreign(path):
             continue
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             _write(path, key, arrays, mode=source.stat().st_mode & 0o666 | 0o600)
         except OSError as error:
             why = error.strerror or str(error)
         else:
-            log.info("kept what was found in %s in %s for the next start", source, path)
+            log.info("stored the index of %s in %s for the next start", source, path)
             return
-    log.info("cannot keep what was found in %s for the next start: %s", source, why)
+    log.info("cannot store the index of %s for the next start: %s", source, why)
 
 
 def stamp(path: Path) -> list[int]:
@@ -84,18 +84,17 @@ def stamp(path: Path) -> list[int]:
 
 
 def _places(source: Path) -> list[Path]:
-    """Return where a cache may be: beside the source, and in the user's cache folder."""
+    """Return where a cache may be: next to the source, and in the user's cache folder."""
     source = source.resolve()
-    beside = source / SUFFIX if source.is_dir() else source.with_name(source.name + SUFFIX)
+    near = source / SUFFIX if source.is_dir() else source.with_name(source.name + SUFFIX)
     home = _cache_home()
     name = hashlib.sha256(os.fsencode(source)).hexdigest()[:32]
-    return [beside] if home is None else [beside, home / "face-uncertainty" / (name + SUFFIX)]
+    return [near] if home is None else [near, home / "face-uncertainty" / (name + SUFFIX)]
 
 
 def _cache_home() -> Path | None:
-    given = os.environ.get("XDG_CACHE_HOME")
-    if given:
-        return Path(given)
+    if folder := os.environ.get("XDG_CACHE_HOME"):
+        return Path(folder)
     try:
         return Path.home() / ".cache"
     except RuntimeError:  # a user without a home, as in some containers
@@ -121,18 +120,12 @@ def _write(path: Path, key: Key, arrays: Arrays, mode: int) -> None:
     header = json.dumps({"format": FORMAT, "key": key, "arrays": described, "check": check})
     head = header.encode()
     head += b" " * (-(_START.size + len(head)) % _ALIGNED)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(_START.pack(_MAGIC, len(head), zlib.crc32(head)) + head)
-            for block in blocks.values():
-                file.write(_bytes(block))
-                file.write(bytes(-block.nbytes % _ALIGNED))
-        Path(temporary).chmod(mode)  # who may read the source may read this
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_file(path) as file:
+        file.write(_START.pack(_MAGIC, len(head), zlib.crc32(head)) + head)
+        for block in blocks.values():
+            file.write(_bytes(block))
+            file.write(bytes(-block.nbytes % _ALIGNED))
+        Path(file.name).chmod(mode)  # who may read the source may read this
 
 
 def _bytes(block: NDArray[Any]) -> memoryview:

@@ -5,20 +5,21 @@
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-from data.face_files import FileFaces, folder_faces, list_faces
-from data.images import SIZE, decode_into
-from data.recordio import RecordPack
-from data.rendered.options import synthetic_options
-
-__all__ = ["ClassIndex", "Faces", "FileFaces", "PackFaces", "class_index", "open_faces"]
+from data.images import SIZE, decode, decode_into, encode_jpeg, to_112
+from data.listing import Listing, folder_listing, list_file_listing
+from data.rec.format import RecordWriter
+from data.rec.reader import RecordPack
+from data.rendered.faces import SyntheticFaces, synthetic_options
 
 
 class Faces(Protocol):
@@ -104,11 +105,59 @@ def open_faces(source: str | Sequence[str]) -> Faces:
         ValueError: there is nothing usable; the message says what was looked for.
     """
     if isinstance(source, str):
-        return _open_one(source)
+        return _open_source(source)
     if not source:
         raise ValueError("no source of faces given")
-    parts = [_open_one(one) for one in source]
+    parts = [_open_source(part) for part in source]
     return parts[0] if len(parts) == 1 else JoinedFaces(parts)
+
+
+class FileFaces:
+    """Image files with labels.
+
+    Args:
+        root: folder that the paths are relative to.
+        entries: (path, label) pairs, whose labels are any whole numbers and are numbered 0..C-1 in
+            the order in which they first come; or a listing.
+    """
+
+    def __init__(self, root: Path, entries: Iterable[tuple[str, int]] | Listing) -> None:
+        self._root = str(root)
+        self._listing = entries if isinstance(entries, Listing) else Listing.of(entries)
+        self.labels, self.num_classes = self._listing.labels, self._listing.num_classes
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def name(self, row: int) -> str:
+        """Return the image's path."""
+        path = self._listing.path(row)
+        return os.path.join(self._root, path)  # noqa: PTH118 - a Path costs 5 us an image
+
+    def encoded(self, row: int) -> bytes:
+        """Return the file's bytes; ValueError naming it where it cannot be read."""
+        try:
+            with open(self.name(row), "rb") as file:  # noqa: PTH123 - as above
+                return file.read()
+        except OSError as error:
+            raise ValueError(f"{self.name(row)}: {error.strerror}") from error
+
+    def read(self, row: int) -> NDArray[np.uint8]:
+        """Return (112, 112, 3) RGB; ValueError naming the file where it cannot be read."""
+        out = np.empty((SIZE, SIZE, 3), dtype=np.uint8)
+        self.read_into(row, out)
+        return out
+
+    def read_into(self, row: int, out: NDArray[np.uint8]) -> None:
+        """Do what `read` does, into `out` (112, 112, 3)."""
+        encoded = self.encoded(row)
+        try:
+            decode_into(encoded, out)
+        except ValueError as error:
+            raise ValueError(f"{self.name(row)}: {error}") from error
+
+    def read_ahead(self, rows: NDArray[np.int64]) -> None:
+        """Do nothing: to announce a file it would have to be opened, which is what takes long."""
 
 
 class PackFaces:
@@ -203,23 +252,23 @@ class JoinedFaces:
         return self.parts[which], row - self._starts[which]
 
 
-def _open_one(source: str) -> Faces:
+def _open_source(source: str) -> Faces:
     if source.startswith("synthetic:"):
-        from data.synthetic import SyntheticFaces
-
         return SyntheticFaces(**synthetic_options(source, SyntheticFaces))
     path = Path(source)
     if path.is_dir():
         packs = sorted(path.glob("*.rec"))
         if len(packs) > 1:
             raise ValueError(f"{path} holds several packs; name one: {', '.join(map(str, packs))}")
-        return PackFaces(packs[0]) if packs else folder_faces(path)
+        return PackFaces(packs[0]) if packs else FileFaces(path, folder_listing(path))
     if not path.exists():
         raise ValueError(
             f"no faces at {source}: expected a folder with one folder per identity, a list file, a "
             ".rec pack or synthetic:..."
         )
-    return PackFaces(path) if path.suffix == ".rec" else list_faces(path)
+    if path.suffix == ".rec":
+        return PackFaces(path)
+    return FileFaces(path.parent, list_file_listing(path))
 
 
 def _compact(labels: NDArray[Any]) -> NDArray[Any]:
@@ -230,3 +279,36 @@ def _compact(labels: NDArray[Any]) -> NDArray[Any]:
             return labels
         return np.cumsum(np.concatenate([[False], new]), dtype=np.int32)
     return np.unique(labels, return_inverse=True)[1].astype(np.int32)
+
+
+def write_pack(faces: Faces, prefix: str | Path, quality: int = 95) -> None:
+    """Pack faces identity by identity into `.rec`, `.idx`, `.lst` and `property`.
+
+    Images of 112x112 that are encoded already are stored as they are, byte for byte; others are
+    resized and encoded as JPEG.
+
+    Args:
+        faces: to pack.
+        prefix: as `RecordWriter` takes it.
+        quality: of the JPEG.
+
+    Raises:
+        ValueError: an image that cannot be read (named).
+    """
+    rows, _ = class_index(faces.labels)
+    with RecordWriter(prefix) as writer:
+        for row in map(int, tqdm(rows, desc=str(prefix), unit="image", disable=None)):
+            encoded = _encoded(faces, row, quality)
+            writer.write_image(int(faces.labels[row]), encoded, faces.name(row))
+
+
+def _encoded(faces: Faces, row: int, quality: int) -> bytes:
+    if not isinstance(faces, (FileFaces, PackFaces)):
+        return encode_jpeg(faces.read(row), quality)
+    encoded = faces.encoded(row)
+    try:
+        image = decode(encoded)
+    except ValueError as error:
+        raise ValueError(f"{faces.name(row)}: {error}") from error
+    resized = to_112(image)
+    return encoded if resized is image else encode_jpeg(resized, quality)

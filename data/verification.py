@@ -12,10 +12,9 @@ if not __package__:  # run as a file: import from the checkout, not from this fo
 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import argparse
 import pickle
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +23,9 @@ from tqdm import tqdm
 
 from data.images import SIZE, decode, encode_png, to_112
 from data.pairs import read_pairs
-from data.rendered.options import synthetic_options
+from data.rendered.faces import synthetic_options, verification_images
 from data.safe_pickle import load_pickle
+from utils.cli import Parser, run_command
 from utils.files import write_bytes
 
 Image = bytes | NDArray[np.uint8]
@@ -123,8 +123,6 @@ def open_verification(target: str, dataset_path: str | Path | None) -> Verificat
         ValueError: no such set; the message lists those that are there.
     """
     if target.startswith("synthetic:"):
-        from data.synthetic import synthetic_verification
-
         return synthetic_verification(**synthetic_options(target, synthetic_verification))
     if dataset_path is None:
         raise ValueError(
@@ -136,10 +134,33 @@ def open_verification(target: str, dataset_path: str | Path | None) -> Verificat
     if not folder.is_dir():
         raise ValueError(f"no folder {folder}: name the one with the .bin files")
     if not path.is_file():
-        there = ", ".join(sorted(file.stem for file in folder.glob("*.bin"))) or "none"
-        raise ValueError(f"no verification set {path} (sets there: {there})")
-    found = read_bin(path)
-    return VerificationSet(target, found.images, found.mated)
+        names = ", ".join(sorted(file.stem for file in folder.glob("*.bin"))) or "none"
+        raise ValueError(f"no verification set {path} (sets in this folder: {names})")
+    return replace(read_bin(path), name=target)
+
+
+def synthetic_verification(
+    pairs: int, seed: int = 1, identities: int | None = None, severity: float = 1.0
+) -> VerificationSet:
+    """Render a verification set: mated and non-mated pairs in turn, every image another one.
+
+    Args:
+        pairs: number of pairs.
+        seed: names the population; choose another one than for training.
+        identities: number of people, by default one for every four pairs and at least two.
+        severity: scales the strength of all degradations.
+
+    Returns:
+        A set whose images are JPEG (quality 95) bytes.
+
+    Raises:
+        ValueError: a count below 1 (identities: below 2), a negative seed, or a bad severity.
+    """
+    images, mated = verification_images(pairs, seed, identities, severity)
+    name = f"synthetic:pairs={pairs},seed={seed}"
+    name += "" if identities is None else f",identities={identities}"
+    name += "" if severity == 1 else f",severity={severity}"
+    return VerificationSet(name, list(images), mated)
 
 
 def write_bin_from_pairs(
@@ -205,20 +226,18 @@ def _flags(mated: object, path: Path) -> NDArray[np.bool_]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write a `.bin` set from a pairs list and a folder of images."""
-    parser = argparse.ArgumentParser(prog="verification.py", description=main.__doc__)
+    parser = Parser(main.__doc__, __doc__)
     parser.add_argument("--pairs", required=True, help="CSV path_a,path_b,same or LFW pairs.txt")
     parser.add_argument("--images", required=True, help="folder that the paths start from")
     parser.add_argument("--out", required=True, help="the .bin file to write")
-    arguments = parser.parse_args(argv)
-    try:
-        count = write_bin_from_pairs(
-            arguments.pairs, arguments.images, arguments.out, progress=True
-        )
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"verification.py: {error}\n")
-        return 2
-    sys.stdout.write(f"{arguments.out}: {count} pairs\n")
-    return 0
+    options = parser.parse_args(argv)
+
+    def write() -> int:
+        count = write_bin_from_pairs(options.pairs, options.images, options.out, progress=True)
+        sys.stdout.write(f"{options.out}: {count} pairs\n")
+        return 0
+
+    return run_command(write)
 
 
 if __name__ == "__main__":

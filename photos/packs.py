@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.images import decode, to_112
-from data.rec.index_cache import pack_key
-from data.recordio import RecordPack
+from data.rec.index import pack_key
+from data.rec.reader import RecordPack
 from data.verification import Image, read_bin
 from photos.decode import Photo, read_photo
 from photos.items import Item, reason, refused

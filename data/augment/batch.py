@@ -14,11 +14,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.augment import operations as operations
-from data.augment.draws import keyed_uniforms
-from data.augment.parameters import COLUMNS, CROP, RARE, AugmentParameters, draw_parameters
-from data.augment.strong import LONGEST_MOTION, RADII, SMALLEST_RESOLUTION, StrongParameters
-from data.augment.warp import SIZE, blur_matrix, crop_matrix, down_up_matrix, motion_matrix
+from data.augment import operations
+from data.augment.operations import blur_matrix, crop_matrix, down_up_matrix, motion_matrix
+from data.augment.parameters import (
+    COLUMNS,
+    CROP,
+    LONGEST_MOTION,
+    RADII,
+    RARE,
+    SMALLEST_RESOLUTION,
+    AugmentParameters,
+    StrongParameters,
+    draw_parameters,
+    keyed_uniforms,
+)
+from data.images import SIZE
 from utils.config import Augment
 from utils.device import all_to_device, to_device
 
@@ -39,7 +49,7 @@ class BatchAugment:
     gamma, occlusion, motion, blur, resolution and noise, in this order. JPEG artefacts are not
     among them: a codec does not run for a batch on the device.
 
-    Blur, resizes and crops are products with matrices (data/augment/warp.py), on those images
+    Blur, resizes and crops are products with matrices (data/augment/operations.py), on those images
     alone that need one. Pixels outside a rotated image repeat its edge. Levels stay within 0..255
     and are not rounded in between.
 

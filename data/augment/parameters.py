@@ -1,7 +1,7 @@
-"""What happens to each training image: rates, ranges, and one vectorised draw for a whole batch.
+"""What happens to each training image: one vectorised draw for a whole batch, on the host.
 
 The original's set and rates, and which images are strongly degraded instead; data/augment/batch.py
-carries the parameters out.
+carries the parameters out. Random numbers depend on nothing but (seed, step, row).
 """
 
 from __future__ import annotations
@@ -13,11 +13,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.augment.strong import AREA, ASPECT, STRONG_COLUMNS, StrongParameters, draw_strong
-from data.augment.warp import SIZE
+from data.images import SIZE
 from utils.config import Augment
 
 Uniforms = NDArray[np.float64]
+
+_STEP = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: successive states lie far apart
+
+# As a camera meets them: light, what covers the face, movement, lens, sensor, electronics.
+KINDS = ("gamma", "occlusion", "motion", "blur", "resolution", "noise")
+RADII = tuple(np.arange(0.5, 3.51, 0.25).tolist())  # pixels
+SMALLEST_RESOLUTION, _LARGEST_RESOLUTION = 14, 80  # pixels, both drawn
+LONGEST_MOTION, _SHORTEST_MOTION = 13, 3  # pixels, both drawn
+AREA = (0.05, 0.35)  # share of the image under an occlusion
+ASPECT = 0.4  # lowest height over width of an occlusion; the highest is its inverse
+STRONG_COLUMNS = 15  # uniform numbers that an image uses up
+
+_COUNT_SHARES = (0.5, 0.85)  # up to these, one kind and two kinds; else three
+_DEVIATION = (3.0, 35.0)  # levels
+_EXPONENT = (-1.1, 1.1)  # natural logarithm of the power
 
 _MILD_COLUMNS = 25
 COLUMNS = _MILD_COLUMNS + STRONG_COLUMNS  # uniform numbers that an image uses up
@@ -29,6 +43,64 @@ ANGLE = 9.0  # degrees, to either side
 _RARE_SHARES = np.cumsum([0.8, 0.8, 0.1, 0.1, 0.1, 0.1]) / 2.0
 _AREA = (0.02, 0.4)  # share of the image under an occlusion: Random Erasing, arXiv 1708.04896
 _ASPECT = 0.3  # lowest height over width of an occlusion; the highest is its inverse
+
+
+@dataclass(frozen=True)
+class StrongParameters:
+    """How B images are strongly degraded, if at all; arrays on the host.
+
+    The box of an occlusion is with the mild ones, in `AugmentParameters.box`.
+
+    Attributes:
+        kinds: (B, 6) bool, which of `KINDS` befall an image; none for one that is not degraded.
+        exponent: (B,) float64, gamma: levels become 255 (x / 255)^exp(exponent).
+        motion: (B, 2) int64, pixels of a box blur along columns and along rows, 1 for none.
+        blur: (B,) int64, index into `RADII` of a Gaussian blur.
+        size: (B,) int64, pixels on a side of the resolution.
+        deviation: (B,) float64, standard deviation of the noise in levels.
+        noise_key: (B,) int64 below 2^32, from which the noise follows.
+    """
+
+    kinds: NDArray[np.bool_]
+    exponent: NDArray[np.float64]
+    motion: NDArray[np.int64]
+    blur: NDArray[np.int64]
+    size: NDArray[np.int64]
+    deviation: NDArray[np.float64]
+    noise_key: NDArray[np.int64]
+
+    def has(self, kind: str) -> NDArray[np.bool_]:
+        """Return (B,), whether one of `KINDS` befalls an image."""
+        return self.kinds[:, KINDS.index(kind)]
+
+
+def draw_strong(probability: float, uniforms: Uniforms) -> StrongParameters:
+    """Turn uniform numbers (B, STRONG_COLUMNS) in [0, 1) into parameters, row by row.
+
+    Args:
+        probability: that an image is degraded: by 1, 2 or 3 distinct kinds with probability 0.5,
+            0.35 and 0.15, every kind equally often.
+        uniforms: see above.
+    """
+    degraded, count, exponent, length, axis, radius, size, deviation, key = uniforms[:, :9].T
+    kinds = 1 + np.searchsorted(_COUNT_SHARES, count, side="right")
+    rank = uniforms[:, 9:].argsort(axis=1).argsort(axis=1)
+    lengths = _between(length, _SHORTEST_MOTION, LONGEST_MOTION)
+    along = np.stack([axis < 0.5, axis >= 0.5], axis=1)
+    return StrongParameters(
+        kinds=(rank < kinds[:, None]) & (degraded < probability)[:, None],
+        exponent=_EXPONENT[0] + (_EXPONENT[1] - _EXPONENT[0]) * exponent,
+        motion=np.where(along, lengths[:, None], 1),
+        blur=_between(radius, 0, len(RADII) - 1),
+        size=_between(size, SMALLEST_RESOLUTION, _LARGEST_RESOLUTION),
+        deviation=_DEVIATION[0] + (_DEVIATION[1] - _DEVIATION[0]) * deviation,
+        noise_key=_between(key, 0, 2**32 - 1),
+    )
+
+
+def _between(uniforms: Uniforms, low: int, high: int) -> NDArray[np.int64]:
+    """Return integers from low to high, both among them."""
+    return low + (uniforms * (high - low + 1)).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -135,3 +207,42 @@ def _rare(probability: float, uniforms: Uniforms) -> NDArray[np.int64]:
     hit[:, 1] = uniforms[:, 1] < np.where(hit[:, 0], probability / 2, probability)
     kind = np.searchsorted(_RARE_SHARES, uniforms[:, 2:], side="right")
     return np.where(hit, np.minimum(kind, len(RARE) - 1), -1)
+
+
+def keyed_uniforms(
+    seed: int, step: int, rows: NDArray[np.int64], columns: int
+) -> NDArray[np.float64]:
+    """Return (B, columns) uniform numbers in [0, 1).
+
+    A row that occurs again in `rows` (an identity with few images) gets other numbers each time.
+    Steele et al., "Fast Splittable Pseudorandom Number Generators" (SplitMix64), OOPSLA 2014.
+
+    Args:
+        seed: of the run, at least 0.
+        step: global optimizer step, at least 0.
+        rows: (B,), which image each position holds.
+        columns: numbers per image.
+    """
+    keys = np.random.SeedSequence((seed, step)).generate_state(2, np.uint64)
+    state = _mixed(rows.astype(np.uint64) ^ keys[0])
+    state = _mixed((state + _occurrence(rows) * _STEP) ^ keys[1])
+    counters = np.arange(1, columns + 1, dtype=np.uint64) * _STEP
+    bits = _mixed(state[:, None] + counters)
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _occurrence(rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return how many earlier positions hold the same row."""
+    order = np.argsort(rows, kind="stable")
+    ordered = rows[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    lengths = np.diff(np.r_[starts, len(rows)])
+    count = np.empty(len(rows), dtype=np.uint64)
+    count[order] = np.arange(len(rows)) - np.repeat(starts, lengths)
+    return count
+
+
+def _mixed(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))

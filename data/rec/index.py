@@ -1,12 +1,13 @@
-"""Where the records of a pack start: its `.idx`, or a walk through the `.rec` where there is none.
+"""Where the records of a pack start: from its `.idx`, or a walk through the `.rec`; and the cache.
 
-Used by data/recordio.py.
+A cache file keeps what the start-up of a large pack found, for the next start.
 """
 
 from __future__ import annotations
 
 import logging
 import mmap
+import time
 import warnings
 from array import array
 from pathlib import Path
@@ -15,20 +16,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from data import cache_file
 from data.rec.format import FIRST, HEADER, MAGIC, PART, WHOLE
 
 log = logging.getLogger("faceuq")
 
-
+WORTH = 100_000  # records; fewer are found in milliseconds, and leave no file behind
+SETTLED = 2.0  # seconds since the last change; times of files are too coarse to tell two apart
 _PIECE = 1 << 22  # bytes of an .idx read at once
 _SHIFT = 12  # records that share a base: 4096, about 20 MB of a pack
-
-
-class RecordIndex(NamedTuple):
-    """Where records start: keys ascending (R,), byte offsets (R,)."""
-
-    keys: NDArray[np.int64]
-    offsets: NDArray[np.int64]
 
 
 class Offsets:
@@ -87,6 +83,18 @@ class Starts(NamedTuple):
         return np.searchsorted(self.keys, keys)
 
 
+class Images(NamedTuple):
+    """The image records of a pack, by ascending key.
+
+    Attributes:
+        positions: (N,) where each stands among the records; a range where nothing lies between.
+        labels: (N,) int32, or int64 where a label needs it.
+    """
+
+    positions: range | NDArray[np.int32]
+    labels: NDArray[Any]
+
+
 def read_starts(path: Path, records: mmap.mmap) -> Starts:
     """Read the `.idx` beside a `.rec`, or walk through the `.rec`.
 
@@ -95,11 +103,11 @@ def read_starts(path: Path, records: mmap.mmap) -> Starts:
     Raises:
         ValueError: a bad line, a key that occurs twice, no records, or a damaged `.rec`.
     """
-    beside = path.with_suffix(".idx")
-    if beside.is_file():
-        keys, offsets = _read_index(beside)
+    index = path.with_suffix(".idx")
+    if index.is_file():
+        keys, offsets = _read_index(index)
     else:
-        log.warning("no %s: walking through %s to find its records", beside, path.name)
+        log.warning("no %s: walking through %s to find its records", index, path.name)
         keys, offsets = _walk(path, records)
     if not len(keys):
         raise ValueError(f"{path}: no records")
@@ -108,7 +116,7 @@ def read_starts(path: Path, records: mmap.mmap) -> Starts:
         keys, offsets = keys[order], offsets[order]
         twice = np.flatnonzero(keys[1:] == keys[:-1])
         if twice.size:
-            raise ValueError(f"{beside}: key {keys[twice[0]]} appears more than once")
+            raise ValueError(f"{index}: key {keys[twice[0]]} appears more than once")
     first, last = int(keys[0]), int(keys[-1])
     in_a_row = last - first == len(keys) - 1
     return Starts(
@@ -179,3 +187,51 @@ def _report_bad_line(path: Path, text: bytes) -> None:
             shown = line[:60].decode("utf-8", "replace")
             raise ValueError(f"{path}:{number}: expected `key<TAB>offset`, found {shown!r}")
     raise ValueError(f"{path}: no records")
+
+
+def pack_key(path: Path) -> cache_file.Key:
+    """Return what a pack's index depends on: size and time of the `.rec` and its `.idx`."""
+    index = path.with_suffix(".idx")
+    return {
+        "kind": "pack",
+        "rec": cache_file.stamp(path),
+        "idx": cache_file.stamp(index) if index.is_file() else None,
+    }
+
+
+def load_index(path: Path, key: cache_file.Key) -> tuple[Starts, Images] | None:
+    """Return what an earlier start found in this pack, None where there is nothing that fits."""
+    arrays = cache_file.load(path, key)
+    if arrays is None:
+        return None
+    starts = Starts(_unpacked(arrays["keys"]), Offsets(arrays["low"], arrays["bases"]))
+    return starts, Images(_unpacked(arrays["positions"]), arrays["labels"])
+
+
+def store_index(path: Path, key: cache_file.Key, starts: Starts, images: Images) -> None:
+    """Store the index of a pack that is large and not just being written."""
+    changed = max(stamp[1] for stamp in (key["rec"], key["idx"]) if stamp)
+    if len(starts.offsets) < WORTH or time.time() - changed / 1e9 < SETTLED:
+        return
+    cache_file.store(
+        path,
+        key,
+        {
+            "keys": _packed(starts.keys),
+            "low": starts.offsets.low,
+            "bases": starts.offsets.bases,
+            "positions": _packed(images.positions),
+            "labels": images.labels,
+        },
+    )
+
+
+def _packed(numbers: range | NDArray[Any]) -> NDArray[Any]:
+    """Return a range as its bounds, which unsigned numbers mark; an array as it is."""
+    if isinstance(numbers, range):
+        return np.array([numbers.start, numbers.stop], dtype=np.uint64)
+    return numbers
+
+
+def _unpacked(stored: NDArray[Any]) -> range | NDArray[Any]:
+    return range(*stored.tolist()) if stored.dtype == np.uint64 else stored

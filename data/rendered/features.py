@@ -1,17 +1,111 @@
-"""Eyes, brows, nose and mouth of a rendered face, as an expression moves them."""
+"""The parts of a rendered face: where they lie on the head, and how an expression moves them.
+
+Nothing is turned or projected here: a `Sketch` collects shapes in three dimensions.
+"""
 
 from __future__ import annotations
 
 import math
 
-from data.rendered.anatomy import on_face
-from data.rendered.identity import Color, Identity, mix, shade
+from data.rendered.identity import BALD, Color, Identity, mix, shade
 from data.rendered.sketch import Point, Sketch
 from data.rendered.variation import Variation
 
 WHITE: Color = (247, 245, 242)
 DARK: Color = (38, 30, 32)
 _SPARK = ((0.2, -0.6), (1.3, -0.6), (1.3, 0.5), (0.2, 0.5))
+_CENTRE_Y = 62.0
+_HALF_HEIGHT = 54.0
+_BULGE = 24.0  # pixels by which the middle of the face stands out
+
+
+def on_face(p: Identity, x: float, y: float, above: float = 0.0) -> Point:
+    """Lift a point onto the ellipsoid of the face, and `above` pixels more."""
+    across = x / (p.face_width + 2)
+    down = (y - _CENTRE_Y) / _HALF_HEIGHT
+    return (x, y, _BULGE * math.sqrt(max(0.0, 1 - across * across - 0.8 * down * down)) + above)
+
+
+def landmarks(p: Identity) -> list[Point]:
+    """Return the five landmarks of the unturned face."""
+    eyes = [on_face(p, sign * p.eye_gap, p.eye_y) for sign in (-1, 1)]
+    mouth = [on_face(p, sign * p.mouth_width, p.mouth_y) for sign in (-1, 1)]
+    return [*eyes, on_face(p, 0, p.nose_y, p.nose_depth), *mouth]
+
+
+def oval(p: Identity, x: float, y: float, width: float, height: float) -> list[Point]:
+    """Return eight points of an ellipse that lies on the face."""
+    turns = (index * math.pi / 4 for index in range(8))
+    return [on_face(p, x + width * math.cos(t), y + height * math.sin(t)) for t in turns]
+
+
+def outline(p: Identity, inset: float = 0.0, shift: float = 0.0) -> list[Point]:
+    """Return the face's edge, from the top clockwise, drawn in by `inset` and moved by `shift`."""
+    width, top, chin = p.face_width - inset, p.skull + inset, p.chin - inset
+    half = [
+        (0.52 * width * p.forehead, top + 2.5),
+        (0.9 * width * p.forehead, top + 15),
+        (width * (0.45 + 0.55 * p.forehead), 40),
+        (width, 60),
+        (width * (0.55 + 0.45 * p.jaw), 78),
+        (width * p.jaw, 90),
+        ((width * p.jaw + p.chin_width) / 2, (90 + chin) / 2 + 3),
+        (0.75 * p.chin_width, chin - 0.8),
+    ]
+    right = [(x + shift, y, 0.0) for x, y in half]
+    left = [(-x + shift, y, 0.0) for x, y in reversed(half)]
+    return [(shift, top, 0.0), *right, (shift, chin, 0.0), *left]
+
+
+def draw_behind(sketch: Sketch, p: Identity, clothes: Color) -> None:
+    """Hair behind the head, neck, shoulders and ears."""
+    shadow = shade(p.skin, 0.8)
+    style = p.style
+    if style.back_end:
+        wide = p.face_width + style.side * p.hair_volume
+        end = style.back_end + p.hair_length
+        rows = ((0.8, p.skull + 4), (1.0, 40), (1.04, 70), (1.0, end - 6), (0.72, end))
+        right = [(wide * share, y, -12.0) for share, y in rows]
+        left = [(-x, y, z) for x, y, z in reversed(right)]
+        sketch.fill([*right, *left], shade(p.hair, 0.78))
+    neck = 0.62 * p.face_width * p.jaw + 6
+    sketch.fill([(-neck, 84, -8), (neck, 84, -8), (neck, 124, -8), (-neck, 124, -8)], shadow, False)
+    collar = [(-70, 132, -8), (-46, 114, -8), (-neck - 2, 108, -8), (0, 116, -2)]
+    sketch.fill([*collar, (neck + 2, 108, -8), (46, 114, -8), (70, 132, -8)], clothes, False)
+    for sign in (-1, 1):
+        x = sign * (p.face_width - 1 + p.ear_out)
+        ear = [
+            (x - sign * 4, p.ear_y - p.ear_size, -4),
+            (x + sign * 2, p.ear_y - p.ear_size, -6),
+            (x + sign * 4, p.ear_y - 0.4 * p.ear_size, -7),
+            (x + sign * 2, p.ear_y + 0.5 * p.ear_size, -5),
+            (x - sign * 3, p.ear_y + p.ear_size, -3),
+        ]
+        sketch.fill(ear, shade(p.skin, 0.93))
+        inner = [(x + 0.5 * (ex - x), p.ear_y + 0.55 * (ey - p.ear_y), z) for ex, ey, z in ear]
+        sketch.fill(inner, shade(p.skin, 0.78))
+
+
+def draw_head(sketch: Sketch, p: Identity) -> None:
+    """The face itself, its rim of shadow, cheeks, folds and marks."""
+    sketch.fill(outline(p), shade(p.skin, 0.87))
+    sketch.fill(outline(p, inset=1.6, shift=-0.8), p.skin)
+    blush = mix(p.skin, (226, 96, 92), 0.08 + 0.16 * p.cheeks)
+    for sign in (-1, 1):
+        sketch.fill(oval(p, sign * 0.62 * p.face_width, 76, 7.5, 5), blush)
+        if p.lines > 0:
+            fold = [(p.nose_width + 3, p.nose_y + 1), (p.mouth_width + 1.5, p.mouth_y - 6)]
+            end = (p.mouth_width + 3, p.mouth_y - 1)
+            points = [on_face(p, sign * x, y) for x, y in (*fold, end)]
+            sketch.stroke(points, shade(p.skin, 0.92 - 0.16 * p.lines), 0.9)
+    spot = mix(shade(p.skin, 0.62), (120, 60, 40), 0.4)
+    if p.marks == 1:
+        sketch.fill(oval(p, p.mole_x, p.mole_y, p.mark_size, p.mark_size), spot)
+    if p.marks == 2:
+        for index in range(12):
+            x = (6 + 3.1 * (index // 2) + p.mole_x * 0.1) * (1 if index % 2 else -1)
+            y = 70 + 7 * math.sin(2.4 * index + p.mole_y)
+            sketch.fill(oval(p, x, y, 0.7, 0.7), mix(p.skin, spot, 0.7))
 
 
 def draw_eye(sketch: Sketch, p: Identity, variation: Variation, sign: int) -> None:
@@ -112,3 +206,80 @@ def draw_mouth(sketch: Sketch, p: Identity, variation: Variation) -> None:
         sketch.fill([*upper[1:-1], *teeth[::-1]], WHITE)
     else:
         sketch.stroke(upper, shade(p.lips, 0.55), 0.8)
+
+
+def draw_hair(sketch: Sketch, p: Identity) -> None:
+    """The hair in front: from one temple over the top to the other, back along the hairline."""
+    if p.hair_style == BALD:
+        return
+    style, volume = p.style, p.hair_volume
+    wide = p.face_width + style.side * volume
+    top, end = p.skull - style.top * volume, style.side_end + 0.4 * p.hair_length
+    count = max(9, 2 * style.bumps + 1)
+    outer: list[Point] = [(-wide + 0.5, end, -3.0)]
+    for index in range(count):
+        turn = math.pi * index / (count - 1)
+        swell = 1 + (0.05 if style.bumps and index % 2 else 0.0)
+        x = -wide * swell * math.cos(turn) * (1 - 0.1 * math.sin(turn) ** 4)
+        outer.append((x, 46 - (46 - top) * swell * math.sin(turn) ** 0.85, -3.0))
+    outer.append((wide - 0.5, end, -3.0))
+    inner_x = (0.84, 0.46, 0.0, -0.46, -0.84)
+    hairline = [
+        on_face(p, x * p.face_width, p.hairline + y, 2)
+        for x, y in zip(inner_x, style.hairline[::-1], strict=True)
+    ]
+    temple = 0.93 * p.face_width
+    right, left = (temple, end - 3, 2.0), (-temple, end - 3, 2.0)
+    sketch.fill([*outer, right, (temple, 44, 3.0), *hairline, (-temple, 44, 3.0), left], p.hair)
+    strand = mix(p.hair, (255, 240, 220), 0.1 + 0.12 * p.hair_strand)
+    sweep = (0.1 + 0.25 * p.hair_strand) * (1 if p.hair_flip else -1)
+    for offset in (-0.3, 0.0, 0.3):
+        rows = ((sweep + offset, 0.55), (0.6 * sweep + 1.3 * offset, 0.3), (1.5 * offset, 0.12))
+        points = [(x * wide, p.hairline - y * (p.hairline - top), 6.0) for x, y in rows]
+        sketch.stroke(points, strand, 1.1)
+
+
+def draw_beard(sketch: Sketch, p: Identity, variation: Variation) -> None:
+    """Stubble, full beard, goatee or moustache, as the identity has it."""
+    if p.beard in (1, 2):
+        color = mix(p.skin, p.hair, 0.22 if p.beard == 1 else 0.85)
+        edge = [point for point in outline(p, inset=0.4) if point[1] > 72]
+        inner = ((-0.6, 76), (-0.5, p.mouth_y - 9), (0, p.mouth_y - 8), (0.5, p.mouth_y - 9))
+        top = [on_face(p, x * p.face_width, y) for x, y in (*inner, (0.6, 76))]
+        sketch.fill([*edge, *top], color)
+    elif p.beard == 3:
+        low, wide = p.chin - 1, 0.8 * p.chin_width
+        y = p.mouth_y + p.lower_lip + 2.5
+        rows = ((-0.4, y), (0.4, y), (1, y + 4), (0.7, low), (-0.7, low), (-1, y + 4))
+        sketch.fill([on_face(p, x * wide, yy) for x, yy in rows], mix(p.skin, p.hair, 0.85))
+    if p.beard in (2, 4):
+        y = p.mouth_y - p.upper_lip - 1.2 - 0.6 * variation.smile
+        rows = (
+            (-1, y + 3),
+            (-0.5, y - 2.4),
+            (0, y - 1.6),
+            (0.5, y - 2.4),
+            (1, y + 3),
+            (0, y + 0.6),
+        )
+        points = [on_face(p, x * (p.mouth_width + 1), yy, 2) for x, yy in rows]
+        sketch.fill(points, mix(p.skin, p.hair, 0.92))
+
+
+def draw_glasses(sketch: Sketch, p: Identity) -> None:
+    """Draw the glasses as the identity has them."""
+    size, height = p.frame_size, p.frame_size * p.frame_height
+    exponent = 2 / p.frame_round
+    for sign in (-1, 1):
+        rim = []
+        for index in range(17):
+            cos, sin = math.cos(index * math.pi / 8), math.sin(index * math.pi / 8)
+            x = sign * p.eye_gap + size * math.copysign(abs(cos) ** exponent, cos)
+            y = p.eye_y + 1 + height * math.copysign(abs(sin) ** exponent, sin)
+            rim.append(on_face(p, x, y, 5))
+        sketch.stroke(rim, p.frame, 1.5)
+        hinge = on_face(p, sign * (p.eye_gap + size), p.eye_y - 1, 5)
+        sketch.stroke([hinge, (sign * (p.face_width + 1), p.eye_y - 1, -4.0)], p.frame, 1.5, False)
+    inner = p.eye_gap - size
+    bridge = [(-inner, p.eye_y), (0, p.eye_y - 1.5), (inner, p.eye_y)]
+    sketch.stroke([on_face(p, x, y, 5) for x, y in bridge], p.frame, 1.5)

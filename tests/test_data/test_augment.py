@@ -13,8 +13,8 @@ import torch
 from PIL import Image, ImageFilter
 
 from data.augment.batch import RARE, AugmentParameters, BatchAugment
+from data.augment.operations import blur_matrix, crop_matrix, down_up_matrix
 from data.augment.parameters import CROP, SMALLEST
-from data.augment.warp import blur_matrix, crop_matrix, down_up_matrix
 from utils.config import Augment
 from utils.device import all_to_device
 

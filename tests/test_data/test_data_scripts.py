@@ -65,7 +65,7 @@ def test_one_clear_line_and_no_half_pack(faces, tmp_path, broken, capsys):
     source = str(faces) if broken else "nowhere"
     assert recordio.main(["--images", source, "--out", str(tmp_path / "out" / "x")]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("recordio.py: ")
+    assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert ("p1/0.png: not an image" if broken else "no faces at nowhere") in error
     assert not list(tmp_path.glob("out/*"))

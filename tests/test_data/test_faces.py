@@ -157,14 +157,14 @@ def test_read_ahead_reaches_each_pack_of_joined_sources(folder, monkeypatch):
     faces = open_faces([str(folder), pack, str(folder), pack])
     asked = []
     monkeypatch.setattr(
-        "data.recordio.will_need",
+        "data.rec.reader.will_need",
         lambda file, starts, ends: asked.append((file, starts.tolist(), ends.tolist())),
     )
     rows = np.array([44, 1, 6, 19, 5, 27, 44 - 4])
     faces.read_ahead(rows[rows < len(faces)])
     first, second = faces.parts[1].pack, faces.parts[3].pack
     assert [file for file, _, _ in asked] == [first._file, second._file]
-    offsets = first.index.offsets
+    offsets = first.offsets
     assert asked[0][1] == offsets[[2, 15, 1]].tolist()
     assert asked[0][2][0] == offsets[3]
     assert asked[1][1] == [] or all(start in offsets for start in asked[1][1])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from data.faces import PackFaces
-from data.rec import index_cache as _index_cache
+from data.rec import index as _index_cache
 from data.recordio import RecordPack, RecordWriter, pack_record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,15 +47,15 @@ def everything(folder: Path) -> tuple:
         [faces.name(row) for row in range(len(faces))],
         [faces.encoded(row) for row in range(len(faces))],
         faces.pack.keys.tolist(),
-        faces.pack.index.offsets.tolist(),
+        faces.pack.offsets.tolist(),
     )
 
 
 def test_the_second_start_reads_the_kept_index_alone(folder, monkeypatch):
     first = everything(folder)
     assert (folder / KEPT).is_file()
-    monkeypatch.setattr("data.recordio.read_starts", lambda *_: 1 / 0)
-    monkeypatch.setattr("data.recordio.image_labels", lambda *_: 1 / 0)
+    monkeypatch.setattr("data.rec.reader.read_starts", lambda *_: 1 / 0)
+    monkeypatch.setattr("data.rec.reader.image_labels", lambda *_: 1 / 0)
     assert everything(folder) == first
 
 
@@ -75,7 +75,7 @@ def test_layouts_that_are_no_ranges_are_kept_too(folder):
 def test_a_changed_pack_is_read_again(folder, changed):
     everything(folder)
     with RecordPack(folder / "train.rec") as pack:
-        at = int(pack.index.offsets[pack.position(1)])
+        at = int(pack.offsets[pack.position(1)])
     data = bytearray((folder / "train.rec").read_bytes())
     assert struct.unpack_from("<I20xff", data, at + 8) == (2, 0.0, 0.0)
     if changed == "train.rec":  # the first image goes to somebody else: same size, other time
@@ -129,7 +129,7 @@ def test_a_damaged_pack_is_an_error_with_a_kept_index_as_well(folder):
 
 OPEN = """
 import json, sys
-from data.rec import index_cache as _index_cache
+from data.rec import index as _index_cache
 from data.faces import PackFaces
 _index_cache.WORTH = 10
 sys.stdin.readline()
@@ -164,7 +164,7 @@ def test_an_unusable_index_file_is_named_once_in_the_log(folder, caplog):
     (folder / KEPT).write_bytes(whole[:-200])
     with caplog.at_level("INFO", "faceuq"):
         everything(folder)
-    assert len(re.findall("does not fit .* any more, or is damaged", caplog.text)) == 1
+    assert len(re.findall("no longer fits .*, or is damaged", caplog.text)) == 1
     assert (folder / KEPT).read_bytes() == whole
 
 

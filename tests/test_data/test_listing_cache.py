@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from data import listing_cache as _listing_cache
+from data import listing as _listing_cache
 from data.faces import open_faces
 
 
@@ -41,9 +41,9 @@ def listed(monkeypatch):
     seen = []
     look = _listing_cache._images
 
-    def watched(root, folder, suffixes):
+    def watched(root, folder):
         seen.append(folder)
-        return look(root, folder, suffixes)
+        return look(root, folder)
 
     monkeypatch.setattr(_listing_cache, "_images", watched)
     return seen
@@ -108,7 +108,7 @@ def test_a_small_folder_leaves_no_file_behind(root, monkeypatch):
 
 
 def test_a_long_listing_says_how_far_it_is(root, monkeypatch, caplog):
-    monkeypatch.setattr(_listing_cache, "SECONDS_BETWEEN_WORDS", -1)
+    monkeypatch.setattr(_listing_cache, "SECONDS_BETWEEN_LINES", -1)
     with caplog.at_level(logging.INFO, "faceuq"):
         found(root)
     assert f"listing {root}: 5 images in 3 of 4 folders" in caplog.messages
@@ -119,7 +119,7 @@ def test_a_list_file_is_parsed_once(root, monkeypatch):
     path.write_text("a/1.jpg 7\nc/3.jpg 5\nä/6.jpg 7\n", encoding="utf-8")
     os.utime(path, (1.7e9, 1.7e9))
     first = open_faces(str(path))
-    monkeypatch.setattr("data.face_files._parse_line", lambda *_: 1 / 0)
+    monkeypatch.setattr("data.listing._parse_line", lambda *_: 1 / 0)
     second = open_faces(str(path))
     assert second.labels.tolist() == [0, 1, 0]
     assert second.num_classes == 2

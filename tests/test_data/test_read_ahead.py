@@ -59,7 +59,7 @@ def test_records_are_asked_for_whole(tmp_path, asked):
             writer.write(key, bytes(30_000))
     with RecordPack(tmp_path / "x.rec") as pack:
         pack.read_ahead(np.array([30, 3, 4]))
-        starts = pack.index.offsets
+        starts = pack.offsets
     assert asked == [(starts[3], starts[5] - starts[3]), (starts[30], starts[31] - starts[30])]
 
 
@@ -70,7 +70,7 @@ def test_the_last_record_and_records_in_any_order_are_asked_for(tmp_path, asked)
     with RecordPack(tmp_path / "x.rec") as pack:
         for position in range(3):
             pack.read_ahead(np.array([position]))
-        starts = pack.index.offsets.tolist()
+        starts = pack.offsets.tolist()
     assert [start for start, _ in asked] == starts
     assert all(length >= 60_000 for _, length in asked)
 

@@ -13,10 +13,8 @@ import torch
 from PIL import Image, ImageFilter
 
 from data.augment.batch import AugmentParameters, BatchAugment
-from data.augment.draws import keyed_uniforms
-from data.augment.parameters import COLUMNS
-from data.augment.strong import KINDS, RADII, STRONG_COLUMNS
-from data.augment.warp import blur_matrix, down_up_matrix, motion_matrix
+from data.augment.operations import blur_matrix, down_up_matrix, motion_matrix
+from data.augment.parameters import COLUMNS, KINDS, RADII, STRONG_COLUMNS, keyed_uniforms
 from utils.config import Augment
 
 DRAWS = 20000

@@ -193,7 +193,7 @@ def test_faces_are_labelled_named_and_cached():
 
 def test_beyond_the_cache_images_are_rendered_each_time(monkeypatch):
     whole = SyntheticFaces(2, 2, seed=7)
-    monkeypatch.setattr("data.synthetic.CACHE_BYTES", 3 * 112 * 112 * 3)
+    monkeypatch.setattr("data.rendered.faces.CACHE_BYTES", 3 * 112 * 112 * 3)
     faces = SyntheticFaces(2, 2, seed=7)
     assert np.array_equal(faces.read(3), whole.read(3))
     assert not np.shares_memory(faces.read(3), faces.read(3))
@@ -284,6 +284,6 @@ def test_the_script_runs_from_anywhere_and_says_what_is_wrong(tmp_path):
         [*script, "--out", "f", "--identities", "0"], cwd=tmp_path, capture_output=True, text=True
     )
     assert wrong.returncode == 2
-    assert wrong.stderr == ("synthetic.py: identities = 0: must be a whole number of at least 1\n")
+    assert wrong.stderr == "error: identities = 0: must be a whole number of at least 1\n"
     with pytest.raises(SystemExit):
         main([])

@@ -229,7 +229,9 @@ def test_writer_counts(tmp_path):
 def test_targets(tmp_path):
     write_bin(tmp_path / "lfw.bin", [encode_png(pixels(1))] * 2, [True])
     assert open_verification("lfw", tmp_path).name == "lfw"
-    with pytest.raises(ValueError, match=r"no verification set .*cfp_fp.bin .sets there: lfw."):
+    with pytest.raises(
+        ValueError, match=r"no verification set .*cfp_fp.bin .sets in this folder: lfw."
+    ):
         open_verification("cfp_fp", tmp_path)
     with pytest.raises(ValueError, match="no folder .*nowhere: name the one with the .bin files"):
         open_verification("lfw", tmp_path / "nowhere")
@@ -301,6 +303,6 @@ def test_bad_pairs_are_told_with_their_line(people, text, message, capsys):
         write_bin_from_pairs(people / "pairs.csv", people, people / "x.bin")
     assert verification.main([*arguments, "--out", str(people / "x.bin")]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("verification.py: ")
+    assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert not (people / "x.bin").exists()

@@ -1,0 +1,378 @@
+"""Read `.rec` packs: any record by its key or position, and which of them are images of whom.
+
+In insightface's layout record 0 gives the keys of the identity records, each of which gives the
+keys of its images. Where these ranges do not hold, labels come from the images' headers.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import weakref
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.os_hints import gather_scattered, will_need
+from data.rec.format import (
+    FIRST,
+    HEADER,
+    LAST,
+    MAGIC,
+    MAGIC_BYTES,
+    MIDDLE,
+    PART,
+    WHOLE,
+    Record,
+    unpack_record,
+)
+from data.rec.index import Images, Starts, load_index, pack_key, read_starts, store_index
+
+log = logging.getLogger("faceuq")
+
+EXACT = 1 << 24  # float32 holds every whole number up to here; later keys may be off by a few
+LONGEST_AHEAD = 64 << 10  # bytes of one record that are asked for before its length is known
+_AT_ONCE = 1 << 20  # headers; gathering one takes about 100 bytes
+
+
+class RecordFields(NamedTuple):
+    """Header fields of n records, gathered at once.
+
+    Attributes:
+        flag: (n,) number of labels after the fixed header, 0 for a scalar label.
+        label: (n,) float32, the scalar or the first of the labels.
+        second: (n,) float32, the second label; meaningless where flag < 2.
+        empty: (n,) True where no image follows (identity records).
+    """
+
+    flag: NDArray[np.uint32]
+    label: NDArray[np.float32]
+    second: NDArray[np.float32]
+    empty: NDArray[np.bool_]
+
+
+class RecordPack:
+    """A `.rec` file mapped into memory; one record costs the same whatever the file's size.
+
+    The index is read on first use: from the `.idx` beside the file (keys in any order), or, where
+    there is none, by walking through the `.rec` once. Safe to read from several threads.
+
+    Args:
+        path: the `.rec` file.
+
+    Raises:
+        ValueError: no such file, or one too short for a record. Reading raises it for a corrupt
+            record, naming file, key and offset.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise ValueError(f"no record file {self.path}")
+        self._key = pack_key(self.path)
+        self._size = self.path.stat().st_size
+        if self._size < PART.size:
+            raise ValueError(f"{self.path}: {self._size} bytes are not a record")
+        self._file = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._close_file = weakref.finalize(self, os.close, self._file)
+        self._map = mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self.starts.offsets)
+
+    def close(self) -> None:
+        """Close the file; reading is an error from here on."""
+        self._map.close()
+        self._close_file()
+
+    @cached_property
+    def starts(self) -> Starts:
+        """Keys and offsets of every record, by ascending key, in about 4 bytes a record."""
+        return read_starts(self.path, self._map) if self._cached is None else self._cached[0]
+
+    @cached_property
+    def images(self) -> Images:
+        """Positions and labels of the image records, by ascending key.
+
+        Labels are those of the images' headers. Where the pack has insightface's identity records,
+        only the first and last header of each identity are read. The index of a large pack is
+        stored in a cache file (data/cache_file.py), from which later starts take it.
+        """
+        if self._cached is not None:
+            return self._cached[1]
+        images = image_labels(self)
+        store_index(self.path, self._key, self.starts, images)
+        return images
+
+    @cached_property
+    def _cached(self) -> tuple[Starts, Images] | None:
+        return load_index(self.path, self._key)
+
+    @property
+    def keys(self) -> NDArray[np.int64]:
+        """(R,) record keys, ascending."""
+        return np.asarray(self.starts.keys)
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """(R,) byte offsets of the records, by ascending key."""
+        return self.starts.offsets.many(np.arange(len(self)))
+
+    def key(self, position: int) -> int:
+        """Return the key at a position of `keys`."""
+        return int(self.starts.keys[position])
+
+    def position(self, key: int) -> int:
+        """Return where a key stands in `keys`.
+
+        Raises:
+            ValueError: the pack has no such key.
+        """
+        position = int(self.starts.positions(np.array([key]))[0])
+        if position == len(self) or self.key(position) != key:
+            raise ValueError(f"{self.path}: no record with key {key}")
+        return position
+
+    def read(self, key: int) -> bytes:
+        """Return the payload of the record with this key."""
+        return self.payload(self.position(key))
+
+    def record(self, key: int) -> Record:
+        """Return header and encoded image of the record with this key."""
+        return self.record_at(self.position(key))
+
+    def record_at(self, position: int) -> Record:
+        """Return header and encoded image of the record at a position of `keys`."""
+        try:
+            return unpack_record(self.payload(position))
+        except ValueError as error:
+            if str(self.path) in str(error):
+                raise
+            raise self._corrupt(position, str(error)) from error
+
+    def image_view(self, position: int) -> memoryview:
+        """Return the encoded image at a position of `keys`: a view of the file where it is whole.
+
+        Release it (`with`) before the pack is closed. Safe to call from several threads.
+        """
+        continuation, start, end = self._part(position, self.starts.offsets.one(position))
+        if continuation == WHOLE and end - start >= HEADER.size:
+            start += HEADER.size + 4 * int(HEADER.unpack_from(self._map, start)[0])
+            if start <= end:
+                return memoryview(self._map)[start:end]
+        return memoryview(self.record_at(position).image)
+
+    def read_ahead(self, positions: NDArray[np.integer]) -> None:
+        """Let the system fetch the records at these positions of `keys`; returns at once."""
+        offsets = self.starts.offsets
+        starts = np.clip(offsets.many(positions), 0, self._size)
+        ends = offsets.many(np.minimum(positions + 1, len(self) - 1))
+        usual = (ends > starts) & (ends - starts <= LONGEST_AHEAD)
+        will_need(self._file, starts, np.where(usual, ends, starts + LONGEST_AHEAD))
+
+    def payload(self, position: int) -> bytes:
+        """Return the payload of the record at a position of `keys`, its parts joined again."""
+        at = self.starts.offsets.one(position)
+        continuation, start, end = self._part(position, at)
+        if continuation == WHOLE:
+            return self._map[start:end]
+        if continuation != FIRST:
+            raise self._corrupt(position, "the offset points into the middle of a record")
+        parts = [self._map[start:end]]
+        while continuation != LAST:
+            continuation, start, end = self._part(position, end + -end % 4)
+            if continuation not in (MIDDLE, LAST):
+                raise self._corrupt(position, "a part is missing")
+            parts.append(self._map[start:end])
+        return MAGIC_BYTES.join(parts)
+
+    def fields(self, positions: NDArray[np.integer]) -> RecordFields:
+        """Gather header fields of many records without touching their images.
+
+        Cost: about 0.1 us a record when the file is in memory, a page read each when it is not.
+
+        Raises:
+            ValueError: a position's offset does not lead to a record.
+        """
+        offsets = self.starts.offsets.many(positions)
+        inside = (offsets >= 0) & (offsets % 4 == 0) & (offsets <= self._size - PART.size)
+        magic, packed, flag, scalar, first, second = self._words(np.where(inside, offsets, 0))
+        bad = np.flatnonzero(~inside | (magic != MAGIC))
+        if bad.size:
+            self.payload(int(positions[bad[0]]))
+        length = packed & np.uint32((1 << 29) - 1)
+        label = np.where(flag == 0, scalar, first).view("<f4")
+        fields = RecordFields(flag, label, second.view("<f4"), length == HEADER.size + 4 * flag)
+        parted = (packed >> 29 != WHOLE) | (length < HEADER.size)
+        for row in np.flatnonzero(parted):
+            header, image = self.record_at(int(positions[row]))
+            fields.flag[row], fields.empty[row] = header.flag, not image
+            fields.label[row], fields.second[row] = header.labels[0], header.labels[-1]
+        return fields
+
+    def _words(self, offsets: NDArray[np.int64]) -> list[NDArray[np.uint32]]:
+        """Return magic, flag and length, header flag, header label, label 0 and 1 of n records."""
+        words = np.frombuffer(self._map, dtype="<u4", count=self._size // 4)
+
+        def gather(some: NDArray[np.int64]) -> list[NDArray[np.uint32]]:
+            places = (np.minimum(some // 4 + skip, len(words) - 1) for skip in (0, 1, 2, 3, 8, 9))
+            return [words.take(place) for place in places]
+
+        return gather_scattered(self._map, gather, offsets)
+
+    def _part(self, position: int, offset: int) -> tuple[int, int, int]:
+        """Return (continuation flag, start, end) of the part at a byte offset."""
+        if not 0 <= offset <= self._size - PART.size:
+            raise self._corrupt(position, f"byte {offset} lies beyond the file's {self._size}")
+        magic, packed = PART.unpack_from(self._map, offset)
+        if magic != MAGIC:
+            raise self._corrupt(position, f"no record starts at byte {offset}")
+        start = offset + PART.size
+        end = start + (packed & (1 << 29) - 1)
+        if end > self._size:
+            raise self._corrupt(position, f"cut short: {end - self._size} bytes are missing")
+        return packed >> 29, start, end
+
+    def _corrupt(self, position: int, what: str) -> ValueError:
+        key, offset = self.key(position), self.starts.offsets.one(position)
+        return ValueError(f"{self.path}: key {key} at offset {offset}: {what}")
+
+
+def image_labels(pack: RecordPack) -> Images:
+    """Find the image records and their labels.
+
+    Cost: a few tenths of a second for 17 M records of 360 000 identities, if they are in memory.
+
+    Raises:
+        ValueError: a label is not a whole number, or a record is corrupt.
+    """
+    first = _first_identity(pack)
+    if first is None:
+        return _from_headers(pack)
+    images = range(1, first)
+    labels = _from_ranges(pack, images, np.arange(first, len(pack)))
+    if labels is None:
+        log.warning("%s: identity ranges do not fit the images; using their headers", pack.path)
+        labels = _header_labels(pack, np.arange(1, first))
+    return Images(images, _small(labels))
+
+
+def _from_headers(pack: RecordPack) -> Images:
+    parts, labels = [], []
+    for start in range(0, len(pack), _AT_ONCE):
+        positions = np.arange(start, min(start + _AT_ONCE, len(pack)), dtype=np.int32)
+        fields = pack.fields(positions)
+        parts.append(positions[~fields.empty])
+        labels.append(_small(_whole(pack, parts[-1], fields.label[~fields.empty])))
+    positions = np.concatenate(parts)
+    return Images(positions, np.concatenate(labels))
+
+
+def _first_identity(pack: RecordPack) -> int | None:
+    """Return the position of the first identity record, None where the pack has no such layout."""
+    if len(pack) == 0 or pack.key(0) != 0:
+        return None
+    header, image = pack.record_at(0)
+    if header.flag != 2 or image or not 1 <= header.labels[0] <= header.labels[1]:
+        return None
+    near = int(pack.starts.positions(np.array([int(header.labels[0])]))[0])
+    for shift in (0, -1, 1, -2, 2):  # the key itself may have been rounded
+        first = near + shift
+        if 1 <= first < len(pack) and _starts_identities(pack, first):
+            return first
+    log.warning("%s: record 0 does not lead to identity records; using image headers", pack.path)
+    return None
+
+
+def _starts_identities(pack: RecordPack, first: int) -> bool:
+    fields = pack.fields(np.arange(first - 1, len(pack)))
+    identity = (fields.flag == 2) & fields.empty
+    return bool(identity[1:].all() and (first == 1 or not identity[0]))
+
+
+def _from_ranges(
+    pack: RecordPack, images: range, identities: NDArray[np.int64]
+) -> NDArray[np.int64] | None:
+    """Fill in each identity's label from its first image; None where ranges cannot be trusted."""
+    starts, ends = _ranges(pack, identities)
+    begin = np.clip(pack.starts.positions(starts), images.start, images.stop)
+    stop = np.clip(pack.starts.positions(ends), images.start, images.stop)
+    filled = stop > begin
+    begin, stop, ends = begin[filled], stop[filled], ends[filled]
+    if (begin[1:] < stop[:-1]).any():
+        return None
+    label = _header_labels(pack, begin)
+    agrees = label == _header_labels(pack, stop - 1)
+    if (~agrees & (ends <= EXACT)).any() or _any_twice(label[agrees]):
+        return None
+    edges = np.column_stack([begin[agrees], stop[agrees]]).ravel()
+    lengths = np.diff(edges, prepend=images.start, append=images.stop)
+    filler = np.zeros(len(lengths), dtype=np.int64)
+    filler[1::2] = label[agrees]
+    labels = np.repeat(_small(filler), lengths)
+    return _fill_gaps(pack, images, labels, lengths)
+
+
+def _fill_gaps(
+    pack: RecordPack, images: range, labels: NDArray[Any], lengths: NDArray[np.int64]
+) -> NDArray[Any]:
+    """Take labels of images that no identity claims (even places of `lengths`) from headers."""
+    ends = np.cumsum(lengths)
+    gaps = 2 * np.flatnonzero(lengths[::2])
+    if not len(gaps):
+        return labels
+    rows = np.concatenate([np.arange(ends[gap] - lengths[gap], ends[gap]) for gap in gaps])
+    found = _small(_header_labels(pack, images.start + rows))
+    labels = labels.astype(np.promote_types(labels.dtype, found.dtype), copy=False)
+    labels[rows] = found
+    return labels
+
+
+def _any_twice(labels: NDArray[np.int64]) -> bool:
+    ordered = np.sort(labels)
+    return bool((ordered[1:] == ordered[:-1]).any())
+
+
+def _ranges(
+    pack: RecordPack, identities: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return (first keys, end keys) that the identity records give, by ascending first key."""
+    fields = pack.fields(identities)
+    order = np.argsort(fields.label, kind="stable")
+    return fields.label[order].astype(np.int64), fields.second[order].astype(np.int64)
+
+
+def _header_labels(pack: RecordPack, positions: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return the labels of headers, gathered block by block."""
+    found = [
+        _whole(pack, some, pack.fields(some).label)
+        for some in (positions[at : at + _AT_ONCE] for at in range(0, len(positions), _AT_ONCE))
+    ]
+    return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+
+
+def _whole(
+    pack: RecordPack, positions: NDArray[np.integer], labels: NDArray[np.float32]
+) -> NDArray[np.int64]:
+    odd = np.flatnonzero(~(np.isfinite(labels) & (labels == np.floor(labels))))
+    if odd.size:
+        key = pack.key(int(positions[odd[0]]))
+        raise ValueError(f"{pack.path}: key {key}: label {labels[odd[0]]} is not a whole number")
+    return labels.astype(np.int64)
+
+
+def _small(labels: NDArray[Any]) -> NDArray[Any]:
+    """Return labels as int32 where they fit."""
+    inside = np.iinfo(np.int32)
+    fits = not len(labels) or (labels.min() >= inside.min and labels.max() <= inside.max)
+    return labels.astype(np.int32, copy=False) if fits else labels
