@@ -130,18 +130,18 @@ def find_columns(names: Sequence[str]) -> ScoreColumns:
     """
     by_name = {name.lower(): name for name in names}
 
-    def require(what: str, wanted: Sequence[str]) -> list[str]:
-        present = [name for name in wanted if name in by_name]
+    def require(what: str, expected: Sequence[str]) -> list[str]:
+        present = [name for name in expected if name in by_name]
         if not present:
-            raise ValueError(_missing(what, wanted, names))
+            raise ValueError(_missing(what, expected, names))
         return present
 
     def two_sides(kind: str) -> tuple[str, ...]:
-        wanted = (f"{kind}_a", f"{kind}_b")
-        present = [name for name in wanted if name in by_name]
+        expected = (f"{kind}_a", f"{kind}_b")
+        present = [name for name in expected if name in by_name]
         if len(present) == 1:
-            [missing] = set(wanted) - set(present)
-            raise ValueError(_missing(f"{missing} beside {present[0]}", [missing], names))
+            [missing] = set(expected) - set(present)
+            raise ValueError(_missing(f"{missing}, which {present[0]} needs", [missing], names))
         return tuple(by_name[name] for name in present)
 
     scores = require(" or ".join(SCORES), list(SCORES))
@@ -156,9 +156,9 @@ def find_columns(names: Sequence[str]) -> ScoreColumns:
         both = " and ".join(", ".join(columns) for columns, _ in choices)
         raise ValueError(f"columns {both} say the same thing twice: keep one of them")
     if not choices:
-        wanted = [f"{kind}{side}" for kind in RELIABILITY for side in ("_a", "_b", "")]
+        expected = [f"{kind}{side}" for kind in RELIABILITY for side in ("_a", "_b", "")]
         what = "uncertainty or quality (or the same with _a and _b)"
-        raise ValueError(_missing(what, wanted, names))
+        raise ValueError(_missing(what, expected, names))
     return ScoreColumns(
         by_name[scores[0]],
         SCORES[scores[0]],
@@ -169,15 +169,16 @@ def find_columns(names: Sequence[str]) -> ScoreColumns:
     )
 
 
-def _missing(what: str, wanted: Sequence[str], names: Sequence[str]) -> str:
-    near = {
-        name: close[0]
+def _missing(what: str, expected: Sequence[str], names: Sequence[str]) -> str:
+    sides = [f"{kind}_{side}" for kind in (*RELIABILITY, "image", "identity") for side in "ab"]
+    known = {*SCORES, *MATED, *RELIABILITY, *sides}
+    hint = "".join(
+        f"; is {name!r} meant as {close!r}?"
         for name in names
-        if (close := get_close_matches(name.lower(), wanted, n=1, cutoff=0.7))
-        and close[0] != name.lower()
-    }
-    hint = "".join(f"; is {name!r} meant as {close!r}?" for name, close in near.items())
-    return f"no column {what} (columns there: {', '.join(names) or 'none'}){hint}"
+        if name.lower() not in known
+        for close in get_close_matches(name.lower(), expected, n=1, cutoff=0.7)
+    )
+    return f"no column {what} (it has: {', '.join(names) or 'none'}){hint}"
 
 
 class _Names:
@@ -314,13 +315,13 @@ class _Reader:
             return
         before = int(np.argmax(row_of == row_of[side]))
         image = self.values[self.columns.images[side % 2]][side // 2]
-        one, other = (
+        first, second = (
             f"{names[place % 2]} is {self._shown(values[place])} in {self.table.where(place // 2)}"
             for place in (before, side)
         )
         raise ValueError(
-            f"image {self.images.name(int(image))!r} has two {what}: {one} and {other}; one image "
-            "has one"
+            f"image {self.images.name(int(image))!r} has two {what}: {first} and {second}; an "
+            "image has one"
         )
 
     def _shown(self, value: np.generic) -> str:
@@ -334,7 +335,7 @@ class _Reader:
             first, second = (self.people.name(int(identity[2 * row + side])) for side in (0, 1))
             raise ValueError(
                 f"{self.table.where(row)}: {self.columns.mated} is {int(mated[row])}, but the "
-                f"identities are {first!r} and {second!r}: mend one of them"
+                f"identities are {first!r} and {second!r}: correct one of them"
             )
 
 

@@ -69,7 +69,7 @@ def load_comparisons(
         seed=seed,
         name=path.stem,
     )
-    return [(one.label, first.with_uncertainty(one.values)) for one in uncertainties]
+    return [(column.label, first.with_uncertainty(column.values)) for column in uncertainties]
 
 
 def comparisons_of(
@@ -95,7 +95,7 @@ def comparisons_of(
     first = with_people(
         Comparisons(name, scores, features.issame, pairs, uncertainties[0].values, image=image)
     )
-    return [(one.label, first.with_uncertainty(one.values)) for one in uncertainties]
+    return [(column.label, first.with_uncertainty(column.values)) for column in uncertainties]
 
 
 def _equal_rows(mu: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -150,6 +150,6 @@ def _kind(path: Path) -> str:
         if label in names:
             return kind
     raise ValueError(
-        f"{path}: beside mu and sigma_sq there is neither issame (two rows are a pair) nor "
-        f"identity (one per row); arrays there: {', '.join(names)}"
+        f"{path}: mu and sigma_sq need issame (two rows are a pair) or identity (one per row) with "
+        f"them; it has: {', '.join(names)}"
     )

@@ -68,7 +68,7 @@ def degenerate(made_up, case):
         ("nan", "x.npz: sigma_sq has 40 of 40 values that are NaN or infinite"),
         ("mated", "error: x: no non-mated pair among 20; error rates need both kinds"),
         ("non-mated", "error: x: no mated pair among 20; error rates need both kinds"),
-        ("array", "x.npz: beside mu and sigma_sq there is neither issame"),
+        ("array", "x.npz: mu and sigma_sq need issame"),
     ],
 )
 def test_no_result_is_one_line_and_exit_code_2(case, message, made_up, tmp_path, capsys):

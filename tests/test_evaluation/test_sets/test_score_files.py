@@ -146,12 +146,15 @@ def replaced(old, new):
     ("text", "message"),
     [
         ("score,mated,quality\n", r"s\.csv: no comparison in it"),
-        ("mated,quality\n1,2\n", r"no column score or similarity or distance \(columns there: ma"),
+        ("mated,quality\n1,2\n", r"no column score or similarity or distance \(it has: ma"),
         (replaced("score,", "scores,"), r"no column score .*; is 'scores' meant as 'score'\?"),
         (replaced("mated", "matched"), "no column mated or issame .*; is 'matched' meant as 'ma"),
         ("score,mated,q\n1,1,1\n", r"no column uncertainty or quality \(or the same with _a and"),
-        (replaced("quality_b", "q2"), "no column quality_b beside quality_a .columns there: score"),
-        (replaced("image_b", "file_b"), "no column image_b beside image_a"),
+        (
+            replaced("quality_b", "q2"),
+            r"no column quality_b, which quality_a needs \(it has: score, .*\)$",
+        ),
+        (replaced("image_b", "file_b"), "no column image_b, which image_a needs"),
         ("score,distance,mated,quality\n", "columns score and distance are both scores"),
         (
             "score,mated,quality,quality_a,quality_b\n",

@@ -113,7 +113,7 @@ def test_files_of_no_kind(tmp_path):
     with pytest.raises(ValueError, match=r"x\.npz: not an \.npz file"):
         load_comparisons(path)
     np.savez(path, mu=np.eye(3), sigma_sq=np.ones(3))
-    with pytest.raises(ValueError, match=r"x\.npz: beside mu and sigma_sq there is neither issame"):
+    with pytest.raises(ValueError, match=r"x\.npz: mu and sigma_sq need issame"):
         load_comparisons(path)
     np.savez(path, mu=np.eye(3), issame=[1, 0])
     with pytest.raises(ValueError, match=r"x\.npz: no array sigma_sq \(it has: mu, issame\)"):
