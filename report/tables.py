@@ -16,6 +16,7 @@ from evaluation.compared import GroupRow, MethodRow
 from evaluation.confidence.intervals import Interval
 from evaluation.metrics.side_by_side import DISCARDS, Row, SideBySide
 from evaluation.metrics.tar_at_far import TarAtFar
+from report.cautions import caution_sentence
 
 FORMATS = ("txt", "csv", "md", "tex")
 AREA = "AUERC30/random"  # the column whose best cell is bold in LaTeX
@@ -142,8 +143,8 @@ def ijb_table(name: str, results: Mapping[str, Sequence[TarAtFar]]) -> str:
             realised = f"{point.fmr:.3e} ({point.false_matches} / {point.non_mated})"
             numbers = [f"{row.tar:.4f}", matches, realised, f"{point.threshold:.4f}"]
             lines.append([f"{row.target:g}", fusion, *numbers])
-    warnings = dict.fromkeys(row.warning for rows in results.values() for row in rows)
-    notes = [f"warning: {warning}" for warning in warnings if warning]
+    cautions = (row.caution for rows in results.values() for row in rows if row.caution)
+    notes = [f"warning: {line}" for line in dict.fromkeys(map(caution_sentence, cautions))]
     title = f"{name}: 1:1 verification of templates"
     return "\n".join([title, *aligned(lines, left=2), *notes]) + "\n"
 

@@ -6,25 +6,38 @@ Identities, images or pairs are drawn; the score threshold is found again in eve
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.confidence._resample import Resampling
-from evaluation.confidence._resample_curve import band_fractions
-from evaluation.confidence._resample_methods import Measure
-from evaluation.confidence._resample_words import PLURAL, area_name, verdict, warnings_of
+from evaluation.confidence._resample_words import PLURAL, area_name, verdict
 from evaluation.confidence.intervals import Interval
+from evaluation.confidence.resample import Resampling, Sample
+from evaluation.metrics.areas import Start, area_at
 from evaluation.metrics.comparisons import Comparisons, Unit
-from evaluation.metrics.discard import check_listed
-from evaluation.metrics.protocol_curve import ProtocolCurve, protocol_curve
+from evaluation.metrics.curve import (
+    EPSILON,
+    GRID,
+    GRIDS,
+    CurveEngine,
+    ProtocolCurve,
+    Weights,
+    check_listed,
+    held_rate,
+    is_missed,
+    protocol_curve,
+)
 from evaluation.metrics.protocols import Protocol
+from evaluation.metrics.ranked import Ranked
+from evaluation.metrics.thresholds import FEWEST_ERRORS, Caution, find_threshold
 
 Floats = NDArray[np.float64]
 Progress = Callable[[Iterable[int]], Iterable[int]]
+
+FEWEST_UNITS = 20
 
 
 class Bands(NamedTuple):
@@ -73,7 +86,7 @@ class Bootstrap:
         areas: name -> (R,) replicates of the area.
         relatives: name -> (R,) replicates of area / area of random discard; NaN where the draw has
             no false non-match.
-        warnings: one line each, for people.
+        cautions: what makes the intervals uncertain.
     """
 
     unit: Unit
@@ -86,7 +99,14 @@ class Bootstrap:
     fnmr: dict[str, Floats]
     areas: dict[str, Floats]
     relatives: dict[str, Floats]
-    warnings: tuple[str, ...]
+    cautions: tuple[Caution, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The cautions as sentences."""
+        from report.cautions import caution_sentences
+
+        return caution_sentences(self.cautions)
 
     @property
     def drawn(self) -> str:
@@ -101,11 +121,11 @@ class Bootstrap:
 
     def area(self, name: str) -> tuple[float, Interval]:
         """AUERC up to the limit, as the protocol defines it, and its interval."""
-        return self.curves[name].areas[self.limit], self._interval(self.areas[name])
+        return self.curves[name].areas[self.limit], self.interval(self.areas[name])
 
     def relative(self, name: str) -> tuple[float, Interval]:
         """The area relative to random discard (1 = no better than chance), and its interval."""
-        return self.curves[name].relative[self.limit], self._interval(self.relatives[name])
+        return self.curves[name].relative[self.limit], self.interval(self.relatives[name])
 
     def compare(self, first: str, second: str) -> Paired:
         """Compare two methods draw by draw.
@@ -115,12 +135,12 @@ class Bootstrap:
         """
         one, other = self.curves[first], self.curves[second]
         difference = one.areas[self.limit] - other.areas[self.limit]
-        interval = self._interval(self.areas[first] - self.areas[second])
+        interval = self.interval(self.areas[first] - self.areas[second])
         return Paired(
             difference,
             interval,
             one.relative[self.limit] - other.relative[self.limit],
-            self._interval(self.relatives[first] - self.relatives[second]),
+            self.interval(self.relatives[first] - self.relatives[second]),
             verdict(first, second, area_name(self.limit), difference, interval),
         )
 
@@ -149,7 +169,8 @@ class Bootstrap:
         tail = (1 - self.confidence) / 2
         return tail, 1 - tail
 
-    def _interval(self, values: Floats) -> Interval:
+    def interval(self, values: Floats) -> Interval:
+        """Interval of a number from its (R,) replicates; those that are NaN are left out."""
         valid = values[~np.isnan(values)]
         if not valid.size:
             return Interval(float("nan"), float("nan"))
@@ -201,17 +222,14 @@ def bootstrap(
     methods = {name: comparisons.with_uncertainty(one) for name, one in uncertainties.items()}
     curves = {name: protocol_curve(one, protocol, fmr_target) for name, one in methods.items()}
     resampling = Resampling(comparisons, unit or comparisons.best_unit, fmr_target, seed)
-    measure = Measure(resampling, methods, protocol, fmr_target)
-    fractions = band_fractions(protocol)
+    measure = Measure(resampling, list(methods.values()), protocol, fmr_target)
+    fractions = GRIDS.get(protocol.grid, GRID)
+    fnmr = np.full((len(methods), replicates, len(fractions)), np.nan)
+    areas, relatives = np.full((2, len(methods), replicates), np.nan)
     draws = range(replicates)
-    fnmr, areas, relatives = _measured(
-        measure, len(methods), replicates, len(fractions), progress(draws) if progress else draws
-    )
-    curve = next(iter(curves.values()))
-    sources = resampling.sources(float(curve.edc.score_threshold[0]))
-    shaky = warnings_of(
-        resampling, curve.start.errors, sources, areas[0], relatives[0], measure.beyond_list
-    )
+    for draw in progress(draws) if progress else draws:
+        for row, values in enumerate(measure.draw(draw)):
+            fnmr[row, draw], areas[row, draw], relatives[row, draw] = values
     return Bootstrap(
         resampling.unit,
         resampling.units,
@@ -223,20 +241,184 @@ def bootstrap(
         dict(zip(methods, fnmr, strict=True)),
         dict(zip(methods, areas, strict=True)),
         dict(zip(methods, relatives, strict=True)),
-        shaky,
+        _cautions(
+            resampling, next(iter(curves.values())), areas[0], relatives[0], measure.beyond_list
+        ),
     )
 
 
-def _measured(
-    measure: Measure, methods: int, replicates: int, fractions: int, draws: Iterable[int]
-) -> tuple[Floats, Floats, Floats]:
-    """Replicates of the curves, areas and relative areas; NaN where nothing could be measured."""
-    fnmr = np.full((methods, replicates, fractions), np.nan)
-    areas, relatives = np.full((2, methods, replicates), np.nan)
-    for replicate in draws:
-        for row, values in enumerate(measure.draw(replicate) or ()):
-            fnmr[row, replicate], areas[row, replicate], relatives[row, replicate] = values
-    return fnmr, areas, relatives
+class CurveValues(NamedTuple):
+    """What a replicate contributes.
+
+    Attributes:
+        fnmr: (F,) at the fractions of the bands.
+        area: up to the one limit of the protocol, as the protocol defines it.
+        relative: area / area of random discard; NaN without any false non-match.
+    """
+
+    fnmr: Floats
+    area: float
+    relative: float
+
+
+class Measure:
+    """Draws replicates and measures all methods on each, as if rows had been repeated.
+
+    Args:
+        resampling: the draws.
+        methods: the same comparisons under each method's uncertainties.
+        protocol: with one limit.
+        fmr_target: of the threshold.
+
+    Attributes:
+        beyond_list: replicates whose threshold lay below all listed scores, of a set that lists
+            only the high end; the end of the list was taken for it.
+
+    Raises:
+        ValueError: the protocol discards images.
+    """
+
+    def __init__(
+        self,
+        resampling: Resampling,
+        methods: Sequence[Comparisons],
+        protocol: Protocol,
+        fmr_target: float,
+    ) -> None:
+        if protocol.discard_over == "images":
+            raise ValueError(
+                f"protocol {protocol.name} discards images, and no interval is known for that: "
+                "discard over 'all', 'mated' or 'each_kind'"
+            )
+        self.beyond_list = 0
+        self._resampling, self._protocol, self._fmr_target = resampling, protocol, fmr_target
+        self._bands = GRIDS.get(protocol.grid, GRID) + EPSILON
+        self._engines = [CurveEngine(one, protocol, resampled=True) for one in methods]
+        per_subset = protocol.threshold == "per_subset"
+        self._needs_others = (
+            per_subset or protocol.discard_over == "all" or protocol.read_at == "kept_score"
+        )
+        scores = resampling.comparisons.scores
+        self._scores = scores[resampling.mated_rows]
+        if not per_subset:
+            self._own = Ranked.of(self._scores, keep_rows=True)
+            tail = resampling.tail_rows[::-1]
+            self._tail = Ranked(scores[tail], np.arange(len(tail))[::-1])
+            self._whole: Ranked | None = None
+
+    def draw(self, replicate: int) -> list[CurveValues]:
+        """Each method's values; none where a kind of comparison was not drawn at all."""
+        resampling, rows, others = self._resampling, None, None
+        if self._needs_others:
+            rows = resampling.row_weights(replicate)
+            others = rows[resampling.non_mated_rows]
+            total = float(others.sum())
+            if resampling.comparisons.unlisted:
+                total = resampling.sample(replicate).total
+            sample = Sample(rows[resampling.mated_rows], rows[resampling.tail_rows], total)
+        else:
+            sample = resampling.sample(replicate)
+        if not (sample.mated.any() and sample.total):
+            return []
+        if self._protocol.threshold == "per_subset":
+            weights = Weights(sample.mated, sample.mated, others, rows)
+            return [self._per_subset(engine, weights) for engine in self._engines]
+        threshold = self.threshold(sample, replicate)
+        errors = sample.mated * is_missed(self._scores, threshold, self._protocol)
+        weights = Weights(sample.mated, errors, others, rows)
+        return [self._fixed(engine, threshold, weights) for engine in self._engines]
+
+    def threshold(self, sample: Sample, replicate: int) -> float:
+        """Score threshold of one replicate, which is part of what is uncertain."""
+        resampling, protocol = self._resampling, self._protocol
+        starting = protocol.rule == "starting_error"
+        target = protocol.start_fnmr if starting else self._fmr_target
+        own, listed = self._own.weighted(sample.mated), len(resampling.non_mated_rows)
+        unlisted = resampling.comparisons.unlisted
+        complete = len(self._tail.values) == listed
+        others = self._tail.weighted(sample.tail)
+        found = find_threshold(
+            own, others, protocol.rule, target, sample.total, complete=complete and not unlisted
+        )
+        if found is None and not complete:
+            if self._whole is None:
+                scores = resampling.comparisons.scores[resampling.non_mated_rows]
+                self._whole = Ranked.of(scores, keep_rows=True)
+            weights = resampling.row_weights(replicate)[resampling.non_mated_rows]
+            others = self._whole.weighted(weights)
+            found = find_threshold(
+                own, others, protocol.rule, target, sample.total, complete=not unlisted
+            )
+        if found is None:
+            self.beyond_list += 1
+            return resampling.comparisons.listed_from
+        return found
+
+    def _fixed(self, engine: CurveEngine, threshold: float, weights: Weights) -> CurveValues:
+        cuts = engine.cuts(weights)
+        _, misses, mated, _ = engine.fixed(threshold, cuts, weights)
+        return self._values(cuts.fractions, misses, mated, cuts.total)
+
+    def _per_subset(self, engine: CurveEngine, weights: Weights) -> CurveValues:
+        cuts = engine.cuts(weights)
+        points = engine.points(self._fmr_target, cuts, weights)
+        misses = np.array([point.false_non_matches for point in points])
+        mated = np.array([point.mated for point in points])
+        return self._values(cuts.fractions, misses, mated, cuts.total)
+
+    def _values(
+        self, fractions: Floats, misses: NDArray[np.int64], mated: NDArray[np.int64], units: int
+    ) -> CurveValues:
+        (limit,) = self._protocol.limits
+        fnmr = held_rate(misses, mated)
+        start = Start(int(misses[0]), int(mated[0]), units)
+        places = np.searchsorted(fractions, self._bands, side="right") - 1
+        return CurveValues(fnmr[places], *area_at(limit, fractions, fnmr, start, self._protocol))
+
+
+def _cautions(
+    resampling: Resampling,
+    curve: ProtocolCurve,
+    areas: Floats,
+    relatives: Floats,
+    beyond_list: int,
+) -> tuple[Caution, ...]:
+    """What makes the intervals uncertain.
+
+    Args:
+        resampling: the draws.
+        curve: on the set itself.
+        areas: (R,) of one method; NaN where no curve could be drawn.
+        relatives: (R,) of the same; NaN there, and where a draw had no false non-match.
+        beyond_list: draws whose threshold lay below the listed scores.
+    """
+    comparisons, unit, units = resampling.comparisons, resampling.unit, resampling.units
+    errors = curve.start.errors
+    sources = resampling.sources(float(curve.edc.score_threshold[0]))
+    drawn = {"units_drawn": units, "unit": unit}
+    total, lost = len(areas), int(np.isnan(areas).sum())
+    without = int(np.isnan(relatives).sum()) - lost
+    best = comparisons.best_unit
+    listed_from = comparisons.listed_from
+    cautions = (
+        (unit != best, Caution("coarse_unit", {"unit": unit, "best": best})),
+        (units < FEWEST_UNITS, Caution("few_units", drawn)),
+        (errors < FEWEST_ERRORS, Caution("few_errors", {"errors": errors})),
+        (
+            sources < FEWEST_ERRORS <= errors,
+            Caution("few_sources", {"errors": errors, "sources": sources, **drawn}),
+        ),
+        (without > 0, Caution("draws_without_errors", {"draws": without, "total": total})),
+        (lost > 0, Caution("draws_lost", {"draws": lost, "total": total})),
+        (
+            beyond_list > 0,
+            Caution(
+                "beyond_list", {"draws": beyond_list, "total": total, "listed_from": listed_from}
+            ),
+        ),
+        (resampling.approximate_total, Caution("approximate_total", {})),
+    )
+    return tuple(caution for applies, caution in cautions if applies)
 
 
 def _check(

@@ -1,4 +1,4 @@
-"""Areas under an error-versus-discard curve, and the curve of the best possible order.
+"""Areas under an error-versus-discard curve, and the curve of the ideal order.
 
 Every convention in use: trapezoids or steps, up to a limit, less something, divided by something.
 NumPy only.
@@ -30,7 +30,7 @@ class Span(NamedTuple):
 
 
 class Start(NamedTuple):
-    """What the best possible order depends on.
+    """What the ideal order depends on.
 
     Attributes:
         errors: false non-matches without discard.
@@ -71,7 +71,7 @@ def area_under(
 
 
 def best_fnmr(start: Start, fractions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(F,) FNMR of the best possible order: every false non-match is discarded first.
+    """(F,) FNMR of the ideal order: every false non-match is discarded first.
 
     With e = FNMR without discard it is (e - x) / (1 - x) up to x = e over mated pairs, and zero
     from x = p e on where a share p of the pairs is mated.
@@ -82,10 +82,43 @@ def best_fnmr(start: Start, fractions: NDArray[np.float64]) -> NDArray[np.float6
     return best
 
 
-def best_span(
+def area_at(
+    limit: float,
+    fractions: NDArray[np.float64],
+    fnmr: NDArray[np.float64],
+    start: Start,
+    protocol: Protocol,
+) -> tuple[float, float]:
+    """Area up to a limit as the protocol reports it, and relative to random discard.
+
+    NaN where an area is divided by FNMR without discard and that is 0.
+    """
+    span = area_under(fractions, fnmr, limit, protocol.area, protocol.area_ends)
+    rate, area = start.errors / start.mated, span.area
+    if protocol.subtract == "half_square":
+        area -= rate * min(rate, limit) / 2
+    elif protocol.subtract == "optimum":
+        area -= _best_span(start, fractions, protocol, limit).area
+    divisor = {"nothing": 1.0, "start": rate, "random": rate * span.width}[protocol.divide]
+    return area / divisor if divisor else float("nan"), _relative(span, start)
+
+
+def best_relative(
+    start: Start, fractions: NDArray[np.float64], protocol: Protocol, limit: float
+) -> float:
+    """Area of the ideal order relative to random discard."""
+    return _relative(_best_span(start, fractions, protocol, limit), start)
+
+
+def _relative(span: Span, start: Start) -> float:
+    random = start.errors / start.mated * span.width
+    return span.area / random if random else float("nan")
+
+
+def _best_span(
     start: Start, fractions: NDArray[np.float64], protocol: Protocol, limit: float
 ) -> Span:
-    """Area of the best possible order under the same rule.
+    """Area of the ideal order under the same rule.
 
     On the exact grid it has one step per unit, whatever ties the uncertainties have; else it is
     taken at the curve's own fractions.
@@ -95,21 +128,3 @@ def best_span(
         fractions = np.arange(turns + 1) / start.units
     best = best_fnmr(start, fractions)
     return area_under(fractions, best, limit, protocol.area, protocol.area_ends)
-
-
-def final_area(
-    span: Span, best: Span | None, start: Start, protocol: Protocol, limit: float
-) -> float:
-    """Return the area as the protocol reports it: less `subtract`, divided by `divide`.
-
-    NaN where it is divided by FNMR without discard and that is 0.
-    """
-    rate = start.errors / start.mated
-    area = span.area
-    if protocol.subtract == "half_square":
-        area -= rate * min(rate, limit) / 2
-    elif protocol.subtract == "optimum":
-        assert best is not None
-        area -= best.area
-    divisor = {"nothing": 1.0, "start": rate, "random": rate * span.width}[protocol.divide]
-    return area / divisor if divisor else float("nan")

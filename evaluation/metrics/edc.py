@@ -11,36 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.metrics.error_rates import (
-    ErrorRates,
-    OperatingPoint,
-)
+from evaluation.metrics.curve import Edc, held_rate
+from evaluation.metrics.error_rates import ErrorRates
 from evaluation.metrics.kept import KeptSets
-
-
-@dataclass(frozen=True)
-class Edc:
-    """FNMR at one FMR target against the discard fraction.
-
-    Attributes:
-        fmr_target: FMR that fixed the threshold.
-        fractions: (F,) discard fractions.
-        score_threshold: (F,) score at which the errors were counted.
-        false_non_matches: (F,) kept mated pairs below it.
-        mated: (F,) kept mated pairs.
-        false_matches: (F,) kept non-mated pairs at or above it.
-        non_mated: (F,) kept non-mated pairs.
-        fnmr: (F,) rate; where no mated pair is kept, the last value before holds.
-    """
-
-    fmr_target: float
-    fractions: NDArray[np.float64]
-    score_threshold: NDArray[np.float64]
-    false_non_matches: NDArray[np.int64]
-    mated: NDArray[np.int64]
-    false_matches: NDArray[np.int64]
-    non_mated: NDArray[np.int64]
-    fnmr: NDArray[np.float64]
+from evaluation.metrics.thresholds import OperatingPoint
 
 
 @dataclass(frozen=True)
@@ -192,11 +166,3 @@ def _between(
             at_most = np.searchsorted(np.sort(level[rows]), kept.level_of[here], side="right")
             moved[here, column] = sign * at_most
     return moved
-
-
-def held_rate(errors: NDArray[np.int64], total: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(F,) errors / total; where nothing is left, the last rate before holds."""
-    rate = errors / np.maximum(total, 1)
-    last = np.maximum.accumulate(np.where(total > 0, np.arange(len(total)), 0))
-    held: NDArray[np.float64] = rate[last]
-    return held

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.metrics.thresholds import OperatingPoint
+
 
 class EqualErrorRate(NamedTuple):
     """Where FMR and FNMR meet (Maio et al., FVC2000, section 3).
@@ -26,34 +28,6 @@ class EqualErrorRate(NamedTuple):
     low: float
     high: float
     threshold: float
-
-
-class OperatingPoint(NamedTuple):
-    """One threshold and the errors at it.
-
-    Attributes:
-        threshold: scores below it are non-matches.
-        false_non_matches: mated scores below the threshold.
-        mated: all mated scores.
-        false_matches: non-mated scores at or above the threshold.
-        non_mated: all non-mated scores.
-    """
-
-    threshold: float
-    false_non_matches: int
-    mated: int
-    false_matches: int
-    non_mated: int
-
-    @property
-    def fnmr(self) -> float:
-        """False non-match rate; NaN without mated scores."""
-        return self.false_non_matches / self.mated if self.mated else float("nan")
-
-    @property
-    def fmr(self) -> float:
-        """False match rate; NaN without non-mated scores."""
-        return self.false_matches / self.non_mated if self.non_mated else float("nan")
 
 
 @dataclass(frozen=True)

@@ -1,32 +1,85 @@
-"""One score threshold from the scores of both kinds, by each of the rules in use.
+"""One score threshold from the scores of both kinds, by each of the rules in use; TAR at FAR.
 
-Works by partition: nothing is sorted but the few scores near the threshold. NumPy only.
+The scores can be a set's own or weighted ones: see `evaluation.metrics.ranked`. NumPy only.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.metrics.error_rates import OperatingPoint
+from evaluation.metrics.protocols import Rule
+from evaluation.metrics.ranked import Ranked
 
-if TYPE_CHECKING:
-    from evaluation.metrics.protocols import Rule
-
-FEWEST_FALSE_MATCHES = 5  # expected ones, below which a threshold rests on chance
+FEWEST_ERRORS = 5  # expected ones, below which a threshold is too uncertain to trust
+FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
-def few_false_matches(fmr: float, non_mated: int) -> str:
-    """Line to warn with where an FMR leaves too few false matches to set a threshold by; or ""."""
-    expected = fmr * non_mated
-    if expected >= FEWEST_FALSE_MATCHES:
-        return ""
-    return (
-        f"at FMR {fmr:g}, {non_mated} non-mated pairs leave {expected:.2g} expected false matches "
-        f"(fewer than {FEWEST_FALSE_MATCHES}): the threshold, and FNMR with it, rests on chance"
-    )
+class Caution(NamedTuple):
+    """Something that makes a number too uncertain to trust, or incomplete.
+
+    Attributes:
+        kind: what it is; `report.cautions` has the sentence for each.
+        facts: the numbers of that sentence.
+    """
+
+    kind: str
+    facts: Mapping[str, float | str]
+
+
+class OperatingPoint(NamedTuple):
+    """One threshold and the errors at it.
+
+    Attributes:
+        threshold: scores below it are non-matches.
+        false_non_matches: mated scores below the threshold.
+        mated: all mated scores.
+        false_matches: non-mated scores at or above the threshold.
+        non_mated: all non-mated scores.
+    """
+
+    threshold: float
+    false_non_matches: int
+    mated: int
+    false_matches: int
+    non_mated: int
+
+    @property
+    def fnmr(self) -> float:
+        """False non-match rate; NaN without mated scores."""
+        return self.false_non_matches / self.mated if self.mated else float("nan")
+
+    @property
+    def fmr(self) -> float:
+        """False match rate; NaN without non-mated scores."""
+        return self.false_matches / self.non_mated if self.non_mated else float("nan")
+
+
+class TarAtFar(NamedTuple):
+    """One operating point of a 1:1 table: the true accept rate is 1 - FNMR.
+
+    Attributes:
+        target: FMR (FAR) that was asked for.
+        point: threshold and counts; `point.fmr` is the realised FMR.
+        caution: why not to trust it; None where there is no reason.
+    """
+
+    target: float
+    point: OperatingPoint
+    caution: Caution | None
+
+    @property
+    def matches(self) -> int:
+        """Mated scores at or above the threshold."""
+        return self.point.mated - self.point.false_non_matches
+
+    @property
+    def tar(self) -> float:
+        """True accept rate, 1 - FNMR."""
+        return self.matches / self.point.mated
 
 
 def operating_point(
@@ -57,8 +110,9 @@ def operating_point(
         raise ValueError(f"target rate {target} is not between 0 and 1")
     if not len(mated):
         raise ValueError("no mated pair: there is no FNMR to measure")
-    total = len(non_mated) + unlisted
-    threshold = find_threshold(mated, non_mated, rule, target, total, complete=not unlisted)
+    own, others = Ranked.of(mated), Ranked.of(non_mated)
+    total = others.total + unlisted
+    threshold = find_threshold(own, others, rule, target, total, complete=not unlisted)
     if threshold is None or (unlisted and threshold < listed_from):
         raise ValueError(
             f"the threshold for {'FNMR' if rule == 'starting_error' else 'FMR'} {target:g} lies "
@@ -66,110 +120,131 @@ def operating_point(
             "above that are kept: take a sample of the non-mated pairs (--non_mated COUNT) "
             "instead of all"
         )
-    return point_at(mated, non_mated, threshold, total)
+    return point_at(own, others, threshold, total)
 
 
 def find_threshold(
-    mated: NDArray[np.floating],
-    non_mated: NDArray[np.floating],
-    rule: Rule,
-    target: float,
-    total: int,
-    *,
-    complete: bool,
+    own: Ranked, others: Ranked, rule: Rule, target: float, total: float, *, complete: bool
 ) -> float | None:
-    """Find the threshold alone, from all scores or from a window of them.
+    """Find the threshold alone.
 
     Args:
-        mated: (P,) one score at least; those in the window, if the scores are not `complete`.
-        non_mated: (Q,) scores in the window, which ends above with the highest of them.
+        own: mated scores, one with a weight at least.
+        others: non-mated scores, or the highest of them.
         rule: see `operating_point`.
         target: rate.
-        total: of all non-mated scores.
-        complete: whether there are no others. If not, all that matters must lie in the window.
+        total: weight of all non-mated scores.
+        complete: whether `others` are all of them.
 
     Returns:
-        The threshold; None where scores that are not in the window decide.
+        The threshold; None where non-mated scores decide that are not among `others`.
     """
     if rule == "starting_error":
-        return _start(mated, target)
-    if not total:
-        return float(mated.min())
-    allowed = int(target * total)
-    if allowed + 1 < total and (allowed + 1) / total <= target:
-        allowed += 1
-    if allowed >= len(non_mated):
-        return None
-    place = len(non_mated) - 1 - allowed
-    barred = np.partition(non_mated, place)[place]
+        return _starting_threshold(own, target)
+    rejected = others.highest_over(target, total) if total else None
+    if rejected is None:
+        return _lowest(own.next_above(-np.inf), others.next_above(-np.inf)) if complete else None
+    barred = float(rejected)  # accepting it gives too many false matches; without it, few enough
+    just_above = float(np.nextafter(rejected, rejected.dtype.type(np.inf)))
     if rule == "conservative":
-        return _just_above(barred)
+        return just_above
+    listed = others.total
+    few, many = listed - others.count_up_to(barred), listed - others.count_below(barred)
     if rule == "interpolated":
-        return _between(non_mated, barred, target * total)
-    return _nearest(mated, non_mated, barred, target, total, complete)
-
-
-def point_at(
-    mated: NDArray[np.floating], non_mated: NDArray[np.floating], threshold: float, total: int
-) -> OperatingPoint:
-    """Count the errors at a threshold, of `total` non-mated scores."""
-    level = np.float64(threshold)
-    misses, matches = np.count_nonzero(mated < level), np.count_nonzero(non_mated >= level)
-    return OperatingPoint(threshold, int(misses), len(mated), int(matches), total)
-
-
-def _between(non_mated: NDArray[Any], barred: Any, allowed: float) -> float:
-    """Point of the line between `barred` and the next score above, by their false matches."""
-    over = non_mated[non_mated > barred]
-    if not len(over):
-        return _just_above(barred)
-    many = np.count_nonzero(non_mated >= barred)
-    weight = (allowed - len(over)) / (many - len(over))
-    return float(over.min()) - weight * (float(over.min()) - float(barred))
-
-
-def _nearest(
-    mated: NDArray[Any],
-    non_mated: NDArray[Any],
-    barred: Any,
-    target: float,
-    total: int,
-    complete: bool,
-) -> float | None:
-    """Lowest score of either kind whose FMR is one of the two that enclose the target, the nearer.
-
-    With `barred` accepted there are too many false matches, without it few enough.
-    """
-    many = np.count_nonzero(non_mated >= barred)
-    few = np.count_nonzero(non_mated > barred)
-    above = _lowest_above(mated, non_mated, barred)
+        over = others.next_above(barred)
+        if over is None:
+            return just_above
+        return over - (target * total - few) / (many - few) * (over - barred)
+    above = _lowest(own.next_above(barred), others.next_above(barred))
     if above is not None and abs(few / total - target) < abs(many / total - target):
         return above
-    below = non_mated[non_mated < barred]
-    if len(below):
-        return _lowest_above(mated, non_mated, below.max())
-    return float(min(barred, mated.min())) if complete else None
+    below = others.next_below(barred)
+    if below is None:
+        return _lowest(barred, own.next_above(-np.inf)) if complete else None
+    return _lowest(barred, own.next_above(below))
 
 
-def _lowest_above(mated: NDArray[Any], non_mated: NDArray[Any], score: Any) -> float | None:
-    lowest = np.inf
-    for values in (mated, non_mated):
-        above = values[values > score]
-        if len(above):
-            lowest = min(lowest, float(above.min()))
-    return None if lowest == np.inf else lowest
+def caution_few_matches(fmr: float, non_mated: int) -> Caution | None:
+    """Caution where an FMR leaves too few false matches to set a threshold by."""
+    expected = fmr * non_mated
+    if expected >= FEWEST_ERRORS:
+        return None
+    facts = {"fmr": fmr, "non_mated": non_mated, "expected": expected}
+    return Caution("few_false_matches", facts)
 
 
-def _start(mated: NDArray[Any], target: float) -> float:
+def few_false_matches(fmr: float, non_mated: int) -> str:
+    """The sentence of `caution_few_matches`, or ""."""
+    from report.cautions import caution_sentence
+
+    caution = caution_few_matches(fmr, non_mated)
+    return caution_sentence(caution) if caution else ""
+
+
+def point_at(own: Ranked, others: Ranked, threshold: float, total: int) -> OperatingPoint:
+    """Count the errors at a threshold, of `total` non-mated scores."""
+    matches = others.total - others.count_below(threshold)
+    return OperatingPoint(threshold, own.count_below(threshold), own.total, matches, total)
+
+
+def tar_at_far(
+    scores: NDArray[np.float32],
+    mated: NDArray[np.bool_],
+    targets: Sequence[float] = FARS,
+    *,
+    rule: Literal["nearest", "conservative"] = "nearest",
+) -> list[TarAtFar]:
+    """TAR at each target FMR, the numbers of IJB-B/C tables. Cost: two sorts.
+
+    Thresholds are scores of either kind, but for one that lies just above all of them.
+
+    Args:
+        scores: (N,) comparison scores, larger = more alike.
+        mated: (N,) whether both sides show one person.
+        targets: FMRs within 0 to 1, any order.
+        rule: "nearest" FMR (the lowest threshold among equals; may exceed the target), or
+            "conservative": the lowest threshold with FMR <= target.
+
+    Raises:
+        ValueError: a kind without scores, NaN, a target outside 0 to 1, or an unknown rule.
+    """
+    if rule not in ("nearest", "conservative"):
+        raise ValueError(f"unknown threshold rule {rule!r} (known: nearest, conservative)")
+    if np.isnan(scores).any():
+        raise ValueError(f"{int(np.isnan(scores).sum())} of {len(scores)} scores are NaN")
+    own, others = Ranked.of(scores[mated]), Ranked.of(scores[~mated])
+    if not (own.total and others.total):
+        raise ValueError(
+            f"TAR at FAR needs comparisons of both kinds, got {own.total} mated and "
+            f"{others.total} non-mated"
+        )
+    rows = []
+    for target in targets:
+        if not 0 <= target <= 1:
+            raise ValueError(f"target FMR {target}: must be within 0 to 1")
+        threshold = find_threshold(own, others, rule, target, others.total, complete=True)
+        assert threshold is not None
+        below = float(np.nextafter(np.float32(threshold), np.float32(-np.inf)))
+        score = _lowest(own.next_above(below), others.next_above(below))
+        point = point_at(own, others, threshold if score is None else score, others.total)
+        few = caution_few_matches(target, others.total)
+        rows.append(TarAtFar(target, point, few and few._replace(kind="uncertain_point")))
+    return rows
+
+
+def _starting_threshold(own: Ranked, target: float) -> float:
     """Mated score whose FNMR is nearest to the target, the higher of two equally near."""
-    rank = min(int(target * len(mated)), len(mated) - 1)
-    score = np.partition(mated, rank)[rank]
-    few, many = np.count_nonzero(mated < score), np.count_nonzero(mated <= score)
-    low, high = few / len(mated), many / len(mated)
-    if many < len(mated) and abs(high - target) <= abs(low - target):
-        return float(mated[mated > score].min())
-    return float(score)
+    total = own.total
+    score = float(own.at(np.array(min(int(target * total), total - 1))))
+    few, many = own.count_below(score), own.count_up_to(score)
+    if many < total and abs(many / total - target) <= abs(few / total - target):
+        higher = own.next_above(score)
+        return score if higher is None else higher
+    return score
 
 
-def _just_above(score: Any) -> float:
-    return float(np.nextafter(score, score.dtype.type(np.inf)))
+def _lowest(first: float | None, second: float | None) -> float | None:
+    return min((value for value in (first, second) if value is not None), default=None)
+
+
+FEWEST_FALSE_MATCHES = FEWEST_ERRORS

@@ -85,7 +85,7 @@ def test_too_few_non_mated_comparisons_are_said(stored, tmp_path, capsys):
     assert main(["--features", stored, "--out", str(tmp_path / "c.json")]) == 0
     assert capsys.readouterr().err == (
         "warning: stored: at FMR 0.001, 1000 non-mated pairs leave 1 expected false matches "
-        "(fewer than 5): the threshold, and FNMR with it, rests on chance\n"
+        "(fewer than 5): the threshold, and FNMR with it, is too uncertain to trust\n"
     )
 
 

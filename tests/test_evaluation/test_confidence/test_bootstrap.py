@@ -4,15 +4,13 @@ from itertools import product
 import numpy as np
 import pytest
 
-from evaluation.confidence._resample import Resampling
-from evaluation.confidence._resample_curve import has_weighted_path
-from evaluation.confidence._resample_methods import Measure
 from evaluation.confidence._resample_words import signed
-from evaluation.confidence.bootstrap import bootstrap
+from evaluation.confidence.bootstrap import Measure, bootstrap
 from evaluation.confidence.intervals import Interval
+from evaluation.confidence.resample import Resampling
 from evaluation.metrics.comparisons import Comparisons
+from evaluation.metrics.curve import GRID, GRIDS, protocol_curve
 from evaluation.metrics.linked_people import linked_people
-from evaluation.metrics.protocol_curve import protocol_curve
 from evaluation.metrics.protocols import PROTOCOLS, Protocol
 
 MATED_STEPS = dataclasses.replace(PROTOCOLS["iso29794"], limits=(0.3,))
@@ -43,9 +41,10 @@ def methods_of(comparisons, seed=0):
     return {"head": comparisons.uncertainty, "noise": noise}
 
 
-FAST = [
+PROTOCOLS_TRIED = [
     Protocol(
-        name=f"{over} {ties} {grid} {read_at} {area} {subtract} {divide} {rule} {fuse}",
+        name=f"{threshold} {over} {ties} {grid} {read_at} {area} {rule} {fuse}",
+        threshold=threshold,
         discard_over=over,
         ties=ties,
         grid=grid,
@@ -58,52 +57,61 @@ FAST = [
         fuse=fuse,
         limits=(0.3,),
     )
-    for over, read_at, (ties, grid, area), (ends, subtract, divide, rule, fuse) in product(
+    for threshold, over, read_at, (ties, grid, area), (
+        (ends, subtract, divide),
+        (rule, fuse),
+    ) in product(
+        ("fixed", "per_subset"),
         ("mated", "all", "each_kind"),
         ("threshold", "above_threshold", "kept_score"),
         (
             ("together", "exact", "step"),
             ("together", "percent", "step"),
-            ("keep", "percent", "trapezoid"),
             ("keep", "by_5", "trapezoid"),
         ),
         (
-            ("at_limit", "nothing", "random", "conservative", "max"),
-            ("before_limit", "optimum", "nothing", "nearest", "sum"),
-            ("at_limit", "half_square", "start", "interpolated", "mean"),
-            ("before_limit", "nothing", "nothing", "starting_error", "max"),
+            (("at_limit", "nothing", "random"), ("conservative", "max")),
+            (("before_limit", "optimum", "nothing"), ("nearest", "sum")),
+            (("at_limit", "half_square", "start"), ("interpolated", "mean")),
+            (("before_limit", "nothing", "nothing"), ("starting_error", "max")),
         ),
     )
+    if threshold == "fixed" or (grid != "exact" and rule != "starting_error")
 ]
-FAST = [one for one in FAST if has_weighted_path(one)]
 
 
-@pytest.mark.parametrize("protocol", FAST, ids=lambda protocol: protocol.name.replace(" ", "-"))
+def repeated(comparisons, weights):
+    rows = np.repeat(np.arange(len(weights)), weights)
+    return dataclasses.replace(
+        comparisons,
+        scores=comparisons.scores[rows],
+        mated=comparisons.mated[rows],
+        pairs=comparisons.pairs[rows],
+    )
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS_TRIED, ids=lambda one: one.name.replace(" ", "-"))
 def test_weights_give_what_repeated_rows_give(protocol):
-    number = FAST.index(protocol)
+    number = PROTOCOLS_TRIED.index(protocol)
     unit = ("identity", "image", "pair")[number % 3]
     decimals = (1, 2, 5)[number // 3 % 3]
     comparisons = made(number, people=9, decimals=decimals, uncertainty_decimals=number // 2 % 3)
-    methods = {
-        name: comparisons.with_uncertainty(one) for name, one in methods_of(comparisons).items()
-    }
+    methods = [comparisons.with_uncertainty(one) for one in methods_of(comparisons).values()]
     target = (0.01, 0.05)[number % 2]
     resampling = Resampling(comparisons, unit, target, seed=number)
-    fast, slow = (
-        Measure(resampling, methods, protocol, target, repeat_rows=repeat)
-        for repeat in (False, True)
-    )
-    compared = errors = 0
-    for replicate in range(4):
-        results = fast.draw(replicate), slow.draw(replicate)
-        assert (results[0] is None) == (results[1] is None)
-        for one, other in zip(*results, strict=True):
-            compared += 1
-            errors += one.fnmr[0] > 0
-            np.testing.assert_array_equal(one.fnmr, other.fnmr)
-            np.testing.assert_allclose(one[1:], other[1:], rtol=1e-12, atol=1e-15)
-    assert compared == 8
-    assert errors >= 4
+    measure = Measure(resampling, methods, protocol, target)
+    errors = 0
+    for replicate in range(3):
+        weights = resampling.row_weights(replicate)
+        for method, values in zip(methods, measure.draw(replicate), strict=True):
+            curve = protocol_curve(repeated(method, weights), protocol, target)
+            shares = GRIDS.get(protocol.grid, GRID)
+            expected = curve.edc.fnmr[[curve.index_at(share) for share in shares]]
+            np.testing.assert_array_equal(values.fnmr, expected)
+            areas = curve.areas[0.3], curve.relative[0.3]
+            np.testing.assert_allclose(values[1:], areas, rtol=1e-12, atol=1e-15)
+            errors += values.fnmr[0] > 0
+    assert errors >= 3
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -128,7 +136,7 @@ def test_every_preset_has_intervals_that_hold_its_own_value(name):
 
 def test_without_variation_the_replicates_are_the_set_itself(monkeypatch):
     monkeypatch.setattr(
-        "evaluation.confidence._resample._draw",
+        "evaluation.confidence.resample._draw",
         lambda rng, places, draws: np.ones(places, np.int64),
     )
     comparisons = made(3)
@@ -214,7 +222,7 @@ def test_errors_of_few_people_are_said():
     few = dataclasses.replace(comparisons, scores=scores.astype(np.float32))
     result = bootstrap(few, methods_of(few), MATED_STEPS, 0.01, replicates=10)
     assert (
-        "all 12 false non-matches come from 2 of 30 identities: the intervals rest on those few"
+        "all 12 false non-matches come from 2 of 30 identities: the intervals depend on those few"
         in result.warnings
     )
 

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from evaluation.confidence._resample import Resampling
-from evaluation.confidence._resample_threshold import ThresholdSearch
+from evaluation.confidence.bootstrap import Measure
+from evaluation.confidence.resample import Resampling
 from evaluation.metrics.comparisons import Comparisons
+from evaluation.metrics.protocols import Protocol
 from evaluation.metrics.thresholds import operating_point
 
 
@@ -109,6 +110,13 @@ def test_total_of_an_unlisted_sample_is_in_proportion():
     assert abs(np.mean(totals) / 900 - (1 - 1 / 20)) < 0.02
 
 
+def measure_of(resampling, rule, target):
+    protocol = Protocol(
+        name="p", rule=rule, start_fnmr=target, discard_over="mated", read_at="threshold"
+    )
+    return Measure(resampling, [resampling.comparisons], protocol, target)
+
+
 @pytest.mark.parametrize("rule", ["nearest", "conservative", "interpolated", "starting_error"])
 @pytest.mark.parametrize("unit", ["identity", "image", "pair"])
 @pytest.mark.parametrize("decimals", [1, 2, 6])
@@ -117,21 +125,21 @@ def test_threshold_is_that_of_the_repeated_rows(rule, unit, decimals):
     targets = (0.002, 0.01, 0.1, 0.6, 0.999)
     for target in targets:
         resampling = Resampling(comparisons, unit, target, seed=1)
-        search = ThresholdSearch(resampling, rule, target)
+        measure = measure_of(resampling, rule, target)
         for replicate in range(6):
             rows = np.repeat(np.arange(len(comparisons.scores)), resampling.row_weights(replicate))
             scores, mated = comparisons.scores[rows], comparisons.mated[rows]
             expected = operating_point(scores[mated], scores[~mated], rule, target).threshold
-            found = search.find(resampling.sample(replicate), replicate)
+            found = measure.threshold(resampling.sample(replicate), replicate)
             assert found == expected
 
 
 def test_a_tail_that_is_too_short_is_extended(monkeypatch):
-    monkeypatch.setattr("evaluation.confidence._resample.TAIL_LEAST", 1)
-    monkeypatch.setattr("evaluation.confidence._resample.TAIL_FACTOR", 1)
+    monkeypatch.setattr("evaluation.confidence.resample.TAIL_LEAST", 1)
+    monkeypatch.setattr("evaluation.confidence.resample.TAIL_FACTOR", 1)
     comparisons = labelled(3, people=15)
     resampling = Resampling(comparisons, "identity", 0.02)
-    search = ThresholdSearch(resampling, "conservative", 0.02)
+    measure = measure_of(resampling, "conservative", 0.02)
     extended = 0
     for replicate in range(40):
         sample = resampling.sample(replicate)
@@ -139,16 +147,17 @@ def test_a_tail_that_is_too_short_is_extended(monkeypatch):
         rows = np.repeat(np.arange(len(comparisons.scores)), resampling.row_weights(replicate))
         scores, mated = comparisons.scores[rows], comparisons.mated[rows]
         expected = operating_point(scores[mated], scores[~mated], "conservative", 0.02)
-        assert search.find(sample, replicate) == expected.threshold
+        assert measure.threshold(sample, replicate) == expected.threshold
     assert extended > 5
 
 
 def test_a_threshold_below_the_listed_scores_is_counted():
     comparisons = high_end(labelled(3, people=15), 0.025)
-    search = ThresholdSearch(Resampling(comparisons, "identity", 0.02), "conservative", 0.02)
-    found = [search.find(search._resampling.sample(r), r) for r in range(40)]
-    assert 0 < search.beyond_list < 40
-    assert found.count(comparisons.listed_from) == search.beyond_list
+    resampling = Resampling(comparisons, "identity", 0.02)
+    measure = measure_of(resampling, "conservative", 0.02)
+    found = [measure.threshold(resampling.sample(replicate), replicate) for replicate in range(40)]
+    assert 0 < measure.beyond_list < 40
+    assert found.count(comparisons.listed_from) == measure.beyond_list
 
 
 def test_a_set_without_the_unit():

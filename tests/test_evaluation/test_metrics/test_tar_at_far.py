@@ -32,15 +32,15 @@ def test_counts_in_words():
     assert row.tar == pytest.approx(1 / 3)
     assert (row.point.false_matches, row.point.non_mated) == (10, 1001)
     assert row.point.threshold == np.float32(0.991)
-    assert row.warning == ""
+    assert row.caution is None
 
 
 def test_warning_where_fewer_than_five_false_matches_are_expected():
     scores = np.linspace(0, 1, 5001, dtype=np.float32)
     labels = np.arange(5001) == 4000
     few, enough = tar_at_far(scores, labels, [9e-4, 1e-3])
-    assert enough.warning == ""
-    assert few.warning.startswith("FMR 0.0009 of 5000 non-mated comparisons is 4.5 false matches:")
+    assert enough.caution is None
+    assert few.caution.facts == {"fmr": 9e-4, "non_mated": 5000, "expected": pytest.approx(4.5)}
 
 
 @pytest.mark.parametrize(

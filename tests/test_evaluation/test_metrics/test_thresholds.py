@@ -4,10 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
+from evaluation.metrics.comparisons import Comparisons
+from evaluation.metrics.curve import protocol_curve
 from evaluation.metrics.error_rates import error_rates
-from evaluation.metrics.kept import kept_sets
+from evaluation.metrics.protocols import Protocol
 from evaluation.metrics.thresholds import operating_point
-from evaluation.metrics.thresholds_of_kept import points_of_kept
 
 
 def drawn(seed, mated=150, others=400, values=None):
@@ -132,28 +133,31 @@ def test_only_the_listed_end_is_looked_at():
     st.integers(0, 10_000),
     st.sampled_from(["nearest", "conservative", "interpolated"]),
     st.sampled_from([0.002, 0.01, 0.05]),
-    st.booleans(),
+    st.sampled_from(["threshold", "above_threshold"]),
 )
-def test_thresholds_of_kept_are_those_of_each_kept_set(seed, rule, target, strict):
-    """From a window of scores, against every kept set alone; uncertainty goes with the score."""
+def test_a_threshold_per_subset_is_that_of_the_kept_scores_alone(seed, rule, target, read_at):
+    """Found from the high end of the scores; uncertainty goes with the score."""
     rng = np.random.default_rng(seed)
     mated = rng.random(900) < rng.uniform(0.05, 0.5)
     mated[0], values = True, int(rng.choice([8, 64, 4096]))
     scores = (np.round((rng.normal(size=900) + 2 * mated) * values) / values).astype(np.float32)
-    uncertainty = rng.normal(size=900) + rng.uniform(-3, 3) * scores
-    kept = kept_sets(uncertainty.astype(np.float32), np.arange(0, 1, 0.1))
-    found = points_of_kept(scores, mated, kept, rule, target, strict)
-    for index, point in enumerate(found):
-        rows = kept.rows(index)
+    uncertainty = (rng.normal(size=900) + rng.uniform(-3, 3) * scores).astype(np.float32)
+    pairs = np.arange(900, dtype=np.int32)[:, None].repeat(2, axis=1)
+    protocol = Protocol(name="p", threshold="per_subset", rule=rule, read_at=read_at, grid="by_5")
+    edc = protocol_curve(Comparisons("c", scores, mated, pairs, uncertainty), protocol, target).edc
+    for index, fraction in enumerate(edc.fractions):
+        rows = uncertainty <= np.percentile(uncertainty, (1 - fraction) * 100)
         own, rest = scores[rows & mated], scores[rows & ~mated]
+        counts = edc.false_non_matches, edc.mated, edc.false_matches, edc.non_mated
+        counts = tuple(int(column[index]) for column in counts)
         if not len(own):
-            assert point[1:] == (0, 0, 0, len(rest))
+            assert counts == (0, 0, 0, len(rest))
             continue
         expected = operating_point(own, rest, rule, target)
-        if strict and len(rest):
+        if read_at == "above_threshold" and len(rest):
             misses = np.count_nonzero(own <= np.float64(expected.threshold))
             expected = expected._replace(false_non_matches=misses)
-        assert point == expected
+        assert (edc.score_threshold[index], *counts) == expected
 
 
 @pytest.mark.parametrize("decimals", [None, 1, 0])
