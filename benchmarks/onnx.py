@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from benchmarks._common import print_table, write_json
 from estimators.base import Estimator
-from estimators.onnx import open_onnx
+from estimators.onnx import OnnxModel
 from estimators.trained_head import TrainedHead
 from evaluation.open_model import ScoringModel, open_model
 from evaluation.sets.open_set import EvaluationSet
@@ -73,7 +73,7 @@ def _body(args: argparse.Namespace) -> int:
         quantise(files[WHOLE], files[SMALL], range_faces(args.calibration_faces), "8-bit backbone")
         engines: dict[str, Estimator] = {"PyTorch float32": model.estimator}
         for name, file in files.items():
-            engines[name] = open_onnx(file, threads=1)[0]
+            engines[name] = OnnxModel(file, threads=1)
         sizes = {name: file.stat().st_size / 1e6 for name, file in files.items()}
     images = proof.some_faces(labelled, args.faces)
     rows = _rows(model, engines, images, None if args.random else labelled)

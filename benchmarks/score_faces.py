@@ -28,8 +28,7 @@ from tqdm import tqdm
 
 from benchmarks._common import write_json
 from data.faces import Faces, open_faces
-from estimators._pixels import PixelMeasure
-from estimators.base import Batch, Estimator
+from estimators.base import Batch, Estimator, PixelMeasure
 from models.run import open_backbone
 from utils.cli import run_command
 from utils.config_json import parse_method

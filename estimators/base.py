@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
@@ -19,6 +20,11 @@ from utils.methods import available, build
 if TYPE_CHECKING:
     from models.frozen import FrozenBackbone
     from models.output import BackboneOutput
+
+
+_REC_601 = np.array([0.299, 0.587, 0.114], np.float32)
+_REC_709 = np.array([0.2126, 0.7152, 0.0722], np.float32)
+DIRECTION = "uncertainty: larger = less reliable"  # stands in every file of scores
 
 
 class Estimate(NamedTuple):
@@ -139,6 +145,45 @@ def harmonic_mean(sigma_sq: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return one number per row of (N, c) variances: 1 / mean(1 / (sigma_sq + 1e-6)) in float32."""
     mean: NDArray[np.float32] = 1 / np.mean(1 / (sigma_sq + np.float32(1e-6)), axis=1)
     return mean
+
+
+class PixelMeasure(ABC):
+    """An uncertainty from the pixels alone; subclasses give it for a batch.
+
+    Args:
+        frozen: gives the embeddings.
+    """
+
+    name: str
+
+    def __init__(self, *, frozen: FrozenBackbone) -> None:
+        self.frozen = frozen
+
+    def __call__(self, batch: Batch) -> Estimate:
+        """Estimate for the batch's images; sigma_sq has one column."""
+        uncertainty = self.uncertainty(batch.images).astype(np.float32)
+        embedding = batch.output(self.frozen).embedding.cpu().numpy()
+        return Estimate(embedding, uncertainty[:, None])
+
+    @abstractmethod
+    def uncertainty(self, images: NDArray[np.uint8]) -> NDArray[np.floating]:
+        """Return (B,) uncertainties of (B, H, W, 3) RGB images."""
+
+
+def grey(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return (B, H, W) grey levels, 0 to 255: luma of Rec. 601, as OpenCV's but not rounded."""
+    return images.astype(np.float32) @ _REC_601
+
+
+def luminance(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return (B, H, W) luminance, 0 (black) to 1 (white).
+
+    As ISO/IEC 29794-5 has it: sRGB values made proportional to light, weights of Rec. 709.
+    """
+    level = np.arange(256) / 255
+    curved = ((level + 0.055) / 1.055) ** 2.4
+    linear = np.where(level <= 0.04045, level / 12.92, curved).astype(np.float32)
+    return linear[images] @ _REC_709
 
 
 def estimator_names() -> list[str]:

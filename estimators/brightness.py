@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from estimators._pixels import PixelMeasure, luminance
+from estimators.base import PixelMeasure, luminance
 from models.frozen import FrozenBackbone
 
 __all__ = ["Brightness"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from estimators._pixels import PixelMeasure, luminance
+from estimators.base import PixelMeasure, luminance
 
 __all__ = ["Contrast"]
 

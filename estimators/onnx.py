@@ -1,21 +1,22 @@
-"""An exported model (`.onnx`) as an estimator, with the facts that its file carries.
+"""An exported model (`.onnx`) as an estimator, with what its file says of itself.
 
-export/export.py writes such files; the scorer and the export's proof read them.
+export/export.py writes such files. Needs onnxruntime, not PyTorch.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from estimators.base import Batch, Estimate
-from evaluation.confidence.calibration import DIRECTION
+from estimators.base import DIRECTION, Batch, Estimate
+
+__all__ = ["OnnxModel"]
 
 KIND = "face-uncertainty model"
 VERSION = 1
@@ -26,68 +27,61 @@ _FACTS = ("about", "calibration", "decision")
 
 
 class OnnxModel:
-    """ONNX Runtime behind the interface of an estimator.
+    """ONNX Runtime behind the interface of an estimator, on the CPU.
+
+    Nothing but the operators that ONNX Runtime itself has is ever run.
 
     Args:
-        session: of a file that `open_onnx` has checked.
-        name: shown in messages.
+        path: a file that export/export.py wrote.
+        threads: of ONNX Runtime; None leaves it the choice.
 
     Attributes:
-        name: as given.
+        name: of the file, for messages.
         outputs: names of what the file gives, in its order.
+        embedding_size: D; 0 where the file gives no embedding.
+        about: model, sha256, license, label, direction and more.
+        calibration: what `Calibration.from_dict` reads, or None.
+        decision: what `Decision.from_dict` reads, or None.
+
+    Raises:
+        ValueError: no such file, not an ONNX file, one of another tool, or onnxruntime is missing.
     """
 
-    def __init__(self, session: Any, name: str) -> None:
-        self._session = session
-        self.name = name
-        self.outputs = tuple(output.name for output in session.get_outputs())
+    name = "onnx"
+
+    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+        path = Path(path)
+        if not path.is_file():
+            raise ValueError(f"no file {path}: export/export.py writes one")
+        self.name = path.name
+        self._session = _session(path, threads)
+        facts = _facts(self._session.get_modelmeta().custom_metadata_map, path)
+        self.about: dict[str, Any] = facts["about"]
+        self.calibration: dict[str, Any] | None = facts["calibration"]
+        self.decision: dict[str, Any] | None = facts["decision"]
+        _check_interface(self._session, path)
+        shapes = {output.name: output.shape for output in self._session.get_outputs()}
+        self.outputs = tuple(shapes)
+        self.embedding_size = int(shapes["embedding"][1]) if "embedding" in shapes else 0
 
     def __call__(self, batch: Batch) -> Estimate:
         """Estimate for the batch's images; mu is (B, 0) where the file gives no embedding."""
-        wanted = [name for name in OUTPUTS[:2] if name in self.outputs]
-        found = self._run(batch.images, wanted)
-        mu = found.get("embedding", np.empty((len(batch), 0), np.float32))
-        return Estimate(mu, found["uncertainty"][:, None])
+        outputs = self._run(batch.images, [name for name in OUTPUTS[:2] if name in self.outputs])
+        mu = outputs.get("embedding", np.empty((len(batch), 0), np.float32))
+        return Estimate(mu, outputs["uncertainty"][:, None])
 
     def everything(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """Return all outputs by name for (B, 112, 112, 3) RGB images."""
-        return self._run(images, list(self.outputs))
+        return self._run(images, self.outputs)
 
-    def _run(self, images: NDArray[np.uint8], names: list[str]) -> dict[str, NDArray[Any]]:
+    def _run(self, images: NDArray[np.uint8], names: Sequence[str]) -> dict[str, NDArray[Any]]:
         if images.dtype != np.uint8 or images.shape[1:] != (_SIZE, _SIZE, 3):
             raise ValueError(
                 f"images of shape {images.shape} and type {images.dtype}: expected uint8 "
                 f"(B, {_SIZE}, {_SIZE}, 3)"
             )
-        found = self._session.run(names, {INPUT: np.ascontiguousarray(images)})
-        return dict(zip(names, found, strict=True))
-
-
-def open_onnx(
-    path: str | Path, threads: int | None = None
-) -> tuple[OnnxModel, dict[str, Any] | None, dict[str, Any] | None, dict[str, Any]]:
-    """Open a file that export/export.py wrote, to run on the CPU.
-
-    Nothing but the operators that ONNX Runtime itself has is ever run.
-
-    Args:
-        path: the file.
-        threads: of ONNX Runtime; None leaves it the choice.
-
-    Returns:
-        the estimator; what `Calibration.from_dict` reads, or None; what `Decision.from_dict` reads,
-        or None; facts: model, sha256, license, label, direction and more.
-
-    Raises:
-        ValueError: no such file, no ONNX file, one of another tool, or onnxruntime is missing.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"no file {path}: export/export.py writes one")
-    session = _session(path, threads)
-    facts = _facts(session.get_modelmeta().custom_metadata_map, path)
-    _check_interface(session, path)
-    return OnnxModel(session, path.name), facts["calibration"], facts["decision"], facts["about"]
+        outputs = self._session.run(list(names), {INPUT: np.ascontiguousarray(images)})
+        return dict(zip(names, outputs, strict=True))
 
 
 def metadata(
@@ -95,19 +89,17 @@ def metadata(
     calibration: Mapping[str, Any] | None,
     decision: Mapping[str, Any] | None,
 ) -> dict[str, str]:
-    """Return the properties of the file's metadata that `open_onnx` reads back.
+    """Return the properties of the file's metadata that `OnnxModel` reads back.
 
     Args:
         about: facts that JSON can carry; `direction` is added.
         calibration: of `Calibration.to_dict`.
         decision: of `Decision.to_dict`.
     """
-    found = {"kind": KIND, "version": str(VERSION)}
     contents = (dict(about, direction=DIRECTION), calibration, decision)
-    for name, value in zip(_FACTS, contents, strict=True):
-        if value is not None:
-            found[name] = json.dumps(value)
-    return found
+    facts = zip(_FACTS, contents, strict=True)
+    stored = {name: json.dumps(value) for name, value in facts if value is not None}
+    return {"kind": KIND, "version": str(VERSION), **stored}
 
 
 def needed(package: str) -> Any:
@@ -149,25 +141,24 @@ def _facts(stored: Mapping[str, str], path: Path) -> dict[str, Any]:
             f"(known: {VERSION})"
         )
     try:
-        found = {name: json.loads(stored[name]) if name in stored else None for name in _FACTS}
+        facts = {name: json.loads(stored[name]) if name in stored else None for name in _FACTS}
     except ValueError as error:
         raise ValueError(f"{path}: its metadata is damaged: {error}") from error
-    if not all(isinstance(value, dict | None) for value in found.values()):
-        raise ValueError(f"{path}: its metadata is damaged: a fact is no JSON object")
-    about = found["about"]
-    if about is None or about.get("direction") != DIRECTION:
-        direction = None if about is None else about.get("direction")
+    if not all(isinstance(value, dict | None) for value in facts.values()):
+        raise ValueError(f"{path}: its metadata is damaged: a fact is not a JSON object")
+    direction = (facts["about"] or {}).get("direction")
+    if direction != DIRECTION:
         raise ValueError(f"{path}: direction {direction!r} must be {DIRECTION!r}")
-    return found
+    return facts
 
 
 def _check_interface(session: Any, path: Path) -> None:
-    inputs = [(one.name, one.type, list(one.shape)) for one in session.get_inputs()]
+    inputs = [(value.name, value.type, list(value.shape)) for value in session.get_inputs()]
     if inputs != [(INPUT, "tensor(uint8)", ["N", _SIZE, _SIZE, 3])]:
         raise ValueError(
             f"{path}: inputs {inputs}: expected {INPUT}, uint8 (N, {_SIZE}, {_SIZE}, 3), N free"
         )
-    outputs = [one.name for one in session.get_outputs()]
+    outputs = [value.name for value in session.get_outputs()]
     if "uncertainty" not in outputs or not set(outputs) <= set(OUTPUTS):
         raise ValueError(
             f"{path}: outputs {', '.join(outputs)}: expected uncertainty and others of "

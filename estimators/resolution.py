@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from estimators._pixels import PixelMeasure, grey
+from estimators.base import PixelMeasure, grey
 
 __all__ = ["Resolution"]
 

@@ -26,8 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from estimators.base import Estimate, EstimatorGroup
-from estimators.fusing.fit import FusionModel, fit_monotone, fit_rank_mean, save_fusion
-from estimators.fusing.members import head_hashes, open_members
+from estimators.fusion import (
+    FusionModel,
+    fit_monotone,
+    fit_rank_mean,
+    head_hashes,
+    open_members,
+    save_fusion,
+)
 from evaluation.embed import embed_images
 from evaluation.metrics.thresholds import operating_point
 from evaluation.sets.labelled import mated_pairs, non_mated_pairs, scores_of

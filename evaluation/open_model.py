@@ -1,27 +1,50 @@
-"""Open what scores faces: a run folder, a packed file, an exported .onnx, the demo, an estimator.
+"""One way to open whatever gives embeddings and uncertainties, for every command and for Python.
 
-For `load_scorer`, score_images and the export; an .onnx file needs no PyTorch.
+A model is a run folder of network.py, a branch of a run (`RUN/BRANCH`), a packed model (`.pt`), an
+exported model (`.onnx`), `demo`, a file with a score per image (`.csv`, `.tsv`, `.npz`,
+`.parquet`), or an estimator by name (`embedding_norm`, `ser_fiq:passes=50`). The last two need a
+backbone: one that is named, or that of another model beside them. An exported model and a file of
+scores open without PyTorch.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from evaluation._model_names import ACCEPTED, hint
-from evaluation.confidence.calibration import DIRECTION, FILE_NAME, Calibration
+from estimators.base import (
+    DIRECTION,
+    Estimator,
+    EstimatorGroup,
+    build_estimator,
+    estimator_names,
+    name_readers,
+)
+from evaluation.confidence.calibration import FILE_NAME, Calibration
 from evaluation.confidence.decision import Decision
+from evaluation.seeds import Group, seed_groups
 from evaluation.sets.templates import Weights
+from utils.config_json import parse_method
 from utils.files import file_sha256
 
 if TYPE_CHECKING:
-    from estimators.base import Estimator
-    from utils.config import Precision
+    from models.frozen import FrozenBackbone
+    from models.run import Run
+    from utils.config import Execution, Precision, TrainConfig
 
 DEMO = Path(__file__).resolve().parents[1] / "demo" / "model.pt"
 QUALITY = "quality: 0 to 100, 100 = best, 255 = could not be computed"
-# Weights that suit an uncertainty, by what a head's output is (docs/evaluate.md).
+KINDS = (
+    "a run folder of network.py, a packed model (.pt), an exported model (.onnx), demo; or, with "
+    "backbone_name and backbone_weights, an estimator such as embedding_norm or a file of scores"
+)
+SCORES = (".csv", ".tsv", ".txt", ".npz", ".parquet")
+# Weights that suit an uncertainty, by what a head's output is (docs/templates.md).
 FUSION: dict[str, Weights] = {
     "variance": "inverse_variance",
     "probability": "quality",
@@ -29,42 +52,150 @@ FUSION: dict[str, Weights] = {
 }
 
 
+class Where(TypedDict, total=False):
+    """How a backbone runs; see `TrainConfig`."""
+
+    device: str
+    precision: Precision
+    execution: Execution
+
+
 @dataclass(frozen=True, kw_only=True)
-class ScoringModel:
+class Provenance:
+    """Where a model comes from; all values are plain, and "" where nobody said.
+
+    Attributes:
+        model: path of the run folder or file.
+        sha256: of the file of the head, of the packed or exported model, or of the scores.
+        license: of the weights, in words.
+        label: a warning or a remark that every output shows.
+        output: "probability", "variance", "embedding_norm" or "other".
+        method: the estimator with its options.
+        backbone_sha256: of the backbone's original file.
+        exported_from: of an exported model, the SHA-256 of what it was made from.
+    """
+
+    model: str = ""
+    sha256: str = ""
+    license: str = ""
+    label: str = ""
+    output: str = "other"
+    method: str = "trained_head"
+    backbone_sha256: str = ""
+    exported_from: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        """Return what files of scores and exported models carry; their readers know `direction`."""
+        stored = dataclasses.asdict(self)
+        optional = {name: stored.pop(name) for name in ("backbone_sha256", "exported_from")}
+        if stored.pop("method") != "trained_head":
+            optional["method"] = self.method
+        stored = {**stored, "direction": DIRECTION, "output": stored.pop("output")}
+        return {**stored, **{name: value for name, value in optional.items() if value}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
     """A model with what its uncertainties mean.
 
     Attributes:
-        name: of the run, or of the file without its ending.
-        estimator: aligned faces to embeddings and uncertainties; its `mu` is (B, 0) where the model
-            has no embedding.
+        name: of the run or packed model, else of the file without its ending.
+        estimator: aligned faces to embeddings and uncertainties.
         calibration: percentiles, qualities, P(false non-match); None where none was made.
         decision: accept, ask again or refuse; None without calibration.
-        about: where it comes from, in plain values: `model` (path), `sha256`, `license`, `label`,
-            `direction`, `output` ("probability", "variance", "embedding_norm" or "other"), and
-            `method` where it is an estimator without training.
+        provenance: where it comes from.
+        frozen: the backbone, which other methods can share; None where there is none in PyTorch.
+        config: how it was trained; None where nobody knows.
+        files: what its numbers depend on: weights or scores.
     """
 
     name: str
     estimator: Estimator
     calibration: Calibration | None = None
     decision: Decision | None = None
-    about: dict[str, Any] = field(default_factory=dict)
+    provenance: Provenance = field(default_factory=Provenance)
+    frozen: FrozenBackbone | None = None
+    config: TrainConfig | None = None
+    files: tuple[Path, ...] = ()
 
     @property
     def fusion(self) -> Weights:
         """How images of one person are weighed: see `evaluation.sets.templates.fuse_templates`."""
-        return FUSION.get(self.about.get("output", ""), "mean")
+        return FUSION.get(self.provenance.output, "mean")
+
+    @property
+    def fingerprint(self) -> str:
+        """The method and the SHA-256 of each file: equal where the numbers are."""
+        return " ".join([self.provenance.method, *map(file_sha256, self.files)])
+
+    @property
+    def embedding_size(self) -> int:
+        """D; 0 where the model gives no embedding."""
+        if self.frozen is not None:
+            return self.frozen.embedding_size
+        size: int = getattr(self.estimator, "embedding_size", 0)
+        return size
+
+    def with_estimator(self, text: str) -> LoadedModel:
+        """Return another method over the backbone; "trained_head" stands for the model's own.
+
+        Raises:
+            ValueError: not an estimator, or the model has no backbone in PyTorch.
+        """
+        if text == "trained_head":
+            return self
+        if self.frozen is None:
+            raise ValueError(
+                f"{self.name} has no backbone that {text} could use: name a run folder or a packed "
+                "model"
+            )
+        head = getattr(self.estimator, "head", None)
+        runtime = {"frozen": self.frozen} | ({} if head is None else {"head": head})
+        return replace(
+            self,
+            estimator=build_estimator(parse_method(text), **runtime),
+            calibration=None,
+            decision=None,
+            provenance=replace(self.provenance, method=text, output=_output_of(text)),
+        )
+
+    def require_embeddings(self) -> LoadedModel:
+        """Refuse a model that cannot be evaluated, because it gives no embeddings to compare.
+
+        Raises:
+            ValueError: names the model, and what would do.
+        """
+        if self.frozen is None and not self.embedding_size:
+            way_out = (
+                "export it again without --quality_only"
+                if self.provenance.model.endswith(".onnx")
+                else "give --backbone_name and --backbone_weights"
+            )
+            raise ValueError(f"{self.name} gives no embeddings to compare faces with: {way_out}")
+        return self
+
+    def require_photos(self) -> LoadedModel:
+        """Refuse a model that knows the images of a set alone, and so cannot score photos.
+
+        Raises:
+            ValueError: names the model.
+        """
+        if name_readers(self.estimator):
+            raise ValueError(
+                f"{self.provenance.method} looks up the images of a set by name, so it cannot "
+                "score photos: name another model"
+            )
+        return self
 
     def header(self) -> str:
         """Say in one line which model this is, which way its numbers run and where the limits lie.
 
         For files of scores, so that a number is never without its meaning.
         """
-        sha256 = self.about.get("sha256", "")
+        sha256, label = self.provenance.sha256, self.provenance.label
         parts = [f"model {self.name}" + (f" (SHA-256 {sha256[:12]}...)" if sha256 else "")]
-        label = self.about.get("label", "").replace(";", ",")  # a semicolon parts the clauses
-        parts += [label] if label else []
-        parts.append(self.about.get("direction", DIRECTION))
+        parts += [label.replace(";", ",")] if label else []  # a semicolon parts the clauses
+        parts.append(DIRECTION)
         if self.calibration is None:
             parts.append(f"not calibrated, so no quality, percentile or verdict: {self._remedy()}")
         else:
@@ -74,170 +205,435 @@ class ScoringModel:
         return " ".join("; ".join(parts).split())
 
     def _remedy(self) -> str:
-        folder, script = Path(self.about.get("model", "")), "evaluation/calibrate.py"
-        if folder.is_dir():
+        folder, script = Path(self.provenance.model), "evaluation/calibrate.py"
+        method = self.provenance.method
+        if method != "trained_head":
+            return f"run {script} --backbone_name ... --estimator {method} --out FILE"
+        if self.provenance.model and folder.is_dir():
             return f"run {script} --model_dir {folder} --dataset_path DIR --target lfw"
-        if "method" in self.about:
-            return f"run {script} --backbone_name ... --estimator {self.about['method']} --out FILE"
         return f"calibrate the run with {script}, then pack or export it again"
+
+    def _with_calibration(self, file: Path) -> LoadedModel:
+        """Add a file's calibration, unless it is of another method, as calibrate.py may leave it."""
+        calibration, own = Calibration.load(file), self.provenance.method
+        if calibration.method != own and calibration.method.partition(":")[0] in estimator_names():
+            raise ValueError(
+                f"{file} says what the uncertainties of {calibration.method} mean, not those of "
+                f"{own}: make one with evaluation/calibrate.py --estimator {own}"
+            )
+        return replace(self, calibration=calibration, decision=_decision(calibration))
+
+
+@dataclass(frozen=True)
+class LoadedModels:
+    """Models over one backbone, in the order in which they were named.
+
+    Attributes:
+        models: by the name of the method.
+        estimator: all of them in one, a column of uncertainty for each.
+        groups: of runs that differ in their seeds alone.
+        fingerprint: what the numbers depend on.
+    """
+
+    models: Mapping[str, LoadedModel]
+    estimator: EstimatorGroup
+    groups: tuple[Group, ...]
+    fingerprint: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the columns."""
+        return tuple(self.models)
+
+    @property
+    def backbone(self) -> LoadedModel:
+        """The model whose backbone or embeddings all share."""
+        models = self.models.values()
+        return next((model for model in models if model.embedding_size), next(iter(models)))
 
 
 def open_model(
-    model: str | Path,
+    spec: str | Path,
     *,
     device: str = "auto",
     precision: Precision = "auto",
-    backbone_weights: str | Path | None = None,
+    execution: Execution = "eager",
     backbone_name: str | None = None,
+    backbone_weights: str | Path | None = None,
+    checkpoint: str = "best",
     calibration: str | Path | None = None,
-) -> ScoringModel:
-    """Open a model by what a person writes.
+) -> LoadedModel:
+    """Open a model by what a person writes; see the kinds above.
 
     The decision is the one stored with the calibration, or `Decision.from_calibration`.
 
     Args:
-        model: a run folder (its best.pt, with calibration.json beside it), a packed file, an
-            exported .onnx file, "demo"; or an estimator that needs no training, such as
-            "embedding_norm", over the backbone that is named.
-        device: see `TrainConfig.device`; an .onnx file runs on the CPU.
+        spec: the model.
+        device: see `TrainConfig.device`; an exported model runs on the CPU.
         precision: see `TrainConfig.precision`.
-        backbone_weights: of a run: where the backbone's file is now; else that of `backbone_name`.
-        backbone_name: as `models.run.parse_backbone` reads it; for an estimator alone.
+        execution: see `TrainConfig.execution`.
+        backbone_name: as `models.run.parse_backbone` reads it; for an estimator or a file of scores.
+        backbone_weights: its file; of a run: where the backbone's file is now.
+        checkpoint: of a run, "best" or "last".
         calibration: file of calibrate.py, instead of the one that the model brings.
 
     Raises:
-        ValueError: there is no such model, it cannot be read, or a calibration belongs to another
-            method; the message names the file.
+        ValueError: there is no such model (with what was probably meant), it cannot be read, a flag
+            does not go with its kind, or a calibration belongs to another method; one line that
+            names the file.
     """
-    if backbone_name is not None:
-        opened = _open_estimator(str(model), backbone_name, backbone_weights, device, precision)
-    else:
-        opened = _open_files(model, device, precision, backbone_weights)
-    return opened if calibration is None else _with_calibration(opened, Path(calibration))
+    where = Where(device=device, precision=precision, execution=execution)
+    kind, path = _kind(str(spec))
+    if kind in ("estimator", "scores"):
+        backbone = _backbone(str(spec), kind, where, backbone_name, backbone_weights)
+        model = _open_over(kind, str(spec), *backbone)
+    elif backbone_name is not None:
+        raise ValueError(
+            f"{spec} has a backbone of its own: --backbone_name {backbone_name} does not go with it"
+        )
+    elif kind == "run":
+        from models.run import load_run
 
-
-def _open_files(
-    model: str | Path, device: str, precision: Precision, backbone_weights: str | Path | None
-) -> ScoringModel:
-    path = DEMO if str(model) == "demo" else Path(model)
-    if path.is_dir():
-        return _open_run(path, device, precision, backbone_weights)
-    if backbone_weights:
+        weights = None if backbone_weights is None else str(backbone_weights)
+        model = from_run(load_run(path, checkpoint=checkpoint, backbone_weights=weights, **where))
+    elif backbone_weights is not None:
         raise ValueError(
             f"backbone_weights = {backbone_weights} goes with a run folder or with backbone_name; "
-            f"{model} is no folder"
+            f"{spec} is not a folder"
         )
-    if not path.is_file():
-        raise ValueError(f"no model {path}{hint(str(model))}: give {ACCEPTED}")
-    if path.suffix == ".onnx":
-        return _open_onnx(path)
-    return _open_packed(path, device, precision)
+    else:
+        model = _open_onnx(path) if kind == "onnx" else _open_packed(path, where)
+    return model if calibration is None else model._with_calibration(Path(calibration))
 
 
-def _open_estimator(
-    text: str,
-    backbone_name: str,
-    backbone_weights: str | Path | None,
-    device: str,
-    precision: Precision,
-) -> ScoringModel:
-    from estimators.base import build_estimator, name_readers
-    from models.run import open_backbone
-    from utils.config_json import parse_method
+def open_models(
+    specs: Sequence[str],
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    execution: Execution = "eager",
+    backbone_name: str | None = None,
+    backbone_weights: str | None = None,
+) -> LoadedModels:
+    """Open several models over one backbone: that of the trained ones, or the one that is named.
 
-    if not backbone_weights:
-        raise ValueError(f"backbone_name = {backbone_name} needs backbone_weights")
-    frozen = open_backbone(backbone_name, backbone_weights, device, precision)
-    method = parse_method(text)
-    estimator = build_estimator(method, frozen=frozen)
-    if name_readers(estimator):
+    Args:
+        specs: `[NAME=]MODEL` each, as `with_branches` and `named` read them.
+        device: see `TrainConfig.device`.
+        precision: see `TrainConfig.precision`.
+        execution: see `TrainConfig.execution`.
+        backbone_name: where no model has a backbone, as `models.run.parse_backbone` reads it.
+        backbone_weights: its file, or where the runs' file is now.
+
+    Raises:
+        ValueError: two of one name, no or several backbones, or a model that cannot be opened.
+    """
+    where = Where(device=device, precision=precision, execution=execution)
+    wanted = {name: (spec, *_kind(spec)) for name, spec in named(with_branches(specs))}
+    trained = _open_trained(wanted, where, backbone_weights)
+    hosts = [model for model in trained.values() if model.frozen is not None]
+    frozen, files = (hosts[0].frozen, hosts[0].files[1:]) if hosts else (None, ())
+    rest = {name: (spec, kind) for name, (spec, kind, _) in wanted.items() if name not in trained}
+    if not trained:
+        if not (backbone_name and backbone_weights):
+            raise ValueError(
+                "which backbone? give --backbone_name with --backbone_weights, or a run folder "
+                "among the methods"
+            )
+        spec, kind = next(iter(rest.values()))
+        frozen, files = _backbone(spec, kind, where, backbone_name, backbone_weights)
+    elif frozen is None and rest:
         raise ValueError(
-            f"{text} works on the rows of a set, not on photos alone: name another estimator"
+            f"{next(iter(rest))} needs a backbone, and {next(iter(trained))} has none to share: "
+            "name a run folder or a packed model among the methods"
         )
-    return ScoringModel(
-        name=f"{text} of {backbone_name}",
-        estimator=estimator,
-        about={
-            "model": str(backbone_weights),
-            "sha256": file_sha256(backbone_weights),
-            "license": "",
-            "label": "",
-            "direction": DIRECTION,
-            "output": method.name if method.name in FUSION else "other",
-            "method": text,
-        },
+    opened = {name: _open_over(kind, spec, frozen, ()) for name, (spec, kind) in rest.items()}
+    models = {name: trained.get(name) or opened[name] for name in wanted}
+    if not any(model.embedding_size for model in models.values()):
+        next(iter(models.values())).require_embeddings()
+    weights = [file for model in trained.values() for file in model.files]
+    weights += [] if trained else files
+    weights += [Path(spec) for name, (spec, kind, _) in wanted.items() if kind == "scores"]
+    hashes = {file: file_sha256(file) for file in dict.fromkeys(weights)}
+    return LoadedModels(
+        models,
+        EstimatorGroup({name: model.estimator for name, model in models.items()}),
+        seed_groups({name: model.config for name, model in trained.items() if model.config}),
+        " ".join([*specs, *(hashes[file] for file in weights)]),
     )
 
 
-def _open_run(
-    path: Path, device: str, precision: Precision, backbone_weights: str | Path | None
-) -> ScoringModel:
-    from estimators.trained_head import TrainedHead
-    from models.run import load_run
+def named(texts: Sequence[str]) -> list[tuple[str, str]]:
+    """Read `NAME=MODEL` or `MODEL`; the name is then the file's or folder's, or the text itself.
 
-    weights = None if backbone_weights is None else str(backbone_weights)
-    run = load_run(path, device=device, precision=precision, backbone_weights=weights)
-    opened = ScoringModel(
-        name=path.absolute().name,
+    Raises:
+        ValueError: two of one name.
+    """
+    models: dict[str, str] = {}
+    for text in texts:
+        name, spec = _split(text)
+        name = name or _own_name(text)
+        if name in models:
+            raise ValueError(
+                f"two methods are called {name!r}: name them, as in first={spec}, or a run of "
+                "several branches as a whole, as in first=RUN"
+            )
+        models[name] = spec
+    return list(models.items())
+
+
+def with_branches(texts: Sequence[str]) -> list[str]:
+    """Replace each run of several branches by `BRANCH=FOLDER` of all of them.
+
+    `NAME=RUN` gives `NAME-BRANCH=FOLDER`; anything else stays as it is.
+
+    Raises:
+        ValueError: a branch without a trained head.
+    """
+    expanded: list[str] = []
+    for text in texts:
+        name, spec = _split(text)
+        folders: list[Path] = []
+        if spec != "demo" and Path(spec).is_dir():
+            from models.run import branch_folders
+
+            folders = branch_folders(spec)
+        prefix = f"{name}-" if name else ""
+        expanded += [f"{prefix}{folder.name}={folder}" for folder in folders] or [text]
+    return expanded
+
+
+def _own_name(text: str) -> str:
+    path = Path(text)
+    if text == "demo" or not path.exists():
+        return text
+    return path.absolute().name if path.is_dir() else path.stem  # `margin-0.4` has no ending
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Part `NAME=MODEL`; the name is "" where there is none."""
+    name, equals, spec = text.partition("=")
+    return ("", text) if not equals or ":" in name or Path(text).exists() else (name, spec)
+
+
+def _kind(spec: str) -> tuple[str, Path]:
+    """Return "run", "packed", "onnx", "scores" or "estimator", and the path.
+
+    Raises:
+        ValueError: none of them; the message says what was probably meant.
+    """
+    path = DEMO if spec == "demo" else Path(spec)
+    if path.is_dir():
+        return "run", path
+    if path.is_file():
+        if path.suffix == ".onnx":
+            return "onnx", path
+        if path.suffix in SCORES:
+            return "scores", path
+        from models.packed import is_packed
+
+        if is_packed(path):
+            return "packed", path
+        raise ValueError(f"{spec} is not a packed model{_weights_hint(path)}: give {KINDS}")
+    if spec.partition(":")[0] in estimator_names():
+        return "estimator", path
+    raise ValueError(f"no model {spec}{_hint(spec)}: give {KINDS}")
+
+
+def _weights_hint(path: Path) -> str:
+    if (path.parent / "config.json").is_file() and path.stem in ("best", "last"):
+        return f" but the checkpoint of a run (name its folder {path.parent})"
+    if path.suffix in (".pth", ".pt"):
+        return " (weights of a backbone go into --backbone_weights, beside --backbone_name)"
+    return ""
+
+
+def _hint(spec: str) -> str:
+    """Say what was meant by a model that does not exist; "" where nothing is near."""
+    name, path = spec.partition(":")[0], Path(spec)
+    close = difflib.get_close_matches(name, ["demo", *estimator_names()], n=1, cutoff=0.7)
+    if close:
+        return f" (did you mean {close[0]!r}?)"
+    if re.fullmatch(r"(i?resnet|r|mbf|mobilefacenet)-?\d*", name.lower()):
+        return f" ({name} is a backbone: give it as --backbone_name, with an estimator)"
+    if len(path.parts) > 1:
+        if not path.parent.is_dir():
+            return f" (there is no folder {path.parent})"
+        near = difflib.get_close_matches(path.name, [file.name for file in path.parent.iterdir()])
+        if near:
+            return f" (did you mean {path.parent / near[0]}?)"
+    return ""
+
+
+def _backbone(
+    spec: str,
+    kind: str,
+    where: Where,
+    name: str | None,
+    weights: str | Path | None,
+) -> tuple[FrozenBackbone | None, tuple[Path, ...]]:
+    """Open the backbone that is named; a file of scores alone can be opened without."""
+    if spec.partition(":")[0] == "trained_head":
+        raise ValueError("trained_head needs a run: name its folder, or give --model_dir")
+    if name is None and weights is None and kind == "scores":
+        return None, ()
+    if name is None:
+        raise ValueError(f"{spec} needs backbone_name and backbone_weights")
+    if not weights:
+        raise ValueError(f"backbone_name = {name} needs backbone_weights")
+    from models.run import open_backbone
+
+    return open_backbone(name, weights, **where), (Path(weights),)
+
+
+def _open_over(
+    kind: str, spec: str, frozen: FrozenBackbone | None, files: tuple[Path, ...]
+) -> LoadedModel:
+    """Open an estimator or a file of scores over a backbone."""
+    if kind == "scores":
+        from estimators.from_file import FromFile
+
+        path = Path(spec)
+        return LoadedModel(
+            name=path.stem,
+            estimator=FromFile(path=spec, frozen=frozen),
+            provenance=Provenance(model=spec, sha256=file_sha256(path), method=path.name),
+            frozen=frozen,
+            files=(*files, path),
+        )
+    weights = files[0] if files else None
+    return LoadedModel(
+        name=spec,
+        estimator=build_estimator(parse_method(spec), frozen=frozen),
+        provenance=Provenance(
+            model=str(weights or ""),
+            sha256=file_sha256(weights) if weights else "",
+            output=_output_of(spec),
+            method=spec,
+        ),
+        frozen=frozen,
+        files=files,
+    )
+
+
+def _output_of(text: str) -> str:
+    name = text.partition(":")[0]
+    return name if name in FUSION else "other"
+
+
+def _open_trained(
+    wanted: Mapping[str, tuple[str, str, Path]], where: Where, backbone_weights: str | None
+) -> dict[str, LoadedModel]:
+    """Open the models that have embeddings of their own; they share one backbone, in memory once."""
+    models: dict[str, LoadedModel] = {}
+    first_run: Run | None = None
+    for name, (_, kind, path) in wanted.items():
+        if kind == "run":
+            from models.run import load_run
+
+            run = load_run(path, backbone_weights=backbone_weights, beside=first_run, **where)
+            first_run = first_run or run
+            model = from_run(run)
+        elif kind in ("packed", "onnx"):
+            model = _open_onnx(path) if kind == "onnx" else _open_packed(path, where)
+        else:
+            continue
+        models[name] = _sharing(name, model, models)
+    return models
+
+
+def _sharing(name: str, model: LoadedModel, others: Mapping[str, LoadedModel]) -> LoadedModel:
+    """Return the model over the backbone of the others; ValueError where it has another."""
+    for other_name, other in others.items():
+        if not (model.embedding_size and other.embedding_size):
+            continue
+        if model.frozen is None or other.frozen is None:
+            same = model.provenance.backbone_sha256 == other.provenance.backbone_sha256
+        else:
+            same = model.frozen is other.frozen or model.frozen.is_same_as(other.frozen)
+        if not same:
+            raise ValueError(
+                f"{name} and {other_name} were trained on different backbones; one table compares "
+                "methods over one"
+            )
+        if model.frozen is not None and other.frozen is not None:
+            return replace(model, estimator=_moved(model, other.frozen), frozen=other.frozen)
+    return model
+
+
+def _moved(model: LoadedModel, frozen: FrozenBackbone) -> Estimator:
+    from estimators.trained_head import TrainedHead
+
+    assert isinstance(model.estimator, TrainedHead)
+    return TrainedHead(frozen=frozen, head=model.estimator.head)
+
+
+def from_run(run: Run) -> LoadedModel:
+    """Return a run of network.py as a model, with the calibration that lies in its folder."""
+    from estimators.trained_head import TrainedHead
+
+    model = LoadedModel(
+        name=run.path.absolute().name,
         estimator=TrainedHead(frozen=run.frozen, head=run.head),
-        about={
-            "model": str(path),
-            "sha256": file_sha256(run.files[0]),
-            "license": "",
-            "label": "",
-            "direction": DIRECTION,
-            "output": run.head.output,
-            "backbone_sha256": run.sha256,
-        },
+        provenance=Provenance(
+            model=str(run.path),
+            sha256=file_sha256(run.files[0]),
+            output=run.head.output,
+            backbone_sha256=run.sha256,
+        ),
+        frozen=run.frozen,
+        config=run.config,
+        files=run.files,
     )
-    file = path / FILE_NAME
-    return _with_calibration(opened, file) if file.is_file() else opened
+    file = run.path / FILE_NAME
+    return model._with_calibration(file) if file.is_file() else model
 
 
-def _open_packed(path: Path, device: str, precision: Precision) -> ScoringModel:
+def _open_packed(path: Path, where: Where) -> LoadedModel:
     from estimators.trained_head import TrainedHead
-    from models.packed import is_packed, load_packed
+    from models.packed import load_packed
 
-    if not is_packed(path):
-        raise ValueError(f"{path} is no packed model: give {ACCEPTED}")
-    packed = load_packed(path, device=device, precision=precision)
+    packed = load_packed(path, **where)
     calibration = _read(packed.calibration, path)
     about = packed.about
-    return ScoringModel(
+    return LoadedModel(
         name=about.name,
         estimator=TrainedHead(frozen=packed.frozen, head=packed.head),
         calibration=calibration,
         decision=_decision(calibration),
-        about={
-            "model": str(path),
-            "sha256": file_sha256(path),
-            "license": about.license,
-            "label": about.label,
-            "direction": DIRECTION,
-            "output": packed.head.output,
-            "backbone_sha256": about.sha256,
-        },
+        provenance=Provenance(
+            model=str(path),
+            sha256=file_sha256(path),
+            license=about.license,
+            label=about.label,
+            output=packed.head.output,
+            backbone_sha256=about.sha256,
+        ),
+        frozen=packed.frozen,
+        config=packed.config,
+        files=(path,),
     )
 
 
-def _open_onnx(path: Path) -> ScoringModel:
-    from estimators.onnx import open_onnx
+def _open_onnx(path: Path) -> LoadedModel:
+    from estimators.onnx import OnnxModel
 
-    estimator, stored, decision, about = open_onnx(path)
-    calibration = _read(stored, path)
-    chosen = _decision(calibration) if decision is None else Decision.from_dict(decision)
-    return ScoringModel(
+    estimator = OnnxModel(path)
+    calibration, about = _read(estimator.calibration, path), estimator.about
+    stored = estimator.decision
+    known = {field.name for field in dataclasses.fields(Provenance)}
+    return LoadedModel(
         name=str(about.get("name") or path.stem),
         estimator=estimator,
         calibration=calibration,
-        decision=chosen,
-        about={
-            "direction": DIRECTION,
-            **about,
-            "model": str(path),
-            "sha256": file_sha256(path),
-            "exported_from": about.get("sha256", ""),
-        },
+        decision=_decision(calibration) if stored is None else Decision.from_dict(stored),
+        provenance=replace(
+            Provenance(**{key: str(value) for key, value in about.items() if key in known}),
+            model=str(path),
+            sha256=file_sha256(path),
+            exported_from=str(about.get("sha256", "")),
+        ),
+        files=(path,),
     )
 
 
@@ -254,20 +650,6 @@ def _decision(calibration: Calibration | None) -> Decision | None:
     if calibration is None:
         return None
     return calibration.decision or Decision.from_calibration(calibration)
-
-
-def _with_calibration(opened: ScoringModel, file: Path) -> ScoringModel:
-    """Add a file's calibration, unless it is of another method, as calibrate.py may leave it."""
-    from estimators.base import estimator_names
-
-    calibration = Calibration.load(file)
-    wanted = opened.about.get("method", "trained_head")
-    if calibration.method != wanted and calibration.method.partition(":")[0] in estimator_names():
-        raise ValueError(
-            f"{file} says what the uncertainties of {calibration.method} mean, not those of "
-            f"{wanted}: make one with evaluation/calibrate.py --estimator {wanted}"
-        )
-    return replace(opened, calibration=calibration, decision=_decision(calibration))
 
 
 def _threshold(calibration: Calibration) -> str:

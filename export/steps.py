@@ -16,10 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from data.faces import open_faces
-from estimators.base import Batch, Estimate, Estimator
-from estimators.onnx import metadata, open_onnx
+from estimators.base import DIRECTION, Batch, Estimate, Estimator
+from estimators.onnx import OnnxModel, metadata
 from estimators.trained_head import TrainedHead
-from evaluation.confidence.calibration import DIRECTION
 from evaluation.open_model import ScoringModel, open_model
 from evaluation.sets.open_set import EvaluationSet, open_set
 from export import proof
@@ -175,7 +174,7 @@ def _prove(wanted: Export, model: ScoringModel, whole: Path, small: Path, write:
     """Compare and time; return the file that passed."""
     labelled = open_check(wanted.check)
     images = proof.some_faces(labelled, wanted.faces)
-    exported = open_onnx(whole)[0]
+    exported = OnnxModel(whole)
     reference = model.estimator
     if wanted.quality_only:
         assert isinstance(reference, TrainedHead)
@@ -190,11 +189,11 @@ def _prove(wanted: Export, model: ScoringModel, whole: Path, small: Path, write:
     _refuse(found, proof.FP32, wanted.out)
     engines: dict[str, Estimator] = {
         "PyTorch": reference,
-        "ONNX Runtime": open_onnx(whole, threads=1)[0],
+        "ONNX Runtime": OnnxModel(whole, threads=1),
     }
     if wanted.calibration_faces is not None:
         quantise(whole, small, range_faces(wanted.calibration_faces), "8-bit backbone")
-        engines["ONNX Runtime, 8 bits"] = open_onnx(small, threads=1)[0]
+        engines["ONNX Runtime, 8 bits"] = OnnxModel(small, threads=1)
         _prove_small(model, whole, small, images, labelled, wanted.out, write)
     if wanted.runs:
         write(_timings(proof.latency(engines, images, wanted.runs)))
@@ -211,7 +210,7 @@ def _prove_small(
     write: Write,
 ) -> None:
     """Print what 8 bits cost."""
-    files = {"float32": open_onnx(whole)[0], "8 bits": open_onnx(small)[0]}
+    files = {"float32": OnnxModel(whole), "8 bits": OnnxModel(small)}
     found = proof.difference(files["float32"], files["8 bits"], images, model.calibration)
     write(f"8 bits beside float32, the same faces:\n{found.text()}")
     _refuse(found, proof.INT8, out)

@@ -24,7 +24,7 @@ def available(package: str) -> list[str]:
     return sorted(
         module.name
         for module in modules
-        if not (module.ispkg or module.name.startswith("_") or module.name in ("base", "onnx"))
+        if not (module.ispkg or module.name.startswith("_") or module.name == "base")
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import isotonic_regression
 
+from estimators.base import DIRECTION
 from evaluation.confidence._fixed_sequence import Count
 from evaluation.confidence.decision import Decision
 from evaluation.metrics.comparisons import Comparisons
@@ -23,7 +24,6 @@ from evaluation.metrics.thresholds import operating_point
 from utils.files import write_text
 
 VERSION = 1
-DIRECTION = "uncertainty: larger = less reliable"
 FILE_NAME = "calibration.json"
 PRIOR = 5.0  # comparisons at the overall error rate that each block of the map is mixed with
 KNOTS = 501  # of the percentile

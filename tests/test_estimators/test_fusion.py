@@ -12,8 +12,7 @@ from scipy.stats import rankdata
 from data.faces import open_faces
 from estimators.base import Batch, Estimate
 from estimators.embedding_norm import EmbeddingNorm
-from estimators.fusing.fit import load_fusion
-from estimators.fusion import Fusion
+from estimators.fusion import Fusion, load_fusion
 from estimators.trained_head import TrainedHead
 from evaluation import fit_fusion
 from models.backbones.mobilefacenet import MobileFaceNet

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata, spearmanr
 
-from estimators.fusing.fit import (
+from estimators.fusion import (
     FusionModel,
     RankTable,
     fit_monotone,

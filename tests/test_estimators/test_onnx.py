@@ -5,9 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from estimators.base import Batch
-from estimators.onnx import KIND, metadata, needed, open_onnx
-from evaluation.confidence.calibration import DIRECTION
+from estimators.base import DIRECTION, Batch
+from estimators.onnx import KIND, OnnxModel, metadata, needed
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -38,10 +37,11 @@ def write(path, facts, *, source="images", size=112, output="uncertainty", domai
 
 
 def test_facts_and_numbers_come_out(tmp_path):
-    estimator, calibration, decision, about = open_onnx(write(tmp_path / "m.onnx", FACTS), 1)
-    assert calibration == {"version": 1}
-    assert decision == {"rule": "r"}
-    assert about == {"model": "m.pt", "license": "MIT", "direction": DIRECTION}
+    estimator = OnnxModel(write(tmp_path / "m.onnx", FACTS), 1)
+    assert estimator.calibration == {"version": 1}
+    assert estimator.decision == {"rule": "r"}
+    assert estimator.about == {"model": "m.pt", "license": "MIT", "direction": DIRECTION}
+    assert estimator.embedding_size == 0
     assert (estimator.name, estimator.outputs) == ("m.onnx", ("uncertainty",))
     images = np.random.default_rng(0).integers(0, 256, (5, 112, 112, 3), dtype=np.uint8)
     mu, sigma_sq = estimator(Batch(images[:, ::-1]))  # not contiguous
@@ -52,7 +52,9 @@ def test_facts_and_numbers_come_out(tmp_path):
 
 def test_calibration_and_decision_may_be_missing(tmp_path):
     path = write(tmp_path / "m.onnx", metadata({}, None, None))
-    assert open_onnx(path)[1:] == (None, None, {"direction": DIRECTION})
+    model = OnnxModel(path)
+    assert (model.calibration, model.decision) == (None, None)
+    assert model.about == {"direction": DIRECTION}
 
 
 @pytest.mark.parametrize(
@@ -61,7 +63,7 @@ def test_calibration_and_decision_may_be_missing(tmp_path):
         ({}, "is an ONNX file of another tool (its metadata has kind None, not "),
         ({**FACTS, "version": "2"}, "version '2' of an exported model is not known (known: 1)"),
         ({**FACTS, "about": "{"}, "its metadata is damaged: Expecting"),
-        ({**FACTS, "decision": "[]"}, "its metadata is damaged: a fact is no JSON object"),
+        ({**FACTS, "decision": "[]"}, "its metadata is damaged: a fact is not a JSON object"),
         ({"kind": KIND, "version": "1"}, f"direction None must be {DIRECTION!r}"),
         (
             {**FACTS, "about": json.dumps({"direction": "quality"})},
@@ -72,7 +74,7 @@ def test_calibration_and_decision_may_be_missing(tmp_path):
 def test_metadata_of_others_is_refused(facts, message, tmp_path):
     path = write(tmp_path / "m.onnx", facts)
     with pytest.raises(ValueError, match="m.onnx") as raised:
-        open_onnx(path)
+        OnnxModel(path)
     assert message in str(raised.value)
 
 
@@ -89,22 +91,22 @@ def test_metadata_of_others_is_refused(facts, message, tmp_path):
 def test_networks_of_others_are_refused(changed, message, tmp_path):
     path = write(tmp_path / "m.onnx", FACTS, **changed)
     with pytest.raises(ValueError, match="m.onnx") as raised:
-        open_onnx(path)
+        OnnxModel(path)
     assert message in str(raised.value)
 
 
 def test_other_files_are_refused(tmp_path):
     path = tmp_path / "m.onnx"
     with pytest.raises(ValueError, match=r"no file .*m\.onnx: export/export\.py writes one"):
-        open_onnx(path)
+        OnnxModel(path)
     path.write_bytes(b"no network at all")
     with pytest.raises(ValueError, match=r"m\.onnx cannot be opened as an ONNX model: "):
-        open_onnx(path)
+        OnnxModel(path)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 112, 112), (1, 96, 96, 3)])
 def test_other_images_are_refused(shape, tmp_path):
-    estimator = open_onnx(write(tmp_path / "m.onnx", FACTS))[0]
+    estimator = OnnxModel(write(tmp_path / "m.onnx", FACTS))
     with pytest.raises(ValueError, match=r"expected uint8 \(B, 112, 112, 3\)"):
         estimator(Batch(np.zeros(shape, np.uint8)))
     with pytest.raises(ValueError, match="and type float32: expected uint8"):

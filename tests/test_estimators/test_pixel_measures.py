@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data.synthetic import degradation_sweep
-from estimators._pixels import grey, luminance
+from estimators.base import grey, luminance
 from estimators.brightness import Brightness
 from estimators.contrast import Contrast
 from estimators.resolution import Resolution, rms_frequency

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from estimators import onnx as onnx_model
-from estimators.base import Batch
-from evaluation.confidence.calibration import DIRECTION
+from estimators.base import DIRECTION, Batch
 from evaluation.confidence.decision import Decision
 from evaluation.open_model import ScoringModel, open_model
 from models.packed import About, save_packed

@@ -16,7 +16,7 @@ from torch import nn
 from data.images import encode_png
 from data.synthetic import SyntheticFaces
 from estimators.base import Batch, Estimate
-from estimators.onnx import INPUT, OUTPUTS, metadata, open_onnx
+from estimators.onnx import INPUT, OUTPUTS, OnnxModel, metadata
 from estimators.trained_head import TrainedHead
 from evaluation.confidence.calibration import NOT_COMPUTED, Calibration
 from evaluation.open_model import ScoringModel, open_model
@@ -59,7 +59,7 @@ def faces():
 
 @pytest.mark.parametrize("size", [1, 3, 7])
 def test_the_file_gives_what_the_product_gives(demo, exported, faces, size):
-    found = open_onnx(exported[0])[0].everything(faces[:size])
+    found = OnnxModel(exported[0]).everything(faces[:size])
     mu, sigma_sq = demo.estimator(Batch(faces[:size]))
     np.testing.assert_allclose(found["embedding"], mu, atol=1e-5)
     np.testing.assert_allclose(found["uncertainty"], sigma_sq[:, 0], rtol=1e-5)
@@ -137,7 +137,7 @@ def test_what_is_not_finite_has_no_quality(demo, tmp_path):
     write_onnx(path, ExportedModel(None, Corner(), demo.calibration), metadata({}, None, None), "")
     images = np.zeros((4, 112, 112, 3), np.uint8)
     images[:, 0, 0, 0] = (0, 8, 30, 255)
-    found = open_onnx(path)[0].everything(images)
+    found = OnnxModel(path).everything(images)
     assert found["uncertainty"][3] == np.inf
     np.testing.assert_array_equal(
         found["quality"], demo.calibration.iso_quality(found["uncertainty"])
@@ -215,7 +215,7 @@ def test_a_head_that_reads_images_goes_alone(demo, tmp_path, faces, monkeypatch,
     assert "no license is stated" in said
     assert "embedding" not in said
     assert out.stat().st_size < 10_000
-    exported = open_onnx(out)[0]
+    exported = OnnxModel(out)
     assert exported.outputs == ("uncertainty",)
     mu, sigma_sq = exported(Batch(faces))
     assert mu.shape == (7, 0)
@@ -232,7 +232,7 @@ def test_the_student_goes_alone(tmp_path, faces):
     write_onnx(path, ExportedModel(None, head, None), metadata({}, None, None), "")
     with torch.no_grad():
         wanted = head(images_alone(torch.from_numpy(faces))).sigmoid().numpy()
-    _, sigma_sq = open_onnx(path)[0](Batch(faces))
+    _, sigma_sq = OnnxModel(path)(Batch(faces))
     np.testing.assert_allclose(sigma_sq, wanted, rtol=1e-4)
     assert len(np.unique(sigma_sq)) == 7
 
@@ -428,7 +428,7 @@ def test_the_pages_reader_runs(exported, faces, tmp_path, monkeypatch):
     names = {}
     exec(compile(program, "export.md", "exec"), names)
     uncertainty, quality = names["found"]
-    wanted = open_onnx(exported[0])[0].everything(faces[:1])
+    wanted = OnnxModel(exported[0]).everything(faces[:1])
     assert uncertainty == wanted["uncertainty"]
     assert quality == wanted["quality"]
     assert set(names["facts"]) == {"kind", "version", "about", "calibration", "decision"}

@@ -1,1 +1,0 @@
-"""Several uncertainties as one: fitting, and opening what was fitted."""
