@@ -31,7 +31,7 @@ from benchmarks._common import print_table, write_json
 from estimators.base import Estimator
 from estimators.onnx import OnnxModel
 from estimators.trained_head import TrainedHead
-from evaluation.open_model import ScoringModel, open_model
+from evaluation.open_model import LoadedModel, open_model
 from evaluation.sets.open_set import EvaluationSet
 from export import proof
 from export.graph import write_onnx
@@ -86,18 +86,18 @@ def _body(args: argparse.Namespace) -> int:
     return 0
 
 
-def _random(backbone: str) -> ScoringModel:
+def _random(backbone: str) -> LoadedModel:
     """Return an untrained model; it has the time and the size of a trained one."""
     torch.manual_seed(0)
     frozen = FrozenBackbone(build("models.backbones", parse_backbone(backbone)), "cpu", "fp32")
     head = GapLinearHead(output="probability", features_shape=frozen.features_shape)
-    return ScoringModel(
+    return LoadedModel(
         name=f"{backbone}, random weights", estimator=TrainedHead(frozen=frozen, head=head.eval())
     )
 
 
 def _rows(
-    model: ScoringModel,
+    model: LoadedModel,
     engines: dict[str, Estimator],
     images: NDArray[np.uint8],
     labelled: EvaluationSet | None,

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from estimators.base import Batch, Estimate
-from models.frozen import FrozenBackbone
 from utils.tables import Table, naming, read_table
+
+if TYPE_CHECKING:
+    from models.frozen import FrozenBackbone
 
 __all__ = ["FromFile"]
 

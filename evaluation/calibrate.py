@@ -37,13 +37,14 @@ from evaluation.confidence.reliability import (
 from evaluation.confidence.risk_control import RISKS, control_risk
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.thresholds import few_false_matches
+from evaluation.open_model import kind_of
 from evaluation.pipeline import require_pairs
 from evaluation.sets.stored import load_comparisons
 from utils.cli import PARTS_HINT, Parser, run_on_ranks, share
 from utils.distributed import World
 
 if TYPE_CHECKING:
-    from estimators.base import Estimator
+    pass
 
 CAP = 20  # mated pairs of one person
 
@@ -55,9 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=f"--cap is {CAP} here, so that no person with many images decides; 0 takes all.",
     )
     add = parser.add_argument
-    add("--model_dir", help="folder of a run of network.py")
-    add("--checkpoint", default="best", choices=["best", "last"], help="(best)")
-    add("--estimator", default="trained_head", help="trained_head, embedding_norm, ... (see docs)")
     add("--dataset_path", help="folder with the .bin files")
     add("--target", help="the set: lfw, synthetic:..., faces:PATH")
     add("--batch_size", type=int, default=64, help="images per forward pass (64)")
@@ -70,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--confidence", type=share, default=0.95, help="of that promise and of intervals (0.95)")
     add("--risk", default="fnmr", choices=RISKS, help="which risk (fnmr)")
     add("--unit", choices=["identity", "image", "pair"], help="see docs/calibrate.md")
-    cli.add_backbone_arguments(parser)
+    cli.add_model_arguments(parser)
     cli.add_set_arguments(parser)
     parser.set_defaults(cap=CAP)
     args = parser.parse_args(argv)
@@ -124,17 +122,18 @@ def _calibrate(args: argparse.Namespace, out: Path, comparisons: Comparisons, me
 
 
 def _destination(args: argparse.Namespace) -> Path:
-    sources = [args.model_dir, args.features, args.backbone_name]
-    if sum(map(bool, sources)) != 1:
+    if sum(map(bool, (args.model, args.features, args.backbone_name))) == 0 or (
+        args.features and (args.model or args.backbone_name)
+    ):
         raise ValueError(
-            "give one of --model_dir RUN_DIR (a trained run), --features FILE, or --backbone_name "
+            "give one of --model MODEL (such as a run folder), --features FILE, or --backbone_name "
             "with --backbone_weights and a training-free --estimator"
         )
     if args.out:
         return Path(args.out)
-    if not args.model_dir:
+    if not args.model or kind_of(args.model)[0] != "run":
         raise ValueError("give --out FILE.json: there is no run to put the calibration beside")
-    return Path(args.model_dir) / FILE_NAME
+    return Path(args.model) / FILE_NAME
 
 
 def _load(args: argparse.Namespace, world: World) -> tuple[Comparisons, str] | None:
@@ -155,9 +154,10 @@ def _load(args: argparse.Namespace, world: World) -> tuple[Comparisons, str] | N
     from evaluation.embed import embed_images
     from evaluation.sets.open_set import open_set
 
+    model = cli.open_named_model(args)
     chosen = open_set(args.target, args.dataset_path, **drawn)
     mu, sigma_sq = embed_images(
-        _estimator(args),
+        model.estimator,
         chosen.images,
         args.batch_size,
         name=chosen.name,
@@ -166,24 +166,7 @@ def _load(args: argparse.Namespace, world: World) -> tuple[Comparisons, str] | N
     )
     if not world.is_main:
         return None
-    return chosen.comparisons(mu, sigma_sq), args.estimator
-
-
-def _estimator(args: argparse.Namespace) -> Estimator:
-    from estimators.base import build_estimator
-    from models.run import load_run, open_backbone
-    from utils.config_json import parse_method
-
-    where = {"device": args.device, "precision": args.precision}
-    method = parse_method(args.estimator)
-    if args.model_dir:
-        where["backbone_weights"] = args.backbone_weights
-        run = load_run(args.model_dir, checkpoint=args.checkpoint, **where)
-        return build_estimator(method, frozen=run.frozen, head=run.head)
-    if not args.backbone_weights:
-        raise ValueError(f"--backbone_name {args.backbone_name} needs --backbone_weights FILE")
-    frozen = open_backbone(args.backbone_name, args.backbone_weights, **where)
-    return build_estimator(method, frozen=frozen)
+    return chosen.comparisons(mu, sigma_sq), model.provenance.method
 
 
 def _report(

@@ -26,6 +26,7 @@ from utils.files import write_text
 
 if TYPE_CHECKING:
     from estimators.base import Estimator
+    from evaluation.open_model import LoadedModel
     from utils.config import Verification
 
 
@@ -54,6 +55,48 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     _add_risk_arguments(parser)
     _add_output_arguments(parser)
     parser.set_defaults(about="")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that name a model, as `open_model` and `open_named_model` read them."""
+    add = parser.add_argument
+    add(
+        "--model",
+        "--model_dir",
+        help="run folder, branch RUN/BRANCH, packed .pt, .onnx, demo; or a file of scores or an "
+        "estimator, with the backbone's flags",
+    )
+    add(
+        "--estimator",
+        default="trained_head",
+        help="uncertainty to use: trained_head, embedding_norm, from_file:path=SCORES.csv, ...",
+    )
+    add("--checkpoint", default="best", choices=["best", "last"], help="of a run (best)")
+    add_backbone_arguments(parser)
+
+
+def open_named_model(args: argparse.Namespace) -> LoadedModel:
+    """Open the model that the flags of `add_model_arguments` name, to evaluate it.
+
+    Raises:
+        ValueError: no model is named, or one that cannot be opened or has no embeddings.
+    """
+    from evaluation.open_model import open_model
+
+    if not (args.model or args.backbone_name):
+        raise ValueError(
+            "give --model MODEL (a run folder, a packed or an exported model), --features FILE, or "
+            "--backbone_name with --backbone_weights and a training-free --estimator"
+        )
+    model = open_model(
+        args.model or args.estimator,
+        device=args.device,
+        precision=args.precision,
+        backbone_name=args.backbone_name,
+        backbone_weights=args.backbone_weights,
+        checkpoint=args.checkpoint,
+    )
+    return (model.with_estimator(args.estimator) if args.model else model).require_embeddings()
 
 
 def add_backbone_arguments(parser: argparse.ArgumentParser) -> None:
@@ -195,7 +238,7 @@ def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _refuse_beside_features(args: argparse.Namespace) -> None:
     """Stored files need no model and no images: say so instead of leaving flags unread."""
-    unread = ("target", "model_dir", "config_file", "set", "backbone_name", "flip", "parts")
+    unread = ("target", "model", "config_file", "set", "backbone_name", "flip", "parts")
     given = [name for name in (*unread, "save_features") if getattr(args, name, None)]
     if getattr(args, "estimator", "trained_head") != "trained_head":
         given.append("estimator")

@@ -34,9 +34,9 @@ from evaluation.compared import GroupRow, MethodRow, facts, group_rows, method_r
 from evaluation.confidence.bootstrap import Bootstrap, bootstrap
 from evaluation.embed import embed_images
 from evaluation.inputs import file_name
-from evaluation.methods import named, open_methods
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.protocols import PROTOCOLS, Protocol, find_protocol
+from evaluation.open_model import named, open_models
 from evaluation.seeds import Group
 from evaluation.sets.open_set import EvaluationSet, open_set
 from evaluation.sets.stored import load_comparisons
@@ -161,7 +161,7 @@ def _inputs(
         return
     if not (args.target and args.methods):
         raise ValueError("give --target SET ... with --methods METHOD ..., or --features FILE ...")
-    methods = open_methods(
+    methods = open_models(
         args.methods,
         backbone_name=args.backbone_name,
         backbone_weights=args.backbone_weights,
@@ -178,7 +178,7 @@ def _inputs(
             args.batch_size,
             name=found.name,
             parts=Path(args.parts) / file_name(found.name) if args.parts else None,
-            about=methods.about,
+            about=methods.fingerprint,
             world=world,
         )
         if world.is_main:

@@ -36,9 +36,9 @@ from estimators.fusion import (
 )
 from evaluation.embed import embed_images
 from evaluation.metrics.thresholds import operating_point
+from evaluation.open_model import kind_of, open_model
 from evaluation.sets.labelled import mated_pairs, non_mated_pairs, scores_of
 from evaluation.sets.open_set import LabelledSet, open_set
-from models.run import load_run
 from utils.cli import Parser, run_command
 
 FILE_NAME = "fusion.json"
@@ -51,7 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Fit and write a fusion; 0, or 2 when there is nothing to fit."""
     parser = Parser(description="Fuse several uncertainties into one.")
     add = parser.add_argument
-    add("--model_dir", required=True, help="folder of a run of network.py")
+    add(
+        "--model",
+        "--model_dir",
+        required=True,
+        help="run folder, branch RUN/BRANCH or packed model",
+    )
     add("--faces", required=True, help="folder, list file or .rec pack of aligned faces")
     add(
         "--of",
@@ -75,31 +80,40 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _body(args: argparse.Namespace) -> int:
-    out = Path(args.out or Path(args.model_dir) / FILE_NAME)
+    out = _destination(args)
     faces = open_set(f"faces:{args.faces}")
     assert isinstance(faces, LabelledSet)
-    run = load_run(
-        args.model_dir,
+    model = open_model(
+        args.model,
         checkpoint=args.checkpoint,
         device=args.device,
         precision=args.precision,
         backbone_weights=args.backbone_weights,
     )
+    if model.frozen is None or model.head is None:
+        raise ValueError(f"{args.model} has no trained head: name a run folder or a packed model")
+    backbone = model.provenance.backbone_sha256
     names = [_relative(text, out.parent) for text in args.of]
     members = open_members(
-        names, frozen=run.frozen, head=run.head, folder=out.parent, backbone=run.sha256
+        names, frozen=model.frozen, head=model.head, folder=out.parent, backbone=backbone
     )
-    files = {"backbone": run.sha256, **head_hashes(members)}
+    files = {"backbone": backbone, **head_hashes(members)}
     found = embed_images(EstimatorGroup(members), faces.images, args.batch_size, name=faces.name)
-    model = (
+    fusion = (
         fit_rank_mean(found.sigma_sq, names, files)
         if args.how == "ranks"
         else _fitted(found, faces.labels, names, files, args.fmr)
     )
-    save_fusion(model, out)
-    sys.stdout.write(_report(model))
+    save_fusion(fusion, out)
+    sys.stdout.write(_report(fusion))
     sys.stdout.write(f"wrote {out}\n")
     return 0
+
+
+def _destination(args: argparse.Namespace) -> Path:
+    if not args.out and kind_of(args.model)[0] != "run":
+        raise ValueError(f"give --out FILE.json: {args.model} is not a folder to put it into")
+    return Path(args.out or Path(args.model) / FILE_NAME)
 
 
 def _relative(text: str, folder: Path) -> str:

@@ -34,6 +34,7 @@ from utils.files import file_sha256
 
 if TYPE_CHECKING:
     from models.frozen import FrozenBackbone
+    from models.heads.base import Head
     from models.run import Run
     from utils.config import Execution, Precision, TrainConfig
 
@@ -73,6 +74,7 @@ class Provenance:
         method: the estimator with its options.
         backbone_sha256: of the backbone's original file.
         exported_from: of an exported model, the SHA-256 of what it was made from.
+        name: of the exported model.
     """
 
     model: str = ""
@@ -83,11 +85,12 @@ class Provenance:
     method: str = "trained_head"
     backbone_sha256: str = ""
     exported_from: str = ""
+    name: str = ""
 
     def to_dict(self) -> dict[str, str]:
-        """Return what files of scores and exported models carry; their readers know `direction`."""
+        """Return what files of scores and exported models carry."""
         stored = dataclasses.asdict(self)
-        optional = {name: stored.pop(name) for name in ("backbone_sha256", "exported_from")}
+        optional = {name: stored.pop(name) for name in ("backbone_sha256", "exported_from", "name")}
         if stored.pop("method") != "trained_head":
             optional["method"] = self.method
         stored = {**stored, "direction": DIRECTION, "output": stored.pop("output")}
@@ -105,6 +108,8 @@ class LoadedModel:
         decision: accept, ask again or refuse; None without calibration.
         provenance: where it comes from.
         frozen: the backbone, which other methods can share; None where there is none in PyTorch.
+        head: the trained head; None where there is none in PyTorch.
+        embedding_size: D; 0 where the model gives no embedding.
         config: how it was trained; None where nobody knows.
         files: what its numbers depend on: weights or scores.
     """
@@ -115,6 +120,8 @@ class LoadedModel:
     decision: Decision | None = None
     provenance: Provenance = field(default_factory=Provenance)
     frozen: FrozenBackbone | None = None
+    head: Head | None = None
+    embedding_size: int = 0
     config: TrainConfig | None = None
     files: tuple[Path, ...] = ()
 
@@ -127,14 +134,6 @@ class LoadedModel:
     def fingerprint(self) -> str:
         """The method and the SHA-256 of each file: equal where the numbers are."""
         return " ".join([self.provenance.method, *map(file_sha256, self.files)])
-
-    @property
-    def embedding_size(self) -> int:
-        """D; 0 where the model gives no embedding."""
-        if self.frozen is not None:
-            return self.frozen.embedding_size
-        size: int = getattr(self.estimator, "embedding_size", 0)
-        return size
 
     def with_estimator(self, text: str) -> LoadedModel:
         """Return another method over the backbone; "trained_head" stands for the model's own.
@@ -149,8 +148,9 @@ class LoadedModel:
                 f"{self.name} has no backbone that {text} could use: name a run folder or a packed "
                 "model"
             )
-        head = getattr(self.estimator, "head", None)
-        runtime = {"frozen": self.frozen} | ({} if head is None else {"head": head})
+        runtime: dict[str, object] = {"frozen": self.frozen}
+        if self.head is not None:
+            runtime["head"] = self.head
         return replace(
             self,
             estimator=build_estimator(parse_method(text), **runtime),
@@ -165,7 +165,7 @@ class LoadedModel:
         Raises:
             ValueError: names the model, and what would do.
         """
-        if self.frozen is None and not self.embedding_size:
+        if not self.embedding_size:
             way_out = (
                 "export it again without --quality_only"
                 if self.provenance.model.endswith(".onnx")
@@ -214,7 +214,7 @@ class LoadedModel:
         return f"calibrate the run with {script}, then pack or export it again"
 
     def _with_calibration(self, file: Path) -> LoadedModel:
-        """Add a file's calibration, unless it is of another method, as calibrate.py may leave it."""
+        """Add a file's calibration, unless it is of another method."""
         calibration, own = Calibration.load(file), self.provenance.method
         if calibration.method != own and calibration.method.partition(":")[0] in estimator_names():
             raise ValueError(
@@ -247,9 +247,9 @@ class LoadedModels:
 
     @property
     def backbone(self) -> LoadedModel:
-        """The model whose backbone or embeddings all share."""
-        models = self.models.values()
-        return next((model for model in models if model.embedding_size), next(iter(models)))
+        """The model whose backbone, or whose embeddings, all share."""
+        models = sorted(self.models.values(), key=lambda model: model.frozen is None)
+        return next((model for model in models if model.embedding_size), models[0])
 
 
 def open_model(
@@ -272,7 +272,7 @@ def open_model(
         device: see `TrainConfig.device`; an exported model runs on the CPU.
         precision: see `TrainConfig.precision`.
         execution: see `TrainConfig.execution`.
-        backbone_name: as `models.run.parse_backbone` reads it; for an estimator or a file of scores.
+        backbone_name: as `models.run.parse_backbone` reads it; for estimators and scores.
         backbone_weights: its file; of a run: where the backbone's file is now.
         checkpoint: of a run, "best" or "last".
         calibration: file of calibrate.py, instead of the one that the model brings.
@@ -283,7 +283,7 @@ def open_model(
             names the file.
     """
     where = Where(device=device, precision=precision, execution=execution)
-    kind, path = _kind(str(spec))
+    kind, path = kind_of(str(spec))
     if kind in ("estimator", "scores"):
         backbone = _backbone(str(spec), kind, where, backbone_name, backbone_weights)
         model = _open_over(kind, str(spec), *backbone)
@@ -329,7 +329,7 @@ def open_models(
         ValueError: two of one name, no or several backbones, or a model that cannot be opened.
     """
     where = Where(device=device, precision=precision, execution=execution)
-    wanted = {name: (spec, *_kind(spec)) for name, spec in named(with_branches(specs))}
+    wanted = {name: (spec, *kind_of(spec)) for name, spec in named(with_branches(specs))}
     trained = _open_trained(wanted, where, backbone_weights)
     hosts = [model for model in trained.values() if model.frozen is not None]
     frozen, files = (hosts[0].frozen, hosts[0].files[1:]) if hosts else (None, ())
@@ -416,7 +416,7 @@ def _split(text: str) -> tuple[str, str]:
     return ("", text) if not equals or ":" in name or Path(text).exists() else (name, spec)
 
 
-def _kind(spec: str) -> tuple[str, Path]:
+def kind_of(spec: str) -> tuple[str, Path]:
     """Return "run", "packed", "onnx", "scores" or "estimator", and the path.
 
     Raises:
@@ -499,6 +499,7 @@ def _open_over(
             estimator=FromFile(path=spec, frozen=frozen),
             provenance=Provenance(model=spec, sha256=file_sha256(path), method=path.name),
             frozen=frozen,
+            embedding_size=frozen.embedding_size if frozen else 0,
             files=(*files, path),
         )
     weights = files[0] if files else None
@@ -512,6 +513,7 @@ def _open_over(
             method=spec,
         ),
         frozen=frozen,
+        embedding_size=frozen.embedding_size if frozen else 0,
         files=files,
     )
 
@@ -524,7 +526,7 @@ def _output_of(text: str) -> str:
 def _open_trained(
     wanted: Mapping[str, tuple[str, str, Path]], where: Where, backbone_weights: str | None
 ) -> dict[str, LoadedModel]:
-    """Open the models that have embeddings of their own; they share one backbone, in memory once."""
+    """Open the models that have a backbone of their own; it is in memory once."""
     models: dict[str, LoadedModel] = {}
     first_run: Run | None = None
     for name, (_, kind, path) in wanted.items():
@@ -557,15 +559,12 @@ def _sharing(name: str, model: LoadedModel, others: Mapping[str, LoadedModel]) -
                 "methods over one"
             )
         if model.frozen is not None and other.frozen is not None:
-            return replace(model, estimator=_moved(model, other.frozen), frozen=other.frozen)
+            from estimators.trained_head import TrainedHead
+
+            assert model.head is not None
+            estimator = TrainedHead(frozen=other.frozen, head=model.head)
+            return replace(model, estimator=estimator, frozen=other.frozen)
     return model
-
-
-def _moved(model: LoadedModel, frozen: FrozenBackbone) -> Estimator:
-    from estimators.trained_head import TrainedHead
-
-    assert isinstance(model.estimator, TrainedHead)
-    return TrainedHead(frozen=frozen, head=model.estimator.head)
 
 
 def from_run(run: Run) -> LoadedModel:
@@ -582,6 +581,8 @@ def from_run(run: Run) -> LoadedModel:
             backbone_sha256=run.sha256,
         ),
         frozen=run.frozen,
+        head=run.head,
+        embedding_size=run.frozen.embedding_size,
         config=run.config,
         files=run.files,
     )
@@ -610,6 +611,8 @@ def _open_packed(path: Path, where: Where) -> LoadedModel:
             backbone_sha256=about.sha256,
         ),
         frozen=packed.frozen,
+        head=packed.head,
+        embedding_size=packed.frozen.embedding_size,
         config=packed.config,
         files=(path,),
     )
@@ -633,6 +636,7 @@ def _open_onnx(path: Path) -> LoadedModel:
             sha256=file_sha256(path),
             exported_from=str(about.get("sha256", "")),
         ),
+        embedding_size=estimator.embedding_size,
         files=(path,),
     )
 

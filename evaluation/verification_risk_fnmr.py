@@ -21,34 +21,23 @@ if not __package__:  # run as a file: import from the checkout, not from this fo
 import argparse
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-from estimators.base import build_estimator
 from evaluation import cli
-from models.run import Run, load_run, open_backbone, untrained_run
+from evaluation.open_model import LoadedModel, from_run
 from utils.cli import PARTS_HINT, Parser, run_on_ranks
 from utils.config import load_config
-from utils.config_json import override, parse_method
+from utils.config_json import override
 from utils.distributed import World
-from utils.files import file_sha256
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate a run (or stored features); the exit code is 0, or 2 when no result can be given."""
     parser = Parser(description="Risk-controlled FNMR of a trained uncertainty head.")
-    parser.add_argument("--model_dir", help="folder of a run of network.py")
     parser.add_argument("--config_file", help="instead of a run: a config that names head_weights")
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="override its fields"
     )
-    parser.add_argument(
-        "--estimator",
-        default="trained_head",
-        help="uncertainty to use: trained_head, embedding_norm, from_file:path=SCORES.csv, ...",
-    )
-    parser.add_argument("--checkpoint", default="best", choices=["best", "last"], help="(best)")
-    cli.add_backbone_arguments(parser)
+    cli.add_model_arguments(parser)
     cli.add_common_arguments(parser)
     args = parser.parse_args(argv)
     return run_on_ranks(
@@ -64,39 +53,32 @@ def _body(args: argparse.Namespace, world: World, device: str) -> int:
         cli.fill_defaults(args)
         return cli.run(None, args, world=world)
     if args.set and not args.config_file:
-        raise ValueError("--set overrides a --config_file; a run of --model_dir has its own config")
-    where = {"device": args.device, "precision": args.precision}
-    method = parse_method(args.estimator)
-    if args.backbone_name and not (args.model_dir or args.config_file):
-        if not args.backbone_weights:
-            raise ValueError(f"--backbone_name {args.backbone_name} needs --backbone_weights FILE")
-        frozen = open_backbone(args.backbone_name, args.backbone_weights, **where)
-        cli.fill_defaults(args)
-        estimator = build_estimator(method, frozen=frozen)
-        config: dict[str, Any] = {"name": "", "backbone": args.backbone_name}
-        files: Sequence[Path] = [Path(args.backbone_weights)]
-    else:
-        run = _load(args, where)
-        cli.fill_defaults(args, run.config.verification)
-        estimator = build_estimator(method, frozen=run.frozen, head=run.head)
-        config, files = dataclasses.asdict(run.config), run.files
-    label = args.estimator
-    if label == "trained_head" and config["name"]:
-        label = f"trained_head ({config['name']})"
-    args.about = " ".join([args.estimator, *(file_sha256(file) for file in files)])
-    return cli.run(estimator, args, method=label, config=config, files=files, world=world)
+        raise ValueError("--set overrides a --config_file; a --model has its own config")
+    model = _open(args)
+    config = model.config
+    cli.fill_defaults(args, config.verification if config else None)
+    label = model.provenance.method
+    if label == "trained_head":
+        label = f"trained_head ({config.name if config else model.name})"
+    args.about = model.fingerprint
+    facts = dataclasses.asdict(config) if config else {"name": "", "backbone": args.backbone_name}
+    return cli.run(
+        model.estimator, args, method=label, config=facts, files=model.files, world=world
+    )
 
 
-def _load(args: argparse.Namespace, where: dict[str, Any]) -> Run:
-    where = {**where, "backbone_weights": args.backbone_weights}
-    if args.config_file:
-        return untrained_run(override(load_config(args.config_file), args.set), **where)
-    if not args.model_dir:
-        raise ValueError(
-            "give --model_dir RUN_DIR (a trained run), --features FILE, or --backbone_name with "
-            "--backbone_weights and a training-free --estimator"
-        )
-    return load_run(args.model_dir, checkpoint=args.checkpoint, **where)
+def _open(args: argparse.Namespace) -> LoadedModel:
+    if not args.config_file:
+        return cli.open_named_model(args)
+    from models.run import untrained_run
+
+    run = untrained_run(
+        override(load_config(args.config_file), args.set),
+        device=args.device,
+        precision=args.precision,
+        backbone_weights=args.backbone_weights,
+    )
+    return from_run(run).with_estimator(args.estimator)
 
 
 if __name__ == "__main__":

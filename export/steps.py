@@ -19,7 +19,7 @@ from data.faces import open_faces
 from estimators.base import DIRECTION, Batch, Estimate, Estimator
 from estimators.onnx import OnnxModel, metadata
 from estimators.trained_head import TrainedHead
-from evaluation.open_model import ScoringModel, open_model
+from evaluation.open_model import LoadedModel, open_model
 from evaluation.sets.open_set import EvaluationSet, open_set
 from export import proof
 from export.graph import ExportedModel, images_alone, write_onnx
@@ -76,7 +76,7 @@ def export(wanted: Export, write: Write) -> None:
     )
     network = exported_network(model, wanted.quality_only)
     write(f"{model.header()}\n")
-    if not model.about.get("license"):
+    if not model.provenance.license:
         write("no license is stated: export/pack_model.py --license puts one into a model file\n")
     if model.calibration is None:
         write("no calibration, so no quality, percentile and p_false_non_match in the file\n")
@@ -91,7 +91,7 @@ def export(wanted: Export, write: Write) -> None:
     write(f"wrote {wanted.out}: {wanted.out.stat().st_size / 1e6:.2f} MB\n")
 
 
-def exported_network(model: ScoringModel, quality_only: bool = False) -> ExportedModel:
+def exported_network(model: LoadedModel, quality_only: bool = False) -> ExportedModel:
     """Return the network of a trained head.
 
     Raises:
@@ -132,9 +132,9 @@ class HeadAlone:
         return Estimate(np.empty((len(batch), 0), np.float32), sigma_sq.numpy())
 
 
-def facts(model: ScoringModel) -> dict[str, str]:
+def facts(model: LoadedModel) -> dict[str, str]:
     """Return the metadata of a model's file: where it comes from and what its numbers mean."""
-    about: dict[str, Any] = {"name": model.name, **model.about}
+    about: dict[str, Any] = {"name": model.name, **model.provenance.to_dict()}
     about["model"] = Path(about.get("model", "")).name  # the folder is nobody else's matter
     calibration, decision = model.calibration, model.decision
     return metadata(
@@ -144,10 +144,10 @@ def facts(model: ScoringModel) -> dict[str, str]:
     )
 
 
-def about_line(model: ScoringModel) -> str:
+def about_line(model: LoadedModel) -> str:
     """Return what viewers of the file show: name, label, direction, licence."""
-    license_ = model.about.get("license") or "not stated"
-    parts = [model.name, model.about.get("label"), DIRECTION, f"license: {license_}"]
+    license_ = model.provenance.license or "not stated"
+    parts = [model.name, model.provenance.label, DIRECTION, f"license: {license_}"]
     return "; ".join(part for part in parts if part)
 
 
@@ -170,7 +170,7 @@ def range_faces(source: str) -> NDArray[np.uint8]:
     return np.stack([faces.read(int(row)) for row in rows])
 
 
-def _prove(wanted: Export, model: ScoringModel, whole: Path, small: Path, write: Write) -> Path:
+def _prove(wanted: Export, model: LoadedModel, whole: Path, small: Path, write: Write) -> Path:
     """Compare and time; return the file that passed."""
     labelled = open_check(wanted.check)
     images = proof.some_faces(labelled, wanted.faces)
@@ -201,7 +201,7 @@ def _prove(wanted: Export, model: ScoringModel, whole: Path, small: Path, write:
 
 
 def _prove_small(
-    model: ScoringModel,
+    model: LoadedModel,
     whole: Path,
     small: Path,
     images: NDArray[np.uint8],

@@ -28,7 +28,7 @@ import torch
 
 from data.faces import Faces, open_faces
 from evaluation import cli
-from evaluation.methods import Methods, open_methods
+from evaluation.open_model import LoadedModels, open_models
 from evaluation.sets._extracted_files import BAD, Format, import_pyarrow
 from extraction.job import Extraction
 from extraction.manifest import about_methods, about_source, claim, name_giver
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--images", nargs="+", required=True, help=".rec pack, folder per identity, or list file")
     add("--out", required=True, metavar="DIR", help="folder for the shards, new or to go on with")
-    add("--model_dir", metavar="RUN", help="run folder of network.py, a method like any other")
+    add("--model", "--model_dir", help="a method like any other, such as a run folder")
     add(
         "--methods",
         nargs="+",
@@ -130,8 +130,8 @@ def _prepared(args: argparse.Namespace, device: torch.device, world: World) -> E
 
 def _open(args: argparse.Namespace, device: torch.device) -> Extraction:
     _check(args)
-    texts = [*filter(None, [args.model_dir]), *args.methods] or ["embedding_norm"]
-    methods = open_methods(
+    texts = [*filter(None, [args.model]), *args.methods] or ["embedding_norm"]
+    methods = open_models(
         texts,
         backbone_name=args.backbone_name,
         backbone_weights=args.backbone_weights,
@@ -146,7 +146,7 @@ def _open(args: argparse.Namespace, device: torch.device) -> Extraction:
         name_of=name_of,
         estimator=methods.estimator,
         shards=_claimed(args, texts, methods, faces, name_of),
-        embedding_size=methods.frozen.embedding_size,
+        embedding_size=methods.backbone.embedding_size,
         dtype=args.dtype,
         batch_size=args.batch_size,
         workers=args.workers or _workers(),
@@ -163,9 +163,9 @@ def _open(args: argparse.Namespace, device: torch.device) -> Extraction:
 
 
 def _check(args: argparse.Namespace) -> None:
-    if args.model_dir and args.backbone_name:
+    if args.model and args.backbone_name:
         raise ValueError(
-            f"--model_dir {args.model_dir} has a backbone; --backbone_name does not go with it"
+            f"--model {args.model} has a backbone; --backbone_name does not go with it"
         )
     if not 0 <= args.max_bad_share <= 1:
         raise ValueError(f"--max_bad_share {args.max_bad_share}: must lie in 0..1")
@@ -176,15 +176,15 @@ def _check(args: argparse.Namespace) -> None:
 def _claimed(
     args: argparse.Namespace,
     texts: Sequence[str],
-    methods: Methods,
+    methods: LoadedModels,
     faces: Faces,
     name_of: Callable[[int], str],
 ) -> ShardFolder:
     """Make the folder, or find that what is in it was made in the same way."""
-    folder, frozen = Path(args.out), methods.frozen
+    folder = Path(args.out)
     about = {
         **about_source(faces, args.images, name_of),
-        **about_methods(texts, methods.names, frozen, args.backbone_weights),
+        **about_methods(texts, methods, args.backbone_weights),
         "flip": args.flip,
         "format": args.format,
         "dtype": args.dtype,

@@ -16,11 +16,9 @@ from typing import Any
 import numpy as np
 
 from data.faces import Faces
-from evaluation.methods import named
+from evaluation.open_model import DEMO, LoadedModels, named
 from evaluation.sets._extracted_files import ABOUT
 from evaluation.sets.kinds import FaceImages
-from models.frozen import FrozenBackbone
-from utils.checkpoint import load_checkpoint
 from utils.files import file_sha256
 from utils.run import environment
 
@@ -69,30 +67,27 @@ def _about_file(source: str) -> dict[str, Any]:
 
 def about_methods(
     texts: Sequence[str],
-    columns: Sequence[str],
-    frozen: FrozenBackbone,
+    models: LoadedModels,
     backbone_weights: str | None,
 ) -> dict[str, Any]:
     """Say what the numbers come from: methods, and the SHA-256 of every file of weights."""
     files: list[Path] = []
     for _, what in named(texts):
-        path = Path(what)
+        path = DEMO if what == "demo" else Path(what)
         files += sorted(path.rglob("best.pt")) if path.is_dir() else [path] * path.is_file()
-    heads = [file for file in files if file.name == "best.pt"]
-    if heads:
-        backbone = load_checkpoint(heads[0])["backbone"]["sha256"]
-    else:
-        assert backbone_weights is not None
+    host = models.backbone
+    frozen, backbone = host.frozen, host.provenance.backbone_sha256
+    if not backbone and backbone_weights is not None:
         backbone = file_sha256(backbone_weights)
     return {
-        "columns": list(columns),
+        "columns": list(models.names),
         "methods": list(texts),
-        "options": [what for _, what in named(texts) if not Path(what).exists()],
+        "options": [what for _, what in named(texts) if what != "demo" and not Path(what).exists()],
         "weights": [{"file": str(file), "sha256": file_sha256(file)} for file in files],
         "backbone_sha256": backbone,
-        "preprocessing": frozen.preprocessing.to_dict(),
-        "embedding_size": frozen.embedding_size,
-        "precision": str(frozen.dtype or "float32").removeprefix("torch."),
+        "preprocessing": None if frozen is None else frozen.preprocessing.to_dict(),
+        "embedding_size": host.embedding_size,
+        "precision": str((frozen and frozen.dtype) or "float32").removeprefix("torch."),
     }
 
 

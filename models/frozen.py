@@ -89,6 +89,15 @@ class FrozenBackbone(nn.Module):
         (backbone,) = self._unfolded
         return backbone.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    def is_same_as(self, other: FrozenBackbone) -> bool:
+        """Whether another backbone has the same weights and preprocessing, to the last bit."""
+        own, others = (one._unfolded[0].state_dict() for one in (self, other))
+        return (
+            self.preprocessing == other.preprocessing
+            and own.keys() == others.keys()
+            and all(torch.equal(own[name], others[name].to(own[name].device)) for name in own)
+        )
+
     def train(self, mode: bool = True) -> Self:
         """Do nothing: a frozen backbone has eval mode only."""
         return self

@@ -25,7 +25,7 @@ from models.load import load_state
 from models.preprocessing import Preprocessing
 from models.run import Run, build_head
 from utils.checkpoint import read_safely, save_checkpoint
-from utils.config import Precision, TrainConfig
+from utils.config import Execution, Precision, TrainConfig
 from utils.config_json import from_json, to_json
 from utils.device import resolve_device
 from utils.methods import build
@@ -141,7 +141,10 @@ def save_packed(
 
 
 def load_packed(
-    path: str | Path, device: str = "auto", precision: Precision = "auto"
+    path: str | Path,
+    device: str = "auto",
+    precision: Precision = "auto",
+    execution: Execution = "eager",
 ) -> PackedModel:
     """Read a file of `save_packed`; nothing in it is executed.
 
@@ -149,6 +152,7 @@ def load_packed(
         path: the file.
         device: see `TrainConfig.device`.
         precision: see `TrainConfig.precision`.
+        execution: see `TrainConfig.execution`.
 
     Raises:
         ValueError: no such file, a damaged, unsafe or foreign one, one of another version, or
@@ -164,7 +168,7 @@ def load_packed(
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
     load_state(backbone, payload["backbone"], path, f"backbone {config.backbone!r}")
-    frozen = FrozenBackbone(backbone, resolve_device(device), precision)
+    frozen = FrozenBackbone(backbone, resolve_device(device), precision, execution)
     head = build_head(config, frozen)
     load_state(head, payload["head"], path, f"head {config.head!r}")
     return PackedModel(config, frozen, head.eval(), payload["calibration"], about)

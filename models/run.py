@@ -53,6 +53,9 @@ def parse_backbone(text: str) -> Method:
     Raises:
         ValueError: no such backbone, or an option that it does not have.
     """
+    short = re.fullmatch(r"(?:r|ir|resnet)_?(18|34|50|100|152|200)", text)
+    if short:
+        raise ValueError(f"no backbone {text!r}: did you mean 'iresnet{short[1]}'?")
     method = parse_method(re.sub(r"^iresnet(\d+):?", r"iresnet:depth=\1,", text).rstrip(","))
     check_options("models.backbones", method)
     return method

@@ -119,7 +119,7 @@ class ScoreOptions:
         return {
             "version": VERSION,
             "inputs": digest(list(self.inputs)),
-            "model_sha256": model.about.get("sha256", ""),
+            "model_sha256": model.provenance.sha256,
             "calibration": digest(model.calibration.to_dict() if model.calibration else None),
             "meaning": model.header(),
             "detector": self.detector,
@@ -223,7 +223,7 @@ class Job:
             if not parts.count:
                 parts.discard()
                 raise self.no_photos()
-            header = {**self.scorer.model.about, **fingerprint, "settings": parts.settings}
+            header = {**self.scorer.model.provenance.to_dict(), **fingerprint, "settings": parts.settings}
             write_rows(out, self.counted(parts.rows()), header)
             self.write_sheet()
             parts.discard()

@@ -51,7 +51,7 @@ def score(options: ScoreOptions) -> None:
         sys.stdout.write(f"{options.out} is finished; --restart scores the inputs again\n")
         return
     sources = options.open_sources()
-    task = Task(options, parts, {**job.scorer.model.about, **fingerprint})
+    task = Task(options, parts, {**job.scorer.model.provenance.to_dict(), **fingerprint})
     with StopRequest() as stop, job.progress() as progress:
         score_missing(parts.missing(sources.items(), progress), task, stop, progress)
     for _ in job.counted(parts.rows()):

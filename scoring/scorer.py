@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from estimators.base import Batch, Estimate
 from evaluation.confidence.decision import Decision
 from evaluation.face_score import FaceScore
-from evaluation.open_model import ScoringModel, open_model
+from evaluation.open_model import LoadedModel, open_model
 from photos.detectors import Detections, Detector, open_detector
 from scoring.images import LoadedImage, Source, aligned_faces, load_images
 from scoring.measures import measure, reasons
@@ -114,7 +114,7 @@ class Scorer:
 
     def __init__(
         self,
-        model: ScoringModel,
+        model: LoadedModel,
         detector: str | Detector = "mtcnn",
         batch_size: int = 64,
         max_faces: int | None = None,
@@ -309,7 +309,7 @@ def load_scorer(
         backbone_weights=backbone_weights,
         backbone_name=backbone_name,
         calibration=calibration,
-    )
+    ).require_photos()
     if target_risk is not None or refuse_risk is not None:
         if opened.calibration is None:
             raise ValueError(f"target_risk and refuse_risk need a calibration: {opened.header()}")
@@ -324,7 +324,7 @@ class _Batches:
     So batches are full, whatever the photos hold.
     """
 
-    def __init__(self, model: ScoringModel, size: int) -> None:
+    def __init__(self, model: LoadedModel, size: int) -> None:
         self._model, self._size = model, size
         self._rows: list[FaceScore] = []
         self._waiting: list[tuple[int, str]] = []

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from estimators.base import harmonic_mean
 from evaluation.face_score import FaceScore
 from evaluation.metrics.scores import cosine_of_pairs
-from evaluation.open_model import ScoringModel
+from evaluation.open_model import LoadedModel
 from evaluation.sets.templates import Weights, fuse_templates
 
 Answer = Literal["match", "no match", "cannot tell"]
@@ -59,7 +59,7 @@ class ComparisonResult:
 
 
 def fuse_faces(
-    model: ScoringModel,
+    model: LoadedModel,
     faces: Sequence[FaceScore],
     media: Sequence[int] | None = None,
     weights: Weights | NDArray[np.floating] | None = None,
@@ -72,7 +72,7 @@ def fuse_faces(
         media: for each the number of the photo or video that it is from: frames of one video say
             nearly the same thing. None: all are separate photos.
         weights: see `fuse_templates`; None: what suits the model's uncertainty
-            (`ScoringModel.fusion`).
+            (`LoadedModel.fusion`).
 
     Raises:
         ValueError: no face, one without an embedding, not one medium per face, or uncertainties
@@ -101,7 +101,7 @@ def fuse_faces(
 
 
 def compare_faces(
-    model: ScoringModel, first: FaceScore | Template, second: FaceScore | Template
+    model: LoadedModel, first: FaceScore | Template, second: FaceScore | Template
 ) -> ComparisonResult:
     """Score two faces against each other and say what follows.
 
@@ -134,7 +134,7 @@ def compare_faces(
     return ComparisonResult(score, uncertainty, answer, probability)
 
 
-def _embedding(side: FaceScore | Template, model: ScoringModel) -> NDArray[np.float32]:
+def _embedding(side: FaceScore | Template, model: LoadedModel) -> NDArray[np.float32]:
     if side.embedding is None:
         raise ValueError(
             f"model {model.name} scores faces but gives no embedding, so they cannot be compared "

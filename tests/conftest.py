@@ -26,7 +26,7 @@ from estimators.base import Estimate
 from evaluation.confidence.calibration import Calibration
 from evaluation.confidence.decision import Decision
 from evaluation.metrics.comparisons import Comparisons
-from evaluation.open_model import ScoringModel
+from evaluation.open_model import LoadedModel, Provenance
 from evaluation.sets.features import Features
 from models.output import BackboneOutput
 from models.run import backbone_record, build_head, load_frozen
@@ -274,12 +274,12 @@ def levels(calibration):
     """Return a function (calibrated, places, ...) -> a scorer of `Levels`."""
 
     def make(calibrated=False, places=None, output="probability", estimator=None, **options):
-        model = ScoringModel(
+        model = LoadedModel(
             name="levels",
             estimator=estimator or Levels(),
             calibration=calibration if calibrated else None,
             decision=Decision.from_calibration(calibration) if calibrated else None,
-            about={"output": output},
+            provenance=Provenance(output=output),
         )
         return Scorer(model, Found(places or {}), **options)
 

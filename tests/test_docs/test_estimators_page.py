@@ -10,7 +10,7 @@ from utils.methods import available, find
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
 PAGE = PAGE.partition("\n## Training-free scores\n")[2].partition("\n## ")[0]
-TRAINED_OR_STORED = {"trained_head", "from_file", "fusion", "mc_dropout"}  # on other pages
+TRAINED_OR_STORED = {"onnx", "trained_head", "from_file", "fusion", "mc_dropout"}  # on other pages
 NAMES = sorted(set(available("estimators")) - TRAINED_OR_STORED)
 
 

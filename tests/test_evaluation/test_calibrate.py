@@ -11,6 +11,7 @@ import pytest
 from estimators.base import Estimate
 from evaluation.calibrate import main
 from evaluation.confidence.calibration import Calibration
+from evaluation.open_model import LoadedModel
 
 ROOT = Path(__file__).parents[2]
 
@@ -99,11 +100,8 @@ class Brightness:
 
 
 def test_a_run_gets_the_file_beside_its_head(tmp_path, monkeypatch, capsys):
-    class Run:
-        frozen = head = None
-
-    monkeypatch.setattr("models.run.load_run", lambda folder, **options: Run)
-    monkeypatch.setattr("estimators.base.build_estimator", lambda *args, **kw: Brightness())
+    model = LoadedModel(name="run", estimator=Brightness(), embedding_size=3)
+    monkeypatch.setattr("evaluation.open_model.open_model", lambda spec, **options: model)
     argv = ["--model_dir", str(tmp_path), "--target", "synthetic:pairs=60,seed=1", "--fmr", "0.1"]
     assert main(argv) == 0
     assert "uncertainties of trained_head" in capsys.readouterr().out
@@ -115,19 +113,22 @@ def test_a_run_gets_the_file_beside_its_head(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "give one of --model_dir RUN_DIR (a trained run), --features FILE, or --backb"),
-        (["--model_dir", "a", "--features", "b"], "give one of --model_dir RUN_DIR"),
+        ([], "give one of --model MODEL (such as a run folder), --features FILE, or --backb"),
+        (["--model_dir", "a", "--features", "b"], "give one of --model MODEL"),
         (["--features", "none.npz"], "give --out FILE.json: there is no run to put"),
         (["--features", "none.npz", "--out", "c.json"], "no features or score file none.npz"),
-        (["--model_dir", "nowhere"], "nothing to calibrate on: give --target NAME, such as lfw"),
-        (["--model_dir", "nowhere", "--target", "synthetic:pairs=20"], "no trained run in nowhere"),
+        (
+            ["--model", "demo", "--out", "c"],
+            "nothing to calibrate on: give --target NAME, such as lfw",
+        ),
+        (["--model_dir", "nowhere", "--target", "synthetic:pairs=20"], "no model nowhere"),
         (
             ["--features", "x", "--out", "c", "--fmr", ".1", "--score_threshold", "1"],
             "--fmr and --score_threshold are two ways to set one threshold: give one",
         ),
         (
             ["--backbone_name", "mbf", "--out", "c", "--target", "synthetic:pairs=20"],
-            "--backbone_name mbf needs --backbone_weights FILE",
+            "trained_head needs a run",
         ),
     ],
 )

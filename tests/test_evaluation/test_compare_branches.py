@@ -8,7 +8,7 @@ import torch
 
 from estimators.base import Batch
 from evaluation import compare
-from evaluation.methods import open_methods, with_branches
+from evaluation.open_model import open_models, with_branches
 from evaluation.seeds import Group
 from models.backbones.base import Backbone
 from models.frozen import FrozenBackbone
@@ -80,11 +80,11 @@ def test_twelve_heads_have_one_backbone_and_one_forward_pass(run, monkeypatch):
         "__init__",
         lambda self, *rest, **options: loaded.append(init(self, *rest, **options)),
     )
-    methods = open_methods([str(run)], device="cpu")
+    methods = open_models([str(run)], device="cpu")
     assert len(methods.names) == 12
     assert len(loaded) == 1
     backbones = {id(one.frozen) for one in methods.estimator.members.values()}
-    assert backbones == {id(methods.frozen)}
+    assert backbones == {id(methods.backbone.frozen)}
     passes = []
     forward = FrozenBackbone.forward
     monkeypatch.setattr(
@@ -93,13 +93,13 @@ def test_twelve_heads_have_one_backbone_and_one_forward_pass(run, monkeypatch):
     batch = torch.randint(256, (5, 112, 112, 3), dtype=torch.uint8).numpy()
     together = methods.estimator(Batch(batch)).sigma_sq
     assert len(passes) == 1
-    alone = open_methods([f"{run}/pcnet-1"], device="cpu").estimator(Batch(batch)).sigma_sq
+    alone = open_models([f"{run}/pcnet-1"], device="cpu").estimator(Batch(batch)).sigma_sq
     assert (together[:, methods.names.index("pcnet-1")] == alone[:, 0]).all()
     assert len({tuple(column) for column in together.T}) == 12
 
 
 def test_groups_are_the_losses(run):
-    methods = open_methods([f"x={run}", "embedding_norm"], device="cpu")
+    methods = open_models([f"x={run}", "embedding_norm"], device="cpu")
     assert methods.groups == tuple(
         Group(f"x-{loss}", tuple(f"x-{loss}-{seed}" for seed in range(3)), 1) for loss in KINDS
     )
@@ -107,14 +107,16 @@ def test_groups_are_the_losses(run):
 
 def test_the_same_run_twice_must_be_named(run):
     with pytest.raises(ValueError, match=r"two methods are called 'idq-0': name them"):
-        open_methods([str(run), str(run)])
+        open_models([str(run), str(run)])
 
 
 def test_a_moved_backbone_file_is_named_once_for_all(run, tmp_path):
     moved = tmp_path / "moved.pth"
     moved.write_bytes((run.parent / "backbone.pth").read_bytes())
-    methods = open_methods([str(run)], device="cpu", backbone_weights=str(moved))
-    assert methods.about == open_methods([str(run)], device="cpu").about  # hashes, not paths
+    methods = open_models([str(run)], device="cpu", backbone_weights=str(moved))
+    assert (
+        methods.fingerprint == open_models([str(run)], device="cpu").fingerprint
+    )  # hashes, not paths
 
 
 def test_tables_files_and_figure(run, tmp_path, capsys):

@@ -2,23 +2,37 @@
 
 import dataclasses
 import hashlib
+import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from estimators import onnx as onnx_model
+from data.verification import write_bin
 from estimators.base import DIRECTION, Batch
+from evaluation import calibrate, compare, fit_fusion, verification_risk_fnmr
 from evaluation.confidence.decision import Decision
-from evaluation.open_model import ScoringModel, open_model
+from evaluation.open_model import LoadedModel, named, open_model, open_models
+from evaluation.sets.open_set import open_set
+from export import export
+from export.graph import write_onnx
+from export.steps import exported_network, facts
+from extraction import extract
 from models.packed import About, save_packed
 from models.run import load_run
+from scoring import score_images
 from scoring.scorer import load_scorer
+from utils.config_json import to_json
 
 ROOT = Path(__file__).resolve().parents[2]
+TINY = "iresnet:layers=(1,1,1,1),widths=(4,4,8,8),embedding_size=16"
+RENDERED = "synthetic:identities=8,images=3,seed=5"
+FACES = f"faces:{RENDERED}"
 
 
 def sha256(path):
@@ -36,7 +50,7 @@ def test_a_run_folder(run, faces):
     model = open_model(run, device="cpu")
     assert model.name == "tiny"
     assert (model.calibration, model.decision) == (None, None)
-    assert model.about == {
+    assert model.provenance.to_dict() == {
         "model": str(run),
         "sha256": sha256(run / "best.pt"),
         "license": "",
@@ -118,8 +132,8 @@ def packed(calibrated, calibration, tmp_path):
 
 def test_a_packed_model_is_the_run_in_one_file(packed, calibrated, faces):
     model = open_model(packed, device="cpu")
-    assert model.about["license"] == "unknown, research only"
-    assert model.about["output"] == "variance"
+    assert model.provenance.license == "unknown, research only"
+    assert model.provenance.output == "variance"
     assert model.header().startswith(
         f"model packed one (SHA-256 {sha256(packed)[:12]}...); DEMO: made-up faces; uncertainty: "
     )
@@ -141,28 +155,26 @@ def test_the_demo_is_labelled(faces):
     assert ((result.quality <= 100) & np.isfinite(result.uncertainty)).all()
 
 
-class Session:
-    name = "exported"
-
-    def __call__(self, images):
-        raise AssertionError("not run here")
-
-
 @pytest.mark.parametrize("stored", [None, {"accept_up_to": 0.1, "refuse_above": 0.2, "rule": "r"}])
 def test_an_exported_model(monkeypatch, calibration, tmp_path, stored):
     path = tmp_path / "small.onnx"
     path.write_bytes(b"of the test")
-    about = {"name": "whole", "sha256": "cd" * 32, "direction": DIRECTION, "output": "variance"}
-    answer = (Session(), calibration.to_dict(), stored, about)
-    monkeypatch.setattr(onnx_model, "open_onnx", lambda path: answer)
+    fake = SimpleNamespace(
+        about={"name": "whole", "sha256": "cd" * 32, "direction": DIRECTION, "output": "variance"},
+        calibration=calibration.to_dict(),
+        decision=stored,
+        embedding_size=4,
+    )
+    monkeypatch.setattr("estimators.onnx.OnnxModel", lambda path: fake)
     model = open_model(path)
     assert model.name == "whole"
-    assert model.about["model"] == str(path)
-    assert (model.about["sha256"], model.about["exported_from"]) == (sha256(path), "cd" * 32)
+    assert model.provenance.model == str(path)
+    hashes = (model.provenance.sha256, model.provenance.exported_from)
+    assert hashes == (sha256(path), "cd" * 32)
     expected = Decision.from_calibration(calibration) if stored is None else Decision(**stored)
     assert model.decision == expected
     assert model.fusion == "inverse_variance"
-    monkeypatch.setattr(onnx_model, "open_onnx", lambda path: (Session(), {"version": 7}, None, {}))
+    fake.calibration = {"version": 7}
     with pytest.raises(ValueError, match=re.escape(f"{path}: its calibration: version 7 of a ca")):
         open_model(path)
 
@@ -170,7 +182,7 @@ def test_an_exported_model(monkeypatch, calibration, tmp_path, stored):
 def test_an_estimator_without_training(run, calibration, faces, tmp_path):
     weights = run / "backbone.pth"
     backbone = {
-        "backbone_name": "iresnet:layers=(1,1,1,1),widths=(4,4,8,8),embedding_size=16",
+        "backbone_name": TINY,
         "backbone_weights": weights,
         "device": "cpu",
     }
@@ -201,27 +213,44 @@ def test_an_estimator_without_training(run, calibration, faces, tmp_path):
         open_model("embedding_norm", backbone_name="mbf")
 
 
-def test_what_is_no_model(run, tmp_path):
-    with pytest.raises(ValueError, match=r"no model nowhere: give a run folder of network\.py"):
-        open_model("nowhere")
-    with pytest.raises(ValueError, match=re.escape(f"{run / 'best.pt'} is no packed model: give")):
-        open_model(run / "best.pt")
-    with pytest.raises(ValueError, match=r"no trained run in .*: best\.pt is missing"):
-        open_model(tmp_path)
-    with pytest.raises(ValueError, match="backbone_weights = w goes with a run folder or with b"):
-        open_model("demo", backbone_weights="w")
-    with pytest.raises(ValueError, match=r"no calibration file .*c\.json"):
-        open_model(run, device="cpu", calibration=tmp_path / "c.json")
+@pytest.mark.parametrize(
+    ("spec", "options", "message"),
+    [
+        ("nowhere", {}, "no model nowhere: give a run folder of network.py"),
+        ("dmeo", {}, "no model dmeo (did you mean 'demo'?)"),
+        ("embeding_norm", {}, "(did you mean 'embedding_norm'?)"),
+        ("r50", {}, "(r50 is a backbone: give it as --backbone_name, with an estimator)"),
+        ("nowhere/run", {}, "(there is no folder nowhere)"),
+        ("{folder}/tinny", {}, "(did you mean {folder}/tiny?)"),
+        ("{folder}/tiny/best.pt", {}, "is not a packed model but the checkpoint of a run (name"),
+        ("{folder}/tiny/backbone.pth", {}, "(weights of a backbone go into --backbone_weights, be"),
+        ("{folder}", {}, "best.pt is missing (train with network.py)"),
+        (
+            "demo",
+            {"backbone_weights": "w"},
+            "backbone_weights = w goes with a run folder or",
+        ),
+        ("demo", {"backbone_name": "mbf"}, "demo has a backbone of its own: --backbone_name mbf"),
+        ("ser_fiq", {}, "ser_fiq needs backbone_name and backbone_weights"),
+        ("ser_fiq", {"backbone_name": "mbf"}, "backbone_name = mbf needs backbone_weights"),
+        ("ser_fiq", {"backbone_name": "r50", "backbone_weights": "w"}, "did you mean 'iresnet50'?"),
+        ("trained_head", {}, "trained_head needs a run: name its folder"),
+        ("{folder}/tiny", {"calibration": "c.json"}, "no calibration file c.json"),
+    ],
+)
+def test_what_is_not_a_model(spec, options, message, run):
+    folder = str(run.parent)
+    with pytest.raises(ValueError, match=re.escape(message.replace("{folder}", folder))):
+        open_model(spec.replace("{folder}", folder), **options)
 
 
-def test_an_exported_model_needs_no_pytorch(tmp_path):
+def test_an_exported_model_and_a_file_of_scores_need_no_pytorch(onnx_file, tmp_path):
+    (tmp_path / "s.csv").write_text("name,quality\na,1\n")
     program = (
         "import sys\n"
-        "from estimators import onnx\n"
         "from evaluation.open_model import open_model\n"
-        f"open({str(tmp_path / 'm.onnx')!r}, 'wb').close()\n"
-        "onnx.open_onnx = lambda path: (None, None, None, {'direction': 'd'})\n"
-        f"open_model({str(tmp_path / 'm.onnx')!r})\n"
+        f"assert open_model({str(onnx_file)!r}).embedding_size > 0\n"
+        f"open_model({str(tmp_path / 's.csv')!r})\n"
         "print('torch' in sys.modules)"
     )
     done = subprocess.run(
@@ -230,5 +259,167 @@ def test_an_exported_model_needs_no_pytorch(tmp_path):
     assert done.stdout == "False\n"
 
 
+@pytest.fixture(scope="session")
+def onnx_file(tmp_path_factory):
+    """The demo, exported."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    path, demo = tmp_path_factory.mktemp("exported") / "demo.onnx", open_model("demo", device="cpu")
+    write_onnx(path, exported_network(demo), facts(demo), "")
+    return path
+
+
+@pytest.fixture(scope="session")
+def kinds(run, onnx_file, tmp_path_factory):
+    """Each kind of model with the flags that it needs, over rendered faces of one set."""
+    folder = tmp_path_factory.mktemp("kinds")
+    branches = folder / "branches"
+    branches.mkdir()
+    for name in ("one", "two"):
+        shutil.copytree(run, branches / name)
+    config = json.loads(to_json(load_run(run, device="cpu").config))
+    config["branches"] = [{"name": "one"}, {"name": "two"}]
+    (branches / "config.json").write_text(json.dumps(config))
+    scores = folder / "scores.csv"
+    names = open_set(FACES).images
+    lines = [f"{names.image_name(row)},{row}" for row in range(len(names))]
+    scores.write_text("\n".join(["name,quality", *lines]))
+    about = About(
+        name="packed", license="", source="", sha256="ab" * 32, label="", colour_check=None,
+        created="2026-01-31", version="1",
+    )  # fmt: skip
+    save_packed(folder / "model.pt", load_run(run, device="cpu"), about)
+    backbone = ["--backbone_name", TINY, "--backbone_weights", str(run / "backbone.pth")]
+    return {
+        "run": [str(run)],
+        "branch": [str(branches / "two")],
+        "branches": [str(branches)],
+        "packed": [str(folder / "model.pt")],
+        "onnx": [str(onnx_file)],
+        "demo": ["demo"],
+        "estimator": ["embedding_norm", *backbone],
+        "scores": [str(scores), *backbone],
+        "scores alone": [str(scores)],
+    }
+
+
+REFUSED = {
+    ("branches", "evaluate"): "is a run of 2 branches: one, two; name one",
+    ("branches", "calibrate"): "is a run of 2 branches: one, two; name one",
+    ("branches", "score"): "is a run of 2 branches: one, two; name one",
+    ("branches", "export"): "is a run of 2 branches: one, two; name one",
+    ("branches", "fuse"): "is a run of 2 branches: one, two; name one",
+    ("onnx", "export"): "is no run or packed model with a trained head",
+    ("onnx", "fuse"): "has no trained head: name a run folder or a packed model",
+    ("scores", "score"): "looks up the images of a set by name, so it cannot score photos",
+    ("scores alone", "evaluate"): "gives no embeddings to compare faces with: give --backbone_name",
+    ("scores alone", "compare"): "which backbone? give --backbone_name with --backbone_weights",
+    ("scores alone", "calibrate"): "gives no embeddings to compare faces with: give --backbone_na",
+    ("scores alone", "extract"): "which backbone? give --backbone_name with --backbone_weights",
+    ("scores alone", "score"): "looks up the images of a set by name, so it cannot score photos",
+    ("scores alone", "export"): "is no run or packed model with a trained head",
+    ("scores alone", "fuse"): "has no trained head: name a run folder or a packed model",
+}
+COMMANDS = {
+    "evaluate": (verification_risk_fnmr.main, "--model", ["--target", FACES]),
+    "compare": (compare.main, "--methods", ["--target", FACES, "--replicates", "20"]),
+    "calibrate": (calibrate.main, "--model", ["--target", FACES, "--out", "calibration.json"]),
+    "extract": (extract.main, "--methods", ["--images", RENDERED, "--out", "shards"]),
+    "score": (score_images.main, "--model", ["faces.bin", "--out", "scores.csv"]),
+    "export": (
+        export.main,
+        "--model",
+        ["--out", "model.onnx", "--check", "synthetic:pairs=20", "--runs", "0"],
+    ),
+    "fuse": (
+        fit_fusion.main,
+        "--model",
+        ["--faces", RENDERED, "--of", "trained_head", "embedding_norm", "--out", "fusion.json"],
+    ),
+}
+KINDS = (
+    "run",
+    "branch",
+    "branches",
+    "packed",
+    "onnx",
+    "demo",
+    "estimator",
+    "scores",
+    "scores alone",
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_works_in_each_command_or_is_refused_in_one_line(
+    kind, command, kinds, photos, tmp_path, monkeypatch, capsys
+):
+    shutil.copytree(photos, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    main, flag, flags = COMMANDS[command]
+    model = kinds[kind]
+    if command in ("export", "fuse") and len(model) > 1:
+        model, refused = model[:1], REFUSED[("scores alone", command)]
+        if kind == "estimator":
+            refused = "embedding_norm needs backbone_name and backbone_weights"
+    else:
+        refused = REFUSED.get((kind, command))
+    code = main([*flags, flag, *model, *([] if command == "export" else ["--device", "cpu"])])
+    said = capsys.readouterr().err
+    if refused is None:
+        assert code == 0, said
+        return
+    assert code == 2
+    assert refused in said
+    assert len(said.strip().splitlines()) == 1
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """A folder with a verification set, `faces.bin`."""
+    folder = tmp_path_factory.mktemp("photos")
+    write_bin(folder / "faces.bin", open_set(FACES).images.decode(0, 8), [True] * 4)
+    return folder
+
+
+def test_a_table_mixes_kinds_over_one_backbone(kinds, run):
+    models = open_models(
+        [f"a={run}", f"b={kinds['packed'][0]}", "embedding_norm", f"c={kinds['scores'][0]}"],
+        device="cpu",
+    )
+    assert models.names == ("a", "b", "embedding_norm", "c")
+    assert len({id(model.frozen) for model in models.models.values()}) == 1
+    with pytest.raises(ValueError, match="demo and a were trained on different backbones; one"):
+        open_models([f"a={run}", "demo"], device="cpu")
+    with pytest.raises(ValueError, match="embedding_norm needs a backbone, and x has none to shar"):
+        open_models([f"x={kinds['onnx'][0]}", "embedding_norm"])
+    assert open_models([f"x={kinds['onnx'][0]}", "demo"], device="cpu").names == ("x", "demo")
+
+
+def test_another_estimator_over_a_models_backbone(run, kinds):
+    model = open_model(run, device="cpu").with_estimator("embedding_norm")
+    assert (model.provenance.method, model.provenance.output) == ("embedding_norm",) * 2
+    assert model.calibration is None
+    with pytest.raises(ValueError, match="has no backbone that embedding_norm could use"):
+        open_model(kinds["onnx"][0]).with_estimator("embedding_norm")
+
+
+def test_names_come_from_the_text_or_the_file(tmp_path):
+    (tmp_path / "run=1").mkdir()
+    (tmp_path / "margin-0.4").mkdir()
+    (tmp_path / "other.csv").write_text("")
+    paths = [str(tmp_path / name) for name in ("run=1", "margin-0.4", "other.csv")]
+    assert named(["a=what.csv", *paths, "ser_fiq:passes=9"]) == [
+        ("a", "what.csv"),
+        ("run=1", paths[0]),
+        ("margin-0.4", paths[1]),
+        ("other", paths[2]),
+        ("ser_fiq:passes=9", "ser_fiq:passes=9"),
+    ]
+    with pytest.raises(ValueError, match=r"two methods are called 'a': name them"):
+        named(["a=1", "a=2"])
+
+
 def test_a_model_of_nothing_has_a_header():
-    assert ScoringModel(name="bare", estimator=Session()).header().startswith("model bare; uncert")
+    assert LoadedModel(name="bare", estimator=None).header().startswith("model bare; uncert")

@@ -3,14 +3,15 @@ import subprocess
 import sys
 from argparse import ArgumentParser
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from data.verification import VerificationSet
+from estimators.trained_head import TrainedHead
 from evaluation import cli
+from evaluation.open_model import LoadedModel
 from evaluation.sets.features import Features
 from evaluation.verification_risk_fnmr import main
 from models.output import BackboneOutput
@@ -85,7 +86,7 @@ def test_no_result_is_one_line_and_exit_code_2(case, message, made_up, tmp_path,
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "error: give --model_dir RUN_DIR (a trained run), --features FILE, or --backbone"),
+        ([], "error: give --model MODEL (a run folder, a packed"),
         (["--features", "none.npz"], "error: no features or score file none.npz\n"),
         (["--features", "x.npz", "--protocol", "orignal"], "did you mean 'original'?"),
         (
@@ -97,7 +98,7 @@ def test_no_result_is_one_line_and_exit_code_2(case, message, made_up, tmp_path,
             "must be 1 or more each and add up to the",
         ),
         (["--features", "x.npz", "--report", "x.npz"], "error: "),
-        (["--model_dir", "nowhere"], "error: no trained run in nowhere"),
+        (["--model_dir", "nowhere"], "error: no model nowhere: give a run folder"),
     ],
 )
 def test_mistakes_are_one_line(argv, message, made_up, tmp_path, monkeypatch, capsys):
@@ -142,19 +143,28 @@ def fake_run(tiny_pairs, monkeypatch, **verification):
         schedule=Schedule(epochs=1, steps_per_epoch=1, lr=0.1),
         verification=Verification(**verification),
     )
-    run = SimpleNamespace(config=config, frozen=frozen, head=Head(), files=())
+    frozen.embedding_size = 6
+    head = Head()
+    model = LoadedModel(
+        name="fake",
+        estimator=TrainedHead(frozen=frozen, head=head),
+        frozen=frozen,
+        head=head,
+        embedding_size=6,
+        config=config,
+    )
     calls = []
 
-    def load_run(model_dir, **options):
-        calls.append((model_dir, options))
-        return run
+    def open_model(spec, **options):
+        calls.append((spec, options))
+        return model
 
     def open_verification(target, dataset_path):
         calls.append((target, dataset_path))
         return VerificationSet(target, list(tiny_pairs.decode(0, 24)), tiny_pairs.mated)
 
     monkeypatch.setattr("evaluation.sets.open_set.open_verification", open_verification)
-    monkeypatch.setattr("evaluation.verification_risk_fnmr.load_run", load_run)
+    monkeypatch.setattr("evaluation.open_model.open_model", open_model)
     return calls
 
 
@@ -248,7 +258,7 @@ def test_pickled_objects_in_a_features_file_are_refused(tmp_path, capsys):
     [
         (["--score", "mls"], "--score mls needs a variance of each image"),
         (["--flip"], "--flip does not go with it"),
-        (["--model_dir", "run"], "--model_dir does not go with it"),
+        (["--model_dir", "run"], "--model does not go with it"),
         (["--estimator", "sharpness"], "--estimator does not go with it"),
         (["--save_features", "x.npz"], "--save_features does not go with it"),
         (["--save_scores", "x.txt"], "--save_scores x.txt: must end in .csv, .npz or .parquet"),

@@ -19,7 +19,7 @@ from estimators.base import Batch, Estimate
 from estimators.onnx import INPUT, OUTPUTS, OnnxModel, metadata
 from estimators.trained_head import TrainedHead
 from evaluation.confidence.calibration import NOT_COMPUTED, Calibration
-from evaluation.open_model import ScoringModel, open_model
+from evaluation.open_model import LoadedModel, open_model
 from export import proof, steps
 from export.export import main
 from export.graph import ExportedModel, PiecewiseLinear, _ChannelPReLU, images_alone, write_onnx
@@ -98,12 +98,12 @@ def test_the_file_alone_makes_a_scorer(demo, exported, faces):
     model = open_model(exported[0])
     assert model.calibration.to_dict() == demo.calibration.to_dict()
     assert model.decision == demo.decision
-    assert model.about == {
-        **demo.about,
+    assert model.provenance.to_dict() == {
+        **demo.provenance.to_dict(),
         "name": "demo",
         "model": str(exported[0]),
         "sha256": file_sha256(exported[0]),
-        "exported_from": demo.about["sha256"],
+        "exported_from": demo.provenance.sha256,
     }
     assert "DEMO" in model.header()
     ours, theirs = load_scorer(exported[0])(faces), load_scorer("demo", device="cpu")(faces)
@@ -206,7 +206,7 @@ class Light(Corner):
 
 def test_a_head_that_reads_images_goes_alone(demo, tmp_path, faces, monkeypatch, capsys):
     frozen = demo.estimator.frozen
-    model = ScoringModel(name="light", estimator=TrainedHead(frozen=frozen, head=Light()))
+    model = LoadedModel(name="light", estimator=TrainedHead(frozen=frozen, head=Light()))
     monkeypatch.setattr(steps, "open_model", lambda *_, **__: model)
     out = tmp_path / "small.onnx"
     assert main(["--model", "light.pt", "--out", str(out), "--quality_only", *CHECK]) == 0

@@ -10,7 +10,7 @@ import pytest
 from data.faces import open_faces
 from data.recordio import RecordWriter
 from evaluation.embed import embed_images
-from evaluation.methods import open_methods
+from evaluation.open_model import open_models
 from evaluation.sets.extracted import open_extracted
 from evaluation.sets.kinds import FaceImages
 
@@ -21,7 +21,7 @@ def expected(images, backbone, texts, *, flip=False, batch_size=4):
     weights = dict(zip(["backbone_name", "backbone_weights"], backbone[1::2], strict=True))
     if not all(text in METHODS for text in texts):
         weights["backbone_name"] = None
-    methods = open_methods(texts, device="cpu", **weights)
+    methods = open_models(texts, device="cpu", **weights)
     found = embed_images(
         methods.estimator,
         FaceImages(open_faces(str(images)), images),

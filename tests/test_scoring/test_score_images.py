@@ -21,7 +21,7 @@ from data.verification import write_bin
 from estimators.base import Batch, Estimate
 from evaluation.confidence.decision import Decision
 from evaluation.face_score import FaceScore
-from evaluation.open_model import ScoringModel
+from evaluation.open_model import LoadedModel
 from photos.align import REFERENCE
 from photos.decode import Photo
 from photos.detectors.base import Detections
@@ -61,7 +61,7 @@ def fake(monkeypatch):
 
     def load(model, *, detector, batch_size, max_faces, **flags):
         decision = Decision(100.0, 140.0, "as the test says")
-        opened = ScoringModel(name=model, estimator=mean_level, decision=decision)
+        opened = LoadedModel(name=model, estimator=mean_level, decision=decision)
         return Scorer(opened, Marks(), batch_size, max_faces)
 
     monkeypatch.setattr(job, "load_scorer", load)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from data.synthetic import SyntheticFaces
 from estimators.base import Estimate
-from evaluation.open_model import ScoringModel
+from evaluation.open_model import LoadedModel
 from scoring import job, score_images
 from scoring.scorer import Scorer
 
@@ -24,7 +24,7 @@ import sys, time
 import numpy as np
 from estimators.base import Estimate
 from scoring import job, score_images
-from evaluation.open_model import ScoringModel
+from evaluation.open_model import LoadedModel
 from scoring.scorer import Scorer
 
 def slow(batch):
@@ -34,7 +34,7 @@ def slow(batch):
     return Estimate(np.zeros((len(images), 0), np.float32), level.astype(np.float32))
 
 def load(model, *, batch_size, **flags):
-    return Scorer(ScoringModel(name=model, estimator=slow), batch_size=batch_size)
+    return Scorer(LoadedModel(name=model, estimator=slow), batch_size=batch_size)
 
 job.load_scorer = load
 job.PART_INPUTS = 8
@@ -65,7 +65,7 @@ def model(monkeypatch):
     found = Model()
 
     def load(name, *, batch_size, **flags):
-        return Scorer(ScoringModel(name=name, estimator=found), batch_size=batch_size)
+        return Scorer(LoadedModel(name=name, estimator=found), batch_size=batch_size)
 
     monkeypatch.setattr(job, "load_scorer", load)
     monkeypatch.setattr(job, "PART_INPUTS", 8)

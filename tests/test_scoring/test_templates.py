@@ -8,7 +8,7 @@ import pytest
 from estimators.base import Batch, Estimate
 from evaluation.confidence.decision import Decision
 from evaluation.face_score import FaceScore
-from evaluation.open_model import ScoringModel
+from evaluation.open_model import LoadedModel, Provenance
 from scoring.scorer import Scorer
 from scoring.templates import Template, compare_faces, fuse_faces
 
@@ -18,12 +18,12 @@ UNCERTAINTIES = RNG.uniform(0.1, 0.9, 5).astype(np.float32)
 
 
 def model(output="probability", calibration=None, decision=None):
-    return ScoringModel(
+    return LoadedModel(
         name="made",
         estimator=None,
         calibration=calibration,
         decision=decision,
-        about={"output": output},
+        provenance=Provenance(output=output),
     )
 
 
@@ -248,7 +248,7 @@ class PerDimension:
 
 
 def test_a_variance_per_dimension_is_one_uncertainty_and_stays_known(faces):
-    made = ScoringModel(name="d", estimator=PerDimension(), about={"output": "variance"})
+    made = LoadedModel(name="d", estimator=PerDimension(), provenance=Provenance(output="variance"))
     scorer = Scorer(made)
     rows = scorer(faces[:2])
     sigma_sq = PerDimension()(Batch(faces[:2])).sigma_sq

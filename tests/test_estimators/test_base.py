@@ -1,4 +1,4 @@
-from pathlib import Path
+"""The contract: a batch's output is computed once, a group has a column for each member."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,6 @@ from estimators.base import (
     estimator_names,
     name_readers,
 )
-from evaluation.methods import named, open_methods
 from models.backbones.mobilefacenet import MobileFaceNet
 from models.frozen import FrozenBackbone
 from utils.config import Method
@@ -50,22 +49,24 @@ def faces():
     return np.random.default_rng(0).integers(256, size=(3, 112, 112, 3)).astype(np.uint8)
 
 
-def test_names_come_from_the_text_or_the_file(tmp_path):
-    (tmp_path / "run=1").mkdir()
-    (tmp_path / "other.csv").write_text("")
-    texts = ["a=what.csv", str(tmp_path / "run=1"), str(tmp_path / "other.csv"), "ser_fiq:passes=9"]
-    assert named(texts) == [
-        ("a", "what.csv"),
-        ("run=1", texts[1]),
-        ("other", texts[2]),
-        ("ser_fiq:passes=9", "ser_fiq:passes=9"),
-    ]
-    (tmp_path / "margin-0.4").mkdir()
-    (tmp_path / "margin-0.5").mkdir()
-    folders = sorted(map(str, tmp_path.glob("margin-*")))
-    assert [name for name, _ in named(folders)] == ["margin-0.4", "margin-0.5"]
-    with pytest.raises(ValueError, match=r"two methods are called 'a': name them"):
-        named(["a=1", "a=2"])
+def test_a_batch_asks_each_backbone_once_and_mirrors_back(faces):
+    calls = []
+
+    def frozen(images):
+        calls.append(images)
+        return images.float().mean()
+
+    batch = Batch(faces, rows=range(3), names=["a", "b", "c"])
+    mirrored = batch.mirrored()
+    assert mirrored.mirrored() is batch
+    assert mirrored is batch.mirrored()
+    assert (mirrored.rows, mirrored.names) == (batch.rows, batch.names)
+    assert batch.output(frozen) is batch.output(frozen)
+    mirrored.output(frozen)
+    assert len(calls) == 2
+    np.testing.assert_array_equal(calls[1].numpy(), faces[:, :, ::-1])
+    del batch  # a mirror image outlives its batch
+    np.testing.assert_array_equal(mirrored.mirrored().images, faces)
 
 
 def test_a_group_has_a_column_for_each_and_the_first_ones_embeddings(frozen, faces):
@@ -106,19 +107,3 @@ def test_estimators_of_every_folder_are_known():
 def test_methods_that_are_not_there(name, message, frozen):
     with pytest.raises(ValueError, match=message):
         build_estimator(Method(name), frozen=frozen)
-
-
-def test_methods_need_a_backbone(tmp_path):
-    with pytest.raises(ValueError, match=r"which backbone\? give --backbone_name"):
-        open_methods(["embedding_norm"])
-    weights = tmp_path / "weights.pth"
-    torch.save(MobileFaceNet().state_dict(), weights)
-    scores = tmp_path / "scores.csv"
-    scores.write_text("0,0.5\n")
-    found = open_methods(
-        ["embedding_norm", f"theirs={scores}"],
-        backbone_name="mobilefacenet",
-        backbone_weights=str(weights),
-    )
-    assert found.names == ("embedding_norm", "theirs")
-    assert isinstance(found.estimator.members["theirs"].path, str | Path)
