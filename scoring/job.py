@@ -223,7 +223,11 @@ class Job:
             if not parts.count:
                 parts.discard()
                 raise self.no_photos()
-            header = {**self.scorer.model.provenance.to_dict(), **fingerprint, "settings": parts.settings}
+            header = {
+                **self.scorer.model.provenance.to_dict(),
+                **fingerprint,
+                "settings": parts.settings,
+            }
             write_rows(out, self.counted(parts.rows()), header)
             self.write_sheet()
             parts.discard()
