@@ -11,7 +11,8 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -33,6 +34,7 @@ _SMALL = 1024  # bytes of an array that may be a single number
 _FLAGS = {"1": True, "0": False, "true": True, "false": False, "1.0": True, "0.0": False}
 
 Array: TypeAlias = "NDArray[Any]"
+Values: TypeAlias = "Array | pyarrow.Array"  # numbers, or text
 Heading: TypeAlias = Callable[[Sequence[str]], bool]
 
 
@@ -72,7 +74,7 @@ class Column:
     """
 
     name: str
-    values: Array | pyarrow.Array
+    values: Values
     where: Callable[[int], str]
 
     def numbers(self, dtype: DTypeLike = np.float32) -> NDArray[np.floating]:
@@ -155,6 +157,7 @@ def codes_of(columns: Sequence[Column]) -> tuple[NDArray[np.int64], list[str]]:
     return places, encoded.dictionary.to_pylist()
 
 
+@dataclass(frozen=True)
 class Table:
     """An open table; `chunks` reads some of its columns.
 
@@ -162,24 +165,17 @@ class Table:
         path: the file.
         columns: their names, as the file has them but without space around them; "field 1",
             "field 2", ... where it has no heading.
-        has_heading: whether it names its columns.
+        read: yields parts of the columns of some names.
+        where: says in which line or row a row stands, for a message.
         metadata: what the file states beside its columns: single numbers of an NPZ file, entries of
             a Parquet file.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        columns: Sequence[str],
-        metadata: Mapping[str, str] | None = None,
-        has_heading: bool = True,
-    ) -> None:
-        self.path, self.columns = path, tuple(columns)
-        self.metadata, self.has_heading = dict(metadata or {}), has_heading
-
-    def where(self, row: int) -> str:
-        """Say where a row stands, for a message."""
-        return f"row {row} (counted from 0)"
+    path: Path
+    columns: Sequence[str]
+    read: Callable[[Sequence[str]], Iterator[list[Values]]]
+    where: Callable[[int], str] = "row {} (counted from 0)".format
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     def chunks(self, names: Sequence[str]) -> Iterator[dict[str, Column]]:
         """Read some columns, a part of the rows at a time.
@@ -189,19 +185,14 @@ class Table:
         """
         start = 0
         with naming(self.path):
-            for arrays in self._arrays(names):
+            for arrays in self.read(names):
 
                 def where(row: int, start: int = start) -> str:
                     return self.where(start + row)
 
-                yield {
-                    name: Column(name, values, where)
-                    for name, values in zip(names, arrays, strict=True)
-                }
+                pairs = zip(names, arrays, strict=True)
+                yield {name: Column(name, values, where) for name, values in pairs}
                 start += len(arrays[0])
-
-    def _arrays(self, names: Sequence[str]) -> Iterator[list[Array | pyarrow.Array]]:
-        raise NotImplementedError
 
 
 def read_table(
@@ -372,17 +363,16 @@ def _suffix(path: Path, what: str, suffixes: Sequence[str]) -> str:
     return suffix
 
 
-class _NpzTable(Table):
-    def _arrays(self, names: Sequence[str]) -> Iterator[list[Array | pyarrow.Array]]:
-        arrays = [
-            array[:, 0] if array.shape[1:] == (1,) else array
-            for array in read_npz(self.path, names).values()
-        ]
-        shapes = [array.shape for array in arrays]
-        if len(set(shapes)) > 1 or len(shapes[0]) != 1:
-            each = ", ".join(f"{name} {shape}" for name, shape in zip(names, shapes, strict=True))
-            raise ValueError(f"arrays must be one-dimensional and of one length: {each}")
-        yield list(arrays)
+def _npz_columns(path: Path, names: Sequence[str]) -> Iterator[list[Values]]:
+    arrays = [
+        array[:, 0] if array.shape[1:] == (1,) else array
+        for array in read_npz(path, names).values()
+    ]
+    shapes = [array.shape for array in arrays]
+    if len(set(shapes)) > 1 or len(shapes[0]) != 1:
+        each = ", ".join(f"{name} {shape}" for name, shape in zip(names, shapes, strict=True))
+        raise ValueError(f"arrays must be one-dimensional and of one length: {each}")
+    yield list(arrays)
 
 
 def _open_npz(path: Path) -> Table:
@@ -393,72 +383,76 @@ def _open_npz(path: Path) -> Table:
                 name = entry.filename.removesuffix(".npy")
                 array = _array(archive, name) if entry.file_size < _SMALL else np.empty(1)
                 metadata |= {name: str(array)} if array.ndim == 0 else {}
-        return _NpzTable(path, [name for name in archive.files if name not in metadata], metadata)
-
-
-class _ParquetTable(Table):
-    def _arrays(self, names: Sequence[str]) -> Iterator[list[Array | pyarrow.Array]]:
-        import pyarrow
-        from pyarrow import compute, parquet
-
-        start = 0
-        try:
-            with parquet.ParquetFile(self.path) as file:
-                for batch in file.iter_batches(batch_size=ROWS, columns=list(names)):
-                    arrays = [batch.column(batch.schema.get_field_index(name)) for name in names]
-                    for place, array in enumerate(arrays):
-                        if array.null_count:
-                            row = compute.index(array.is_null(), True).as_py()
-                            raise ValueError(
-                                f"{self.where(start + row)}: {names[place]} is missing (null)"
-                            )
-                        if pyarrow.types.is_dictionary(array.type):
-                            arrays[place] = array = array.dictionary_decode()
-                        if not pyarrow.types.is_string(array.type):
-                            arrays[place] = array.to_numpy(zero_copy_only=False)
-                    yield arrays
-                    start += len(batch)
-        except pyarrow.ArrowException as error:
-            raise ValueError(f"damaged, or not a Parquet file ({error})") from error
+        names = [name for name in archive.files if name not in metadata]
+        return Table(path, names, partial(_npz_columns, path), metadata=metadata)
 
 
 def _open_parquet(path: Path) -> Table:
     import pyarrow
-    from pyarrow import parquet
+    from pyarrow import compute, parquet
 
-    try:
-        schema = parquet.read_schema(path)
-    except pyarrow.ArrowException as error:
-        raise ValueError(f"damaged, or not a Parquet file ({error})") from error
-    stated = {
+    @contextmanager
+    def opened() -> Iterator[parquet.ParquetFile]:
+        try:
+            with parquet.ParquetFile(path) as file:
+                yield file
+        except pyarrow.ArrowException as error:
+            raise ValueError(f"damaged, or not a Parquet file ({error})") from error
+
+    def read(names: Sequence[str]) -> Iterator[list[Values]]:
+        start = 0
+        with opened() as file:
+            for batch in file.iter_batches(batch_size=ROWS, columns=list(names)):
+                arrays = [batch.column(name) for name in names]
+                for place, array in enumerate(arrays):
+                    if array.null_count:
+                        row = start + compute.index(array.is_null(), True).as_py()
+                        raise ValueError(f"{table.where(row)}: {names[place]} is missing (null)")
+                    if pyarrow.types.is_dictionary(array.type):
+                        arrays[place] = array = array.dictionary_decode()
+                    if not pyarrow.types.is_string(array.type):
+                        arrays[place] = array.to_numpy(zero_copy_only=False)
+                yield arrays
+                start += len(batch)
+
+    with opened() as file:
+        schema = file.schema_arrow
+    metadata = {
         key.decode(errors="replace"): value.decode(errors="replace")
         for key, value in (schema.metadata or {}).items()
     }
-    return _ParquetTable(path, schema.names, stated)
+    table = Table(path, schema.names, read, metadata=metadata)
+    return table
 
 
-class _CsvTable(Table):
-    def where(self, row: int) -> str:
-        """Say in which line a row stands; the file is read again for that."""
-        skip = row + self.has_heading
-        return f"line {next(islice(csv_rows(self.path), skip, None), (0, []))[0]}"
+def _open_csv(path: Path, is_heading: Heading) -> Table:
+    import pyarrow
+    import pyarrow.csv
 
-    def _arrays(self, names: Sequence[str]) -> Iterator[list[Array | pyarrow.Array]]:
-        import pyarrow
-        import pyarrow.csv
+    first = next((fields for _, fields in csv_rows(path)), [])
+    if not first:
+        raise ValueError("the file is empty; its first line must name the columns")
+    heading = int(is_heading(first))
+    columns = [
+        name.strip() if heading else f"field {place}" for place, name in enumerate(first, start=1)
+    ]
 
-        places = [f"f{self.columns.index(name)}" for name in names]
-        heading = int(self.has_heading)
+    def where(row: int) -> str:  # reads the file again
+        return f"line {next(islice(csv_rows(path), row + heading, None), (0, []))[0]}"
+
+    def read(names: Sequence[str]) -> Iterator[list[Values]]:
+        places = [f"f{columns.index(name)}" for name in names]
+        skip = heading
         try:
             batches = pyarrow.csv.open_csv(
-                self.path,
+                path,
                 read_options=pyarrow.csv.ReadOptions(
                     autogenerate_column_names=True,
-                    encoding=_encoding(self.path).removesuffix("-sig"),
+                    encoding=_encoding(path).removesuffix("-sig"),
                     block_size=_BLOCK,
                 ),
                 parse_options=pyarrow.csv.ParseOptions(
-                    delimiter=_separator(self.path), newlines_in_values=True
+                    delimiter=_separator(path), newlines_in_values=True
                 ),
                 convert_options=pyarrow.csv.ConvertOptions(
                     include_columns=places,
@@ -467,31 +461,15 @@ class _CsvTable(Table):
                 ),
             )
             for batch in batches:
-                rows = batch.slice(heading)
-                heading = 0
+                rows, skip = batch.slice(skip), 0
                 for start in range(0, len(rows), ROWS):
                     yield [rows.column(place).slice(start, ROWS) for place in places]
         except pyarrow.ArrowInvalid as error:
-            self._check_fields()
+            for line, fields in csv_rows(path):
+                if len(fields) != len(columns):
+                    raise ValueError(
+                        f"line {line}: {len(fields)} fields, but the first line has {len(columns)}"
+                    ) from error
             raise ValueError(f"not a CSV file in UTF-8 ({error})") from error
 
-    def _check_fields(self) -> None:
-        """Find the line with too many or too few fields."""
-        for line, fields in csv_rows(self.path):
-            if len(fields) != len(self.columns):
-                raise ValueError(
-                    f"line {line}: {len(fields)} fields, but the first line has {len(self.columns)}"
-                )
-
-
-def _open_csv(path: Path, is_heading: Heading) -> Table:
-    first = next((fields for _, fields in csv_rows(path)), [])
-    if not first:
-        raise ValueError("the file is empty; its first line must name the columns")
-    has_heading = is_heading(first)
-    names = (
-        [name.strip() for name in first]
-        if has_heading
-        else [f"field {place}" for place in range(1, len(first) + 1)]
-    )
-    return _CsvTable(path, list(names), has_heading=has_heading)
+    return Table(path, columns, read, where)
