@@ -10,28 +10,34 @@ import io
 import math
 import threading
 from collections.abc import Iterable
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from photos.exif import jpeg_exif, orientation, turn, turn_note
-from photos.jpeg import START, decode_jpeg, jpeg_size
-from photos.pillow import guarded, load_rgb, open_image
-from photos.pixel_types import to_bytes
+from data.images import (
+    JPEG_START,
+    LARGEST_JPEG,
+    JpegHeader,
+    check_size,
+    decode_jpeg,
+    jpeg_header,
+)
+from photos.orientation import jpeg_exif, orientation, turn, turn_note
+from photos.pillow import guarded, load_rgb, open_image, to_bytes
 
 __all__ = ["Photo", "from_array", "read_photo"]
 
-KEPT = 25_000_000  # pixels; a larger photo is reduced
+MOST_PIXELS = 25_000_000  # pixels; a larger photo is reduced
 LARGEST = 89_000_000  # pixels that are decoded whole; Pillow itself warns a little above
-LARGEST_JPEG = 250_000_000  # decoded at a fraction of its size
+_COLOURS = {"Gray": "grey", "CMYK": "CMYK", "YCCK": "CMYK"}  # of a JPEG
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 _BRANDS = 64  # bytes of a file's head that list its brands
 
-_one_large = threading.Lock()  # so that threads do not decode several huge ones at once
+_large_photo_lock = threading.Lock()  # so that threads do not decode several huge ones at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,10 +69,10 @@ def read_photo(encoded: bytes) -> Photo:
     """
     if not encoded:
         raise ValueError("empty file")
-    if encoded[:3] == START:
-        size = jpeg_size(encoded)
-        if size is not None:
-            return _read_jpeg(encoded, *size)
+    if encoded[:3] == JPEG_START:
+        header = jpeg_header(encoded)
+        if header is not None:
+            return _read_jpeg(encoded, header)
     image = _open_heic(encoded) if _is_heic(encoded) else open_image(encoded)
     if image is None:
         raise ValueError(f"not an image ({len(encoded)} bytes, starting {encoded[:8]!r})")
@@ -90,32 +96,33 @@ def from_array(array: Any) -> Photo:
         values = values[:, :, None]
     if values.ndim != 3 or values.shape[2] not in (1, 3, 4) or not values.size:
         raise ValueError(
-            f"an array of shape {values.shape} is no image: expected (H, W), (H, W, 3) RGB or "
+            f"an array of shape {values.shape} is not an image: expected (H, W), (H, W, 3) RGB or "
             "(H, W, 4) RGBA"
         )
     pixels, note = to_bytes(values)
-    if pixels.shape[2] == 3 and pixels.shape[0] * pixels.shape[1] <= KEPT:
+    if pixels.shape[2] == 3 and pixels.shape[0] * pixels.shape[1] <= MOST_PIXELS:
         return Photo(np.ascontiguousarray(pixels), note)
-    found = _from_pillow(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels))
-    return Photo(found.pixels, _joined([found.note, note]), found.scale)
+    photo = _from_pillow(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels))
+    return replace(photo, note=_joined([photo.note, note]))
 
 
-def _read_jpeg(encoded: bytes, height: int, width: int, colours: str) -> Photo:
-    _check_size(width, height, LARGEST_JPEG)
-    eighths = next(n for n in range(8, 0, -1) if _part(height, n) * _part(width, n) <= KEPT)
-    with _alone(height * width):
+def _read_jpeg(encoded: bytes, header: JpegHeader) -> Photo:
+    height, width, colours = header
+    check_size(width, height, LARGEST_JPEG)
+    eighths = next(n for n in range(8, 0, -1) if _part(height, n) * _part(width, n) <= MOST_PIXELS)
+    with _one_large_at_a_time(height * width):
         pixels, note = decode_jpeg(encoded, eighths)
     turned = orientation(jpeg_exif(encoded))
     scale = 8 / eighths
-    notes = [colours, note, turn_note(turned), _reduced_note(scale)]
+    notes = [_COLOURS.get(colours, ""), note, turn_note(turned), _reduced_note(scale)]
     return Photo(turn(pixels, turned), _joined(notes), scale)
 
 
 def _from_pillow(image: Image.Image) -> Photo:
     width, height = image.size
-    _check_size(width, height, LARGEST)
-    factor = max(1, math.ceil(math.sqrt(width * height / KEPT)))
-    with _alone(height * width):
+    check_size(width, height, LARGEST)
+    factor = max(1, math.ceil(math.sqrt(width * height / MOST_PIXELS)))
+    with _one_large_at_a_time(height * width):
         pixels, notes, turned = load_rgb(image, factor)
     notes += [turn_note(turned), _reduced_note(factor)]
     return Photo(turn(pixels, turned), _joined(notes), float(factor))
@@ -134,30 +141,20 @@ def _open_heic(encoded: bytes) -> Image.Image:
         raise ValueError(
             "HEIC needs the package pillow-heif (pip install pillow-heif), or save it as JPEG"
         ) from error
-    found = guarded("HEIC", heif.open_heif, io.BytesIO(encoded))
-    width, height = guarded("HEIC", getattr, found, "size")
-    _check_size(width, height, LARGEST)
-    image: Image.Image = guarded("HEIC", found.to_pillow)
+    opened = guarded("HEIC", heif.open_heif, io.BytesIO(encoded))
+    width, height = guarded("HEIC", getattr, opened, "size")
+    check_size(width, height, LARGEST)
+    image: Image.Image = guarded("HEIC", opened.to_pillow)
     image.info.pop("exif", None)
     return image
 
 
-def _alone(pixels: int) -> Any:
-    return _one_large if pixels > KEPT else nullcontext()
+def _one_large_at_a_time(pixels: int) -> AbstractContextManager[object]:
+    return _large_photo_lock if pixels > MOST_PIXELS else nullcontext()
 
 
 def _part(length: int, eighths: int) -> int:
     return -(-length * eighths // 8)
-
-
-def _check_size(width: int, height: int, largest: int) -> None:
-    if width * height > largest:
-        raise ValueError(
-            f"too large: {width}x{height} pixels, more than {largest // 1_000_000} million; save "
-            "it smaller"
-        )
-    if not width * height:
-        raise ValueError(f"an image of {width}x{height} has no pixels")
 
 
 def _reduced_note(scale: float) -> str:

@@ -1,7 +1,4 @@
-"""One input of many: where it came from, and how its pixels are had when they are wanted.
-
-Used by photos/sources.py and the files that walk folders, packs and videos for it.
-"""
+"""One input of many: where it came from, and how to read its pixels when they are needed."""
 
 # A Path costs 5 us a file:
 # ruff: noqa: PTH123
@@ -25,7 +22,7 @@ class Item:
     """A photo, a face of a pack, or a frame of a video. Can be pickled.
 
     Attributes:
-        file: path of the photo, pack or video, as it was given or found.
+        file: path of the photo, pack or video, as the user or the folder names it.
         index: row of a `.bin`, `.rec` or `.parquet`, frame of a video; None for a photo.
         aligned: True for a face of a `.bin` or `.rec`; None where it is not known.
     """
@@ -39,7 +36,7 @@ class Item:
         """Read and decode; safe to call from any thread, and more than once.
 
         Raises:
-            ValueError: the reason why it cannot be had; without the file's name.
+            ValueError: why it cannot be read; without the file's name.
         """
         return load_file(self.file) if self._read is None else self._read()
 

@@ -1,4 +1,4 @@
-"""Faces of `.bin` sets and `.rec` packs, and photos of Parquet files, row by row.
+"""Faces of `.bin` sets and `.rec` packs, photos of Parquet files and frames of videos, in order.
 
 Used by photos/sources.py. A pack that is damaged gives rows that say so.
 """
@@ -13,6 +13,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,9 +21,18 @@ from data.images import decode, to_112
 from data.rec.index import pack_key
 from data.rec.reader import RecordPack
 from data.verification import Image, read_bin
-from photos.decode import Photo, read_photo
-from photos.items import Item, reason, refused
+from photos.decode import Photo, from_array, read_photo
+from photos.items import Item, ready, reason, refused
 
+VIDEO_SUFFIXES = frozenset(
+    f".{suffix}"
+    for group in (
+        ("3gp", "avi", "flv", "m2ts", "m4v", "mkv", "mov", "mp4"),
+        ("mpeg", "mpg", "mts", "ogv", "ts", "webm", "wmv"),
+    )
+    for suffix in group
+)
+_MISSING = 0.1  # of the frames that the file announces; announcements are often a little off
 _OPEN = 2  # packs that stay open after they were read: one, and the one that follows
 _IMAGES_AT_ONCE, _PATHS_AT_ONCE = 16, 8192  # rows of a Parquet file
 
@@ -82,7 +92,7 @@ class ParquetSource:
                     for group in range(file.metadata.num_row_groups)
                 ]
         except (self._pyarrow.ArrowException, OSError) as error:
-            raise ValueError(f"{path}: no Parquet file, or damaged ({error})") from error
+            raise ValueError(f"{path}: not a Parquet file, or damaged ({error})") from error
         self._column, self._holds_images = self._choose(schema)
 
     def items(self, skip: int) -> Iterator[Item | None]:
@@ -161,11 +171,11 @@ def _count(path: str, find: Any) -> int:
 
 def _bin_images(path: str) -> tuple[None, Sequence[Image]]:
     about = Path(path).stat()
-    return None, _kept_bin(path, (about.st_mtime_ns, about.st_size))
+    return None, _open_bin(path, (about.st_mtime_ns, about.st_size))
 
 
 @lru_cache(_OPEN)
-def _kept_bin(path: str, _: tuple[int, int]) -> Sequence[Image]:
+def _open_bin(path: str, _: tuple[int, int]) -> Sequence[Image]:
     return read_bin(path).images
 
 
@@ -178,17 +188,17 @@ _Positions = range | NDArray[np.int32]
 
 
 def _rec_images(path: str) -> tuple[RecordPack, _Positions]:
-    return _kept_rec(path, repr(pack_key(Path(path))))
+    return _open_rec(path, repr(pack_key(Path(path))))
 
 
 @lru_cache(_OPEN)
-def _kept_rec(path: str, _: str) -> tuple[RecordPack, _Positions]:
+def _open_rec(path: str, _: str) -> tuple[RecordPack, _Positions]:
     pack = RecordPack(path)
     try:
         return pack, pack.images.positions
-    except ValueError:  # told row by row
-        found = [row for row in range(len(pack)) if _may_be_image(pack, row)]
-        return pack, np.array(found, dtype=np.int32)
+    except ValueError:  # reported row by row
+        rows = [row for row in range(len(pack)) if _may_be_image(pack, row)]
+        return pack, np.array(rows, dtype=np.int32)
 
 
 def _may_be_image(pack: RecordPack, position: int) -> bool:
@@ -231,3 +241,61 @@ def _import_pyarrow(path: str) -> tuple[Any, Any]:
         return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ImportError as error:
         raise ValueError(f"{path}: reading Parquet needs pyarrow (pip install pyarrow)") from error
+
+
+@dataclass(frozen=True)
+class VideoSource:
+    """Every n-th frame of a video, from the first; turned upright as the file says.
+
+    Frames are decoded as they are asked for, in the thread that asks: a video has no other order.
+    """
+
+    path: str
+    every: int
+
+    def items(self, skip: int) -> Iterator[Item | None]:
+        """Yield its frames, and a last item that says so where the video is damaged.
+
+        Frames to skip are decoded too: there is no other way to find those that follow.
+        """
+        why = _refusal(self.path)
+        capture = cv2.VideoCapture() if why else cv2.VideoCapture(self.path, cv2.CAP_FFMPEG)
+        frames = row = 0
+        try:
+            while capture.grab():
+                if frames % self.every == 0:
+                    yield self._item(capture, frames) if row >= skip else None
+                    row += 1
+                frames += 1
+            announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        finally:
+            capture.release()
+        if not frames:
+            why = why or "not a video that OpenCV can read, or damaged"
+        elif frames < (1 - _MISSING) * announced:
+            why = f"the video breaks off: {frames} of about {announced} frames can be read"
+        if why:
+            yield refused(self.path, why, frames or None) if row >= skip else None
+
+    def count(self) -> None:
+        """Return None: what a video announces is no more than a guess."""
+
+    def _item(self, capture: cv2.VideoCapture, frame: int) -> Item:
+        is_whole, bgr = capture.retrieve()
+        if not is_whole:
+            return refused(self.path, "the frame is damaged", frame)
+        return ready(self.path, frame, from_array(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)))
+
+
+def _refusal(path: str) -> str:
+    """Say why a file must not reach the decoder, which would follow a playlist; "" where it may."""
+    try:
+        if not Path(path).is_file():
+            return "not a regular file"
+        with Path(path).open("rb") as file:
+            head = file.read(256)
+    except OSError as error:
+        return reason(error)
+    if not head:
+        return "empty file"
+    return "a text file, not a video" if head.isascii() and b"\0" not in head else ""

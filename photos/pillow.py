@@ -1,6 +1,6 @@
-"""Photos in every other format, by Pillow: opens them without running anything, and makes RGB.
+"""Photos in every format but JPEG, by Pillow, which runs nothing of them; any pixels to 8-bit RGB.
 
-Used by photos/decode.py. Changes nothing of Pillow that other threads or users could notice.
+Changes nothing of Pillow that other threads or users could notice.
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from photos.exif import ORIENTATION, UPRIGHT, orientation, turn_note
-from photos.pixel_types import to_bytes
+from photos.orientation import ORIENTATION, UPRIGHT, orientation, turn_note
 
 # What Pillow could open by starting a program (EPS) or through what others registered is left out,
 # and so is what it would have to guess at for lack of a signature. The classes are called by
@@ -55,6 +54,7 @@ _READERS: dict[str, type[ImageFile.ImageFile]] = {
 }
 _COLOURS = {"1": "black and white", "L": "grey", "LA": "grey", "La": "grey", "CMYK": "CMYK"}
 _ALPHA = ("LA", "PA", "La", "RGBa", "RGBA")
+_OVERSHOOT = 0.05  # of the range: what resizing by cubic curves may add
 _BAND = 1 << 21  # pixels that are turned into RGB at once where an image is reduced
 
 
@@ -189,3 +189,40 @@ def _opaque(image: Image.Image) -> Image.Image:
     white = Image.new("RGB", image.size, (255, 255, 255))
     white.paste(image.convert("RGB"), mask=image.getchannel("A"))
     return white
+
+
+def to_bytes(values: NDArray[Any]) -> tuple[NDArray[np.uint8], str]:
+    """Return uint8 of the same shape, and a note on what it was.
+
+    Args:
+        values: uint8 as it is; bool; uint16, whose high byte is taken, as Pillow and OpenCV do;
+            floating point, 0..1 or 0..255 by the largest value, rounded.
+
+    Raises:
+        ValueError: another type, values outside, or values that are no numbers.
+    """
+    if values.dtype == np.uint8:
+        return np.asarray(values, dtype=np.uint8), ""
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8) * np.uint8(255), "black and white"
+    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
+        return (values >> 8).astype(np.uint8), "16-bit"
+    if values.dtype.kind == "f":
+        return _from_float(values), "floating point"
+    raise ValueError(
+        f"pixels of type {values.dtype}: expected uint8, uint16, bool or floating point; for "
+        "values 0..255 use .astype(np.uint8)"
+    )
+
+
+def _from_float(values: NDArray[Any]) -> NDArray[np.uint8]:
+    lowest, highest = float(values.min()), float(values.max())
+    if not np.isfinite([lowest, highest]).all():
+        raise ValueError("pixels that are infinite or no numbers (NaN)")
+    top = 1 if highest <= 1 + _OVERSHOOT else 255
+    if lowest < -_OVERSHOOT * top or highest > (1 + _OVERSHOOT) * top:
+        raise ValueError(
+            f"floating-point pixels from {lowest:g} to {highest:g}: expected 0..1 or 0..255"
+        )
+    scaled = values.astype(np.float32) * np.float32(255 // top)
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)

@@ -1,11 +1,22 @@
-"""What every face detector gives; scoring aligns faces with it."""
+"""What every face detector gives, and the tools they share: boxes, weight files, ONNX networks.
+
+Boxes are (K, 4) left, top, right, bottom; a pixel is the unit square whose left and top edges are
+its indices. onnxruntime is imported when a network is opened.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+Floats = NDArray[np.floating | np.integer]
+
+_BATCH = 256  # inputs at a time, which bounds memory
 
 
 class Detections(NamedTuple):
@@ -15,7 +26,7 @@ class Detections(NamedTuple):
         boxes: (K, 4) float32 left, top, right, bottom in pixels.
         landmarks: (K, 5, 2) float32 x, y of left eye, right eye, nose tip, left and right mouth
             corner, as seen by the viewer.
-        scores: (K,) float32 in 0..1, how sure the detector is.
+        scores: (K,) float32 in 0..1, the detector's certainty.
     """
 
     boxes: NDArray[np.float32]
@@ -31,3 +42,172 @@ class Detector(Protocol):
     def __call__(self, image: NDArray[np.uint8]) -> Detections:
         """Find the faces of a photo: uint8 (H, W, 3) RGB, upright, any size."""
         ...
+
+
+def check_options(
+    name: str, threshold: float, overlap: float, max_side: int, smallest: int
+) -> None:
+    """Refuse options of a detector that sees a photo once; ValueError names the value."""
+    if not 0 < threshold < 1 or not 0 < overlap < 1:
+        raise ValueError(
+            f"{name}: threshold = {threshold}, overlap = {overlap}: must be between 0 and 1"
+        )
+    if max_side < smallest:
+        raise ValueError(f"{name}: max_side = {max_side}: must be at least {smallest}")
+
+
+def suppress(
+    boxes: Floats, scores: Floats, most: float, share_of: Literal["union", "smaller"] = "union"
+) -> NDArray[np.intp]:
+    """Choose boxes, most certain first; none covers a more certain one by more than allowed.
+
+    Args:
+        boxes: (K, 4).
+        scores: (K,); of equal ones the first comes first.
+        most: largest allowed intersection, as a share of the union or of the smaller box.
+        share_of: what the intersection is divided by.
+
+    Returns:
+        Rows of the chosen boxes, most certain first.
+    """
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    rest = np.argsort(-scores, kind="stable")
+    chosen = []
+    while rest.size:
+        first, rest = rest[0], rest[1:]
+        chosen.append(first)
+        corner = np.minimum(boxes[first, 2:], boxes[rest, 2:])
+        sides = (corner - np.maximum(boxes[first, :2], boxes[rest, :2])).clip(min=0)
+        shared = sides[:, 0] * sides[:, 1]
+        if share_of == "union":
+            whole = areas[first] + areas[rest] - shared
+        else:
+            whole = np.minimum(areas[first], areas[rest])
+        rest = rest[shared <= most * whole]
+    return np.array(chosen, dtype=np.intp)
+
+
+def squared(boxes: Floats) -> Floats:
+    """Grow each box to a square about its own centre."""
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    half = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True) / 2
+    return np.concatenate([centre - half, centre + half], axis=1)
+
+
+def cut(image: NDArray[np.uint8], boxes: NDArray[np.int64], side: int) -> NDArray[np.uint8]:
+    """Cut boxes out of a picture and scale them to squares; black where they pass its border.
+
+    Args:
+        image: (H, W, 3).
+        boxes: (K, 4) whole pixels, right and bottom exclusive, each with an area.
+        side: pixels of the squares.
+
+    Returns:
+        (K, side, side, 3); shrunk by averaging, so that fine patterns do not alias.
+    """
+    height, width = image.shape[:2]
+    squares = np.zeros((len(boxes), side, side, 3), dtype=np.uint8)
+    for square, (left, top, right, bottom) in zip(squares, boxes.tolist(), strict=True):
+        part = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+        if not part.size:
+            continue
+        above, before = max(-top, 0), max(-left, 0)
+        below, after = max(bottom - height, 0), max(right - width, 0)
+        if above or before or below or after:
+            part = np.pad(part, ((above, below), (before, after), (0, 0)))
+        shrinks = part.shape[0] > side
+        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        cv2.resize(part, (side, side), dst=square, interpolation=how)
+    return squares
+
+
+def shrunk(image: NDArray[np.uint8], max_side: int) -> tuple[NDArray[np.uint8], float]:
+    """Reduce a photo whose longer side is larger than allowed.
+
+    Returns:
+        The photo, and its size relative to the original's, at most 1.
+    """
+    scale = min(1.0, max_side / max(image.shape[:2]))
+    if scale == 1.0:
+        return image, scale
+    height, width = image.shape[:2]
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    reduced = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return np.asarray(reduced, dtype=np.uint8), scale
+
+
+def detections(
+    boxes: Floats, landmarks: Floats, scores: Floats, shape: tuple[int, ...]
+) -> Detections:
+    """Put boxes into the order and the types of `Detections`.
+
+    Args:
+        boxes: (K, 4) in pixels of the photo; those that pass its border are clipped.
+        landmarks: (K, 5, 2).
+        scores: (K,); clipped to 0..1.
+        shape: of the photo, height and width first; a box wholly outside of it is dropped.
+    """
+    height, width = shape[:2]
+    boxes = np.clip(boxes.reshape(-1, 4), 0, [width, height, width, height])
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    order = np.argsort(-area, kind="stable")
+    order = order[area[order] > 0]
+    return Detections(
+        boxes[order].astype(np.float32),
+        landmarks.reshape(-1, 5, 2)[order].astype(np.float32),
+        np.clip(scores[order], 0, 1).astype(np.float32),
+    )
+
+
+def needed_file(name: str, weights: str, source: str) -> Path:
+    """Path of the weights that a user brings.
+
+    Args:
+        name: of the detector.
+        weights: path; "" for none.
+        source: where to get such a file, for the message.
+
+    Raises:
+        ValueError: no path, or no such file.
+    """
+    if not weights:
+        raise ValueError(f"{name}: say {name}:weights=FILE; {source}")
+    path = Path(weights)
+    if not path.is_file():
+        raise ValueError(f"{name}: {path}: no such file; {source}")
+    return path
+
+
+class Network:
+    """One network with one input; safe to call from several threads."""
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        """Read a file.
+
+        Raises:
+            ValueError: onnxruntime or the file is missing, or it is not a network.
+        """
+        if find_spec("onnxruntime") is None:
+            raise ValueError(f"{path.name} needs onnxruntime: pip install onnxruntime")
+        if not path.is_file():
+            raise ValueError(f"{path}: no such file of weights")
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # warnings about the file are not the user's
+        try:
+            self._session: Any = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # its classes share no base of their own
+            raise ValueError(f"{path}: not an ONNX network: {error}") from error
+        self._input = self._session.get_inputs()[0].name
+
+    def __call__(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Every output of the network, in the file's order, first axis as the input's."""
+        parts = [
+            self._session.run(None, {self._input: batch[start : start + _BATCH]})
+            for start in range(0, max(len(batch), 1), _BATCH)
+        ]
+        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]

@@ -12,9 +12,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from photos.detectors._boxes import check_options, detections, shrunk, suppress
-from photos.detectors._onnx import needed_file
-from photos.detectors.base import Detections
+from photos.detectors.base import (
+    Detections,
+    check_options,
+    detections,
+    needed_file,
+    shrunk,
+    suppress,
+)
 
 __all__ = ["CenterFace"]
 
@@ -47,7 +52,7 @@ class CenterFace:
         Args:
             weights: centerface.onnx.
             threshold: least score of a face, in 0..1.
-            overlap: a face that shares more than this of its union with a surer one is dropped.
+            overlap: largest share of its union with a more certain face that a face may have.
             max_side: pixels; a photo whose longer side is larger is reduced to it.
 
         Raises:

@@ -13,15 +13,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from photos.detectors._boxes import Floats, cut, detections, squared, suppress
-from photos.detectors._onnx import Network
-from photos.detectors.base import Detections
+from photos.detectors.base import Detections, Floats, Network, cut, detections, squared, suppress
 
 __all__ = ["MTCNN"]
 
 _CELL, _STRIDE = 12, 2  # pixels that the first network sees at each place, and between places
 _SMALL, _LARGE = 24, 48  # sides of what the second and the third see
-_AT_MOST = 2000  # candidates of a pyramid level that go on
+_AT_MOST = 2000  # candidates of a pyramid level that are looked at again
 
 
 class MTCNN:

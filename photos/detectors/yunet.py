@@ -11,9 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from photos.detectors._boxes import check_options, detections, shrunk
-from photos.detectors._onnx import needed_file
-from photos.detectors.base import Detections
+from photos.detectors.base import Detections, check_options, detections, needed_file, shrunk
 
 __all__ = ["YuNet"]
 
@@ -43,11 +41,11 @@ class YuNet:
         Args:
             weights: face_detection_yunet_*.onnx.
             threshold: least score of a face, in 0..1.
-            overlap: a face that shares more than this of its union with a surer one is dropped.
+            overlap: largest share of its union with a more certain face that a face may have.
             max_side: pixels; a photo whose longer side is larger is reduced to it.
 
         Raises:
-            ValueError: value out of range, or a file that is missing or no network.
+            ValueError: value out of range, or a file that is missing or not a network.
         """
         check_options(self.name, threshold, overlap, max_side, _MULTIPLE)
         path = needed_file(self.name, weights, _SOURCE)

@@ -61,7 +61,7 @@ def test_stray_bytes_before_the_end_of_a_jpeg_cost_no_pixel():
 
 @pytest.mark.parametrize("length", [3, 300, 2000, -1])
 def test_cut_jpeg(length):
-    with pytest.raises(ValueError, match="damaged JPEG"):
+    with pytest.raises(ValueError, match="damaged JPEG|cut off"):
         decode(encode_jpeg(picture())[:length])
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from data.images import encode_jpeg
 from data.verification import write_bin
-from photos.decode import KEPT, LARGEST, LARGEST_JPEG
-from photos.exif import turn_note
-from photos.files import COLUMNS, PHOTO_SUFFIXES
+from photos.decode import LARGEST, LARGEST_JPEG, MOST_PIXELS
+from photos.orientation import turn_note
 from photos.pillow import _COLOURS, _READERS
+from photos.sources import COLUMNS, PHOTO_SUFFIXES
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "score_photos.md").read_text(encoding="utf-8")
@@ -43,7 +43,7 @@ def test_notes_are_explained(note):
 
 
 def test_sizes_and_columns_and_formats():
-    for number in (KEPT, LARGEST, LARGEST_JPEG):
+    for number in (MOST_PIXELS, LARGEST, LARGEST_JPEG):
         assert f"{number // 1_000_000} m" in PAGE
     for column in COLUMNS:
         assert f"`{column}`" in PAGE
@@ -75,6 +75,7 @@ REASONS = (
 
 @pytest.mark.parametrize("reason", REASONS)
 def test_reasons_are_those_of_the_code(reason):
-    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "photos").glob("*.py"))
+    paths = [*(ROOT / "photos").glob("*.py"), ROOT / "data" / "images.py"]
+    code = "".join(path.read_text(encoding="utf-8") for path in paths)
     assert reason in PAGE
     assert reason in code

@@ -13,9 +13,9 @@ from data.faces import open_faces
 from data.synthetic import SyntheticFaces
 from photos.align import REFERENCE
 from photos.detectors import Detections, open_detector
-from photos.detectors import _onnx as runtime
+from photos.detectors import base as runtime
 from photos.detectors import mtcnn as mtcnn_file
-from photos.detectors._boxes import cut, detections, shrunk, squared, suppress
+from photos.detectors.base import cut, detections, shrunk, squared, suppress
 from photos.detectors.centerface import decode
 from utils.methods import available, find
 

@@ -374,7 +374,7 @@ def test_what_is_no_pack(tmp_path):
     fill(tmp_path, {"a.rec": b"123", "b.rec": b"x" * 400, "c.jpg": b""})
     sources = open_sources(str(tmp_path))
     found = [outcome(item) for item in sources]
-    assert found[0] == "3 bytes are no record"
+    assert found[0] == "3 bytes are not a record"
     assert "no record starts" in found[1] or "is no record" in found[1], found[1]
     assert found[2:] == ["empty file"]
     assert sources.count() == 3
@@ -482,7 +482,7 @@ def test_parquet_that_holds_no_photos(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"no column `image` with .*columns are who, image$"):
         open_sources(path)
     fill(tmp_path, {"bad.parquet": b"PAR1 no"})
-    with pytest.raises(ValueError, match="bad.parquet: no Parquet file, or damaged"):
+    with pytest.raises(ValueError, match="bad.parquet: not a Parquet file, or damaged"):
         open_sources(str(tmp_path / "bad.parquet"))
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ValueError, match=r"p.parquet: .*needs pyarrow \(pip install pyarrow\)"):

@@ -300,7 +300,7 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(shape, monkeypatch):
     whole = read_photo(encoded).pixels
     for eighths in (7, 6, 4, 3, 1):
         part = tuple(-(-length * eighths // 8) for length in shape)
-        monkeypatch.setattr(photos, "KEPT", part[0] * part[1])
+        monkeypatch.setattr(photos, "MOST_PIXELS", part[0] * part[1])
         photo = read_photo(encoded)
         assert photo.pixels.shape[:2] == part
         assert photo.scale == 8 / eighths
@@ -312,7 +312,7 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(shape, monkeypatch):
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1", "I;16", "F", "CMYK"])
 def test_another_large_photo_is_reduced_by_averaging_boxes(mode, monkeypatch):
     monkeypatch.setattr("photos.pillow._BAND", 2000)
-    monkeypatch.setattr(photos, "KEPT", 4000)
+    monkeypatch.setattr(photos, "MOST_PIXELS", 4000)
     if mode == "I;16":
         image = Image.fromarray((picture(203, 301)[..., 0].astype(np.uint16) << 8) + 77)
     else:
@@ -337,7 +337,7 @@ def test_scale_leads_back_to_pixels_of_the_upright_original(name, orientation, m
     pixels[120:180, 600:720] = 255
     encoded = saved(pixels, name, exif=exif(orientation))
     whole = read_photo(encoded).pixels
-    monkeypatch.setattr(photos, "KEPT", 100_000)
+    monkeypatch.setattr(photos, "MOST_PIXELS", 100_000)
     photo = read_photo(encoded)
     assert photo.scale > 2
     for axis in (0, 1):
@@ -350,9 +350,9 @@ def test_scale_leads_back_to_pixels_of_the_upright_original(name, orientation, m
 
 
 def test_huge_photos_are_decoded_one_at_a_time(monkeypatch):
-    monkeypatch.setattr(photos, "KEPT", 1000)
+    monkeypatch.setattr(photos, "MOST_PIXELS", 1000)
     encoded = [saved(picture(60, 80), name) for name in ("JPEG", "PNG")]
-    with photos._one_large:
+    with photos._large_photo_lock:
         threads = [threading.Thread(target=read_photo, args=(one,)) for one in encoded]
         for thread in threads:
             thread.start()
@@ -412,7 +412,7 @@ def test_bombs_are_refused_with_their_size_and_without_a_warning(name):
 
 
 def test_an_array_can_be_too_large_as_well(monkeypatch):
-    monkeypatch.setattr(photos, "KEPT", 300)
+    monkeypatch.setattr(photos, "MOST_PIXELS", 300)
     monkeypatch.setattr(photos, "LARGEST", 3000)
     photo = from_array(picture(40, 60))
     assert photo.scale == 3.0
@@ -655,15 +655,15 @@ def test_arrays_may_be_views():
     [
         (
             np.zeros((3, 112, 112), np.uint8),
-            r"shape \(3, 112, 112\) is no image: expected \(H, W\)",
+            r"shape \(3, 112, 112\) is not an image: expected \(H, W\)",
         ),
-        (np.zeros((0, 5, 3), np.uint8), r"shape \(0, 5, 3\) is no image"),
-        (np.zeros(5, np.uint8), r"shape \(5,\) is no image"),
+        (np.zeros((0, 5, 3), np.uint8), r"shape \(0, 5, 3\) is not an image"),
+        (np.zeros(5, np.uint8), r"shape \(5,\) is not an image"),
         (np.zeros((2, 2, 3), np.int64), r"type int64: expected uint8.*\.astype\(np.uint8\)"),
         (np.full((2, 2), -0.5), "floating-point pixels from -0.5 to -0.5"),
         (np.full((2, 2, 3), np.inf), "infinite or no numbers"),
-        ("photo.jpg", "is no image"),
-        (None, "is no image"),
+        ("photo.jpg", "is not an image"),
+        (None, "is not an image"),
     ],
 )
 def test_arrays_that_are_no_image(array, message):

@@ -1,6 +1,6 @@
 """Which way up a photo is: finds the orientation in EXIF data, and turns pixels accordingly.
 
-Used by photos/decode.py and its decoders. Reads nothing else of EXIF, and never fails on damage.
+Pillow's parser of EXIF is not used: it warns, for the whole process, about damaged data.
 """
 
 from __future__ import annotations
