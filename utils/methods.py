@@ -38,7 +38,7 @@ def find(package: str, name: str) -> type[Any]:
     names = available(package)
     if name not in names:
         suggest = getattr(import_module(package), "suggest", None)
-        close = difflib.get_close_matches(name, names, n=1) or (suggest(name) if suggest else [])
+        close = (suggest(name) if suggest else []) or difflib.get_close_matches(name, names, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"unknown name {name!r} in {package}{hint} (known: {', '.join(names)})")
     file = f"{package.replace('.', '/')}/{name}.py"

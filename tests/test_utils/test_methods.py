@@ -21,6 +21,7 @@ def test_every_method_file_exports_exactly_one_class(package):
         ("losses", "idp", r"unknown name 'idp' in losses; did you mean 'idq'\?"),
         ("losses", "zzz", "known: distill, fast_mls, idq, mls, pcnet"),
         ("models.backbones", "r50", r"did you mean 'iresnet:depth=50'\?"),
+        ("models.backbones", "iresnet100", r"did you mean 'iresnet:depth=100'\?"),
         ("nowhere", "idq", "'nowhere' is not a package of methods"),
     ],
 )
