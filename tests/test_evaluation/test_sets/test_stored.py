@@ -25,38 +25,6 @@ def assert_equal(found, expected):
             np.testing.assert_array_equal(one, other)
 
 
-def test_embeddings_are_stored_with_names_and_without(tmp_path):
-    stored = embeddings(columns=3)
-    stored.save(tmp_path / "deep" / "e.npz")
-    found = Embeddings.load(tmp_path / "deep" / "e.npz")
-    for name in ("mu", "sigma_sq", "identity", "name"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(stored, name))
-        assert getattr(found, name).dtype == getattr(stored, name).dtype
-    people = np.array(["bob", "ann", "bob"])
-    bare = Embeddings(np.eye(3), np.ones(3), people)
-    assert bare.identity.tolist() == [1, 0, 1]
-    assert bare.sigma_sq.shape == (3, 1)
-    bare.save(tmp_path / "bare.npz")
-    assert Embeddings.load(tmp_path / "bare.npz").name is None
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"identity": [1, 2]}, r"shapes do not fit: mu \(3, 3\), .* expected \(M, D\), \(M, c\), "),
-        ({"identity": [1.5, 2, 3]}, "identity holds float64, not names or whole numbers"),
-        ({"sigma_sq": [1, np.nan, 1]}, "sigma_sq has 1 of 3 values that are NaN"),
-        ({"mu": np.diag([1, 0, 1])}, "1 embeddings of length zero, the first in row 1"),
-        ({"name": ["a", "b"]}, r"\(2,\) names for 3 images"),
-    ],
-)
-def test_unsound_embeddings_are_named(tmp_path, changed, message):
-    arrays = {"mu": np.eye(3), "sigma_sq": np.ones(3), "identity": [1, 1, 2]} | changed
-    np.savez(tmp_path / "e.npz", **arrays)
-    with pytest.raises(ValueError, match=r"e\.npz: .*" + message):
-        Embeddings.load(tmp_path / "e.npz")
-
-
 def test_labelled_images(tmp_path):
     stored = embeddings()
     stored.save(tmp_path / "e.npz")
