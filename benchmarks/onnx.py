@@ -33,10 +33,11 @@ from estimators.onnx import OnnxModel
 from estimators.trained_head import TrainedHead
 from evaluation.open_model import LoadedModel, open_model
 from evaluation.sets.open_set import EvaluationSet
-from export import proof
+from export import parity
+from export.colours import open_named_set
 from export.graph import write_onnx
 from export.int8 import quantise
-from export.steps import about_line, exported_network, facts, open_check, range_faces
+from export.onnx_export import about_line, exported_network, facts, range_faces
 from models.frozen import FrozenBackbone
 from models.heads.gap_linear import GapLinearHead
 from models.run import parse_backbone
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _body(args: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     model = _random(args.random) if args.random else open_model(args.model, device="cpu")
-    labelled = open_check(args.check)
+    labelled = open_named_set("--check", args.check)
     with tempfile.TemporaryDirectory() as folder:
         files = {WHOLE: Path(folder) / "float32.onnx", SMALL: Path(folder) / "int8.onnx"}
         write_onnx(files[WHOLE], exported_network(model), facts(model), about_line(model))
@@ -75,9 +76,9 @@ def _body(args: argparse.Namespace) -> int:
         for name, file in files.items():
             engines[name] = OnnxModel(file, threads=1)
         sizes = {name: file.stat().st_size / 1e6 for name, file in files.items()}
-    images = proof.some_faces(labelled, args.faces)
+    images = parity.some_faces(labelled, args.faces)
     rows = _rows(model, engines, images, None if args.random else labelled)
-    for name, by_size in proof.latency(engines, images, args.runs).items():
+    for name, by_size in parity.latency(engines, images, args.runs).items():
         rows[name] |= {f"ms_per_face_{size}": ms for size, ms in by_size.items()}
         rows[name]["megabytes"] = sizes.get(name)
     title = f"{model.name} on {len(images)} of {len(labelled.images)} faces of {labelled.name}"
@@ -105,11 +106,11 @@ def _rows(
     """Differences of both files from PyTorch and, on a set with labels, each one's accuracy."""
     rows: dict[str, dict[str, Any]] = {name: {} for name in engines}
     for name in (WHOLE, SMALL):
-        found = proof.difference(model.estimator, engines[name], images, model.calibration)  # type: ignore[arg-type]
+        found = parity.difference(model.estimator, engines[name], images, model.calibration)  # type: ignore[arg-type]
         rows[name] |= asdict(found)
     if labelled is not None:
         for name, engine in engines.items():
-            rows[name] |= asdict(proof.accuracy(engine, labelled))
+            rows[name] |= asdict(parity.accuracy(engine, labelled))
     return rows
 
 
@@ -122,7 +123,7 @@ def _print(title: str, rows: dict[str, dict[str, Any]]) -> None:
         "equal quality": "equal_quality",
         "FNMR at FMR 1e-3": "fnmr",
         "AUERC30 / random": "relative_area",
-        **{f"ms per face, batch {size}": f"ms_per_face_{size}" for size in proof.TIMED},
+        **{f"ms per face, batch {size}": f"ms_per_face_{size}" for size in parity.TIMED},
         "MB": "megabytes",
     }
     kept = {

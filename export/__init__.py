@@ -1,1 +1,4 @@
-"""From a trained model to one ONNX file, and the proof that it gives the same numbers."""
+"""The model people ship: one packed file, or one ONNX file with its proof; and the colour order.
+
+Builds on evaluation and models; only scripts import it.
+"""

@@ -20,10 +20,10 @@ from estimators.onnx import INPUT, OUTPUTS, OnnxModel, metadata
 from estimators.trained_head import TrainedHead
 from evaluation.confidence.calibration import NOT_COMPUTED, Calibration
 from evaluation.open_model import LoadedModel, open_model
-from export import proof, steps
+from export import onnx_export, parity
 from export.export import main
 from export.graph import ExportedModel, PiecewiseLinear, _ChannelPReLU, images_alone, write_onnx
-from export.proof import Bounds, Difference, difference
+from export.parity import Bounds, Difference, difference
 from models.heads.base import Head
 from models.heads.student import StudentHead
 from scoring.scorer import load_scorer
@@ -46,8 +46,8 @@ def exported(demo, tmp_path_factory):
     """The demo model's file and the report of its export."""
     out = tmp_path_factory.mktemp("export") / "deep" / "demo.onnx"
     said = []
-    wanted = steps.Export(model="demo", out=out, check=CHECK[1], faces=33, runs=1)
-    steps.export(wanted, said.append)
+    wanted = onnx_export.ExportOptions(model="demo", out=out, check=CHECK[1], faces=33, runs=1)
+    onnx_export.export(wanted, said.append)
     return out, "".join(said)
 
 
@@ -84,7 +84,7 @@ def test_the_report_shows_parity_time_and_size(exported):
     out, said = exported
     assert said.startswith("model demo (SHA-256 ")
     assert (
-        "ONNX Runtime beside PyTorch, 33 faces of synthetic:pairs=20,seed=5, in batches of 1, 3, "
+        "ONNX Runtime against PyTorch, 33 faces of synthetic:pairs=20,seed=5, in batches of 1, 3, "
         "32:\n  embedding    cosine 1.0000000 or more, 1.0000000 in the mean\n"
     ) in said
     assert "rank correlation 1.000000\n" in said
@@ -176,7 +176,7 @@ def test_prelus_are_replaced_by_their_equal():
 
 
 def test_a_file_of_other_numbers_is_refused(tmp_path, monkeypatch, capsys):
-    honest = steps.exported_network
+    honest = onnx_export.exported_network
 
     def changed(*arguments):
         network = honest(*arguments)
@@ -184,7 +184,7 @@ def test_a_file_of_other_numbers_is_refused(tmp_path, monkeypatch, capsys):
             network.head.layer.weight.mul_(0.5)
         return network
 
-    monkeypatch.setattr(steps, "exported_network", changed)
+    monkeypatch.setattr(onnx_export, "exported_network", changed)
     out = tmp_path / "model.onnx"
     out.write_bytes(b"an older one")
     assert main(["--model", "demo", "--out", str(out), *CHECK]) == 2
@@ -207,7 +207,7 @@ class Light(Corner):
 def test_a_head_that_reads_images_goes_alone(demo, tmp_path, faces, monkeypatch, capsys):
     frozen = demo.estimator.frozen
     model = LoadedModel(name="light", estimator=TrainedHead(frozen=frozen, head=Light()))
-    monkeypatch.setattr(steps, "open_model", lambda *_, **__: model)
+    monkeypatch.setattr(onnx_export, "open_model", lambda *_, **__: model)
     out = tmp_path / "small.onnx"
     assert main(["--model", "light.pt", "--out", str(out), "--quality_only", *CHECK]) == 0
     said = capsys.readouterr().out
@@ -242,7 +242,7 @@ def test_8_bits(exported, tmp_path, capsys):
     ranges = ["--int8", "--calibration_faces", "synthetic:identities=8,images=4,seed=3"]
     assert main(["--model", "demo", "--out", str(out), *ranges, *CHECK]) == 0
     said = capsys.readouterr().out
-    assert "8 bits beside float32, the same faces:\n" in said
+    assert "8 bits against float32, the same faces:\n" in said
     assert "  float32  FNMR " in said
     assert "  8 bits   FNMR " in said
     whole, small = onnx.load(exported[0]), onnx.load(out)
@@ -358,7 +358,7 @@ def test_bounds_name_what_they_do_not_allow():
 
 def test_engines_are_timed_in_turn_without_the_first_round(monkeypatch):
     watch = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(proof, "time", SimpleNamespace(perf_counter=lambda: watch.now))
+    monkeypatch.setattr(parity, "time", SimpleNamespace(perf_counter=lambda: watch.now))
     calls = []
 
     def engine(name, seconds):
@@ -372,7 +372,7 @@ def test_engines_are_timed_in_turn_without_the_first_round(monkeypatch):
 
     sides = {"a": engine("a", [9, 1, 3, 2] * 2), "b": engine("b", [9, 5, 4, 6] * 2)}
     images = np.zeros((32, 112, 112, 3), np.uint8)
-    found = proof.latency(sides, images, runs=3)
+    found = parity.latency(sides, images, runs=3)
     assert calls == [("a", 1), ("b", 1)] * 4 + [("a", 32), ("b", 32)] * 4
     assert found["a"] == pytest.approx({1: 2000, 32: 2000})
     assert found["b"] == pytest.approx({1: 5000, 32: 5000})
@@ -411,11 +411,11 @@ def test_the_page_names_every_output_and_bound():
     page = page.partition("\n## Export a model\n")[2]
     for name in (INPUT, *OUTPUTS):
         assert f"| `{name}`" in page, name
-    for bound in (proof.FP32.mean_cosine, proof.FP32.relative, proof.FP32.rank_correlation):
+    for bound in (parity.FP32.mean_cosine, parity.FP32.relative, parity.FP32.rank_correlation):
         assert f"{bound:g} " in page, bound
-    assert f"| at least {proof.INT8.mean_cosine} |" in page
-    assert f"| at least {proof.INT8.rank_correlation} |" in page
-    assert f"at least {proof.FP32.equal_quality:.0%}".replace("%", " %") in page
+    assert f"| at least {parity.INT8.mean_cosine} |" in page
+    assert f"| at least {parity.INT8.rank_correlation} |" in page
+    assert f"at least {parity.FP32.equal_quality:.0%}".replace("%", " %") in page
 
 
 def test_the_pages_reader_runs(exported, faces, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from estimators.base import Batch
 from estimators.trained_head import TrainedHead
 from evaluation import calibrate
 from evaluation.confidence.calibration import Calibration
-from export import pack_model
+from export import pack_model, packing
 from models.packed import load_packed
 from models.run import load_run
 from utils.files import file_sha256
@@ -78,7 +78,7 @@ def test_the_file_scores_as_the_run_does_and_says_what_it_is(trained, pack, tmp_
         trained, *flags, "--sha256", sha256.upper(), "--pairs", "synthetic:pairs=100,seed=4"
     )
     assert (code, written(tmp_path)) == (0, ["model.pt"])
-    assert f"{sha256}, as published" in out
+    assert f"{sha256} (as published)" in out
     assert "calibration: on synthetic:pairs=60,seed=2, uncertainties of trained_head" in out
     assert "RGB is better: the recorded order is right" in out
     assert "read back: unit embeddings differ by 0.0e+00" in out
@@ -132,7 +132,7 @@ def test_what_was_not_done_is_said_and_recorded(trained_on_bgr, pack, tmp_path):
     assert code == 0
     assert "warning: the colour order was not checked; --pairs lfw.bin does" in err
     assert "calibration.json: the model will give raw uncertainties alone" in err
-    assert "(compared with nothing)" in out
+    assert "(not verified: --sha256 compares it)" in out
     found = load_packed(tmp_path / "out" / "model.pt", device="cpu")
     assert (found.about.colour_check, found.calibration) == (None, None)
     assert found.about.created == "2026-01-31"
@@ -161,7 +161,7 @@ def test_half_is_measured_before_it_is_kept(trained, pack, tmp_path, monkeypatch
     assert "unit embeddings differ by 0.0e+00" not in out
     kept = (tmp_path / "out" / "model.pt").read_bytes()
     assert len(kept) < 0.55 * whole
-    monkeypatch.setattr(pack_model, "LARGEST_DIFFERENCE", 1e-9)
+    monkeypatch.setattr(packing, "LARGEST_DIFFERENCE", 1e-9)
     code, _, err = pack(folder, "--license", "MIT", "--half")
     assert code == 2
     assert "from the run's, more than 1e-09; pack without --half" in err
@@ -190,8 +190,8 @@ def test_mistakes_write_nothing(trained, pack, tmp_path, capsys):
         assert (code, text in err) == (2, True), err
     for flags, text in (
         ([], "--license"),
-        (["--license", "MIT", "--sha256", "12ab"], "'12ab' is no SHA-256: 64 hexadecimal digits"),
-        (["--license", "MIT", "--created", "today"], "'today' is no date such as 2026-01-31"),
+        (["--license", "MIT", "--sha256", "12ab"], "'12ab' is not a SHA-256"),
+        (["--license", "MIT", "--created", "today"], "'today' is not a date such as 2026-01-31"),
     ):
         with pytest.raises(SystemExit, match="2"):
             pack(trained, *flags)

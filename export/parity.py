@@ -1,6 +1,6 @@
-"""What an exported file gives beside what PyTorch gives, for the same faces, and how fast.
+"""What an exported file gives against what PyTorch gives, for the same faces, and how fast.
 
-export/export.py refuses a file by it; benchmarks/onnx.py prints the same numbers.
+export/onnx_export.py refuses a file by it; benchmarks/onnx.py prints the same numbers.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,17 +97,28 @@ class Bounds:
     equal_quality: float
     maps: float = 1e-4
 
-    def broken(self, found: Difference) -> list[str]:
+    def broken(self, difference: Difference) -> list[str]:
         """Return one phrase for each bound that does not hold."""
         least = ("mean_cosine", "rank_correlation", "equal_quality")
         phrases = []
         for name, bound in vars(self).items():
-            value = getattr(found, name)
+            value = getattr(difference, name)
             if value is None or (value >= bound if name in least else value <= bound):
                 continue
             side = "at least" if name in least else "at most"
             phrases.append(f"{name.replace('_', ' ')} {value:.6g} (must be {side} {bound:g})")
         return phrases
+
+    def check(self, difference: Difference, out: Path) -> None:
+        """Refuse a file outside the bounds.
+
+        Raises:
+            ValueError: names the bounds.
+        """
+        if broken := self.broken(difference):
+            raise ValueError(
+                f"{out} is not written, its numbers differ too much: {', '.join(broken)}"
+            )
 
 
 FP32 = Bounds(mean_cosine=0.99999, relative=1e-3, rank_correlation=0.999, equal_quality=0.98)
@@ -130,6 +142,16 @@ class Accuracy:
     mated: int
     errors: int
 
+    def text(self) -> str:
+        """Return one line for people."""
+        area = f"{self.relative_area:.4f}"
+        if math.isnan(self.relative_area):
+            area = "no false non-match"
+        return (
+            f"FNMR {self.errors}/{self.mated} = {self.fnmr:.5f} at FMR {FMR:g}, AUERC30 / random "
+            f"{area}"
+        )
+
 
 def difference(
     reference: Estimator,
@@ -145,22 +167,22 @@ def difference(
         images: uint8 (N, 112, 112, 3), at least 2.
         calibration: of the file, for its own maps.
     """
-    wanted = _in_batches(reference, images, 32)
-    uncertainty = wanted.scalar()
+    expected = _in_batches(reference, images, 32)
+    uncertainty = expected.scalar()
     parts = [_outputs(exported, images[: size * _FEW], size) for size in BATCHES[:-1]]
     parts.append(_outputs(exported, images, BATCHES[-1]))
     rows = np.concatenate([np.arange(len(part["uncertainty"])) for part in parts])
-    found = {name: np.concatenate([part[name] for part in parts]) for name in exported.outputs}
+    given = {name: np.concatenate([part[name] for part in parts]) for name in exported.outputs}
     cosine = mean_cosine = embedding = equal = maps = None
-    if "embedding" in found:
-        cosines = _cosines(found["embedding"], wanted.mu[rows])
+    if "embedding" in given:
+        cosines = _cosines(given["embedding"], expected.mu[rows])
         cosine, mean_cosine = float(cosines.min()), float(cosines.mean())
-        embedding = float(np.abs(found["embedding"] - wanted.mu[rows]).max())
+        embedding = float(np.abs(given["embedding"] - expected.mu[rows]).max())
     if calibration is not None:
-        equal = float((found["quality"] == calibration.iso_quality(uncertainty)[rows]).mean())
-        maps = _map_difference(found, calibration)
+        equal = float((given["quality"] == calibration.iso_quality(uncertainty)[rows]).mean())
+        maps = _map_difference(given, calibration)
     last = parts[-1]["uncertainty"]
-    off = np.abs(found["uncertainty"] - uncertainty[rows])
+    off = np.abs(given["uncertainty"] - uncertainty[rows])
     return Difference(
         faces=len(images),
         cosine=cosine,
@@ -203,7 +225,7 @@ def latency(
     Returns:
         name -> batch size -> milliseconds per face.
     """
-    found: dict[str, dict[int, float]] = {name: {} for name in engines}
+    medians: dict[str, dict[int, float]] = {name: {} for name in engines}
     with _one_thread():
         for size in TIMED:
             batch = images[:size]
@@ -214,8 +236,17 @@ def latency(
                     if turn:  # the first one warms up
                         taken[name].append(seconds)
             for name, values in taken.items():
-                found[name][size] = 1000 * statistics.median(values) / len(batch)
-    return found
+                medians[name][size] = 1000 * statistics.median(values) / len(batch)
+    return medians
+
+
+def timings(medians: Mapping[str, Mapping[int, float]]) -> str:
+    """Return what `latency` measured as lines for people."""
+    lines = ["median ms per face, one thread, engines in turn:\n"]
+    for name, by_size in medians.items():
+        cells = ", ".join(f"{ms:.3f} in a batch of {size}" for size, ms in by_size.items())
+        lines.append(f"  {name:<20} {cells}\n")
+    return "".join(lines)
 
 
 def some_faces(labelled: EvaluationSet, count: int) -> NDArray[np.uint8]:
@@ -237,21 +268,17 @@ def _outputs(exported: OnnxModel, images: NDArray[np.uint8], size: int) -> dict[
 
 
 def _cosines(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> NDArray[np.float64]:
-    one, other = ours.astype(np.float64), theirs.astype(np.float64)
-    products: NDArray[np.float64] = (one * other).sum(1)
-    return products / (np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1))
+    left, right = ours.astype(np.float64), theirs.astype(np.float64)
+    products: NDArray[np.float64] = (left * right).sum(1)
+    return products / (np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1))
 
 
-def _map_difference(found: Mapping[str, NDArray[Any]], calibration: Calibration) -> float:
-    own = found["uncertainty"]
-    quality = found["quality"].astype(np.int64) - calibration.iso_quality(own)
-    return float(
-        max(
-            np.abs(quality).max(),
-            np.abs(found["percentile"] - calibration.percentile(own)).max(),
-            100 * np.abs(found["p_false_non_match"] - calibration.probability(own)).max(),
-        )
-    )
+def _map_difference(given: Mapping[str, NDArray[Any]], calibration: Calibration) -> float:
+    own = given["uncertainty"]
+    quality = given["quality"].astype(np.int64) - calibration.iso_quality(own)
+    percentile = given["percentile"] - calibration.percentile(own)
+    percent = 100 * (given["p_false_non_match"] - calibration.probability(own))
+    return float(max(np.abs(off).max() for off in (quality, percentile, percent)))
 
 
 def _seconds(engine: Estimator, batch: NDArray[np.uint8]) -> float:

@@ -5,10 +5,10 @@ export/export.py runs them with its flags.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,13 @@ from estimators.base import DIRECTION, Batch, Estimate, Estimator
 from estimators.onnx import OnnxModel, metadata
 from estimators.trained_head import TrainedHead
 from evaluation.open_model import LoadedModel, open_model
-from evaluation.sets.open_set import EvaluationSet, open_set
-from export import proof
+from export import parity
+from export.colours import open_named_set
 from export.graph import ExportedModel, images_alone, write_onnx
 from export.int8 import quantise
 from models.heads.base import Head
 from models.uncertainty import to_sigma_sq
+from utils.files import atomic_path
 
 RANGE_FACES = 256  # that the ranges of 8-bit activations are taken from
 
@@ -33,75 +34,88 @@ Write = Callable[[str], object]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export:
-    """What is exported, and how it is proved.
+class ExportOptions:
+    """What is exported, and how it is proved; export/export.py's flags have these names.
 
     Attributes:
         model: what `open_model` opens: a run folder, a packed model, "demo".
         out: the file.
         check: the faces that both engines are compared on: a `.bin` file or a set of `open_set`.
         faces: how many of them at most.
-        calibration_faces: what `open_faces` opens, for 8 bits; None for float32.
+        int8: 8 bits for the backbone.
+        calibration_faces: what `open_faces` opens, for 8 bits.
         quality_only: leave out backbone and embedding.
         runs: timings of each engine; 0 for none.
         backbone_weights: of a run: where the backbone's file is now.
+
+    Raises:
+        ValueError: options that do not go together.
     """
 
     model: str
     out: Path
-    check: str
+    check: str = "synthetic:pairs=128,seed=5"
     faces: int = 256
+    int8: bool = False
     calibration_faces: str | None = None
     quality_only: bool = False
     runs: int = 15
     backbone_weights: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.int8 != bool(self.calibration_faces):
+            raise ValueError(
+                "--int8 and --calibration_faces SOURCE go together: the ranges of activations are "
+                "taken from faces"
+            )
+        if self.faces < parity.BATCHES[-1]:
+            raise ValueError(
+                f"--faces {self.faces}: must be at least {parity.BATCHES[-1]}, the largest batch "
+                "compared"
+            )
+        if self.out.suffix != ".onnx":
+            raise ValueError(f"--out {self.out}: must end in .onnx")
+        if self.quality_only and self.int8:
+            raise ValueError("--int8 is for the backbone, which --quality_only leaves out")
 
-def export(wanted: Export, write: Write) -> None:
+
+def export(options: ExportOptions, write: Write) -> None:
     """Write the file; nothing is left of one that does not give the same numbers.
 
     Args:
-        wanted: see there.
+        options: see there.
         write: takes the report, piece by piece.
 
     Raises:
         ValueError: what cannot be opened or exported, or a file outside the bounds.
     """
-    if wanted.out.suffix != ".onnx":
-        raise ValueError(f"--out {wanted.out}: must end in .onnx")
-    if wanted.quality_only and wanted.calibration_faces is not None:
-        raise ValueError("--int8 is for the backbone, which --quality_only leaves out")
     model = open_model(
-        wanted.model, device="cpu", precision="fp32", backbone_weights=wanted.backbone_weights
+        options.model, device="cpu", precision="fp32", backbone_weights=options.backbone_weights
     )
-    network = exported_network(model, wanted.quality_only)
+    network = exported_network(model, options.quality_only)
     write(f"{model.header()}\n")
     if not model.provenance.license:
         write("no license is stated: export/pack_model.py --license puts one into a model file\n")
     if model.calibration is None:
         write("no calibration, so no quality, percentile and p_false_non_match in the file\n")
-    whole, small = (wanted.out.with_name(f"{wanted.out.name}.{n}.part") for n in ("fp32", "int8"))
-    try:
-        write_onnx(whole, network, facts(model), about_line(model))
-        finished = _prove(wanted, model, whole, small, write)
-        finished.replace(wanted.out)
-    finally:
-        whole.unlink(missing_ok=True)
-        small.unlink(missing_ok=True)
-    write(f"wrote {wanted.out}: {wanted.out.stat().st_size / 1e6:.2f} MB\n")
+    with atomic_path(options.out) as out, TemporaryDirectory() as scratch:
+        float32 = Path(scratch) / "float32.onnx" if options.int8 else out
+        write_onnx(float32, network, facts(model), about_line(model))
+        _prove(options, model, float32, out, write)
+    write(f"wrote {options.out}: {options.out.stat().st_size / 1e6:.2f} MB\n")
 
 
 def exported_network(model: LoadedModel, quality_only: bool = False) -> ExportedModel:
     """Return the network of a trained head.
 
     Raises:
-        ValueError: another kind of model, or no embedding is wanted of a head that needs one.
+        ValueError: another kind of model, or `quality_only` with a head that needs an embedding.
     """
     estimator = model.estimator
     if not isinstance(estimator, TrainedHead):
         raise ValueError(
-            f"{model.name} is no run or packed model with a trained head ({estimator.name}): it "
-            "cannot be exported"
+            f"{model.name} is not a run or packed model with a trained head ({estimator.name}): "
+            "it cannot be exported"
         )
     if quality_only and estimator.head.reads != "images":
         raise ValueError(
@@ -151,90 +165,47 @@ def about_line(model: LoadedModel) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def open_check(check: str) -> EvaluationSet:
-    """Open `path/to/lfw.bin` or a set of `open_set`.
-
-    Raises:
-        ValueError: there is none.
-    """
-    path = Path(check)
-    if path.suffix == ".bin":
-        return open_set(path.stem, path.parent)
-    return open_set(check)
-
-
 def range_faces(source: str) -> NDArray[np.uint8]:
-    """Return (n, 112, 112, 3) faces, spread evenly over a source of `open_faces`."""
+    """Return (n, 112, 112, 3) faces for the ranges, spread evenly over a source of `open_faces`."""
     faces = open_faces(source)
     rows = np.unique(np.linspace(0, len(faces) - 1, min(RANGE_FACES, len(faces))).round())
     return np.stack([faces.read(int(row)) for row in rows])
 
 
-def _prove(wanted: Export, model: LoadedModel, whole: Path, small: Path, write: Write) -> Path:
-    """Compare and time; return the file that passed."""
-    labelled = open_check(wanted.check)
-    images = proof.some_faces(labelled, wanted.faces)
-    exported = OnnxModel(whole)
+def _prove(
+    options: ExportOptions, model: LoadedModel, float32: Path, out: Path, write: Write
+) -> None:
+    """Compare and time; with `int8` the float file is quantised into `out`.
+
+    Raises:
+        ValueError: a bound that does not hold.
+    """
+    labelled = open_named_set("--check", options.check)
+    images = parity.some_faces(labelled, options.faces)
     reference = model.estimator
-    if wanted.quality_only:
+    if options.quality_only:
         assert isinstance(reference, TrainedHead)
         reference = HeadAlone(reference.head)
-    found = proof.difference(reference, exported, images, model.calibration)
-    sizes = ", ".join(map(str, proof.BATCHES))
+    exported = OnnxModel(float32)
+    difference = parity.difference(reference, exported, images, model.calibration)
+    sizes = ", ".join(map(str, parity.BATCHES))
     write(
-        f"ONNX Runtime beside PyTorch, {len(images)} faces of {labelled.name}, in batches of "
-        f"{sizes}:\n"
-        f"{found.text()}"
+        f"ONNX Runtime against PyTorch, {len(images)} faces of {labelled.name}, in batches of "
+        f"{sizes}:\n{difference.text()}"
     )
-    _refuse(found, proof.FP32, wanted.out)
+    parity.FP32.check(difference, options.out)
     engines: dict[str, Estimator] = {
         "PyTorch": reference,
-        "ONNX Runtime": OnnxModel(whole, threads=1),
+        "ONNX Runtime": OnnxModel(float32, threads=1),
     }
-    if wanted.calibration_faces is not None:
-        quantise(whole, small, range_faces(wanted.calibration_faces), "8-bit backbone")
-        engines["ONNX Runtime, 8 bits"] = OnnxModel(small, threads=1)
-        _prove_small(model, whole, small, images, labelled, wanted.out, write)
-    if wanted.runs:
-        write(_timings(proof.latency(engines, images, wanted.runs)))
-    return whole if wanted.calibration_faces is None else small
-
-
-def _prove_small(
-    model: LoadedModel,
-    whole: Path,
-    small: Path,
-    images: NDArray[np.uint8],
-    labelled: EvaluationSet,
-    out: Path,
-    write: Write,
-) -> None:
-    """Print what 8 bits cost."""
-    files = {"float32": OnnxModel(whole), "8 bits": OnnxModel(small)}
-    found = proof.difference(files["float32"], files["8 bits"], images, model.calibration)
-    write(f"8 bits beside float32, the same faces:\n{found.text()}")
-    _refuse(found, proof.INT8, out)
-    for name, file in files.items():
-        write(f"  {name:<8} {_accuracy(proof.accuracy(file, labelled))}\n")
-
-
-def _accuracy(found: proof.Accuracy) -> str:
-    area = "no false non-match" if math.isnan(found.relative_area) else f"{found.relative_area:.4f}"
-    return (
-        f"FNMR {found.errors}/{found.mated} = {found.fnmr:.5f} at FMR {proof.FMR:g}, AUERC30 / "
-        f"random {area}"
-    )
-
-
-def _refuse(found: proof.Difference, bounds: proof.Bounds, out: Path) -> None:
-    broken = bounds.broken(found)
-    if broken:
-        raise ValueError(f"{out} is not written, its numbers differ too much: {', '.join(broken)}")
-
-
-def _timings(found: Mapping[str, Mapping[int, float]]) -> str:
-    lines = ["median ms per face, one thread, engines in turn:\n"]
-    for name, by_size in found.items():
-        cells = ", ".join(f"{ms:.3f} in a batch of {size}" for size, ms in by_size.items())
-        lines.append(f"  {name:<20} {cells}\n")
-    return "".join(lines)
+    if options.calibration_faces is not None:
+        quantise(float32, out, range_faces(options.calibration_faces), "8-bit backbone")
+        engines["ONNX Runtime, 8 bits"] = OnnxModel(out, threads=1)
+        small = OnnxModel(out)
+        difference = parity.difference(exported, small, images, model.calibration)
+        write(f"8 bits against float32, the same faces:\n{difference.text()}")
+        parity.INT8.check(difference, options.out)
+        for name, file in (("float32", exported), ("8 bits", small)):
+            write(f"  {name:<8} {parity.accuracy(file, labelled).text()}\n")
+    if options.runs:
+        write(parity.timings(parity.latency(engines, images, options.runs)))
