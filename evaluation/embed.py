@@ -1,13 +1,15 @@
-"""Run an estimator over the images of a set: images in, embeddings and uncertainties out.
+"""Run estimators over the images of a set: images in, embeddings and uncertainties out.
 
-`embed` takes pairs, as training and the `.bin` scripts have them; `embed_images` takes any images,
-and can be stopped and started again. Several processes can share the work.
+`embed_images` takes any images, and resumes where it was stopped; `embed_pairs` takes pairs and
+several estimators. The ranks of a job share the work, and each gets all of the result, which is
+that of one process to the last bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,21 +17,31 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from estimators.base import Batch, Estimate, name_readers
-from evaluation._decode_ahead import DecodedAhead, Decodes
-from evaluation._parts import Parts
-from evaluation._shared_out import Span, each_on_one_rank, mine, spans
+from estimators.base import Batch, Estimate, Estimator, name_readers
 from evaluation.sets.features import Features, checked_rows
 from utils.distributed import ALONE, World
+from utils.parts import Json, PartStore
+from utils.prefetch import prefetch
+from utils.tables import read_npz
 
 if TYPE_CHECKING:
-    from estimators.base import Estimator
     from evaluation.sets.open_set import Images
 
 PART_IMAGES = 2048  # images per stored part: seconds to minutes of work
+THREADS = 4  # at most; one decodes some ten thousand images a second
+BATCHES = 6  # decoded or being decoded ahead, at most
+
+Span = tuple[int, int]  # of rows, the end not included
 
 
-class ImagePairs(Protocol):
+class Decodes(Protocol):
+    """Anything that gives images by number; from several threads at once."""
+
+    def decode(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Images start..stop-1 as (n, 112, 112, 3) RGB."""
+
+
+class ImagePairs(Decodes, Protocol):
     """N pairs of images, rows 2i and 2i+1 (`data.verification.VerificationSet` is one)."""
 
     @property
@@ -40,78 +52,36 @@ class ImagePairs(Protocol):
     def mated(self) -> NDArray[np.bool_]:
         """(N,) whether both images show one person."""
 
-    def decode(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Images start..stop-1 as (n, 112, 112, 3) RGB."""
 
-
-def embed(
-    estimator: Estimator,
-    images: ImagePairs,
-    batch_size: int = 64,
-    *,
-    flip: bool = False,
-    progress: bool | None = None,
-    world: World = ALONE,
-) -> Features:
-    """Embeddings and uncertainties of every image of a set of pairs.
-
-    Args:
-        estimator: any method.
-        images: the set.
-        batch_size: images per call, at least 1.
-        flip: average with the mirror image: embeddings are added before normalisation, as the
-            original's test-time augmentation does, and uncertainties are averaged.
-        progress: show a bar; None shows it on a terminal only.
-        world: the ranks that share the work; every one of them gets all of the result, which is
-            that of one process to the last bit.
-
-    Raises:
-        ValueError: a bad batch size, an image that cannot be decoded, or an estimator that gives
-            NaN; the message names the set, and is the same on every rank.
-    """
-    (features,) = embed_each(
-        [estimator], images, batch_size, flip=flip, progress=progress, world=world
-    )
-    return features
-
-
-def embed_each(
+def embed_pairs(
     estimators: Sequence[Estimator],
-    images: ImagePairs,
+    pairs: ImagePairs,
     batch_size: int = 64,
     *,
     flip: bool = False,
     progress: bool | None = None,
     world: World = ALONE,
 ) -> list[Features]:
-    """`embed` for several estimators in one pass: each image is decoded once.
-
-    Estimators with the same `frozen` backbone share its forward pass. What each gives is what
-    `embed` gives, to the last bit.
+    """Embed a set of pairs for one or more estimators, which share each backbone's forward pass.
 
     Args:
-        estimators: at least one.
-        images: as in `embed`, as are the others.
-        batch_size: images per call.
-        flip: average with the mirror image.
-        progress: show a bar.
+        estimators: at least one; each gives what it would give alone, to the last bit.
+        pairs: the set.
+        batch_size: images per call, at least 1.
+        flip: average with the mirror image: embeddings are added before normalisation, as the
+            original's test-time augmentation does, and uncertainties are averaged.
+        progress: show a bar; None shows it on a terminal only.
         world: the ranks that share the work.
 
-    Returns:
-        One for each estimator.
-
     Raises:
-        ValueError: as `embed`.
+        ValueError: a bad batch size, an image that cannot be decoded, or an estimator that gives
+            NaN; the message names the set, and is the same on every rank.
     """
-    total = 2 * len(images.mated)
+    total = 2 * len(pairs.mated)
     if total == 0:
-        raise ValueError(f"{images.name}: no pairs")
-    run = _Run(estimators, images, batch_size, flip)
-    batches = spans(total, batch_size)
-    with _bar(images.name, batches, progress, world) as bar, run.ahead(mine(batches, world)):
-        found = each_on_one_rank(batches, lambda start, stop: run.over(start, stop, bar), world)
-    each = [_joined(list(parts)) for parts in zip(*found, strict=True)]
-    return [_features(one, by, images) for one, by in zip(each, estimators, strict=True)]
+        raise ValueError(f"{pairs.name}: no pairs")
+    work = _Work(estimators, pairs, total, batch_size, flip, pairs.name, None)
+    return [Features(*estimate, pairs.mated) for estimate in work.run(None, progress, world)]
 
 
 def embed_images(
@@ -126,150 +96,186 @@ def embed_images(
     about: str = "",
     world: World = ALONE,
 ) -> Estimate:
-    """Embeddings and uncertainties of the images of an `EvaluationSet`.
+    """Embeddings and uncertainties of M images.
 
     Args:
         estimator: any method.
-        images: the set's.
+        images: the images.
         batch_size: images per call, at least 1.
         name: of the set, for messages and the bar.
-        flip: as in `embed`.
-        progress: as in `embed`.
-        parts: folder in which finished parts of the work are kept. A run that was stopped goes on
+        flip: as in `embed_pairs`.
+        progress: as in `embed_pairs`.
+        parts: folder in which finished parts of the work are kept. A run that was stopped resumes
             there, also with another number of ranks, and a finished one is read back. Batches are
             cut the same way after a stop, so that the result is the same too (unless the estimator
             draws random numbers in order).
         about: anything else that the result depends on, such as a checkpoint's hash; parts made
             with other words are refused.
-        world: as in `embed`. With `parts` a rank takes whole parts, else batches.
+        world: as in `embed_pairs`. With `parts` a rank takes whole parts, else batches.
 
     Returns:
         mu (M, D) and sigma_sq (M, c), finite, no embedding of length zero.
 
     Raises:
-        ValueError: as `embed`; also parts of another set, estimator, batch size or `about`.
+        ValueError: as `embed_pairs`; also parts of another set, estimator, batch size or `about`.
     """
     total = len(images)
     if total == 0:
         raise ValueError(f"{name}: no images")
     readers = name_readers(estimator)
-    names = [images.image_name(row) for row in range(total)] if readers else None
+    names = [images.image_name(row) for row in range(total)] if readers else []
     for reader in readers:
-        reader.check_names(names or [])
-    run = _Run([estimator], images, batch_size, flip, names)
-    facts: dict[str, str | int | bool] = {
-        "set": name,
-        "images": total,
-        "estimator": estimator.name,
-        "batch_size": batch_size,
-        "flip": flip,
-        "about": about,
-    }
-    stored = None if parts is None else Parts(Path(parts), facts)
-    blocks = spans(total, max(1, PART_IMAGES // batch_size) * batch_size)
-    batches = stored is None and world.size > 1  # even shares, but checked only at the end
-    shares = spans(total, batch_size) if batches else blocks
-
-    def part(start: int, stop: int) -> Estimate:
-        there = None if stored is None else stored.load(start, stop)
-        if there is not None:
-            bar.update(stop - start)
-            return there
-        (made,) = run.over(start, stop, bar)
-        made = made if batches else _checked(made, name, estimator, start)
-        if stored is not None:
-            stored.save(start, made)
-        return made
-
-    missing = [one for one in mine(shares, world) if stored is None or not stored.there(one[0])]
-    with _bar(name, shares, progress, world) as bar, run.ahead(missing):
-        found = _joined(each_on_one_rank(shares, part, world))
-    if not batches:
-        return found
-    return _joined([_checked(_rows(found, *block), name, estimator, block[0]) for block in blocks])
+        reader.check_names(names)
+    work = _Work([estimator], images, total, batch_size, flip, name, names or None)
+    store = None
+    if parts is not None:
+        facts: dict[str, Json] = {
+            "set": name,
+            "images": total,
+            "estimator": estimator.name,
+            "batch_size": batch_size,
+            "flip": flip,
+            "about": about,
+        }
+        store = PartStore(Path(parts), facts, lock=False, name="part-{:09d}.npz")
+        store.claim()
+    (estimate,) = work.run(store, progress, world)
+    return estimate
 
 
-class _Run:
-    """Estimators over one set's images."""
+class _Work:
+    """Estimators over one set's images; see `embed_pairs` for the arguments."""
 
     def __init__(
         self,
         estimators: Sequence[Estimator],
         images: Decodes,
+        total: int,
         batch_size: int,
         flip: bool,
-        names: Sequence[str] | None = None,
+        name: str,
+        names: Sequence[str] | None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size = {batch_size}: must be at least 1")
-        self.estimators, self.images = estimators, images
-        self.batch_size, self.flip, self.names = batch_size, flip, names
+        self.estimators, self.images, self.total = estimators, images, total
+        self.batch_size, self.flip, self.name, self.names = batch_size, flip, name, names
 
-    @contextmanager
-    def ahead(self, shares: Sequence[Span]) -> Iterator[None]:
-        """Decode, inside this context, what the shares need before it is their turn."""
-        batches = [batch for start, stop in shares for batch in spans(stop, self.batch_size, start)]
-        with DecodedAhead(self.images, batches) as self.images:
-            yield
+    def run(self, store: PartStore | None, progress: bool | None, world: World) -> list[Estimate]:
+        """Return each estimator's estimate for all images; `store` is for one estimator alone."""
+        size = self.batch_size
+        if store is not None:  # whole batches, so that they are the same after a stop
+            size *= max(1, PART_IMAGES // size)
+        shares = _spans(0, self.total, size)
+        own = shares[world.rank :: world.size]
+        missing = [share for share in own if store is None or not store.has(share[0])]
+        batches = [batch for share in missing for batch in _spans(*share, self.batch_size)]
+        hidden = True if not world.is_main else None if progress is None else not progress
+        bar = tqdm(
+            total=sum(stop - start for start, stop in own),
+            desc=self.name,
+            unit="img",
+            leave=False,
+            disable=hidden,
+        )
+        threads = min(THREADS, os.cpu_count() or 1)
+        decoded = prefetch(lambda span: self.images.decode(*span), batches, threads, BATCHES)
 
-    def over(self, start: int, stop: int, bar: tqdm) -> list[Estimate]:
-        """Each estimator's estimate for images [start, stop)."""
-        found = []
-        for first, last in spans(stop, self.batch_size, start):
-            names = self.names and self.names[first:last]
-            batch = Batch(self.images.decode(first, last), range(first, last), names)
-            found.append([estimate_batch(one, batch, flip=self.flip) for one in self.estimators])
-            bar.update(len(batch))
-        return [_joined(list(parts)) for parts in zip(*found, strict=True)]
+        def estimates_of(share: Span) -> list[Estimate]:
+            if share not in missing:
+                assert store is not None
+                bar.update(share[1] - share[0])
+                return [_load(store.path(share[0]), share)]
+            parts = []
+            for start, stop in _spans(*share, self.batch_size):
+                parts.append(self._batch(next(decoded), start, stop))
+                bar.update(stop - start)
+            estimates = [_joined(list(part)) for part in zip(*parts, strict=True)]
+            if store is not None:
+                store.write(share[0], lambda path: _save(path, estimates[0]))
+            return estimates
 
+        with bar, closing(decoded):
+            each = _on_ranks(shares, own, estimates_of, world)
+        return [_joined(list(part)) for part in zip(*each, strict=True)]
 
-def _joined(found: list[Estimate]) -> Estimate:
-    return Estimate(
-        np.concatenate([part.mu for part in found]),
-        np.concatenate([part.sigma_sq for part in found]),
-    )
-
-
-def _rows(found: Estimate, start: int, stop: int) -> Estimate:
-    return Estimate(found.mu[start:stop], found.sigma_sq[start:stop])
-
-
-def _features(found: Estimate, estimator: Estimator, images: ImagePairs) -> Features:
-    try:
-        return Features(found.mu, found.sigma_sq, images.mated)
-    except ValueError as error:
-        raise ValueError(f"{images.name}, estimator {estimator.name}: {error}") from error
-
-
-def _bar(name: str, found: Sequence[Span], progress: bool | None, world: World) -> tqdm:
-    """Make a bar of this rank's images; the main rank alone shows it."""
-    hide = None if progress is None else not progress
-    total = sum(stop - start for start, stop in mine(found, world))
-    return tqdm(
-        total=total, desc=name, unit="img", leave=False, disable=hide if world.is_main else True
-    )
-
-
-def _checked(part: Estimate, name: str, estimator: Estimator, start: int) -> Estimate:
-    try:
-        return Estimate(*checked_rows(part.mu, part.sigma_sq))
-    except ValueError as error:
-        raise ValueError(
-            f"{name}, estimator {estimator.name}, images from {start} on: {error}"
-        ) from error
+    def _batch(self, images: NDArray[np.uint8], start: int, stop: int) -> list[Estimate]:
+        batch = Batch(images, range(start, stop), self.names and self.names[start:stop])
+        estimates = []
+        for estimator in self.estimators:
+            try:
+                estimate = estimate_batch(estimator, batch, flip=self.flip)
+                estimates.append(Estimate(*checked_rows(*estimate)))
+            except ValueError as error:
+                raise ValueError(
+                    f"{self.name}, estimator {estimator.name}, images from {start} on: {error}"
+                ) from error
+        return estimates
 
 
 def estimate_batch(estimator: Estimator, batch: Batch, *, flip: bool) -> Estimate:
-    """Estimate for a batch; `flip` as in `embed`."""
+    """Estimate for a batch; `flip` as in `embed_pairs`."""
     plain = estimator(batch)
     return average_of_flip(plain, estimator(batch.mirrored())) if flip else plain
 
 
 def average_of_flip(plain: Estimate, mirrored: Estimate) -> Estimate:
-    """Join the estimates of images and of their mirror images, as `embed` says of `flip`."""
+    """Join the estimates of images and of their mirror images, as `embed_pairs` says of `flip`."""
     mu = plain.mu + mirrored.mu
     length = np.linalg.norm(mu, axis=1, keepdims=True)
     return Estimate(
         np.divide(mu, length, out=np.zeros_like(mu), where=length > 0),
         (plain.sigma_sq + mirrored.sigma_sq) / np.float32(2),
     )
+
+
+def _spans(start: int, stop: int, size: int) -> list[Span]:
+    return [(first, min(first + size, stop)) for first in range(start, stop, size)]
+
+
+def _on_ranks(
+    shares: Sequence[Span],
+    own: Sequence[Span],
+    work: Callable[[Span], list[Estimate]],
+    world: World,
+) -> Iterator[list[Estimate]]:
+    """Return the work's result for every share in order, on every rank.
+
+    Raises:
+        ValueError: of the work, on all ranks alike; of several, that of the earliest rows.
+    """
+    results: list[list[Estimate]] = []
+    problem: tuple[int, str] | None = None
+    for share in own:
+        try:
+            results.append(work(share))
+        except (ValueError, OSError) as error:
+            if world.size == 1:
+                raise
+            problem = (share[0], str(error))
+            break
+    gathered: list[tuple[list[list[Estimate]], tuple[int, str] | None]]
+    gathered = world.gather((results, problem))
+    problems = [problem for _, problem in gathered if problem is not None]
+    if problems:
+        raise ValueError(min(problems)[1])
+    return (gathered[k % world.size][0][k // world.size] for k in range(len(shares)))
+
+
+def _load(path: Path, share: Span) -> Estimate:
+    try:
+        arrays = read_npz(path, ("mu", "sigma_sq"))
+    except ValueError as error:
+        raise ValueError(f"{error}: delete it") from error
+    if {len(array) for array in arrays.values()} != {share[1] - share[0]}:
+        raise ValueError(f"{path} has not the {share[1] - share[0]} images expected: delete it")
+    return Estimate(arrays["mu"], arrays["sigma_sq"])
+
+
+def _save(path: Path, estimate: Estimate) -> None:
+    with path.open("wb") as file:
+        np.savez(file, mu=estimate.mu, sigma_sq=estimate.sigma_sq)
+
+
+def _joined(parts: list[Estimate]) -> Estimate:
+    return Estimate(*map(np.concatenate, zip(*parts, strict=True)))

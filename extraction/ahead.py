@@ -30,7 +30,7 @@ class Ahead:
 
     Args:
         estimator: the methods.
-        flip: average with the mirror image, as `evaluation.embed.embed` does.
+        flip: average with the mirror image, as `evaluation.embed.embed_pairs` does.
     """
 
     def __init__(self, estimator: EstimatorGroup, *, flip: bool) -> None:

@@ -26,7 +26,7 @@ from data.loader import Batch, BatchLoader
 from data.sampler import ClassBalancedBatches, RankShare
 from data.verification import open_verification
 from estimators.trained_head import TrainedHead
-from evaluation.embed import embed_each
+from evaluation.embed import embed_pairs
 from evaluation.pipeline import FMR_TARGETS, Result, evaluate
 from losses.base import LossResult, genuine_pairs
 from models.execution import CudaGraphs
@@ -272,7 +272,7 @@ class Trainer:
         results: list[list[Result]] = [[] for _ in self.branches]
         options = self.config.verification
         for pairs in self.verification:
-            features = embed_each(
+            features = embed_pairs(
                 heads, pairs, options.batch_size, flip=options.flip, world=self.world
             )
             for own, of_head in zip(results, features, strict=True) if self.world.is_main else ():

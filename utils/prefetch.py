@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 def prefetch(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int, depth: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield `function(item)` for each item, in order.
 
     An error of the function is raised in the place of its result, and ends the iteration; so does a
@@ -35,7 +35,7 @@ def prefetch(
 
 def _prefetch(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int, depth: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     waiting: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(min(workers, depth), thread_name_prefix="prefetch")
     try:

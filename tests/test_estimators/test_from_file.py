@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from estimators.from_file import FromFile
-from evaluation.embed import embed, embed_images
+from evaluation.embed import embed_images, embed_pairs
 from models.backbones.base import BackboneOutput
 
 
@@ -44,7 +44,8 @@ def test_a_set_of_pairs_goes_by_row_numbers_also_after_another_set(tmp_path, tin
     path = csv(tmp_path, f"name,uncertainty\n{rows}dir/a.jpg,1\ndir/b.jpg,2\ndir/c.jpg,3\n")
     estimator = FromFile(path=path, frozen=Frozen())
     assert embed_images(estimator, Images(), name="some").sigma_sq[:, 0].tolist() == [3, 1, 2]
-    assert embed(estimator, tiny_pairs).sigma_sq[:, 0].tolist() == list(range(24))
+    (features,) = embed_pairs([estimator], tiny_pairs)
+    assert features.sigma_sq[:, 0].tolist() == list(range(24))
 
 
 def test_names_without_a_score_are_named_before_the_work(tmp_path):

@@ -1,12 +1,23 @@
+"""Embedding: batches, mirror images, parts that are resumed, several estimators, several ranks."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from threading import Barrier, active_count
+
 import numpy as np
 import pytest
+import torch
 
-from estimators.base import Estimate
-from evaluation.embed import embed, embed_images
+from estimators.base import Estimate, build_estimator
+from evaluation.embed import BATCHES, embed_images, embed_pairs
+from models.backbones.iresnet import IResNet
+from models.frozen import FrozenBackbone
+from utils.config import Method
+from utils.distributed import World
 
 
 class Halves:
-    """Embedding = mean of the left and of the right half; uncertainty = the left one."""
+    """Embedding = means of the left and of the right half; uncertainty = row, and batch's size."""
 
     name = "halves"
 
@@ -14,100 +25,119 @@ class Halves:
         self.batches = []
 
     def __call__(self, batch):
-        images = batch.images
-        self.batches.append(len(images))
-        left = images[:, :, :56].mean(axis=(1, 2, 3)) + 1
-        right = images[:, :, 56:].mean(axis=(1, 2, 3)) + 1
-        mu = np.stack([left, right], axis=1).astype(np.float32)
-        return Estimate(mu, mu[:, :1])
+        self.batches.append((batch.rows[0], len(batch)))
+        halves = batch.images.reshape(len(batch), 112, 2, 56, 3).mean(axis=(1, 3, 4)) + 1
+        told = [[row, len(batch)] for row in batch.rows]
+        return Estimate(halves.astype(np.float32), np.array(told, np.float32))
 
 
-def test_every_image_once_in_order_in_batches(tiny_pairs):
-    estimator = Halves()
-    features = embed(estimator, tiny_pairs, batch_size=5)
-    assert estimator.batches == [5, 5, 5, 5, 4]
-    np.testing.assert_allclose(features.mu[:, 0], [row * 7 % 251 + 1 for row in range(24)])
-    np.testing.assert_array_equal(features.issame, tiny_pairs.mated)
+class Pictures:
+    """Images of an evaluation set; some cannot be read."""
 
-
-def test_batch_size_does_not_matter(tiny_pairs):
-    one, all_at_once = (embed(Halves(), tiny_pairs, batch_size=size) for size in (1, 100))
-    np.testing.assert_array_equal(one.mu, all_at_once.mu)
-    np.testing.assert_array_equal(one.sigma_sq, all_at_once.sigma_sq)
-
-
-def test_flip_adds_the_mirror_image_and_normalises(tiny_pairs):
-    plain = embed(Halves(), tiny_pairs)
-    flipped = embed(Halves(), tiny_pairs, flip=True)
-    total = plain.mu + plain.mu[:, ::-1]
-    expected = total / np.linalg.norm(total, axis=1, keepdims=True)
-    np.testing.assert_allclose(flipped.mu, expected, rtol=1e-6)
-    np.testing.assert_allclose(flipped.sigma_sq[:, 0], plain.mu.mean(axis=1), rtol=1e-6)
-
-
-def test_a_batch_knows_its_rows(tiny_pairs):
-    class Rows(Halves):
-        def __call__(self, batch):
-            rows = np.array(batch.rows, np.float32)
-            return Estimate(super().__call__(batch).mu, rows[:, None])
-
-    features = embed(Rows(), tiny_pairs, batch_size=7, flip=True)
-    np.testing.assert_array_equal(features.sigma_sq[:, 0], np.arange(24))
-
-
-def test_errors_name_set_and_estimator(tiny_pairs):
-    class Broken(Halves):
-        def __call__(self, batch):
-            mu, sigma_sq = super().__call__(batch)
-            return Estimate(mu, sigma_sq * np.nan)
-
-    with pytest.raises(ValueError, match=r"tiny, estimator halves: sigma_sq has 24 of 24 values"):
-        embed(Broken(), tiny_pairs)
-    with pytest.raises(ValueError, match=r"batch_size = 0: must be at least 1"):
-        embed(Halves(), tiny_pairs, batch_size=0)
-    tiny_pairs.mated = tiny_pairs.mated[:0]
-    with pytest.raises(ValueError, match="tiny: no pairs"):
-        embed(Halves(), tiny_pairs)
-
-
-def test_progress_bar_on_request_only(tiny_pairs, capsys):
-    embed(Halves(), tiny_pairs, progress=False)
-    assert capsys.readouterr().err == ""
-    embed(Halves(), tiny_pairs, progress=True)
-    assert "tiny" in capsys.readouterr().err
-
-
-class Named:
-    """Images of an evaluation set, as many as asked for."""
-
-    def __init__(self, pairs, count=23):
-        self.pairs, self.count, self.decoded = pairs, count, []
+    def __init__(self, pairs, count=23, bad=()):
+        self.pairs, self.count, self.bad, self.decoded = pairs, count, bad, []
 
     def __len__(self):
         return self.count
 
     def decode(self, start, stop):
         self.decoded.append((start, stop))
+        for row in self.bad:
+            if start <= row < stop:
+                raise ValueError(f"image {row} is damaged")
         return self.pairs.decode(start, stop)
 
     def image_name(self, row):
         return f"image {row}"
 
 
+@dataclass(frozen=True)
+class Played(World):
+    """A rank whose companions are other threads."""
+
+    meeting: Barrier
+    table: list = field(hash=False)
+
+    def gather(self, value):
+        self.table[self.rank] = value
+        self.meeting.wait(timeout=60)
+        gathered = list(self.table)
+        self.meeting.wait(timeout=60)
+        return gathered
+
+
+def on_each_of(size, work):
+    """Results or errors of work(world) on every rank."""
+    meeting, table = Barrier(size), [None] * size
+    worlds = [Played(rank, size, rank, meeting, table) for rank in range(size)]
+
+    def caught(world):
+        try:
+            return work(world)
+        except ValueError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(size) as pool:
+        return list(pool.map(caught, worlds))
+
+
+def require_equal(estimate, expected):
+    np.testing.assert_array_equal(estimate.mu, expected.mu)
+    np.testing.assert_array_equal(estimate.sigma_sq, expected.sigma_sq)
+
+
+def test_every_image_once_in_order_in_batches(tiny_pairs):
+    estimator = Halves()
+    (features,) = embed_pairs([estimator], tiny_pairs, batch_size=5)
+    assert estimator.batches == [(0, 5), (5, 5), (10, 5), (15, 5), (20, 4)]
+    np.testing.assert_allclose(features.mu[:, 0], [row * 7 % 251 + 1 for row in range(24)])
+    np.testing.assert_array_equal(features.sigma_sq[:, 0], range(24))
+    np.testing.assert_array_equal(features.issame, tiny_pairs.mated)
+
+
+def test_flip_adds_the_mirror_image_and_normalises(tiny_pairs):
+    (plain,), (flipped,) = (embed_pairs([Halves()], tiny_pairs, flip=flip) for flip in (0, 1))
+    total = plain.mu + plain.mu[:, ::-1]
+    expected = total / np.linalg.norm(total, axis=1, keepdims=True)
+    np.testing.assert_allclose(flipped.mu, expected, rtol=1e-6)
+    np.testing.assert_allclose(flipped.sigma_sq, plain.sigma_sq)
+
+
 @pytest.mark.parametrize("flip", [False, True])
-def test_images_of_any_set_are_embedded_as_pairs_are(tiny_pairs, flip, monkeypatch):
-    monkeypatch.setattr("evaluation.embed.PART_IMAGES", 10)
-    images = Named(tiny_pairs)
-    found = embed_images(Halves(), images, batch_size=4, name="some", flip=flip)
-    expected = embed(Halves(), tiny_pairs, flip=flip)
-    np.testing.assert_array_equal(found.mu, expected.mu[:23])
-    np.testing.assert_array_equal(found.sigma_sq, expected.sigma_sq[:23])
-    assert sorted(images.decoded) == [(0, 4), (4, 8), (8, 12), (12, 16), (16, 20), (20, 23)]
+def test_several_estimators_share_a_forward_pass_bit_by_bit(flip, tiny_pairs):
+    torch.manual_seed(0)
+    backbone = IResNet(layers=(1, 1, 1, 1), widths=(4, 4, 8, 8), embedding_size=16)
+    frozen, passes = FrozenBackbone(backbone, "cpu"), []
+    frozen.register_forward_hook(lambda *_: passes.append(1))
+    methods = ["embedding_norm", "flip_disagreement", "brightness"]
+    estimators = [build_estimator(Method(name), frozen=frozen) for name in methods]
+    expected = [embed_pairs([one], tiny_pairs, batch_size=10, flip=flip)[0] for one in estimators]
+    passes.clear()
+    together = embed_pairs(estimators, tiny_pairs, batch_size=10, flip=flip)
+    assert len(passes) == 2 * 3  # the images and their mirror images, in three batches
+    for features, alone in zip(together, expected, strict=True):
+        require_equal(features, alone)
 
 
-def test_a_stopped_run_goes_on_where_it_was(tiny_pairs, tmp_path, monkeypatch):
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_ranks_share_the_batches_and_all_get_the_result_of_one(size, tiny_pairs):
+    (expected,) = embed_pairs([Halves()], tiny_pairs, batch_size=5, flip=True)
+    estimators = [Halves() for _ in range(size)]
+
+    def work(world):
+        own = estimators[world.rank]
+        return embed_pairs([own], tiny_pairs, batch_size=5, flip=True, world=world)
+
+    for (features,) in on_each_of(size, work):
+        require_equal(features, expected)
+    batches = [(0, 5), (5, 5), (10, 5), (15, 5), (20, 4)]
+    for rank, estimator in enumerate(estimators):
+        assert estimator.batches[::2] == batches[rank::size]
+
+
+def test_parts_are_resumed_after_a_stop(tiny_pairs, tmp_path, monkeypatch):
     monkeypatch.setattr("evaluation.embed.PART_IMAGES", 8)
-    expected = embed_images(Halves(), Named(tiny_pairs), batch_size=4, name="some")
+    expected = embed_images(Halves(), Pictures(tiny_pairs), batch_size=4, name="some")
 
     class Stops(Halves):
         def __call__(self, batch):
@@ -117,70 +147,132 @@ def test_a_stopped_run_goes_on_where_it_was(tiny_pairs, tmp_path, monkeypatch):
 
     options = {"batch_size": 4, "name": "some", "parts": tmp_path / "parts", "about": "abc"}
     with pytest.raises(KeyboardInterrupt):
-        embed_images(Stops(), Named(tiny_pairs), **options)
+        embed_images(Stops(), Pictures(tiny_pairs), **options)
     for still_to_do in ([(16, 20), (20, 23)], []):
-        images = Named(tiny_pairs)
-        found = embed_images(Halves(), images, **options)
-        np.testing.assert_array_equal(found.mu, expected.mu)
-        np.testing.assert_array_equal(found.sigma_sq, expected.sigma_sq)
+        images = Pictures(tiny_pairs)
+        require_equal(embed_images(Halves(), images, **options), expected)
         assert sorted(images.decoded) == still_to_do
 
 
-def test_parts_of_something_else_are_refused(tiny_pairs, tmp_path):
+def test_parts_are_resumed_by_another_number_of_ranks(tiny_pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr("evaluation.embed.PART_IMAGES", 8)
     options = {"batch_size": 4, "name": "some", "parts": tmp_path / "parts"}
-    embed_images(Halves(), Named(tiny_pairs), **options)
-    for changed, message in (
-        ({"name": "other"}, r"parts holds parts with set 'some', not 'other': delete it, or name"),
-        ({"batch_size": 5}, "parts with batch_size 4, not 5"),
-        ({"about": "new weights"}, "parts with about '', not 'new weights'"),
-        ({"flip": True}, "parts with flip False, not True"),
+    expected = embed_images(Halves(), Pictures(tiny_pairs), batch_size=4, name="some")
+    for size, batches in (
+        (2, [[(0, 4), (4, 4), (16, 4), (20, 3)], [(8, 4), (12, 4)]]),
+        (3, [[], [], [(16, 4), (20, 3)]]),
     ):
-        with pytest.raises(ValueError, match=message):
-            embed_images(Halves(), Named(tiny_pairs), **options | changed)
-    with pytest.raises(ValueError, match="parts with images 23, not 22"):
-        embed_images(Halves(), Named(tiny_pairs, 22), **options)
+        estimators = [Halves() for _ in range(size)]
+
+        def work(world, estimators=estimators):
+            own = estimators[world.rank]
+            return embed_images(own, Pictures(tiny_pairs), **options, world=world)
+
+        for estimate in on_each_of(size, work):
+            require_equal(estimate, expected)
+        assert [estimator.batches for estimator in estimators] == batches
+        (tmp_path / "parts" / "part-000000016.npz").unlink()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"name": "other"}, "was made with set 'some', not 'other'"),
+        ({"batch_size": 5}, "was made with batch_size 4, not 5"),
+        ({"about": "new weights"}, "was made with about '', not 'new weights'"),
+        ({"flip": True}, "was made with flip False, not True"),
+        ({"images": 22}, "was made with images 23, not 22"),
+    ],
+)
+def test_parts_of_something_else_are_refused(changed, message, tiny_pairs, tmp_path):
+    options = {"batch_size": 4, "name": "some", "parts": tmp_path / "parts"}
+    embed_images(Halves(), Pictures(tiny_pairs), **options)
+    images = Pictures(tiny_pairs, changed.pop("images", 23))
+    with pytest.raises(ValueError, match=message):
+        embed_images(Halves(), images, **options | changed)
+
+
+def test_damaged_parts_are_named(tiny_pairs, tmp_path):
+    options = {"batch_size": 4, "name": "some", "parts": tmp_path / "parts"}
+    embed_images(Halves(), Pictures(tiny_pairs), **options)
     part = tmp_path / "parts" / "part-000000000.npz"
     np.savez(part, mu=np.ones((3, 2)), sigma_sq=np.ones((3, 1)))
     with pytest.raises(ValueError, match=r"part-000000000\.npz has not the 23 images expected"):
-        embed_images(Halves(), Named(tiny_pairs), **options)
+        embed_images(Halves(), Pictures(tiny_pairs), **options)
     part.write_bytes(b"cut off")
     with pytest.raises(ValueError, match=r"part-000000000\.npz: not an \.npz file .*: delete it"):
-        embed_images(Halves(), Named(tiny_pairs), **options)
-    (tmp_path / "parts" / "about.json").unlink()
-    with pytest.raises(ValueError, match="parts holds other files: name an empty folder"):
-        embed_images(Halves(), Named(tiny_pairs), **options)
+        embed_images(Halves(), Pictures(tiny_pairs), **options)
 
 
-def test_an_estimator_that_asks_for_names_gets_those_of_the_set(tiny_pairs):
-    class Asks(Halves):
-        def __init__(self):
-            super().__init__()
-            self.checked, self.seen = [], []
+def test_names_are_checked_before_the_work_and_come_with_each_batch(tiny_pairs):
+    class Reads(Halves):
+        checked = ()
 
         def check_names(self, names):
-            self.checked.append(names)
+            self.checked = names
+            self.seen = []
 
         def __call__(self, batch):
-            self.seen.append(batch.names)
+            self.seen += batch.names
             return super().__call__(batch)
 
-    estimator = Asks()
-    embed_images(estimator, Named(tiny_pairs, 3), name="some")
-    embed(estimator, tiny_pairs)
-    assert estimator.checked == [["image 0", "image 1", "image 2"]]
-    assert estimator.seen == [*estimator.checked, None]
+    estimator = Reads()
+    embed_images(estimator, Pictures(tiny_pairs, 3), batch_size=2, name="some")
+    assert estimator.checked == estimator.seen == ["image 0", "image 1", "image 2"]
 
 
-def test_unsound_estimates_of_images_are_named(tiny_pairs, tmp_path):
+def test_an_error_comes_with_its_batch_and_ends_the_threads(tiny_pairs):
+    threads = active_count()
+    images, estimator = Pictures(tiny_pairs, bad=(6,)), Halves()
+    with pytest.raises(ValueError, match="image 6 is damaged"):
+        embed_images(estimator, images, batch_size=2, name="some")
+    assert estimator.batches == [(0, 2), (2, 2), (4, 2)]
+    assert len(images.decoded) <= 3 + BATCHES
+    assert active_count() == threads
+
+
+def test_an_error_on_one_rank_is_the_same_error_on_all(tiny_pairs):
+    for bad in ((6,), (18, 9), (23 - 1,)):
+
+        def work(world, bad=bad):
+            images = Pictures(tiny_pairs, bad=bad)
+            return embed_images(Halves(), images, batch_size=4, name="some", world=world)
+
+        assert on_each_of(3, work) == [f"image {min(bad)} is damaged"] * 3
+
+
+def test_unsound_estimates_are_named_as_by_one_process(tiny_pairs, tmp_path):
     class Broken(Halves):
-        def __call__(self, batch):
-            mu, sigma_sq = super().__call__(batch)
-            return Estimate(mu * 0, sigma_sq)
+        name = "broken"
 
-    with pytest.raises(ValueError, match="some, estimator halves, images from 0 on: mu has 23 emb"):
-        embed_images(Broken(), Named(tiny_pairs), name="some", parts=tmp_path / "parts")
-    assert [path.name for path in (tmp_path / "parts").iterdir()] == ["about.json"]
+        def __call__(self, batch):
+            estimate = super().__call__(batch)
+            return Estimate(estimate.mu * (batch.rows[0] < 12), estimate.sigma_sq)
+
+    def work(world):
+        options = {"parts": tmp_path / str(world.size), "world": world}
+        return embed_images(Broken(), Pictures(tiny_pairs), batch_size=4, name="some", **options)
+
+    (alone,) = on_each_of(1, work)
+    assert alone.startswith("some, estimator broken, images from 12 on: mu has 4 embeddings of le")
+    assert on_each_of(2, work) == [alone, alone]
+    assert [path.name for path in (tmp_path / "1").iterdir()] == ["about.json"]
+    with pytest.raises(ValueError, match="tiny, estimator broken, images from 12 on: mu has 12 em"):
+        embed_pairs([Halves(), Broken()], tiny_pairs, batch_size=12)
+
+
+def test_nothing_to_embed_and_no_batch(tiny_pairs):
     with pytest.raises(ValueError, match="some: no images"):
-        embed_images(Halves(), Named(tiny_pairs, 0), name="some")
-    with pytest.raises(ValueError, match="batch_size = 0: must be at least 1"):
-        embed_images(Halves(), Named(tiny_pairs), batch_size=0, name="some")
+        embed_images(Halves(), Pictures(tiny_pairs, 0), name="some")
+    with pytest.raises(ValueError, match=r"batch_size = 0: must be at least 1"):
+        embed_pairs([Halves()], tiny_pairs, batch_size=0)
+    tiny_pairs.mated = tiny_pairs.mated[:0]
+    with pytest.raises(ValueError, match="tiny: no pairs"):
+        embed_pairs([Halves()], tiny_pairs)
+
+
+def test_one_bar_for_all_ranks_and_on_request_only(tiny_pairs, capsys):
+    embed_pairs([Halves()], tiny_pairs, progress=False)
+    assert capsys.readouterr().err == ""
+    on_each_of(2, lambda world: embed_pairs([Halves()], tiny_pairs, 5, progress=True, world=world))
+    assert capsys.readouterr().err.count("0/14") == 1
