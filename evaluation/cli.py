@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from evaluation.confidence._risk_trial import Risk
+from evaluation.confidence.risk_control import Risk
 from evaluation.evaluated import evaluate_set
 from evaluation.inputs import Scored, file_name, inputs, one_of_many
 from evaluation.metrics.comparisons import Unit

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from evaluation.compared import GroupRow, MethodRow
 from evaluation.confidence.intervals import Interval
 from evaluation.metrics.side_by_side import DISCARDS, Row, SideBySide
-from evaluation.metrics.tar_at_far import TarAtFar
-from report.cautions import caution_sentence
+from evaluation.metrics.thresholds import TarAtFar
+from report.sentences import caution_sentence
 
 FORMATS = ("txt", "csv", "md", "tex")
 AREA = "AUERC30/random"  # the column whose best cell is bold in LaTeX

@@ -104,7 +104,7 @@ class Bootstrap:
     @property
     def warnings(self) -> tuple[str, ...]:
         """The cautions as sentences."""
-        from report.cautions import caution_sentences
+        from report.sentences import caution_sentences
 
         return caution_sentences(self.cautions)
 

@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import isotonic_regression
 
 from estimators.base import DIRECTION
-from evaluation.confidence._fixed_sequence import Count
 from evaluation.confidence.decision import Decision
+from evaluation.confidence.intervals import Count
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.thresholds import operating_point
 from utils.files import write_text
@@ -103,7 +102,7 @@ class Calibration:
             ValueError: both or neither of the two, no mated comparison, or an FMR target whose
                 threshold the listed scores do not reach.
         """
-        threshold, matches = find_threshold(comparisons, fmr_target, score_threshold)
+        threshold, matches = threshold_of(comparisons, fmr_target, score_threshold)
         mated = comparisons.mated
         errors = comparisons.scores[mated] < np.float64(threshold)
         knots, probabilities = _monotone_map(comparisons.pair_uncertainty()[mated], errors)
@@ -218,7 +217,7 @@ class Calibration:
             raise ValueError(f"{path}: {error}") from error
 
 
-def find_threshold(
+def threshold_of(
     comparisons: Comparisons, fmr_target: float | None, score_threshold: float | None
 ) -> tuple[float, Count]:
     """Return the score threshold and the false matches among all non-mated comparisons at it.
@@ -259,6 +258,10 @@ def _monotone_map(
     uncertainty: NDArray[np.float32], errors: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean uncertainty and mixed error rate of each block of the isotonic regression."""
+    from scipy.optimize import (
+        isotonic_regression,  # takes a while; reading a calibration does without
+    )
+
     values, group = np.unique(uncertainty.astype(np.float64), return_inverse=True)
     size = np.bincount(group).astype(np.float64)
     wrong = np.bincount(group, weights=errors)

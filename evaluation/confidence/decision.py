@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Outcome = Literal["accept", "ask again", "refuse"]
 
+RISK_NAMES = {"fnmr": "FNMR", "fmr": "FMR", "total": "total error"}
 LAXER = 10  # how many times the accepted risk is refused, unless that is said
 HIGHEST = 0.5  # a face that fails more often than this is refused
 
@@ -81,34 +82,32 @@ class Decision:
 
     @classmethod
     def from_risk_control(
-        cls, found: RiskControl, calibration: Calibration, refuse_risk: float | None = None
+        cls, control: RiskControl, calibration: Calibration, refuse_risk: float | None = None
     ) -> Decision:
         """Accept up to the cut-off whose risk is certified; refuse as `from_calibration` does.
 
         Where the target could not be certified, nothing is accepted.
 
         Args:
-            found: of `control_risk`, on the calibration's set.
+            control: of `control_risk`, on the calibration's set.
             calibration: gives P(false non-match) by uncertainty.
             refuse_risk: see `from_calibration`.
 
         Raises:
             ValueError: see `from_calibration`.
         """
-        from evaluation.confidence.risk_control import NAMES  # it imports Calibration, which has us
-
-        refuse_risk = _refused(calibration, found.target_risk, refuse_risk)
-        accept, refuse = found.uncertainty_threshold, _refuse_above(calibration, refuse_risk)
+        refuse_risk = _refused(calibration, control.target_risk, refuse_risk)
+        accept, refuse = control.uncertainty_threshold, _refuse_above(calibration, refuse_risk)
         if accept is not None and refuse is not None:
             refuse = max(accept, refuse)
         promise = (
-            f"{NAMES[found.risk]} of accepted comparisons at most {found.target_risk:g}, "
-            f"confidence {found.confidence:g}"
+            f"{RISK_NAMES[control.risk]} of accepted comparisons at most {control.target_risk:g}, "
+            f"confidence {control.confidence:g}"
         )
         if accept is None:
             promise = f"accept none: it could not be certified that {promise}"
-        if found.score_threshold != calibration.score_threshold:
-            promise += f", at score threshold {found.score_threshold:.6g}"
+        if control.score_threshold != calibration.score_threshold:
+            promise += f", at score threshold {control.score_threshold:.6g}"
         tail = f"; refuse where P(false non-match) is above {refuse_risk:.3g}"
         return cls(accept, refuse, promise + tail)
 
@@ -118,7 +117,7 @@ class Decision:
         Args:
             uncertainty: (n,) raw, larger = less reliable; NaN and infinite values are refused.
         """
-        return [self._one(float(value)) for value in np.atleast_1d(np.asarray(uncertainty))]
+        return [self._outcome(float(value)) for value in np.atleast_1d(np.asarray(uncertainty))]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; `from_dict` reads them."""
@@ -135,11 +134,11 @@ class Decision:
         if not isinstance(stored, Mapping) or set(stored) != known:
             raise ValueError(f"a decision has the entries {', '.join(sorted(known))}: {stored!r}")
         cuts = (stored["accept_up_to"], stored["refuse_above"])
-        if not all(one is None or type(one) in (int, float) for one in cuts):
+        if not all(cut is None or type(cut) in (int, float) for cut in cuts):
             raise ValueError(f"the cut-offs of a decision are numbers or null, not {cuts}")
         return cls(cuts[0], cuts[1], str(stored["rule"]))
 
-    def _one(self, value: float) -> Outcome:
+    def _outcome(self, value: float) -> Outcome:
         if not math.isfinite(value):
             return "refuse"
         if self.accept_up_to is not None and value <= self.accept_up_to:
@@ -168,13 +167,13 @@ def _refused(calibration: Calibration, target: float, refuse: float | None) -> f
 def _refuse_above(calibration: Calibration, risk: float) -> float | None:
     if calibration.probabilities[-1] <= risk:
         return None
-    found = _cut(calibration, risk)
-    if found is None:
+    cut = _cut(calibration, risk)
+    if cut is None:
         raise ValueError(
             f"refuse_risk = {risk:g} would refuse every face: the surest ones of "
             f"{calibration.name} have P(false non-match) {calibration.probabilities[0]:.3g}"
         )
-    return found
+    return cut
 
 
 def _cut(calibration: Calibration, risk: float) -> float | None:

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from scipy.special import betaincinv
+
+class Count(NamedTuple):
+    """Errors among so many comparisons; as text with their rate, as in 3/1000 = 0.003."""
+
+    errors: int
+    total: int
+
+    def __str__(self) -> str:
+        rate = f" = {self.errors / self.total:.4g}" if self.total else ""
+        return f"{self.errors}/{self.total}{rate}"
 
 
 class Interval(NamedTuple):
@@ -37,6 +46,8 @@ def clopper_pearson(errors: int, total: int, confidence: float = 0.95) -> Interv
         raise ValueError(f"{errors} errors in {total} trials: need 0 <= errors <= total")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence {confidence} must lie between 0 and 1, as in 0.95")
+    from scipy.special import betaincinv  # takes a while to load, and few need it
+
     tail = (1 - confidence) / 2
     low = betaincinv(errors, total - errors + 1, tail) if errors else 0.0
     high = betaincinv(errors + 1, total - errors, 1 - tail) if errors < total else 1.0

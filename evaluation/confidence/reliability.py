@@ -10,12 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln, xlog1py, xlogy
 
-from evaluation.confidence import _split
-from evaluation.confidence._fixed_sequence import Count
 from evaluation.confidence.calibration import Calibration
-from evaluation.confidence.intervals import Interval, clopper_pearson
+from evaluation.confidence.intervals import Count, Interval, clopper_pearson
+from evaluation.confidence.split import select, split
 from evaluation.metrics.comparisons import Comparisons
 
 ACCEPTED = (1.0, 0.98, 0.95, 0.9, 0.8, 0.7, 0.5)
@@ -140,10 +138,9 @@ def held_out_reliability(
     Raises:
         ValueError: a half without mated comparisons.
     """
-    cut = _split.split(comparisons, (0.5, 0.5), seed=seed)
+    cut = split(comparisons, (0.5, 0.5), seed=seed)
     halves = [
-        _split.select(comparisons, cut.rows(part)[comparisons.mated[cut.rows(part)]])
-        for part in (0, 1)
+        select(comparisons, cut.rows(part)[comparisons.mated[cut.rows(part)]]) for part in (0, 1)
     ]
     predicted, errors = [], []
     for fitted, checked in (halves, halves[::-1]):
@@ -194,6 +191,8 @@ def operating_table(
 
 def _mean_deviation(count: int, rate: float) -> float:
     """Mean of |k - count * rate| for a binomial k (de Moivre's closed form)."""
+    from scipy.special import gammaln, xlog1py, xlogy
+
     top = int(np.floor(count * rate)) + 1
     if top > count:
         return 0.0

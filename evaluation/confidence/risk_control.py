@@ -1,33 +1,33 @@
 """The discard threshold that keeps a stated risk among accepted comparisons, with a confidence.
 
-Learn-then-Test (arXiv 2110.01052): thresholds are tested in a fixed order, with an exact
-binomial p-value, on comparisons that share no person; then checked on held-out ones.
+Learn-then-Test (Angelopoulos et al., arXiv 2110.01052, section 3): thresholds are tested in a fixed
+order, with an exact binomial p-value, on comparisons that share no person; then checked on held-out
+ones. NumPy and SciPy only.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Literal, TypedDict, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import bdtr
 
-from evaluation.confidence import _split
-from evaluation.confidence._fixed_sequence import (
-    Count,
-    fewest_without_error,
-    fixed_sequence,
-    most_errors,
-)
-from evaluation.confidence._risk_trial import KINDS, Risk, Trial
-from evaluation.confidence.calibration import find_threshold
-from evaluation.confidence.intervals import Interval, clopper_pearson
+from evaluation.confidence.calibration import threshold_of
+from evaluation.confidence.intervals import Count, Interval, clopper_pearson
+from evaluation.confidence.split import draw_disjoint, people_of, select, split
 from evaluation.metrics.comparisons import Comparisons, Fuse, Unit
-from evaluation.metrics.thresholds import FEWEST_FALSE_MATCHES
 
+Risk = Literal["fnmr", "fmr", "total"]
 RISKS: tuple[Risk, ...] = get_args(Risk)
+KINDS: dict[Risk, str] = {"fnmr": "mated ", "fmr": "non-mated ", "total": ""}
+
 TUNING = 0.25  # share of the set that the score threshold is found on, where it needs its own
-NAMES: dict[str, str] = {"fnmr": "FNMR", "fmr": "FMR", "total": "total error"}
+STEPS = 100  # thresholds that are tested
+SPARE_ERRORS = 3  # the first of them can bear so many errors, where `START` of all suffice
+START = 1 / 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,62 +91,21 @@ class RiskControl:
 
     def describe(self) -> str:
         """Say the answer in plain words, one fact per line."""
-        return "\n".join([self._answer(), *self._facts()])
+        from report.sentences import risk_sentences
 
-    def to_dict(self) -> dict[str, Any]:
+        return risk_sentences(self)
+
+    @property
+    def most_errors(self) -> int:
+        """Most errors among the calibration comparisons that would certify the target; -1: none."""
+        return most_errors(self.calibration.total, self.target_risk, self.confidence)
+
+    def to_dict(self) -> dict[str, object]:
         """Every number, for JSON."""
-        counts = (Count, Interval)
-        return {k: v._asdict() if isinstance(v, counts) else v for k, v in vars(self).items()}
-
-    def _answer(self) -> str:
-        goal = (
-            f"{self.name}: {NAMES[self.risk]} of at most {self.target_risk:g} among accepted "
-            f"comparisons, confidence {self.confidence:g}"
-        )
-        kind, drawn = KINDS[self.risk], _split.WORDS[self.unit]
-        if self.uncertainty_threshold is not None:
-            return (
-                f"{goal}: accept uncertainty <= {np.float32(self.uncertainty_threshold)!s} "
-                f"({self.calibration} of the accepted {kind}calibration comparisons are errors, "
-                f"{drawn})"
-            )
-        if self.calibration_total < self.needed:
-            return (
-                f"{goal}: cannot be reached: there are {self.calibration_total} {kind}calibration "
-                f"comparisons ({drawn}); at least {self.needed} without error are needed"
-            )
-        able = most_errors(self.calibration.total, self.target_risk, self.confidence)
-        return (
-            f"{goal}: cannot be reached: even the most certain {self.calibration.total} {kind}"
-            f"calibration comparisons ({drawn}) have {NAMES[self.risk]} {self.calibration}, where "
-            f"{able} of {self.calibration.total} would do (at least {self.needed} without error "
-            "are needed)"
-        )
-
-    def _facts(self) -> list[str]:
-        kind, percent = KINDS[self.risk], f"{100 * self.confidence:g} %"
-        if self.threshold_count is None or self.fmr_target is None:
-            where = "as given"
-        else:
-            where = f"for FMR {self.fmr_target:g}: {self.threshold_count} where it was found"
-            if self.fmr_target * self.threshold_count.total < FEWEST_FALSE_MATCHES:
-                where += ", too few for this target: give a score threshold instead"
-        lines = [f"score threshold {self.score_threshold:.6g}, {where}"]
-        if self.held_out_fmr is not None:
-            lines[0] += f"; FMR of all held-out comparisons {self.held_out_fmr}"
-        if self.uncertainty_threshold is not None:
-            low, high = self.held_out_interval
-            pooled = f"; all its comparisons, which share people: {self.held_out_pooled}"
-            lines.append(
-                f"held-out part: {self.held_out} [{low:.4g}, {high:.4g}] ({percent} interval)"
-                f"{'' if self.unit == 'pair' else pooled}; accepted {self.accepted:.1%} of {kind}"
-                f"comparisons, {self.accepted_images:.1%} of images"
-            )
-        low, high = self.accept_all_interval
-        lines.append(
-            f"held-out part, accepting everything: {self.accept_all} [{low:.4g}, {high:.4g}]"
-        )
-        return [*lines, f"{self.left_out} comparisons between the parts were left out"]
+        return {
+            name: value._asdict() if isinstance(value, Count | Interval) else value
+            for name, value in vars(self).items()
+        }
 
 
 def control_risk(
@@ -191,13 +150,13 @@ def control_risk(
     tuning = TUNING if fmr_target is not None and risk != "fnmr" else 0.0
     shares = ((1 - tuning) * (1 - held_out), (1 - tuning) * held_out, tuning)
     unit = unit or comparisons.best_unit
-    cut = _split.split(comparisons, shares, seed=seed)
+    cut = split(comparisons, shares, seed=seed)
     count = None
     if fmr_target is not None:
-        part = _split.select(comparisons, cut.rows(2)) if tuning else comparisons
-        score_threshold, count = find_threshold(part, fmr_target, None)
+        part = select(comparisons, cut.rows(2)) if tuning else comparisons
+        score_threshold, count = threshold_of(part, fmr_target, None)
     assert score_threshold is not None
-    trial = Trial(comparisons, risk, score_threshold, unit, fuse, seed)
+    trial = _Trial(comparisons, risk, score_threshold, unit, fuse, seed)
     learned = _learn(trial, cut.rows(0), target_risk, confidence)
     return RiskControl(
         name=comparisons.name,
@@ -216,9 +175,25 @@ def control_risk(
     )
 
 
+class _Learned(TypedDict):
+    uncertainty_threshold: float | None
+    calibration: Count
+    calibration_total: int
+
+
+class _Verified(TypedDict):
+    held_out: Count
+    held_out_interval: Interval
+    held_out_pooled: Count
+    accept_all: Count
+    accept_all_interval: Interval
+    accepted: float
+    accepted_images: float
+
+
 def _learn(
-    trial: Trial, rows: NDArray[np.intp], target_risk: float, confidence: float
-) -> dict[str, Any]:
+    trial: _Trial, rows: NDArray[np.intp], target_risk: float, confidence: float
+) -> _Learned:
     """Find the cut-off on the calibration part."""
     drawn = trial.drawn(rows)
     limit, seen = fixed_sequence(
@@ -228,16 +203,16 @@ def _learn(
 
 
 def _verify(
-    trial: Trial, rows: NDArray[np.intp], limit: float | None, confidence: float
-) -> dict[str, Any]:
+    trial: _Trial, rows: NDArray[np.intp], limit: float | None, confidence: float
+) -> _Verified:
     """Count on the held-out part what a cut-off does; None accepts nothing."""
     limit = -np.inf if limit is None else limit
     drawn, pool = trial.drawn(rows), trial.of_kind(rows)
-    kept, everything = trial.count(drawn, limit), trial.count(drawn)
+    accepted, everything = trial.count(drawn, limit), trial.count(drawn)
     pooled = trial.count(pool, limit)
     return {
-        "held_out": kept,
-        "held_out_interval": clopper_pearson(*kept, confidence),
+        "held_out": accepted,
+        "held_out_interval": clopper_pearson(*accepted, confidence),
         "held_out_pooled": pooled,
         "accept_all": everything,
         "accept_all_interval": clopper_pearson(*everything, confidence),
@@ -268,3 +243,138 @@ def _check(
             f"{comparisons.name}: {comparisons.unlisted} non-mated comparisons are counted but not "
             "listed; sample them (--non_mated COUNT) instead of all"
         )
+
+
+def fewest_without_error(target_risk: float, confidence: float) -> int:
+    """Fewest comparisons, all without error, that certify a risk: ln(1 - c) / ln(1 - risk)."""
+    return math.ceil(math.log(1 - confidence) / math.log1p(-target_risk) - 1e-9)
+
+
+def most_errors(count: int, target_risk: float, confidence: float) -> int:
+    """Most errors among so many comparisons that still certify a risk; -1: not even none."""
+    errors = np.arange(count + 1)
+    return int(np.count_nonzero(bdtr(errors, count, target_risk) <= 1 - confidence)) - 1
+
+
+def fixed_sequence(
+    uncertainty: NDArray[np.float32], error: NDArray[np.bool_], target: float, delta: float
+) -> tuple[float | None, Count]:
+    """Test thresholds from strict to lax, each at level delta, and stop at the first that fails.
+
+    The p-value of "the risk is above the target" with k errors among n accepted is
+    P(Bin(n, target) <= k) (arXiv 2110.01052, section 3). Which thresholds are tested hangs on the
+    uncertainties and on numbers of comparisons alone.
+
+    Returns:
+        The last threshold that passed and its counts; None and the first one's counts, if none did.
+    """
+    if not len(uncertainty):
+        return None, Count(0, 0)
+    order = np.argsort(uncertainty, kind="stable")
+    ordered, errors = uncertainty[order], np.cumsum(error[order])
+    places = np.linspace(_start(len(ordered), target, delta), len(ordered), STEPS)
+    limits = np.unique(ordered[places.astype(np.intp) - 1])
+    accepted = np.searchsorted(ordered, limits, side="right")
+    passes = bdtr(errors[accepted - 1], accepted, target) <= delta
+    tested = len(passes) if passes.all() else int(np.argmin(passes))
+    last = max(tested - 1, 0)
+    seen = Count(int(errors[accepted[last] - 1]), int(accepted[last]))
+    return (float(limits[last]) if tested else None), seen
+
+
+def _start(count: int, target: float, delta: float) -> int:
+    """Accepted comparisons at the first threshold that is tested.
+
+    With the fewest that can pass at all, one error there ends the search. So the first threshold
+    accepts enough to bear up to `SPARE_ERRORS`, as long as `START` of all comparisons are enough.
+    """
+    start = fewest_without_error(target, 1 - delta)
+    for spare in range(1, SPARE_ERRORS + 1):
+        sizes = np.arange(start, int(count * START) + 1)
+        able = np.flatnonzero(bdtr(spare, sizes, target) <= delta)
+        if not able.size:
+            break
+        start = int(sizes[able[0]])
+    return min(start, count)
+
+
+class _Trial:
+    """The comparisons that count for a risk, and which of them are errors.
+
+    Args:
+        comparisons: the set.
+        risk: "fnmr" counts mated comparisons, "fmr" non-mated ones, "total" both.
+        score_threshold: scores below it are non-matches.
+        unit: what drawn comparisons must not share.
+        fuse: how the uncertainties of two images become the comparison's.
+        seed: of the draws.
+    """
+
+    def __init__(
+        self,
+        comparisons: Comparisons,
+        risk: Risk,
+        score_threshold: float,
+        unit: Unit,
+        fuse: Fuse,
+        seed: int,
+    ) -> None:
+        self.comparisons, self.risk, self.seed = comparisons, risk, seed
+        self.uncertainty = comparisons.pair_uncertainty(fuse)
+        self.error = (comparisons.scores < np.float64(score_threshold)) == comparisons.mated
+        self.people = people_of(comparisons, unit)
+
+    def of_kind(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Those of the rows whose kind counts; ValueError if there is none."""
+        mated = self.comparisons.mated[rows]
+        counting = rows if self.risk == "total" else rows[mated == (self.risk == "fnmr")]
+        if not counting.size:
+            raise ValueError(
+                f"{self.comparisons.name}: a part has no {KINDS[self.risk]}comparison: the set is "
+                "too small to be cut"
+            )
+        return counting
+
+    def drawn(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Those of the rows that count, share no person and were drawn."""
+        rows = self.of_kind(rows)
+        return self._drawn_of_both(rows) if self.risk == "total" else self._disjoint(rows)
+
+    def _disjoint(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        return rows[draw_disjoint(self.people[rows], self.seed)]
+
+    def _drawn_of_both(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Rows of both kinds, in the set's shares: mated ones first, then others of other people.
+
+        A mated row takes one person, another one two (each row its own with unit "pair").
+        """
+        rng = np.random.default_rng(self.seed)
+        is_mated = self.comparisons.mated
+        share = float(np.mean(is_mated))
+        mated, others = rows[is_mated[rows]], rows[~is_mated[rows]]
+        sides = 1 + float(np.mean(np.diff(self.people[others], axis=1) != 0)) if others.size else 1
+        persons = len(np.unique(self.people[rows]))
+        mated_persons = persons * share / (share + (1 - share) * sides)
+        first = rng.permutation(self._disjoint(mated))[: round(mated_persons)]
+        free = ~np.isin(self.people[others], self.people[first]).any(axis=1)
+        second = rng.permutation(self._disjoint(others[free]))
+        kinds = ((first, share), (second, 1 - share))
+        size = min(len(kind) / part for kind, part in kinds if part)
+        return np.concatenate([kind[: round(size * part)] for kind, part in kinds])
+
+    def count(self, rows: NDArray[np.intp], limit: float = np.inf) -> Count:
+        """Errors among the rows with an uncertainty up to the limit."""
+        rows = rows[self.uncertainty[rows] <= limit]
+        return Count(int(np.count_nonzero(self.error[rows])), len(rows))
+
+    def false_matches(self, rows: NDArray[np.intp]) -> Count | None:
+        """False matches among the non-mated rows; None where not all are listed."""
+        if self.comparisons.unlisted:
+            return None
+        rows = rows[~self.comparisons.mated[rows]]
+        return Count(int(np.count_nonzero(self.error[rows])), len(rows))
+
+    def share_of_images(self, rows: NDArray[np.intp], limit: float) -> float:
+        """Share of the images of these rows whose own uncertainty is within the limit."""
+        images = np.unique(self.comparisons.pairs[rows])
+        return float(np.mean(self.comparisons.uncertainty[images] <= limit))

@@ -95,7 +95,7 @@ class ProtocolCurve:
     @property
     def warnings(self) -> tuple[str, ...]:
         """The cautions as sentences."""
-        from report.cautions import caution_sentences
+        from report.sentences import caution_sentences
 
         return caution_sentences(self.cautions)
 

@@ -1,4 +1,4 @@
-"""Evaluation protocols by name: which switches they set, and the same in words for every report.
+"""Evaluation protocols by name, and the switches that they set.
 
 Two numbers from different protocols cannot be compared, so a report always says which one it used.
 """
@@ -6,8 +6,8 @@ Two numbers from different protocols cannot be compared, so a report always says
 from __future__ import annotations
 
 import difflib
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args, get_type_hints
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from evaluation.metrics.comparisons import Fuse
 
@@ -21,63 +21,6 @@ Area = Literal["trapezoid", "step"]
 AreaEnds = Literal["at_limit", "before_limit"]
 Subtract = Literal["nothing", "half_square", "optimum"]
 Divide = Literal["nothing", "start", "random"]
-
-_WORDS: dict[str, dict[str, str]] = {
-    "fuse": {
-        "max": "the larger of its two images'",
-        "mean": "the mean of its two images'",
-        "sum": "the sum of its two images'",
-        "product": "the product of its two images'",
-    },
-    "discard_over": {
-        "all": "pairs of both kinds are discarded together",
-        "mated": "only mated pairs are discarded",
-        "each_kind": "mated and non-mated pairs are discarded in equal proportion",
-        "images": "images are discarded (an image's uncertainty is the largest of its rows'), and "
-        "every pair with them",
-    },
-    "ties": {
-        "keep": "those up to the interpolated percentile are kept, ties with them",
-        "together": "ties leave together, once the discard fraction has room for all of them",
-    },
-    "threshold": {
-        "fixed": "one score threshold for the curve, found on all pairs",
-        "per_subset": "score threshold found again on the kept pairs at each discard fraction",
-    },
-    "rule": {
-        "nearest": "the threshold is the one whose FMR is nearest to the target (it may exceed it)",
-        "conservative": "the threshold is the lowest one with FMR <= target",
-        "interpolated": "the threshold lies on the line between the two scores whose FMR enclose "
-        "the target",
-        "starting_error": "the threshold is the one whose FNMR without discard is nearest to "
-        "{start_fnmr:g} (the FMR target is not used)",
-    },
-    "read_at": {
-        "kept_score": "FNMR is read at the kept score nearest to it",
-        "threshold": "FNMR counts the kept mated scores below it",
-        "above_threshold": "FNMR counts the kept mated scores at or below it",
-    },
-    "grid": {
-        "percent": "discard fractions 0 to 0.99 by 0.01",
-        "by_5": "discard fractions 0 to 0.95 by 0.05",
-        "exact": "discard fractions with one step per distinct uncertainty",
-    },
-    "area": {"trapezoid": "areas by trapezoids", "step": "areas under steps"},
-    "area_ends": {
-        "at_limit": "up to {limits}",
-        "before_limit": "up to the last fraction below {limits}",
-    },
-    "subtract": {
-        "nothing": "",
-        "half_square": ", less e min(e, limit) / 2 with e = FNMR without discard",
-        "optimum": ", less the area of the best possible order",
-    },
-    "divide": {
-        "nothing": "",
-        "start": ", divided by FNMR without discard",
-        "random": ", divided by the area of random discard",
-    },
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +49,7 @@ class Protocol:
         area_ends: "at_limit", or "before_limit" at the last point below it.
         limits: discard fractions up to which areas are taken.
         subtract: from an area: "nothing", "half_square" (e min(e, limit) / 2) or "optimum" (the
-            exact area of the best possible order).
+            exact area of the ideal order).
         divide: what is left by "nothing", "start" (e) or "random" (the area of random discard).
 
     Raises:
@@ -158,30 +101,9 @@ class Protocol:
 
     def describe(self, scores: str = "") -> str:
         """Say in words what is measured: every switch, and before them what the scores are."""
-        words = [scores, *self._sentences()] if scores else self._sentences()
-        return f"protocol {self.name}: {'; '.join(words)}"
+        from report.sentences import protocol_sentence
 
-    def _sentences(self) -> list[str]:
-        limits = ", ".join(f"{limit:g}" for limit in self.limits)
-        word = {
-            name: words[getattr(self, name)].format(limits=limits, start_fnmr=self.start_fnmr)
-            for name, words in _WORDS.items()
-        }
-        read = (
-            ""
-            if self.threshold == "per_subset" and self.read_at == "kept_score"
-            else (f" ({word['read_at']})")
-        )
-        pair = f"a pair's uncertainty is {word['fuse']}"
-        images = self.discard_over == "images"
-        return [
-            word["discard_over"] if images else f"{pair}; {word['discard_over']}",
-            word["ties"],
-            word["threshold"] + read,
-            word["rule"],
-            f"{word['area']} over {word['grid']}, {word['area_ends']}{word['subtract']}"
-            f"{word['divide']}",
-        ]
+        return protocol_sentence(self, scores)
 
     def _check_pairs(self) -> None:
         for this, that, reason in _CONTRADICTIONS:
@@ -231,9 +153,9 @@ _CONTRADICTIONS = (
 )
 
 SWITCHES: dict[str, tuple[str, ...]] = {
-    one.name: get_args(get_type_hints(Protocol)[one.name])
-    for one in fields(Protocol)
-    if one.name in _WORDS
+    name: get_args(hint)
+    for name, hint in get_type_hints(Protocol).items()
+    if get_origin(hint) is Literal
 }
 
 PROTOCOLS: dict[str, Protocol] = {

@@ -22,7 +22,7 @@ class Caution(NamedTuple):
     """Something that makes a number too uncertain to trust, or incomplete.
 
     Attributes:
-        kind: what it is; `report.cautions` has the sentence for each.
+        kind: what it is; `report.sentences` has the sentence for each.
         facts: the numbers of that sentence.
     """
 
@@ -175,7 +175,7 @@ def caution_few_matches(fmr: float, non_mated: int) -> Caution | None:
 
 def few_false_matches(fmr: float, non_mated: int) -> str:
     """The sentence of `caution_few_matches`, or ""."""
-    from report.cautions import caution_sentence
+    from report.sentences import caution_sentence
 
     caution = caution_few_matches(fmr, non_mated)
     return caution_sentence(caution) if caution else ""

@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from data.ijb_files import find_paths, read_members, read_pairs
 from data.images import SIZE, decode
 from estimators.base import harmonic_mean
-from evaluation.metrics.comparisons import Comparisons
-from evaluation.metrics.linked_people import with_people
+from evaluation.metrics.comparisons import Comparisons, with_people
 from evaluation.metrics.mutual_likelihood import mls_scores
-from evaluation.metrics.tar_at_far import FARS, TarAtFar, tar_at_far
+from evaluation.metrics.thresholds import FARS, TarAtFar, tar_at_far
 from evaluation.sets.labelled import scores_of
 from evaluation.sets.templates import Templates, Weights, fuse_templates
 from photos.align import align

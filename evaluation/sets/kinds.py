@@ -15,8 +15,7 @@ from data.faces import Faces
 from data.images import SIZE
 from data.verification import VerificationSet
 from estimators.base import harmonic_mean
-from evaluation.metrics.comparisons import Comparisons
-from evaluation.metrics.linked_people import with_people
+from evaluation.metrics.comparisons import Comparisons, with_people
 from evaluation.metrics.scores import cosine_of_pairs
 from evaluation.sets.features import Features
 from evaluation.sets.labelled import NonMated, labelled_comparisons, scores_of

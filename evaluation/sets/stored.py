@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.metrics.comparisons import Comparisons
-from evaluation.metrics.linked_people import with_people
+from evaluation.metrics.comparisons import Comparisons, with_people
 from evaluation.metrics.scores import Uncertainty, cosine_of_pairs, image_uncertainties
 from evaluation.sets.extracted import open_extracted
 from evaluation.sets.features import Embeddings, Features

@@ -8,9 +8,8 @@ from evaluation.confidence._resample_words import signed
 from evaluation.confidence.bootstrap import Measure, bootstrap
 from evaluation.confidence.intervals import Interval
 from evaluation.confidence.resample import Resampling
-from evaluation.metrics.comparisons import Comparisons
+from evaluation.metrics.comparisons import Comparisons, linked_people
 from evaluation.metrics.curve import GRID, GRIDS, protocol_curve
-from evaluation.metrics.linked_people import linked_people
 from evaluation.metrics.protocols import PROTOCOLS, Protocol
 
 MATED_STEPS = dataclasses.replace(PROTOCOLS["iso29794"], limits=(0.3,))

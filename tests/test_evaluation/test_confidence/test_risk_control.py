@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, norm
 
-from evaluation.confidence._fixed_sequence import fewest_without_error, fixed_sequence
-from evaluation.confidence.risk_control import control_risk
+from evaluation.confidence.risk_control import control_risk, fewest_without_error, fixed_sequence
 from evaluation.metrics.comparisons import Comparisons
 
 SETS = 150

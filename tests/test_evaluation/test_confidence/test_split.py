@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from evaluation.confidence._split import draw_disjoint, people_of, select, split
+from evaluation.confidence.split import draw_disjoint, people_of, select, split
 from evaluation.metrics.comparisons import Comparisons
 
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.metrics.error_rates import error_rates
-from evaluation.metrics.tar_at_far import tar_at_far
+from evaluation.metrics.thresholds import tar_at_far
 
 TARGETS = (0, 1e-3, 0.05, 0.1, 0.25, 1 / 3, 0.5, 0.9, 1)
 SCORES = st.lists(st.integers(0, 12), min_size=1, max_size=40)

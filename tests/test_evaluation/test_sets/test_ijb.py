@@ -9,7 +9,7 @@ from data.images import encode_png
 from data.synthetic import SyntheticFaces
 from estimators.base import Estimate, harmonic_mean
 from evaluation.embed import embed_images
-from evaluation.metrics.tar_at_far import tar_at_far
+from evaluation.metrics.thresholds import tar_at_far
 from evaluation.sets.ijb import FUSIONS, compare_fusions, open_ijb, possible_fusions
 from evaluation.sets.score_files import read_scores
 from evaluation.verification_risk_fnmr import main

@@ -14,16 +14,10 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from evaluation.metrics.comparisons import Comparisons, Unit
-from evaluation.metrics.linked_people import linked_people
+from evaluation.metrics.comparisons import Comparisons, Unit, linked_people
 
 LEFT_OUT = -1
 LARGEST_GROUP = 0.1  # a linked group above this share of the comparisons is cut
-WORDS: dict[Unit, str] = {
-    "identity": "no two share a person",
-    "image": "no two share a person, as far as mated pairs link images",
-    "pair": "all, taken as independent",
-}
 
 
 @dataclass(frozen=True)
