@@ -15,6 +15,7 @@ import torch
 import network
 from evaluation import verification_risk_fnmr
 from models.run import load_run
+from training.trainer import Trainer
 from utils.checkpoint import load_checkpoint
 from utils.config import load_config
 from utils.config_json import override
@@ -114,7 +115,7 @@ def test_the_same_command_gives_the_same_losses_and_another_seed_others(
     assert losses_of(tmp_path / "other") != losses_of(finished)
 
 
-class StopAfter(network.Trainer):
+class StopAfter(Trainer):
     stop_at = 5
 
     def train_step(self, *arguments):
@@ -130,7 +131,7 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(
     folder = tmp_path / "stopped"
     with monkeypatch.context() as patch:
         patch.setattr(StopAfter, "stop_at", stop_at)
-        patch.setattr(network, "Trainer", StopAfter)
+        patch.setattr("training.job.Trainer", StopAfter)
         assert train(config_file, folder) == 130
     assert load_checkpoint(folder / "last.pt")["step"] == stop_at
     assert network.main(["--resume", str(folder)]) == 0
@@ -162,7 +163,7 @@ def test_a_killed_process_can_be_resumed(config_file, tmp_path):
     assert process.returncode == 130, output
     step = load_checkpoint(folder / "last.pt")["step"]
     assert 0 < step < 8000
-    assert f"stopped at step {step}; go on with --resume {folder}" in output
+    assert f"stopped at step {step}; resume with --resume {folder}" in output
 
 
 def test_load_run_gives_the_trained_head(finished):
@@ -193,7 +194,7 @@ def test_a_head_that_was_trained_elsewhere_can_be_evaluated_and_trained_on(
     assert verification_risk_fnmr.main(["--model_dir", str(finished)]) == 0
     assert capsys.readouterr().out == from_weights
     config = override(load_config(config_file), [change])
-    head_now = network.Trainer(config).branches[0].head.state_dict()
+    head_now = Trainer(config).branches[0].head.state_dict()
     assert all(torch.equal(value, head[name]) for name, value in head_now.items())
 
 
@@ -227,7 +228,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(config_file, tmp_path, capsys, ch
     assert train(config_file, tmp_path / "run", *changes) == 2
     assert not (tmp_path / "run").exists()
     error = capsys.readouterr().err
-    assert error.startswith("network.py: ")
+    assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert text in error
 

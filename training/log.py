@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -18,6 +18,9 @@ from torch import Tensor
 
 from utils.config import TrainConfig
 from utils.run import LOGGER, MetricsFile
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 FLOOR = 1e-6
 FLOOR_SHARE = 0.95
@@ -61,8 +64,19 @@ def log_start(
         LOGGER.info("left out: %d identities with a single image (no genuine pair)", left_out)
 
 
+def open_tensorboard(folder: Path) -> SummaryWriter:
+    """Open TensorBoard's file in a folder; ValueError where the package is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError(
+            "log_to = 'tensorboard' needs a package that is not installed: pip install tensorboard"
+        ) from error
+    return SummaryWriter(str(folder))
+
+
 class TrainLog:
-    """Log of one head; a context manager that closes its file.
+    """Log of one head; a context manager that closes its files.
 
     Args:
         folder: where its `metrics.jsonl` is.
@@ -77,6 +91,7 @@ class TrainLog:
         self._config = config
         self._label = label
         self._tables = folder / "log.txt"
+        self._tensorboard = open_tensorboard(folder) if config.log_to == "tensorboard" else None
         self._metrics = MetricsFile(folder / "metrics.jsonl", resume_at)
         self._collapse = CollapseDetector()
 
@@ -90,6 +105,8 @@ class TrainLog:
         trace: TracebackType | None,
     ) -> None:
         self._metrics.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
 
     def step(
         self,
@@ -117,17 +134,20 @@ class TrainLog:
         LOGGER.info(format_line(epoch, step, loss, lr, stats, memory_gib, self._label))
         for warning in self._collapse.check(uncertainty, rank_correlation):
             LOGGER.warning(f"{self._label} {warning}".lstrip())
-        self._metrics.write(
-            time=time.time(),
-            epoch=epoch,
-            step=step,
-            global_step=global_step,
-            loss=loss,
-            lr=lr,
-            rank_correlation=rank_correlation,
-            memory_gib=memory_gib,
+        numbers = {
+            "loss": loss,
+            "lr": lr,
+            "rank_correlation": rank_correlation,
+            "memory_gib": memory_gib,
             **stats_as_numbers(stats),
+        }
+        self._metrics.write(
+            time=time.time(), epoch=epoch, step=step, global_step=global_step, **numbers
         )
+        if self._tensorboard is not None:
+            for name, value in numbers.items():
+                mean = value[0] if isinstance(value, list) else value
+                self._tensorboard.add_scalar(name, mean, global_step)
 
     def evaluation(
         self, global_step: int, name: str, text: str, short: str, numbers: dict[str, Any]
@@ -149,6 +169,20 @@ class TrainLog:
             with self._tables.open("a", encoding="utf-8") as file:
                 file.write(f"step {global_step}\n{table}\n")
         self._metrics.write(global_step=global_step, evaluation=numbers)
+        if self._tensorboard is not None:
+            area = numbers["uncertainties"][0]["auerc30"]
+            self._tensorboard.add_scalar(f"auerc30/{name}", area, global_step)
+
+    def draw(self) -> None:
+        """Draw `curves.png` from everything that was logged so far."""
+        from report.curves import draw_training_curves  # matplotlib is slow to import
+
+        draw_training_curves(
+            self._metrics.path,
+            self._metrics.path.with_name("curves.png"),
+            f"{self._config.name} {self._label}".strip(),
+            self._config.schedule.steps_per_epoch,
+        )
 
 
 def format_stat(name: str, values: Tensor) -> str:

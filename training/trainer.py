@@ -261,6 +261,7 @@ class Trainer:
             if score is None or branch.best is None or score < branch.best:
                 branch.best = score
                 self.files.save_best(branch, self.step)
+            log.draw()
         self.files.save_branches(self.step)
 
     def _verify(self) -> list[list[Result]]:

@@ -84,7 +84,8 @@ def run_command(body: Callable[[], int], *, resume_hint: str = "") -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (ValueError, OSError) as error:
-        say_error(str(error))
+        if is_main_process():
+            say_error(str(error))
         return 2
 
 
@@ -116,7 +117,7 @@ def _as_rank(device: str, body: Callable[[World, str], int], resume_hint: str) -
     try:
         return _to_the_end(world, partial(body, world, str(own)))
     except RankLost as error:
-        _say_last(world, str(error))
+        say_last(world, str(error))
         stop(world, failed=True)
         return 2
     except BaseException:
@@ -138,14 +139,14 @@ def _to_the_end(world: World, body: Callable[[], int]) -> int:
     except (ValueError, OSError) as error:
         problem = str(error)
         world.fail(problem)
-    _say_last(world, problem)
+    say_last(world, problem)
     stop(world)
     return 2
 
 
 def _terminated(world: World, resume_hint: str, _: int, __: FrameType | None) -> NoReturn:
     hint = f"; {resume_hint}" if resume_hint else ""
-    _say_last(
+    say_last(
         world,
         "ended by SIGTERM, which torchrun sends when another process has died (its summary "
         f"names it){hint}",
@@ -153,7 +154,7 @@ def _terminated(world: World, resume_hint: str, _: int, __: FrameType | None) ->
     raise SystemExit(2)
 
 
-def _say_last(world: World, problem: str) -> None:
+def say_last(world: World, problem: str) -> None:
     """Let the main rank say why the job ends; torchrun's SIGTERM adds nothing to that."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if world.is_main:

@@ -211,6 +211,7 @@ class TrainConfig:
         verification: evaluated after each epoch; no targets, no evaluation.
         log_every: steps between log lines.
         log_dir: parent of run folders.
+        log_to: "tensorboard" writes its files into the run folder too; "" does not.
         seed: fixes batches and augmentation, and initial weights unless `head_seed` does.
         workers: threads that read and decode.
         max_bad_share: the run stops when more than this share of the images read is unreadable.
@@ -238,6 +239,7 @@ class TrainConfig:
     verification: Verification = Verification()
     log_every: int = 100
     log_dir: str = "runs"
+    log_to: Literal["", "tensorboard"] = ""
     seed: int = 0
     workers: int = 4
     max_bad_share: float = 0.01

@@ -125,6 +125,7 @@ class MetricsFile:
         if path.exists():
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
             write_text(path, "".join(line for line in lines if _step_of(line) <= resume_at))
+        self.path = path
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, **values: Any) -> None:

@@ -40,7 +40,8 @@ class StopRequest:
         trace: TracebackType | None,
     ) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) != signal.SIG_IGN:  # somebody inside chose to ignore it
+                signal.signal(number, handler)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         self.is_requested = True

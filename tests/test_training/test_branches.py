@@ -83,7 +83,7 @@ def test_a_stopped_run_goes_on_to_the_same_heads(
     folder = tmp_path / "stopped"
     with monkeypatch.context() as patch:
         patch.setattr(StopAfter, "stop_at", stop_at)
-        patch.setattr(network, "Trainer", StopAfter)
+        patch.setattr("training.job.Trainer", StopAfter)
         code = network.main(["--config_file", str(config_file), "--model_dir", str(folder)])
     assert code == 130
     assert load_checkpoint(folder / "last.pt")["step"] == stop_at

@@ -76,7 +76,7 @@ def test_one_process_that_is_asked_to_stop_stops_both_at_one_step(config_file, t
         os.kill(child_of_rank(process.pid, 1), signal.SIGTERM)
         output, errors = process.communicate(timeout=60)
     step = load_checkpoint(folder / "last.pt")["step"]
-    assert output.count(f"stopped at step {step}; go on with --resume {folder}") == 1, errors
+    assert output.count(f"stopped at step {step}; resume with --resume {folder}") == 1, errors
     assert "lost contact" not in errors
     assert load_checkpoint(folder / "mls" / "last.pt")["step"] == step
 
@@ -101,9 +101,9 @@ def test_a_process_that_dies_ends_the_job_with_one_message_and_a_way_on(config_f
         os.kill(child_of_rank(process.pid, 1), signal.SIGKILL)
         output, errors = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert errors.count("network.py: lost contact with another process of this job") == 1, errors
-    assert f"go on from step 0 with --resume {folder}" in errors
-    assert "Traceback" not in errors.split("network.py: lost contact")[0]
+    assert errors.count("error: lost contact with another process of this job") == 1, errors
+    assert f"resume from step 0 with --resume {folder}" in errors
+    assert "Traceback" not in errors.split("error: lost contact")[0]
     assert load_checkpoint(folder / "last.pt")["step"] == 0
     assert network.main(["--resume", str(folder), "--set", "schedule.steps_per_epoch=2"]) == 0
     assert load_run(folder / "mls", checkpoint="last", device="cpu").step == 4
@@ -171,6 +171,6 @@ def test_classes_that_cannot_be_shared_out(config_file, tmp_path):
         "classes_per_batch=3",
         expect=2,
     )
-    assert done.stderr.count("network.py: ") == 1
+    assert done.stderr.count("error: ") == 1
     assert re.search(r"classes_per_batch.*3.*2", done.stderr)
     assert not (tmp_path / "run").exists()

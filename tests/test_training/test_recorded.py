@@ -43,7 +43,7 @@ def run(config_file, tmp_path, monkeypatch):
         (tmp_path / "some.py").write_text(text.replace("branches=BRANCHES", f"branches={keep}"))
         tape = Tape()
         monkeypatch.setattr("training.trainer.CudaGraphs", lambda device: tape)
-        monkeypatch.setattr(network, "Trainer", Recorded)
+        monkeypatch.setattr("training.job.Trainer", Recorded)
         arguments = ["--config_file", str(tmp_path / "some.py")]
         assert network.main([*arguments, "--model_dir", str(tmp_path / "run")]) == 0
         return tmp_path / "run", tape

@@ -171,7 +171,7 @@ def test_recorded_steps_give_the_same_student(two, train, monkeypatch, losses_of
             self.config = dataclasses.replace(self.config, execution="cuda_graph")
 
     plain = train(two, "plain")
-    monkeypatch.setattr(network, "Trainer", Recorded)
+    monkeypatch.setattr("training.job.Trainer", Recorded)
     monkeypatch.setattr("training.trainer.CudaGraphs", lambda device: Tape())
     recorded = train(two, "recorded")
     assert Tape.repeated == 1, "4 steps, less the first and the 2 of log lines"

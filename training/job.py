@@ -1,0 +1,139 @@
+"""What the command line of network.py asks for, done: a config, a run folder, a trainer."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evaluation.metrics.protocols import PROTOCOLS, find_protocol
+from training.trainer import SharedError, Trainer
+from utils.checkpoint import load_checkpoint
+from utils.cli import say_last
+from utils.config import TrainConfig, load_config
+from utils.config_json import from_json, override
+from utils.distributed import RankLost, World
+from utils.run import (
+    LOGGER,
+    environment,
+    keep_quiet,
+    new_run_folder,
+    record_run,
+    start_logging,
+    stop_logging,
+)
+from utils.stop import StopRequest
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """A run to start or to resume.
+
+    Attributes:
+        config: of the run.
+        checkpoint: what `last.pt` holds where the run is resumed.
+        folder: of the run; None for `<log_dir>/<name>`.
+        config_file: that the config was read from.
+        settings: `KEY=VALUE` texts that changed it.
+    """
+
+    config: TrainConfig
+    checkpoint: dict[str, Any] | None = None
+    folder: Path | None = None
+    config_file: Path | None = None
+    settings: Sequence[str] = ()
+
+
+def new_job(config_file: Path, settings: Sequence[str], folder: Path | None) -> TrainingJob:
+    """Read a config; ValueError for a file, field or protocol that does not exist or fit."""
+    config = _checked(override(load_config(config_file), settings))
+    return TrainingJob(config, None, folder, config_file, settings)
+
+
+def resumed_job(folder: Path, settings: Sequence[str]) -> TrainingJob:
+    """Read a run that stopped; ValueError where there is none."""
+    if not (folder / "last.pt").is_file():
+        raise ValueError(
+            f"nothing to resume in {folder}: no last.pt, so it is not a run folder or the run "
+            "stopped before its first save; start with --config_file"
+        )
+    checkpoint = load_checkpoint(folder / "last.pt")
+    config = _checked(override(from_json(checkpoint["config"]), settings))
+    return TrainingJob(config, checkpoint, folder, None, settings)
+
+
+def train(job: TrainingJob, world: World, device: str) -> int:
+    """Train; 0 when the run is complete, 130 when it was stopped.
+
+    Raises:
+        SharedError: whatever is wrong in any process.
+        SystemExit: another process is gone; it was said how to resume.
+    """
+    start_logging() if world.is_main else keep_quiet()
+    try:
+        trainer, folder = _prepare(job, world, torch.device(device))
+        # torchrun sends SIGTERM as soon as a process is lost: here it waits for that message
+        with nullcontext() if world.size == 1 else StopRequest(second_interrupts=False):
+            try:
+                trainer.run(folder)
+            except RankLost as error:
+                say_last(world, f"{error}; {resume_hint(folder)}")
+                raise SystemExit(1) from error
+        is_complete = trainer.step == trainer.config.schedule.total_steps
+        if world.is_main:
+            sys.stdout.write(
+                f"complete at step {trainer.step}; run folder: {folder}\n"
+                if is_complete
+                else f"stopped at step {trainer.step}; resume with --resume {folder}\n"
+            )
+        return 0 if is_complete else 130
+    finally:
+        stop_logging()
+
+
+def resume_hint(folder: Path) -> str:
+    """Say how a run that ended early is resumed."""
+    saved = folder / "last.pt"
+    if not saved.is_file():
+        return "nothing was saved yet: start again"
+    return f"resume from step {load_checkpoint(saved)['step']} with --resume {folder}"
+
+
+def _checked(config: TrainConfig) -> TrainConfig:
+    protocol = config.verification.protocol
+    if not find_protocol(protocol).prints_original:
+        known = ", ".join(known.name for known in PROTOCOLS.values() if known.prints_original)
+        raise ValueError(
+            f"verification.protocol = {protocol!r}: training prints the original's table, which "
+            f"only {known} have; evaluation/verification_risk_fnmr.py has every protocol"
+        )
+    return config
+
+
+def _prepare(job: TrainingJob, world: World, device: torch.device) -> tuple[Trainer, Path]:
+    """Build the trainer, make its run folder and start its log."""
+    trainer, mistake = None, None
+    try:
+        trainer = Trainer(job.config, job.checkpoint, world, device)
+    except (ValueError, OSError) as error:
+        mistake = str(error)
+    mistakes = [text for text in world.gather(mistake) if text is not None]
+    if mistakes or trainer is None:
+        raise SharedError("; ".join(dict.fromkeys(mistakes)))
+    folder = job.folder
+    if job.checkpoint is None:
+        folder = new_run_folder(job.config, job.folder) if world.is_main else None
+        folder = world.gather(folder)[0]
+    assert folder is not None
+    if world.is_main:
+        start_logging(folder / "log.txt")
+        facts = {**environment(trainer.frozen.device), "processes": world.size}
+        record_run(folder, job.config, job.config_file, **facts)
+        if job.checkpoint is not None and job.settings:
+            LOGGER.info("changed for what follows: %s", " ".join(job.settings))
+    return trainer, folder
