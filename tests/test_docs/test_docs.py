@@ -222,7 +222,7 @@ def test_migrating_page_names_only_fields_that_exist_and_all_required_ones():
 
 def test_formats_page_has_every_key_of_a_checkpoint():
     page = text_of(ROOT / "docs" / "formats.md")
-    sources = [ROOT / "training" / "files.py", ROOT / "training" / "branch.py"]
+    sources = [ROOT / "training" / "checkpoints.py", ROOT / "training" / "branch.py"]
     dicts = [
         node
         for path in sources
