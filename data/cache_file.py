@@ -29,7 +29,7 @@ _MAGIC = b"faceuq\r\n"
 _START = struct.Struct("<8sQQ")  # magic, bytes of the JSON header that follows, its CRC-32
 _ALIGNED = 64
 
-Key = Mapping[str, Any]
+Key = Mapping[str, object]
 Arrays = dict[str, NDArray[Any]]
 
 log = logging.getLogger("faceuq")
@@ -128,7 +128,7 @@ def _write(path: Path, key: Key, arrays: Arrays, mode: int) -> None:
         Path(file.name).chmod(mode)  # who may read the source may read this
 
 
-def _bytes(block: NDArray[Any]) -> memoryview:
+def _bytes(block: NDArray[np.generic]) -> memoryview:
     return block.view(np.uint8).data if block.size else memoryview(b"")
 
 

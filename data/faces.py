@@ -51,7 +51,7 @@ class Faces(Protocol):
         ...
 
     def read_ahead(self, rows: NDArray[np.int64]) -> None:
-        """Tell the system that these rows will be read soon; does not wait, may do nothing."""
+        """Announce to the system that these rows will be read soon; returns at once."""
         ...
 
 
@@ -68,7 +68,7 @@ class ClassIndex(NamedTuple):
     starts: NDArray[np.int64]
 
 
-def class_index(labels: NDArray[Any]) -> ClassIndex:
+def class_index(labels: NDArray[np.integer]) -> ClassIndex:
     """Index rows by class. Cost: 0.05 s for 17 M sorted labels, a few seconds for unsorted ones.
 
     Args:
@@ -82,7 +82,7 @@ def class_index(labels: NDArray[Any]) -> ClassIndex:
     return ClassIndex(np.argsort(labels, kind="stable").astype(kind), starts)
 
 
-def _sorted_starts(labels: NDArray[Any]) -> NDArray[np.int64]:
+def _sorted_starts(labels: NDArray[np.integer]) -> NDArray[np.int64]:
     """Return (C + 1,) where each class of sorted labels starts."""
     firsts = np.flatnonzero(labels[1:] != labels[:-1]) + 1
     firsts = np.concatenate([[0] if len(labels) else [], firsts]).astype(np.int64)
@@ -102,12 +102,12 @@ def open_faces(source: str | Sequence[str]) -> Faces:
             line, paths relative to its folder); `synthetic:identities=200,images=20,seed=1`.
 
     Raises:
-        ValueError: there is nothing usable; the message says what was looked for.
+        ValueError: nothing usable; the message says what was expected.
     """
     if isinstance(source, str):
         return _open_source(source)
     if not source:
-        raise ValueError("no source of faces given")
+        raise ValueError("no source of faces: name a folder, a list, a .rec pack or synthetic:...")
     parts = [_open_source(part) for part in source]
     return parts[0] if len(parts) == 1 else JoinedFaces(parts)
 
@@ -242,7 +242,7 @@ class JoinedFaces:
         part.read_into(inner, out)
 
     def read_ahead(self, rows: NDArray[np.int64]) -> None:
-        """Tell each source of its rows."""
+        """Announce to each source its rows."""
         which = np.searchsorted(self._starts, rows, side="right") - 1
         for number in np.unique(which).tolist():
             self.parts[number].read_ahead(rows[which == number] - self._starts[number])
@@ -271,7 +271,7 @@ def _open_source(source: str) -> Faces:
     return FileFaces(path.parent, list_file_listing(path))
 
 
-def _compact(labels: NDArray[Any]) -> NDArray[Any]:
+def _compact(labels: NDArray[np.integer]) -> NDArray[np.integer]:
     """Number the labels that occur 0..C-1, in their order; themselves where they are that."""
     if (labels[1:] >= labels[:-1]).all():
         new = labels[1:] != labels[:-1]

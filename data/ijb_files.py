@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ _MEMBERS, _FACES, _PAIRS = "_face_tid_mid.txt", "_name_5pts_score.txt", "_templa
 _MEMBER_FIELDS = ("image", "template", "medium")
 _FACE_FIELDS = ("image", *(f"{axis}{point}" for point in range(1, 6) for axis in "xy"), "score")
 _PAIR_FIELDS = ("template", "template", "label")
+
+
+Number = TypeVar("Number", np.int64, np.float64)
 
 
 class Paths(NamedTuple):
@@ -57,24 +60,24 @@ def find_paths(folder: Path) -> Paths:
         ValueError: no such folder, none or several sets in it, or parts missing (by name).
     """
     meta = folder / "meta"
-    found = sorted(meta.glob(f"*{_MEMBERS}"))
-    if len(found) != 1:
-        there = ", ".join(sorted(path.name for path in _listing(meta if meta.is_dir() else folder)))
+    sets = sorted(meta.glob(f"*{_MEMBERS}"))
+    if len(sets) != 1:
+        names = ", ".join(path.name for path in _listing(meta if meta.is_dir() else folder))
         raise ValueError(
             f"{folder}: expected one set, meta/PREFIX{_MEMBERS} and its companions (PREFIX is ijbb "
-            f"or ijbc), found {len(found)}; {'meta' if meta.is_dir() else 'the folder'} holds: "
-            f"{there or 'nothing, or does not exist'}"
+            f"or ijbc), found {len(sets)}; {'meta' if meta.is_dir() else 'the folder'} holds: "
+            f"{names or 'nothing, or does not exist'}"
         )
-    prefix = found[0].name.removesuffix(_MEMBERS)
+    prefix = sets[0].name.removesuffix(_MEMBERS)
     paths = Paths(
-        prefix, found[0], meta / f"{prefix}{_FACES}", meta / f"{prefix}{_PAIRS}",
+        prefix, sets[0], meta / f"{prefix}{_FACES}", meta / f"{prefix}{_PAIRS}",
         folder / "loose_crop",
     )  # fmt: skip
     missing = [str(path.relative_to(folder)) for path in paths[2:4] if not path.is_file()]
     missing += [] if paths.images.is_dir() else ["loose_crop/ (the images)"]
     if missing:
-        there = ", ".join(sorted(path.name for path in (*_listing(folder), *_listing(meta))))
-        raise ValueError(f"{folder}: no {', no '.join(missing)}; it holds: {there}")
+        names = ", ".join(sorted(path.name for path in (*_listing(folder), *_listing(meta))))
+        raise ValueError(f"{folder}: no {', no '.join(missing)}; it holds: {names}")
     return paths
 
 
@@ -107,12 +110,12 @@ def read_pairs(path: Path, templates: NDArray[np.int64]) -> Pairs:
     rows, mated = [], []
     for line, text in _chunks(path):
         values = _pair_numbers(path, line, text)
-        # places outside of the table become its last one, which is no template
-        found = lookup[np.clip(values[:, :2] - templates[0], -1, len(lookup) - 1)]
-        bad = (found < 0).any(axis=1) | (values[:, 2] & ~1).astype(np.bool_)
+        # places outside of the table become its last one, which is not a template
+        places = lookup[np.clip(values[:, :2] - templates[0], -1, len(lookup) - 1)]
+        bad = (places < 0).any(axis=1) | (values[:, 2] & ~1).astype(np.bool_)
         if bad.any():
             _refuse(path, line, text, int(np.argmax(bad)), templates)
-        rows.append(found)
+        rows.append(places)
         mated.append(values[:, 2] == 1)
     if not rows:
         raise ValueError(f"{path}: no comparisons")
@@ -120,7 +123,7 @@ def read_pairs(path: Path, templates: NDArray[np.int64]) -> Pairs:
 
 
 def _listing(folder: Path) -> list[Path]:
-    """The first entries of a folder, for a message; [] where there is none."""
+    """The first entries of a folder, for a message; [] where it does not exist."""
     return sorted(folder.iterdir())[:SHOWN_ENTRIES] if folder.is_dir() else []
 
 
@@ -138,11 +141,11 @@ def _chunks(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _table(
-    path: Path, fields: tuple[str, ...], kind: type[np.int64] | type[np.float64]
-) -> tuple[NDArray[np.bytes_], NDArray[Any]]:
+    path: Path, fields: tuple[str, ...], kind: type[Number]
+) -> tuple[NDArray[np.bytes_], NDArray[Number]]:
     """(M,) first fields and (M, F - 1) numbers of a file."""
     names: list[bytes] = []
-    parts: list[NDArray[Any]] = []
+    parts: list[NDArray[Number]] = []
     for line, text in _chunks(path):
         rest = []
         for content in filter(None, map(bytes.strip, text.split(b"\n"))):
@@ -167,10 +170,10 @@ def _pair_numbers(path: Path, line: int, text: bytes) -> NDArray[np.int64]:
     return values.reshape(-1, len(_PAIR_FIELDS))
 
 
-def _numbers(text: bytes, kind: type[np.int64] | type[np.float64]) -> NDArray[Any]:
+def _numbers(text: bytes, kind: type[Number]) -> NDArray[Number]:
     """All numbers of a text; none at all where something in it is not a number."""
     with warnings.catch_warnings():
-        warnings.simplefilter("error", DeprecationWarning)  # how NumPy tells of what is no number
+        warnings.simplefilter("error", DeprecationWarning)  # how NumPy reports text
         try:
             return np.fromstring(text, dtype=kind, sep=" ")
         except (ValueError, DeprecationWarning):
@@ -182,7 +185,7 @@ def _check_lines(
     line: int,
     text: bytes,
     fields: tuple[str, ...],
-    kind: type[np.int64] | type[np.float64],
+    kind: type[Number],
 ) -> None:
     """Name the first line that has not these fields; empty ones are none."""
     names = int(fields[0] == "image")

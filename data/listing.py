@@ -12,7 +12,6 @@ import time
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +36,7 @@ class Listing:
     """
 
     def __init__(
-        self, block: NDArray[np.uint8], ends: NDArray[Any], labels: NDArray[np.int32]
+        self, block: NDArray[np.uint8], ends: NDArray[np.integer], labels: NDArray[np.int32]
     ) -> None:
         self.block, self.ends, self.labels = block, ends, labels
         self.num_classes = int(labels.max(initial=-1)) + 1
@@ -66,10 +65,10 @@ class Listing:
         return os.fsdecode(self.block[start : int(self.ends[row])].tobytes())
 
 
-def _small_ends(ends: Any) -> NDArray[Any]:
+def _small_ends(ends: array[int] | NDArray[np.int64]) -> NDArray[np.integer]:
     """Return places in a block as uint32 where they fit, which 17 M paths of 200 bytes do."""
-    ends = np.asarray(ends, dtype=np.int64)
-    return ends.astype(np.uint32) if not len(ends) or ends[-1] < 1 << 32 else ends
+    places = np.asarray(ends, dtype=np.int64)
+    return places.astype(np.uint32) if not len(places) or places[-1] < 1 << 32 else places
 
 
 class _Folders:
@@ -83,7 +82,7 @@ class _Folders:
         ends: (N,) where each path ends.
     """
 
-    def __init__(self, arrays: dict[str, NDArray[Any]]) -> None:
+    def __init__(self, arrays: cache_file.Arrays) -> None:
         self.arrays = arrays
         self.names: bytes = arrays["names"].tobytes()
         self.changed, self.counts = arrays["changed"], arrays["counts"]

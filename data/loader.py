@@ -1,6 +1,8 @@
 """Batches of decoded images, in order, from a few threads that work ahead.
 
 Decoding releases the interpreter lock, so threads scale like processes and nothing is pickled.
+utils/prefetch.py does not serve here: several threads fill parts of one batch, and the disk gets
+its requests long before.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from data.faces import Faces
 from data.images import SIZE
 
 LOOK_AHEAD = 4  # batches being decoded while one is in use
-READ_AHEAD = 2000  # images that the system is told of before they are decoded: 10 MB of JPEG
+READ_AHEAD = 2000  # images announced to the system before they are decoded: 10 MB of JPEG
 JUDGED_AFTER = 1000  # images; the share of bad ones says little before
 
 
@@ -124,7 +126,7 @@ class BatchLoader:
         self._judge()
 
     def _plans(self, pool: ThreadPoolExecutor) -> Iterator[_Plan]:
-        """Yield what each batch holds, about READ_AHEAD images after the system was told of it."""
+        """Yield what each batch holds, about READ_AHEAD images after it was announced."""
         ahead: deque[_Plan] = deque()
         announced = 0
         for first in range(0, len(self.steps), self.steps_per_batch):

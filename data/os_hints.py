@@ -1,6 +1,6 @@
-"""Tells the system which parts of a file are about to be read, so that a disk has enough to do.
+"""Announces to the system which parts of a file will be read, so that a disk has enough to do.
 
-Used by data/recordio.py. Where the system takes no such advice, nothing happens.
+Where the system takes no such advice, nothing happens.
 """
 
 from __future__ import annotations

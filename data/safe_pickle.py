@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 import re
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ class UnsafePickleError(ValueError):
     """The pickle asks for something that plain data does not need."""
 
 
-def load_pickle(path: Path) -> Any:
+def load_pickle(path: Path) -> object:
     """Return what a pickle holds: lists, tuples, bytes, strings, numbers, None, numpy arrays.
 
     Strings of Python 2 come as str, one character per byte (latin1).
@@ -80,9 +80,9 @@ class _DType:
             raise UnsafePickleError(f"an array of dtype {code!r}")
         self.value = np.dtype(code)
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def __setstate__(self, state: tuple[object, ...]) -> None:
         if state[1] in ("<", ">"):
-            self.value = self.value.newbyteorder(state[1])
+            self.value = self.value.newbyteorder("<" if state[1] == "<" else ">")
 
 
 class _MakeDType(_Frozen):
@@ -98,9 +98,9 @@ class _Array:
     __slots__ = ("value",)
 
     def __init__(self) -> None:
-        self.value: NDArray[Any] = np.empty(0, dtype=np.uint8)
+        self.value: NDArray[np.generic] = np.empty(0, dtype=np.uint8)
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def __setstate__(self, state: tuple[object, ...]) -> None:
         _, shape, dtype, fortran, raw = state
         self.value = _array(raw, dtype, shape, "F" if fortran else "C")
 
@@ -126,7 +126,7 @@ class _FromBuffer(_Frozen):
 class _Scalar(_Frozen):
     __slots__ = ()
 
-    def __call__(self, dtype: object, raw: object) -> Any:
+    def __call__(self, dtype: object, raw: object) -> object:
         return _array(raw, dtype, (1,), "C")[0].item()
 
 
@@ -149,7 +149,7 @@ _ALLOWED: dict[tuple[str, str], type[_Frozen]] = {
 
 
 class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> _Frozen:
         if (module, name) not in _ALLOWED:
             raise UnsafePickleError(f"it asks for {module}.{name}")
         return _ALLOWED[module, name]()
@@ -158,14 +158,16 @@ class _Unpickler(pickle.Unpickler):
         raise UnsafePickleError(f"it refers to an object outside the file ({pid!r})")
 
 
-def _array(raw: object, dtype: object, shape: Any, order: str) -> NDArray[Any]:
+def _array(raw: object, dtype: object, shape: object, order: str) -> NDArray[np.generic]:
     raw = raw.encode("latin1") if isinstance(raw, str) else raw
     if not isinstance(dtype, _DType) or not isinstance(raw, (bytes, bytearray)):
         raise UnsafePickleError("an array that does not consist of numbers")
+    if not isinstance(shape, tuple):
+        raise UnsafePickleError(f"an array of shape {shape!r}")
     return np.frombuffer(raw, dtype=dtype.value).reshape(shape, order="F" if order == "F" else "C")
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Replace stand-ins by their arrays, two levels down: (images, issame) and their items."""
     if isinstance(value, (list, tuple)):
         return type(value)(
@@ -177,5 +179,5 @@ def _plain(value: Any) -> Any:
     return _unwrap(value)
 
 
-def _unwrap(value: Any) -> Any:
+def _unwrap(value: object) -> object:
     return value.value if isinstance(value, _Array) else value

@@ -1,12 +1,10 @@
 """Which rows a step has: class-balanced batches (P identities x K images), or all in order.
 
-Stateless: a batch follows from (seed, step) alone, so a resumed run goes on with the same batches.
-The time that it takes does not depend on the size of the data set.
+Stateless: a batch follows from (seed, step) alone, so a resumed run has the same batches. The
+time it takes does not depend on the size of the data set.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +37,7 @@ class ClassBalancedBatches:
 
     def __init__(
         self,
-        labels: NDArray[Any],
+        labels: NDArray[np.integer],
         classes_per_batch: int,
         images_per_class: int,
         seed: int,
@@ -108,11 +106,11 @@ class RankShare:
             )
         share = sampler.classes_per_batch // size * sampler.images_per_class
         self.sampler = sampler
-        self._mine = slice(rank * share, (rank + 1) * share)
+        self._share = slice(rank * share, (rank + 1) * share)
 
     def rows(self, step: int) -> NDArray[np.int64]:
         """Return this process's rows of the batch of a step, class by class."""
-        return self.sampler.rows(step)[self._mine]
+        return self.sampler.rows(step)[self._share]
 
 
 class InOrder:

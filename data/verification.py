@@ -76,7 +76,7 @@ def read_bin(path: str | Path) -> VerificationSet:
     the file is looked up, let alone run.
 
     Raises:
-        ValueError: no such file, damaged, unsafe (names what it asked for), or not such a set.
+        ValueError: no such file, damaged, unsafe (names what it asks for), or not such a set.
     """
     path = Path(path)
     if not path.is_file():
@@ -120,7 +120,7 @@ def open_verification(target: str, dataset_path: str | Path | None) -> Verificat
         dataset_path: folder of `.bin` files.
 
     Raises:
-        ValueError: no such set; the message lists those that are there.
+        ValueError: no such set; the message lists those in the folder.
     """
     if target.startswith("synthetic:"):
         return synthetic_verification(**synthetic_options(target, synthetic_verification))

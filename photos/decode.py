@@ -12,10 +12,9 @@ import threading
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from data.images import (
@@ -79,7 +78,7 @@ def read_photo(encoded: bytes) -> Photo:
     return _from_pillow(image)
 
 
-def from_array(array: Any) -> Photo:
+def from_array(array: ArrayLike | Image.Image) -> Photo:
     """Take an image that is in memory already.
 
     Args:
@@ -141,8 +140,8 @@ def _open_heic(encoded: bytes) -> Image.Image:
         raise ValueError(
             "HEIC needs the package pillow-heif (pip install pillow-heif), or save it as JPEG"
         ) from error
-    opened = guarded("HEIC", heif.open_heif, io.BytesIO(encoded))
-    width, height = guarded("HEIC", getattr, opened, "size")
+    opened = guarded("HEIC", lambda: heif.open_heif(io.BytesIO(encoded)))
+    width, height = guarded("HEIC", lambda: opened.size)
     check_size(width, height, LARGEST)
     image: Image.Image = guarded("HEIC", opened.to_pillow)
     image.info.pop("exif", None)

@@ -5,13 +5,12 @@ Used by photos/sources.py. A pack that is damaged gives rows that say so.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -23,6 +22,11 @@ from data.rec.reader import RecordPack
 from data.verification import Image, read_bin
 from photos.decode import Photo, from_array, read_photo
 from photos.items import Item, ready, reason, refused
+from utils.tables import require_pyarrow
+
+if TYPE_CHECKING:
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
 
 VIDEO_SUFFIXES = frozenset(
     f".{suffix}"
@@ -38,36 +42,42 @@ _IMAGES_AT_ONCE, _PATHS_AT_ONCE = 16, 8192  # rows of a Parquet file
 
 
 @dataclass(frozen=True)
-class BinSource:
-    """The images of a `.bin` set, in its order; image 2i and 2i + 1 are its pair i."""
+class PackSource:
+    """The images of a `.bin` set in its order, or the image records of a `.rec` pack by key.
 
-    path: str
-
-    def items(self, skip: int) -> Iterator[Item | None]:
-        """Yield its images; the set is read at the first."""
-        return _rows(self.path, skip, _bin_images, _read_bin_image)
-
-    def count(self) -> int:
-        """Read the set, and return the number of its images; 1 where it is damaged."""
-        return _count(self.path, _bin_images)
-
-
-@dataclass(frozen=True)
-class RecSource:
-    """The image records of a `.rec` pack, by key: those of data.faces.PackFaces, row by row.
-
-    Where the pack's own structure is damaged, all records but whole ones without an image.
+    Image 2i and 2i + 1 of a `.bin` are its pair i. Rows of a `.rec` are those of
+    data.faces.PackFaces; where the pack's own structure is damaged, all records but whole ones
+    without an image.
     """
 
     path: str
 
     def items(self, skip: int) -> Iterator[Item | None]:
-        """Yield its images; the index is read at the first."""
-        return _rows(self.path, skip, _rec_images, _read_rec_image)
+        """Yield its images; the pack is opened at the first."""
+        try:
+            number = self._number()
+        except (ValueError, OSError) as error:
+            why = _without_name(self.path, error)
+            yield None if skip else refused(self.path, why, aligned=True)
+            return
+        yield from repeat(None, min(skip, number))
+        read = _read_rec_image if self._is_rec else _read_bin_image
+        for row in range(skip, number):
+            yield Item(self.path, row, True, partial(read, self.path, row))
 
     def count(self) -> int:
-        """Read the index, and return the number of images; 1 where that fails."""
-        return _count(self.path, _rec_images)
+        """Open the pack, and return the number of images; 1 where it is damaged."""
+        try:
+            return self._number()
+        except (ValueError, OSError):
+            return 1  # the row that says so
+
+    @property
+    def _is_rec(self) -> bool:
+        return self.path.lower().endswith(".rec")
+
+    def _number(self) -> int:
+        return len(_rec_images(self.path)[1] if self._is_rec else _bin_images(self.path))
 
 
 class ParquetSource:
@@ -83,7 +93,9 @@ class ParquetSource:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._pyarrow, self._parquet = _import_pyarrow(path)
+        require_pyarrow(f"{path}: reading Parquet")
+        import pyarrow
+
         try:
             with self._open() as file:
                 schema = file.schema_arrow
@@ -91,12 +103,14 @@ class ParquetSource:
                     file.metadata.row_group(group).num_rows
                     for group in range(file.metadata.num_row_groups)
                 ]
-        except (self._pyarrow.ArrowException, OSError) as error:
+        except (pyarrow.ArrowException, OSError) as error:
             raise ValueError(f"{path}: not a Parquet file, or damaged ({error})") from error
         self._column, self._holds_images = self._choose(schema)
 
     def items(self, skip: int) -> Iterator[Item | None]:
         """Yield its rows; whole groups of rows to skip are not read."""
+        import pyarrow
+
         row = 0
         try:
             with self._open() as file:
@@ -108,18 +122,21 @@ class ParquetSource:
                     for value in self._values(file, group):
                         yield self._item(row, value) if row >= skip else None
                         row += 1
-        except (self._pyarrow.ArrowException, OSError) as error:
+        except (pyarrow.ArrowException, OSError) as error:
             yield refused(self.path, f"damaged Parquet file ({error})", row)
 
     def count(self) -> int:
         """Return the number of rows."""
         return sum(self._groups)
 
-    def _open(self) -> Any:
-        return self._parquet.ParquetFile(self.path, buffer_size=1 << 20, pre_buffer=False)
+    def _open(self) -> ParquetFile:
+        from pyarrow.parquet import ParquetFile
 
-    def _choose(self, schema: Any) -> tuple[str, bool]:
-        types = self._pyarrow.types
+        return ParquetFile(self.path, buffer_size=1 << 20, pre_buffer=False)
+
+    def _choose(self, schema: pyarrow.Schema) -> tuple[str, bool]:
+        from pyarrow import types
+
         for name in ("image", "path", "file"):
             if name not in schema.names:
                 continue
@@ -135,43 +152,25 @@ class ParquetSource:
             f"its columns are {', '.join(schema.names)}"
         )
 
-    def _values(self, file: Any, group: int) -> Iterator[Any]:
+    def _values(self, file: ParquetFile, group: int) -> Iterator[bytes | str | None]:
         at_once = _IMAGES_AT_ONCE if self._holds_images else _PATHS_AT_ONCE
         for batch in file.iter_batches(at_once, row_groups=[group], columns=[self._column]):
             column = batch.column(0)
-            if self._pyarrow.types.is_struct(column.type):
+            if "." in self._column:
                 column = column.field("bytes")
             yield from column.to_pylist()
 
-    def _item(self, row: int, value: Any) -> Item:
+    def _item(self, row: int, value: bytes | str | None) -> Item:
         if value is None:
             return refused(self.path, "the row is empty", row)
-        if self._holds_images:
+        if isinstance(value, bytes):
             return Item(self.path, row, None, partial(read_photo, value))
         return Item(str(Path(self.path).parent / value))
 
 
-def _rows(path: str, skip: int, find: Any, read: Any) -> Iterator[Item | None]:
-    try:
-        number = len(find(path)[1])
-    except (ValueError, OSError) as error:
-        yield None if skip else refused(path, _without_name(path, error), aligned=True)
-        return
-    yield from repeat(None, min(skip, number))
-    for row in range(skip, number):
-        yield Item(path, row, True, partial(read, path, row))
-
-
-def _count(path: str, find: Any) -> int:
-    try:
-        return len(find(path)[1])
-    except (ValueError, OSError):
-        return 1  # the row that says so
-
-
-def _bin_images(path: str) -> tuple[None, Sequence[Image]]:
+def _bin_images(path: str) -> Sequence[Image]:
     about = Path(path).stat()
-    return None, _open_bin(path, (about.st_mtime_ns, about.st_size))
+    return _open_bin(path, (about.st_mtime_ns, about.st_size))
 
 
 @lru_cache(_OPEN)
@@ -180,7 +179,7 @@ def _open_bin(path: str, _: tuple[int, int]) -> Sequence[Image]:
 
 
 def _read_bin_image(path: str, row: int) -> Photo:
-    image = _bin_images(path)[1][row]
+    image = _bin_images(path)[row]
     return _face(decode(image) if isinstance(image, bytes) else image)
 
 
@@ -236,18 +235,12 @@ def _without_name(path: str, error: ValueError | OSError) -> str:
     return str(error).removeprefix(f"{path}: ")
 
 
-def _import_pyarrow(path: str) -> tuple[Any, Any]:
-    try:
-        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise ValueError(f"{path}: reading Parquet needs pyarrow (pip install pyarrow)") from error
-
-
 @dataclass(frozen=True)
 class VideoSource:
     """Every n-th frame of a video, from the first; turned upright as the file says.
 
-    Frames are decoded as they are asked for, in the thread that asks: a video has no other order.
+    Frames are decoded when they are taken, in the thread that takes them: in a video
+    there is no other order.
     """
 
     path: str

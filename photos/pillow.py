@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,7 @@ _READERS: dict[str, type[ImageFile.ImageFile]] = {
     "TIFF": TiffImagePlugin.TiffImageFile,
     "WEBP": WebPImagePlugin.WebPImageFile,
 }
+Result = TypeVar("Result")
 _COLOURS = {"1": "black and white", "L": "grey", "LA": "grey", "La": "grey", "CMYK": "CMYK"}
 _ALPHA = ("LA", "PA", "La", "RGBa", "RGBA")
 _OVERSHOOT = 0.05  # of the range: what resizing by cubic curves may add
@@ -70,7 +72,7 @@ def open_image(encoded: bytes) -> Image.Image | None:
         if isinstance(answer, str):
             raise ValueError(f"this Pillow reads no {name}: pip install --upgrade pillow")
         if answer:
-            return guarded(name, reader, io.BytesIO(encoded))
+            return guarded(name, partial(reader, io.BytesIO(encoded)))
     return None
 
 
@@ -89,25 +91,21 @@ def load_rgb(image: Image.Image, factor: int) -> tuple[NDArray[np.uint8], list[s
     """
     if image.mode == "LAB":
         raise ValueError("LAB colours are not read: save it as RGB")
-    found: tuple[NDArray[np.uint8], list[str], int] = guarded(
-        image.format or "image", _load_rgb, image, factor
-    )
-    return found
+    return guarded(image.format or "image", partial(_load_rgb, image, factor))
 
 
-def guarded(name: str, function: Any, *arguments: Any) -> Any:
+def guarded(name: str, function: Callable[[], Result]) -> Result:
     """Call a decoder of Pillow's, which raises nearly anything where a file is damaged.
 
     Args:
         name: of the format.
-        function: with its arguments.
-        *arguments: of the function.
+        function: the call.
 
     Raises:
         ValueError: whatever it raised, in one line.
     """
     try:
-        return function(*arguments)
+        return function()
     except MemoryError:
         raise
     except Exception as error:
@@ -152,10 +150,10 @@ def _notes_before_loading(image: Image.Image) -> list[str]:
 
 def _exif(image: Image.Image) -> bytes:
     """Return the EXIF block, b"" without; ImageMagick writes it into PNG as hexadecimal text."""
-    found = image.info.get("exif", b"")
-    if not found and "Raw profile type exif" in image.info:
-        found = bytes.fromhex("".join(image.info["Raw profile type exif"].split("\n")[3:]))
-    return bytes(found)
+    block = image.info.get("exif", b"")
+    if not block and "Raw profile type exif" in image.info:
+        block = bytes.fromhex("".join(image.info["Raw profile type exif"].split("\n")[3:]))
+    return bytes(block)
 
 
 def _simple(image: Image.Image) -> tuple[Image.Image, list[str]]:
@@ -191,7 +189,7 @@ def _opaque(image: Image.Image) -> Image.Image:
     return white
 
 
-def to_bytes(values: NDArray[Any]) -> tuple[NDArray[np.uint8], str]:
+def to_bytes(values: NDArray[np.generic]) -> tuple[NDArray[np.uint8], str]:
     """Return uint8 of the same shape, and a note on what it was.
 
     Args:
@@ -199,14 +197,14 @@ def to_bytes(values: NDArray[Any]) -> tuple[NDArray[np.uint8], str]:
             floating point, 0..1 or 0..255 by the largest value, rounded.
 
     Raises:
-        ValueError: another type, values outside, or values that are no numbers.
+        ValueError: another type, values outside, or values that are not numbers.
     """
     if values.dtype == np.uint8:
         return np.asarray(values, dtype=np.uint8), ""
     if values.dtype == np.bool_:
         return values.astype(np.uint8) * np.uint8(255), "black and white"
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:
-        return (values >> 8).astype(np.uint8), "16-bit"
+        return (values.astype(np.uint16) >> 8).astype(np.uint8), "16-bit"
     if values.dtype.kind == "f":
         return _from_float(values), "floating point"
     raise ValueError(
@@ -215,7 +213,7 @@ def to_bytes(values: NDArray[Any]) -> tuple[NDArray[np.uint8], str]:
     )
 
 
-def _from_float(values: NDArray[Any]) -> NDArray[np.uint8]:
+def _from_float(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     lowest, highest = float(values.min()), float(values.max())
     if not np.isfinite([lowest, highest]).all():
         raise ValueError("pixels that are infinite or no numbers (NaN)")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from photos.decode import Photo
 from photos.items import Item, Source, reason, refused
-from photos.packs import VIDEO_SUFFIXES, BinSource, ParquetSource, RecSource, VideoSource
+from photos.packs import VIDEO_SUFFIXES, PackSource, ParquetSource, VideoSource
 from utils.prefetch import prefetch
 from utils.tables import csv_rows, text_lines
 
@@ -90,7 +90,7 @@ def open_sources(inputs: str | Path | Sequence[str | Path], *, every: int = 1) -
         raise ValueError(f"every = {every}: take every frame (1), every second (2), or so")
     paths = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     if not paths:
-        raise ValueError("no photos given: name files, folders, lists, .bin, .rec or videos")
+        raise ValueError("no photos: name files, folders, lists, .bin, .rec or videos")
     skipped: Counter[str] = Counter()
     return Sources([_open(str(path), every, skipped) for path in paths], skipped)
 
@@ -132,9 +132,7 @@ def _open(path: str, every: int, skipped: Counter[str]) -> Source:
         return ParquetSource(path)
     if suffix in VIDEO_SUFFIXES:
         return VideoSource(path, every)
-    if suffix == ".bin":
-        return BinSource(path)
-    return RecSource(path) if suffix == ".rec" else PhotoSource(path)
+    return PackSource(path) if suffix in (".bin", ".rec") else PhotoSource(path)
 
 
 @dataclass(frozen=True)
@@ -181,7 +179,7 @@ class FolderSource:
             1 if isinstance(entry, Item) else entry.count() for entry in self._walk(Counter())
         )
 
-    def _walk(self, skipped: Counter[str]) -> Iterator[Item | RecSource]:
+    def _walk(self, skipped: Counter[str]) -> Iterator[Item | PackSource]:
         open_folders: list[_Open] = []
         linked: set[_Identity] = set()
         yield from _enter(self.path, open_folders, linked, skipped)
@@ -194,7 +192,7 @@ class FolderSource:
                 inner = os.path.join(folder, name[: -len(os.sep)])
                 yield from _enter(inner, open_folders, linked, skipped)
             elif name.lower().endswith(".rec"):
-                yield RecSource(os.path.join(folder, name))
+                yield PackSource(os.path.join(folder, name))
             else:
                 yield Item(os.path.join(folder, name))
 
@@ -226,7 +224,7 @@ class ListSource:
         return sum(1 for _ in self._names())
 
     def _names(self) -> Iterator[tuple[str, str]]:
-        """Yield each path, or "" and why there is none."""
+        """Yield each path, or "" and the reason."""
         try:
             if self.path.lower().endswith(".csv"):
                 yield from _csv_names(csv_rows(self.path, separators=",", errors=ERRORS))

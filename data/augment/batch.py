@@ -7,7 +7,6 @@ split of the batch or another device sees the same images.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +38,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # of R, G and B: ITU-
 
 Rows = NDArray[np.int64]
 # What to do to pixels, and with which arrays: rows of the batch, then what each of them needs.
-Change = tuple[Callable[..., None], tuple[NDArray[Any], ...]]
+Change = tuple[Callable[..., None], tuple[NDArray[np.generic], ...]]
 
 
 class BatchAugment:
@@ -84,8 +83,8 @@ class BatchAugment:
 
         Args:
             step: global optimizer step, at least 0.
-            rows: (B,), which image each position holds; copies of one row are told apart by
-                their order.
+            rows: (B,), which image each position holds; copies of one row differ by their
+                order.
         """
         uniforms = keyed_uniforms(self.seed, step, np.asarray(rows), COLUMNS)
         return draw_parameters(self.config, uniforms)
@@ -121,7 +120,7 @@ class BatchAugment:
         return pixels.permute(0, 3, 1, 2)
 
     def _changes(self, parameters: AugmentParameters) -> Iterator[Change]:
-        """Yield everything after the flip, in its order; of some changes no image has need."""
+        """Yield everything after the flip, in its order; some changes apply to no image."""
         strong = parameters.strong
         yield _brighten(strong)
         yield self._multiply(parameters.blur, parameters.blur)

@@ -52,7 +52,7 @@ class StrongParameters:
     The box of an occlusion is with the mild ones, in `AugmentParameters.box`.
 
     Attributes:
-        kinds: (B, 6) bool, which of `KINDS` befall an image; none for one that is not degraded.
+        kinds: (B, 6) bool, which of `KINDS` happen to an image; none to one that is not degraded.
         exponent: (B,) float64, gamma: levels become 255 (x / 255)^exp(exponent).
         motion: (B, 2) int64, pixels of a box blur along columns and along rows, 1 for none.
         blur: (B,) int64, index into `RADII` of a Gaussian blur.
@@ -70,7 +70,7 @@ class StrongParameters:
     noise_key: NDArray[np.int64]
 
     def has(self, kind: str) -> NDArray[np.bool_]:
-        """Return (B,), whether one of `KINDS` befalls an image."""
+        """Return (B,), whether one of `KINDS` happens to an image."""
         return self.kinds[:, KINDS.index(kind)]
 
 
@@ -151,7 +151,9 @@ class AugmentParameters:
         )
 
 
-def _joined(parts: Sequence[Any]) -> dict[str, NDArray[Any]]:
+def _joined(
+    parts: Sequence[AugmentParameters] | Sequence[StrongParameters],
+) -> dict[str, NDArray[Any]]:
     names = [field.name for field in fields(parts[0]) if field.name != "strong"]
     return {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
 

@@ -1,6 +1,6 @@
 """Where the records of a pack start: from its `.idx`, or a walk through the `.rec`; and the cache.
 
-A cache file keeps what the start-up of a large pack found, for the next start.
+A cache file holds the index of a large pack for the next start.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 import warnings
 from array import array
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ class Offsets:
         bases: one for every 4096 records, in bytes.
     """
 
-    def __init__(self, low: NDArray[Any], bases: NDArray[np.int64]) -> None:
+    def __init__(self, low: NDArray[np.integer], bases: NDArray[np.int64]) -> None:
         self.low, self.bases = low, bases
         self._unit = 4 if low.dtype == np.uint32 else 1
 
@@ -92,7 +92,7 @@ class Images(NamedTuple):
     """
 
     positions: range | NDArray[np.int32]
-    labels: NDArray[Any]
+    labels: NDArray[np.integer]
 
 
 def read_starts(path: Path, records: mmap.mmap) -> Starts:
@@ -189,8 +189,16 @@ def _report_bad_line(path: Path, text: bytes) -> None:
     raise ValueError(f"{path}: no records")
 
 
-def pack_key(path: Path) -> cache_file.Key:
-    """Return what a pack's index depends on: size and time of the `.rec` and its `.idx`."""
+class PackKey(TypedDict):
+    """What a pack's index depends on: size and time of the `.rec` and of its `.idx`."""
+
+    kind: str
+    rec: list[int]
+    idx: list[int] | None
+
+
+def pack_key(path: Path) -> PackKey:
+    """Return the key of a pack as it is now."""
     index = path.with_suffix(".idx")
     return {
         "kind": "pack",
@@ -199,8 +207,8 @@ def pack_key(path: Path) -> cache_file.Key:
     }
 
 
-def load_index(path: Path, key: cache_file.Key) -> tuple[Starts, Images] | None:
-    """Return what an earlier start found in this pack, None where there is nothing that fits."""
+def load_index(path: Path, key: PackKey) -> tuple[Starts, Images] | None:
+    """Return the index that an earlier start stored, None where nothing fits."""
     arrays = cache_file.load(path, key)
     if arrays is None:
         return None
@@ -208,7 +216,7 @@ def load_index(path: Path, key: cache_file.Key) -> tuple[Starts, Images] | None:
     return starts, Images(_unpacked(arrays["positions"]), arrays["labels"])
 
 
-def store_index(path: Path, key: cache_file.Key, starts: Starts, images: Images) -> None:
+def store_index(path: Path, key: PackKey, starts: Starts, images: Images) -> None:
     """Store the index of a pack that is large and not just being written."""
     changed = max(stamp[1] for stamp in (key["rec"], key["idx"]) if stamp)
     if len(starts.offsets) < WORTH or time.time() - changed / 1e9 < SETTLED:
@@ -226,7 +234,7 @@ def store_index(path: Path, key: cache_file.Key, starts: Starts, images: Images)
     )
 
 
-def _packed(numbers: range | NDArray[Any]) -> NDArray[Any]:
+def _packed(numbers: range | NDArray[np.integer]) -> NDArray[np.integer]:
     """Return a range as its bounds, which unsigned numbers mark; an array as it is."""
     if isinstance(numbers, range):
         return np.array([numbers.start, numbers.stop], dtype=np.uint64)

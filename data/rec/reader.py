@@ -12,7 +12,7 @@ import os
 import weakref
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ from data.rec.index import Images, Starts, load_index, pack_key, read_starts, st
 log = logging.getLogger("faceuq")
 
 EXACT = 1 << 24  # float32 holds every whole number up to here; later keys may be off by a few
-LONGEST_AHEAD = 64 << 10  # bytes of one record that are asked for before its length is known
+LONGEST_AHEAD = 64 << 10  # bytes of one record to request before its length is known
 _AT_ONCE = 1 << 20  # headers; gathering one takes about 100 bytes
 
 
@@ -302,7 +302,7 @@ def _starts_identities(pack: RecordPack, first: int) -> bool:
 
 def _from_ranges(
     pack: RecordPack, images: range, identities: NDArray[np.int64]
-) -> NDArray[np.int64] | None:
+) -> NDArray[np.integer] | None:
     """Fill in each identity's label from its first image; None where ranges cannot be trusted."""
     starts, ends = _ranges(pack, identities)
     begin = np.clip(pack.starts.positions(starts), images.start, images.stop)
@@ -324,17 +324,17 @@ def _from_ranges(
 
 
 def _fill_gaps(
-    pack: RecordPack, images: range, labels: NDArray[Any], lengths: NDArray[np.int64]
-) -> NDArray[Any]:
+    pack: RecordPack, images: range, labels: NDArray[np.integer], lengths: NDArray[np.int64]
+) -> NDArray[np.integer]:
     """Take labels of images that no identity claims (even places of `lengths`) from headers."""
     ends = np.cumsum(lengths)
     gaps = 2 * np.flatnonzero(lengths[::2])
     if not len(gaps):
         return labels
     rows = np.concatenate([np.arange(ends[gap] - lengths[gap], ends[gap]) for gap in gaps])
-    found = _small(_header_labels(pack, images.start + rows))
-    labels = labels.astype(np.promote_types(labels.dtype, found.dtype), copy=False)
-    labels[rows] = found
+    fillers = _small(_header_labels(pack, images.start + rows))
+    labels = labels.astype(np.promote_types(labels.dtype, fillers.dtype), copy=False)
+    labels[rows] = fillers
     return labels
 
 
@@ -354,11 +354,11 @@ def _ranges(
 
 def _header_labels(pack: RecordPack, positions: NDArray[np.integer]) -> NDArray[np.int64]:
     """Return the labels of headers, gathered block by block."""
-    found = [
+    labels = [
         _whole(pack, some, pack.fields(some).label)
         for some in (positions[at : at + _AT_ONCE] for at in range(0, len(positions), _AT_ONCE))
     ]
-    return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+    return np.concatenate(labels) if labels else np.empty(0, dtype=np.int64)
 
 
 def _whole(
@@ -371,7 +371,7 @@ def _whole(
     return labels.astype(np.int64)
 
 
-def _small(labels: NDArray[Any]) -> NDArray[Any]:
+def _small(labels: NDArray[np.integer]) -> NDArray[np.integer]:
     """Return labels as int32 where they fit."""
     inside = np.iinfo(np.int32)
     fits = not len(labels) or (labels.min() >= inside.min and labels.max() <= inside.max)

@@ -16,15 +16,15 @@ from data.rendered.identity import Identity
 from data.rendered.render import render
 from data.rendered.variation import DEGRADATIONS, Degradation, Variation
 
-CACHE_BYTES = 256 << 20  # of rendered images kept by one SyntheticFaces: the first 7133
+CACHE_BYTES = 256 << 20  # of rendered images in the cache of one SyntheticFaces: the first 7133
 _IMAGES_PER_TEST_IDENTITY = 8
 
 
 class SyntheticFaces:
     """N = identities x images rendered faces; row r shows identity r // images.
 
-    The same arguments give the same pixels. An image is rendered when it is first read and kept,
-    the first `CACHE_BYTES` of them, in memory that is taken as it fills.
+    The same arguments give the same pixels. An image is rendered when it is first read; a
+    cache holds the first `CACHE_BYTES` of them, in memory that is taken as it fills.
 
     Args:
         identities: number of people; those of another seed are other people.
@@ -44,9 +44,9 @@ class SyntheticFaces:
         _check(severity, identities=identities, images=images, seed=seed)
         self.num_classes, self.images, self.seed, self.severity = identities, images, seed, severity
         self.labels = np.repeat(np.arange(identities, dtype=np.int64), images)
-        kept = min(len(self), CACHE_BYTES // (SIZE * SIZE * 3))
-        self._pixels = np.zeros((kept, SIZE, SIZE, 3), dtype=np.uint8)
-        self._rendered = np.zeros(kept, dtype=bool)
+        cached = min(len(self), CACHE_BYTES // (SIZE * SIZE * 3))
+        self._pixels = np.zeros((cached, SIZE, SIZE, 3), dtype=np.uint8)
+        self._rendered = np.zeros(cached, dtype=bool)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -83,7 +83,7 @@ class SyntheticFaces:
         out[...] = self.read(row)
 
     def read_ahead(self, rows: NDArray[np.int64]) -> None:
-        """Do nothing: there is no file."""
+        """Do nothing: no file is read."""
 
 
 def verification_images(

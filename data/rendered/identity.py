@@ -67,13 +67,15 @@ HAIR_STYLES = (
 BALD = len(HAIR_STYLES) - 1
 
 
-def _span(low: float, high: float) -> Any:
-    return dataclasses.field(metadata={"low": low, "high": high})
+def _span(low: float, high: float) -> float:
+    span: float = dataclasses.field(metadata={"low": low, "high": high})
+    return span
 
 
-def _share(*weights: float) -> Any:
+def _share(*weights: float) -> int:
     steps = [total / sum(weights) for total in itertools.accumulate(weights)]
-    return dataclasses.field(metadata={"steps": steps[:-1]})
+    share: int = dataclasses.field(metadata={"steps": steps[:-1]})
+    return share
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import colorsys
 import math
-from typing import Any
 
 import cv2
 import numpy as np
@@ -57,8 +56,8 @@ def render(identity: Identity, variation: Variation) -> NDArray[np.uint8]:
         draw_glasses(sketch, identity)
     sketch.paint(canvas, *_projection(identity, variation))
     occlude(canvas, variation)
-    image: Any = cv2.resize(canvas, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
-    return degrade(light(image, variation), variation)
+    image = cv2.resize(canvas, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    return degrade(light(np.asarray(image, dtype=np.uint8), variation), variation)
 
 
 def _surroundings(variation: Variation) -> tuple[Color, Color]:
@@ -82,12 +81,12 @@ def _projection(
         ]
     )
     marks = np.array(landmarks(identity)) @ pose.T
-    found = marks[:, 0] + 1j * marks[:, 1]
-    wanted = _TEMPLATE[:, 0] + 1j * _TEMPLATE[:, 1]
-    spread = found - found.mean()
-    turn = np.vdot(spread, wanted - wanted.mean()) / np.vdot(spread, spread).real
+    source = marks[:, 0] + 1j * marks[:, 1]
+    target = _TEMPLATE[:, 0] + 1j * _TEMPLATE[:, 1]
+    spread = source - source.mean()
+    turn = np.vdot(spread, target - target.mean()) / np.vdot(spread, spread).real
     turn *= variation.zoom * np.exp(1j * math.radians(variation.roll))
-    middle = wanted.mean() + complex(*variation.shift)
-    offset = middle - turn * found.mean()
+    middle = target.mean() + complex(*variation.shift)
+    offset = middle - turn * source.mean()
     similarity = np.array([[turn.real, -turn.imag], [turn.imag, turn.real]])
     return similarity @ pose, np.array([offset.real, offset.imag])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -80,10 +80,10 @@ class Variation:
     @property
     def degradation(self) -> float:
         """All four strengths in one number: 1 - (1 - blur)(1 - resolution)(1 - noise)(...)."""
-        kept = 1.0
+        intact = 1.0
         for kind in DEGRADATIONS:
-            kept *= 1.0 - getattr(self, kind)
-        return 1.0 - kept
+            intact *= 1.0 - getattr(self, kind)
+        return 1.0 - intact
 
     @classmethod
     def draw(cls, seed: int, identity: int, image: int, severity: float = 1.0) -> Variation:
@@ -135,14 +135,12 @@ def light(image: NDArray[np.uint8], variation: Variation) -> NDArray[np.uint8]:
     ramp = variation.exposure * (1 - 0.3 * slope + down[:, None] + across)
     tint = (1 + 0.12 * variation.warmth, 1.0, 1 - 0.16 * variation.warmth)
     factors = cv2.merge([ramp * factor for factor in tint])
-    lit: Any = cv2.multiply(image, factors, dtype=cv2.CV_8U)
-    shaded: NDArray[np.uint8] = lit
-    return shaded
+    return np.asarray(cv2.multiply(image, factors, dtype=cv2.CV_8U), dtype=np.uint8)
 
 
 def degrade(image: NDArray[np.uint8], variation: Variation) -> NDArray[np.uint8]:
     """Apply blur, loss of resolution and noise, in this order, to (112, 112, 3) pixels."""
-    pixels: Any = image
+    pixels: cv2.typing.MatLike = image
     if variation.blur:
         pixels = cv2.GaussianBlur(pixels, (0, 0), max(0.15, BLUR_SIGMA * variation.blur))
     if variation.resolution:
@@ -154,8 +152,7 @@ def degrade(image: NDArray[np.uint8], variation: Variation) -> NDArray[np.uint8]
         grain = rng.standard_normal((112, 112, 3), dtype=np.float32)
         grain *= np.float32(NOISE_SIGMA * variation.noise)
         pixels = cv2.add(pixels, grain, dtype=cv2.CV_8U)
-    degraded: NDArray[np.uint8] = pixels
-    return degraded
+    return np.asarray(pixels, dtype=np.uint8)
 
 
 def occlude(canvas: NDArray[np.uint8], variation: Variation) -> None:

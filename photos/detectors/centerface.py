@@ -76,8 +76,10 @@ class CenterFace:
                 output[0] for output in self._net.forward(list(_OUTPUTS))
             )
         boxes, landmarks, scores = decode(heat[0], sizes, offsets, points, self.threshold)
-        kept = suppress(boxes, scores, self.overlap)
-        return detections(boxes[kept] / scale, landmarks[kept] / scale, scores[kept], image.shape)
+        chosen = suppress(boxes, scores, self.overlap)
+        return detections(
+            boxes[chosen] / scale, landmarks[chosen] / scale, scores[chosen], image.shape
+        )
 
 
 def decode(

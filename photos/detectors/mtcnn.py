@@ -59,7 +59,7 @@ class MTCNN:
             raise ValueError(f"mtcnn: min_face = {min_face}: must be at least {_CELL} pixels")
         if not 0 <= min_share < 1:
             raise ValueError(f"mtcnn: min_share = {min_share}: must be in 0..1, below 1")
-        if np.shape(thresholds) != (3,) or not all(0 < one < 1 for one in thresholds):
+        if np.shape(thresholds) != (3,) or not all(0 < least < 1 for least in thresholds):
             raise ValueError(f"mtcnn: thresholds = {thresholds}: must be three between 0 and 1")
         if not 0 < shrink < 1:
             raise ValueError(f"mtcnn: shrink = {shrink}: must be between 0 and 1")
@@ -80,10 +80,10 @@ class MTCNN:
 
     def _candidates(self, image: NDArray[np.uint8]) -> Floats:
         """(K, 4) squares that the first network takes for faces, from all levels."""
-        found = [self._scanned(level, scale) for level, scale in self._pyramid(image)]
-        boxes, scores, shifts = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        kept = suppress(boxes, scores, 0.7)
-        return squared(_shifted(boxes[kept], shifts[kept]))
+        levels = [self._scanned(level, scale) for level, scale in self._pyramid(image)]
+        boxes, scores, shifts = (np.concatenate(parts) for parts in zip(*levels, strict=True))
+        chosen = suppress(boxes, scores, 0.7)
+        return squared(_shifted(boxes[chosen], shifts[chosen]))
 
     def _pyramid(self, image: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.uint8], float]]:
         """Yield the photo, smaller and smaller, with its size relative to the photo's own."""
@@ -105,8 +105,8 @@ class MTCNN:
         corner = np.stack([columns, rows], axis=1) * _STRIDE
         boxes = np.concatenate([corner, corner + _CELL], axis=1) / scale
         scores = scores[rows, columns]
-        kept = suppress(boxes, scores, 0.5)[:_AT_MOST]
-        return boxes[kept], scores[kept], shifts[0, columns[kept], rows[kept]]
+        chosen = suppress(boxes, scores, 0.5)[:_AT_MOST]
+        return boxes[chosen], scores[chosen], shifts[0, columns[chosen], rows[chosen]]
 
     def _sorted_out(self, image: NDArray[np.uint8], boxes: Floats) -> Floats:
         """(K, 4) squares that the second network takes for faces, moved as it says."""
@@ -114,8 +114,8 @@ class MTCNN:
         shifts, chances = self._sort(_prepared(cut(image, whole, _SMALL)))
         passed = chances[:, 1] >= self.thresholds[1]
         squares, scores = whole[passed], chances[passed, 1]
-        kept = suppress(squares, scores, 0.7)
-        return squared(_shifted(squares[kept], shifts[passed][kept]))
+        chosen = suppress(squares, scores, 0.7)
+        return squared(_shifted(squares[chosen], shifts[passed][chosen]))
 
     def _placed(self, image: NDArray[np.uint8], boxes: Floats) -> Detections:
         """The faces among squares, with landmarks, by the third network."""
@@ -127,8 +127,8 @@ class MTCNN:
         landmarks = squares[:, None, :2] + sides * points[passed].reshape(-1, 2, 5).swapaxes(1, 2)
         landmarks -= 0.5  # from edges to the centres of pixels
         boxes = _shifted(squares, shifts[passed])
-        kept = suppress(boxes, scores, 0.7, "smaller")
-        return detections(boxes[kept], landmarks[kept], scores[kept], image.shape)
+        chosen = suppress(boxes, scores, 0.7, "smaller")
+        return detections(boxes[chosen], landmarks[chosen], scores[chosen], image.shape)
 
 
 def _packaged() -> Path:

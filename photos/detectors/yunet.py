@@ -65,8 +65,8 @@ class YuNet:
         blue_first = np.ascontiguousarray(small[..., ::-1])
         with self._lock:
             self._net.setInputSize((small.shape[1], small.shape[0]))
-            _, found = self._net.detect(blue_first)
-        rows = np.zeros((0, 15)) if found is None else np.asarray(found, dtype=np.float64)
+            _, faces = self._net.detect(blue_first)
+        rows = np.zeros((0, 15)) if faces is None else np.asarray(faces, dtype=np.float64)
         boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
         landmarks = rows[:, 4:14].reshape(-1, 5, 2)
         return detections(boxes / scale, landmarks / scale, rows[:, 14], image.shape)

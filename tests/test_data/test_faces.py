@@ -195,7 +195,7 @@ def test_rendered_faces():
         ("synthetic:identities=3", "images missing"),
         ("synthetic:identities=three,images=2", "identities = 'three' is not a number"),
         ("nowhere", "no faces at nowhere: expected a folder with one"),
-        ([], "no source of faces given"),
+        ([], "no source of faces"),
     ],
 )
 def test_bad_sources(source, message):
