@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 RAY    := $(VENV)/.ray
 DEMO   := runs/demo
 
-.PHONY: setup demo test lint types unit interop clean
+.PHONY: setup demo test lint types shape unit signals interop clean
 
 setup: $(STAMP)
 
@@ -24,7 +24,7 @@ demo: setup
 	$(BIN)/python network.py --config_file config/config_demo.py --model_dir $(DEMO)
 	$(BIN)/python evaluation/verification_risk_fnmr.py --model_dir $(DEMO) --report $(DEMO)/report
 
-test: lint types unit
+test: lint types shape signals unit
 
 lint: setup
 	$(BIN)/ruff check .
@@ -32,6 +32,16 @@ lint: setup
 
 types: setup
 	$(BIN)/mypy
+
+# layers of the rooms, and limits of size and shape (docs/design.md)
+shape: setup
+	$(BIN)/lint-imports
+	$(BIN)/python tests/measure.py
+
+# as under nohup or a script's `&`, where Ctrl-C is ignored from the start
+signals: setup
+	trap "" INT; $(BIN)/python -m pytest -q tests/test_utils/test_stop.py \
+		tests/test_utils/test_cli.py tests/test_scoring/test_score_images_resume.py
 
 unit: setup $(RAY)
 	$(BIN)/python -m pytest -n 2 -q
