@@ -17,6 +17,7 @@ from evaluation.metrics.discard import kept_sets
 from evaluation.metrics.kept_rates import equal_error_rates_of_kept
 from report import facts
 from report.facts import number, numbers
+from report.sentences import caution_sentences, protocol_sentence, risk_sentences
 
 if TYPE_CHECKING:
     from evaluation.confidence.bootstrap import Bootstrap
@@ -52,7 +53,7 @@ def collect(data: ReportData) -> facts.ReportFacts:
         method=data.method,
         date=data.provenance.date if data.provenance else "",
         set=_set_size(comparisons),
-        protocol=facts.ProtocolWords(main.protocol.name, main.protocol.describe()),
+        protocol=facts.ProtocolWords(main.protocol.name, protocol_sentence(main.protocol)),
         headline=_headline(data, tables[0]),
         warnings=_warnings(data),
         curves=[
@@ -86,9 +87,9 @@ def _set_size(comparisons: Comparisons) -> facts.SetSize:
 def _warnings(data: ReportData) -> list[str]:
     lines = list(data.warnings)
     for curve in data.curves:
-        lines += curve.warnings
+        lines += caution_sentences(curve.cautions)
     for draws in data.bootstrap.values():
-        lines += draws.warnings
+        lines += caution_sentences(draws.cautions)
     return list(dict.fromkeys(lines))
 
 
@@ -161,7 +162,7 @@ def _bands(draws: tuple[Bootstrap, str] | None) -> facts.Bands | None:
 def _preset(curve: ProtocolCurve) -> facts.Preset:
     return facts.Preset(
         protocol=curve.protocol.name,
-        in_words=curve.protocol.describe(),
+        in_words=protocol_sentence(curve.protocol),
         fmr_target=number(curve.edc.fmr_target),
         score_threshold=number(curve.edc.score_threshold[0]),
         fnmr_without_discard=_fnmr(curve),
@@ -343,7 +344,7 @@ def _det(
 def _risk(data: ReportData) -> dict[str, facts.Json] | None:
     if data.risk is None:
         return None
-    return _json_object({**data.risk.to_dict(), "in_words": data.risk.describe()})
+    return _json_object({**data.risk.to_dict(), "in_words": risk_sentences(data.risk)})
 
 
 def _json_object(values: dict[str, object]) -> dict[str, facts.Json]:

@@ -21,6 +21,7 @@ from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.error_rates import error_rates
 from evaluation.metrics.protocol_curve import protocol_curve
 from evaluation.metrics.protocols import PROTOCOLS
+from evaluation.metrics.thresholds import Caution
 from report import words
 from report.collect import collect
 from report.data import Provenance, ReportData
@@ -70,7 +71,8 @@ class Faces:
 class Bands:
     """Stand-in for the intervals of a bootstrap."""
 
-    unit, replicates, confidence, limit, warnings = "identity", 50, 0.95, 0.3, ("few draws",)
+    unit, replicates, confidence, limit = "identity", 50, 0.95, 0.3
+    cautions = (Caution("no_errors", {}),)
 
     def __init__(self, curve, names=("",)):
         self.curve, self.fractions = curve, curve.edc.fractions
@@ -218,7 +220,7 @@ def test_numbers_of_the_page_are_those_of_the_json(full):
         assert one["in_words"] in text
         for limit, area in one["areas"].items():
             assert shows(f"to {limit}: {words.number(area, 3)}")
-    assert "few draws" in text
+    assert "there is nothing to lower" in text
     for line in full.facts["risk_control"]["in_words"].splitlines()[1:]:
         assert line in text
     for error in full.facts["worst_errors"]["false_non_matches"]:
