@@ -8,7 +8,6 @@ a run of network.py.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -26,10 +25,9 @@ from estimators.base import Batch, Estimate, Estimator, EstimatorGroup, build_es
 from estimators.trained_head import TrainedHead
 from models.frozen import FrozenBackbone
 from models.heads.base import Head
-from models.preprocessing import Preprocessing
-from models.run import build_head
+from models.run import trained_head
 from utils.checkpoint import load_checkpoint
-from utils.config_json import from_json, parse_method
+from utils.config_json import parse_method
 from utils.files import write_text
 
 __all__ = ["Fusion"]
@@ -146,18 +144,14 @@ def _head_of(folder: Path, frozen: FrozenBackbone, backbone: str) -> Head:
     file = folder / "best.pt"
     if not file.is_file():
         raise ValueError(f"no trained run in {folder}: best.pt is missing (train with network.py)")
-    payload = load_checkpoint(file)
-    record = payload["backbone"]
-    same = Preprocessing.from_dict(record["preprocessing"]) == frozen.preprocessing
-    if record["sha256"] != backbone or not same:
+    checkpoint = load_checkpoint(file)
+    sha256 = checkpoint["backbone"]["sha256"]
+    if sha256 != backbone:
         raise ValueError(
-            f"{folder} was trained on another backbone (weights {record['sha256'][:12]}..., here "
+            f"{folder} was trained on another backbone (weights {sha256[:12]}..., here "
             f"{backbone[:12]}...): a fusion joins methods over one"
         )
-    config = from_json(payload["config"])
-    head = build_head(dataclasses.replace(config, head_weights=None), frozen)
-    head.load_state_dict(payload["head"])
-    return head.eval()
+    return trained_head(checkpoint, frozen)
 
 
 def _hash(head: Head) -> str:

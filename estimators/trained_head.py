@@ -10,7 +10,7 @@ import torch
 from estimators.base import Batch, Estimate
 from models.frozen import FrozenBackbone
 from models.heads.base import Head
-from models.uncertainty import to_sigma_sq
+from models.output import to_sigma_sq
 
 __all__ = ["TrainedHead"]
 

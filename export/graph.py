@@ -22,8 +22,7 @@ from estimators.onnx import INPUT, OUTPUTS, needed
 from evaluation.confidence.calibration import NOT_COMPUTED, Calibration
 from models.backbones.base import Backbone
 from models.heads.base import Head
-from models.output import BackboneOutput
-from models.uncertainty import to_scalar, to_sigma_sq
+from models.output import BackboneOutput, to_scalar, to_sigma_sq
 from utils.files import atomic_path
 
 _REGISTRATION = "torch.onnx._internal.exporter._registration"

@@ -17,7 +17,7 @@ from estimators.base import Batch, Estimate, EstimatorGroup, harmonic_mean
 from estimators.embedding_norm import EmbeddingNorm
 from estimators.trained_head import TrainedHead
 from evaluation.embed import average_of_flip, estimate_batch
-from models.uncertainty import to_sigma_sq
+from models.output import to_sigma_sq
 
 Result = Callable[[], Estimate]
 

@@ -116,8 +116,26 @@ def load_state(
         if names
     ]
     if problems:
-        raise ValueError(f"{path} does not fit {what}: {'; '.join(problems)}")
+        way_out = _same_shapes(missing, unexpected, expected, tensors)
+        raise ValueError(f"{path} does not fit {what}: {'; '.join(problems)}{way_out}")
     module.load_state_dict(dict(tensors), strict=False)
+
+
+def _same_shapes(
+    missing: Sequence[str],
+    unexpected: Sequence[str],
+    expected: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+) -> str:
+    """Say how to rename, where the unexpected tensors have the missing ones' shapes in order."""
+    own = [(name, expected[name].shape) for name in missing]
+    others = [name for name in unexpected if not name.endswith("num_batches_tracked")]
+    if not own or [tensors[name].shape for name in others] != [shape for _, shape in own]:
+        return ""
+    return (
+        f". Shapes agree in this order, as {others[0]} for {missing[0]}: rename them, as "
+        "docs/adding_a_method.md shows"
+    )
 
 
 def _kind(value: object) -> str:

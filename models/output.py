@@ -1,4 +1,7 @@
-"""What a backbone hands to heads, losses and estimators."""
+"""What networks give: a backbone's output, and how a head's raw numbers become uncertainties.
+
+Everywhere, larger = less reliable.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
+
+_EPS = 1e-6
 
 
 class BackboneOutput(NamedTuple):
@@ -31,3 +36,39 @@ class BackboneOutput(NamedTuple):
     def map(self, change: Callable[[Tensor], Tensor]) -> BackboneOutput:
         """Return the output with every tensor changed, in order."""
         return BackboneOutput(*(None if part is None else change(part) for part in self))  # type: ignore[arg-type]
+
+
+def to_sigma_sq(raw: Tensor, output: str) -> Tensor:
+    """Return the uncertainty that a head's raw output stands for.
+
+    Args:
+        raw: (B, d), what the head gave.
+        output: the head's `output`: "probability" (raw is a logit) or "variance" (a log variance).
+
+    Returns:
+        (B, d): a probability of being unreliable in (0, 1), or a variance above 0.
+
+    Raises:
+        ValueError: any other output.
+    """
+    if output == "probability":
+        return raw.sigmoid()
+    if output == "variance":
+        return raw.exp()
+    raise ValueError(f"output = {output!r}: must be 'probability' or 'variance'")
+
+
+def to_scalar(sigma_sq: Tensor) -> Tensor:
+    """Return one uncertainty per image, (N,), from (N, c).
+
+    One column stays as it is; more are joined by their harmonic mean 1 / mean(1 / (s + 1e-6)), as
+    PFE (arXiv 1904.09658) does.
+
+    Raises:
+        ValueError: not two-dimensional, or no column.
+    """
+    if sigma_sq.ndim != 2 or sigma_sq.shape[1] < 1:
+        raise ValueError(f"sigma_sq of shape {tuple(sigma_sq.shape)}: expected (N, c), c >= 1")
+    if sigma_sq.shape[1] == 1:
+        return sigma_sq[:, 0]
+    return 1 / (1 / (sigma_sq + _EPS)).mean(dim=1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def parse_backbone(text: str) -> Method:
 
 
 def open_backbone(
-    name: str,
+    backbone: str | Method,
     weights: str | Path,
     device: str = "auto",
     precision: Precision = "auto",
@@ -71,7 +72,7 @@ def open_backbone(
     """Load a backbone by name, without any run or head, and freeze it on the device.
 
     Args:
-        name: as `parse_backbone` reads it.
+        backbone: its class and options, or as `parse_backbone` reads them.
         weights: its file.
         device: see `TrainConfig.device`.
         precision: see `TrainConfig.precision`.
@@ -80,8 +81,9 @@ def open_backbone(
     Raises:
         ValueError: an unknown name or option, no weights file, or one that does not fit.
     """
-    backbone = load_backbone(parse_backbone(name), weights)
-    return FrozenBackbone(backbone, resolve_device(device), precision, execution)
+    method = parse_backbone(backbone) if isinstance(backbone, str) else backbone
+    network = load_backbone(method, weights)
+    return FrozenBackbone(network, resolve_device(device), precision, execution)
 
 
 def load_frozen(
@@ -104,8 +106,7 @@ def load_frozen(
             f"backbone_weights = {str(path)!r}: no such file; name yours in the config, with --set "
             "backbone_weights=FILE, or with --backbone_weights FILE when evaluating"
         )
-    backbone = load_backbone(config.backbone, path)
-    return FrozenBackbone(backbone, resolve_device(device), precision, execution)
+    return open_backbone(config.backbone, path, device, precision, execution)
 
 
 def build_head(config: TrainConfig, frozen: FrozenBackbone) -> Head:
@@ -141,8 +142,8 @@ def branch_folders(path: str | Path) -> list[Path]:
     missing = [name for name in names if not (path / name / "best.pt").is_file()]
     if missing:
         raise ValueError(
-            f"{path}: branches without best.pt: {', '.join(missing)} (written after each epoch; go "
-            f"on with network.py --resume {path}, or name the folders of the others)"
+            f"{path}: branches without best.pt: {', '.join(missing)} (written after each epoch; "
+            f"resume with network.py --resume {path}, or name the folders of the others)"
         )
     return [path / name for name in names]
 
@@ -155,7 +156,7 @@ def _branch_names(path: Path) -> list[str]:
         config = json.loads(file.read_text(encoding="utf-8"))
         return [branch["name"] for branch in config.get("branches", [])]
     except (ValueError, AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is no config of network.py ({error!r})") from error
+        raise ValueError(f"{file} is not a config of network.py ({error!r})") from error
 
 
 def load_run(
@@ -192,13 +193,24 @@ def load_run(
     sha256 = payload["backbone"]["sha256"]
     if beside is not None and (beside.config.backbone, beside.sha256) == (config.backbone, sha256):
         frozen, weights = beside.frozen, beside.files[1]
-        _check_preprocessing(payload, frozen)
     else:
         frozen = load_frozen(config, device, precision, backbone_weights, execution)
         check_backbone(payload, frozen, str(weights))
-    head = build_head(dataclasses.replace(config, head_weights=None), frozen)
-    head.load_state_dict(payload["head"])
-    return Run(path, config, frozen, head.eval(), int(payload["step"]), sha256, (file, weights))
+    head = trained_head(payload, frozen)
+    return Run(path, config, frozen, head, int(payload["step"]), sha256, (file, weights))
+
+
+def trained_head(checkpoint: Mapping[str, Any], frozen: FrozenBackbone) -> Head:
+    """Build the head of a checkpoint over a backbone, in eval mode on its device.
+
+    Raises:
+        ValueError: the backbone's preprocessing is not the one that the head was trained with.
+    """
+    _check_preprocessing(checkpoint, frozen)
+    config = dataclasses.replace(from_json(checkpoint["config"]), head_weights=None)
+    head = build_head(config, frozen)
+    head.load_state_dict(checkpoint["head"])
+    return head.eval()
 
 
 def _require_one_head(path: Path, file: Path) -> None:
@@ -248,7 +260,7 @@ def backbone_record(frozen: FrozenBackbone, weights: str) -> dict[str, Any]:
     return {"sha256": file_sha256(weights), "preprocessing": frozen.preprocessing.to_dict()}
 
 
-def check_backbone(payload: dict[str, Any], frozen: FrozenBackbone, weights: str) -> None:
+def check_backbone(payload: Mapping[str, Any], frozen: FrozenBackbone, weights: str) -> None:
     """Refuse a backbone that is not the one the checkpoint's head was trained on.
 
     Raises:
@@ -264,7 +276,7 @@ def check_backbone(payload: dict[str, Any], frozen: FrozenBackbone, weights: str
     _check_preprocessing(payload, frozen)
 
 
-def _check_preprocessing(payload: dict[str, Any], frozen: FrozenBackbone) -> None:
+def _check_preprocessing(payload: Mapping[str, Any], frozen: FrozenBackbone) -> None:
     stored = Preprocessing.from_dict(payload["backbone"]["preprocessing"])
     if stored != frozen.preprocessing:
         raise ValueError(

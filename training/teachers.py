@@ -19,9 +19,8 @@ from data.faces import Faces
 from estimators.from_file import FromFile
 from models.frozen import FrozenBackbone
 from models.heads.base import Head
-from models.output import BackboneOutput
-from models.run import load_run
-from models.uncertainty import to_scalar, to_sigma_sq
+from models.output import BackboneOutput, to_scalar, to_sigma_sq
+from models.run import check_backbone, load_run, trained_head
 from utils.checkpoint import load_checkpoint
 from utils.config import TrainConfig
 from utils.config_json import from_json
@@ -140,20 +139,17 @@ def open_teachers(
 
 def _head_of(folder: Path, config: TrainConfig, frozen: FrozenBackbone) -> Head:
     saved = folder / "best.pt"
-    if saved.is_file():
-        other = from_json(load_checkpoint(saved)["config"]).backbone
-        if other != config.backbone:
-            raise ValueError(
-                f"teacher = {str(folder)!r}: its head reads {other!r}, and this run has "
-                f"{config.backbone!r}"
-            )
-    run = load_run(
-        folder,
-        device=str(frozen.device),
-        precision=config.precision,
-        backbone_weights=config.backbone_weights,
-    )
-    return run.head.requires_grad_(False)
+    if not saved.is_file():
+        load_run(folder)  # says what is wrong with it
+    checkpoint = load_checkpoint(saved)
+    other = from_json(checkpoint["config"]).backbone
+    if other != config.backbone:
+        raise ValueError(
+            f"teacher = {str(folder)!r}: its head reads {other!r}, and this run has "
+            f"{config.backbone!r}"
+        )
+    check_backbone(checkpoint, frozen, config.backbone_weights)
+    return trained_head(checkpoint, frozen).requires_grad_(False)
 
 
 def _names(faces: Faces, file: FromFile) -> list[str]:

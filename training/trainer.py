@@ -30,9 +30,8 @@ from evaluation.embed import embed_pairs
 from evaluation.pipeline import FMR_TARGETS, Result, evaluate
 from losses.base import LossResult, genuine_pairs
 from models.execution import CudaGraphs
-from models.output import BackboneOutput
+from models.output import BackboneOutput, to_scalar, to_sigma_sq
 from models.run import backbone_record, check_backbone, load_frozen
-from models.uncertainty import to_scalar, to_sigma_sq
 from training.branch import StepInput, TrainedBranch
 from training.checkpoints import RunFiles
 from training.log import TrainLog, log_start, rank_correlation

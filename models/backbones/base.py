@@ -66,8 +66,28 @@ class Backbone(nn.Module, ABC):
         fold_batch_norms(self, untouched=self.tail_modules())
 
     def tail_modules(self) -> tuple[nn.Module, ...]:
-        """Return the convolutional parts of the tail, which `tail_affine` reads."""
-        return ()
+        """Return the modules of the tail, which stay as they are and float32.
+
+        By default those that `feature_map` does not call: it runs once to see, in eval mode only.
+        """
+        called: set[int] = set()
+        hooks = [
+            module.register_forward_pre_hook(lambda module, _: called.add(id(module)))
+            for module in self.modules()
+        ]
+        size = self.preprocessing.size
+        device = next(self.parameters()).device
+        try:
+            with torch.no_grad():
+                self.feature_map(torch.zeros(1, 3, size, size, device=device))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return tuple(
+            module
+            for module in self.modules()
+            if not any(id(part) in called for part in module.modules())
+        )
 
     @abstractmethod
     def feature_map(self, images: Tensor) -> Tensor:
@@ -82,9 +102,16 @@ class Backbone(nn.Module, ABC):
             batch_norm: False leaves out the last BatchNorm.
         """
 
-    @abstractmethod
     def tail_affine(self, batch_norm: bool = True) -> tuple[Tensor, Tensor]:
-        """Return weight (D, F) and bias (D,) of `tail` as one affine map (of its eval mode)."""
+        """Return weight (D, F) and bias (D,) of `tail` as one affine map (of its eval mode).
+
+        Raises:
+            ValueError: the class does not give it, as where the tail is not affine.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no tail_affine, which mc_dropout:form=closed_form needs: "
+            "take form=sampled"
+        )
 
 
 def batch_norm_affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

@@ -1,12 +1,16 @@
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from estimators.base import Batch, build_estimator
+from models.backbones.base import Backbone
 from models.backbones.mobilefacenet import MobileFaceNet
 from models.frozen import FrozenBackbone
 from models.heads.fc2 import FC2Head
+from utils.config import Method
 
 
 def test_it_preprocesses_and_embeds(tiny, images):
@@ -162,3 +166,48 @@ def test_the_convolutional_tail_of_a_light_network_keeps_float32():
     features = frozen(images).features
     with torch.no_grad():
         torch.testing.assert_close(frozen(images).embedding, frozen.backbone.tail(features))
+
+
+class Foreign(Backbone):
+    """Somebody else's network: a tail of convolutions, without Linear and BatchNorm1d."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding_size, self.features_shape = 6, (4, 7, 7)
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 16, stride=16), nn.BatchNorm2d(4), nn.PReLU(4))
+        self.pool = nn.Sequential(nn.Conv2d(4, 6, 7, bias=False), nn.BatchNorm2d(6), nn.PReLU(6))
+
+    def feature_map(self, images):
+        return self.body(images)
+
+    def tail(self, features, batch_norm=True):
+        maps = self.pool[0](features.unflatten(1, self.features_shape))
+        return (self.pool[2](self.pool[1](maps)) if batch_norm else maps).flatten(1)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_foreign_tail_stays_as_it_is_and_float32(precision, images):
+    torch.manual_seed(0)
+    foreign = Foreign().eval()
+    with torch.no_grad():
+        expected = foreign(foreign.preprocessing(images)).embedding
+    frozen = FrozenBackbone(foreign, precision=precision)
+    assert isinstance(frozen.backbone.body[1], nn.Identity)
+    assert isinstance(frozen.backbone.pool[1], nn.BatchNorm2d)
+    tolerance = {"fp32": 1e-5, "bf16": 5e-2}[precision]
+    torch.testing.assert_close(frozen(images).embedding, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", ["embedding_norm", "mc_dropout", "ser_fiq", "grafiqs", "faceqan"])
+def test_scores_work_on_a_foreign_backbone(name, images):
+    estimator = build_estimator(Method(name), frozen=FrozenBackbone(Foreign()))
+    estimate = estimator(Batch(images.numpy()))
+    assert (estimate.mu.shape, estimate.sigma_sq.shape) == ((3, 6), (3, 1))
+    assert np.isfinite(estimate.sigma_sq).all()
+
+
+def test_a_foreign_tail_without_a_matrix_is_refused_where_one_is_needed(images):
+    method = Method("mc_dropout", form="closed_form")
+    estimator = build_estimator(method, frozen=FrozenBackbone(Foreign()))
+    with pytest.raises(ValueError, match="Foreign has no tail_affine, which mc_dropout:form=clos"):
+        estimator(Batch(images.numpy()))

@@ -3,6 +3,7 @@ import pickle
 
 import pytest
 import torch
+from torch import nn
 
 from models.backbones.iresnet import IResNet
 from models.heads.fc2 import FC2Head
@@ -148,6 +149,17 @@ def test_what_does_not_fit_is_named_and_nothing_is_loaded(tiny):
     with pytest.raises(ValueError, match=text):
         load_state(tiny, tensors, "w.pth", "head X")
     assert _same(tiny.state_dict(), before)
+
+
+def test_names_of_another_project_are_matched_by_shape():
+    net = nn.Sequential(nn.Linear(3, 2), nn.PReLU(2))
+    theirs = {"fc.w": torch.ones(2, 3), "fc.b": torch.ones(2), "act.slope": torch.ones(2)}
+    with pytest.raises(
+        ValueError, match=r"Shapes agree in this order, as fc\.w for 0\.weight: ren"
+    ):
+        load_state(net, theirs, "w.pth", "backbone X")
+    with pytest.raises(ValueError, match=r"unexpected: fc\.w, fc\.b$"):
+        load_state(net, {name: theirs[name] for name in ("fc.w", "fc.b")}, "w.pth", "backbone X")
 
 
 def test_a_long_report_is_cut(save, tiny):

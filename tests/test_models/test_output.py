@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.uncertainty import to_scalar, to_sigma_sq
+from models.output import to_scalar, to_sigma_sq
 
 RAW = torch.tensor([[-2.0], [0.0], [3.0]], dtype=torch.float64)
 
