@@ -98,7 +98,7 @@ class FaceQAN:
             unit = F.normalize(self._embed(levels)).repeat_interleave(self.passes, 0)
         copies = levels[:, None] + 255 * self.epsilon * self._draw(levels)
         copies = copies.flatten(0, 1).clamp_(0, 255)
-        found = []
+        distances = []
         for step in range(self.steps):
             last = step == self.steps - 1
             with torch.set_grad_enabled(not last):
@@ -106,11 +106,11 @@ class FaceQAN:
                 distance = _distance(unit, self._embed(copies))
                 if not last:
                     (gradient,) = torch.autograd.grad(distance.sum(), copies)
-            found.append(distance.detach().unflatten(0, (len(images), self.passes)))
+            distances.append(distance.detach().unflatten(0, (len(images), self.passes)))
             if not last:
                 moved = copies.detach() + 255 * self.epsilon * gradient.sign()
                 copies = moved.clamp_(0, 255)
-        return torch.cat(found, dim=1)
+        return torch.cat(distances, dim=1)
 
     def _embed(self, levels: Tensor) -> Tensor:
         normalised = self.frozen.preprocessing(levels)

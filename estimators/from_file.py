@@ -66,14 +66,14 @@ class FromFile:
         Raises:
             ValueError: names without a score; the message has their number and the first one.
         """
-        wanted = [str(name) for name in names]
-        missing = [name for name in wanted if name not in self.scores]
+        keys = [str(name) for name in names]
+        missing = [name for name in keys if name not in self.scores]
         if missing:
             raise ValueError(
-                f"{self.path}: no score for {len(missing)} of {len(wanted)} images, "
+                f"{self.path}: no score for {len(missing)} of {len(keys)} images, "
                 f"the first is {missing[0]!r} (the file has such as {next(iter(self.scores))!r})"
             )
-        return np.array([self.scores[name] for name in wanted], np.float32)
+        return np.array([self.scores[name] for name in keys], np.float32)
 
     def check_names(self, names: Sequence[str]) -> None:
         """Refuse names without a score, as `uncertainty_of` does."""

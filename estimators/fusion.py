@@ -103,8 +103,8 @@ def open_members(
         if text in members:
             raise ValueError(f"the fusion has the member {text!r} twice")
         if (folder / text).is_dir():
-            found = _head_of(folder / text, frozen, backbone)
-            members[text] = TrainedHead(frozen=frozen, head=found)
+            own = _head_of(folder / text, frozen, backbone)
+            members[text] = TrainedHead(frozen=frozen, head=own)
             continue
         method = parse_method(text)
         if method.name == "fusion":
@@ -125,13 +125,13 @@ def head_hashes(members: Mapping[str, Estimator]) -> dict[str, str]:
     return {name: _hash(head) for name, head in heads.items()}
 
 
-def require_same(stored: Mapping[str, str], found: Mapping[str, str], path: str) -> None:
+def require_same(stored: Mapping[str, str], hashes: Mapping[str, str], path: str) -> None:
     """Refuse heads that are not those whose uncertainties the fusion was fitted on.
 
     Raises:
         ValueError: the message names the member.
     """
-    for name, value in found.items():
+    for name, value in hashes.items():
         if stored.get(name) != value:
             raise ValueError(
                 f"{path}: member {name!r} has another head than the fusion was fitted with: fit it "
@@ -176,16 +176,16 @@ class RankTable:
     ranks: NDArray[np.float64]
 
     def __call__(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
-        """(N,) ranks: 0 for the surest reference image, 1 for the least sure one.
+        """(N,) ranks: 0 for the least uncertain reference image, 1 for the most uncertain one.
 
         Linear between the table's values. Beyond its ends ranks go on, by one for the table's whole
         range, so that two images which are both worse than every reference image keep their order.
         """
-        given = np.asarray(values, np.float64)
+        values = np.asarray(values, np.float64)
         low, high = self.values[0], self.values[-1]
         span = high - low if high > low else 1.0
-        inside = np.interp(given, self.values, self.ranks)
-        beyond = np.maximum(given - high, 0) - np.maximum(low - given, 0)
+        inside = np.interp(values, self.values, self.ranks)
+        beyond = np.maximum(values - high, 0) - np.maximum(low - values, 0)
         return np.asarray(inside + beyond / span, np.float64)
 
 
@@ -206,14 +206,14 @@ def rank_table(reference: NDArray[np.floating], name: str = "member") -> RankTab
     distinct, counts = np.unique(values, return_counts=True)
     if len(distinct) < 2:
         raise ValueError(
-            f"{name}: its {len(values)} reference values are all the same: it tells nothing; leave "
+            f"{name}: its {len(values)} reference values are all the same: it says nothing; leave "
             "it out"
         )
     ranks = (np.cumsum(counts) - counts / 2) / len(values)
     if len(distinct) > _KNOTS:
-        wanted = np.linspace(ranks[0], ranks[-1], _KNOTS)
-        kept = np.unique(np.searchsorted(ranks, wanted).clip(0, len(ranks) - 1))
-        distinct, ranks = distinct[kept], ranks[kept]
+        targets = np.linspace(ranks[0], ranks[-1], _KNOTS)
+        knots = np.unique(np.searchsorted(ranks, targets).clip(0, len(ranks) - 1))
+        distinct, ranks = distinct[knots], ranks[knots]
     return RankTable(distinct, ranks)
 
 
@@ -306,7 +306,7 @@ def fit_monotone(
     files: Mapping[str, str] | None = None,
     shrink: float = 0.01,
 ) -> FusionModel:
-    """Fit the weights so that the poorer image of a mated pair predicts whether the pair matches.
+    """Fit the weights so that the worse image of a mated pair predicts whether it matches.
 
     Minimises the mean cross-entropy between `target` and sigmoid(a - b max(r_i, r_j)) over pairs,
     r = weights . ranks, plus `shrink` times the squared distance of the weights from equal ones:
@@ -333,10 +333,10 @@ def fit_monotone(
     sides = rank_columns(columns, start.tables)[pairs]
     first = np.concatenate([np.full(len(names), 1.0), [np.log(0.9 / 0.1)]])
     bounds = [(0.0, None)] * len(names) + [(None, None)]
-    found = minimize(
+    fit = minimize(
         _loss, first, args=(sides, goal, shrink), jac=True, bounds=bounds, method="L-BFGS-B"
     )
-    slopes = found.x[:-1]
+    slopes = fit.x[:-1]
     if slopes.sum() <= 1e-6:
         raise ValueError(
             f"none of {', '.join(names)} tells which of {len(pairs)} mated pairs match; take the "
@@ -355,10 +355,10 @@ def _loss(
     """Value and gradient of what `fit_monotone` minimises; parameters are b * weights, then a."""
     slopes, offset = parameters[:-1], parameters[-1]
     each = sides @ slopes
-    poorer = each.argmax(axis=1)
-    logit = offset - each[np.arange(len(each)), poorer]
+    lower_quality = each.argmax(axis=1)
+    logit = offset - each[np.arange(len(each)), lower_quality]
     wrong = expit(logit) - target
-    ranks = sides[np.arange(len(each)), poorer]
+    ranks = sides[np.arange(len(each)), lower_quality]
     spread = slopes - slopes.mean()
     value = float(np.mean(np.logaddexp(0, logit) - target * logit) + shrink * spread @ spread)
     slope_gradient = -(wrong[:, None] * ranks).mean(axis=0) + 2 * shrink * spread
@@ -390,7 +390,7 @@ def load_fusion(path: str | Path) -> FusionModel:
     """Read what `save_fusion` wrote.
 
     Raises:
-        ValueError: no such file, another format or version, or numbers that are no fusion.
+        ValueError: no such file, another format or version, or numbers that are not a fusion.
     """
     file = Path(path)
     if not file.is_file():
@@ -426,7 +426,7 @@ def _parsed_table(member: Any) -> RankTable:
     fits = values.ndim == 1 and values.shape == ranks.shape and len(values) >= 2
     if not fits or not np.isfinite([values, ranks]).all():
         raise ValueError(
-            f"member {member['name']}: values and ranks are no table of finite numbers"
+            f"member {member['name']}: values and ranks are not a table of finite numbers"
         )
     if (np.diff(values) <= 0).any() or (np.diff(ranks) <= 0).any():
         raise ValueError(f"member {member['name']}: values and ranks must ascend")

@@ -102,7 +102,8 @@ class GraFIQs:
         def compare(module: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
             losses.append(discrepancy(module, inputs[0]))
 
-        norms = [one for one in self.backbone.modules() if isinstance(one, nn.BatchNorm2d)]
+        modules = self.backbone.modules()
+        norms = [module for module in modules if isinstance(module, nn.BatchNorm2d)]
         hooks = [norm.register_forward_pre_hook(compare) for norm in norms]
         if self._stage is not None:
             hooks.append(self._stage.register_forward_hook(cut))

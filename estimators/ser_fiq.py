@@ -58,7 +58,7 @@ class SERFIQ:
     def __call__(self, batch: Batch) -> Estimate:
         """Estimate for the batch's images; sigma_sq has one column."""
         output = batch.output(self.frozen)
-        distance = torch.stack([mean_distance(self._passes(one)) for one in output.features])
+        distance = torch.stack([mean_distance(self._passes(row)) for row in output.features])
         return Estimate(
             output.embedding.cpu().numpy(), torch.tanh(distance / 2)[:, None].cpu().numpy()
         )

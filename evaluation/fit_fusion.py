@@ -98,11 +98,11 @@ def _body(args: argparse.Namespace) -> int:
         names, frozen=model.frozen, head=model.head, folder=out.parent, backbone=backbone
     )
     files = {"backbone": backbone, **head_hashes(members)}
-    found = embed_images(EstimatorGroup(members), faces.images, args.batch_size, name=faces.name)
+    estimate = embed_images(EstimatorGroup(members), faces.images, args.batch_size, name=faces.name)
     fusion = (
-        fit_rank_mean(found.sigma_sq, names, files)
+        fit_rank_mean(estimate.sigma_sq, names, files)
         if args.how == "ranks"
-        else _fitted(found, faces.labels, names, files, args.fmr)
+        else _fitted(estimate, faces.labels, names, files, args.fmr)
     )
     save_fusion(fusion, out)
     sys.stdout.write(_report(fusion))
@@ -122,18 +122,18 @@ def _relative(text: str, folder: Path) -> str:
 
 
 def _fitted(
-    found: Estimate,
+    estimate: Estimate,
     labels: NDArray[np.int64],
     names: Sequence[str],
     files: dict[str, str],
     fmr: float,
 ) -> FusionModel:
     pairs = mated_pairs(labels, _CAP)
-    others = scores_of(found.mu, non_mated_pairs(labels, _NON_MATED))
-    scores = scores_of(found.mu, pairs)
+    others = scores_of(estimate.mu, non_mated_pairs(labels, _NON_MATED))
+    scores = scores_of(estimate.mu, pairs)
     margin = scores - np.float32(operating_point(scores, others, "conservative", fmr).threshold)
     target = 1 / (1 + np.exp(-_SCALE * margin.astype(np.float64)))
-    return fit_monotone(found.sigma_sq, names, pairs, target, files)
+    return fit_monotone(estimate.sigma_sq, names, pairs, target, files)
 
 
 def _report(model: FusionModel) -> str:

@@ -533,7 +533,7 @@ def _open_trained(
         if kind == "run":
             from models.run import load_run
 
-            run = load_run(path, backbone_weights=backbone_weights, beside=first_run, **where)
+            run = load_run(path, backbone_weights=backbone_weights, shared=first_run, **where)
             first_run = first_run or run
             model = from_run(run)
         elif kind in ("packed", "onnx"):

@@ -1,6 +1,6 @@
 """Runs that differ in nothing but their seeds are one method, trained several times.
 
-`evaluation.methods` groups them, `evaluation.compared` takes their means and spread.
+`evaluation.open_model` groups them, `evaluation.compared` takes their means and spread.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ASIDE = (
 
 @dataclass(frozen=True)
 class Group:
-    """Methods that are one but for their seeds.
+    """Methods that differ in their seeds alone.
 
     Attributes:
         name: of the group.
@@ -53,21 +53,21 @@ def seed_groups(configs: Mapping[str, TrainConfig]) -> tuple[Group, ...]:
     Args:
         configs: of heads on one backbone, by the name of the method.
     """
-    found: list[dict[tuple[int, int], str]] = []
+    by_seeds: list[dict[tuple[int, int], str]] = []
     for name, config in configs.items():
         seeds = _seeds(config)
-        for group in found:
+        for group in by_seeds:
             first = configs[next(iter(group.values()))]
             if seeds not in group and _without_seeds(first) == _without_seeds(config):
                 group[seeds] = name
                 break
         else:
-            found.append({seeds: name})
+            by_seeds.append({seeds: name})
     groups: list[Group] = []
-    for group in found:
+    for group in by_seeds:
         members = tuple(group.values())
         if len(members) > 1:
-            name = _name(members, configs[members[0]], [one.name for one in groups])
+            name = _name(members, configs[members[0]], [group.name for group in groups])
             groups.append(Group(name, members, len({seed for seed, _ in group})))
     return tuple(groups)
 

@@ -91,7 +91,7 @@ class FrozenBackbone(nn.Module):
 
     def is_same_as(self, other: FrozenBackbone) -> bool:
         """Whether another backbone has the same weights and preprocessing, to the last bit."""
-        own, others = (one._unfolded[0].state_dict() for one in (self, other))
+        own, others = (frozen._unfolded[0].state_dict() for frozen in (self, other))
         return (
             self.preprocessing == other.preprocessing
             and own.keys() == others.keys()

@@ -102,9 +102,9 @@ def load_state(
     ]
     unexpected = [name for name in tensors if name not in expected]
     misshaped = [
-        f"{name} {tuple(tensors[name].shape)} for {tuple(wanted.shape)}"
-        for name, wanted in expected.items()
-        if name in tensors and tensors[name].shape != wanted.shape
+        f"{name} {tuple(tensors[name].shape)} for {tuple(own.shape)}"
+        for name, own in expected.items()
+        if name in tensors and tensors[name].shape != own.shape
     ]
     problems = [
         f"{len(names)} {kind}: {_some(names)}"

@@ -73,8 +73,8 @@ class About:
         if wrong:
             raise ValueError(f"missing or unknown entries of about: {', '.join(wrong)}")
         for name, value in stored.items():
-            wanted = (dict, type(None)) if name == "colour_check" else (str,)
-            if not isinstance(value, wanted):
+            kinds = (dict, type(None)) if name == "colour_check" else (str,)
+            if not isinstance(value, kinds):
                 raise ValueError(f"about.{name} is {type(value).__name__}")
         return cls(**stored)
 
@@ -228,8 +228,8 @@ def _payload(path: Path) -> dict[str, Any]:
     if not isinstance(payload, dict) or payload.get("kind") != KIND:
         is_run = isinstance(payload, dict) and "step" in payload
         raise ValueError(
-            f"{path} is no model file but {'a checkpoint of network.py' if is_run else 'another'}; "
-            "export/pack_model.py makes a model file from a run folder"
+            f"{path} is not a packed model but {'a checkpoint' if is_run else 'another file'}; "
+            "export/pack_model.py makes one from a run folder"
         )
     if payload.get("version") != VERSION:
         raise ValueError(
@@ -238,10 +238,10 @@ def _payload(path: Path) -> dict[str, Any]:
         )
     for name, kind in _PARTS.items():
         if not isinstance(payload.get(name, ...), kind):
-            found = type(payload[name]).__name__ if name in payload else "missing"
-            raise ValueError(f"{path}: part {name!r} of the model file is {found}")
+            kind_found = type(payload[name]).__name__ if name in payload else "missing"
+            raise ValueError(f"{path}: part {name!r} of the model file is {kind_found}")
     for name in ("backbone", "head"):
         wrong = [key for key, value in payload[name].items() if not isinstance(value, Tensor)]
         if wrong:
-            raise ValueError(f"{path}: {name} entry {wrong[0]!r} is no tensor")
+            raise ValueError(f"{path}: {name} entry {wrong[0]!r} is not a tensor")
     return payload

@@ -167,7 +167,7 @@ def load_run(
     precision: Precision = "auto",
     execution: Execution = "eager",
     backbone_weights: str | None = None,
-    beside: Run | None = None,
+    shared: Run | None = None,
 ) -> Run:
     """Load a run folder.
 
@@ -178,7 +178,7 @@ def load_run(
         precision: see `TrainConfig.precision`.
         execution: see `TrainConfig.execution`; the run's own is how it was trained.
         backbone_weights: where the backbone's file is now, if it has moved since.
-        beside: a run whose backbone is shared, not loaded again, if it is this run's too.
+        shared: a run whose backbone is shared, not loaded again, if it is this run's too.
 
     Raises:
         ValueError: no run there, a run of several branches, an unsafe or foreign checkpoint, or
@@ -191,8 +191,8 @@ def load_run(
     config = from_json(payload["config"])
     weights = Path(backbone_weights or config.backbone_weights)
     sha256 = payload["backbone"]["sha256"]
-    if beside is not None and (beside.config.backbone, beside.sha256) == (config.backbone, sha256):
-        frozen, weights = beside.frozen, beside.files[1]
+    if shared is not None and (shared.config.backbone, shared.sha256) == (config.backbone, sha256):
+        frozen, weights = shared.frozen, shared.files[1]
     else:
         frozen = load_frozen(config, device, precision, backbone_weights, execution)
         check_backbone(payload, frozen, str(weights))
@@ -267,11 +267,11 @@ def check_backbone(payload: Mapping[str, Any], frozen: FrozenBackbone, weights: 
         ValueError: another weights file, or another preprocessing.
     """
     record = payload["backbone"]
-    found = file_sha256(weights)
-    if record["sha256"] != found:
+    sha256 = file_sha256(weights)
+    if record["sha256"] != sha256:
         raise ValueError(
             f"the head was trained on backbone weights with SHA-256 {record['sha256'][:12]}..., "
-            f"but {weights} has {found[:12]}...; give the right file as backbone_weights"
+            f"but {weights} has {sha256[:12]}...; give the right file as backbone_weights"
         )
     _check_preprocessing(payload, frozen)
 

@@ -160,7 +160,7 @@ def test_tensors_that_do_not_fit_are_named(file, part):
         ),
         (
             lambda tensors: tensors.update({name: [1.0]}),
-            rf"model.pt: {part} entry '{name}' is no tensor",
+            rf"model.pt: {part} entry '{name}' is not a tensor",
         ),
     ):
         file.write_bytes(before)
@@ -199,12 +199,10 @@ def test_bad_content_is_named_with_the_file(file):
 def test_foreign_files_are_told_apart(tiny, tmp_path):
     path = tmp_path / "model.pt"
     torch.save(tiny.state_dict(), path)
-    with pytest.raises(ValueError, match=r"model.pt is no model file but another; export/pack"):
+    with pytest.raises(ValueError, match=r"model.pt is not a packed model but another file; exp"):
         load_packed(path)
     torch.save({"format": 1, "step": 3, "head": {}}, path)
-    with pytest.raises(
-        ValueError, match=r"is no model file but a checkpoint of network.py; export"
-    ):
+    with pytest.raises(ValueError, match=r"is not a packed model but a checkpoint; export"):
         load_packed(path)
     path.write_bytes(b"PK\x03\x04rubbish")
     with pytest.raises(ValueError, match="model.pt is not a file of tensors, or is incomplete"):

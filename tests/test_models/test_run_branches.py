@@ -114,7 +114,7 @@ def test_runs_beside_each_other_share_one_backbone(run, weights, monkeypatch):
     monkeypatch.setattr(
         FrozenBackbone, "__init__", lambda self, *rest: (made.append(1), init(self, *rest))[0]
     )
-    second = load_run(run / "idq-1", device="cpu", beside=first)
+    second = load_run(run / "idq-1", device="cpu", shared=first)
     assert second.frozen is first.frozen
     assert second.files == (run / "idq-1" / "best.pt", weights)
     assert not made
@@ -128,7 +128,7 @@ def test_another_backbone_is_loaded_as_ever(run, tmp_path):
     torch.manual_seed(1)
     torch.save(build("models.backbones", TINY).state_dict(), tmp_path / "other.pth")
     write_branches(tmp_path / "others", tmp_path / "other.pth")
-    other = load_run(tmp_path / "others" / "idq-0", device="cpu", beside=first)
+    other = load_run(tmp_path / "others" / "idq-0", device="cpu", shared=first)
     assert other.frozen is not first.frozen
     assert other.sha256 == file_sha256(tmp_path / "other.pth") != first.sha256
 
@@ -141,7 +141,7 @@ def test_a_shared_backbone_must_have_the_heads_preprocessing(run):
     payload["backbone"] = {**payload["backbone"], "preprocessing": changed.to_dict()}
     torch.save(payload, file)
     with pytest.raises(ValueError, match=r"the head was trained with .*BGR.*backbone now says"):
-        load_run(run / "idq-1", device="cpu", beside=first)
+        load_run(run / "idq-1", device="cpu", shared=first)
 
 
 def test_a_config_of_branches_is_no_head(tmp_path, weights):
