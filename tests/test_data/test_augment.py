@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
-import time
 
 import cv2
 import numpy as np
@@ -13,8 +13,16 @@ import torch
 from PIL import Image, ImageFilter
 
 from data.augment.batch import RARE, AugmentParameters, BatchAugment
-from data.augment.operations import blur_matrix, crop_matrix, down_up_matrix
-from data.augment.parameters import CROP, SMALLEST
+from data.augment.operations import blur_matrix, crop_matrix, down_up_matrix, motion_matrix
+from data.augment.parameters import (
+    COLUMNS,
+    CROP,
+    KINDS,
+    RADII,
+    SMALLEST,
+    STRONG_COLUMNS,
+    keyed_uniforms,
+)
 from utils.config import Augment
 from utils.device import all_to_device
 
@@ -90,13 +98,6 @@ def test_rates_are_the_originals(many, name):
     assert found == pytest.approx(RECORDED[name], abs=3.5 * error)
 
 
-def test_blur_rate_and_radii(many):
-    counts = np.bincount(many.blur + 1, minlength=4)
-    for count, rate in zip(counts, (0.7, 0.1, 0.1, 0.1), strict=True):
-        error = math.sqrt(rate * (1 - rate) / RECORDED_DRAWS)
-        assert count / RECORDED_DRAWS == pytest.approx(rate, abs=3.5 * error)
-
-
 def test_a_first_hit_halves_the_odds_of_the_second():
     drawn = BatchAugment(Augment(rare=0.6), seed=2).parameters(0, np.arange(RECORDED_DRAWS))
     first, second = (drawn.rare >= 0).T
@@ -116,17 +117,6 @@ def test_ranges_of_parameters(many):
     assert (height * width).min() / 112**2 > 0.018
     assert (height * width).max() / 112**2 < 0.41
     assert 0.4 < (height > width).mean() < 0.6
-
-
-def test_draws_follow_seed_step_and_row_alone(augment):
-    rows = np.array([40, 7, 19, 3, 88])
-    whole = _arrays(augment.parameters(12, rows))
-    again = _arrays(BatchAugment(ALL, seed=3).parameters(12, rows))
-    order = np.array([2, 4, 1])
-    part = _arrays(augment.parameters(12, rows[order]))
-    for name, values in whole.items():
-        np.testing.assert_array_equal(values, again[name])
-        np.testing.assert_array_equal(values[order], part[name])
 
 
 def test_another_seed_step_or_row_is_another_draw(augment):
@@ -156,36 +146,12 @@ def test_all_rates_zero_is_the_identity():
     assert torch.equal(changed, images.permute(0, 3, 1, 2).float())
 
 
-def test_images_given_are_left_as_they_are(augment):
-    images = _photos(12)
-    before = images.clone()
-    augment(images, augment.parameters(0, np.arange(12)))
-    assert torch.equal(images, before)
-
-
 def test_flip_is_exact(augment):
     images = _photos(3)
     flip = np.array([True, False, True])
     changed = _numpy(augment(images, dataclasses.replace(_nothing(3), flip=flip)))
     expected = np.stack([np.fliplr(images[0]), images[1], np.fliplr(images[2])])
     np.testing.assert_array_equal(changed, expected)
-
-
-@pytest.mark.parametrize("index", [0, 1, 2])
-def test_blur_is_pillows(augment, index):
-    images = _photos(4, seed=index)
-    changed = _numpy(augment(images, dataclasses.replace(_nothing(4), blur=np.full(4, index))))
-    _assert_close_to_pillow(
-        changed, images, lambda image: image.filter(ImageFilter.GaussianBlur(index + 1))
-    )
-
-
-def test_slight_blur_is_pillows(augment):
-    images = _photos(4)
-    changed = _numpy(augment(images, _rare("slight_blur", 4)))
-    _assert_close_to_pillow(
-        changed, images, lambda image: image.filter(ImageFilter.GaussianBlur(0.5))
-    )
 
 
 @pytest.mark.parametrize("size", [28, 45, 64, 90, 111])
@@ -271,28 +237,6 @@ def test_occlusion_covers_its_box_and_nothing_else(augment):
     assert abs(neighbours) < 4 / math.sqrt(noise.size)
 
 
-def test_noise_differs_between_images_and_steps(augment):
-    images = torch.zeros(2, 112, 112, 3, dtype=torch.uint8)
-    box = np.array([[0, 0, 112, 112]] * 2)
-    changed = [
-        augment(
-            images,
-            dataclasses.replace(
-                augment.parameters(step, np.arange(2)),
-                box=box,
-                noisy=np.ones(2, bool),
-                blur=np.full(2, -1),
-                rare=np.full((2, 2), -1),
-            ),
-        )
-        for step in range(2)
-    ]
-    levels = torch.cat(changed).flatten(1)
-    for i in range(4):
-        for j in range(i):
-            assert (levels[i] == levels[j]).float().mean() == pytest.approx(1 / 256, abs=0.002)
-
-
 def test_operations_run_in_the_order_of_the_original(augment):
     image = _photos(1)
     parameters = dataclasses.replace(
@@ -319,35 +263,6 @@ def test_operations_run_in_the_order_of_the_original(augment):
     np.testing.assert_allclose(augment(image, parameters)[0].numpy(), expected, atol=1e-3)
 
 
-def test_an_image_does_not_depend_on_how_the_batch_is_split(augment):
-    images, rows = _photos(40), np.arange(100, 140)
-    whole = augment(images, augment.parameters(9, rows))
-    parts = [
-        augment(images[part], augment.parameters(9, rows[part]))
-        for part in (slice(0, 7), slice(7, 8), slice(8, 40))
-    ]
-    torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=1e-3)
-    assert torch.equal(whole, augment(images, augment.parameters(9, rows)))
-
-
-def test_levels_stay_in_range():
-    generator = torch.Generator().manual_seed(0)
-    extreme = torch.randint(0, 2, (120, 112, 112, 3), generator=generator, dtype=torch.uint8) * 255
-    augment = BatchAugment(ALL, seed=8)
-    changed = augment(extreme, augment.parameters(0, np.arange(120)))
-    assert changed.min() >= 0
-    assert changed.max() <= 255
-
-
-def test_a_flat_grey_image_stays_flat_without_occlusion():
-    augment = BatchAugment(dataclasses.replace(ALL, occlusion=0.0), seed=8)
-    flat = torch.full((120, 112, 112, 3), 137, dtype=torch.uint8)
-    parameters = augment.parameters(0, np.arange(120))
-    assert set(parameters.rare.ravel()) == {-1, 0, 1, 2, 3, 4, 5}
-    changed = augment(flat, parameters)
-    torch.testing.assert_close(changed, torch.full_like(changed, 137.0), rtol=0, atol=1e-3)
-
-
 @pytest.mark.parametrize("matrix", [blur_matrix(2.5), down_up_matrix(31), crop_matrix(4, 106)])
 def test_every_row_of_a_matrix_is_an_average(matrix):
     assert matrix.shape == (112, 112)
@@ -361,16 +276,6 @@ def test_blur_has_the_variance_of_its_gaussian(radius):
     offsets = np.arange(112) - 56
     assert weights @ offsets == pytest.approx(0, abs=1e-12)
     assert weights @ offsets**2 == pytest.approx(radius**2, rel=1e-9)
-
-
-def test_drawing_is_faster_than_a_loop_over_images_could_be():
-    augment, rows = BatchAugment(Augment(), seed=0), np.arange(80)
-    seconds = []
-    for step in range(100):
-        start = time.perf_counter()
-        augment.parameters(step, rows)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 1e-3
 
 
 def test_refused_input(augment):
@@ -411,6 +316,320 @@ def test_one_transfer_brings_all_that_a_batch_needs(augment, monkeypatch):
     augment(_photos(40), augment.parameters(0, np.arange(40)))
     assert len(sent) == 1
     assert sent[0] > 15
+
+
+@pytest.fixture(params=[0.0, 1.0], ids=["mild", "strong"])
+def either(request) -> BatchAugment:
+    return BatchAugment(dataclasses.replace(ALL, degrade=request.param), seed=3)
+
+
+def test_draws_follow_seed_step_and_row_alone(either):
+    rows = np.array([40, 7, 19, 3, 88])
+    whole = _arrays(either.parameters(12, rows))
+    again = _arrays(BatchAugment(either.config, seed=3).parameters(12, rows))
+    order = np.array([2, 4, 1])
+    part = _arrays(either.parameters(12, rows[order]))
+    for name, values in whole.items():
+        np.testing.assert_array_equal(values, again[name])
+        np.testing.assert_array_equal(values[order], part[name])
+
+
+def test_an_image_does_not_depend_on_how_the_batch_is_split(either):
+    images, rows = _photos(40), np.arange(100, 140)
+    before = images.clone()
+    whole = either(images, either.parameters(9, rows))
+    parts = [
+        either(images[part], either.parameters(9, rows[part]))
+        for part in (slice(0, 7), slice(7, 8), slice(8, 40))
+    ]
+    torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=1e-3)
+    assert torch.equal(whole, either(images, either.parameters(9, rows)))
+    assert torch.equal(images, before)
+
+
+def test_levels_stay_in_range(either):
+    generator = torch.Generator().manual_seed(0)
+    extreme = torch.randint(0, 2, (120, 112, 112, 3), generator=generator, dtype=torch.uint8) * 255
+    changed = either(extreme, either.parameters(0, np.arange(120)))
+    assert torch.isfinite(changed).all()
+    assert changed.min() >= 0
+    assert changed.max() <= 255
+
+
+@pytest.mark.parametrize("radius", [0.5, 1, 2, 3])
+def test_blur_is_pillows(augment, radius):
+    images = _photos(4, seed=int(radius))
+    how = _rare("slight_blur", 4) if radius < 1 else _blurred(int(radius) - 1)
+    changed = _numpy(augment(images, how))
+    _assert_close_to_pillow(
+        changed, images, lambda image: image.filter(ImageFilter.GaussianBlur(radius))
+    )
+
+
+def _blurred(index: int) -> AugmentParameters:
+    return dataclasses.replace(_nothing(4), blur=np.full(4, index))
+
+
+def test_blur_rate_and_radii(many):
+    counts = np.bincount(many.blur + 1, minlength=4) / RECORDED_DRAWS
+    for found, rate in zip(counts, (0.7, 0.1, 0.1, 0.1), strict=True):
+        assert _within(found, rate)
+
+
+# --- strong degradations ----------------------------------------------------------------------
+
+SHARES = {1: 0.5, 2: 0.35, 3: 0.15}
+# First 16 digits of the SHA-256 of 500 drawn rows, of the images' means and deviations as well:
+# of the augmentation before it had strong degradations (ALL, seed 3, step 12).
+BEFORE = {
+    "flip": "1edaf0963f4fda82",
+    "blur": "aa10f93b0e03ebb7",
+    "box": "e6ef13d0484009d7",
+    "noisy": "b0a76fc501e54b4a",
+    "colour": "05d559c66e343a52",
+    "noise_key": "a134755ac5d109cd",
+    "rare": "daf6531c906785a0",
+    "size": "a5899583f7e3243c",
+    "angle": "041011e8e3932f5e",
+    "corner": "274cc8c7b2071d59",
+}
+MEANS = (127.633, 127.449, 127.442, 127.571, 127.359, 162.044)
+DEVIATIONS = (18.468, 50.190, 7.154, 4.304, 43.964, 50.309)
+
+
+def _only(kinds: dict[str, dict[str, object]], count: int) -> AugmentParameters:
+    """Parameters with these kinds alone, each with its values."""
+    off = Augment(flip=0.0, blur=0.0, occlusion=0.0, rare=0.0)
+    nothing = BatchAugment(off, seed=0).parameters(0, np.arange(count))
+    has = np.zeros((count, len(KINDS)), bool)
+    values = {}
+    for kind, fields in kinds.items():
+        has[:, KINDS.index(kind)] = True
+        for name, value in fields.items():
+            old = getattr(nothing.strong, name)
+            values[name] = np.broadcast_to(np.array(value, old.dtype), old.shape).copy()
+    return dataclasses.replace(
+        nothing, strong=dataclasses.replace(nothing.strong, kinds=has, **values)
+    )
+
+
+def _changed(strong: BatchAugment, images: torch.Tensor, **kinds: dict[str, object]) -> np.ndarray:
+    changed = strong(images, _only(kinds, len(images)))
+    return changed.permute(0, 2, 3, 1).numpy()
+
+
+@pytest.fixture(scope="module")
+def strong() -> BatchAugment:
+    return BatchAugment(Augment(degrade=1.0), seed=3)
+
+
+@pytest.fixture(scope="module")
+def degraded(strong: BatchAugment) -> AugmentParameters:
+    return strong.parameters(5, np.arange(RECORDED_DRAWS))
+
+
+def _within(found: float, rate: float, draws: int = RECORDED_DRAWS) -> bool:
+    return abs(found - rate) < 3.5 * math.sqrt(rate * (1 - rate) / draws)
+
+
+def test_without_degradations_draws_are_as_they_were_before():
+    drawn = BatchAugment(ALL, seed=3).parameters(12, np.arange(500))
+    for name, digits in BEFORE.items():
+        values = np.ascontiguousarray(getattr(drawn, name).astype("<i8"))
+        assert hashlib.sha256(values.tobytes()).hexdigest()[:16] == digits, name
+    assert not drawn.strong.kinds.any()
+    rows = np.arange(50)
+    first = keyed_uniforms(3, 12, rows, COLUMNS)[:, : COLUMNS - STRONG_COLUMNS]
+    np.testing.assert_array_equal(first, keyed_uniforms(3, 12, rows, 25))
+
+
+def test_without_degradations_images_are_as_they_were_before():
+    at = torch.arange(6 * 112 * 112 * 3)
+    images = (at * 7919 % 65521 % 256).to(torch.uint8).view(6, 112, 112, 3)
+    augment = BatchAugment(ALL, seed=3)
+    changed = augment(images, augment.parameters(12, np.arange(6)))
+    np.testing.assert_allclose(changed.mean((1, 2, 3)), MEANS, atol=0.01)
+    np.testing.assert_allclose(changed.std((1, 2, 3)), DEVIATIONS, atol=0.01)
+
+
+def test_images_that_are_spared_are_changed_as_without_degradations():
+    rows, images = np.arange(60), _photos(60)
+    plain, mixed = (
+        BatchAugment(dataclasses.replace(ALL, degrade=rate), seed=3) for rate in (0.0, 0.5)
+    )
+    before, after = plain.parameters(2, rows), mixed.parameters(2, rows)
+    spared = ~after.strong.kinds.any(axis=1)
+    assert 15 < spared.sum() < 45
+    for name in BEFORE:
+        np.testing.assert_array_equal(getattr(before, name)[spared], getattr(after, name)[spared])
+    expected, changed = plain(images, before)[spared], mixed(images, after)[spared]
+    torch.testing.assert_close(changed, expected, rtol=0, atol=1e-3)
+
+
+def test_how_degraded_kinds_and_which(degraded):
+    count = degraded.strong.kinds.sum(axis=1)
+    assert set(count) == set(SHARES)
+    for number, rate in SHARES.items():
+        assert _within((count == number).mean(), rate), number
+        of_these = degraded.strong.kinds[count == number]
+        for index, kind in enumerate(KINDS):
+            found = of_these[:, index].mean()
+            assert _within(found, number / len(KINDS), len(of_these)), (number, kind)
+
+
+def test_degraded_images_get_no_mild_changes():
+    config = dataclasses.replace(ALL, degrade=0.5)
+    drawn = BatchAugment(config, seed=1).parameters(0, np.arange(RECORDED_DRAWS))
+    degraded = drawn.strong.kinds.any(axis=1)
+    assert (drawn.blur[degraded] == -1).all()
+    assert (drawn.rare[degraded] == -1).all()
+    np.testing.assert_array_equal(
+        drawn.box[degraded, 2] > 0, drawn.strong.has("occlusion")[degraded]
+    )
+    assert _within((drawn.blur[~degraded] >= 0).mean(), 0.7, (~degraded).sum())
+    assert _within((drawn.box[~degraded, 2] > 0).mean(), 0.7, (~degraded).sum())
+    assert _within((drawn.flip[degraded]).mean(), 0.5, degraded.sum())
+
+
+def test_ranges_are_filled_evenly(degraded):
+    drawn = degraded.strong
+    for values, low, high in (
+        (drawn.exponent, -1.1, 1.1),
+        (drawn.deviation, 3.0, 35.0),
+        (drawn.size, 13.5, 80.5),
+        (drawn.motion.max(axis=1), 2.5, 13.5),
+        (drawn.blur, -0.5, len(RADII) - 0.5),
+    ):
+        assert low <= values.min() < low + 0.55
+        assert high - 0.55 < values.max() <= high
+        # Mean of uniform draws; 4 standard deviations.
+        error = 4 * (high - low) / math.sqrt(12 * RECORDED_DRAWS)
+        assert values.mean() == pytest.approx((low + high) / 2, abs=error)
+    assert (RADII[0], RADII[-1], RADII[1] - RADII[0]) == (0.5, 3.5, 0.25)
+    assert (drawn.motion.min(axis=1) == 1).all()
+    assert _within((drawn.motion[:, 0] > 1).mean(), 0.5)
+
+
+def test_boxes_are_of_the_strong_kind(degraded):
+    covered = degraded.strong.has("occlusion")
+    height, width = degraded.box[covered, 2:].T
+    share, aspect = height * width / 112**2, height / width
+    assert 0.047 < share.min() < 0.055
+    assert 0.345 < share.max() < 0.356
+    assert share.mean() == pytest.approx(0.2, abs=0.005)
+    assert 0.38 < aspect.min() < 0.43
+    assert 2.35 < aspect.max() < 2.65
+    assert np.log(aspect).mean() == pytest.approx(0, abs=0.03)
+    assert _within(degraded.noisy[covered].mean(), 0.5, covered.sum())
+    assert (degraded.box[~covered] == 0).all()
+
+
+def test_draws_are_independent_of_one_another(degraded):
+    drawn = degraded.strong
+    columns = [drawn.exponent, drawn.motion[:, 0], drawn.blur, drawn.size, drawn.deviation]
+    columns += [
+        drawn.noise_key.astype(float),
+        *drawn.kinds.T[:3],
+        degraded.flip,
+        degraded.noise_key,
+    ]
+    found = np.corrcoef(np.stack([np.asarray(column, float) for column in columns]))
+    found[6:9, 6:9] = np.eye(3)  # kinds exclude one another
+    assert np.abs(found - np.eye(len(columns))).max() < 4.5 / math.sqrt(RECORDED_DRAWS)
+
+
+@pytest.mark.parametrize("exponent", [-1.1, -0.4, 0.7, 1.1])
+def test_gamma_is_numpys(strong, exponent):
+    levels = torch.arange(256, dtype=torch.uint8).repeat(147).view(1, 112, 112, 3)
+    changed = _changed(strong, levels, gamma={"exponent": exponent})
+    expected = 255 * (levels.numpy() / 255.0) ** np.exp(exponent)
+    np.testing.assert_allclose(changed, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("length", range(3, 14))
+@pytest.mark.parametrize("axis", [0, 1])
+def test_motion_is_opencvs_box_filter(strong, length, axis):
+    images = _photos(2, seed=length)
+    motion = [length, 1] if axis == 0 else [1, length]
+    changed = _changed(strong, images, motion={"motion": motion})
+    expected = np.stack(
+        [
+            cv2.blur(i.numpy().astype(np.float32), motion[::-1], borderType=cv2.BORDER_REPLICATE)
+            for i in images
+        ]
+    )
+    np.testing.assert_allclose(changed, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("index", [0, 5, len(RADII) - 1])
+def test_strong_blur_is_pillows(strong, index):
+    images = _photos(3, seed=index)
+    changed = _changed(strong, images, blur={"blur": index})
+    gaussian = ImageFilter.GaussianBlur(RADII[index])
+    expected = [np.asarray(Image.fromarray(i.numpy()).filter(gaussian)) for i in images]
+    # Pillow rounds to whole levels after each pass.
+    assert np.abs(changed - np.stack(expected)).max() <= 3
+
+
+@pytest.mark.parametrize("size", [14, 27, 28, 80])
+def test_resolution_is_pillows(strong, size):
+    images = _photos(3, seed=size)
+    changed = _changed(strong, images, resolution={"size": size})
+    for image, found in zip(images, changed, strict=True):
+        small = Image.fromarray(image.numpy()).resize((size, size), Image.Resampling.BILINEAR)
+        expected = np.asarray(small.resize((112, 112), Image.Resampling.BILINEAR))
+        assert np.abs(found - expected).max() <= 3
+
+
+@pytest.mark.parametrize("deviation", [3.0, 17.5, 35.0])
+def test_noise_has_the_deviation_asked_for_and_looks_gaussian(strong, deviation):
+    flat = torch.full((4, 112, 112, 3), 128, dtype=torch.uint8)
+    keys = np.array([1, 2, 3 * 10**9, 2**32 - 1])
+    noise = _changed(strong, flat, noise={"deviation": deviation, "noise_key": keys}) - 128
+    error = 4 / math.sqrt(2 * noise[0].size)
+    for values in noise:
+        assert values.std() == pytest.approx(deviation, rel=error)
+        for axis in range(3):
+            first, second = (np.delete(values, end, axis).ravel() for end in (0, -1))
+            assert abs(np.corrcoef(first, second)[0, 1]) < 4.5 / math.sqrt(first.size)
+    assert noise.mean() == pytest.approx(0, abs=3.5 * deviation / math.sqrt(noise.size))
+    shares = [(np.abs(noise) < width * deviation).mean() for width in (1, 2)]
+    np.testing.assert_allclose(shares, [0.683, 0.954], atol=0.02)
+    different = np.corrcoef(noise.reshape(4, -1)) - np.eye(4)
+    assert np.abs(different).max() < 4.5 / math.sqrt(noise[0].size)
+
+
+def test_operations_run_in_the_order_of_kinds(strong):
+    assert KINDS == ("gamma", "occlusion", "motion", "blur", "resolution", "noise")
+    image = _photos(1)
+    parameters = _only(
+        {
+            "gamma": {"exponent": 0.5},
+            "occlusion": {},
+            "motion": {"motion": [1, 9]},
+            "blur": {"blur": 4},
+            "resolution": {"size": 30},
+            "noise": {"deviation": 10.0, "noise_key": 5},
+        },
+        1,
+    )
+    parameters = dataclasses.replace(
+        parameters,
+        flip=np.array([True]),
+        box=np.array([[40, 0, 20, 30]]),
+        noisy=np.array([False]),
+        colour=np.array([[200, 40, 90]]),
+    )
+    expected = np.fliplr(image[0].numpy()).astype(float).transpose(2, 0, 1)
+    expected = 255 * (expected / 255) ** math.exp(0.5)
+    expected[:, 40:60, 0:30] = np.array([200, 40, 90])[:, None, None]
+    expected = expected @ motion_matrix(9).T
+    for matrix in (blur_matrix(RADII[4]), down_up_matrix(30)):
+        expected = matrix @ expected @ matrix.T
+    flat = torch.full_like(image, 128)
+    noise = _changed(strong, flat, noise={"deviation": 10.0, "noise_key": 5})[0] - 128
+    expected = np.clip(expected + noise.transpose(2, 0, 1), 0, 255)
+    np.testing.assert_allclose(strong(image, parameters)[0].numpy(), expected, atol=2e-3)
 
 
 @pytest.mark.gpu

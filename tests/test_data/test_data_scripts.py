@@ -1,4 +1,4 @@
-"""The two commands of this folder, run as a user runs them."""
+"""Packing by data/recordio.py, as a user runs it."""
 
 import subprocess
 import sys
@@ -10,7 +10,6 @@ import pytest
 from data import recordio
 from data.faces import open_faces
 from data.images import encode_jpeg, encode_png
-from data.verification import read_bin
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,14 +36,6 @@ def test_pack_from_anywhere(faces, tmp_path):
     assert packed.labels.tolist() == folder.labels.tolist() == [0, 1, 1, 2, 2, 2]
     assert [packed.encoded(row) for row in range(6)] == [folder.encoded(row) for row in range(6)]
     assert (tmp_path / "packed" / "property").read_text() == "3,112,112"
-
-
-def test_bin_from_anywhere(faces, tmp_path):
-    (tmp_path / "pairs.csv").write_text("p1/0.png,p1/1.png,1\np0/0.png,p2/2.png,0\n")
-    arguments = ("--pairs", "pairs.csv", "--images", "faces", "--out", "my.bin")
-    done = run("verification.py", *arguments, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (0, "my.bin: 2 pairs\n")
-    assert read_bin(tmp_path / "my.bin").decode(0, 4)[:, 0, 0, 0].tolist() == [40, 50, 0, 100]
 
 
 def test_labels_in_any_order_and_other_sizes(faces, tmp_path):

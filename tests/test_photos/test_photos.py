@@ -8,19 +8,16 @@ import types
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import simplejpeg
 from PIL import Image, ImageFile, ImageOps, PngImagePlugin, TiffImagePlugin
 
-from data.images import decode, encode_jpeg
+from data.images import encode_jpeg
 from photos import decode as photos
-from photos.decode import Photo, from_array, read_photo
+from photos.decode import from_array, read_photo
 
-FACES = Path(__file__).resolve().parents[3] / "shared" / "faces" / "lfw_dev" / "lfw_dev.rec"
 LOSSLESS = {
     "PNG": {},
     "BMP": {},
@@ -94,25 +91,16 @@ def test_orientation(name, orientation, order):
     assert photo.pixels.flags["C_CONTIGUOUS"]
     turned = "rotated by EXIF" if orientation in (3, 6, 8) else "mirrored by EXIF"
     assert photo.note == ("" if orientation == 1 else turned)
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_photo_of_pillow_s_is_turned_as_its_file_is(orientation):
-    for name in ("JPEG", "PNG", "TIFF"):
-        encoded = with_exif(name, orientation)
+    if not name.endswith("lzw"):
         image = Image.open(io.BytesIO(encoded))
-        found = from_array(image)
-        assert np.array_equal(found.pixels, read_photo(encoded).pixels)
-        assert found.note == read_photo(encoded).note
+        assert same(from_array(image), photo)
         again = from_array(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))))
-        assert np.array_equal(again.pixels, found.pixels)
+        assert np.array_equal(again.pixels, photo.pixels)
         assert again.note == ""
 
 
-def test_opencv_turns_a_jpeg_likewise():
-    encoded = with_exif("JPEG", 6)
-    bgr = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
-    assert np.array_equal(read_photo(encoded).pixels, bgr[..., ::-1])
+def same(photo, other):
+    return np.array_equal(photo.pixels, other.pixels) and photo.note == other.note
 
 
 def test_orientation_that_imagemagick_writes_into_png():
@@ -153,18 +141,14 @@ def test_transparent_parts_are_white():
     photo = read_photo(saved(merged("LA", grey), "PNG"))
     assert np.abs(photo.pixels - white(picture()[..., :1], alpha)).max() <= 1
     assert photo.note == "grey; transparent parts on white"
+    opaque = read_photo(saved(np.dstack([picture(), np.full((40, 61), 255, np.uint8)]), "PNG"))
+    assert np.array_equal(opaque.pixels, picture())
+    assert opaque.note == ""
 
 
 def merged(mode, values):
     parts = [Image.fromarray(np.ascontiguousarray(part)) for part in np.moveaxis(values, -1, 0)]
     return Image.merge(mode, parts)
-
-
-def test_an_alpha_channel_that_is_opaque_everywhere_needs_no_note():
-    opaque = np.dstack([picture(), np.full((40, 61), 255, np.uint8)])
-    photo = read_photo(saved(opaque, "PNG"))
-    assert np.array_equal(photo.pixels, picture())
-    assert photo.note == ""
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "1", "P"])
@@ -187,40 +171,31 @@ def test_palettes():
         assert photo.note == ""
 
 
-def test_one_bit():
-    bits = picture()[..., 0] > 127
-    for name in ("PNG", "TIFF", "BMP", "PPM"):
-        photo = read_photo(saved(Image.fromarray(bits), name))
-        assert np.array_equal(photo.pixels, np.repeat(255 * bits[..., None], 3, axis=2))
-        assert photo.note == "black and white"
-
-
-def test_grey():
+def test_grey_and_one_bit():
     grey = np.ascontiguousarray(picture()[..., 1])
     for name in ("PNG", "TIFF", "BMP", "PPM", "JPEG2000"):
         photo = read_photo(saved(grey, name))
         assert np.array_equal(photo.pixels, np.repeat(grey[..., None], 3, axis=2))
         assert photo.note == "grey"
-    photo = read_photo(saved(grey, "JPEG", exif=exif(3)))
-    assert photo.note == "grey; rotated by EXIF"
-    assert np.array_equal(photo.pixels[..., 0], photo.pixels[..., 2])
+        if name != "JPEG2000":
+            photo = read_photo(saved(Image.fromarray(grey > 127), name))
+            assert np.array_equal(photo.pixels[..., 2], 255 * (grey > 127))
+            assert photo.note == "black and white"
+    assert read_photo(saved(grey, "JPEG", exif=exif(3))).note == "grey; rotated by EXIF"
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tiff", ".ppm"])
+@pytest.mark.parametrize("suffix", [".png", ".tiff", ".ppm", ".pgm"])
 def test_sixteen_bits_give_their_high_byte(suffix):
     deep = np.random.default_rng(2).integers(0, 1 << 16, (30, 20, 3), dtype=np.uint16)
-    photo = read_photo(cv2.imencode(suffix, deep[..., ::-1])[1].tobytes())
-    rounding = 1 if suffix == ".ppm" else 0  # Pillow rounds there
-    assert np.abs(photo.pixels.astype(int) - (deep >> 8)).max() <= rounding
-    assert photo.note == ("" if suffix == ".ppm" else "16-bit")
-
-
-@pytest.mark.parametrize("suffix", [".png", ".tiff", ".pgm"])
-def test_sixteen_bits_of_grey(suffix):
-    deep = np.random.default_rng(2).integers(0, 1 << 16, (30, 20), dtype=np.uint16)
-    photo = read_photo(cv2.imencode(suffix, deep)[1].tobytes())
-    assert np.array_equal(photo.pixels, np.repeat((deep >> 8)[..., None], 3, axis=2))
-    assert photo.note == "grey; 16-bit"
+    if suffix != ".pgm":
+        photo = read_photo(cv2.imencode(suffix, deep[..., ::-1])[1].tobytes())
+        rounding = 1 if suffix == ".ppm" else 0  # Pillow rounds there
+        assert np.abs(photo.pixels.astype(int) - (deep >> 8)).max() <= rounding
+        assert photo.note == ("" if suffix == ".ppm" else "16-bit")
+    if suffix != ".ppm":
+        photo = read_photo(cv2.imencode(suffix, deep[..., 0])[1].tobytes())
+        assert np.array_equal(photo.pixels, np.repeat((deep[..., :1] >> 8), 3, axis=2))
+        assert photo.note == "grey; 16-bit"
 
 
 def test_floating_point_and_32_bits_of_grey():
@@ -242,7 +217,7 @@ def test_floating_point_and_32_bits_of_grey():
             read_photo(saved(wrong, "TIFF"))
 
 
-def test_cmyk():
+def test_cmyk_and_other_colours():
     four = np.dstack([picture(), picture(seed=1)[..., :1]])
     image = merged("CMYK", four)
     ink = four.astype(float) / 255
@@ -251,13 +226,8 @@ def test_cmyk():
         photo = read_photo(saved(image, name, **({"quality": 100} if name == "JPEG" else {})))
         assert np.abs(photo.pixels - expected).max() <= tolerance
         assert photo.note == "CMYK"
-
-
-def test_other_colours_of_pillow():
-    image = Image.fromarray(picture())
-    for mode in ("YCbCr", "HSV"):
-        other = image.convert(mode)
-        assert np.array_equal(from_array(other).pixels, np.asarray(other.convert("RGB")))
+    other = Image.fromarray(picture()).convert("HSV")
+    assert np.array_equal(from_array(other).pixels, np.asarray(other.convert("RGB")))
     with pytest.raises(ValueError, match="LAB colours are not read: save it as RGB"):
         read_photo(saved(Image.new("LAB", (4, 4)), "TIFF"))
 
@@ -270,6 +240,7 @@ def test_other_colours_of_pillow():
         ("WEBP", "first frame of an animation"),
         ("AVIF", "first frame of an animation"),
         ("TIFF", "first of several pages"),
+        ("MPO", ""),  # several pictures in a JPEG
     ],
 )
 def test_the_first_frame_is_taken(name, note):
@@ -279,19 +250,6 @@ def test_the_first_frame_is_taken(name, note):
     photo = read_photo(encoded)
     assert photo.note == note
     assert np.abs(photo.pixels.astype(int) - (255, 0, 0)).max() <= 3
-
-
-def test_a_photo_with_several_pictures_in_a_jpeg_gives_the_first():
-    frames = [Image.new("RGB", (32, 16), colour) for colour in ("white", "black")]
-    encoded = saved(frames[0], "MPO", save_all=True, append_images=frames[1:])
-    assert (read_photo(encoded).pixels == 255).all()
-
-
-@pytest.mark.parametrize("name", sorted({*LOSSLESS, "JPEG", "AVIF", "GIF"} - {"PCX"}))
-def test_one_pixel(name):  # Pillow 11 writes no PCX so small
-    photo = read_photo(saved(np.full((1, 1, 3), 255, np.uint8), name, **LOSSLESS.get(name, {})))
-    assert (photo.pixels >= 250).all()
-    assert photo.pixels.shape == (1, 1, 3)
 
 
 @pytest.mark.parametrize("shape", [(1000, 700), (999, 701), (1, 30_000)])
@@ -475,70 +433,11 @@ def outcome(encoded):
     ],
     ids=["byte", "text", "zeros", "pdf", "svg", "eps", "wmf"],
 )
-def test_what_is_no_image(rubbish):
-    with pytest.raises(ValueError, match=rf"^not an image \({len(rubbish)} bytes, starting b['\"]"):
-        read_photo(rubbish)
-
-
-def test_an_empty_file():
+def test_what_is_not_an_image(rubbish):
     with pytest.raises(ValueError, match="^empty file$"):
         read_photo(b"")
-
-
-def test_a_cut_jpeg_says_so():
-    whole = saved(picture(300, 400), "JPEG")
-    with pytest.raises(ValueError, match="^cut off: the end of the JPEG is missing$"):
-        read_photo(whole[:-40])
-
-
-def test_plain_jpeg_equals_the_decoder_of_aligned_faces():
-    image = picture(112, 112)
-    for sampling in ("444", "422", "420", "440", "411", "Gray"):
-        space = "GRAY" if sampling == "Gray" else "RGB"
-        pixels = np.ascontiguousarray(image[..., :1] if sampling == "Gray" else image)
-        encoded = simplejpeg.encode_jpeg(pixels, 90, space, colorsubsampling=sampling)
-        assert np.array_equal(read_photo(encoded).pixels, decode(encoded))
-    progressive = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
-    assert np.array_equal(read_photo(progressive).pixels, decode(progressive))
-
-
-@pytest.mark.skipif(not FACES.exists(), reason="needs ../shared/faces")
-def test_real_jpegs_equal_the_decoder_of_aligned_faces():
-    from data.recordio import RecordPack
-
-    with RecordPack(FACES) as pack:
-        for position in list(pack.images.positions)[:40]:
-            encoded = pack.record_at(int(position)).image
-            photo = read_photo(encoded)
-            assert np.array_equal(photo.pixels, decode(encoded))
-            assert photo.note == ""
-
-
-def test_stray_bytes_and_padding_cost_no_pixel():
-    whole = saved(picture(200, 300), "JPEG")
-    expected = read_photo(whole).pixels
-    for extra in (b"\x12\x34\x56", bytes(1000), b"\x55" * 300):
-        photo = read_photo(whole[:-2] + extra + whole[-2:])
-        assert np.array_equal(photo.pixels, expected)
-        assert photo.note == "stray bytes in the file"
-    assert read_photo(whole + b"a trailer of some camera").note == ""
-
-
-def test_a_jpeg_whose_middle_is_lost_is_refused():
-    noise = np.random.default_rng(4).integers(0, 256, (160, 200, 3), dtype=np.uint8)
-    whole = saved(noise, "JPEG")
-    middle = len(whole) // 2
-    with pytest.raises(ValueError, match=r"^damaged JPEG \(Corrupt JPEG data: \d+ extraneous"):
-        read_photo(whole[:middle] + bytes(500) + whole[middle + 500 :])
-
-
-def test_stray_bytes_between_the_parts_of_a_jpeg():
-    whole = saved(picture(64, 64), "JPEG")
-    start = whole.index(b"\xff\xda")
-    broken = whole[:start] + b"\x01\x02" + whole[start:]
-    assert np.array_equal(read_photo(broken).pixels, read_photo(whole).pixels)
-    with pytest.raises(ValueError, match="cut off: the end of the JPEG is missing"):
-        read_photo(broken[: start + 100])
+    with pytest.raises(ValueError, match=rf"^not an image \({len(rubbish)} bytes, starting b['\"]"):
+        read_photo(rubbish)
 
 
 def heic(brand=b"heic", rest=b"mif1heic"):
@@ -677,8 +576,3 @@ def test_an_image_of_pillow_that_cannot_be_decoded():
         from_array(image)
     with pytest.raises(ValueError, match="an image of 0x0 has no pixels"):
         from_array(Image.new("RGB", (0, 0)))
-
-
-def test_a_photo_is_what_it_holds():
-    pixels = np.zeros((1, 1, 3), np.uint8)
-    assert (Photo(pixels).note, Photo(pixels).scale) == ("", 1.0)

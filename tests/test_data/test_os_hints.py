@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import os_hints as _read_ahead
+from data import os_hints
 from data.os_hints import AT_ONCE, NEAR, gather_scattered, merged, will_need
 from data.recordio import RecordPack, RecordWriter
 
@@ -30,49 +30,33 @@ def test_parts_are_covered_in_order_and_far_apart(parts):
 
 
 @pytest.fixture
-def asked(monkeypatch):
+def requests(monkeypatch):
     """Requests that were made, as (start, length)."""
-    requests = []
+    made = []
     monkeypatch.setattr(
         os,
         "posix_fadvise",
-        lambda file, start, length, advice: requests.append((start, length)),
+        lambda file, start, length, advice: made.append((start, length)),
         raising=False,
     )
     monkeypatch.setattr(os, "POSIX_FADV_WILLNEED", 3, raising=False)
-    return requests
+    return made
 
 
-def test_long_parts_are_asked_for_piece_by_piece(asked):
-    will_need(0, np.array([5]), np.array([5 + 2 * AT_ONCE + 7]))
-    assert asked == [(5, AT_ONCE), (5 + AT_ONCE, AT_ONCE), (5 + 2 * AT_ONCE, 7)]
-
-
-def test_without_such_advice_nothing_happens(monkeypatch):
-    monkeypatch.delattr(_read_ahead.os, "posix_fadvise", raising=False)
-    will_need(-1, np.array([5]), np.array([9]))
-
-
-def test_records_are_asked_for_whole(tmp_path, asked):
+def test_records_are_requested_whole_and_long_ones_piece_by_piece(tmp_path, requests):
     with RecordWriter(tmp_path / "x") as writer:
         for key in range(40):
             writer.write(key, bytes(30_000))
     with RecordPack(tmp_path / "x.rec") as pack:
-        pack.read_ahead(np.array([30, 3, 4]))
+        pack.read_ahead(np.array([30, 3, 4, 39]))
         starts = pack.offsets
-    assert asked == [(starts[3], starts[5] - starts[3]), (starts[30], starts[31] - starts[30])]
-
-
-def test_the_last_record_and_records_in_any_order_are_asked_for(tmp_path, asked):
-    with RecordWriter(tmp_path / "x") as writer:
-        for key in (5, 1, 3):
-            writer.write(key, bytes(100_000))
-    with RecordPack(tmp_path / "x.rec") as pack:
-        for position in range(3):
-            pack.read_ahead(np.array([position]))
-        starts = pack.offsets.tolist()
-    assert [start for start, _ in asked] == starts
-    assert all(length >= 60_000 for _, length in asked)
+    last = requests.pop()
+    assert last[0] == starts[39]
+    assert last[1] >= 30_000
+    will_need(0, np.array([5]), np.array([5 + AT_ONCE + 7]))
+    assert requests[-2:] == [(5, AT_ONCE), (5 + AT_ONCE, 7)]
+    del requests[-2:]
+    assert requests == [(starts[3], starts[5] - starts[3]), (starts[30], starts[31] - starts[30])]
 
 
 def test_a_wrong_offset_is_no_error_yet(tmp_path):
@@ -89,8 +73,8 @@ def test_headers_gathered_by_threads_are_the_same(name, monkeypatch):
     with RecordPack(path) as pack:
         positions = np.tile(np.arange(len(pack)), 20)
         plain, labels = pack.fields(positions), pack.images.labels
-    monkeypatch.setattr(_read_ahead, "MANY", 1)
-    monkeypatch.setattr(_read_ahead, "FAR", 0)
+    monkeypatch.setattr(os_hints, "MANY", 1)
+    monkeypatch.setattr(os_hints, "FAR", 0)
     with RecordPack(path) as pack:
         threaded = pack.fields(positions)
         assert pack.images.labels.tolist() == labels.tolist()
@@ -99,7 +83,7 @@ def test_headers_gathered_by_threads_are_the_same(name, monkeypatch):
 
 
 def test_places_in_threads_keep_their_order(monkeypatch):
-    monkeypatch.setattr(_read_ahead, "MANY", 1)
+    monkeypatch.setattr(os_hints, "MANY", 1)
     offsets = np.random.default_rng(0).permutation(1000) * 2**30
     with mmap.mmap(-1, 4096) as mapped:
         found = gather_scattered(mapped, lambda some: [some, some % 7], offsets)
