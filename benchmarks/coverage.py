@@ -31,7 +31,7 @@ from tqdm import tqdm
 from benchmarks._common import write_json
 from evaluation.confidence.bootstrap import Bootstrap, bootstrap
 from evaluation.metrics.comparisons import Comparisons, Unit, linked_people
-from evaluation.metrics.protocol_curve import ProtocolCurve, protocol_curve
+from evaluation.metrics.curve import ProtocolCurve, protocol_curve
 from evaluation.metrics.protocols import PROTOCOLS
 from evaluation.sets.labelled import mated_pairs, non_mated_pairs, scores_of
 

@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 
 from benchmarks._common import write_json
 from evaluation.metrics.comparisons import Comparisons
+from evaluation.metrics.curve import protocol_curve
 from evaluation.metrics.kept import GRID
-from evaluation.metrics.protocol_curve import protocol_curve
-from evaluation.pipeline import evaluate
+from evaluation.original import original_table
 from evaluation.sets.features import Features
 
 SETS = ((7_000, 512), (60_000, 512), (60_000, 32), (600_000, 32))
@@ -57,12 +57,12 @@ def _against_reference(pairs: int, size: int, runs: int) -> dict[str, Any]:
     features = _features(pairs, size)
     ours: list[float] = []
     reference: list[float] = []
-    threshold = float(evaluate(features).blocks[0].curves[-1].score_threshold[0])
+    threshold = float(original_table(features).blocks[0].curves[-1].score_threshold[0])
     fnmr = []
     for turn, index in enumerate(MEASURED):
         if turn < runs:
             start = time.perf_counter()
-            result = evaluate(features)
+            result = original_table(features)
             ours.append(time.perf_counter() - start)
         start = time.perf_counter()
         fnmr.append(_reference(features, float(GRID[index]), threshold))

@@ -34,7 +34,7 @@ from data.recordio import RecordWriter
 from data.synthetic import SyntheticFaces
 from estimators.base import EstimatorGroup
 from estimators.trained_head import TrainedHead
-from evaluation.sets._extracted_files import Format
+from evaluation.sets.extracted import Format
 from extraction.job import Extraction
 from extraction.writer import ShardFolder
 from models.frozen import FrozenBackbone

@@ -1,6 +1,6 @@
 """Runs that differ in nothing but their seeds are one method, trained several times.
 
-`evaluation.open_model` groups them, `evaluation.compared` takes their means and spread.
+`evaluation.open_model` groups them, `evaluation.comparison` takes their means and spread.
 """
 
 from __future__ import annotations

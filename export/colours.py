@@ -16,9 +16,14 @@ from tqdm import tqdm
 
 from evaluation.metrics.error_rates import error_rates
 from evaluation.metrics.scores import cosine_of_pairs
-from evaluation.sets.kinds import LabelledSet, PairsSet, VerificationPairs
 from evaluation.sets.labelled import mated_pairs, non_mated_pairs
-from evaluation.sets.open_set import EvaluationSet, open_set
+from evaluation.sets.open_set import (
+    EvaluationSet,
+    LabelledSet,
+    PairsSet,
+    VerificationPairs,
+    open_set,
+)
 
 if TYPE_CHECKING:
     from models.frozen import FrozenBackbone

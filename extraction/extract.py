@@ -27,9 +27,9 @@ from typing import get_args
 import torch
 
 from data.faces import Faces, open_faces
-from evaluation import cli
+from evaluation import flags
 from evaluation.open_model import LoadedModels, open_models
-from evaluation.sets._extracted_files import BAD, Format, import_pyarrow
+from evaluation.sets.extracted import BAD, Format
 from extraction.job import Extraction
 from extraction.manifest import about_methods, about_source, claim, name_giver
 from extraction.writer import ShardFolder
@@ -38,6 +38,7 @@ from utils.config import Execution
 from utils.distributed import PeerFailed, RankLost, World, in_job, is_main_process, start, stop
 from utils.progress import Progress
 from utils.stop import StopRequest
+from utils.tables import require_pyarrow
 
 MOST_WORKERS = 16
 STOPPED = 130
@@ -71,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         help="one column each: run folders, files with a score per image, or estimators such as "
         "embedding_norm (embedding_norm, if no run is given)",
     )
-    cli.add_backbone_arguments(parser)
+    flags.add_backbone_flags(parser)
     add("--execution", default="eager", choices=get_args(Execution), help="of the backbone (eager)")
     add("--flip", action="store_true", help="average with the mirror image")
     add("--format", default="npy", choices=get_args(Format), help="of the shards (npy)")
@@ -170,7 +171,7 @@ def _check(args: argparse.Namespace) -> None:
     if not 0 <= args.max_bad_share <= 1:
         raise ValueError(f"--max_bad_share {args.max_bad_share}: must lie in 0..1")
     if args.format == "parquet":
-        import_pyarrow(Path(args.out))
+        require_pyarrow(f"{args.out}: --format parquet")
 
 
 def _claimed(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from data.faces import Faces
 from data.loader import Batch, BatchLoader
 from estimators.base import Estimate, EstimatorGroup, name_readers
-from evaluation.sets._extracted_files import Bad, Shard
+from evaluation.sets.extracted import Bad, Shard
 from extraction.ahead import Ahead, Result
 from extraction.writer import ShardFolder, empty, one_line
 from utils.stop import StopRequest

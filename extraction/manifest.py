@@ -17,8 +17,8 @@ import numpy as np
 
 from data.faces import Faces
 from evaluation.open_model import DEMO, LoadedModels, named
-from evaluation.sets._extracted_files import ABOUT
-from evaluation.sets.kinds import FaceImages
+from evaluation.sets.extracted import ABOUT
+from evaluation.sets.open_set import FaceImages
 from utils.files import file_sha256
 from utils.run import environment
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.sets._extracted_files import (
+from evaluation.sets.extracted import (
     ARRAYS,
     BAD,
     FACTS,
@@ -29,11 +29,11 @@ from evaluation.sets._extracted_files import (
     Format,
     Shard,
     bad_images,
-    import_pyarrow,
     shard_facts,
     shard_path,
     uncertainty_column,
 )
+from utils.tables import require_pyarrow
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,10 @@ def _write_npy(folder: Path, shard: Shard, bad: Sequence[Bad], facts: dict[str, 
 def _write_parquet(
     path: Path, shard: Shard, bad: Sequence[Bad], facts: dict[str, Any], columns: Sequence[str]
 ) -> None:
-    pyarrow, parquet = import_pyarrow(path)
+    require_pyarrow(str(path))
+    import pyarrow
+    from pyarrow import parquet
+
     reasons = {one.row: _sound(one.reason) for one in bad}
     size = shard.embedding.shape[1]
     flat = pyarrow.array(shard.embedding.reshape(-1))

@@ -22,8 +22,8 @@ from report.sentences import caution_sentences, protocol_sentence, risk_sentence
 if TYPE_CHECKING:
     from evaluation.confidence.bootstrap import Bootstrap
     from evaluation.metrics.comparisons import Comparisons
+    from evaluation.metrics.curve import ProtocolCurve
     from evaluation.metrics.kept import KeptSets
-    from evaluation.metrics.protocol_curve import ProtocolCurve
     from report.data import ImageAccess, ReportData
 
 SHOWN = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)  # shares of the table

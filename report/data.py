@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from evaluation.confidence.reliability import Reliability
     from evaluation.confidence.risk_control import RiskControl
     from evaluation.metrics.comparisons import Comparisons
-    from evaluation.metrics.protocol_curve import ProtocolCurve
+    from evaluation.metrics.curve import ProtocolCurve
 
 
 class ImageAccess(Protocol):

@@ -24,8 +24,8 @@ from utils.files import atomic_path
 
 if TYPE_CHECKING:
     from evaluation.confidence.bootstrap import Bootstrap
-    from evaluation.metrics.edc import Edc
-    from evaluation.pipeline import Block, Result
+    from evaluation.metrics.curve import Edc
+    from evaluation.original import OriginalBlock, OriginalTable
     from evaluation.seeds import Group
     from report.data import ImageAccess
 
@@ -40,7 +40,7 @@ LABEL, HEADING, MARGIN = 18, 30, 10  # pixels, as the next line
 CELL = (112 + LABEL + 6, 112 + MARGIN)  # height and width of a face with its number
 
 
-def edc_figure(result: Result, path: Path) -> Path:
+def edc_figure(table: OriginalTable, path: Path) -> Path:
     """Draw FNMR against the discard fraction for every uncertainty, and write a PNG.
 
     The line is dashed where fewer than ten false non-matches are left. The y axis is linear: a
@@ -50,14 +50,14 @@ def edc_figure(result: Result, path: Path) -> Path:
         The path.
     """
     figure, axes = _canvas((6.4, 4.6), dpi=200)
-    curve = result.blocks[0].curves[-1]
+    curve = table.blocks[0].curves[-1]
     axes.axvspan(0, 0.3, color="#eef3f6", zorder=0, linewidth=0)
     axes.axhline(curve.fnmr[0], color=RANDOM, linestyle=(0, (1, 1.5)), label="random discard")
     fine = np.linspace(0, 0.99, 991)
     axes.plot(fine, optimum(curve, fine), color=OPTIMUM, linewidth=1.2, label="exact optimum")
-    for block, colour in zip(result.blocks, COLOURS * len(result.blocks), strict=False):
+    for block, colour in zip(table.blocks, COLOURS * len(table.blocks), strict=False):
         _draw_block(axes, block, colour)
-    _dress(axes, result, curve)
+    _dress(axes, table, curve)
     return _save(figure, path)
 
 
@@ -177,7 +177,7 @@ def _save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def _draw_block(axes: Axes, block: Block, colour: str) -> None:
+def _draw_block(axes: Axes, block: OriginalBlock, colour: str) -> None:
     curve = block.curves[-1]
     x, y = curve.fractions, curve.fnmr
     solid = np.flatnonzero(curve.false_non_matches >= FEW_ERRORS)
@@ -189,11 +189,11 @@ def _draw_block(axes: Axes, block: Block, colour: str) -> None:
         axes.plot(x[last - 1], y[last - 1], "o", color=colour, markersize=3.5)
 
 
-def _dress(axes: Axes, result: Result, curve: Edc) -> None:
+def _dress(axes: Axes, table: OriginalTable, curve: Edc) -> None:
     # a spike of a few errors must not set the scale
     firm = [
         block.curves[-1].fnmr[block.curves[-1].false_non_matches >= FEW_ERRORS].max(initial=0)
-        for block in result.blocks
+        for block in table.blocks
     ]
     top = max(*firm, float(curve.fnmr[0]))
     axes.set_xlim(0, 1)
@@ -202,12 +202,12 @@ def _dress(axes: Axes, result: Result, curve: Edc) -> None:
     axes.set_xlabel("pairs discarded, most uncertain first")
     axes.set_ylabel(f"FNMR at FMR {curve.fmr_target:g}")
     axes.set_axisbelow(True)
-    axes.set_title(f"{result.name}: error versus discard", loc="left", fontsize=11)
+    axes.set_title(f"{table.name}: error versus discard", loc="left", fontsize=11)
     axes.legend(
         fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False
     )
     note = (
-        f"{operating_point(curve)}.\nprotocol {result.protocol.name}; shaded: range of AUERC30; "
+        f"{operating_point(curve)}.\nprotocol {table.protocol.name}; shaded: range of AUERC30; "
         f"dashed: fewer than {FEW_ERRORS} false non-matches left."
     )
     axes.figure.supxlabel(note, fontsize=7.5, color="#374151", x=0.01, ha="left")

@@ -5,127 +5,104 @@ Gathers what the page shows; `report.page` writes it.
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from evaluation.confidence.calibration import Calibration
 from evaluation.confidence.reliability import Reliability, held_out_reliability
-from evaluation.evaluated import Block, Evaluated
-from evaluation.inputs import file_name
-from evaluation.metrics.protocol_curve import ProtocolCurve
 from evaluation.metrics.protocols import PROTOCOLS
-from evaluation.metrics.side_by_side import side_by_side
+from evaluation.run import (
+    EvaluationOptions,
+    EvaluationResult,
+    UncertaintyResult,
+    file_name,
+    protocol_rows,
+)
 from report.data import Provenance, ReportData
 from report.page import write_report
-from report.text import text_report
+from report.text import report_text
 from utils.files import file_sha256, write_text
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where uncertainties come from.
+def write_reports(
+    result: EvaluationResult,
+    folder: str | Path,
+    *,
+    config: Mapping[str, object] | None = None,
+    files: Sequence[Path] = (),
+) -> Iterator[Path]:
+    """Write all files of one set into a folder, and yield their paths.
 
-    Attributes:
-        config: settings of the run; {} without one.
-        files: weights behind the estimator.
+    Args:
+        result: with its `uncertainties`.
+        folder: of the report; made where it is missing.
+        config: settings of the run that was evaluated.
+        files: weights and data behind the numbers.
     """
-
-    config: dict[str, Any]
-    files: tuple[Path, ...]
-
-
-def write_reports(evaluated: Evaluated, args: argparse.Namespace, origin: Origin) -> Iterator[Path]:
-    """Write all files of one set into `args.report`, and yield their paths."""
     from report.figures import contact_sheet, edc_figure  # matplotlib
 
-    folder, name = Path(args.report), file_name(evaluated.scored.name)
+    folder, name = Path(folder), file_name(result.name)
     text = folder / f"{name}.txt"
-    result = evaluated.result
-    write_text(text, _text(evaluated))
+    write_text(text, report_text(result))
     yield text
-    if result is not None:
-        yield edc_figure(result, folder / f"{name}-edc.png")
-    images = evaluated.scored.images
-    first = evaluated.blocks[0].comparisons.uncertainty
+    if result.original is not None:
+        yield edc_figure(result.original, folder / f"{name}-edc.png")
+    images, first = result.images, result.uncertainties[0].comparisons.uncertainty
     if images is not None and len(images) == len(first):
         yield contact_sheet(images, first, folder / f"{name}-faces.png", title=name)
-    provenance = _provenance(evaluated, origin)
-    for block in evaluated.blocks:
-        stem = f"{name}-{file_name(block.label)}" if block.label else name
-        yield from write_report(folder, _data(evaluated, block, args, origin, provenance), stem)
+    provenance = _provenance(config or {}, files)
+    for part in result.uncertainties:
+        stem = f"{name}-{file_name(part.label)}" if part.label else name
+        yield from write_report(folder, _data(result, part, provenance), stem)
 
 
-def _text(evaluated: Evaluated) -> str:
-    """What was printed, warnings with it; more for the original's protocols."""
-    if evaluated.result is None:
-        return evaluated.text + "".join(f"warning: {line}\n" for line in evaluated.warnings)
-    extra = "".join(evaluated.beside)
-    return text_report(evaluated.result) + (f"\n{extra}" if extra else "\n")
-
-
-def _data(
-    evaluated: Evaluated,
-    block: Block,
-    args: argparse.Namespace,
-    origin: Origin,
-    provenance: Provenance,
-) -> ReportData:
-    comparisons, images = block.comparisons, evaluated.scored.images
-    first = evaluated.protocols[0].name
-    curves = [row.curve for row in block.table.rows if row.curve and row.protocol.name == first]
-    calibration, reliability, missing = _calibrated(block, args)
+def _data(result: EvaluationResult, part: UncertaintyResult, provenance: Provenance) -> ReportData:
+    comparisons, images, options = part.comparisons, result.images, result.options
+    presets = protocol_rows(comparisons, PROTOCOLS.values(), options.fmr[:1])
+    calibration, reliability, missing = _calibrated(part, options)
     shown = images is not None and len(images) == len(comparisons.uncertainty)
     return ReportData(
-        name=evaluated.scored.name,
-        method=block.method,
+        name=result.name,
+        method=part.method,
         comparisons=comparisons,
-        curves=curves,
-        presets=_presets(block, args.fmr[0]),
-        bootstrap=block.draws,
-        risk=block.risk,
+        curves=part.curves,
+        presets=[row.curve for row in presets if row.curve],
+        bootstrap=part.draws,
+        risk=part.risk,
         reliability=reliability,
         calibration=calibration,
         images=images if shown else None,
         provenance=provenance,
-        warnings=[*missing, *(line for one in block.draws.values() for line in one.warnings)],
+        warnings=[*missing, *(line for draws in part.draws.values() for line in draws.warnings)],
     )
 
 
-def _presets(block: Block, fmr: float) -> list[ProtocolCurve]:
-    table = side_by_side(block.comparisons, PROTOCOLS.values(), [fmr])
-    return [row.curve for row in table.rows if row.curve]
-
-
 def _calibrated(
-    block: Block, args: argparse.Namespace
+    part: UncertaintyResult, options: EvaluationOptions
 ) -> tuple[Calibration | None, Reliability | None, list[str]]:
     """Map and check of what uncertainties mean; a line that says why where there is none."""
     try:
-        fitted = Calibration.fit(block.comparisons, fmr_target=args.fmr[0], method=block.method)
+        fitted = Calibration.fit(part.comparisons, fmr_target=options.fmr[0], method=part.method)
         checked = held_out_reliability(
-            block.comparisons,
+            part.comparisons,
             score_threshold=fitted.score_threshold,
-            confidence=args.confidence,
-            seed=args.seed,
+            confidence=options.confidence,
+            seed=options.seed,
         )
     except ValueError as error:
         return None, None, [f"no reliability diagram: {error}"]
     return fitted, checked, []
 
 
-def _provenance(evaluated: Evaluated, origin: Origin) -> Provenance:
+def _provenance(config: Mapping[str, object], files: Sequence[Path]) -> Provenance:
     from utils.run import environment  # torch
 
-    files = [*origin.files, *evaluated.scored.files]
     return Provenance(
         date=datetime.datetime.now().astimezone().isoformat(timespec="minutes"),
         command=sys.argv,
         environment=environment(),
-        config=origin.config,
+        config=config,
         files={str(path): file_sha256(path) for path in files},
     )

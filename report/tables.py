@@ -11,12 +11,16 @@ import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from evaluation.compared import GroupRow, MethodRow
-from evaluation.confidence.intervals import Interval
-from evaluation.metrics.side_by_side import DISCARDS, Row, SideBySide
-from evaluation.metrics.thresholds import TarAtFar
+from evaluation.run import DISCARDS
 from report.sentences import caution_sentence
+
+if TYPE_CHECKING:
+    from evaluation.comparison import GroupRow, MethodRow
+    from evaluation.confidence.intervals import Interval
+    from evaluation.metrics.thresholds import TarAtFar
+    from evaluation.run import ProtocolRow
 
 FORMATS = ("txt", "csv", "md", "tex")
 AREA = "AUERC30/random"  # the column whose best cell is bold in LaTeX
@@ -107,7 +111,7 @@ def group_table(rows: Sequence[GroupRow], notation: str) -> str:
     )
 
 
-def side_by_side_text(table: SideBySide) -> str:
+def protocol_table(name: str, rows: Sequence[ProtocolRow]) -> str:
     """Three blocks: counts, areas, and the switches of every protocol in words.
 
     Counts take two lines per row: FNMR, and below it the realised FMR, at each discard fraction.
@@ -115,16 +119,16 @@ def side_by_side_text(table: SideBySide) -> str:
     shares = (f"discard {share:g}" for share in DISCARDS)
     counts: list[list[str]] = [["protocol", "target", "threshold", "rate", *shares]]
     areas = [["protocol", "target", "up to", "area", "of random", "ideal"]]
-    for row in table.rows:
+    for row in rows:
         counts += _count_lines(row)
         if row.curve is not None:
             for limit, area in row.curve.areas.items():
                 ratios = row.curve.relative[limit], row.curve.best_relative[limit]
                 shown = ("-" if math.isnan(ratio) else f"{ratio:.4f}" for ratio in ratios)
-                cells = [row.protocol.name, row.target, f"{limit:g}", f"{area:.6f}", *shown]
+                cells = [row.protocol.name, _target(row), f"{limit:g}", f"{area:.6f}", *shown]
                 areas.append(cells)
-    protocols = {row.protocol.name: f"{row.protocol.describe()}." for row in table.rows}
-    lines = [f"---{table.name}", *aligned(counts), *aligned(areas), *protocols.values()]
+    protocols = {row.protocol.name: f"{row.protocol.describe()}." for row in rows}
+    lines = [f"---{name}", *aligned(counts), *aligned(areas), *protocols.values()]
     return "\n".join(lines) + "\n"
 
 
@@ -265,8 +269,14 @@ def _group_remarks(rows: Sequence[GroupRow]) -> list[str]:
     return lines
 
 
-def _count_lines(row: Row) -> list[list[str]]:
-    head = [row.protocol.name, row.target]
+def _target(row: ProtocolRow) -> str:
+    if row.fmr_target is None:
+        return f"FNMR {row.protocol.start_fnmr:g}"
+    return f"FMR {row.fmr_target:g}"
+
+
+def _count_lines(row: ProtocolRow) -> list[list[str]]:
+    head = [row.protocol.name, _target(row)]
     if row.curve is None:
         return [[*head, f"not applicable: {row.reason}"]]
     edc = row.curve.edc

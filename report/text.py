@@ -1,41 +1,97 @@
-"""A `Result` as text for people, as the original's block, and as a dictionary for JSON.
+"""An `EvaluationResult` as text for people, with the original's table to the last digit.
 
 Numbers here are formatted, never computed.
 """
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from evaluation.metrics.kept import SHOWN
+from evaluation.metrics.thresholds import few_false_matches
+from evaluation.original import PERCENTILES
+from report.tables import ijb_table, protocol_table
 
 if TYPE_CHECKING:
-    from evaluation.metrics.edc import Edc
-    from evaluation.pipeline import Block, Result
+    from evaluation.calibration_run import CalibrationResult
+    from evaluation.confidence.bootstrap import Bootstrap
+    from evaluation.metrics.curve import Edc
+    from evaluation.original import OriginalBlock, OriginalTable
+    from evaluation.run import EvaluationResult, ProtocolRow
 
-PERCENTILES = (0, 10, 30, 50, 70, 90, 100)
+
+def result_text(result: EvaluationResult) -> str:
+    """Return what the scripts print of one set."""
+    parts = []
+    if result.original is not None:
+        table = result.original
+        parts.append(f"---{table.name}\n{original_text(table)}{facts(table)}")
+    else:
+        for part in result.uncertainties:
+            title = f"({part.label})\n" if part.label else ""
+            parts.append(f"{title}{protocol_table(result.name, part.rows)}")
+    return "".join([*parts, *extra_sections(result)])
 
 
-def original_text(result: Result) -> str:
+def extra_sections(result: EvaluationResult) -> list[str]:
+    """Return what goes beyond the protocols: intervals, the cut-off for a risk, TAR at FAR."""
+    parts = []
+    for part in result.uncertainties:
+        parts += [_intervals(draws, part.label) for draws in part.draws.values()]
+        if part.risk is not None:
+            parts.append(f"{part.risk.describe()}\n")
+    if result.templates:
+        parts.append(f"{ijb_table(result.name, result.templates)}\n")
+    return parts
+
+
+def warnings(result: EvaluationResult) -> list[str]:
+    """Return one line each of what makes numbers uncertain, with the protocols it concerns."""
+    lines = list(result.original.warnings) if result.original else []
+    for part in result.uncertainties:
+        lines += [] if result.original else row_warnings(part.rows)
+        lines += [line for draws in part.draws.values() for line in draws.warnings]
+    return list(dict.fromkeys(lines))
+
+
+def row_warnings(rows: Sequence[ProtocolRow]) -> list[str]:
+    """Return one line each, with the protocols that it concerns."""
+    concerned: dict[str, list[str]] = {}
+    for row in rows:
+        for line in row.curve.warnings if row.curve else ():
+            concerned.setdefault(line, []).append(row.protocol.name)
+    return [f"{', '.join(dict.fromkeys(names))}: {line}" for line, names in concerned.items()]
+
+
+def report_text(result: EvaluationResult) -> str:
+    """Return the text file of a report: what is printed, warnings and further tables with it."""
+    table = result.original
+    if table is None:
+        return result_text(result) + "".join(f"warning: {line}\n" for line in warnings(result))
+    extra = "".join(extra_sections(result))
+    return text_report(table) + (f"\n{extra}" if extra else "\n")
+
+
+def original_text(table: OriginalTable) -> str:
     """Return the text of the original scripts, to the last digit, line breaks included."""
     # NumPy's own layout is part of the text, so its settings must not come from the caller
     with np.printoptions(
         precision=8, threshold=1000, linewidth=75, suppress=False, floatmode="maxprec", sign="-"
     ):
-        sigma = str(result.sigma_percentiles)
+        sigma = str(table.sigma_percentiles)
     return f"sigma_sq {sigma} percentile {list(PERCENTILES)}\n" + "\n".join(
-        _original_block(block, result.pairs) for block in result.blocks
+        _original_block(block, table.pairs) for block in table.blocks
     )
 
 
-def facts(result: Result) -> str:
+def facts(table: OriginalTable) -> str:
     """Return the lines below the block: the switches in words and the counts behind the rates."""
-    lines = [f"{result.protocol.describe('cosine scores')}."]
-    lines += [operating_point(curve) for curve in result.blocks[0].curves]
-    for block in result.blocks:
+    lines = [f"{table.protocol.describe('cosine scores')}."]
+    lines += [operating_point(curve) for curve in table.blocks[0].curves]
+    for block in table.blocks:
         lines.append(f"errors / comparisons behind the rates{_of(block)}:")
         lines.append(_counts_table(block))
     return "\n".join(lines) + "\n"
@@ -52,33 +108,16 @@ def operating_point(curve: Edc) -> str:
     )
 
 
-def text_report(result: Result) -> str:
+def text_report(table: OriginalTable) -> str:
     """Return the whole report: block, switches, and a table with counts and accuracies."""
-    lines = [f"---{result.name}", result.text, facts(result)]
-    for block in result.blocks:
+    lines = [f"---{table.name}", original_text(table), facts(table)]
+    for block in table.blocks:
         lines += [f"EER and ten-fold accuracy{_of(block)}:", _table(block)]
-    lines += [f"warning: {line}" for line in result.warnings]
+    lines += [f"warning: {line}" for line in table.warnings]
     return "\n".join(lines)
 
 
-def to_dict(result: Result) -> dict[str, Any]:
-    """Return every number of a result in plain Python types; NaN becomes None."""
-    return {
-        "name": result.name,
-        "protocol": result.protocol.switches(),
-        "pairs": result.pairs,
-        "mated": result.mated,
-        "non_mated": result.pairs - result.mated,
-        "sigma_percentiles": dict(
-            zip(map(str, PERCENTILES), result.sigma_percentiles.tolist(), strict=True)
-        ),
-        "uncertainties": [_block_dict(block) for block in result.blocks],
-        "warnings": list(result.warnings),
-        "text": result.text,
-    }
-
-
-def _original_block(block: Block, pairs: int) -> str:
+def _original_block(block: OriginalBlock, pairs: int) -> str:
     fmr100, fmr1000 = block.curves
     lines = []
     for index, eer in zip(SHOWN, block.eer, strict=True):
@@ -95,7 +134,7 @@ def _original_block(block: Block, pairs: int) -> str:
     return "".join(lines)
 
 
-def _counts_table(block: Block) -> str:
+def _counts_table(block: OriginalBlock) -> str:
     head = [f"{'discard':>7} {'kept':>9}"]
     for curve in block.curves:
         head.append(f"{f'FNMR at FMR {curve.fmr_target:g}':>20} {'realised FMR':>16}")
@@ -111,7 +150,7 @@ def _counts_table(block: Block) -> str:
     return "\n".join(lines)
 
 
-def _table(block: Block) -> str:
+def _table(block: OriginalBlock) -> str:
     lines = [f"{'discard':>7} {'uncertainty <=':>15} {'EER':>9} {'accuracy':>9} {'threshold':>9}"]
     for index, eer, accuracy in zip(SHOWN, block.eer, block.accuracy, strict=True):
         lines.append(
@@ -121,50 +160,70 @@ def _table(block: Block) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _of(block: Block) -> str:
+def _of(block: OriginalBlock) -> str:
     return f" ({block.label})" if block.label else ""
 
 
-def _block_dict(block: Block) -> dict[str, Any]:
-    kept = block.curves[0].mated + block.curves[0].non_mated
-    rows = [
-        {
-            "discard_fraction": float(block.kept.fractions[index]),
-            "eer": eer.value,
-            "eer_low": eer.low,
-            "eer_high": eer.high,
-            "eer_threshold": eer.threshold,
-            "accuracy": _number(accuracy.value),
-            "accuracy_threshold": _number(accuracy.threshold),
-        }
-        for index, eer, accuracy in zip(SHOWN, block.eer, block.accuracy, strict=True)
+def _intervals(draws: Bootstrap, label: str) -> str:
+    (name,) = draws.curves
+    curve = draws.curves[name]
+    bands = draws.bands(name)
+    (area, area_interval), (relative, interval) = draws.area(name), draws.relative(name)
+    protocol = curve.protocol
+    where = f"FMR {curve.edc.fmr_target:g}"
+    if protocol.rule == "starting_error":
+        where = f"a starting FNMR of {protocol.start_fnmr:g}"
+    return (
+        f"{draws.confidence:.0%} intervals at {where}"
+        f"{f' ({label})' if label else ''}, {draws.replicates} bootstrap draws of "
+        f"{draws.drawn}: FNMR {curve.edc.fnmr[0]:.4f} [{bands.low[0]:.4f}, {bands.high[0]:.4f}]; "
+        f"AUERC30 {area:.5f} [{area_interval.low:.5f}, {area_interval.high:.5f}], of random "
+        f"{relative:.3f} [{interval.low:.3f}, {interval.high:.3f}]\n"
+    )
+
+
+def calibration_text(result: CalibrationResult) -> str:
+    """Return what calibrate.py prints: the threshold, what cut-offs do, how sound it is."""
+    from evaluation.confidence.intervals import clopper_pearson  # scipy
+
+    fitted, comparisons, checked = result.calibration, result.comparisons, result.reliability
+    goal = "as given" if fitted.fmr_target is None else f"for FMR {fitted.fmr_target:g}"
+    low, high = clopper_pearson(*fitted.false_non_matches, result.confidence)
+    people = "where they share people, the truth is less certain than that"
+    if comparisons.best_unit == "pair":
+        people = "whether they share people is not known here"
+    text = (
+        f"{fitted.name}: {fitted.false_non_matches.total} mated and "
+        f"{comparisons.non_mated_total} non-mated comparisons; uncertainties of {fitted.method}\n"
+        f"score threshold {fitted.score_threshold:.6g}, {goal}: FMR {fitted.false_matches}, "
+        f"FNMR {fitted.false_non_matches} [{low:.4g}, {high:.4g}]\n\n"
+        f"{_cutoff_table(result)}\n"
+        "An image scores 100 when its uncertainty is lower than all of the set, 0 when higher.\n"
+        f"Intervals take comparisons as independent; {people}.\n\n"
+        f"calibration error on people that the map was not fitted on: "
+        f"{checked.calibration_error:.4f} (a perfect map would show {checked.chance:.4f} by "
+        "chance)\n"
+    )
+    if result.risk is not None and fitted.decision is not None:
+        text += f"\n{result.risk.describe()}\nstored for scorers: {fitted.decision.rule}\n"
+    return text
+
+
+def calibration_warning(result: CalibrationResult) -> str:
+    """Return a line where the threshold is too uncertain to trust; "" where it is not."""
+    target = result.calibration.fmr_target
+    return "" if target is None else few_false_matches(target, result.comparisons.non_mated_total)
+
+
+def _cutoff_table(result: CalibrationResult) -> str:
+    lines = [
+        f"{'accept up to':>14} {'percentile':>10} {'quality':>7} {'accepted':>8}  "
+        f"{'FNMR of accepted':<26} {100 * result.confidence:g} % interval"
     ]
-    return {
-        "label": block.label,
-        "auerc": block.areas.auerc,
-        "auerc30": block.areas.auerc30,
-        "auc_original": block.areas.auc,
-        "auc30_original": block.areas.auc30,
-        "mean_fnmr": block.areas.mean,
-        "discard_fraction": block.kept.fractions.tolist(),
-        "uncertainty_threshold": block.kept.thresholds.tolist(),
-        "kept": kept.tolist(),
-        "curves": [_curve_dict(curve) for curve in block.curves],
-        "rows": rows,
-    }
-
-
-def _curve_dict(curve: Edc) -> dict[str, Any]:
-    return {
-        "fmr_target": curve.fmr_target,
-        "fnmr": curve.fnmr.tolist(),
-        "score_threshold": curve.score_threshold.tolist(),
-        "false_non_matches": curve.false_non_matches.tolist(),
-        "mated": curve.mated.tolist(),
-        "false_matches": curve.false_matches.tolist(),
-        "non_mated": curve.non_mated.tolist(),
-    }
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    for row in result.cutoffs:
+        low, high = row.interval
+        lines.append(
+            f"{row.uncertainty:>14.6g} {row.percentile:>10.1f} {row.iso_quality:>7} "
+            f"{row.accepted:>8.1%}  {row.misses!s:<26} [{low:.4g}, {high:.4g}]"
+        )
+    return "\n".join(lines) + "\n"

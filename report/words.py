@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from evaluation.metrics.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
-    from evaluation.confidence.bootstrap import Bootstrap
     from report.facts import Preset, Rate, ReportFacts
 
 UNITS = {"identity": "identities", "image": "images", "pair": "pairs"}
@@ -150,19 +149,3 @@ def risk_lines(facts: ReportFacts) -> list[str]:
     if risk is None:
         return []
     return str(risk["in_words"]).removeprefix(f"{risk['name']}: ").splitlines()
-
-
-def comparison_notes(draws: Bootstrap) -> str:
-    """What stands behind the numbers of a comparison, in lines."""
-    curve = next(iter(draws.curves.values()))
-    edc = curve.edc
-    lines = [
-        f"threshold {edc.score_threshold[0]:.4f}, realised FMR {edc.false_matches[0]}/"
-        f"{edc.non_mated[0]}, FNMR {edc.false_non_matches[0]}/{edc.mated[0]}; the best possible "
-        f"order has AUERC30/random {curve.best_relative[draws.limit]:.3f}",
-        f"{draws.confidence:.0%} intervals from {draws.replicates} bootstrap draws over "
-        f"{draws.drawn}; AUERC30/random is relative to random discard, the verdicts compare the "
-        "area itself",
-    ]
-    lines += [f"warning: {line}" for line in (*curve.warnings, *draws.warnings)]
-    return "\n".join(lines) + "\n"

@@ -27,11 +27,13 @@ from data.sampler import ClassBalancedBatches, RankShare
 from data.verification import open_verification
 from estimators.trained_head import TrainedHead
 from evaluation.embed import embed_pairs
-from evaluation.pipeline import FMR_TARGETS, Result, evaluate
+from evaluation.original import FMR_TARGETS, OriginalTable, original_table
 from losses.base import LossResult, genuine_pairs
 from models.execution import CudaGraphs
 from models.output import BackboneOutput, to_scalar, to_sigma_sq
 from models.run import backbone_record, check_backbone, load_frozen
+from report.results import original_dict
+from report.text import original_text
 from training.branch import StepInput, TrainedBranch
 from training.checkpoints import RunFiles
 from training.log import TrainLog, log_start, rank_correlation
@@ -253,9 +255,9 @@ class Trainer:
         if not self.world.is_main:
             return
         for branch, results, log in zip(self.branches, results_of, logs, strict=True):
-            for result in results:
-                summary = summary_line(result)
-                log.evaluation(self.step, result.name, result.text, summary, result.to_dict())
+            for table in results:
+                text, numbers = original_text(table), original_dict(table)
+                log.evaluation(self.step, table.name, text, summary_line(table), numbers)
             score = mean_area(results)
             if score is None or branch.best is None or score < branch.best:
                 branch.best = score
@@ -263,20 +265,20 @@ class Trainer:
             log.draw()
         self.files.save_branches(self.step)
 
-    def _verify(self) -> list[list[Result]]:
+    def _verify(self) -> list[list[OriginalTable]]:
         """Evaluate each head on each verification set, in the first process; none in the others.
 
         Every image goes through the backbone once for all heads, on one of the processes.
         """
         heads = [TrainedHead(frozen=self.frozen, head=branch.head) for branch in self.branches]
-        results: list[list[Result]] = [[] for _ in self.branches]
+        results: list[list[OriginalTable]] = [[] for _ in self.branches]
         options = self.config.verification
         for pairs in self.verification:
             features = embed_pairs(
                 heads, pairs, options.batch_size, flip=options.flip, world=self.world
             )
             for own, of_head in zip(results, features, strict=True) if self.world.is_main else ():
-                own.append(evaluate(of_head, options.protocol, name=pairs.name))
+                own.append(original_table(of_head, options.protocol, name=pairs.name))
         return results
 
     def _save(self) -> None:
@@ -512,15 +514,15 @@ def _join(parts: Sequence[_BranchPart]) -> tuple[float, dict[str, Tensor], Tenso
     return loss, stats, torch.from_numpy(np.concatenate([part.raw for part in parts]))
 
 
-def mean_area(results: Sequence[Result]) -> float | None:
+def mean_area(results: Sequence[OriginalTable]) -> float | None:
     """Return the mean AUERC30 over sets, which the best checkpoint is chosen by; None without."""
     areas = [result.blocks[0].areas.auerc30 for result in results]
     return sum(areas) / len(areas) if areas else None
 
 
-def summary_line(result: Result) -> str:
+def summary_line(table: OriginalTable) -> str:
     """Return the FNMR at FMR 1e-3 with nothing and with 30 % discarded, and the area between."""
-    block = result.blocks[0]
+    block = table.blocks[0]
     curve = block.curves[FMR_TARGETS.index(1e-3)]
     return (
         f"fmr1000 {curve.fnmr[0]:.6f}, of the best 70 % {curve.fnmr[30]:.6f}, "

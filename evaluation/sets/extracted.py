@@ -1,34 +1,215 @@
 """Read what extraction/extract.py wrote: embeddings and uncertainties of every image of a source.
 
-For whoever works on them; `evaluation.sets.stored` evaluates them as labelled faces.
+`evaluation.sets.stored` evaluates them as labelled faces. The first part says what the files of a
+shard are, and is what extraction/ writes by.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal, NamedTuple, TypedDict, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.sets._extracted_files import (
-    ABOUT,
-    ARRAYS,
-    Bad,
-    Shard,
-    bad_images,
-    read_shard,
-    shard_facts,
-    shard_path,
-)
 from evaluation.sets.features import Embeddings
-
-__all__ = ["Bad", "Extracted", "Shard", "open_extracted"]
+from utils.tables import require_pyarrow
 
 log = logging.getLogger("faceuq")
+
+ABOUT = "about.json"
+BAD = "bad.csv"
+SHARDS = "shards"
+ARRAYS = ("row", "label", "embedding", "uncertainty", "ok")
+NAMES = "names.txt"
+FACTS = "shard.json"
+KEY = b"face-uncertainty"  # of a Parquet file's metadata
+
+Format = Literal["npy", "parquet"]
+
+
+class ShardFacts(TypedDict, total=False):
+    """What a shard says of itself: its rows, its images without embedding, and how it was made."""
+
+    start: int
+    stop: int
+    bad: int
+    settings: str
+    bytes: dict[str, int]
+
+
+class About(TypedDict):
+    """What about.json says of the folder, among other things."""
+
+    columns: list[str]
+    embedding_size: int
+    format: Format
+    images: int
+    shard_images: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Consecutive images of a source.
+
+    Attributes:
+        row: (n,) int64 row numbers in the source.
+        label: (n,) int64 identities, numbered as `data.faces.open_faces` does.
+        embedding: (n, D) float16 or float32, as the backbone gives it; NaN where not ok.
+        uncertainty: (n, c) float32, larger = less reliable, one column per method; NaN where not
+            ok.
+        ok: (n,) whether the image could be read and embedded.
+        name: (n,) paths below the folder or list, or keys of the pack.
+    """
+
+    row: NDArray[np.int64]
+    label: NDArray[np.int64]
+    embedding: NDArray[np.floating]
+    uncertainty: NDArray[np.float32]
+    ok: NDArray[np.bool_]
+    name: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def take(self, places: NDArray[np.intp] | NDArray[np.bool_]) -> Shard:
+        """Return these images, by place in the shard or by a mask."""
+        places = np.arange(len(self))[places]
+        arrays = {name: getattr(self, name)[places] for name in ARRAYS}
+        return Shard(**arrays, name=[self.name[place] for place in places.tolist()])
+
+
+class Bad(NamedTuple):
+    """An image without embedding: its row in the source, its name and what is wrong."""
+
+    row: int
+    name: str
+    reason: str
+
+
+def shard_path(folder: Path, number: int, form: Format) -> Path:
+    """Return where a shard lies: a folder of `.npy` files, or one Parquet file."""
+    return folder / SHARDS / (f"{number:06d}" if form == "npy" else f"{number:06d}.parquet")
+
+
+def shard_facts(path: Path) -> ShardFacts | None:
+    """Return what a shard says of itself, None where there is no such shard.
+
+    Reads no rows: the sizes of `.npy` files, or the Parquet file's own index, show a damage.
+
+    Raises:
+        ValueError: the shard is damaged.
+    """
+    if not path.exists():
+        return None
+    return _parquet_facts(path) if path.suffix == ".parquet" else _npy_facts(path)
+
+
+def _npy_facts(path: Path) -> ShardFacts:
+    try:
+        facts: ShardFacts = json.loads((path / FACTS).read_text(encoding="utf-8"))
+        sizes = facts["bytes"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path / FACTS} cannot be read ({error})") from error
+    for name, size in sizes.items():
+        file = path / name
+        stored = file.stat().st_size if file.is_file() else 0
+        if stored != size:
+            raise ValueError(f"{file} has {stored} bytes, not {size}")
+    return facts
+
+
+def _parquet_facts(path: Path) -> ShardFacts:
+    require_pyarrow(str(path))
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        metadata = parquet.read_metadata(path)
+        facts: ShardFacts = json.loads(metadata.metadata[KEY])
+    except (pyarrow.ArrowException, OSError, TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is not a whole shard ({error})") from error
+    if metadata.num_rows != facts["stop"] - facts["start"]:
+        raise ValueError(f"{path} has {metadata.num_rows} rows")
+    return facts
+
+
+def read_shard(path: Path, columns: Sequence[str]) -> Shard:
+    """Read a shard: `.npy` arrays stay on disk (memory-mapped), Parquet comes into memory."""
+    if path.suffix == ".parquet":
+        return _read_parquet(path, columns)
+    arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
+    return Shard(**arrays, name=Lines(path / NAMES))
+
+
+def _read_parquet(path: Path, columns: Sequence[str]) -> Shard:
+    require_pyarrow(str(path))
+    from pyarrow import parquet
+
+    table = parquet.read_table(path)
+    fixed = table["embedding"].combine_chunks()
+    embedding = fixed.flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1)
+    uncertainty = [table[uncertainty_column(name)].to_numpy() for name in columns]
+    return Shard(
+        table["row"].to_numpy(),
+        table["label"].to_numpy(),
+        embedding,
+        np.stack(uncertainty, axis=1),
+        table["ok"].to_numpy(),
+        table["name"].to_pylist(),
+    )
+
+
+def uncertainty_column(method: str) -> str:
+    """Return what a method's column is called in a Parquet shard."""
+    return f"uncertainty_{method}"
+
+
+def bad_images(path: Path) -> list[Bad]:
+    """Return the images of a shard that have no embedding, by row."""
+    if path.suffix == ".parquet":
+        require_pyarrow(str(path))
+        from pyarrow import parquet
+
+        rows = parquet.read_table(
+            path, columns=["row", "name", "reason"], filters=[("ok", "==", False)]
+        )
+        return [Bad(**row) for row in rows.to_pylist()]
+    file = path / BAD
+    if not file.exists():
+        return []
+    with file.open(newline="", encoding="utf-8", errors="surrogateescape") as lines:
+        return [Bad(int(row), name, reason) for row, name, reason in list(csv.reader(lines))[1:]]
+
+
+class Lines(Sequence[str]):
+    """Names of a shard, one per line of a file that is read when one is needed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines: list[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        """Return one name or several."""
+        return self._read()[place]
+
+    def _read(self) -> list[str]:
+        if self._lines is None:
+            text = self._path.read_text(encoding="utf-8", errors="surrogateescape")
+            self._lines = text.split("\n")[:-1]
+        return self._lines
 
 
 class Extracted:
@@ -73,15 +254,15 @@ class Extracted:
         Raises:
             IndexError: a row that the source does not have.
         """
-        wanted = np.asarray(rows, np.int64)
-        outside = wanted[(wanted < 0) | (wanted >= len(self))]
+        chosen = np.asarray(rows, np.int64)
+        outside = chosen[(chosen < 0) | (chosen >= len(self))]
         if outside.size:
             raise IndexError(f"{self.path}: row {outside[0]} of {len(self)}")
-        number, place = np.divmod(wanted, self.shard_images)
+        number, place = np.divmod(chosen, self.shard_images)
         order = np.argsort(number, kind="stable")
         parts = []
-        for one in np.unique(number).tolist() or [0]:
-            parts.append(self.shard(one).take(place[number == one]))
+        for shard in np.unique(number).tolist() or [0]:
+            parts.append(self.shard(shard).take(place[number == shard]))
         back = np.empty(len(order), np.int64)
         back[order] = np.arange(len(order))
         return _joined(parts).take(back)
@@ -126,7 +307,7 @@ class Extracted:
         return shard_path(self.path, number, self.about["format"])
 
     def _checked(self) -> int:
-        """Count bad images; ValueError where shards are not there, damaged or of another run."""
+        """Count bad images; ValueError where shards are missing, damaged or of another run."""
         missing, bad, settings = [], 0, set()
         for number in range(self.num_shards):
             facts = shard_facts(self._path(number))
@@ -154,14 +335,13 @@ def open_extracted(path: str | Path) -> Extracted:
     return Extracted(path)
 
 
-def _read_about(folder: Path) -> dict[str, Any]:
+def _read_about(folder: Path) -> About:
     file = folder / ABOUT
     if not file.is_file():
         raise ValueError(f"{folder} was not written by extraction/extract.py: it has no {ABOUT}")
     try:
-        about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        needed = ("columns", "embedding_size", "format", "images", "shard_images")
-        missing = [name for name in needed if name not in about]
+        about: About = json.loads(file.read_text(encoding="utf-8"))
+        missing = [name for name in About.__annotations__ if name not in about]
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file} is damaged: {error}") from error
     if missing:

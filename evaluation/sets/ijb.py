@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,15 @@ from evaluation.metrics.comparisons import Comparisons, with_people
 from evaluation.metrics.mutual_likelihood import mls_scores
 from evaluation.metrics.thresholds import FARS, TarAtFar, tar_at_far
 from evaluation.sets.labelled import scores_of
-from evaluation.sets.templates import Templates, Weights, fuse_templates
+from evaluation.sets.templates import (
+    FUSIONS,
+    Fusion,
+    Score,
+    Templates,
+    Weights,
+    fuse_templates,
+)
 from photos.align import align
-
-Fusion = Weights | Literal["detector", "norm_detector"]
-Score = Literal["cosine", "mls"]
-
-FUSIONS: tuple[Fusion, ...] = (*get_args(Weights), "detector", "norm_detector")
 
 _WORKERS = min(8, os.cpu_count() or 1)  # threads that decode: the decoders release the GIL
 

@@ -6,27 +6,23 @@ or a folder in IJB's layout; see docs/evaluate.md.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.faces import FileFaces, open_faces
+from data.faces import Faces, FileFaces, open_faces
+from data.images import SIZE
 from data.pairs import Pair, read_pairs
-from data.verification import open_verification
-from evaluation.metrics.comparisons import Comparisons
-from evaluation.sets.kinds import FaceImages, LabelledSet, PairsSet, VerificationPairs
-from evaluation.sets.labelled import NonMated, require_pairs
-
-__all__ = [
-    "EvaluationSet",
-    "Images",
-    "LabelledSet",
-    "PairsSet",
-    "VerificationPairs",
-    "open_set",
-]
+from data.verification import VerificationSet, open_verification
+from estimators.base import harmonic_mean
+from evaluation.metrics.comparisons import Comparisons, with_people
+from evaluation.metrics.scores import cosine_of_pairs
+from evaluation.sets.features import Features
+from evaluation.sets.labelled import NonMated, labelled_comparisons, require_pairs, scores_of
+from utils.tables import naming
 
 KINDS = ("synthetic:", "faces:", "pairs:", "ijb:")
 
@@ -65,6 +61,152 @@ class EvaluationSet(Protocol):
         Raises:
             ValueError: another number of rows, NaN, or embeddings of length zero.
         """
+
+
+class VerificationPairs:
+    """A `.bin` set: rows 2i and 2i + 1 are pair i, and image names are the row numbers.
+
+    Args:
+        pairs: the set.
+
+    Attributes:
+        name: of the set.
+        images: this.
+        pairs: the set.
+    """
+
+    def __init__(self, pairs: VerificationSet) -> None:
+        self.pairs, self.name = pairs, pairs.name
+
+    @property
+    def images(self) -> VerificationPairs:
+        """All 2N images."""
+        return self
+
+    def __len__(self) -> int:
+        return len(self.pairs.images)
+
+    def decode(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Images [start, stop) as (n, 112, 112, 3) RGB."""
+        return self.pairs.decode(start, stop)
+
+    def image_name(self, row: int) -> str:
+        """Return the row number."""
+        return str(row)
+
+    def comparisons(self, mu: NDArray[np.float32], sigma_sq: NDArray[np.float32]) -> Comparisons:
+        """Score the N pairs; rows with one encoded image are one image. See `EvaluationSet`."""
+        with naming(self.name):
+            checked = Features(mu, sigma_sq, self.pairs.mated)
+        numbers: dict[bytes, int] = {}
+        contents = (
+            image if isinstance(image, bytes) else image.tobytes() for image in self.pairs.images
+        )
+        comparisons = Comparisons(
+            self.name,
+            cosine_of_pairs(checked.mu),
+            checked.issame,
+            np.arange(len(self), dtype=np.int32).reshape(-1, 2),
+            _one_column(checked.sigma_sq),
+            image=np.array([numbers.setdefault(key, len(numbers)) for key in contents], np.int64),
+        )
+        return with_people(comparisons)
+
+
+class FaceImages:
+    """The images of any `Faces`, under short names.
+
+    Args:
+        faces: the images.
+        root: folder that is left out of their names.
+    """
+
+    def __init__(self, faces: Faces, root: Path | None = None) -> None:
+        self.faces = faces
+        self._prefix = "" if root is None else f"{root}/"
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def decode(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Images [start, stop) as (n, 112, 112, 3) RGB; ValueError names one that is damaged."""
+        rows = range(start, min(stop, len(self)))
+        batch = np.empty((len(rows), SIZE, SIZE, 3), np.uint8)
+        for place, row in enumerate(rows):
+            batch[place] = self.faces.read(row)
+        return batch
+
+    def image_name(self, row: int) -> str:
+        """Return the path below the root, or the key in a pack."""
+        name = self.faces.name(row)
+        _, is_packed, key = name.rpartition(": key ")
+        return key if is_packed else name.removeprefix(self._prefix)
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Faces with identities; the arguments are those of `labelled_comparisons`."""
+
+    name: str
+    images: FaceImages
+    labels: NDArray[np.int64]
+    non_mated: NonMated
+    cap: int | None
+    seed: int
+
+    def comparisons(self, mu: NDArray[np.float32], sigma_sq: NDArray[np.float32]) -> Comparisons:
+        """Score mated against non-mated pairs; see `EvaluationSet`."""
+        return labelled_comparisons(
+            mu,
+            self.labels,
+            _one_column(sigma_sq),
+            non_mated=self.non_mated,
+            cap=self.cap,
+            seed=self.seed,
+            name=self.name,
+        )
+
+
+@dataclass(frozen=True)
+class PairsSet:
+    """A list of pairs of image files, each of which is decoded once.
+
+    Attributes:
+        name: of the list.
+        images: the distinct files, in the order in which the list names them.
+        pairs: (N, 2) their rows.
+        mated: (N,) whether both show one person.
+        identity: (M,) folder numbers where the list is LFW's; else None.
+    """
+
+    name: str
+    images: FaceImages
+    pairs: NDArray[np.int32]
+    mated: NDArray[np.bool_]
+    identity: NDArray[np.int64] | None
+
+    def comparisons(self, mu: NDArray[np.float32], sigma_sq: NDArray[np.float32]) -> Comparisons:
+        """Score the pairs of the list; see `EvaluationSet`."""
+        uncertainty = _one_column(sigma_sq)
+        if not len(mu) == len(uncertainty) == len(self.images):
+            raise ValueError(
+                f"{self.name}: {len(mu)} embeddings and {len(uncertainty)} uncertainties for "
+                f"{len(self.images)} images"
+            )
+        with naming(self.name):
+            scores = scores_of(mu, self.pairs)
+        image = np.arange(len(self.images), dtype=np.int64)
+        comparisons = Comparisons(
+            self.name, scores, self.mated, self.pairs, uncertainty, self.identity, image
+        )
+        return with_people(comparisons)
+
+
+def _one_column(sigma_sq: NDArray[np.float32]) -> NDArray[np.float32]:
+    sigma_sq = np.asarray(sigma_sq, np.float32)
+    if sigma_sq.ndim == 1:
+        return sigma_sq
+    return sigma_sq[:, 0] if sigma_sq.shape[1] == 1 else harmonic_mean(sigma_sq)
 
 
 def open_set(
@@ -119,10 +261,8 @@ def _labelled(source: str, non_mated: NonMated, cap: int | None, seed: int) -> L
         raise ValueError(f"non_mated = {non_mated}: must be 1 or more, or all")
     faces = open_faces(source)
     name = source if rendered else (path.name if path.is_dir() else path.stem)
-    try:
+    with naming(source):
         require_pairs(faces.labels, cap)
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
     root = path if path.is_dir() else path.parent
     images = FaceImages(faces, None if rendered else root)
     return LabelledSet(name, images, faces.labels, non_mated, cap, seed)
@@ -133,7 +273,8 @@ def _pairs(path: Path, dataset_path: str | Path | None) -> PairsSet:
     pairs = read_pairs(path, root)
     row_of: dict[Path, int] = {}
     rows = [
-        [row_of.setdefault(one, len(row_of)) for one in (pair.first, pair.second)] for pair in pairs
+        [row_of.setdefault(file, len(row_of)) for file in (pair.first, pair.second)]
+        for pair in pairs
     ]
     mated = np.array([pair.mated for pair in pairs], np.bool_)
     if mated.all() or not mated.any():
@@ -141,16 +282,16 @@ def _pairs(path: Path, dataset_path: str | Path | None) -> PairsSet:
         raise ValueError(f"{path}: no {kind} pair among {len(mated)}; error rates need both kinds")
     _require_files(pairs, root)
     identity = _folder_numbers(row_of) if _is_lfw(path) else None
-    faces = FileFaces(root, ((_below(one, root), 0) for one in row_of))
+    faces = FileFaces(root, ((_below(file, root), 0) for file in row_of))
     return PairsSet(path.stem, FaceImages(faces, root), np.array(rows, np.int32), mated, identity)
 
 
 def _require_files(pairs: list[Pair], root: Path) -> None:
     for pair in pairs:
-        for one in (pair.first, pair.second):
-            if not one.is_file():
+        for file in (pair.first, pair.second):
+            if not file.is_file():
                 raise ValueError(
-                    f"{pair.where}: no image {one}; paths start at {root}, another folder can be "
+                    f"{pair.where}: no image {file}; paths start at {root}, another folder can be "
                     "named as dataset_path"
                 )
 
@@ -164,7 +305,7 @@ def _is_lfw(path: Path) -> bool:
 
 def _folder_numbers(files: dict[Path, int]) -> NDArray[np.int64]:
     numbers: dict[Path, int] = {}
-    return np.array([numbers.setdefault(one.parent, len(numbers)) for one in files], np.int64)
+    return np.array([numbers.setdefault(file.parent, len(numbers)) for file in files], np.int64)
 
 
 def _below(path: Path, root: Path) -> str:

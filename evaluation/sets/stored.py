@@ -7,6 +7,8 @@ extraction/extract.py, or a score file.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,55 +22,90 @@ from evaluation.sets.labelled import NonMated, labelled_comparisons
 from evaluation.sets.score_files import SUFFIXES, read_scores
 from utils.tables import naming, npz_names
 
-__all__ = ["comparisons_of", "load_comparisons"]
+__all__ = ["StoredSet", "comparisons_of", "open_stored"]
 
 ROWS_AT_ONCE = 4096  # bounds the memory of one step
 
 
-def load_comparisons(
+@dataclass(frozen=True)
+class StoredSet:
+    """A stored file or folder, as `evaluation.run.evaluate` takes it; open it with `open_stored`.
+
+    Attributes:
+        path: of it.
+        non_mated: for labelled images, as in `labelled_comparisons`.
+        cap: the same.
+        seed: the same.
+    """
+
+    path: Path
+    non_mated: NonMated
+    cap: int | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Shown in messages and reports."""
+        return self.path.stem
+
+    @cached_property
+    def features(self) -> Features | None:
+        """Pairs, where the file has them; None for any other kind."""
+        return Features.load(self.path) if _kind(self.path) == "pairs" else None
+
+    def comparisons(
+        self, sigma_sizes: Sequence[int] | None = None
+    ) -> list[tuple[str, Comparisons]]:
+        """Score what is stored.
+
+        Args:
+            sigma_sizes: columns of each uncertainty in sigma_sq.
+
+        Returns:
+            (label, comparisons) of each uncertainty; the label is "" when there is only one.
+
+        Raises:
+            ValueError: none of the kinds, or unsound content; the message names the file.
+        """
+        if self.features is not None:
+            return comparisons_of(self.features, self.name, sigma_sizes)
+        if _kind(self.path) == "scores":
+            if sigma_sizes is not None:
+                raise ValueError(
+                    f"{self.path}: a score file has no sigma_sq for sigma_sizes to divide"
+                )
+            return [("", read_scores(self.path))]
+        stored, uncertainties = _embeddings(self.path, sigma_sizes)
+        first = labelled_comparisons(
+            stored.mu,
+            stored.identity,
+            uncertainties[0].values,
+            non_mated=self.non_mated,
+            cap=self.cap,
+            seed=self.seed,
+            name=self.name,
+        )
+        return [(each.label, first.with_uncertainty(each.values)) for each in uncertainties]
+
+
+def open_stored(
     path: str | Path,
     *,
-    sigma_sizes: Sequence[int] | None = None,
     non_mated: NonMated = 1_000_000,
     cap: int | None = None,
     seed: int = 0,
-) -> list[tuple[str, Comparisons]]:
-    """Read stored arrays or scores, one entry for each uncertainty in them.
+) -> StoredSet:
+    """Open stored arrays or scores to be evaluated; they are read when they are needed.
 
     Args:
         path: `.npz` with mu, sigma_sq and issame (pairs) or identity (labelled images; where both
             are there, the pairs count), a folder that extraction/extract.py wrote (labelled images
             too, in memory at once), or a score file (.npz, .csv, .parquet).
-        sigma_sizes: columns of each uncertainty in sigma_sq.
         non_mated: for labelled images, as in `labelled_comparisons`.
         cap: the same.
         seed: the same.
-
-    Returns:
-        (label, comparisons); the label is "" when there is only one.
-
-    Raises:
-        ValueError: none of these kinds, or unsound content; the message names the file.
     """
-    path = Path(path)
-    kind = _kind(path)
-    if kind == "scores":
-        if sigma_sizes is not None:
-            raise ValueError(f"{path}: a score file has no sigma_sq for sigma_sizes to divide")
-        return [("", read_scores(path))]
-    if kind == "pairs":
-        return comparisons_of(Features.load(path), path.stem, sigma_sizes)
-    stored, uncertainties = _embeddings(path, sigma_sizes)
-    first = labelled_comparisons(
-        stored.mu,
-        stored.identity,
-        uncertainties[0].values,
-        non_mated=non_mated,
-        cap=cap,
-        seed=seed,
-        name=path.stem,
-    )
-    return [(column.label, first.with_uncertainty(column.values)) for column in uncertainties]
+    return StoredSet(Path(path), non_mated, cap, seed)
 
 
 def comparisons_of(
@@ -94,7 +131,7 @@ def comparisons_of(
     first = with_people(
         Comparisons(name, scores, features.issame, pairs, uncertainties[0].values, image=image)
     )
-    return [(column.label, first.with_uncertainty(column.values)) for column in uncertainties]
+    return [(each.label, first.with_uncertainty(each.values)) for each in uncertainties]
 
 
 def _equal_rows(mu: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 from evaluation.metrics.mutual_likelihood import check_variances
 
 Weights = Literal["mean", "inverse_variance", "quality", "norm"]
+Fusion = Weights | Literal["detector", "norm_detector"]  # of an IJB set, which has detector scores
+Score = Literal["cosine", "mls"]
+
+FUSIONS: tuple[Fusion, ...] = (*get_args(Weights), "detector", "norm_detector")
 
 ROWS_AT_ONCE = 4096  # bounds the memory of one step (16 MB per array of 512 columns)
 LEAST_QUALITY = 1e-6  # so that a template of hopeless images still has a direction

@@ -9,8 +9,9 @@ import pytest
 from evaluation.metrics.error_rates import error_rates
 from evaluation.metrics.kept_rates import rates_of_kept
 from evaluation.metrics.scores import cosine_of_pairs
-from evaluation.pipeline import evaluate
+from evaluation.original import original_table
 from evaluation.sets.features import Features
+from report.text import original_text
 
 ORACLE = Path(__file__).resolve().parents[2].parent / "shared" / "oracle" / "eval"
 SETS = ["A_cfp7000_1col", "B_lfw6000_8col", "C_ties6000_1col", "D_const600", "H_2col1200"]
@@ -41,8 +42,8 @@ def test_scores(case):
 def test_text_and_all_points(case, variant):
     _, features, expected = case
     expected = expected[variant]
-    result = evaluate(features, VARIANTS[variant])
-    assert result.text == expected["text"]
+    result = original_table(features, VARIANTS[variant])
+    assert original_text(result) == expected["text"]
     for index, block in enumerate(result.blocks):
         rows = {
             name: values[100 * index : 100 * index + 100]
@@ -71,7 +72,7 @@ def test_text_and_all_points(case, variant):
 )
 def test_accuracy(case, variant, protocol):
     _, features, expected = case
-    blocks = evaluate(features, protocol).blocks
+    blocks = original_table(features, protocol).blocks
     found = [accuracy for block in blocks for accuracy in block.accuracy]
     rows = expected[variant]["rows"]
     assert [one.value for one in found] == rows["acc"]

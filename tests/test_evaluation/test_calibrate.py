@@ -113,7 +113,7 @@ def test_a_run_gets_the_file_beside_its_head(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "give one of --model MODEL (such as a run folder), --features FILE, or --backb"),
+        ([], "give one of --model MODEL (a run folder, a packed or"),
         (["--model_dir", "a", "--features", "b"], "give one of --model MODEL"),
         (["--features", "none.npz"], "give --out FILE.json: there is no run to put"),
         (["--features", "none.npz", "--out", "c.json"], "no features or score file none.npz"),

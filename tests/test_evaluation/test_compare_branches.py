@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from estimators.base import Batch
-from evaluation import compare
+from evaluation.compare import main as compare_main
+from evaluation.comparison import ComparisonOptions, compare
+from evaluation.embed import embed_images
 from evaluation.open_model import open_models, with_branches
 from evaluation.seeds import Group
+from evaluation.sets.open_set import open_set
 from models.backbones.base import Backbone
 from models.frozen import FrozenBackbone
 from models.run import backbone_record, build_head, load_frozen, load_run
@@ -123,7 +126,7 @@ def test_tables_files_and_figure(run, tmp_path, capsys):
     folder = tmp_path / "out"
     argv = ["--target", FACES, "--fmr", "0.05", "0.1", "--replicates", "20", "--device", "cpu"]
     argv += ["--methods", str(run), "embedding_norm", "--out", str(folder)]
-    assert compare.main([*argv, "--against", "embedding_norm"]) == 0
+    assert compare_main([*argv, "--against", "embedding_norm"]) == 0
     out = capsys.readouterr().out
     assert out.count(", means over seeds\n") == 2
     assert "idq, pcnet" in out or "mls" in out
@@ -168,7 +171,7 @@ def test_the_figure_has_one_legend_line_per_group_in_the_order_of_the_means(
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", savefig)
     argv = ["--target", FACES, "--fmr", "0.1", "--replicates", "20", "--device", "cpu"]
     argv += ["--methods", str(run), "embedding_norm", "--out", str(tmp_path)]
-    assert compare.main(argv) == 0
+    assert compare_main(argv) == 0
     capsys.readouterr()
     (lines,) = legends
     assert "interval of " in lines[0]
@@ -186,18 +189,18 @@ def test_the_figure_has_one_legend_line_per_group_in_the_order_of_the_means(
 @pytest.mark.parametrize("against", ["idq", "idq-1"])
 def test_groups_can_be_compared_with_one_of_them(run, against, capsys):
     argv = ["--target", FACES, "--fmr", "0.1", "--replicates", "20", "--device", "cpu"]
-    assert compare.main([*argv, "--methods", str(run), "--against", against]) == 0
+    assert compare_main([*argv, "--methods", str(run), "--against", against]) == 0
     _, means = capsys.readouterr().out.split("means over seeds\n")
     verdicts = [line for line in means.splitlines() if "; " in line and "is ahead in" in line]
     assert len(verdicts) == 3
     assert all("idq" in line for line in verdicts)
-    assert compare.main([*argv, "--methods", str(run), "--against", "idc"]) == 2
+    assert compare_main([*argv, "--methods", str(run), "--against", "idc"]) == 2
     assert "--against idc: the methods are idq-0, idq-1, " in capsys.readouterr().err
 
 
 def test_one_head_alone_has_no_table_of_seeds(run, capsys):
     argv = ["--target", FACES, "--fmr", "0.1", "--replicates", "20", "--device", "cpu"]
-    assert compare.main([*argv, "--methods", f"{run}/idq-0", f"{run}/mls-0"]) == 0
+    assert compare_main([*argv, "--methods", f"{run}/idq-0", f"{run}/mls-0"]) == 0
     assert "seeds" not in capsys.readouterr().out
 
 
@@ -205,7 +208,7 @@ def test_a_branch_that_was_never_saved_is_one_line(run, capsys):
     file = run / "mls-1" / "best.pt"
     file.rename(file.with_name("kept"))
     try:
-        assert compare.main(["--target", FACES, "--methods", str(run)]) == 2
+        assert compare_main(["--target", FACES, "--methods", str(run)]) == 2
         err = capsys.readouterr().err
         assert err.startswith(f"error: {run}: branches without best.pt: mls-1 (written after each")
         assert err.count("\n") == 1
@@ -214,21 +217,19 @@ def test_a_branch_that_was_never_saved_is_one_line(run, capsys):
     assert load_run(run / "mls-1", device="cpu").step == 1
 
 
-def test_ranks_that_only_embed_print_and_write_nothing(run, tmp_path, capsys, monkeypatch):
-    shared = []
-    embed = compare.embed_images
+def test_ranks_that_only_embed_get_no_result(run, monkeypatch):
+    worlds = []
+    embed = embed_images
 
     def embed_as_one(*args, world, **options):
-        shared.append(world)
+        worlds.append(world)
         return embed(*args, **options)
 
-    monkeypatch.setattr(compare, "embed_images", embed_as_one)
-    argv = ["--target", FACES, FACES, "--fmr", "0.1", "--replicates", "20", "--device", "cpu"]
-    argv += ["--methods", f"{run}/idq-0", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("evaluation.embed.embed_images", embed_as_one)
+    models = open_models([f"{run}/idq-0"], device="cpu")
+    options = ComparisonOptions(fmr=(0.1,), replicates=20)
     other, main = World(1, 2, 1), World(0, 2, 0)
-    assert compare._body(compare._parser().parse_args(argv), other, "cpu") == 0
-    assert (capsys.readouterr().out, (tmp_path / "out").exists()) == ("", False)
-    assert compare._body(compare._parser().parse_args(argv), main, "cpu") == 0
-    assert "idq-0" in capsys.readouterr().out
-    assert (tmp_path / "out" / "compare.json").is_file()
-    assert shared == [other, other, main, main]
+    assert list(compare([open_set(FACES)], models, options, world=other)) == []
+    (comparison,) = compare([open_set(FACES)], models, options, world=main)
+    assert [row.method for row in comparison.rows] == ["idq-0"]
+    assert worlds == [other, main]

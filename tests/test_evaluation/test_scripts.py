@@ -10,8 +10,9 @@ import torch
 
 from data.verification import VerificationSet
 from estimators.trained_head import TrainedHead
-from evaluation import cli
+from evaluation import flags
 from evaluation.open_model import LoadedModel
+from evaluation.run import EvaluationOptions
 from evaluation.sets.features import Features
 from evaluation.verification_risk_fnmr import main
 from models.output import BackboneOutput
@@ -218,9 +219,9 @@ def test_stored_scores_as_an_estimator(tiny_pairs, monkeypatch, tmp_path, capsys
 
 def test_split_targets_keeps_the_options_of_rendered_sets():
     text = "lfw, synthetic:pairs=600,seed=1,cfp_fp"
-    assert cli.split_targets(text) == ["lfw", "synthetic:pairs=600,seed=1", "cfp_fp"]
+    assert flags.split_targets(text) == ["lfw", "synthetic:pairs=600,seed=1", "cfp_fp"]
     text = "synthetic:pairs=600,seed=1,faces:synthetic:identities=9,synthetic:pairs=20"
-    assert cli.split_targets(text) == [
+    assert flags.split_targets(text) == [
         "synthetic:pairs=600,seed=1",
         "faces:synthetic:identities=9",
         "synthetic:pairs=20",
@@ -229,10 +230,11 @@ def test_split_targets_keeps_the_options_of_rendered_sets():
 
 def test_defaults_without_a_config():
     parser = ArgumentParser()
-    cli.add_common_arguments(parser)
-    args = parser.parse_args([])
-    cli.fill_defaults(args)
-    assert (args.target, args.batch_size, args.flip, args.protocol) == ([], 64, False, "original")
+    flags.add_evaluation_flags(parser)
+    evaluation = flags.read(flags.EvaluationFlags, parser.parse_args([]))
+    assert evaluation.targets(Verification()) == []
+    assert evaluation.options(Verification()) == EvaluationOptions(table_only=True)
+    assert EvaluationOptions().protocols_of(has_pairs=True)[0].name == "original"
 
 
 def test_a_report_folder_that_is_a_file_and_a_target_beside_features_are_refused(tmp_path, capsys):

@@ -10,7 +10,7 @@ import torch
 from data.synthetic import SyntheticFaces
 from evaluation import compare
 from evaluation.metrics.comparisons import Comparisons
-from evaluation.metrics.protocol_curve import protocol_curve
+from evaluation.metrics.curve import protocol_curve
 from evaluation.sets.score_files import read_scores, write_scores
 from evaluation.verification_risk_fnmr import main
 from models.backbones.mobilefacenet import MobileFaceNet

@@ -12,7 +12,7 @@ from data.recordio import RecordWriter
 from evaluation.embed import embed_images
 from evaluation.open_model import open_models
 from evaluation.sets.extracted import open_extracted
-from evaluation.sets.kinds import FaceImages
+from evaluation.sets.open_set import FaceImages
 
 METHODS = ["embedding_norm", "brightness"]
 

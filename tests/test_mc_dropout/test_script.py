@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import make_dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -76,19 +77,18 @@ def test_script_evaluates_and_stores(weights, tmp_path, capsys, form):
     assert main(["--features", str(features)]) == 0
 
 
-def test_model_dir_gives_backbone_and_sets(monkeypatch, capsys):
-    asked = []
+def test_a_model_gives_backbone_and_sets(monkeypatch, capsys):
+    calls = []
 
-    def load_run(model_dir, **options):
-        asked.append((model_dir, options))
-        verification = Verification(targets=(TARGET,), batch_size=16)
-        frozen = FrozenBackbone(small_backbone(), "cpu")
-        return SimpleNamespace(frozen=frozen, config=SimpleNamespace(verification=verification))
+    def open_model(spec, **options):
+        calls.append((spec, options))
+        config = make_dataclass("Config", ["verification"])(Verification(targets=(TARGET,)))
+        return SimpleNamespace(frozen=FrozenBackbone(small_backbone(), "cpu"), config=config)
 
-    monkeypatch.setattr("mc_dropout.verification_risk_mcdropout_fnmr.load_run", load_run)
+    monkeypatch.setattr("evaluation.open_model.open_model", open_model)
     assert main(["--model_dir", "runs/x", "--passes", "4", "--device", "cpu"]) == 0
     options = {"device": "cpu", "precision": "auto", "backbone_weights": None}
-    assert asked == [("runs/x", options)]
+    assert calls == [("runs/x", options)]
     assert TARGET in capsys.readouterr().out
 
 

@@ -2,14 +2,16 @@ import cv2
 import numpy as np
 import pytest
 
-from evaluation.pipeline import evaluate
+from evaluation.original import original_table
 from evaluation.sets.features import Features
 from report.figures import contact_sheet, edc_figure
 
 
 @pytest.mark.parametrize("name", ["D", "H"])
 def test_edc_figure_is_a_picture_with_ink(name, golden_features, tmp_path):
-    path = edc_figure(evaluate(golden_features[name], name="set"), tmp_path / "new" / "edc.png")
+    path = edc_figure(
+        original_table(golden_features[name], name="set"), tmp_path / "new" / "edc.png"
+    )
     image = cv2.imread(str(path))
     assert image.shape[0] > 800
     assert image.shape[1] > 1200
@@ -20,7 +22,7 @@ def test_edc_figure_is_a_picture_with_ink(name, golden_features, tmp_path):
 def test_edc_figure_without_any_error(tmp_path):
     mu = np.eye(4, dtype=np.float32)[[0, 0, 1, 2] * 10]
     features = Features(mu, np.linspace(0, 1, 40), np.arange(20) % 2 == 0)
-    result = evaluate(features)
+    result = original_table(features)
     assert result.blocks[0].curves[-1].fnmr[0] == 0
     assert edc_figure(result, tmp_path / "edc.png").stat().st_size > 10_000
 

@@ -18,8 +18,8 @@ from evaluation.confidence.intervals import Interval, clopper_pearson
 from evaluation.confidence.reliability import held_out_reliability
 from evaluation.confidence.risk_control import control_risk
 from evaluation.metrics.comparisons import Comparisons
+from evaluation.metrics.curve import protocol_curve
 from evaluation.metrics.error_rates import error_rates
-from evaluation.metrics.protocol_curve import protocol_curve
 from evaluation.metrics.protocols import PROTOCOLS
 from evaluation.metrics.thresholds import Caution
 from report import words

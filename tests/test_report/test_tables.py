@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from evaluation.compared import GroupRow, MethodRow, ranks
+from evaluation.comparison import GroupRow, MethodRow, ranks
 from evaluation.confidence.intervals import Interval
 from report.tables import GROUP_HEADER, METHOD_HEADER, aligned, group_table, method_table
 

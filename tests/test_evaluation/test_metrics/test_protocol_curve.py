@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.metrics.comparisons import Comparisons
-from evaluation.metrics.protocol_curve import protocol_curve
+from evaluation.metrics.curve import protocol_curve
 from evaluation.metrics.protocols import PROTOCOLS, SWITCHES, Protocol
-from evaluation.pipeline import evaluate
+from evaluation.original import original_table
 from evaluation.sets.stored import comparisons_of
 
 FUSE = {"max": max, "mean": lambda a, b: (a + b) / 2, "sum": sum, "product": np.prod}
@@ -209,7 +209,7 @@ def test_every_combination_of_switches_counts_as_the_definition_says(rule, disca
 @pytest.mark.parametrize("set_name", ["C", "D", "J"])
 def test_original_presets_give_the_numbers_of_the_scripts(name, set_name, golden_features):
     features = golden_features[set_name]
-    block = evaluate(features, name).blocks[0]
+    block = original_table(features, name).blocks[0]
     ((label, comparisons),) = comparisons_of(features, set_name)
     assert label == ""
     found = protocol_curve(comparisons, name, 1e-3)

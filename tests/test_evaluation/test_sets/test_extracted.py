@@ -10,7 +10,7 @@ import pytest
 from evaluation import compare
 from evaluation.sets.extracted import Bad, Shard, open_extracted
 from evaluation.sets.features import Embeddings
-from evaluation.sets.stored import load_comparisons
+from evaluation.sets.stored import open_stored
 from evaluation.verification_risk_fnmr import main
 from extraction.writer import ShardFolder
 
@@ -111,18 +111,18 @@ def test_a_parquet_shard_is_a_plain_table(extracted):
 def test_evaluation_takes_it_as_labelled_faces(extracted, tmp_path, caplog):
     label, mu, sigma_sq, ok = arrays()
     with caplog.at_level(logging.WARNING, "faceuq"):
-        found = load_comparisons(extracted)
+        found = open_stored(extracted).comparisons()
     assert "2 of 43 images have no embedding and are left out" in caplog.text
     assert [name for name, _ in found] == list(COLUMNS)
     for place, (_, one) in enumerate(found):
         path = tmp_path / f"{place}.npz"
         Embeddings(mu[ok], sigma_sq[ok][:, [place]], label[ok]).save(path)
-        ((_, expected),) = load_comparisons(path)
+        ((_, expected),) = open_stored(path).comparisons()
         np.testing.assert_array_equal(one.scores, expected.scores)
         np.testing.assert_array_equal(one.mated, expected.mated)
         np.testing.assert_array_equal(one.uncertainty, expected.uncertainty)
     with pytest.raises(ValueError, match="its columns are one method each; sigma_sizes"):
-        load_comparisons(extracted, sigma_sizes=(1, 1))
+        open_stored(extracted).comparisons((1, 1))
 
 
 def test_scripts_take_it(extracted, tmp_path, capsys):

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from data.faces import open_faces
 from evaluation.metrics.scores import cosine_of_pairs
 from evaluation.sets import labelled
-from evaluation.sets.all_pairs import highest_non_mated, unit_rows
 from evaluation.sets.labelled import (
+    highest_non_mated,
     labelled_comparisons,
     mated_pairs,
     non_mated_pairs,
     require_pairs,
     scores_of,
+    unit_rows,
 )
 
 LABELS = np.array([4, 2, 4, 9, 2, 4, 7])
@@ -136,7 +137,7 @@ def test_scores_of_pairs_are_the_bin_protocols_to_the_last_bit(monkeypatch):
     mu, _, _ = made_up(rows=40, size=33)
     pairs = np.arange(40).reshape(-1, 2)
     np.testing.assert_array_equal(scores_of(mu, pairs), cosine_of_pairs(mu))
-    monkeypatch.setattr("evaluation.sets.all_pairs._GATHERED", 100)
+    monkeypatch.setattr("evaluation.sets.labelled._GATHERED", 100)
     np.testing.assert_array_equal(scores_of(mu, pairs), cosine_of_pairs(mu))
 
 

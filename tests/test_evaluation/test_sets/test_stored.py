@@ -4,7 +4,7 @@ import pytest
 from evaluation.sets.features import Embeddings
 from evaluation.sets.labelled import labelled_comparisons
 from evaluation.sets.score_files import write_scores
-from evaluation.sets.stored import comparisons_of, load_comparisons
+from evaluation.sets.stored import comparisons_of, open_stored
 
 ARRAYS = ("scores", "mated", "pairs", "uncertainty", "identity", "image")
 
@@ -28,7 +28,7 @@ def assert_equal(found, expected):
 def test_labelled_images(tmp_path):
     stored = embeddings()
     stored.save(tmp_path / "e.npz")
-    [(label, found)] = load_comparisons(tmp_path / "e.npz", non_mated=50, cap=2, seed=7)
+    [(label, found)] = open_stored(tmp_path / "e.npz", non_mated=50, cap=2, seed=7).comparisons()
     expected = labelled_comparisons(
         stored.mu, stored.identity, stored.sigma_sq[:, 0], non_mated=50, cap=2, seed=7
     )
@@ -39,21 +39,21 @@ def test_labelled_images(tmp_path):
 def test_columns_are_uncertainties_of_their_own(tmp_path):
     stored = embeddings(columns=2)
     stored.save(tmp_path / "e.npz")
-    found = load_comparisons(tmp_path / "e.npz")
+    found = open_stored(tmp_path / "e.npz").comparisons()
     assert [label for label, _ in found] == ["column 0", "column 1"]
     for column, (_, one) in enumerate(found):
         np.testing.assert_array_equal(one.uncertainty, stored.sigma_sq[:, column])
     embeddings(columns=3).save(tmp_path / "e.npz")
-    found = load_comparisons(tmp_path / "e.npz", sigma_sizes=(2, 1))
+    found = open_stored(tmp_path / "e.npz").comparisons((2, 1))
     assert [label for label, _ in found] == ["columns 0-1", "column 2"]
     with pytest.raises(ValueError, match=r"e\.npz: sigma_sizes 2,2 must be 1 or more each and add"):
-        load_comparisons(tmp_path / "e.npz", sigma_sizes=(2, 2))
+        open_stored(tmp_path / "e.npz").comparisons((2, 2))
 
 
 def test_pairs(tmp_path, made_up):
     features = made_up(pairs=12, columns=2)
     features.save(tmp_path / "f.npz")
-    found = load_comparisons(tmp_path / "f.npz")
+    found = open_stored(tmp_path / "f.npz").comparisons()
     expected = comparisons_of(features, "f")
     assert [label for label, _ in found] == [label for label, _ in expected]
     for (_, one), (_, other) in zip(found, expected, strict=True):
@@ -66,26 +66,26 @@ def test_score_files(tmp_path, ending):
     stored = embeddings()
     expected = labelled_comparisons(stored.mu, stored.identity, stored.sigma_sq[:, 0], name="s")
     write_scores(tmp_path / f"s.{ending}", expected)
-    [(label, found)] = load_comparisons(tmp_path / f"s.{ending}")
+    [(label, found)] = open_stored(tmp_path / f"s.{ending}").comparisons()
     assert_equal(found, expected)
     assert label == ""
     with pytest.raises(ValueError, match="a score file has no sigma_sq for sigma_sizes to divide"):
-        load_comparisons(tmp_path / f"s.{ending}", sigma_sizes=(1,))
+        open_stored(tmp_path / f"s.{ending}").comparisons((1,))
 
 
 def test_files_of_no_kind(tmp_path):
     with pytest.raises(ValueError, match=r"no features or score file .*none\.npz"):
-        load_comparisons(tmp_path / "none.npz")
+        open_stored(tmp_path / "none.npz").comparisons()
     path = tmp_path / "x.npz"
     path.write_text("words")
     with pytest.raises(ValueError, match=r"x\.npz: not an \.npz file"):
-        load_comparisons(path)
+        open_stored(path).comparisons()
     np.savez(path, mu=np.eye(3), sigma_sq=np.ones(3))
     with pytest.raises(ValueError, match=r"x\.npz: mu and sigma_sq need issame"):
-        load_comparisons(path)
+        open_stored(path).comparisons()
     np.savez(path, mu=np.eye(3), issame=[1, 0])
     with pytest.raises(ValueError, match=r"x\.npz: no array sigma_sq \(it has: mu, issame\)"):
-        load_comparisons(path)
+        open_stored(path).comparisons()
     np.savez(path, scores=np.ones(3))
     with pytest.raises(ValueError, match=r"x\.npz: no column score .*; is 'scores' meant as"):
-        load_comparisons(path)
+        open_stored(path).comparisons()

@@ -1,6 +1,6 @@
-"""From `Features` to a `Result`: the one evaluation behind training, both scripts and the tests.
+"""The numbers of the original's printed table, to the last digit.
 
-Statistics are pure functions of arrays; nothing here reads a file, prints or knows a model.
+`evaluation.run` makes it under the protocols that print it; `report.text` writes it out.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.metrics import edc as curves
 from evaluation.metrics.accuracy import Accuracy, ten_fold_accuracy
-from evaluation.metrics.edc import Areas, Edc
+from evaluation.metrics.curve import Edc
+from evaluation.metrics.edc import Areas
 from evaluation.metrics.error_rates import EqualErrorRate
 from evaluation.metrics.kept import SHOWN, KeptSets, kept_sets, percentiles
 from evaluation.metrics.kept_rates import equal_error_rates_of_kept, rates_of_kept
@@ -23,15 +23,15 @@ from evaluation.metrics.protocols import Protocol, find_protocol
 from evaluation.metrics.scores import Uncertainty, cosine_of_pairs, fuse_pairs, image_uncertainties
 from evaluation.metrics.thresholds import few_false_matches, operating_point
 from evaluation.sets.features import Features
-from report import text as report
 
 FMR_TARGETS = (1e-2, 1e-3)
 FEWEST_PAIRS = 10
+PERCENTILES = (0, 10, 30, 50, 70, 90, 100)
 
 
 @dataclass(frozen=True)
-class Block:
-    """The evaluation of one uncertainty.
+class OriginalBlock:
+    """One uncertainty of the set.
 
     Attributes:
         label: "" when there is only one, else the columns it comes from.
@@ -61,15 +61,15 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Result:
-    """Everything that is known about one set under one protocol.
+class OriginalTable:
+    """One set under one of the protocols that print the original's table.
 
     Attributes:
         name: of the set.
         protocol: its switches.
         pairs: number of pairs.
         mated: number of mated pairs.
-        sigma_percentiles: (7,) `report.PERCENTILES` of the raw uncertainties of all columns.
+        sigma_percentiles: (7,) `PERCENTILES` of the raw uncertainties of all columns.
         blocks: one per uncertainty.
         warnings: one line each, for people.
     """
@@ -79,26 +79,17 @@ class Result:
     pairs: int
     mated: int
     sigma_percentiles: NDArray[np.float64]
-    blocks: tuple[Block, ...]
+    blocks: tuple[OriginalBlock, ...]
     warnings: tuple[str, ...]
 
-    @property
-    def text(self) -> str:
-        """The original's text, to the last digit."""
-        return report.original_text(self)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Every number, for JSON."""
-        return report.to_dict(self)
-
-
-def evaluate(
+def original_table(
     features: Features,
     protocol: str | Protocol = "original",
     sigma_sizes: Sequence[int] | None = None,
     name: str = "features",
-) -> Result:
-    """Evaluate how well uncertainties predict false non-matches.
+) -> OriginalTable:
+    """Compute the table of one set of pairs.
 
     Args:
         features: embeddings, uncertainties and labels.
@@ -113,32 +104,28 @@ def evaluate(
     """
     chosen = find_protocol(protocol) if isinstance(protocol, str) else protocol
     mated = features.issame
-    _require_table(name, chosen)
+    if not chosen.prints_original:
+        raise ValueError(
+            f"{name}: protocol {chosen.name} does not make the original's table; its numbers are "
+            "those of `evaluation.run.evaluate`"
+        )
     require_pairs(name, mated)
     scores = cosine_of_pairs(features.mu)
     try:
         uncertainties = image_uncertainties(features.sigma_sq, sigma_sizes)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-    blocks = tuple(_block(scores, mated, one, chosen) for one in uncertainties)
+    blocks = tuple(_block(scores, mated, uncertainty, chosen) for uncertainty in uncertainties)
     raw = np.sort(features.sigma_sq, axis=None)
-    return Result(
+    return OriginalTable(
         name,
         chosen,
         len(mated),
         int(mated.sum()),
-        percentiles(raw, np.array(report.PERCENTILES) / 100),
+        percentiles(raw, np.array(PERCENTILES) / 100),
         blocks,
         _warnings(blocks, chosen),
     )
-
-
-def _require_table(name: str, protocol: Protocol) -> None:
-    if not protocol.prints_original:
-        raise ValueError(
-            f"{name}: protocol {protocol.name} does not make the original's table; its numbers are "
-            "those of `protocol_curve` and `side_by_side`"
-        )
 
 
 def require_pairs(name: str, mated: NDArray[np.bool_]) -> None:
@@ -152,29 +139,41 @@ def require_pairs(name: str, mated: NDArray[np.bool_]) -> None:
 
 
 def _block(
-    scores: NDArray[np.float32], mated: NDArray[np.bool_], one: Uncertainty, protocol: Protocol
-) -> Block:
-    kept = kept_sets(fuse_pairs(one.values, protocol.fuse))
+    scores: NDArray[np.float32],
+    mated: NDArray[np.bool_],
+    uncertainty: Uncertainty,
+    protocol: Protocol,
+) -> OriginalBlock:
+    kept = kept_sets(fuse_pairs(uncertainty.values, protocol.fuse))
     if protocol.threshold == "fixed":
         own, others = scores[mated], scores[~mated]
         points = [operating_point(own, others, "nearest", target) for target in FMR_TARGETS]
-        found = tuple(
+        edcs = tuple(
             curves.fixed_threshold_edc(scores, mated, kept, point, target)
             for point, target in zip(points, FMR_TARGETS, strict=True)
         )
         eer = tuple(equal_error_rates_of_kept(scores, mated, kept, SHOWN))
     else:
         rates = rates_of_kept(scores, mated, kept, range(len(kept.fractions)))
-        found = tuple(
+        edcs = tuple(
             curves.recomputed_threshold_edc(rates, kept.fractions, target) for target in FMR_TARGETS
         )
         eer = tuple(rates[index].equal_error_rate() for index in SHOWN)
-    return Block(one.label, one.values, kept, found, eer, curves.areas(found[-1]), scores, mated)
+    return OriginalBlock(
+        uncertainty.label,
+        uncertainty.values,
+        kept,
+        edcs,
+        eer,
+        curves.areas(edcs[-1]),
+        scores,
+        mated,
+    )
 
 
-def _warnings(blocks: tuple[Block, ...], protocol: Protocol) -> tuple[str, ...]:
-    found = (few_false_matches(one.fmr_target, one.non_mated[0]) for one in blocks[0].curves)
-    lines = [line for line in found if line]
+def _warnings(blocks: tuple[OriginalBlock, ...], protocol: Protocol) -> tuple[str, ...]:
+    few = (few_false_matches(edc.fmr_target, edc.non_mated[0]) for edc in blocks[0].curves)
+    lines = [line for line in few if line]
     for block in blocks:
         where = f" ({block.label})" if block.label else ""
         lines += [line + where for line in _missing_class(block.curves[-1], protocol)]

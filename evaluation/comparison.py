@@ -1,22 +1,70 @@
-"""From bootstrap draws to the rows of a comparison's tables: of methods, and of groups of seeds."""
+"""Several methods on the same comparisons: intervals, ranks and verdicts, from one set of draws.
+
+    for comparison in compare([open_set("lfw", "datasets")], open_models(["runs/a", "runs/b"])):
+        print(method_table(comparison.rows, "txt"))
+
+Runs that differ in nothing but their seeds are a group, which has rows of its own.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.confidence._resample_words import area_name, verdict
-from evaluation.confidence.bootstrap import Bootstrap
+from evaluation.confidence.bootstrap import Bootstrap, bootstrap
 from evaluation.confidence.intervals import Interval
-from evaluation.metrics.side_by_side import DISCARDS
+from evaluation.metrics.comparisons import Comparisons, Unit
+from evaluation.metrics.protocols import Protocol, find_protocol
+from evaluation.run import DISCARDS, EvaluationOptions, embed_set, show_draws
 from evaluation.seeds import Group
+from evaluation.sets.stored import StoredSet
+from utils.distributed import ALONE, World
+
+if TYPE_CHECKING:
+    from evaluation.open_model import LoadedModels
+    from evaluation.sets.open_set import EvaluationSet
 
 Floats = NDArray[np.float64]
+Columns = Mapping[str, NDArray[np.float32]]  # (M,) uncertainties by the name of the method
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonOptions:
+    """How methods are compared.
+
+    Attributes:
+        protocol: a preset by name, or own switches.
+        fmr: targets that thresholds aim at.
+        against: method or group that all others are compared with; None for the best one.
+        replicates: bootstrap draws.
+        confidence: of the intervals.
+        unit: what is drawn; None for the best known one.
+        seed: of the draws.
+        batch_size: images per forward pass.
+        parts: folder in which finished parts of the embedding are kept.
+    """
+
+    protocol: str | Protocol = "iso29794"
+    fmr: tuple[float, ...] = (1e-3,)
+    against: str | None = None
+    replicates: int = 1000
+    confidence: float = 0.95
+    unit: Unit | None = None
+    seed: int = 0
+    batch_size: int = 64
+    parts: str | None = None
+
+    @property
+    def switches(self) -> Protocol:
+        """Of the protocol; ValueError for a name that is not a preset."""
+        protocol = self.protocol
+        return find_protocol(protocol) if isinstance(protocol, str) else protocol
 
 
 @dataclass(frozen=True)
@@ -118,6 +166,129 @@ class GroupRow:
         return entry
 
 
+@dataclass(frozen=True)
+class MethodComparison:
+    """All methods on one set at one FMR target.
+
+    Attributes:
+        name: of the set.
+        fmr: target.
+        draws: of all methods.
+        groups: of seeds.
+        rows: one per method, the best first.
+        group_rows: one per group, the best first.
+    """
+
+    name: str
+    fmr: float
+    draws: Bootstrap
+    groups: tuple[Group, ...]
+    rows: tuple[MethodRow, ...]
+    group_rows: tuple[GroupRow, ...]
+
+
+def compare(
+    sets: Iterable[EvaluationSet],
+    models: LoadedModels,
+    options: ComparisonOptions | None = None,
+    *,
+    world: World = ALONE,
+) -> Iterator[MethodComparison]:
+    """Compare methods on sets; every image is decoded and embedded once for all of them.
+
+    Args:
+        sets: of `open_set`.
+        models: of `open_models`.
+        options: see `ComparisonOptions`.
+        world: the ranks that embed; the main one alone gets results.
+
+    Yields:
+        One for each set and FMR target.
+
+    Raises:
+        ValueError: what the set or the models cannot give; the message names it.
+    """
+    options = options or ComparisonOptions()
+    embedding = EvaluationOptions(batch_size=options.batch_size, parts=options.parts)
+    for source in sets:
+        mu, sigma_sq = embed_set(
+            source, models.estimator, embedding, about=models.fingerprint, world=world
+        )
+        if not world.is_main:
+            continue
+        columns = {
+            name: np.ascontiguousarray(sigma_sq[:, column])
+            for column, name in enumerate(models.names)
+        }
+        first = source.comparisons(mu, sigma_sq[:, :1])
+        if len(first.uncertainty) != len(mu):  # templates: uncertainties are fused first
+            columns = {
+                name: source.comparisons(mu, column[:, None]).uncertainty
+                for name, column in columns.items()
+            }
+        yield from _compare(first, columns, models.groups, options)
+
+
+def compare_stored(
+    stored: Mapping[str, StoredSet], options: ComparisonOptions | None = None
+) -> Iterator[MethodComparison]:
+    """Compare what several tools stored for the same comparisons; see `compare`.
+
+    Args:
+        stored: by the name of the method.
+        options: see `ComparisonOptions`.
+
+    Raises:
+        ValueError: files of different comparisons; the message names one.
+    """
+    columns: dict[str, NDArray[np.float32]] = {}
+    first: Comparisons | None = None
+    for name, file in stored.items():
+        for label, comparisons in file.comparisons():
+            first = first or comparisons
+            _require_equal(first, comparisons, file)
+            columns[f"{name} {label}".strip()] = comparisons.uncertainty
+    if first is None:
+        raise ValueError("nothing to compare: give one stored file at least")
+    yield from _compare(first, columns, (), options or ComparisonOptions())
+
+
+def _compare(
+    comparisons: Comparisons,
+    columns: Columns,
+    groups: tuple[Group, ...],
+    options: ComparisonOptions,
+) -> Iterator[MethodComparison]:
+    against, name, protocol = options.against, comparisons.name, options.switches
+    known = [*columns, *(group.name for group in groups if group.name not in columns)]
+    if against is not None and against not in known:
+        raise ValueError(f"--against {against}: the methods are {', '.join(known)}")
+    for fmr in options.fmr:
+        draws = bootstrap(
+            comparisons,
+            columns,
+            protocol,
+            fmr,
+            unit=options.unit,
+            replicates=options.replicates,
+            confidence=options.confidence,
+            seed=options.seed,
+            progress=show_draws,
+        )
+        rows = method_rows(name, fmr, draws, against if against in draws.curves else None)
+        means = group_rows(name, fmr, draws, groups, against)
+        yield MethodComparison(name, fmr, draws, groups, tuple(rows), tuple(means))
+
+
+def _require_equal(first: Comparisons, other: Comparisons, file: StoredSet) -> None:
+    same = np.array_equal(first.pairs, other.pairs) and np.array_equal(first.mated, other.mated)
+    if not same or not np.allclose(first.scores, other.scores, atol=1e-5):
+        raise ValueError(
+            f"{file.path}: other comparisons than in {first.name}: methods are compared on the "
+            "same pairs and scores, in the same order"
+        )
+
+
 def method_rows(name: str, fmr: float, draws: Bootstrap, against: str | None) -> list[MethodRow]:
     """One row per method, the best first; verdicts against one of them, or the best."""
     places = ranks([draws.relative(method)[0] for method in draws.curves])
@@ -187,23 +358,6 @@ def group_rows(
             )
         )
     return rows
-
-
-def facts(name: str, fmr: float, draws: Bootstrap) -> dict[str, Any]:
-    """Return what stands behind the numbers of a set, as plain types."""
-    curve = next(iter(draws.curves.values()))
-    return {
-        "set": name,
-        "fmr": fmr,
-        "score_threshold": float(curve.edc.score_threshold[0]),
-        "false_non_matches": int(curve.edc.false_non_matches[0]),
-        "mated": int(curve.edc.mated[0]),
-        "unit": draws.unit,
-        "units": draws.units,
-        "replicates": draws.replicates,
-        "confidence": draws.confidence,
-        "warnings": [*curve.warnings, *draws.warnings],
-    }
 
 
 def _reference(against: str, members: dict[str, tuple[str, ...]]) -> str:

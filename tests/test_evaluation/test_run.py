@@ -4,13 +4,15 @@ import json
 import numpy as np
 import pytest
 
-from evaluation.metrics.protocol_curve import protocol_curve
+from evaluation.metrics.curve import protocol_curve
 from evaluation.metrics.protocols import PROTOCOLS
-from evaluation.metrics.side_by_side import DISCARDS, side_by_side
-from evaluation.pipeline import evaluate
+from evaluation.original import original_table
+from evaluation.run import DISCARDS, protocol_rows
 from evaluation.sets.features import Features
 from evaluation.sets.stored import comparisons_of
-from report.tables import side_by_side_text
+from report.results import row_dict
+from report.tables import protocol_table
+from report.text import row_warnings
 
 
 @pytest.fixture
@@ -20,10 +22,10 @@ def comparisons(golden_features):
 
 
 def test_every_preset_has_its_rows(comparisons):
-    found = side_by_side(comparisons)
-    names = [row.protocol.name for row in found.rows]
+    rows = protocol_rows(comparisons)
+    names = [row.protocol.name for row in rows]
     assert names == [name for name in PROTOCOLS for _ in range(1 if name == "nist" else 2)]
-    lines = side_by_side_text(found).splitlines()
+    lines = protocol_table("J", rows).splitlines()
     assert lines[0] == "---J"
     curve = protocol_curve(comparisons, "iso29794", 1e-3)
     (line,) = [one for one in lines if one.startswith("iso29794") and "FMR 0.001" in one][:1]
@@ -45,18 +47,17 @@ def test_every_preset_has_its_rows(comparisons):
 
 
 def test_warnings_name_the_protocols(comparisons):
-    found = side_by_side(comparisons)
-    (line,) = [one for one in found.warnings if "FMR 0.001" in one]
+    rows = protocol_rows(comparisons)
+    (line,) = [one for one in row_warnings(rows) if "FMR 0.001" in one]
     assert line.startswith("original, original-mcdropout, original-mcdropout-sum, lightqnet, ")
     assert "280 non-mated pairs leave 0.28 expected false matches (fewer than 5)" in line
-    assert line not in side_by_side_text(found)  # scripts write warnings to stderr
+    assert line not in protocol_table("J", rows)  # scripts write warnings to stderr
 
 
 def test_json_has_the_numbers(comparisons):
-    found = side_by_side(comparisons, fmr_targets=(0.01,))
-    data = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-    assert data["name"] == "J"
-    by_name = {row["protocol"]["name"]: row for row in data["rows"]}
+    rows = protocol_rows(comparisons, fmr_targets=(0.01,))
+    data = json.loads(json.dumps([row_dict(row) for row in rows], allow_nan=False))
+    by_name = {row["protocol"]["name"]: row for row in data}
     assert list(by_name) == list(PROTOCOLS)
     assert by_name["nist"]["fmr_target"] is None
     for name, row in by_name.items():
@@ -83,20 +84,20 @@ def test_a_preset_that_cannot_be_applied_says_why(comparisons):
         unlisted=int((~rows).sum()),
         listed_from=listed_from,
     )
-    found = side_by_side(high, fmr_targets=(0.01,))
-    applied = [row.protocol.name for row in found.rows if row.curve]
+    rows = protocol_rows(high, fmr_targets=(0.01,))
+    applied = [row.protocol.name for row in rows if row.curve]
     assert applied == ["iso29794", "nist"]
-    (line,) = [one for one in side_by_side_text(found).splitlines() if one.startswith("crfiqa")]
+    (line,) = [one for one in protocol_table("J", rows).splitlines() if one.startswith("crfiqa")]
     assert "not applicable: J: protocol crfiqa has discard_over 'all'" in line
-    assert json.loads(json.dumps(found.to_dict()))["rows"][0]["reason"].startswith("J: protocol or")
+    assert row_dict(rows[0])["reason"].startswith("J: protocol or")
 
 
 def test_nothing_that_can_be_applied(comparisons):
     only = dataclasses.replace(comparisons, mated=np.zeros_like(comparisons.mated))
     with pytest.raises(ValueError, match=r"^J: no mated pair: there is no FNMR to measure$"):
-        side_by_side(only)
+        protocol_rows(only)
     with pytest.raises(ValueError, match=r"^J: give one protocol and one FMR target at least$"):
-        side_by_side(comparisons, ())
+        protocol_rows(comparisons, ())
 
 
 def test_no_error_at_all_is_a_dash_and_null(made_up):
@@ -104,10 +105,10 @@ def test_no_error_at_all_is_a_dash_and_null(made_up):
     mu = np.repeat(np.eye(16, dtype=np.float32)[np.arange(40) % 16], 2, axis=0)
     mu[1::2][~features.issame] *= -1
     ((_, comparisons),) = comparisons_of(Features(mu, features.sigma_sq, features.issame), "easy")
-    found = side_by_side(comparisons, [PROTOCOLS["iso29794"]], [0.3])
-    assert found.to_dict()["rows"][0]["relative"] == {"0.2": None, "0.3": None}
-    assert side_by_side_text(found).count(" - ") == 2
-    assert any("no false non-match without discard" in line for line in found.warnings)
+    rows = protocol_rows(comparisons, [PROTOCOLS["iso29794"]], [0.3])
+    assert row_dict(rows[0])["relative"] == {"0.2": None, "0.3": None}
+    assert protocol_table("J", rows).count(" - ") == 2
+    assert any("no false non-match without discard" in line for line in row_warnings(rows))
 
 
 def test_comparisons_of_two_columns_and_of_repeated_images(golden_features):
@@ -118,7 +119,7 @@ def test_comparisons_of_two_columns_and_of_repeated_images(golden_features):
         np.testing.assert_array_equal(one.uncertainty, values)
         assert one.best_unit == "identity"  # people follow from the mated pairs
         edc = protocol_curve(one, "original").edc
-        curve = evaluate(golden_features["H"]).blocks[column].curves[-1]
+        curve = original_table(golden_features["H"]).blocks[column].curves[-1]
         np.testing.assert_array_equal(edc.fnmr, curve.fnmr)
 
 
@@ -150,4 +151,4 @@ def test_sizes_that_do_not_fit_name_the_set(made_up):
 
 def test_evaluate_refuses_what_has_no_table_of_the_original(golden_features):
     with pytest.raises(ValueError, match=r"^J: protocol iso29794 does not make the original's tab"):
-        evaluate(golden_features["J"], "iso29794", name="J")
+        original_table(golden_features["J"], "iso29794", name="J")

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from evaluation.compared import group_rows, method_rows
+from evaluation.comparison import group_rows, method_rows
 from evaluation.confidence.bootstrap import bootstrap
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.protocols import find_protocol
-from evaluation.metrics.side_by_side import DISCARDS
+from evaluation.run import DISCARDS
 from evaluation.seeds import Group
 
 FMR = 0.05

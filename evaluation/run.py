@@ -1,0 +1,440 @@
+"""`evaluate(set, model, options)`: the one evaluation of the scripts, of training and from Python.
+
+    result = evaluate(open_set("lfw", "datasets"), open_model("runs/idq"))
+    result = evaluate(open_stored("scores.csv"), options=EvaluationOptions(protocols=("nist",)))
+
+Numbers only: `report.text` prints a result, `report.results` makes its JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from estimators.base import Estimate
+from evaluation.metrics.comparisons import Comparisons, Unit
+from evaluation.metrics.curve import ProtocolCurve, protocol_curve
+from evaluation.metrics.mutual_likelihood import rescored
+from evaluation.metrics.protocols import PROTOCOLS, Protocol, find_protocol
+from evaluation.metrics.scores import image_uncertainties
+from evaluation.original import OriginalTable, original_table, require_pairs
+from evaluation.sets.features import Embeddings, Features
+from evaluation.sets.stored import StoredSet
+from evaluation.sets.templates import Fusion, Score
+from utils.distributed import ALONE, World
+
+if TYPE_CHECKING:
+    from estimators.base import Estimator
+    from evaluation.confidence.bootstrap import Bootstrap
+    from evaluation.confidence.risk_control import Risk, RiskControl
+    from evaluation.metrics.thresholds import TarAtFar
+    from evaluation.open_model import LoadedModel
+    from evaluation.sets.open_set import EvaluationSet, Images
+
+DISCARDS = (0.0, 0.05, 0.1, 0.2, 0.3)  # shares at which tables have FNMR
+FMR_TARGETS = (1e-2, 1e-3)
+LABELLED_PROTOCOL = "iso29794"  # of whatever has no pairs that the original's table could be of
+
+Labelled = list[tuple[str, Comparisons]]  # of each uncertainty; "" is the label of a single one
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """What is computed of a set.
+
+    Attributes:
+        protocols: presets by name, or own switches; the first is the one of intervals and report.
+            Empty: `pairs_protocol` for sets of pairs, iso29794 for all others.
+        pairs_protocol: of sets of pairs where `protocols` is empty.
+        table_only: compute no more than the original's table where that is all a protocol prints.
+        fmr: targets that thresholds aim at.
+        sigma_sizes: columns of each uncertainty in sigma_sq; None takes all for one (two for two).
+        score: of a comparison: "cosine", or "mls" for variances.
+        fusion: weights within a template of an IJB set.
+        batch_size: images per forward pass.
+        flip: average each image with its mirror image.
+        parts: folder in which finished parts of the embedding are kept; see `embed_images`.
+        replicates: bootstrap draws for intervals; 0 for none.
+        unit: what is drawn, in the bootstrap and for the risk; None for the best known one.
+        confidence: of intervals and of the risk's promise.
+        target_risk: find the cut-off that keeps this risk among accepted comparisons; None: do not.
+        risk: which risk.
+        score_threshold: of that risk, instead of the one for the first FMR target.
+        seed: of the bootstrap and of the risk's split.
+    """
+
+    protocols: tuple[str | Protocol, ...] = ()
+    pairs_protocol: str | Protocol = "original"
+    table_only: bool = False
+    fmr: tuple[float, ...] = (1e-3,)
+    sigma_sizes: tuple[int, ...] | None = None
+    score: Score = "cosine"
+    fusion: Fusion = "mean"
+    batch_size: int = 64
+    flip: bool = False
+    parts: str | None = None
+    replicates: int = 0
+    unit: Unit | None = None
+    confidence: float = 0.95
+    target_risk: float | None = None
+    risk: Risk = "fnmr"
+    score_threshold: float | None = None
+    seed: int = 0
+
+    def protocols_of(self, *, has_pairs: bool) -> tuple[Protocol, ...]:
+        """Switches of the protocols for a set; ValueError for a name that is not a preset."""
+        default = self.pairs_protocol if has_pairs else LABELLED_PROTOCOL
+        return tuple(
+            find_protocol(protocol) if isinstance(protocol, str) else protocol
+            for protocol in self.protocols or (default,)
+        )
+
+
+@dataclass(frozen=True)
+class ProtocolRow:
+    """One protocol at one target.
+
+    Attributes:
+        protocol: its switches.
+        fmr_target: None where the threshold comes from a starting error.
+        curve: None where the protocol cannot be applied to this set.
+        reason: why it cannot; "" where it can.
+    """
+
+    protocol: Protocol
+    fmr_target: float | None
+    curve: ProtocolCurve | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class UncertaintyResult:
+    """One uncertainty of a set.
+
+    Attributes:
+        label: "" when there is only one.
+        method: where the uncertainty comes from, the label with it.
+        comparisons: of the set, with this uncertainty.
+        rows: protocol by protocol, for each FMR target.
+        draws: FMR target of a curve -> bootstrap of the first protocol; empty without.
+        risk: the cut-off for a target risk; None where none was asked for.
+    """
+
+    label: str
+    method: str
+    comparisons: Comparisons
+    rows: tuple[ProtocolRow, ...]
+    draws: Mapping[float, Bootstrap]
+    risk: RiskControl | None
+
+    @property
+    def curves(self) -> list[ProtocolCurve]:
+        """Of the first protocol, one for each FMR target."""
+        first = self.rows[0].protocol
+        return [row.curve for row in self.rows if row.curve and row.protocol is first]
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """All numbers of one set.
+
+    Attributes:
+        name: of the set.
+        options: what was asked for.
+        protocols: of this set.
+        original: the original's table; None under other protocols, or where there are no pairs.
+        uncertainties: one entry for each; none where the original's table is all (`table_only`).
+        templates: TAR at FAR of an IJB set under every fusion; empty for any other.
+        images: of the set; None for stored files.
+    """
+
+    name: str
+    options: EvaluationOptions
+    protocols: tuple[Protocol, ...]
+    original: OriginalTable | None
+    uncertainties: tuple[UncertaintyResult, ...]
+    templates: Mapping[str, list[TarAtFar]] = field(default_factory=dict)
+    images: Images | None = None
+
+
+def evaluate(
+    source: EvaluationSet | StoredSet,
+    model: LoadedModel | Estimator | Estimate | None = None,
+    options: EvaluationOptions | None = None,
+    *,
+    method: str = "",
+) -> EvaluationResult:
+    """Evaluate how well uncertainties predict errors.
+
+    Args:
+        source: a set of `open_set`, or stored arrays or scores of `open_stored`.
+        model: of `open_model`, any estimator, or the estimate of the set's images (`embed_set`);
+            None for what is stored.
+        options: what is computed.
+        method: what results call the model; its own name by default.
+
+    Raises:
+        ValueError: fewer than ten comparisons or those of one kind alone, an option that does not
+            go with the set, or no protocol that can be applied; the message names the set.
+    """
+    options = options or EvaluationOptions()
+    options.protocols_of(has_pairs=True)  # a wrong name is told before any work
+    estimate = None
+    if isinstance(source, StoredSet):
+        if model is not None:
+            raise ValueError(f"{source.path} has its own uncertainties: no model goes with it")
+        _require_variances(None, options.score)
+        features = source.features
+        method = method or source.path.name
+    else:
+        if model is None:
+            raise ValueError(f"{source.name}: which model? Only stored files go without")
+        estimate = model if isinstance(model, Estimate) else embed_set(source, model, options)
+        features = pairs_of(source, estimate, options.score)
+        method = method or method_label(model)
+    protocols = options.protocols_of(has_pairs=features is not None)
+    original = None
+    if features is not None and len(protocols) == 1 and protocols[0].prints_original:
+        original = original_table(features, protocols[0], options.sigma_sizes, source.name)
+    images = None if isinstance(source, StoredSet) else source.images
+    if original is not None and options.table_only:
+        return EvaluationResult(source.name, options, protocols, original, (), images=images)
+    if isinstance(source, StoredSet):
+        labelled = source.comparisons(options.sigma_sizes)
+    else:
+        assert estimate is not None
+        labelled = _compare(source, estimate, options)
+    require_pairs(source.name, labelled[0][1].mated)
+    return EvaluationResult(
+        source.name,
+        options,
+        protocols,
+        original,
+        tuple(
+            _evaluate_uncertainty(
+                label, f"{method}, {label}" if label else method, each, options, protocols
+            )
+            for label, each in labelled
+        ),
+        {} if estimate is None else _fusions(source, estimate),
+        images,
+    )
+
+
+def embed_set(
+    source: EvaluationSet,
+    model: LoadedModel | Estimator,
+    options: EvaluationOptions,
+    *,
+    about: str = "",
+    world: World = ALONE,
+) -> Estimate:
+    """Embed the images of a set; see `embed_images`.
+
+    Args:
+        source: the set.
+        model: what embeds.
+        options: batch size, mirror images and parts.
+        about: what the result depends on; for the parts.
+        world: the ranks that share the work; each gets all of the result.
+    """
+    from evaluation.embed import embed_images
+    from evaluation.open_model import LoadedModel
+
+    estimator = model.estimator if isinstance(model, LoadedModel) else model
+    _require_variances(estimator, options.score)
+    return embed_images(
+        estimator,
+        source.images,
+        options.batch_size,
+        name=source.name,
+        flip=options.flip,
+        parts=Path(options.parts) / file_name(source.name) if options.parts else None,
+        about=about,
+        world=world,
+    )
+
+
+def method_name(model: LoadedModel | Estimator | Estimate) -> str:
+    """What a calibration calls the method of a model."""
+    from evaluation.open_model import LoadedModel
+
+    if isinstance(model, LoadedModel):
+        return model.provenance.method
+    return getattr(model, "name", "")
+
+
+def method_label(model: LoadedModel | Estimator | Estimate) -> str:
+    """What results call a model: the method, and the name of a trained one."""
+    from evaluation.open_model import LoadedModel
+
+    method = method_name(model)
+    if method != "trained_head" or not isinstance(model, LoadedModel):
+        return method
+    return f"trained_head ({model.config.name if model.config else model.name})"
+
+
+def pairs_of(source: EvaluationSet, estimate: Estimate, score: Score = "cosine") -> Features | None:
+    """Pairs as the original's table reads them, which knows cosine scores alone; else None."""
+    from evaluation.sets.open_set import PairsSet, VerificationPairs
+
+    if score != "cosine" or not isinstance(source, VerificationPairs | PairsSet):
+        return None
+    if isinstance(source, PairsSet):
+        rows = source.pairs.ravel()
+        return Features(estimate.mu[rows], estimate.sigma_sq[rows], source.mated)
+    return Features(estimate.mu, estimate.sigma_sq, source.pairs.mated)
+
+
+def save_features(path: Path, source: EvaluationSet, estimate: Estimate) -> None:
+    """Write what `open_stored` reads again: pairs, or embeddings with identities.
+
+    Raises:
+        ValueError: the set has neither.
+    """
+    from evaluation.sets.open_set import LabelledSet
+
+    features = pairs_of(source, estimate)
+    if features is not None:
+        features.save(path)
+        return
+    if not isinstance(source, LabelledSet):
+        raise ValueError(
+            f"--save_features: {source.name} has neither pairs nor labelled faces; "
+            "--save_scores writes its scores"
+        )
+    names = np.array([source.images.image_name(row) for row in range(len(source.images))])
+    Embeddings(estimate.mu, estimate.sigma_sq, source.labels, names).save(path)
+
+
+def protocol_rows(
+    comparisons: Comparisons,
+    protocols: Iterable[Protocol] = tuple(PROTOCOLS.values()),
+    fmr_targets: Sequence[float] = FMR_TARGETS,
+) -> tuple[ProtocolRow, ...]:
+    """Evaluate one set of scored comparisons under every protocol.
+
+    A protocol that cannot be applied keeps its row, which says why.
+
+    Args:
+        comparisons: scored, of both kinds.
+        protocols: all presets, or some switches of one's own.
+        fmr_targets: of the thresholds; protocols with a starting error have one row.
+
+    Raises:
+        ValueError: no protocol or no target is given, or none can be applied.
+    """
+    rows: list[ProtocolRow] = []
+    for protocol in protocols:
+        starting = protocol.rule == "starting_error"
+        for target in (None,) if starting else fmr_targets:
+            try:
+                curve = protocol_curve(comparisons, protocol, 1e-3 if target is None else target)
+            except ValueError as error:  # said in the row, and raised if none can be applied
+                rows.append(ProtocolRow(protocol, target, None, str(error)))
+            else:
+                rows.append(ProtocolRow(protocol, target, curve))
+    if not rows:
+        raise ValueError(f"{comparisons.name}: give one protocol and one FMR target at least")
+    if all(row.curve is None for row in rows):
+        raise ValueError(rows[0].reason)
+    return tuple(rows)
+
+
+def file_name(name: str) -> str:
+    """Replace what may not stand in a file name."""
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
+
+
+def show_draws(draws: Iterable[int]) -> Iterator[int]:
+    """Show a bar of bootstrap draws on a terminal."""
+    from tqdm import tqdm
+
+    bar: Iterator[int] = iter(tqdm(draws, desc="bootstrap", leave=False, disable=None))
+    return bar
+
+
+def _require_variances(estimator: object, score: Score) -> None:
+    if score == "mls" and not getattr(estimator, "gives_variances", False):
+        raise ValueError(
+            "--score mls needs a variance of each image: a head trained with the loss fast_mls or "
+            "mls, and its images, not stored files"
+        )
+
+
+def _compare(source: EvaluationSet, estimate: Estimate, options: EvaluationOptions) -> Labelled:
+    from evaluation.sets.ijb import IjbSet
+
+    is_ijb = isinstance(source, IjbSet)
+    if isinstance(source, IjbSet):
+        source = dataclasses.replace(source, weights=options.fusion, score=options.score)
+    try:
+        uncertainties = image_uncertainties(estimate.sigma_sq, options.sigma_sizes)
+    except ValueError as error:
+        raise ValueError(f"{source.name}: {error}") from error
+    labelled: Labelled = []
+    for uncertainty in uncertainties:
+        if not labelled or is_ijb:  # templates are fused anew
+            comparisons = source.comparisons(estimate.mu, uncertainty.values[:, None])
+        else:
+            comparisons = labelled[0][1].with_uncertainty(uncertainty.values)
+        if options.score == "mls" and not is_ijb:
+            comparisons = rescored(comparisons, estimate.mu, estimate.sigma_sq)
+        labelled.append((uncertainty.label, comparisons))
+    return labelled
+
+
+def _fusions(source: EvaluationSet | StoredSet, estimate: Estimate) -> Mapping[str, list[TarAtFar]]:
+    from evaluation.sets.ijb import IjbSet, compare_fusions
+
+    return compare_fusions(source, *estimate) if isinstance(source, IjbSet) else {}
+
+
+def _evaluate_uncertainty(
+    label: str,
+    method: str,
+    comparisons: Comparisons,
+    options: EvaluationOptions,
+    protocols: Sequence[Protocol],
+) -> UncertaintyResult:
+    first = protocols[0]
+    draws: dict[float, Bootstrap] = {}
+    if options.replicates:
+        from evaluation.confidence.bootstrap import bootstrap
+
+        # a starting error has a target of its own, and needs no more than one
+        for fmr in options.fmr[:1] if first.rule == "starting_error" else options.fmr:
+            of_target = bootstrap(
+                comparisons,
+                {method: comparisons.uncertainty},
+                first,
+                fmr,
+                unit=options.unit,
+                replicates=options.replicates,
+                confidence=options.confidence,
+                seed=options.seed,
+                progress=show_draws,
+            )
+            draws[of_target.curves[method].edc.fmr_target] = of_target
+    risk = None
+    if options.target_risk is not None:
+        from evaluation.confidence.risk_control import control_risk
+
+        risk = control_risk(
+            comparisons,
+            target_risk=options.target_risk,
+            risk=options.risk,
+            confidence=options.confidence,
+            fmr_target=options.fmr[0] if options.score_threshold is None else None,
+            score_threshold=options.score_threshold,
+            unit=options.unit,
+            fuse=first.fuse,
+            seed=options.seed,
+        )
+    rows = protocol_rows(comparisons, protocols, options.fmr)
+    return UncertaintyResult(label, method, comparisons, rows, draws, risk)

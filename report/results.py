@@ -1,0 +1,153 @@
+"""An `EvaluationResult` as plain values: what `--json` writes.
+
+Sentences such as warnings are part of it, so it is made here and not beside the numbers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evaluation.metrics.kept import SHOWN
+from evaluation.original import PERCENTILES
+from evaluation.run import DISCARDS
+from report.facts import Json, number, plain
+from report.text import original_text
+
+if TYPE_CHECKING:
+    from evaluation.confidence.bootstrap import Bootstrap
+    from evaluation.metrics.curve import Edc, ProtocolCurve
+    from evaluation.original import OriginalBlock, OriginalTable
+    from evaluation.run import EvaluationResult, ProtocolRow, UncertaintyResult
+
+
+def result_dict(result: EvaluationResult) -> dict[str, Json]:
+    """Return every number of a result in plain Python types; NaN becomes None."""
+    base = original_dict(result.original) if result.original else {"name": result.name}
+    return {**base, "blocks": [_uncertainty_dict(part) for part in result.uncertainties]}
+
+
+def original_dict(table: OriginalTable) -> dict[str, Json]:
+    """Return the numbers and the text of the original's table."""
+    return {
+        "name": table.name,
+        "protocol": table.protocol.switches(),
+        "pairs": table.pairs,
+        "mated": table.mated,
+        "non_mated": table.pairs - table.mated,
+        "sigma_percentiles": dict(
+            zip(map(str, PERCENTILES), table.sigma_percentiles.tolist(), strict=True)
+        ),
+        "uncertainties": [_block_dict(block) for block in table.blocks],
+        "warnings": list(table.warnings),
+        "text": original_text(table),
+    }
+
+
+def row_dict(row: ProtocolRow) -> dict[str, Json]:
+    """Return one protocol at one FMR target."""
+    facts: dict[str, Json] = {
+        "protocol": row.protocol.switches(),
+        "fmr_target": row.fmr_target,
+        "reason": row.reason or None,
+    }
+    if row.curve is None:
+        return facts
+    edc = row.curve.edc
+    matches, others = int(edc.false_matches[0]), int(edc.non_mated[0])
+    return {
+        **facts,
+        "score_threshold": float(edc.score_threshold[0]),
+        "false_matches": matches,
+        "non_mated": others,
+        "fmr": matches / others if others else None,
+        "discards": [_point_dict(row.curve, share) for share in DISCARDS],
+        "areas": _by_limit(row.curve.areas),
+        "relative": _by_limit(row.curve.relative),
+        "best_relative": _by_limit(row.curve.best_relative),
+        "warnings": list(row.curve.warnings),
+    }
+
+
+def _point_dict(curve: ProtocolCurve, share: float) -> Json:
+    index = curve.index_at(share)
+    return {
+        "discard_fraction": share,
+        "step_from": float(curve.edc.fractions[index]),
+        "false_non_matches": int(curve.edc.false_non_matches[index]),
+        "mated": int(curve.edc.mated[index]),
+        "fnmr": float(curve.edc.fnmr[index]),
+        "false_matches": int(curve.edc.false_matches[index]),
+        "non_mated": int(curve.edc.non_mated[index]),
+    }
+
+
+def _by_limit(values: dict[float, float]) -> Json:
+    return {f"{limit:g}": number(value) for limit, value in values.items()}
+
+
+def _uncertainty_dict(part: UncertaintyResult) -> Json:
+    return {
+        "label": part.label,
+        "protocols": [row_dict(row) for row in part.rows],
+        "intervals": [_draws_dict(draws) for draws in part.draws.values()],
+        "risk": plain(part.risk.to_dict()) if part.risk else None,
+    }
+
+
+def _draws_dict(draws: Bootstrap) -> Json:
+    (name,) = draws.curves
+    bands = draws.bands(name)
+    (area, area_interval), (relative, interval) = draws.area(name), draws.relative(name)
+    return {
+        "fmr_target": draws.curves[name].edc.fmr_target,
+        "unit": draws.unit,
+        "units": draws.units,
+        "replicates": draws.replicates,
+        "confidence": draws.confidence,
+        "fnmr": [number(bands.low[0]), number(bands.high[0])],
+        "auerc30": area,
+        "auerc30_interval": list(map(number, area_interval)),
+        "relative": number(relative),
+        "relative_interval": list(map(number, interval)),
+    }
+
+
+def _block_dict(block: OriginalBlock) -> Json:
+    kept = block.curves[0].mated + block.curves[0].non_mated
+    rows = [
+        {
+            "discard_fraction": float(block.kept.fractions[index]),
+            "eer": eer.value,
+            "eer_low": eer.low,
+            "eer_high": eer.high,
+            "eer_threshold": eer.threshold,
+            "accuracy": number(accuracy.value),
+            "accuracy_threshold": number(accuracy.threshold),
+        }
+        for index, eer, accuracy in zip(SHOWN, block.eer, block.accuracy, strict=True)
+    ]
+    return {
+        "label": block.label,
+        "auerc": block.areas.auerc,
+        "auerc30": block.areas.auerc30,
+        "auc_original": block.areas.auc,
+        "auc30_original": block.areas.auc30,
+        "mean_fnmr": block.areas.mean,
+        "discard_fraction": block.kept.fractions.tolist(),
+        "uncertainty_threshold": block.kept.thresholds.tolist(),
+        "kept": kept.tolist(),
+        "curves": [_curve_dict(curve) for curve in block.curves],
+        "rows": rows,
+    }
+
+
+def _curve_dict(curve: Edc) -> Json:
+    return {
+        "fmr_target": curve.fmr_target,
+        "fnmr": curve.fnmr.tolist(),
+        "score_threshold": curve.score_threshold.tolist(),
+        "false_non_matches": curve.false_non_matches.tolist(),
+        "mated": curve.mated.tolist(),
+        "false_matches": curve.false_matches.tolist(),
+        "non_mated": curve.non_mated.tolist(),
+    }
