@@ -440,6 +440,16 @@ def test_what_is_not_an_image(rubbish):
         read_photo(rubbish)
 
 
+def test_stray_bytes_between_the_parts_of_a_jpeg():
+    """Simplejpeg cannot read such a header; Pillow can."""
+    whole = saved(picture(64, 64), "JPEG")
+    start = whole.index(b"\xff\xda")
+    broken = whole[:start] + b"\x01\x02" + whole[start:]
+    assert np.array_equal(read_photo(broken).pixels, read_photo(whole).pixels)
+    with pytest.raises(ValueError, match="cut off: the end of the JPEG is missing"):
+        read_photo(broken[: start + 100])
+
+
 def heic(brand=b"heic", rest=b"mif1heic"):
     return struct.pack(">I", 16 + len(rest)) + b"ftyp" + brand + bytes(4) + rest + bytes(99)
 
