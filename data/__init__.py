@@ -1,1 +1,4 @@
-"""Faces in: folders, lists, packs and .bin sets; batches out."""
+"""Labelled, aligned faces: sources, `.bin` sets, pairs, sampler, loader.
+
+Imports utils; everything above it may import it.
+"""

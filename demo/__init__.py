@@ -1,1 +1,4 @@
-"""The demo that needs no download: its backbone, its model, and the scripts that make them."""
+"""The bundled model, and the scripts that make it.
+
+Imports anything; no room may import it.
+"""

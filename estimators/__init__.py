@@ -1,1 +1,4 @@
-"""One file per way of getting an uncertainty from an image."""
+"""One file per score of a face; the file name is the estimator's name. `base.py` is the contract.
+
+Imports mc_dropout, photos, data, models and utils; evaluation and everything above may import it.
+"""

@@ -1,1 +1,4 @@
-"""One file per loss; the file name is the name a config gives."""
+"""One file per loss; the file name is the name a config gives. `base.py` is the contract.
+
+Imports utils; training may import it.
+"""

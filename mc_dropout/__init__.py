@@ -1,1 +1,4 @@
-"""Model uncertainty by Monte Carlo dropout."""
+"""The mathematics of MC-dropout, and its script.
+
+Imports models and utils; estimators may import it. The script may import anything.
+"""

@@ -1,1 +1,4 @@
-"""Everything that has weights: backbones, heads, and how they are loaded."""
+"""Networks and their weights: backbones, heads, loading, freezing, the packed file.
+
+Imports utils; everything above it may import it.
+"""

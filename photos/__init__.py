@@ -1,1 +1,4 @@
-"""Whole photos in, aligned faces out: decoding, sources, detectors, alignment."""
+"""Whole photos to aligned faces: decoding, sources, detectors, alignment.
+
+Imports data, models and utils; estimators and everything above may import it.
+"""

@@ -179,7 +179,7 @@ def photo_walk(folder: Path) -> list[str]:
 
 
 def bin_walk(folder: Path) -> list[str]:
-    """Files that run in `verification_risk_fnmr` on a `.bin` set, those that open a model apart."""
+    """Files that run in `verification_risk_fnmr` on a `.bin` set, once the model is open."""
     from data.images import encode_png
     from data.synthetic import synthetic_verification
     from data.verification import write_bin
@@ -190,8 +190,10 @@ def bin_walk(folder: Path) -> list[str]:
     script = str(ROOT / "evaluation" / "verification_risk_fnmr.py")
     source = ("--dataset_path", str(folder), "--target", "own")
     calls = called_files(script, "--model", "demo", *source)
-    opened = called_files(script, "--model", "demo", "--help")
-    return [path for path in calls if path not in opened and not path.startswith("models/")]
+    opening = folder / "opening.py"
+    opening.write_text("from evaluation.open_model import open_model\nopen_model('demo')\n")
+    opened = called_files(str(opening))
+    return [path for path, count in calls.items() if count > opened.get(path, 0)]
 
 
 def main() -> int:

@@ -1,1 +1,4 @@
-"""The training loop: several heads on one frozen backbone, on one process or many."""
+"""The training loop: several heads on one frozen backbone, on one process or many.
+
+Imports report and what lies below; network.py may import it.
+"""

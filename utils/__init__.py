@@ -1,1 +1,4 @@
-"""What every other package may import: configs, run folders, devices, method look-up."""
+"""Configs, files, tables, parts of long jobs, command lines, devices, processes.
+
+Imports no other room; every room may import it.
+"""

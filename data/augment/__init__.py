@@ -1,1 +1,1 @@
-"""Changes to training images: drawn per image on the host, run for a whole batch on the device."""
+"""Changes to training images: drawn per image on the host, run per batch on the device."""

@@ -1,1 +1,1 @@
-"""MXNet RecordIO packs: format, index, labels, reader and writer."""
+"""MXNet RecordIO packs (`.rec`, `.idx`): format, index, labels, reader and writer."""

@@ -1,1 +1,1 @@
-"""Rendered faces: who they are, how they look in one picture, and how they are drawn."""
+"""Rendered faces: who they are, how they look in one picture, how they are drawn."""

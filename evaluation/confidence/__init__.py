@@ -1,1 +1,1 @@
-"""How sure the numbers are, and what can be promised from them."""
+"""Intervals, certified risk, calibration: pure functions of arrays, NumPy and SciPy alone."""

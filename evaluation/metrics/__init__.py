@@ -1,1 +1,1 @@
-"""Statistics of scored comparisons: pure functions of arrays."""
+"""Statistics of scored comparisons: pure functions of arrays, NumPy and SciPy alone."""

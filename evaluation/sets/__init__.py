@@ -1,1 +1,1 @@
-"""What is compared: sets of images, and files of scores."""
+"""What is compared: `.bin` sets, labelled faces, pairs, IJB, stored arrays and scores."""

@@ -1,1 +1,1 @@
-"""One file per head; the file name is the name a config gives."""
+"""One file per head; the file name is the name a config gives. `base.py` is the contract."""
