@@ -24,6 +24,7 @@ from evaluation.run import (
     save_features,
 )
 from report.results import result_dict
+from report.sentences import protocol_sentence
 from report.text import result_text, warnings
 from utils.config import Verification
 from utils.distributed import World
@@ -129,7 +130,7 @@ def run_comparison(flags: ComparisonFlags, sets: SetFlags, device: str, world: W
     if not world.is_main:
         return 0
     protocol = options.switches
-    sys.stdout.write(f"{protocol.describe()}.\n")
+    sys.stdout.write(f"{protocol_sentence(protocol)}.\n")
     for path in write_comparisons(folder, comparisons, protocol) if folder is not None else ():
         sys.stdout.write(f"wrote {path}\n")
     return 0

@@ -21,7 +21,7 @@ from evaluation.metrics.kept import SHOWN, KeptSets, kept_sets, percentiles
 from evaluation.metrics.kept_rates import equal_error_rates_of_kept, rates_of_kept
 from evaluation.metrics.protocols import Protocol, find_protocol
 from evaluation.metrics.scores import Uncertainty, cosine_of_pairs, fuse_pairs, image_uncertainties
-from evaluation.metrics.thresholds import few_false_matches, operating_point
+from evaluation.metrics.thresholds import Caution, caution_few_matches, operating_point
 from evaluation.sets.features import Features
 
 FMR_TARGETS = (1e-2, 1e-3)
@@ -71,7 +71,7 @@ class OriginalTable:
         mated: number of mated pairs.
         sigma_percentiles: (7,) `PERCENTILES` of the raw uncertainties of all columns.
         blocks: one per uncertainty.
-        warnings: one line each, for people.
+        cautions: what makes these numbers uncertain or incomplete.
     """
 
     name: str
@@ -80,7 +80,7 @@ class OriginalTable:
     mated: int
     sigma_percentiles: NDArray[np.float64]
     blocks: tuple[OriginalBlock, ...]
-    warnings: tuple[str, ...]
+    cautions: tuple[Caution, ...]
 
 
 def original_table(
@@ -124,7 +124,7 @@ def original_table(
         int(mated.sum()),
         percentiles(raw, np.array(PERCENTILES) / 100),
         blocks,
-        _warnings(blocks, chosen),
+        _cautions(blocks, chosen),
     )
 
 
@@ -171,28 +171,20 @@ def _block(
     )
 
 
-def _warnings(blocks: tuple[OriginalBlock, ...], protocol: Protocol) -> tuple[str, ...]:
-    few = (few_false_matches(edc.fmr_target, edc.non_mated[0]) for edc in blocks[0].curves)
-    lines = [line for line in few if line]
+def _cautions(blocks: tuple[OriginalBlock, ...], protocol: Protocol) -> tuple[Caution, ...]:
+    few = (caution_few_matches(edc.fmr_target, int(edc.non_mated[0])) for edc in blocks[0].curves)
+    cautions = [caution for caution in few if caution]
     for block in blocks:
-        where = f" ({block.label})" if block.label else ""
-        lines += [line + where for line in _missing_class(block.curves[-1], protocol)]
-    return tuple(lines)
-
-
-def _missing_class(curve: Edc, protocol: Protocol) -> list[str]:
-    lines = []
-    without = np.flatnonzero(curve.mated == 0)
-    if without.size:
-        lines.append(
-            f"no mated pair is kept from discard fraction {curve.fractions[without[0]]:.2f} on: "
-            f"FNMR stays at its last value, {curve.fnmr[without[0]]:.6f}, and EER is 1"
-        )
-    without = np.flatnonzero(curve.non_mated == 0)
-    if without.size:
-        also = " and FNMR is 0" if protocol.threshold == "per_subset" else ""
-        lines.append(
-            f"no non-mated pair is kept from discard fraction {curve.fractions[without[0]]:.2f} "
-            f"on: EER is 1{also}"
-        )
-    return lines
+        curve, label = block.curves[-1], f" ({block.label})" if block.label else ""
+        for kind, counts in (("mated", curve.mated), ("non_mated", curve.non_mated)):
+            without = np.flatnonzero(counts == 0)
+            if without.size:
+                first = int(without[0])
+                facts = {
+                    "fraction": float(curve.fractions[first]),
+                    "fnmr": float(curve.fnmr[first]),
+                    "threshold": protocol.threshold,
+                    "label": label,
+                }
+                cautions.append(Caution(f"table_without_{kind}", facts))
+    return tuple(cautions)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluation.run import file_name
+from report.results import protocol_dict
+from report.sentences import caution_sentences
 from report.tables import FORMATS, group_table, method_table
 from utils.files import write_text
 
@@ -37,7 +39,7 @@ def comparison_notes(draws: Bootstrap) -> str:
         f"{draws.drawn}; AUERC30/random is relative to random discard, the verdicts compare the "
         "area itself",
     ]
-    lines += [f"warning: {line}" for line in (*curve.warnings, *draws.warnings)]
+    lines += [f"warning: {line}" for line in caution_sentences((*curve.cautions, *draws.cautions))]
     return "\n".join(lines) + "\n"
 
 
@@ -69,7 +71,7 @@ def write_comparisons(
             else:
                 texts[f"compare.{notation}"] += f"\n{table}"
     numbers = {
-        "protocol": protocol.switches(),
+        "protocol": protocol_dict(protocol),
         "sets": [_facts(comparison) for comparison in comparisons],
         "rows": [row.to_dict() for row in rows],
         "groups": [row.to_dict() for row in means],
@@ -94,5 +96,5 @@ def _facts(comparison: MethodComparison) -> Json:
         "units": draws.units,
         "replicates": draws.replicates,
         "confidence": draws.confidence,
-        "warnings": [*curve.warnings, *draws.warnings],
+        "warnings": list(caution_sentences((*curve.cautions, *draws.cautions))),
     }

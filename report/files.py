@@ -22,6 +22,7 @@ from evaluation.run import (
 )
 from report.data import Provenance, ReportData
 from report.page import write_report
+from report.sentences import caution_sentences
 from report.text import report_text
 from utils.files import file_sha256, write_text
 
@@ -62,6 +63,7 @@ def _data(result: EvaluationResult, part: UncertaintyResult, provenance: Provena
     comparisons, images, options = part.comparisons, result.images, result.options
     presets = protocol_rows(comparisons, PROTOCOLS.values(), options.fmr[:1])
     calibration, reliability, missing = _calibrated(part, options)
+    cautions = [caution for draws in part.draws.values() for caution in draws.cautions]
     shown = images is not None and len(images) == len(comparisons.uncertainty)
     return ReportData(
         name=result.name,
@@ -75,7 +77,7 @@ def _data(result: EvaluationResult, part: UncertaintyResult, provenance: Provena
         calibration=calibration,
         images=images if shown else None,
         provenance=provenance,
-        warnings=[*missing, *(line for draws in part.draws.values() for line in draws.warnings)],
+        warnings=[*missing, *caution_sentences(cautions)],
     )
 
 

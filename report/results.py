@@ -11,11 +11,13 @@ from evaluation.metrics.kept import SHOWN
 from evaluation.original import PERCENTILES
 from evaluation.run import DISCARDS
 from report.facts import Json, number, plain
+from report.sentences import caution_sentences, protocol_sentence
 from report.text import original_text
 
 if TYPE_CHECKING:
     from evaluation.confidence.bootstrap import Bootstrap
     from evaluation.metrics.curve import Edc, ProtocolCurve
+    from evaluation.metrics.protocols import Protocol
     from evaluation.original import OriginalBlock, OriginalTable
     from evaluation.run import EvaluationResult, ProtocolRow, UncertaintyResult
 
@@ -30,7 +32,7 @@ def original_dict(table: OriginalTable) -> dict[str, Json]:
     """Return the numbers and the text of the original's table."""
     return {
         "name": table.name,
-        "protocol": table.protocol.switches(),
+        "protocol": protocol_dict(table.protocol),
         "pairs": table.pairs,
         "mated": table.mated,
         "non_mated": table.pairs - table.mated,
@@ -38,15 +40,20 @@ def original_dict(table: OriginalTable) -> dict[str, Json]:
             zip(map(str, PERCENTILES), table.sigma_percentiles.tolist(), strict=True)
         ),
         "uncertainties": [_block_dict(block) for block in table.blocks],
-        "warnings": list(table.warnings),
+        "warnings": list(caution_sentences(table.cautions)),
         "text": original_text(table),
     }
+
+
+def protocol_dict(protocol: Protocol) -> dict[str, Json]:
+    """Return every switch by name, and the same in words."""
+    return {**protocol.switches(), "in_words": protocol_sentence(protocol)}
 
 
 def row_dict(row: ProtocolRow) -> dict[str, Json]:
     """Return one protocol at one FMR target."""
     facts: dict[str, Json] = {
-        "protocol": row.protocol.switches(),
+        "protocol": protocol_dict(row.protocol),
         "fmr_target": row.fmr_target,
         "reason": row.reason or None,
     }
@@ -64,7 +71,7 @@ def row_dict(row: ProtocolRow) -> dict[str, Json]:
         "areas": _by_limit(row.curve.areas),
         "relative": _by_limit(row.curve.relative),
         "best_relative": _by_limit(row.curve.best_relative),
-        "warnings": list(row.curve.warnings),
+        "warnings": list(caution_sentences(row.curve.cautions)),
     }
 
 

@@ -94,6 +94,10 @@ CAUTIONS = {
     "its last value",
     "no_non_mated_kept": "no non-mated pair is kept from discard fraction {fraction:.2f} on: "
     "{consequence}",
+    "table_without_mated": "no mated pair is kept from discard fraction {fraction:.2f} on: FNMR "
+    "stays at its last value, {fnmr:.6f}, and EER is 1{label}",
+    "table_without_non_mated": "no non-mated pair is kept from discard fraction {fraction:.2f} on: "
+    "EER is 1{zero_fnmr}{label}",
     "no_errors": "no false non-match without discard: there is nothing to lower",
     "coarse_unit": "drawn by {unit}, but this set knows its {bests}: comparisons that share one "
     "are taken for independent, so the intervals may be too narrow",
@@ -123,6 +127,7 @@ def caution_sentence(caution: Caution) -> str:
         fewest_units=FEWEST_UNITS,
         units=UNITS.get(str(facts.get("unit")), ""),
         bests=UNITS.get(str(facts.get("best")), ""),
+        zero_fnmr=" and FNMR is 0" if facts.get("threshold") == "per_subset" else "",
         consequence=(
             "FNMR is 0" if facts.get("threshold") == "per_subset" else "the threshold stays"
         ),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evaluation.run import DISCARDS
-from report.sentences import caution_sentence
+from report.sentences import caution_sentence, protocol_sentence
 
 if TYPE_CHECKING:
     from evaluation.comparison import GroupRow, MethodRow
@@ -127,7 +127,7 @@ def protocol_table(name: str, rows: Sequence[ProtocolRow]) -> str:
                 shown = ("-" if math.isnan(ratio) else f"{ratio:.4f}" for ratio in ratios)
                 cells = [row.protocol.name, _target(row), f"{limit:g}", f"{area:.6f}", *shown]
                 areas.append(cells)
-    protocols = {row.protocol.name: f"{row.protocol.describe()}." for row in rows}
+    protocols = {row.protocol.name: f"{protocol_sentence(row.protocol)}." for row in rows}
     lines = [f"---{name}", *aligned(counts), *aligned(areas), *protocols.values()]
     return "\n".join(lines) + "\n"
 

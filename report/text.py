@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evaluation.metrics.kept import SHOWN
-from evaluation.metrics.thresholds import few_false_matches
+from evaluation.metrics.thresholds import caution_few_matches
 from evaluation.original import PERCENTILES
+from report.sentences import (
+    caution_sentence,
+    caution_sentences,
+    protocol_sentence,
+    risk_sentences,
+)
 from report.tables import ijb_table, protocol_table
 
 if TYPE_CHECKING:
@@ -42,7 +48,7 @@ def extra_sections(result: EvaluationResult) -> list[str]:
     for part in result.uncertainties:
         parts += [_intervals(draws, part.label) for draws in part.draws.values()]
         if part.risk is not None:
-            parts.append(f"{part.risk.describe()}\n")
+            parts.append(f"{risk_sentences(part.risk)}\n")
     if result.templates:
         parts.append(f"{ijb_table(result.name, result.templates)}\n")
     return parts
@@ -50,10 +56,11 @@ def extra_sections(result: EvaluationResult) -> list[str]:
 
 def warnings(result: EvaluationResult) -> list[str]:
     """Return one line each of what makes numbers uncertain, with the protocols it concerns."""
-    lines = list(result.original.warnings) if result.original else []
+    lines = [*caution_sentences(result.original.cautions)] if result.original else []
     for part in result.uncertainties:
         lines += [] if result.original else row_warnings(part.rows)
-        lines += [line for draws in part.draws.values() for line in draws.warnings]
+        for draws in part.draws.values():
+            lines += caution_sentences(draws.cautions)
     return list(dict.fromkeys(lines))
 
 
@@ -61,7 +68,7 @@ def row_warnings(rows: Sequence[ProtocolRow]) -> list[str]:
     """Return one line each, with the protocols that it concerns."""
     concerned: dict[str, list[str]] = {}
     for row in rows:
-        for line in row.curve.warnings if row.curve else ():
+        for line in caution_sentences(row.curve.cautions) if row.curve else ():
             concerned.setdefault(line, []).append(row.protocol.name)
     return [f"{', '.join(dict.fromkeys(names))}: {line}" for line, names in concerned.items()]
 
@@ -89,7 +96,7 @@ def original_text(table: OriginalTable) -> str:
 
 def facts(table: OriginalTable) -> str:
     """Return the lines below the block: the switches in words and the counts behind the rates."""
-    lines = [f"{table.protocol.describe('cosine scores')}."]
+    lines = [f"{protocol_sentence(table.protocol, 'cosine scores')}."]
     lines += [operating_point(curve) for curve in table.blocks[0].curves]
     for block in table.blocks:
         lines.append(f"errors / comparisons behind the rates{_of(block)}:")
@@ -113,7 +120,7 @@ def text_report(table: OriginalTable) -> str:
     lines = [f"---{table.name}", original_text(table), facts(table)]
     for block in table.blocks:
         lines += [f"EER and ten-fold accuracy{_of(block)}:", _table(block)]
-    lines += [f"warning: {line}" for line in table.warnings]
+    lines += [f"warning: {line}" for line in caution_sentences(table.cautions)]
     return "\n".join(lines)
 
 
@@ -205,14 +212,16 @@ def calibration_text(result: CalibrationResult) -> str:
         "chance)\n"
     )
     if result.risk is not None and fitted.decision is not None:
-        text += f"\n{result.risk.describe()}\nstored for scorers: {fitted.decision.rule}\n"
+        text += f"\n{risk_sentences(result.risk)}\nstored for scorers: {fitted.decision.rule}\n"
     return text
 
 
 def calibration_warning(result: CalibrationResult) -> str:
     """Return a line where the threshold is too uncertain to trust; "" where it is not."""
     target = result.calibration.fmr_target
-    return "" if target is None else few_false_matches(target, result.comparisons.non_mated_total)
+    total = result.comparisons.non_mated_total
+    caution = None if target is None else caution_few_matches(target, total)
+    return caution_sentence(caution) if caution else ""
 
 
 def _cutoff_table(result: CalibrationResult) -> str:

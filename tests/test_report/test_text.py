@@ -4,6 +4,7 @@ import pytest
 
 from evaluation.original import original_table
 from report.results import original_dict
+from report.sentences import caution_sentence
 from report.text import facts, original_text, text_report
 
 
@@ -33,7 +34,7 @@ def test_text_report_has_block_accuracy_and_warnings(golden_features, golden_num
     assert "EER and ten-fold accuracy (column 1):" in text
     for value in golden_numbers["H/acc_max/acc"]:
         assert f" {value:.6f} " in text
-    assert text.rstrip().endswith(f"warning: {result.warnings[-1]}")
+    assert text.rstrip().endswith(f"warning: {caution_sentence(result.cautions[-1])}")
 
 
 def test_json_has_every_number_of_the_text(golden_features, golden_numbers):
