@@ -13,46 +13,90 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from estimators.base import Estimate, Estimator
-    from evaluation.confidence.calibration import Calibration
-    from evaluation.confidence.decision import Decision
-    from evaluation.face_score import FaceScore
-    from evaluation.metrics.comparisons import Comparisons
-    from evaluation.open_model import open_model
-    from evaluation.sets.open_set import open_set
-    from scoring.scorer import BestShot, Scorer, Scores, load_scorer
-    from scoring.templates import ComparisonResult, Template
+if TYPE_CHECKING:  # the same names for editors and type checkers
+    from estimators.base import Batch as Batch
+    from estimators.base import Estimate as Estimate
+    from estimators.base import Estimator as Estimator
+    from evaluation.calibration_run import CalibrationOptions as CalibrationOptions
+    from evaluation.calibration_run import CalibrationResult as CalibrationResult
+    from evaluation.calibration_run import calibrate as calibrate
+    from evaluation.comparison import ComparisonOptions as ComparisonOptions
+    from evaluation.comparison import MethodComparison as MethodComparison
+    from evaluation.comparison import compare as compare
+    from evaluation.comparison import compare_stored as compare_stored
+    from evaluation.confidence.calibration import Calibration as Calibration
+    from evaluation.confidence.decision import Decision as Decision
+    from evaluation.face_score import FaceScore as FaceScore
+    from evaluation.metrics.comparisons import Comparisons as Comparisons
+    from evaluation.open_model import LoadedModel as LoadedModel
+    from evaluation.open_model import open_model as open_model
+    from evaluation.open_model import open_models as open_models
+    from evaluation.run import EvaluationOptions as EvaluationOptions
+    from evaluation.run import EvaluationResult as EvaluationResult
+    from evaluation.run import evaluate as evaluate
+    from evaluation.sets.open_set import open_set as open_set
+    from evaluation.sets.stored import open_stored as open_stored
+    from report.tables import method_table as method_table
+    from report.text import calibration_text as calibration_text
+    from report.text import result_text as result_text
+    from scoring.scorer import BestShot as BestShot
+    from scoring.scorer import Scorer as Scorer
+    from scoring.scorer import Scores as Scores
+    from scoring.scorer import load_scorer as load_scorer
+    from scoring.templates import ComparisonResult as ComparisonResult
+    from scoring.templates import Template as Template
 
-__all__ = [
-    "BestShot",
-    "Calibration",
-    "ComparisonResult",
-    "Comparisons",
-    "Decision",
-    "Estimate",
-    "Estimator",
-    "FaceScore",
-    "Scorer",
-    "Scores",
-    "Template",
-    "load_scorer",
-    "open_model",
-    "open_set",
-]
-
-_MODULES = {
-    "estimators.base": ("Estimate", "Estimator"),
+_NAMES = {
+    "estimators.base": (
+        "Batch",
+        "Estimate",
+        "Estimator",
+    ),
+    "evaluation.calibration_run": (
+        "CalibrationOptions",
+        "CalibrationResult",
+        "calibrate",
+    ),
+    "evaluation.comparison": (
+        "ComparisonOptions",
+        "MethodComparison",
+        "compare",
+        "compare_stored",
+    ),
     "evaluation.confidence.calibration": ("Calibration",),
     "evaluation.confidence.decision": ("Decision",),
     "evaluation.face_score": ("FaceScore",),
     "evaluation.metrics.comparisons": ("Comparisons",),
-    "evaluation.open_model": ("open_model",),
+    "evaluation.open_model": (
+        "LoadedModel",
+        "open_model",
+        "open_models",
+    ),
+    "evaluation.run": (
+        "EvaluationOptions",
+        "EvaluationResult",
+        "evaluate",
+    ),
     "evaluation.sets.open_set": ("open_set",),
-    "scoring.scorer": ("BestShot", "Scorer", "Scores", "load_scorer"),
-    "scoring.templates": ("ComparisonResult", "Template"),
+    "evaluation.sets.stored": ("open_stored",),
+    "report.tables": ("method_table",),
+    "report.text": (
+        "calibration_text",
+        "result_text",
+    ),
+    "scoring.scorer": (
+        "BestShot",
+        "Scorer",
+        "Scores",
+        "load_scorer",
+    ),
+    "scoring.templates": (
+        "ComparisonResult",
+        "Template",
+    ),
 }
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
+__all__ = sorted(_MODULE_OF)  # noqa: PLE0605
 _ROOMS = (
     *("utils", "losses", "models", "data", "photos", "mc_dropout", "estimators", "evaluation"),
     *("report", "training", "scoring", "extraction", "export"),
@@ -84,7 +128,7 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return list(__all__)
 
 
 _check_rooms()

@@ -13,6 +13,7 @@ from data.synthetic import SyntheticFaces
 from evaluation.face_score import FaceScore
 from scoring.scorer import load_scorer
 from scoring.templates import Template
+from tests.test_docs.test_commands_run import write_people
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
@@ -28,6 +29,10 @@ def ran(tmp_path_factory):
     (folder / "album").mkdir()
     for row, name in enumerate(names):
         (folder / f"{name}.jpg").write_bytes(encode_jpeg(faces.read(row)))
+    write_people(folder / "people")
+    rng = np.random.default_rng(0)
+    rows = [f"{rng.normal(index % 2)},{index % 2},{rng.random()}" for index in range(2000)]
+    (folder / "SCORES.csv").write_text("score,mated,quality\n" + "\n".join(rows) + "\n")
     (folder / "demo").mkdir()
     shutil.copy(ROOT / "demo" / "backbone.pth", folder / "demo")
     found = {}
@@ -39,7 +44,13 @@ def ran(tmp_path_factory):
 
 
 def test_the_examples_run(ran):
-    assert len(EXAMPLES) >= 7
+    assert len(EXAMPLES) >= 11
+    assert ran["evaluation"].uncertainties[0].draws
+    assert {row.method for row in ran["comparison"].rows} == {
+        *("demo", "embedding_norm", "light_disagreement")
+    }
+    assert ran["calibrated"].calibration.fmr_target == 0.05
+    assert ran["stored"].uncertainties[0].curves[0].protocol.name == "nist"
     assert [row["file"] for row in ran["rows"]] == ["anna.jpg", "album/a.jpg", "album/b.jpg"]
     assert "DEMO" in ran["scorer"].model.header()
     assert ran["strict"].model.decision.rule.startswith("accept while P(false non-match) is at mo")
