@@ -61,7 +61,7 @@ def load_backbone(method: Method, path: str | Path) -> Backbone:
     """
     tensors = load_tensors(path)
     backbone: Backbone = build("models.backbones", method)
-    load_state(backbone, tensors, path, f"backbone {method!r}")
+    load_state(backbone, backbone.starting_from(tensors), path, f"backbone {method!r}")
     return backbone.eval()
 
 
@@ -133,8 +133,8 @@ def _same_shapes(
     if not own or [tensors[name].shape for name in others] != [shape for _, shape in own]:
         return ""
     return (
-        f". Shapes agree in this order, as {others[0]} for {missing[0]}: rename them, as "
-        "docs/adding_a_method.md shows"
+        f". Shapes agree in this order, as {others[0]} for {missing[0]}: give the class "
+        "published_names (docs/adding_a_method.md)"
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from models.backbones.base import Backbone, linear_affine
+from models.backbones.base import Backbone
 
 __all__ = ["IResNet"]
 
@@ -82,14 +82,9 @@ class IResNet(Backbone):
         return (self.fc, self.features)
 
     def tail(self, features: Tensor, batch_norm: bool = True) -> Tensor:
-        """Map features (B, F) through `fc` and, unless told otherwise, the last BatchNorm."""
+        """Map features (B, F) through `fc` and, with `batch_norm`, the last BatchNorm."""
         embedding = self.fc(features)
         return self.features(embedding) if batch_norm else embedding
-
-    def tail_affine(self, batch_norm: bool = True) -> tuple[Tensor, Tensor]:
-        """Return weight (D, F) and bias (D,) of `tail` in eval mode, composed in float64."""
-        weight, bias = linear_affine(self.fc, self.features if batch_norm else None)
-        return weight.to(self.fc.weight.dtype), bias.to(self.fc.weight.dtype)
 
 
 class _Block(nn.Module):

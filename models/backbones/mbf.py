@@ -10,13 +10,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from models.backbones.base import (
-    Backbone,
-    apply_global_depthwise,
-    chain_depthwise_linear,
-    global_depthwise_affine,
-    linear_affine,
-)
+from models.backbones.base import Backbone
+from models.backbones.mobilefacenet import apply_global_depthwise
 
 __all__ = ["MBF"]
 
@@ -89,18 +84,6 @@ class MBF(Backbone):
         assert isinstance(depthwise, _Layers)
         embedding = linear(apply_global_depthwise(depthwise.layers, features))
         return norm(embedding) if batch_norm else embedding
-
-    def tail_affine(self, batch_norm: bool = True) -> tuple[Tensor, Tensor]:
-        """Return weight (D, F) and bias (D,) of `tail` in eval mode, composed in float64."""
-        depthwise, _, linear, norm = self.features.layers.children()
-        assert isinstance(depthwise, _Layers)
-        assert isinstance(linear, nn.Linear)
-        assert isinstance(norm, nn.BatchNorm1d)
-        weight, bias = chain_depthwise_linear(
-            global_depthwise_affine(depthwise.layers),
-            linear_affine(linear, norm if batch_norm else None),
-        )
-        return weight.to(linear.weight.dtype), bias.to(linear.weight.dtype)
 
 
 class _Layers(nn.Module):

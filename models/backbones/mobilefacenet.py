@@ -6,24 +6,18 @@ MobileFaceNet: Chen et al., arXiv 1804.07573.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from models.backbones.base import (
-    Backbone,
-    apply_global_depthwise,
-    chain_depthwise_linear,
-    global_depthwise_affine,
-    linear_affine,
-)
-from models.mobile_layers import Bottleneck, conv
+from models.backbones.base import Backbone
 from models.preprocessing import Preprocessing
 
 __all__ = ["MobileFaceNet"]
 
-_LAST_EPS = 2e-5
+_BODY_EPS, _LAST_EPS = 1e-3, 2e-5
+Activation = Callable[[int], nn.Module]  # channels -> module with a weight for each
 
 
 class MobileFaceNet(Backbone):
@@ -50,15 +44,7 @@ class MobileFaceNet(Backbone):
             raise ValueError(f"embedding_size = {embedding_size}: must be at least 1")
         self.embedding_size = embedding_size
         self.features_shape = (512, 7, 7)
-        layers: OrderedDict[str, nn.Module] = OrderedDict()
-        layers["conv_1"] = conv(3, 64, 3, stride=2, padding=1)
-        layers["conv_2_dw"] = conv(64, 64, 3, padding=1, groups=64)
-        layers["dconv_23"] = Bottleneck(64, 128, 64, stride=2)
-        layers |= {f"res_3_block{i}": Bottleneck(64, 128, 64) for i in range(4)}
-        layers["dconv_34"] = Bottleneck(64, 256, 128, stride=2)
-        layers |= {f"res_4_block{i}": Bottleneck(128, 256, 128) for i in range(6)}
-        layers["dconv_45"] = Bottleneck(128, 512, 128, stride=2)
-        layers |= {f"res_5_block{i}": Bottleneck(128, 256, 128) for i in range(2)}
+        layers = mobile_layers((4, 6, 2))
         layers["conv_6sep"] = conv(128, 512, 1)
         layers["conv_6dw7_7"] = conv(512, 512, 7, groups=512, act=None)
         self.body = nn.Sequential(layers)
@@ -83,10 +69,84 @@ class MobileFaceNet(Backbone):
         embedding = self.pre_fc1(apply_global_depthwise(self.body[-1], features))
         return self.fc1(embedding) if batch_norm else embedding
 
-    def tail_affine(self, batch_norm: bool = True) -> tuple[Tensor, Tensor]:
-        """Return weight (D, F) and bias (D,) of `tail` in eval mode, composed in float64."""
-        weight, bias = chain_depthwise_linear(
-            global_depthwise_affine(self.body[-1]),
-            linear_affine(self.pre_fc1, self.fc1 if batch_norm else None),
-        )
-        return weight.to(self.pre_fc1.weight.dtype), bias.to(self.pre_fc1.weight.dtype)
+
+def mobile_layers(
+    blocks: tuple[int, int, int], act: Activation = nn.PReLU
+) -> OrderedDict[str, nn.Module]:
+    """Return the layers from the image to 128 maps of a sixteenth of its size, by name.
+
+    Args:
+        blocks: how many residual blocks follow each of the three reductions.
+        act: the activation after each layer.
+    """
+    third, fourth, fifth = blocks
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers["conv_1"] = conv(3, 64, 3, stride=2, padding=1, act=act)
+    layers["conv_2_dw"] = conv(64, 64, 3, padding=1, groups=64, act=act)
+    layers["dconv_23"] = Bottleneck(64, 128, 64, stride=2, act=act)
+    layers |= {f"res_3_block{i}": Bottleneck(64, 128, 64, act=act) for i in range(third)}
+    layers["dconv_34"] = Bottleneck(64, 256, 128, stride=2, act=act)
+    layers |= {f"res_4_block{i}": Bottleneck(128, 256, 128, act=act) for i in range(fourth)}
+    layers["dconv_45"] = Bottleneck(128, 512, 128, stride=2, act=act)
+    layers |= {f"res_5_block{i}": Bottleneck(128, 256, 128, act=act) for i in range(fifth)}
+    return layers
+
+
+class Bottleneck(nn.Module):
+    """Expand, 3 x 3 depthwise, project; adds its input where the stride is 1."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        inner: int,
+        channels: int,
+        stride: int = 1,
+        act: Activation = nn.PReLU,
+    ) -> None:
+        super().__init__()
+        self.residual = stride == 1
+        self.sep = conv(in_channels, inner, 1, act=act)
+        self.dw = conv(inner, inner, 3, stride=stride, padding=1, groups=inner, act=act)
+        self.proj = conv(inner, channels, 1, act=None)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, channels, H / stride, W / stride)."""
+        out = self.proj(self.dw(self.sep(maps)))
+        return out + maps if self.residual else out
+
+
+def conv(
+    in_channels: int,
+    channels: int,
+    kernel: int,
+    *,
+    act: Activation | None = nn.PReLU,
+    stride: int = 1,
+    padding: int = 0,
+    groups: int = 1,
+) -> nn.Sequential:
+    """Convolution and BatchNorm, then the activation if there is one."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(in_channels, channels, kernel, stride, padding, groups=groups, bias=False),
+        nn.BatchNorm2d(channels, eps=_BODY_EPS),
+    ]
+    return nn.Sequential(*layers, act(channels)) if act else nn.Sequential(*layers)
+
+
+def apply_global_depthwise(layers: nn.Module, features: Tensor) -> Tensor:
+    """Apply a depthwise convolution over the whole map and its BatchNorm as a product and a sum.
+
+    On a CPU a convolution first copies its input to channels_last, which costs more than itself.
+
+    Args:
+        layers: the convolution (no bias, no padding), then the BatchNorm.
+        features: (B, C * H * W), flattened channel-major.
+
+    Returns:
+        (B, C).
+    """
+    conv, norm = layers.children()
+    assert isinstance(conv, nn.Conv2d)
+    kernel = conv.weight.flatten(1)
+    sums = (features.unflatten(1, kernel.shape) * kernel).sum(2)
+    return norm(sums[:, :, None, None]).flatten(1)

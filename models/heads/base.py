@@ -1,18 +1,35 @@
-"""What all heads share: their contract and the checks of their arguments."""
+"""The contract of a head: a small network from a backbone's output to one unconstrained number.
+
+A subclass sets `output` and gives `forward`. Several heads share the arguments below:
+
+    output: "probability": the result is the logit of the uncertainty; "variance": it is the log
+        variance.
+    features_shape: (C, H, W) of the backbone's feature map; the program fills it in.
+    hidden: width of the inner layer.
+    dim: d, the number of outputs; 1 for a probability.
+    log_norm: weight at the start of the embedding's standardised log length, which is learned and
+        subtracted; 0 leaves the term out. The length says much about a face by itself (MagFace,
+        arXiv 2103.06627) that a small head does not learn from features.
+"""
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
+import torch
 from torch import Tensor, nn
+
+from models.output import BackboneOutput
 
 Output = Literal["probability", "variance"]
 
-_OUTPUTS = ("probability", "variance")
+_SHORTEST = 1e-6  # an embedding of length 0 has no logarithm
 
 
-class Head(nn.Module):
+class Head(nn.Module, ABC):
     """A small network from `BackboneOutput` to an unconstrained number, (B, d).
 
     Attributes:
@@ -26,9 +43,23 @@ class Head(nn.Module):
     extra: Tensor | None = None
     reads: ClassVar[Literal["features", "images"]] = "features"
 
+    @abstractmethod
+    def forward(self, backbone_output: BackboneOutput) -> Tensor:
+        """Return (B, d): the logit of the uncertainty, or log variances."""
+
     def starting_from(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return a file's tensors under this head's names; heads may take other networks' too."""
         return tensors
+
+    def learn_scale(self, start: float) -> None:
+        """Give a variance head `gamma` (1) and `beta` (log of the start): see `scaled`."""
+        if self.output == "variance":
+            self.gamma = nn.Parameter(torch.ones(1))
+            self.beta = nn.Parameter(torch.full((1,), math.log(start)))
+
+    def scaled(self, raw: Tensor) -> Tensor:
+        """Return gamma * raw + beta for variances, and raw itself for a probability."""
+        return self.gamma * raw + self.beta if self.output == "variance" else raw
 
 
 def check_head(name: str, output: str, dim: int, hidden: int | None = None) -> None:
@@ -37,14 +68,35 @@ def check_head(name: str, output: str, dim: int, hidden: int | None = None) -> N
     Raises:
         ValueError: the message names the head, the option and what is allowed.
     """
-    if output not in _OUTPUTS:
-        raise ValueError(f"head {name!r}: output = {output!r}: must be one of {_OUTPUTS}")
-    if dim < 1:
-        raise ValueError(f"head {name!r}: dim = {dim!r}: must be at least 1")
+    if output not in get_args(Output):
+        raise ValueError(f"head {name!r}: output = {output!r}: must be one of {get_args(Output)}")
+    for option, size in (("dim", dim), ("hidden", hidden)):
+        if size is not None and size < 1:
+            raise ValueError(f"head {name!r}: {option} = {size!r}: must be at least 1")
     if output == "probability" and dim != 1:
         raise ValueError(
             f"head {name!r}: dim = {dim!r}: a probability head has one output; "
             'take output="variance" for one per dimension'
         )
-    if hidden is not None and hidden < 1:
-        raise ValueError(f"head {name!r}: hidden = {hidden!r}: must be at least 1")
+
+
+def log_norm_layer(name: str, log_norm: float) -> nn.BatchNorm1d | None:
+    """Return the layer that standardises and weighs log lengths; None for a weight of 0."""
+    if log_norm < 0:
+        raise ValueError(f"head {name!r}: log_norm = {log_norm!r}: must be at least 0")
+    if not log_norm:
+        return None
+    layer = nn.BatchNorm1d(1)
+    nn.init.constant_(layer.weight, log_norm)
+    return layer
+
+
+def log_length(embedding: Tensor) -> Tensor:
+    """Return the logarithm of each embedding's length, (B, 1)."""
+    return embedding.norm(dim=1, keepdim=True).clamp_min(_SHORTEST).log()
+
+
+def averages_and_sides(maps: Tensor) -> Tensor:
+    """Return (B, 2C) of maps (B, C, H, W): each channel's average and mean |map - mirrored map|."""
+    sides = (maps - maps.flip(3)).abs()
+    return torch.cat([maps.mean(dim=(2, 3)), sides.mean(dim=(2, 3))], dim=1)

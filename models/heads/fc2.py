@@ -8,33 +8,25 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
 
-from models.heads.base import Head, Output, check_head
+from models.heads.base import Head, Output, check_head, log_length, log_norm_layer
 from models.output import BackboneOutput
 
 __all__ = ["FC2Head"]
 
 _HIDDEN = {"probability": 256, "variance": 512}
-_SHORTEST = 1e-6  # an embedding of length 0 has no logarithm
 
 
 class FC2Head(Head):
-    """Linear(F, hidden), BatchNorm, ReLU, Linear(hidden, d); a variance head scales the result.
+    """Linear(F, hidden), BatchNorm, ReLU, Linear(hidden, d); then gamma * x + beta for variances.
 
-    Parameter names are the original's: `layers.1`, `layers.2`, `layers.4`, `gamma`, `beta`. Two
-    options go beyond it. The length of the embedding says much about a face by itself (MagFace,
-    arXiv 2103.06627) that a small head does not learn from features: with `log_norm`, the
-    standardised log length times a learned weight is subtracted. `dropout` acts on the features.
+    Parameter names are the original's: `layers.1`, `layers.2`, `layers.4`, `gamma` (1 at the
+    start), `beta` (log(0.8 / d)). `log_norm` and `dropout` go beyond it.
 
     Args:
-        output: "probability": the result is the logit of the uncertainty; "variance": it is
-            gamma * x + beta, the log variance, with gamma 1 and beta log(0.8 / d) at the start.
-        features_shape: (C, H, W) of the backbone's feature map.
+        output, features_shape, dim, log_norm: see `models.heads.base`.
         hidden: width of the inner layer; by default 256 for a probability, 512 for variances.
-        dim: d, the number of outputs; 1 for a probability.
-        log_norm: weight of the log length at the start; 0 leaves the term out.
         dropout: share of the features that is dropped in training.
 
     Raises:
@@ -53,12 +45,10 @@ class FC2Head(Head):
     ) -> None:
         super().__init__()
         check_head("fc2", output, dim, hidden)
-        hidden = _HIDDEN[output] if hidden is None else hidden
-        if log_norm < 0:
-            raise ValueError(f"head 'fc2': log_norm = {log_norm!r}: must be at least 0")
         if not 0 <= dropout < 1:
             raise ValueError(f"head 'fc2': dropout = {dropout!r}: must be in [0, 1)")
         self.output = output
+        hidden = _HIDDEN[output] if hidden is None else hidden
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.Sequential(
             nn.Flatten(),
@@ -67,17 +57,12 @@ class FC2Head(Head):
             nn.ReLU(),
             nn.Linear(hidden, dim),
         )
-        self.log_norm = nn.BatchNorm1d(1) if log_norm else None
-        if self.log_norm is not None:
-            nn.init.constant_(self.log_norm.weight, log_norm)
-        if output == "variance":
-            self.gamma = nn.Parameter(torch.ones(1))
-            self.beta = nn.Parameter(torch.full((1,), math.log(0.8 / dim)))
+        self.log_norm = log_norm_layer("fc2", log_norm)
+        self.learn_scale(0.8 / dim)
 
     def forward(self, backbone_output: BackboneOutput) -> Tensor:
         """Return (B, d): the logit of the uncertainty, or log variances."""
-        raw: Tensor = self.layers(self.dropout(backbone_output.features))
+        raw = self.layers(self.dropout(backbone_output.features))
         if self.log_norm is not None:
-            length = backbone_output.embedding.norm(dim=1, keepdim=True)
-            raw = raw - self.log_norm(length.clamp_min(_SHORTEST).log())
-        return self.gamma * raw + self.beta if self.output == "variance" else raw
+            raw = raw - self.log_norm(log_length(backbone_output.embedding))
+        return self.scaled(raw)

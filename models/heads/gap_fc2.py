@@ -5,9 +5,6 @@ With 512 x 7 x 7 features it has 49 times fewer weights than fc2 of the same wid
 
 from __future__ import annotations
 
-import math
-
-import torch
 from torch import Tensor, nn
 
 from models.heads.base import Head, Output, check_head
@@ -19,14 +16,11 @@ __all__ = ["GapFC2Head"]
 class GapFC2Head(Head):
     """Global average pooling, Linear(C, hidden), BatchNorm, ReLU, Linear(hidden, d), and a scale.
 
-    Parameter names are the original's: `layers.2`, `layers.3`, `layers.5`, `gamma`, `beta`.
+    Parameter names are the original's: `layers.2`, `layers.3`, `layers.5`, `gamma` and `beta` (as
+    in `FC2Head`).
 
     Args:
-        output: "probability": the result is the logit of the uncertainty; "variance": it is
-            gamma * x + beta, the log variance, with gamma 1 and beta log(0.8 / d) at the start.
-        features_shape: (C, H, W) of the backbone's feature map.
-        hidden: width of the inner layer.
-        dim: d, the number of outputs; 1 for a probability.
+        output, features_shape, hidden, dim: see `models.heads.base`.
 
     Raises:
         ValueError: another output, or a size that does not fit.
@@ -52,12 +46,8 @@ class GapFC2Head(Head):
             nn.ReLU(),
             nn.Linear(hidden, dim),
         )
-        if output == "variance":
-            self.gamma = nn.Parameter(torch.ones(1))
-            self.beta = nn.Parameter(torch.full((1,), math.log(0.8 / dim)))
+        self.learn_scale(0.8 / dim)
 
     def forward(self, backbone_output: BackboneOutput) -> Tensor:
         """Return (B, d): the logit of the uncertainty, or log variances."""
-        maps = backbone_output.features.unflatten(1, self.features_shape)
-        raw: Tensor = self.layers(maps)
-        return self.gamma * raw + self.beta if self.output == "variance" else raw
+        return self.scaled(self.layers(backbone_output.features.unflatten(1, self.features_shape)))

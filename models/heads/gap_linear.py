@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
 
-from models.heads.base import Head, Output, check_head
+from models.heads.base import (
+    Head,
+    Output,
+    averages_and_sides,
+    check_head,
+    log_length,
+    log_norm_layer,
+)
 from models.output import BackboneOutput
 
 __all__ = ["GapLinearHead"]
-
-_SHORTEST = 1e-6  # an embedding of length 0 has no logarithm
 
 
 class GapLinearHead(Head):
@@ -25,14 +29,10 @@ class GapLinearHead(Head):
     pose, side light and cover can raise.
     Standardised channels are divided by sqrt(C), so that one learning rate suits both terms
     (1 rather than 0.01) and weight decay holds back the channels much more than the norm.
+    A log variance starts near log(0.8 / d).
 
     Args:
-        output: "probability": the result is the logit of the uncertainty; "variance": it is the log
-            variance, with log(0.8 / d) added.
-        features_shape: (C, H, W) of the backbone's feature map.
-        dim: d, the number of outputs; 1 for a probability.
-        log_norm: weight at the start of the embedding's standardised log length, which is learned;
-            0 leaves the term out.
+        output, features_shape, dim, log_norm: see `models.heads.base`.
         asymmetry: also read how far the left and right half of each channel's map differ.
 
     Raises:
@@ -50,8 +50,6 @@ class GapLinearHead(Head):
     ) -> None:
         super().__init__()
         check_head("gap_linear", output, dim)
-        if log_norm < 0:
-            raise ValueError(f"head 'gap_linear': log_norm = {log_norm!r}: must be at least 0")
         if asymmetry and features_shape[2] < 2:
             raise ValueError(
                 f"head 'gap_linear': asymmetry = {asymmetry!r}: a map of {features_shape[2]} "
@@ -65,19 +63,13 @@ class GapLinearHead(Head):
         self.standardise = nn.BatchNorm1d(channels, affine=False)
         self.layer = nn.Linear(channels, dim)
         nn.init.constant_(self.layer.bias, math.log(0.8 / dim) if output == "variance" else 0.0)
-        self.log_norm = nn.BatchNorm1d(1) if log_norm else None
-        if self.log_norm is not None:
-            nn.init.constant_(self.log_norm.weight, log_norm)
+        self.log_norm = log_norm_layer("gap_linear", log_norm)
 
     def forward(self, backbone_output: BackboneOutput) -> Tensor:
         """Return (B, d): the logit of the uncertainty, or log variances."""
         maps = backbone_output.features.unflatten(1, self.features_shape)
-        channels = maps.mean(dim=(2, 3))
-        if self.asymmetry:
-            sides = (maps - maps.flip(3)).abs().mean(dim=(2, 3))
-            channels = torch.cat([channels, sides], dim=1)
+        channels = averages_and_sides(maps) if self.asymmetry else maps.mean(dim=(2, 3))
         raw: Tensor = self.layer(self.standardise(channels) * self.scale)
         if self.log_norm is not None:
-            length = backbone_output.embedding.norm(dim=1, keepdim=True)
-            raw = raw - self.log_norm(length.clamp_min(_SHORTEST).log())
+            raw = raw - self.log_norm(log_length(backbone_output.embedding))
         return raw

@@ -6,7 +6,6 @@ Distilled from another head (losses/distill.py), or trained with any loss of its
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import ClassVar, Literal, Self
 
@@ -14,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.heads.base import Head, Output, check_head
-from models.mobile_layers import Bottleneck, conv
+from models.backbones.mobilefacenet import mobile_layers
+from models.heads.base import Head, Output, averages_and_sides, check_head
 from models.output import BackboneOutput
 from models.preprocessing import Preprocessing
 
@@ -36,11 +35,9 @@ class StudentHead(Head):
     it ends in each channel's average and its mean |map - mirrored map|.
 
     Args:
-        output: "probability": the result is the logit of the uncertainty; "variance": it is the log
-            variance, with log(0.8) added.
+        output, features_shape: see `models.heads.base`; a log variance starts near log(0.8).
         size: pixels of the side to which the image is reduced first, 32 to 112; time grows with its
             square.
-        features_shape: (C, H, W) of the backbone's feature map.
         fixed: how many of the nine layers, from the first on, stay as they start: what a backbone
             has learned there is worth more than what few faces can teach, and is not learned again.
         hint: weight of a second lesson while it learns: a linear layer, which is left out
@@ -80,7 +77,7 @@ class StudentHead(Head):
         self.features_shape = features_shape
         self.shrink: Tensor
         self.register_buffer("shrink", _shrinking(size), persistent=False)
-        self.body = _body()
+        self.body = nn.Sequential(mobile_layers((1, 2, 1), act=_PReLU))
         self.body[:fixed].requires_grad_(False)
         self.standardise = nn.BatchNorm1d(2 * _CHANNELS, affine=False)
         self.layer = nn.Linear(2 * _CHANNELS, 1)
@@ -88,9 +85,8 @@ class StudentHead(Head):
             self.layer.weight.mul_(_FIRST_WEIGHT)
         nn.init.constant_(self.layer.bias, math.log(0.8) if output == "variance" else 0.0)
         if hint:
-            told = 2 * features_shape[0]
-            self.hint_layer = nn.Linear(2 * _CHANNELS, told)
-            self.hint_target = nn.BatchNorm1d(told, affine=False)
+            self.hint_layer = nn.Linear(2 * _CHANNELS, 2 * features_shape[0])
+            self.hint_target = nn.BatchNorm1d(2 * features_shape[0], affine=False)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode; fixed layers stay in eval mode."""
@@ -106,19 +102,15 @@ class StudentHead(Head):
         """
         if backbone_output.images is None:
             raise ValueError("head 'student' reads images, and these features come without any")
-        channels = self._channels(backbone_output.images)
+        small = self.shrink @ _PREPROCESSING(backbone_output.images) @ self.shrink.T
+        maps = self.body(small.contiguous(memory_format=torch.channels_last))
+        channels = self.standardise(averages_and_sides(maps))
         if self.hint and self.training:
-            maps = backbone_output.features.unflatten(1, self.features_shape)
-            told = self.hint_target(_summary(maps))
-            self.extra = self.hint * F.mse_loss(self.hint_layer(channels), told)
+            features = backbone_output.features.unflatten(1, self.features_shape)
+            target = self.hint_target(averages_and_sides(features))
+            self.extra = self.hint * F.mse_loss(self.hint_layer(channels), target)
         raw: Tensor = self.layer(channels)
         return raw
-
-    def _channels(self, images: Tensor) -> Tensor:
-        small = self.shrink @ _PREPROCESSING(images) @ self.shrink.T
-        maps = self.body(small.contiguous(memory_format=torch.channels_last))
-        standardised: Tensor = self.standardise(_summary(maps))
-        return standardised
 
     def starting_from(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Take a student's tensors as they are, and from a MobileFaceNet those it shares."""
@@ -126,32 +118,12 @@ class StudentHead(Head):
         if "pre_fc1.weight" in tensors:
             return {name: tensors.get(name, value) for name, value in own.items()}
         hints = {name: value for name, value in own.items() if name.startswith("hint_")}
-        known = {
+        usable = {
             name: value
             for name, value in tensors.items()
             if name in own or not name.startswith("hint_")
         }
-        return {**hints, **known}
-
-
-def _summary(maps: Tensor) -> Tensor:
-    """Return (B, 2C): each channel's average and its mean |map - mirrored map|."""
-    sides = (maps - maps.flip(3)).abs()
-    return torch.cat([maps.mean(dim=(2, 3)), sides.mean(dim=(2, 3))], dim=1)
-
-
-def _body() -> nn.Sequential:
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    layers["conv_1"] = conv(3, 64, 3, stride=2, padding=1, act=_PReLU)
-    layers["conv_2_dw"] = conv(64, 64, 3, padding=1, groups=64, act=_PReLU)
-    layers["dconv_23"] = Bottleneck(64, 128, 64, stride=2, act=_PReLU)
-    layers["res_3_block0"] = Bottleneck(64, 128, 64, act=_PReLU)
-    layers["dconv_34"] = Bottleneck(64, 256, 128, stride=2, act=_PReLU)
-    layers["res_4_block0"] = Bottleneck(128, 256, 128, act=_PReLU)
-    layers["res_4_block1"] = Bottleneck(128, 256, 128, act=_PReLU)
-    layers["dconv_45"] = Bottleneck(128, 512, 128, stride=2, act=_PReLU)
-    layers["res_5_block0"] = Bottleneck(128, 256, 128, act=_PReLU)
-    return nn.Sequential(layers)
+        return {**hints, **usable}
 
 
 def _shrinking(size: int) -> Tensor:
