@@ -15,7 +15,6 @@ from estimators.faceqan import FaceQAN
 from estimators.flip_disagreement import FlipDisagreement
 from estimators.grafiqs import GraFIQs, discrepancy
 from estimators.ser_fiq import SERFIQ, mean_distance
-from models.backbones.base import linear_affine
 from models.backbones.iresnet import IResNet
 from models.backbones.mobilefacenet import MobileFaceNet
 from models.frozen import FrozenBackbone
@@ -102,7 +101,7 @@ def test_a_face_that_is_its_own_mirror_image_does_not_disagree(frozen):
 def test_ser_fiq_is_the_papers_double_loop(frozen, backbone, rate):
     passes = 9
     estimate = SERFIQ(frozen=frozen, passes=passes, rate=rate, seed=3)(Batch(FACES))
-    weight, bias = linear_affine(backbone.fc, backbone.features)
+    weight, bias = (part.double() for part in backbone.tail_affine())
     generator = torch.Generator().manual_seed(3)
     masks = [
         (torch.rand(8 * 49, generator=generator) >= rate).double() / (1 - rate)

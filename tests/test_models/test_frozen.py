@@ -206,8 +206,8 @@ def test_scores_work_on_a_foreign_backbone(name, images):
     assert np.isfinite(estimate.sigma_sq).all()
 
 
-def test_a_foreign_tail_without_a_matrix_is_refused_where_one_is_needed(images):
+def test_a_foreign_tail_that_is_not_affine_is_refused_where_a_matrix_is_needed(images):
     method = Method("mc_dropout", form="closed_form")
     estimator = build_estimator(method, frozen=FrozenBackbone(Foreign()))
-    with pytest.raises(ValueError, match="Foreign has no tail_affine, which mc_dropout:form=clos"):
+    with pytest.raises(ValueError, match="backbone Foreign: its tail is not affine"):
         estimator(Batch(images.numpy()))
