@@ -44,6 +44,7 @@ KINDS = (
     "a run folder of network.py, a packed model (.pt), an exported model (.onnx), demo; or, with "
     "backbone_name and backbone_weights, an estimator such as embedding_norm or a file of scores"
 )
+OVER_A_BACKBONE = ("estimator", "scores")  # kinds that have none of their own
 SCORES = (".csv", ".tsv", ".txt", ".npz", ".parquet")
 # Weights that suit an uncertainty, by what a head's output is (docs/templates.md).
 FUSION: dict[str, Weights] = {
@@ -111,6 +112,7 @@ class LoadedModel:
         head: the trained head; None where there is none in PyTorch.
         embedding_size: D; 0 where the model gives no embedding.
         config: how it was trained; None where nobody knows.
+        run: the run folder; None for any other kind.
         files: what its numbers depend on: weights or scores.
     """
 
@@ -123,6 +125,7 @@ class LoadedModel:
     head: Head | None = None
     embedding_size: int = 0
     config: TrainConfig | None = None
+    run: Run | None = None
     files: tuple[Path, ...] = ()
 
     @property
@@ -199,9 +202,18 @@ class LoadedModel:
         if self.calibration is None:
             parts.append(f"not calibrated, so no quality, percentile or verdict: {self._remedy()}")
         else:
-            parts += [QUALITY, _threshold(self.calibration)]
+            goal, fitted = "as given", self.calibration
+            if fitted.fmr_target is not None:
+                goal = f"for FMR {fitted.fmr_target:g}"
+            parts.append(
+                f"{QUALITY}; score threshold {fitted.score_threshold:.6g} {goal} on {fitted.name} "
+                f"(FMR {fitted.false_matches}, FNMR {fitted.false_non_matches})"
+            )
         if self.decision is not None:
-            parts.append(_limits(self.decision))
+            low, high = self.decision.accept_up_to, self.decision.refuse_above
+            accept = "accept none" if low is None else f"accept uncertainty <= {low:.6g}"
+            refuse = "refuse none" if high is None else f"refuse > {high:.6g}"
+            parts.append(f"{accept}, {refuse}, between them ask again ({self.decision.rule})")
         return " ".join("; ".join(parts).split())
 
     def _remedy(self) -> str:
@@ -262,6 +274,7 @@ def open_model(
     backbone_weights: str | Path | None = None,
     checkpoint: str = "best",
     calibration: str | Path | None = None,
+    host: LoadedModel | None = None,
 ) -> LoadedModel:
     """Open a model by what a person writes; see the kinds above.
 
@@ -276,6 +289,8 @@ def open_model(
         backbone_weights: its file; of a run: where the backbone's file is now.
         checkpoint: of a run, "best" or "last".
         calibration: file of calibrate.py, instead of the one that the model brings.
+        host: another model, whose backbone an estimator or a file of scores takes, and a run of the
+            same backbone shares.
 
     Raises:
         ValueError: there is no such model (with what was probably meant), it cannot be read, a flag
@@ -284,9 +299,10 @@ def open_model(
     """
     where = Where(device=device, precision=precision, execution=execution)
     kind, path = kind_of(str(spec))
-    if kind in ("estimator", "scores"):
-        backbone = _backbone(str(spec), kind, where, backbone_name, backbone_weights)
-        model = _open_over(kind, str(spec), *backbone)
+    if kind in OVER_A_BACKBONE:
+        if host is None:
+            host = _named_backbone(str(spec), kind, where, backbone_name, backbone_weights)
+        model = _open_over(host, kind, str(spec))
     elif backbone_name is not None:
         raise ValueError(
             f"{spec} has a backbone of its own: --backbone_name {backbone_name} does not go with it"
@@ -295,8 +311,12 @@ def open_model(
         from models.run import load_run
 
         weights = None if backbone_weights is None else str(backbone_weights)
-        model = from_run(load_run(path, checkpoint=checkpoint, backbone_weights=weights, **where))
-    elif backbone_weights is not None:
+        shared = None if host is None else host.run
+        run = load_run(
+            path, checkpoint=checkpoint, backbone_weights=weights, shared=shared, **where
+        )
+        model = from_run(run)
+    elif backbone_weights is not None and host is None:
         raise ValueError(
             f"backbone_weights = {backbone_weights} goes with a run folder or with backbone_name; "
             f"{spec} is not a folder"
@@ -328,38 +348,31 @@ def open_models(
     Raises:
         ValueError: two of one name, no or several backbones, or a model that cannot be opened.
     """
-    where = Where(device=device, precision=precision, execution=execution)
-    wanted = {name: (spec, *kind_of(spec)) for name, spec in named(with_branches(specs))}
-    trained = _open_trained(wanted, where, backbone_weights)
-    hosts = [model for model in trained.values() if model.frozen is not None]
-    frozen, files = (hosts[0].frozen, hosts[0].files[1:]) if hosts else (None, ())
-    rest = {name: (spec, kind) for name, (spec, kind, _) in wanted.items() if name not in trained}
-    if not trained:
-        if not (backbone_name and backbone_weights):
-            raise ValueError(
-                "which backbone? give --backbone_name with --backbone_weights, or a run folder "
-                "among the methods"
-            )
-        spec, kind = next(iter(rest.values()))
-        frozen, files = _backbone(spec, kind, where, backbone_name, backbone_weights)
-    elif frozen is None and rest:
-        raise ValueError(
-            f"{next(iter(rest))} needs a backbone, and {next(iter(trained))} has none to share: "
-            "name a run folder or a packed model among the methods"
+    in_order = named(with_branches(specs))
+    opened: dict[str, LoadedModel] = {}
+    host: LoadedModel | None = None
+    for name, spec in sorted(in_order, key=lambda pair: kind_of(pair[1])[0] in OVER_A_BACKBONE):
+        model = open_model(
+            spec,
+            device=device,
+            precision=precision,
+            execution=execution,
+            backbone_name=None if host else backbone_name,
+            backbone_weights=backbone_weights,
+            host=host,
         )
-    opened = {name: _open_over(kind, spec, frozen, ()) for name, (spec, kind) in rest.items()}
-    models = {name: trained.get(name) or opened[name] for name in wanted}
-    if not any(model.embedding_size for model in models.values()):
-        next(iter(models.values())).require_embeddings()
-    weights = [file for model in trained.values() for file in model.files]
-    weights += [] if trained else files
-    weights += [Path(spec) for name, (spec, kind, _) in wanted.items() if kind == "scores"]
-    hashes = {file: file_sha256(file) for file in dict.fromkeys(weights)}
+        opened[name] = _sharing(name, model, opened)
+        if host is None or host.frozen is None:
+            host = opened[name] if model.embedding_size else host
+    (host or model).require_embeddings()
+    models = {name: opened[name] for name, _ in in_order}
+    files = [file for model in opened.values() for file in model.files]
+    hashes = {file: file_sha256(file) for file in dict.fromkeys(files)}
     return LoadedModels(
         models,
         EstimatorGroup({name: model.estimator for name, model in models.items()}),
-        seed_groups({name: model.config for name, model in trained.items() if model.config}),
-        " ".join([*specs, *(hashes[file] for file in weights)]),
+        seed_groups({name: model.run.config for name, model in opened.items() if model.run}),
+        " ".join([*specs, *(hashes[file] for file in files)]),
     )
 
 
@@ -465,31 +478,36 @@ def _hint(spec: str) -> str:
     return ""
 
 
-def _backbone(
-    spec: str,
-    kind: str,
-    where: Where,
-    name: str | None,
-    weights: str | Path | None,
-) -> tuple[FrozenBackbone | None, tuple[Path, ...]]:
-    """Open the backbone that is named; a file of scores alone can be opened without."""
+def _named_backbone(
+    spec: str, kind: str, where: Where, name: str | None, weights: str | Path | None
+) -> LoadedModel | None:
+    """Open the backbone that is named; a file of scores can be opened without."""
     if spec.partition(":")[0] == "trained_head":
         raise ValueError("trained_head needs a run: name its folder, or give --model_dir")
     if name is None and weights is None and kind == "scores":
-        return None, ()
+        return None
     if name is None:
-        raise ValueError(f"{spec} needs backbone_name and backbone_weights")
+        raise ValueError(f"{spec} needs a backbone: give backbone_name with backbone_weights")
     if not weights:
         raise ValueError(f"backbone_name = {name} needs backbone_weights")
+    from estimators.embedding_norm import EmbeddingNorm
     from models.run import open_backbone
 
-    return open_backbone(name, weights, **where), (Path(weights),)
+    frozen = open_backbone(name, weights, **where)
+    return LoadedModel(
+        name=name,
+        estimator=EmbeddingNorm(frozen=frozen),
+        frozen=frozen,
+        embedding_size=frozen.embedding_size,
+        files=(Path(weights),),
+    )
 
 
-def _open_over(
-    kind: str, spec: str, frozen: FrozenBackbone | None, files: tuple[Path, ...]
-) -> LoadedModel:
-    """Open an estimator or a file of scores over a backbone."""
+def _open_over(host: LoadedModel | None, kind: str, spec: str) -> LoadedModel:
+    """Open an estimator or a file of scores over the backbone of another model."""
+    files = () if host is None or host.provenance.model else host.files  # else the host has them
+    frozen = None if host is None else host.frozen
+    size = 0 if host is None else host.embedding_size
     if kind == "scores":
         from estimators.from_file import FromFile
 
@@ -499,21 +517,26 @@ def _open_over(
             estimator=FromFile(path=spec, frozen=frozen),
             provenance=Provenance(model=spec, sha256=file_sha256(path), method=path.name),
             frozen=frozen,
-            embedding_size=frozen.embedding_size if frozen else 0,
+            embedding_size=size,
             files=(*files, path),
         )
-    weights = files[0] if files else None
+    assert host is not None
+    if frozen is None:
+        raise ValueError(
+            f"{spec} needs a backbone, and {host.name} has none to share: name a run folder or a "
+            "packed model among the methods"
+        )
     return LoadedModel(
-        name=spec,
+        name=f"{spec} of {host.name}" if files else spec,
         estimator=build_estimator(parse_method(spec), frozen=frozen),
         provenance=Provenance(
-            model=str(weights or ""),
-            sha256=file_sha256(weights) if weights else "",
+            model=str(files[0]) if files else host.provenance.model,
+            sha256=file_sha256(files[0]) if files else host.provenance.sha256,
             output=_output_of(spec),
             method=spec,
         ),
         frozen=frozen,
-        embedding_size=frozen.embedding_size if frozen else 0,
+        embedding_size=size,
         files=files,
     )
 
@@ -523,45 +546,23 @@ def _output_of(text: str) -> str:
     return name if name in FUSION else "other"
 
 
-def _open_trained(
-    wanted: Mapping[str, tuple[str, str, Path]], where: Where, backbone_weights: str | None
-) -> dict[str, LoadedModel]:
-    """Open the models that have a backbone of their own; it is in memory once."""
-    models: dict[str, LoadedModel] = {}
-    first_run: Run | None = None
-    for name, (_, kind, path) in wanted.items():
-        if kind == "run":
-            from models.run import load_run
-
-            run = load_run(path, backbone_weights=backbone_weights, shared=first_run, **where)
-            first_run = first_run or run
-            model = from_run(run)
-        elif kind in ("packed", "onnx"):
-            model = _open_onnx(path) if kind == "onnx" else _open_packed(path, where)
-        else:
-            continue
-        models[name] = _sharing(name, model, models)
-    return models
-
-
 def _sharing(name: str, model: LoadedModel, others: Mapping[str, LoadedModel]) -> LoadedModel:
     """Return the model over the backbone of the others; ValueError where it has another."""
     for other_name, other in others.items():
-        if not (model.embedding_size and other.embedding_size):
+        if not (model.embedding_size and other.embedding_size) or model.frozen is other.frozen:
             continue
         if model.frozen is None or other.frozen is None:
             same = model.provenance.backbone_sha256 == other.provenance.backbone_sha256
         else:
-            same = model.frozen is other.frozen or model.frozen.is_same_as(other.frozen)
+            same = model.frozen.is_same_as(other.frozen)
         if not same:
             raise ValueError(
                 f"{name} and {other_name} were trained on different backbones; one table compares "
                 "methods over one"
             )
-        if model.frozen is not None and other.frozen is not None:
+        if model.head is not None and other.frozen is not None:
             from estimators.trained_head import TrainedHead
 
-            assert model.head is not None
             estimator = TrainedHead(frozen=other.frozen, head=model.head)
             return replace(model, estimator=estimator, frozen=other.frozen)
     return model
@@ -584,6 +585,7 @@ def from_run(run: Run) -> LoadedModel:
         head=run.head,
         embedding_size=run.frozen.embedding_size,
         config=run.config,
+        run=run,
         files=run.files,
     )
     file = run.path / FILE_NAME
@@ -654,23 +656,3 @@ def _decision(calibration: Calibration | None) -> Decision | None:
     if calibration is None:
         return None
     return calibration.decision or Decision.from_calibration(calibration)
-
-
-def _threshold(calibration: Calibration) -> str:
-    goal = "as given"
-    if calibration.fmr_target is not None:
-        goal = f"for FMR {calibration.fmr_target:g}"
-    return (
-        f"score threshold {calibration.score_threshold:.6g} {goal} on {calibration.name} "
-        f"(FMR {calibration.false_matches}, FNMR {calibration.false_non_matches})"
-    )
-
-
-def _limits(decision: Decision) -> str:
-    accept = "accept none"
-    if decision.accept_up_to is not None:
-        accept = f"accept uncertainty <= {decision.accept_up_to:.6g}"
-    refuse = "refuse none"
-    if decision.refuse_above is not None:
-        refuse = f"refuse > {decision.refuse_above:.6g}"
-    return f"{accept}, {refuse}, between them ask again ({decision.rule})"

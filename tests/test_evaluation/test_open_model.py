@@ -21,7 +21,7 @@ from evaluation.open_model import LoadedModel, named, open_model, open_models
 from evaluation.sets.open_set import open_set
 from export import export
 from export.graph import write_onnx
-from export.steps import exported_network, facts
+from export.onnx_export import exported_network, facts
 from extraction import extract
 from models.packed import About, save_packed
 from models.run import load_run
@@ -231,7 +231,7 @@ def test_an_estimator_without_training(run, calibration, faces, tmp_path):
             "backbone_weights = w goes with a run folder or",
         ),
         ("demo", {"backbone_name": "mbf"}, "demo has a backbone of its own: --backbone_name mbf"),
-        ("ser_fiq", {}, "ser_fiq needs backbone_name and backbone_weights"),
+        ("ser_fiq", {}, "ser_fiq needs a backbone: give backbone_name with"),
         ("ser_fiq", {"backbone_name": "mbf"}, "backbone_name = mbf needs backbone_weights"),
         ("ser_fiq", {"backbone_name": "r50", "backbone_weights": "w"}, "did you mean 'iresnet50'?"),
         ("trained_head", {}, "trained_head needs a run: name its folder"),
@@ -309,15 +309,15 @@ REFUSED = {
     ("branches", "score"): "is a run of 2 branches: one, two; name one",
     ("branches", "export"): "is a run of 2 branches: one, two; name one",
     ("branches", "fuse"): "is a run of 2 branches: one, two; name one",
-    ("onnx", "export"): "is no run or packed model with a trained head",
+    ("onnx", "export"): "run or packed model with a trained head",
     ("onnx", "fuse"): "has no trained head: name a run folder or a packed model",
     ("scores", "score"): "looks up the images of a set by name, so it cannot score photos",
     ("scores alone", "evaluate"): "gives no embeddings to compare faces with: give --backbone_name",
-    ("scores alone", "compare"): "which backbone? give --backbone_name with --backbone_weights",
+    ("scores alone", "compare"): "gives no embeddings to compare faces with: give --backbone_name",
     ("scores alone", "calibrate"): "gives no embeddings to compare faces with: give --backbone_na",
-    ("scores alone", "extract"): "which backbone? give --backbone_name with --backbone_weights",
+    ("scores alone", "extract"): "gives no embeddings to compare faces with: give --backbone_name",
     ("scores alone", "score"): "looks up the images of a set by name, so it cannot score photos",
-    ("scores alone", "export"): "is no run or packed model with a trained head",
+    ("scores alone", "export"): "run or packed model with a trained head",
     ("scores alone", "fuse"): "has no trained head: name a run folder or a packed model",
 }
 COMMANDS = {
@@ -362,7 +362,7 @@ def test_each_kind_works_in_each_command_or_is_refused_in_one_line(
     if command in ("export", "fuse") and len(model) > 1:
         model, refused = model[:1], REFUSED[("scores alone", command)]
         if kind == "estimator":
-            refused = "embedding_norm needs backbone_name and backbone_weights"
+            refused = "embedding_norm needs a backbone: give backbone_name with"
     else:
         refused = REFUSED.get((kind, command))
     code = main([*flags, flag, *model, *([] if command == "export" else ["--device", "cpu"])])
@@ -392,7 +392,9 @@ def test_a_table_mixes_kinds_over_one_backbone(kinds, run):
     assert len({id(model.frozen) for model in models.models.values()}) == 1
     with pytest.raises(ValueError, match="demo and a were trained on different backbones; one"):
         open_models([f"a={run}", "demo"], device="cpu")
-    with pytest.raises(ValueError, match="embedding_norm needs a backbone, and x has none to shar"):
+    with pytest.raises(
+        ValueError, match="embedding_norm needs a backbone, and demo has none to shar"
+    ):
         open_models([f"x={kinds['onnx'][0]}", "embedding_norm"])
     assert open_models([f"x={kinds['onnx'][0]}", "demo"], device="cpu").names == ("x", "demo")
 

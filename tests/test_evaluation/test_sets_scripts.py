@@ -187,7 +187,7 @@ def test_compare_stored_scores(scores, tmp_path, capsys):
         ([], "give --target SET ... with --methods METHOD ..., or --features FILE"),
         (["--target", "lfw"], "give --target SET ... with --methods"),
         (["--features", "a.npz", "--methods", "x"], "--features has its own comparisons"),
-        (["--target", FACES, "--methods", "embedding_norm"], "which backbone?"),
+        (["--target", FACES, "--methods", "embedding_norm"], "needs a backbone: give"),
     ],
 )
 def test_mistakes_of_compare(argv, message, capsys):

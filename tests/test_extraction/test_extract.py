@@ -221,7 +221,7 @@ def test_mistakes_are_one_line(run, runs, images, tmp_path, capsys, monkeypatch)
     for out, flags, model, message in (
         ("out", ["--max_bad_share", "2"], None, "--max_bad_share 2.0: must lie in 0..1"),
         ("out", ["--model_dir", runs["idq"]], None, "--backbone_name does not go with it"),
-        ("out", [], [], "which backbone? give --backbone_name with --backbone_weights"),
+        ("out", [], [], "needs a backbone: give backbone_name with backbone_weights"),
         ("out", ["--execution", "cuda_graph"], None, "execution = 'cuda_graph' needs a CUDA"),
         ("out", ["--device", "cuda:7"], None, "this machine has no such device"),
         ("file", [], None, "names a folder, but a file is there"),

@@ -400,7 +400,7 @@ def test_memory_does_not_grow_over_100_000_inputs(tmp_path):
     ("flags", "message"),
     [
         (["--model", "dmeo"], "no model dmeo (did you mean demo?)"),
-        (["--model", "embedding_norm"], "needs backbone_name and backbone_weights"),
+        (["--model", "embedding_norm"], "needs a backbone: give backbone_name"),
         (["--model", "demo", "--detector", "mtcn"], "did you mean 'mtcnn'?"),
         (["--model", "demo", "--report", "{file}/sheet.html"], "sheet.html: cannot be written"),
         (["--model", "demo", "--out", "{file}/rows.csv"], "rows.csv: cannot be written there"),
