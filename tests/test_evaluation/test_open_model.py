@@ -392,9 +392,7 @@ def test_a_table_mixes_kinds_over_one_backbone(kinds, run):
     assert len({id(model.frozen) for model in models.models.values()}) == 1
     with pytest.raises(ValueError, match="demo and a were trained on different backbones; one"):
         open_models([f"a={run}", "demo"], device="cpu")
-    with pytest.raises(
-        ValueError, match="embedding_norm needs a backbone, and demo has none"
-    ):
+    with pytest.raises(ValueError, match="embedding_norm needs a backbone, and demo has none"):
         open_models([f"x={kinds['onnx'][0]}", "embedding_norm"])
     assert open_models([f"x={kinds['onnx'][0]}", "demo"], device="cpu").names == ("x", "demo")
 
