@@ -206,15 +206,18 @@ def _risk_answer(control: RiskControl) -> str:
             f"{goal}: accept uncertainty <= {np.float32(control.uncertainty_threshold)!s} "
             f"({seen} of the accepted {kind}calibration comparisons are errors, {drawn})"
         )
+    way_out = "; give more people"
+    if control.reachable is not None:
+        way_out += f", or a target risk of {control.reachable:g}, which these can certify"
     if control.calibration_total < control.needed:
         return (
             f"{goal}: cannot be reached: there are {control.calibration_total} {kind}calibration "
-            f"comparisons ({drawn}); at least {control.needed} without error are needed"
+            f"comparisons ({drawn}); at least {control.needed} without error are needed{way_out}"
         )
     return (
         f"{goal}: cannot be reached: even the most certain {seen.total} {kind}calibration "
         f"comparisons ({drawn}) have {risk} {seen}, where {control.most_errors} of {seen.total} "
-        f"would do (at least {control.needed} without error are needed)"
+        f"would do (at least {control.needed} without error are needed){way_out}"
     )
 
 

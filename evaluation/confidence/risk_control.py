@@ -25,6 +25,7 @@ RISKS: tuple[Risk, ...] = get_args(Risk)
 KINDS: dict[Risk, str] = {"fnmr": "mated ", "fmr": "non-mated ", "total": ""}
 
 TUNING = 0.25  # share of the set that the score threshold is found on, where it needs its own
+ROUND_RISKS = [float(f"{step}e-{power}") for power in (4, 3, 2, 1) for step in (1, 1.5, 2, 3, 5, 7)]
 STEPS = 100  # thresholds that are tested
 SPARE_ERRORS = 3  # the first of them can bear so many errors, where `START` of all suffice
 START = 1 / 2
@@ -53,6 +54,8 @@ class RiskControl:
         calibration: errors among the drawn calibration comparisons it accepts; where there is no
             threshold, among those that the first tested one accepts.
         calibration_total: drawn calibration comparisons in all.
+        reachable: where the target cannot be reached, the smallest of some round risks that these
+            calibration comparisons certify; None where there is none.
         needed: comparisons without any error that the target and the confidence call for.
         held_out: errors among the drawn held-out comparisons that are accepted.
         held_out_interval: exact interval of that risk, at the same confidence.
@@ -78,6 +81,7 @@ class RiskControl:
     uncertainty_threshold: float | None
     calibration: Count
     calibration_total: int
+    reachable: float | None
     needed: int
     held_out: Count
     held_out_interval: Interval
@@ -101,10 +105,11 @@ class RiskControl:
         return most_errors(self.calibration.total, self.target_risk, self.confidence)
 
     def to_dict(self) -> dict[str, object]:
-        """Every number, for JSON."""
+        """Every number but `reachable`, for JSON."""
         return {
             name: value._asdict() if isinstance(value, Count | Interval) else value
             for name, value in vars(self).items()
+            if name != "reachable"
         }
 
 
@@ -179,6 +184,7 @@ class _Learned(TypedDict):
     uncertainty_threshold: float | None
     calibration: Count
     calibration_total: int
+    reachable: float | None
 
 
 class _Verified(TypedDict):
@@ -196,10 +202,18 @@ def _learn(
 ) -> _Learned:
     """Find the cut-off on the calibration part."""
     drawn = trial.drawn(rows)
-    limit, seen = fixed_sequence(
-        trial.uncertainty[drawn], trial.error[drawn], target_risk, 1 - confidence
+    known = trial.uncertainty[drawn], trial.error[drawn]
+    limit, seen = fixed_sequence(*known, target_risk, 1 - confidence)
+    larger = (risk for risk in ROUND_RISKS if risk > target_risk) if limit is None else ()
+    certified = (
+        risk for risk in larger if fixed_sequence(*known, risk, 1 - confidence)[0] is not None
     )
-    return {"uncertainty_threshold": limit, "calibration": seen, "calibration_total": len(drawn)}
+    return {
+        "uncertainty_threshold": limit,
+        "calibration": seen,
+        "calibration_total": len(drawn),
+        "reachable": next(certified, None),
+    }
 
 
 def _verify(

@@ -234,6 +234,8 @@ def open_set(
     """
     kind, colon, rest = target.partition(":")
     if not colon or kind == "synthetic":
+        if not colon:
+            _check_name(target, dataset_path)
         return VerificationPairs(open_verification(target, dataset_path))
     if kind == "faces":
         return _labelled(rest, non_mated, cap, seed)
@@ -247,6 +249,31 @@ def open_set(
         f"unknown kind of set {target!r}: name a .bin file without its ending, or begin with one "
         f"of {', '.join(KINDS)}"
     )
+
+
+def _check_name(target: str, dataset_path: str | Path | None) -> None:
+    """Refuse what is not the name of a `.bin` file, and say what was probably meant."""
+    path, folder = Path(target), None if dataset_path is None else Path(dataset_path)
+    if folder is not None and (folder / f"{target}.bin").is_file():
+        return
+    if path.suffix == ".bin":
+        raise ValueError(
+            f"target {target!r}: give the folder and the name apart, as in --dataset_path "
+            f"{path.parent} --target {path.stem}"
+        )
+    if path.exists():
+        names = ",".join(sorted(file.stem for file in path.glob("*.bin")))
+        also = f"pairs:{target} for a list of pairs" if path.is_file() else ""
+        also = f"--dataset_path {target} --target {names} for its .bin files" if names else also
+        raise ValueError(
+            f"target {target!r} is a path: give faces:{target} for labelled faces"
+            + (f", or {also}" if also else "")
+        )
+    if folder is not None and any(folder.glob("*.rec")) and not any(folder.glob("*.bin")):
+        raise ValueError(
+            f"{folder} has no {target}.bin, but a pack of labelled faces: give --target "
+            f"faces:{folder}"
+        )
 
 
 def _labelled(source: str, non_mated: NonMated, cap: int | None, seed: int) -> LabelledSet:

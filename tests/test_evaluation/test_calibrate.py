@@ -1,6 +1,7 @@
 """The script `evaluation/calibrate.py`: stored files, a model, and one line for a mistake."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -69,7 +70,10 @@ def test_a_target_risk_is_answered(stored, tmp_path, capsys):
     assert main([*argv, "0.0001", "--risk", "total"]) == 0
     assert "total error of at most 0.0001 among accepted" in (text := capsys.readouterr().out)
     assert "cannot be reached: there are " in text
+    (reachable,) = re.findall(r"or a target risk of (0\.\d+), which these can certify", text)
     assert Calibration.load(out).decision.accept_up_to is None
+    assert main([*argv, reachable, "--risk", "total"]) == 0
+    assert Calibration.load(out).decision.accept_up_to is not None
 
 
 def test_labelled_embeddings_and_the_cap(labelled, tmp_path, capsys):

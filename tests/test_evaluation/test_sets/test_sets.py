@@ -189,6 +189,9 @@ def test_mistakes_are_found_before_anything_is_embedded(folder, tmp_path):
         "pairs:none.csv": r"no pairs file none\.csv",
         "video:x": "unknown kind of set 'video:x': name a .bin file .* synthetic:, faces:, pairs:,",
         "lfw": "target 'lfw' needs a dataset_path",
+        str(folder): f"is a path: give faces:{folder} for labelled faces$",
+        str(lone): f"give faces:{lone} for labelled faces, or pairs:{lone}",
+        "sets/lfw.bin": "as in --dataset_path sets --target lfw",
     }.items():
         with pytest.raises(ValueError, match=message):
             open_set(target)
@@ -200,6 +203,17 @@ def test_mistakes_are_found_before_anything_is_embedded(folder, tmp_path):
     path = pairs_csv(folder, "a.png,bob/bob_0002.png,1\nb.png,bob/bob_0002.png,0\n")
     with pytest.raises(ValueError, match=r"pairs\.csv:1: no image .*a\.png; paths start at"):
         open_set(f"pairs:{path}")
+
+
+def test_a_pack_given_for_bin_sets_is_told_how_to_name_it(tmp_path):
+    (tmp_path / "train.rec").touch()
+    with pytest.raises(ValueError, match=f"no lfw.bin, but a pack .* faces:{tmp_path}"):
+        open_set("lfw", tmp_path)
+    write_bin(tmp_path / "cfp_fp.bin", [png(3), png(9)], [True])
+    with pytest.raises(ValueError, match=r"sets in this folder: cfp_fp"):
+        open_set("lfw", tmp_path)
+    with pytest.raises(ValueError, match=f"faces:{tmp_path} .* --target cfp_fp for its"):
+        open_set(str(tmp_path))
 
 
 def test_a_damaged_image_is_named(folder):
