@@ -79,7 +79,10 @@ def small(script, words):
         arguments[place:place] = settings
     elif script == "network.py":
         assert "--resume" in arguments
-    elif not script.startswith(("data/", "export/export")) and "--features" not in arguments:
+    elif (
+        not script.startswith(("data/", "photos/", "export/export"))
+        and "--features" not in arguments
+    ):
         arguments += ["--device", "cpu"]
     return arguments
 
