@@ -79,7 +79,7 @@ def run_evaluation(
         if flags.save_scores:
             _save_scores(flags.save_scores, each)
         if flags.report:
-            from report.files import write_reports
+            from report.page import write_reports
 
             for path in write_reports(result, flags.report, config=config, files=each.files):
                 sys.stdout.write(f"wrote {path}\n")

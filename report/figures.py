@@ -1,10 +1,12 @@
-"""Figures as PNG: error versus discard of one set or of compared methods, and a sheet of faces.
+"""Figures as PNG: error versus discard of a set or of methods, faces, curves of a training run.
 
 Drawn by matplotlib without a display; import this module only where a figure is drawn.
 """
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +35,8 @@ COLOURS = ("#0b6e99", "#c8553d", "#4f772d", "#7b4b94")  # told apart in grey and
 # Okabe and Ito's colours, which are told apart by colour-blind readers; then again, dashed.
 METHOD_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 DASHES = ((0, ()), (0, (4, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1, 1.5)))
-RANDOM, OPTIMUM, GRID = "#6b7280", "#9aa3ad", "#d5dae0"
+RANDOM, OPTIMUM, GRID, BAND = "#6b7280", "#9aa3ad", "#d5dae0", "#bcd7e2"
+SPREADS = {"pconf": "quality of the images (pconf)", "sigma": "uncertainty of the images (sigma)"}
 COMPARED_TO = 0.4  # discard fraction up to which the curves of methods are drawn
 SHEET_COLUMNS, SHEET_ROWS = 12, 2
 LABEL, HEADING, MARGIN = 18, 30, 10  # pixels, as the next line
@@ -165,6 +168,63 @@ def contact_sheet(
     return _save(figure, path)
 
 
+def draw_training_curves(metrics: Path, out: Path, title: str, steps_per_epoch: int) -> bool:
+    """Draw loss, cosine, spread of the uncertainty and AUERC30 against the epoch, as a PNG.
+
+    Args:
+        metrics: `metrics.jsonl` of a run; a line cut short by a crash is left out.
+        out: the picture, replaced as a whole.
+        title: of the picture.
+        steps_per_epoch: of the run.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    records = []
+    areas: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for line in metrics.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        epoch = record["global_step"] / steps_per_epoch
+        if "evaluation" in record:
+            evaluation = record["evaluation"]
+            points = areas[evaluation["name"]]
+            points.append((epoch, evaluation["uncertainties"][0]["auerc30"]))
+        else:
+            records.append((epoch, record))
+    if not records:
+        return False
+    epochs = np.array([epoch for epoch, _ in records])
+    figure = Figure(figsize=(9, 6), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    loss, cosine, spread, area = figure.subplots(2, 2).ravel()
+    loss.plot(epochs, [record["loss"] for _, record in records], color=COLOURS[0])
+    loss.set_title("loss")
+    _draw_range(cosine, epochs, np.array([record["cos"] for _, record in records]))
+    cosine.set_title("cosine of the genuine pairs (cos)")
+    name = next((name for name in SPREADS if name in records[-1][1]), "")
+    if name:
+        _draw_range(spread, epochs, np.array([record[name] for _, record in records]))
+    spread.set_title(SPREADS.get(name, "uncertainty: not logged by this loss"))
+    for target, points in areas.items():
+        area.plot(*zip(*points, strict=True), marker="o", label=target)
+    area.set_title("AUERC30 of the verification sets" if areas else "no verification sets")
+    if areas:
+        area.legend()
+        area.set_ylim(0, 1.2 * max(value for points in areas.values() for _, value in points))
+    for axes in (loss, cosine, spread, area):
+        axes.grid(color=GRID, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_xlim(0, max(epochs[-1], 1e-9))
+        axes.set_xlabel("epoch")
+    with atomic_path(out) as path:
+        figure.savefig(path, format="png")
+    return True
+
+
 def _canvas(size: tuple[float, float], dpi: int) -> tuple[Figure, Axes]:
     figure = Figure(figsize=size, dpi=dpi, layout="constrained")
     FigureCanvasAgg(figure)
@@ -254,3 +314,13 @@ def _draw_limits(axes: Axes, draws: Bootstrap, method: str) -> None:
     axes.set_xlabel(f"{kind}, most uncertain first; areas up to {draws.limit:.0%} in the legend")
     axes.set_ylabel("FNMR")
     _style(axes, decimals=2 if top < 0.05 else 0)
+
+
+def _draw_range(axes: Axes, epochs: NDArray[np.float64], values: NDArray[np.float64]) -> None:
+    """Draw the means of batches as a line and their ranges as a band; values: (n, 3) or (n,)."""
+    if values.ndim == 2:
+        axes.fill_between(
+            epochs, values[:, 2], values[:, 1], color=BAND, linewidth=0, label="range of a batch"
+        )
+    axes.plot(epochs, values if values.ndim == 1 else values[:, 0], color=COLOURS[0], label="mean")
+    axes.legend()

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from report import words
+from report import sentences, words
 from report.facts import FEW_ERRORS
 
 if TYPE_CHECKING:
@@ -44,11 +44,11 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     filters: tuple[Callable[..., str], ...] = (
-        *(words.share, words.whole, words.area_name, words.number, words.count, words.of),
+        *(words.share, words.whole, words.number, words.count, words.of, sentences.area_name),
         *(words.fmr, words.target, words.visible, words.shortened, words.slug),
     )
     environment.filters.update({format.__name__: format for format in filters})
     environment.filters["data_uri"] = data_uri
     environment.filters["json"] = lambda value: json.dumps(value, indent=1, ensure_ascii=False)
-    environment.globals.update(units=words.UNITS, few_errors=FEW_ERRORS)
+    environment.globals.update(units=sentences.UNITS, few_errors=FEW_ERRORS)
     return environment

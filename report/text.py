@@ -19,7 +19,7 @@ from report.sentences import (
     protocol_sentence,
     risk_sentences,
 )
-from report.tables import ijb_table, protocol_table
+from report.tables import aligned, ijb_table, protocol_table
 
 if TYPE_CHECKING:
     from evaluation.calibration_run import CalibrationResult
@@ -119,7 +119,7 @@ def text_report(table: OriginalTable) -> str:
     """Return the whole report: block, switches, and a table with counts and accuracies."""
     lines = [f"---{table.name}", original_text(table), facts(table)]
     for block in table.blocks:
-        lines += [f"EER and ten-fold accuracy{_of(block)}:", _table(block)]
+        lines += [f"EER and ten-fold accuracy{_of(block)}:", _accuracy_table(block)]
     lines += [f"warning: {line}" for line in caution_sentences(table.cautions)]
     return "\n".join(lines)
 
@@ -142,29 +142,26 @@ def _original_block(block: OriginalBlock, pairs: int) -> str:
 
 
 def _counts_table(block: OriginalBlock) -> str:
-    head = [f"{'discard':>7} {'kept':>9}"]
+    rows = [["discard", "kept"]]
     for curve in block.curves:
-        head.append(f"{f'FNMR at FMR {curve.fmr_target:g}':>20} {'realised FMR':>16}")
-    lines = ["  ".join(head)]
+        rows[0] += [f"FNMR at FMR {curve.fmr_target:g}", "realised FMR"]
     for index in SHOWN:
         kept = block.curves[0].mated[index] + block.curves[0].non_mated[index]
-        cells = [f"{block.kept.fractions[index]:7.2f} {kept:9d}"]
+        cells = [f"{block.kept.fractions[index]:.2f}", str(kept)]
         for curve in block.curves:
-            misses = f"{curve.false_non_matches[index]}/{curve.mated[index]}"
-            matches = f"{curve.false_matches[index]}/{curve.non_mated[index]}"
-            cells.append(f"{misses:>20} {matches:>16}")
-        lines.append("  ".join(cells))
-    return "\n".join(lines)
+            cells.append(f"{curve.false_non_matches[index]}/{curve.mated[index]}")
+            cells.append(f"{curve.false_matches[index]}/{curve.non_mated[index]}")
+        rows.append(cells)
+    return "\n".join(aligned(rows, left=0))
 
 
-def _table(block: OriginalBlock) -> str:
-    lines = [f"{'discard':>7} {'uncertainty <=':>15} {'EER':>9} {'accuracy':>9} {'threshold':>9}"]
+def _accuracy_table(block: OriginalBlock) -> str:
+    rows = [["discard", "uncertainty <=", "EER", "accuracy", "threshold"]]
     for index, eer, accuracy in zip(SHOWN, block.eer, block.accuracy, strict=True):
-        lines.append(
-            f"{block.kept.fractions[index]:7.2f} {block.kept.thresholds[index]:15.6g} "
-            f"{eer.value:9.6f} {accuracy.value:9.6f} {accuracy.threshold:9.6f}"
-        )
-    return "\n".join(lines) + "\n"
+        kept = [f"{block.kept.fractions[index]:.2f}", f"{block.kept.thresholds[index]:.6g}"]
+        values = (eer.value, accuracy.value, accuracy.threshold)
+        rows.append([*kept, *(f"{value:.6f}" for value in values)])
+    return "\n".join(aligned(rows, left=0)) + "\n"
 
 
 def _of(block: OriginalBlock) -> str:
@@ -225,14 +222,10 @@ def calibration_warning(result: CalibrationResult) -> str:
 
 
 def _cutoff_table(result: CalibrationResult) -> str:
-    lines = [
-        f"{'accept up to':>14} {'percentile':>10} {'quality':>7} {'accepted':>8}  "
-        f"{'FNMR of accepted':<26} {100 * result.confidence:g} % interval"
-    ]
+    interval = f"{100 * result.confidence:g} % interval"
+    rows = [["accept up to", "percentile", "quality", "accepted", "FNMR of accepted", interval]]
     for row in result.cutoffs:
         low, high = row.interval
-        lines.append(
-            f"{row.uncertainty:>14.6g} {row.percentile:>10.1f} {row.iso_quality:>7} "
-            f"{row.accepted:>8.1%}  {row.misses!s:<26} [{low:.4g}, {high:.4g}]"
-        )
-    return "\n".join(lines) + "\n"
+        cells = [f"{row.uncertainty:.6g}", f"{row.percentile:.1f}", str(row.iso_quality)]
+        rows.append([*cells, f"{row.accepted:.1%}", str(row.misses), f"[{low:.4g}, {high:.4g}]"])
+    return "\n".join(aligned(rows, left=0)) + "\n"

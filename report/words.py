@@ -7,11 +7,11 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 from evaluation.metrics.protocols import PROTOCOLS
+from report.sentences import UNITS, area_name
 
 if TYPE_CHECKING:
     from report.facts import Preset, Rate, ReportFacts
 
-UNITS = {"identity": "identities", "image": "images", "pair": "pairs"}
 _ENDING = 12  # characters from the end of a file name, where the number often is
 PERCENT = "\u00a0%"  # stays with its number at the end of a line
 
@@ -29,11 +29,6 @@ def share(value: float | None, digits: int = 3) -> str:
 def whole(value: float) -> str:
     """A round share as a percentage without needless digits, as in 0.1 % or 10 %."""
     return f"{100 * value:.6g}{PERCENT}"
-
-
-def area_name(limit: float) -> str:
-    """AUERC30 for a limit of 0.3, AUERC for 1."""
-    return "AUERC" if limit == 1 else f"AUERC{limit * 100:.3g}"
 
 
 def number(value: float | None, digits: int = 4) -> str:

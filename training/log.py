@@ -175,7 +175,7 @@ class TrainLog:
 
     def draw(self) -> None:
         """Draw `curves.png` from everything that was logged so far."""
-        from report.curves import draw_training_curves  # matplotlib is slow to import
+        from report.figures import draw_training_curves  # matplotlib is slow to import
 
         draw_training_curves(
             self._metrics.path,

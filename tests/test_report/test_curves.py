@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from report.curves import draw_training_curves
+from report.figures import draw_training_curves
 
 
 def lines(spread="pconf", evaluations=2):
