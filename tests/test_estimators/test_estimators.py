@@ -74,28 +74,6 @@ def test_embedding_norm_calls_short_embeddings_uncertain():
     assert sigma_sq[0] > sigma_sq[1]
 
 
-def test_from_file_npz_aligns_by_key_and_turns_quality_round(tmp_path):
-    path = tmp_path / "scores.npz"
-    np.savez(path, key=[3, 1, 2], quality=[0.3, 0.1, 0.2])
-    estimator = FromFile(path=str(path))
-    np.testing.assert_allclose(estimator.uncertainty_of(["1", 2, 3]), [-0.1, -0.2, -0.3])
-    with pytest.raises(
-        ValueError, match=r"scores.npz: no score for 2 of 3 images, the first is '7"
-    ):
-        estimator.uncertainty_of([7, 1, 8])
-    with pytest.raises(ValueError, match="needs a backbone"):
-        estimator(Batch(IMAGES))
-
-
-def test_from_file_csv_by_row_number(tmp_path):
-    path = tmp_path / "scores.csv"
-    path.write_text("image,score\n" + "".join(f"{row},{row / 10}\n\n" for row in range(12)))
-    estimator = FromFile(path=str(path), orientation="uncertainty", frozen=frozen)
-    estimate = estimator(Batch(IMAGES, range(5, 10)))
-    np.testing.assert_allclose(estimate.sigma_sq[:, 0], [0.5, 0.6, 0.7, 0.8, 0.9])
-    np.testing.assert_allclose(estimate.mu, MEANS, rtol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -111,20 +89,6 @@ def test_from_file_errors_name_the_file_and_the_line(tmp_path, text, message):
     path = tmp_path / "s.csv"
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
-        FromFile(path=str(path))
-
-
-def test_from_file_other_errors(tmp_path):
-    with pytest.raises(ValueError, match=r"no score file .*none\.csv"):
-        FromFile(path=str(tmp_path / "none.csv"))
-    with pytest.raises(ValueError, match="orientation = 'best': must be quality or uncertainty"):
-        FromFile(path="x", orientation="best")
-    path = tmp_path / "s.npz"
-    np.savez(path, key=[1, 2], quality=[0.5])
-    with pytest.raises(ValueError, match=r"s\.npz: arrays must be .* of one length: key \(2,\)"):
-        FromFile(path=str(path))
-    np.savez(path, key=[1, 2])
-    with pytest.raises(ValueError, match=r"s\.npz: no array quality \(it has: key\)"):
         FromFile(path=str(path))
 
 
@@ -223,6 +187,33 @@ def test_cuda_agrees_with_the_cpu(name, precision, smooth_images):
     found = built(name, frozen)(Batch(smooth_images)).sigma_sq
     expected = built(name, real_backbone("iresnet"))(Batch(smooth_images)).sigma_sq
     np.testing.assert_allclose(found, expected, rtol=0.1, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (
+            "mc_dropout",
+            {"rate": 0.0},
+            r"rate = 0\.0: the share of dropped features must lie inside",
+        ),
+        ("mc_dropout", {"rate": math.nan}, "rate = nan"),
+        ("mc_dropout", {"passes": 1}, "passes = 1: a spread needs at least 2 passes"),
+        ("mc_dropout", {"form": "exact"}, "form = 'exact': must be one of sampled, closed_form"),
+        ("ser_fiq", {"passes": 1}, "passes = 1: a distance needs at least 2"),
+        ("ser_fiq", {"rate": 1.0}, "rate = 1.0: must be above 0 and below 1"),
+        ("faceqan", {"steps": 0}, "steps = 0: must be at least 1"),
+        ("faceqan", {"epsilon": 0.0}, "epsilon = 0.0: must be above 0 and below 1"),
+        ("faceqan", {"exponent": 0}, "exponent = 0: must be above 0"),
+        ("brightness", {"dark": 0.8, "bright": 0.2}, "dark = 0.8, bright = 0.2: must be 0 <= dark"),
+        ("brightness", {"width": 0}, "width = 0: must be above 0"),
+        ("light_disagreement", {"gamma": 1.0}, "gamma = 1.0: must be above 1"),
+        ("light_disagreement", {"noise": 0.0}, "noise = 0.0: must be above 0"),
+    ],
+)
+def test_options_out_of_range(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        find("estimators", name)(frozen=None, **options)
 
 
 def test_every_estimator_is_found_by_its_file_name():

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from estimators.base import Batch
 from estimators.from_file import FromFile
 from evaluation.embed import embed_images, embed_pairs
 from models.backbones.base import BackboneOutput
@@ -77,6 +78,14 @@ def test_direction_goes_by_the_array(tmp_path):
     for name, sign in (("u", 1), ("q", -1)):
         estimator = FromFile(path=str(tmp_path / f"{name}.npz"))
         assert estimator.uncertainty_of(["a"]).tolist() == [5 * sign]
+
+
+def test_images_without_names_or_a_backbone_are_refused(tmp_path):
+    path, batch = csv(tmp_path, "0,1\n"), Batch(np.zeros((1, 112, 112, 3), np.uint8))
+    with pytest.raises(ValueError, match="needs a backbone"):
+        FromFile(path=path)(batch)
+    with pytest.raises(ValueError, match="these have no names"):
+        FromFile(path=path, frozen=Frozen())(batch)
 
 
 def test_a_contradiction_is_an_error(tmp_path):

@@ -54,14 +54,6 @@ def test_beyond_the_reference_ranks_go_on_in_order():
     np.testing.assert_allclose(ranks, [-1.95, -0.95, 0.05, 0.95, 1.95, 2.95])
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_a_fusion_of_one_member_ranks_as_the_member_does(seed):
-    rng = np.random.default_rng(seed)
-    reference, values = rng.lognormal(size=(400, 1)), rng.lognormal(sigma=2, size=(1000, 1))
-    fused = fit_rank_mean(reference, ("only",))(values)
-    np.testing.assert_array_equal(np.argsort(fused), np.argsort(values[:, 0]))
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_more_uncertainty_of_a_member_never_lowers_the_fusion(seed):
     rng = np.random.default_rng(seed)
@@ -79,13 +71,6 @@ def test_more_uncertainty_of_a_member_never_lowers_the_fusion(seed):
         assert (model(one) >= model(values) - 1e-12).all()
         if model.weights[member] > 1e-3:
             assert (model(one) > model(values)).all()
-
-
-def test_ranks_do_not_depend_on_a_members_scale():
-    columns, values = columns_of(300), columns_of(100, seed=3)
-    plain = rank_mean(values, columns)
-    bent = rank_mean(7 * values - 3, 7 * columns - 3)
-    np.testing.assert_allclose(plain, bent, rtol=1e-9)
 
 
 def made_up_pairs(seed, images=600, count=4000):

@@ -30,18 +30,3 @@ def test_it_is_the_geometric_mean_of_three_moves():
             moves.append(1 - a @ b / np.linalg.norm(a) / np.linalg.norm(b) + 1e-4)
         assert found.sigma_sq[row, 0] == pytest.approx(np.prod(moves) ** (1 / 3), rel=1e-4)
         np.testing.assert_allclose(found.mu[row], pixel + 1)
-
-
-def test_an_image_counts_alone_as_in_a_batch():
-    estimator = LightDisagreement(frozen=frozen)
-    one = estimator(Batch(IMAGES[2:3])).sigma_sq
-    np.testing.assert_allclose(one, estimator(Batch(IMAGES)).sigma_sq[2:3], rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [({"gamma": 1.0}, "gamma = 1.0: must be above 1"), ({"noise": 0.0}, "noise = 0.0: must be")],
-)
-def test_options_out_of_range(option, message):
-    with pytest.raises(ValueError, match=message):
-        LightDisagreement(frozen=frozen, **option)

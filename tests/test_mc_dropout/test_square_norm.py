@@ -67,12 +67,6 @@ def test_columns_that_are_not_parallel_stay(change):
     assert columns is weight
 
 
-def test_one_output_has_one_direction():
-    factors, columns = merge_parallel(normal(1, 6))
-    assert columns.shape == (1, 1)
-    torch.testing.assert_close((columns * factors)[0], normal(1, 6)[0])
-
-
 @pytest.mark.parametrize("limit", [0, 2048])
 def test_exact_norm_is_that_of_the_covariance(monkeypatch, limit):
     weight, squares = normal(5, 30), heavy(3, 30)
@@ -106,12 +100,6 @@ def test_estimate_is_exact_with_as_many_directions_as_there_are(monkeypatch):
     weight = normal(6, 400) / 6**0.5
     error = estimate(monkeypatch, weight, heavy(10, 400), 6 * 7 // 2)
     assert error.abs().max() < 1e-4
-
-
-def test_estimate_is_nearly_exact_for_equal_features(monkeypatch):
-    squares = torch.ones(1, 400) + 0.1 * normal(1, 400, seed=4)
-    error = estimate(monkeypatch, normal(20, 400) / 20**0.5, squares, 1)
-    assert error.abs().max() < 1e-3
 
 
 def test_features_to_look_at_are_a_sample(monkeypatch):

@@ -60,13 +60,6 @@ def test_a_graph_run_gives_what_the_plain_pass_gives_and_output_stays():
     expect_equal(run(batch(3) + 7), batch(3) + 7)
 
 
-def test_a_graph_run_leaves_its_example_alone():
-    images = batch(2)
-    run = GraphRun(forward, images, Recorder())
-    run(images + 1)
-    assert torch.equal(images, batch(2))
-
-
 @pytest.fixture
 def prepared():
     """(sizes that were prepared, in order; sizes that ran there)."""
@@ -126,10 +119,6 @@ def test_a_compiler_that_fails_is_named():
 
     with pytest.raises(ValueError, match=r"execution = 'compile' failed.*C\+\+ compiler; use 'e"):
         Compiler(forward, backend=broken)(batch(2))
-
-
-def test_eager_is_the_pass_itself():
-    assert executed(forward, "eager", CPU) is forward
 
 
 def test_refused_executions(tiny):

@@ -23,15 +23,6 @@ def test_it_preprocesses_and_embeds(tiny, images):
     torch.testing.assert_close(augmented.embedding, output.embedding)
 
 
-def test_it_says_what_its_backbone_says(tiny):
-    frozen = FrozenBackbone(tiny)
-    assert frozen.backbone is tiny
-    assert frozen.embedding_size == 16
-    assert frozen.features_shape == (8, 7, 7)
-    assert frozen.features_size == 392
-    assert frozen.preprocessing == tiny.preprocessing
-
-
 def test_train_cannot_undo_eval_mode(tiny, images):
     frozen = FrozenBackbone(tiny.train())
     around = nn.ModuleList([frozen, nn.Dropout()])
@@ -57,21 +48,6 @@ def test_no_graph_but_a_head_can_learn_from_it(tiny, images):
     head(output).sum().backward()
     assert head.layers[1].weight.grad is not None
     assert all(weight.grad is None for weight in frozen.parameters())
-
-
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision_is_close_and_comes_back_as_float32(tiny, images, precision):
-    full = FrozenBackbone(tiny, precision="fp32")(images)
-    half = FrozenBackbone(tiny, precision=precision)(images)
-    assert half.embedding.dtype == half.features.dtype == torch.float32
-    assert not torch.equal(half.features, full.features)
-    assert torch.cosine_similarity(half.embedding, full.embedding).min() > 0.999
-    assert next(tiny.parameters()).dtype == torch.float32
-
-
-def test_auto_on_a_cpu_is_exact(tiny, images):
-    exact = FrozenBackbone(tiny, "cpu", "fp32")(images)
-    assert torch.equal(FrozenBackbone(tiny)(images).embedding, exact.embedding)
 
 
 def test_unknown_precision(tiny):

@@ -82,18 +82,6 @@ def test_what_comes_out_is_what_went_in(run, tiny, file, images):
         assert torch.equal(run.head(wanted), found.head(given))
 
 
-def test_a_head_without_backbone_features_is_packed_too(run, tmp_path, images):
-    config = dataclasses.replace(run.config, head=Method("student", output="probability", size=48))
-    torch.manual_seed(2)
-    head = build_head(dataclasses.replace(config, head_weights=None), run.frozen).eval()
-    run = dataclasses.replace(run, config=config, head=head)
-    save_packed(tmp_path / "student.pt", run, ABOUT)
-    found = load_packed(tmp_path / "student.pt")
-    assert found.calibration is None
-    with torch.no_grad():
-        assert torch.equal(found.head(found.frozen(images)), head(run.frozen(images)))
-
-
 def test_the_stored_preprocessing_holds_whatever_the_code_says_by_then(file):
     changed(file, lambda content: content["preprocessing"].update(scale=64.0))
     assert load_packed(file).frozen.preprocessing.scale == 64.0

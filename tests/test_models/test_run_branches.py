@@ -17,7 +17,6 @@ from models.run import (
 from utils.checkpoint import save_checkpoint
 from utils.config import Branch, Method, Schedule, TrainConfig
 from utils.config_json import to_json
-from utils.files import file_sha256
 from utils.methods import build
 
 TINY = Method("iresnet", layers=(1, 1, 1, 1), widths=(4, 4, 8, 8))
@@ -99,13 +98,6 @@ def test_the_folder_of_all_branches_is_no_run_and_says_which_are(run, checkpoint
         load_run(run, checkpoint=checkpoint, device="cpu")
 
 
-def test_a_branch_is_a_run(run):
-    found = load_run(run / "pcnet-0", device="cpu")
-    assert found.config.name == "all-pcnet-0"
-    assert found.config.loss == Method("pcnet")
-    assert found.path == run / "pcnet-0"
-
-
 def test_runs_beside_each_other_share_one_backbone(run, weights, monkeypatch):
     first = load_run(run / "idq-0", device="cpu")
     weights.rename(weights.with_name("moved.pth"))  # the file is not read again
@@ -121,16 +113,6 @@ def test_runs_beside_each_other_share_one_backbone(run, weights, monkeypatch):
     images = torch.zeros(2, 112, 112, 3, dtype=torch.uint8)
     output = first.frozen(images)
     assert not torch.equal(first.head(output), second.head(output))
-
-
-def test_another_backbone_is_loaded_as_ever(run, tmp_path):
-    first = load_run(run / "idq-0", device="cpu")
-    torch.manual_seed(1)
-    torch.save(build("models.backbones", TINY).state_dict(), tmp_path / "other.pth")
-    write_branches(tmp_path / "others", tmp_path / "other.pth")
-    other = load_run(tmp_path / "others" / "idq-0", device="cpu", shared=first)
-    assert other.frozen is not first.frozen
-    assert other.sha256 == file_sha256(tmp_path / "other.pth") != first.sha256
 
 
 def test_a_shared_backbone_must_have_the_heads_preprocessing(run):
