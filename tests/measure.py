@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -196,11 +196,11 @@ def bin_walk(folder: Path) -> list[str]:
     return [path for path, count in calls.items() if count > opened.get(path, 0)]
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Print the table; 1 where a limit is passed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--walks", action="store_true", help="trace a photo and a .bin image too")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     modules = product()
     names = {module.name for module in modules}
     graph = {module.name: set(imports(module, names)) - {module.name} for module in modules}

@@ -29,6 +29,7 @@ SMALL = (
 )
 ELSEWHERE = {
     "adding_a_method": "test_examples.py writes the page's files and runs its commands",
+    "tests/measure.py": "make test runs it",
     "benchmarks/": "measurements take minutes to hours",
     "export/export.py --model runs/student": "test_export exports a student that was trained",
     "scoring/score_images.py BUCKET.parquet": "test_score_images_ray starts a cluster",
