@@ -1,6 +1,8 @@
-"""What every loss returns, and the base class of the losses that are means over genuine pairs.
+"""The contract of a loss, and the base class of those that are means over genuine pairs.
 
-A subclass is one formula, `per_pair`; pairs, cosines, checks and the logged numbers live here.
+A subclass of `GenuinePairLoss` sets `accepts` and `summary` and gives one formula, `per_pair`, and
+`stats`; pairs, cosines, checks and the logged numbers live here. One of another kind is a subclass
+of `Loss` and gives `total` instead.
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ def genuine_pairs(labels: Tensor, rows: Tensor | None = None) -> tuple[Tensor, T
 
     Args:
         labels: (B,), the identity of each image.
-        rows: (B,), which image it is; two copies of one image are no pair.
+        rows: (B,), which image it is; two copies of one image are not a pair.
 
     Raises:
         ValueError: no two labels are equal, or only those of copies are.
@@ -75,29 +77,24 @@ def genuine_pairs(labels: Tensor, rows: Tensor | None = None) -> tuple[Tensor, T
     return first, second
 
 
-class GenuinePairLoss(nn.Module, ABC):
-    """Mean over the genuine pairs of a batch; the embedding is frozen, only the head learns.
-
-    Unordered pairs are used: every term is symmetric, so the mean over ordered ones is the same.
+class Loss(nn.Module, ABC):
+    """A scalar from what a head says of a batch; the embedding is frozen, only the head learns.
 
     Attributes:
         accepts: outputs of a head that this loss can train ("probability", "variance").
+        summary: the loss and its options in one line, as the log of a run begins.
         needs_whole_batch: a process that sees only its own classes would compute another loss.
         needs_teacher: the loss compares the head with a teacher.
     """
 
     accepts: ClassVar[frozenset[str]]
+    summary: str
     needs_whole_batch: bool = False
     needs_teacher: ClassVar[bool] = False
 
-    @property
     @abstractmethod
-    def summary(self) -> str:
-        """The loss and its options in one line, as the log of a run begins."""
-
-    @abstractmethod
-    def per_pair(self, batch: PairBatch) -> Tensor:
-        """Return the loss of each pair, (P,)."""
+    def total(self, batch: PairBatch) -> Tensor:
+        """Return the scalar to minimise."""
 
     @abstractmethod
     def stats(self, batch: PairBatch) -> dict[str, Tensor]:
@@ -105,10 +102,6 @@ class GenuinePairLoss(nn.Module, ABC):
 
     def check(self, mu: Tensor, raw: Tensor) -> None:
         """Raise ValueError where the head's number of columns does not suit the loss."""
-
-    def total(self, batch: PairBatch) -> Tensor:
-        """Return the scalar to minimise: the mean over pairs, unless a loss adds terms to it."""
-        return self.per_pair(batch).mean()
 
     def forward(
         self,
@@ -128,7 +121,7 @@ class GenuinePairLoss(nn.Module, ABC):
             raw: (B, d), unconstrained output of the head.
             labels: (B,), integer identities.
             rows: (B,), which image each is; a class with few images repeats them, and copies of one
-                image, however they were augmented, are no pair. None takes all as different.
+                image, however they were augmented, are not a pair. None takes all as different.
             pairs: what `genuine_pairs` gives, where the caller has it: finding pairs on a GPU makes
                 the host wait for it.
             teacher: (B,), its logit of each image's uncertainty, NaN where it has none.
@@ -151,13 +144,29 @@ class GenuinePairLoss(nn.Module, ABC):
         first, second = genuine_pairs(labels, rows) if pairs is None else pairs
         # Gathered rows, not mu @ mu.T: P is far below B * B and TF32 never touches the cosine.
         cosine = (mu[first] * mu[second]).sum(dim=1)
-        opinion = None if teacher is None else _at_least_float32(teacher.detach())
-        batch = PairBatch(mu, raw, labels, first, second, cosine, opinion)
+        if teacher is not None:
+            teacher = _at_least_float32(teacher.detach())
+        batch = PairBatch(mu, raw, labels, first, second, cosine, teacher)
         loss = self.total(batch)
         if not with_stats:
             return LossResult(loss, {})
         stats = {"cos": cosine, **self.stats(batch), "uloss": loss}
         return LossResult(loss, {name: value.detach() for name, value in stats.items()})
+
+
+class GenuinePairLoss(Loss):
+    """Mean over the genuine pairs of a batch.
+
+    Unordered pairs are used: every term is symmetric, so the mean over ordered ones is the same.
+    """
+
+    @abstractmethod
+    def per_pair(self, batch: PairBatch) -> Tensor:
+        """Return the loss of each pair, (P,)."""
+
+    def total(self, batch: PairBatch) -> Tensor:
+        """Return the mean over pairs; a loss may add terms to it."""
+        return self.per_pair(batch).mean()
 
 
 def quality_logit(raw: Tensor) -> Tensor:
@@ -193,3 +202,11 @@ def log_variance_sum(first: Tensor, second: Tensor) -> Tensor:
 
 def _at_least_float32(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def require_positive(loss: str, *, zero: bool = False, **options: float) -> None:
+    """Raise ValueError for an option that is not a finite number above 0 (or 0 itself)."""
+    for name, value in options.items():
+        if not (math.isfinite(value) and (value > 0 or (zero and value == 0))):
+            limit = "at least" if zero else "above"
+            raise ValueError(f"losses.{loss}: {name} = {value!r}: must be {limit} 0")

@@ -1,15 +1,14 @@
-"""Distillation (LightQNet): IDQ's own loss, and a teacher's opinion of each image beside it."""
+"""Distillation (LightQNet): IDQ's own loss, and the distance from a teacher's uncertainties."""
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from losses.base import PairBatch
+from losses.base import PairBatch, require_positive
 from losses.idq import IDQLoss
 
 __all__ = ["DistillLoss"]
@@ -21,8 +20,8 @@ class DistillLoss(IDQLoss):
     Chen et al., "LightQNet", IEEE Signal Processing Letters 2021; its third term, the teacher's own
     loss, is that of the branch that trains the teacher. Both networks' outputs are read as
     probabilities of being unreliable, softened by T. Of the divergence each pair has the mean of
-    its two images, so that processes with different numbers of pairs share one mean. Images of
-    which the teacher says nothing (NaN) add none of it.
+    its two images, so that processes with different numbers of pairs share one mean. Images
+    without a teacher's value (NaN) add none of it.
 
     Args:
         weight: of the divergence, above 0 (lambda; 10 in the paper).
@@ -44,16 +43,10 @@ class DistillLoss(IDQLoss):
         target: Literal["soft", "hard"] = "soft",
     ) -> None:
         super().__init__(scale=scale, margin=margin, target=target)
-        for name, value in (("weight", weight), ("temperature", temperature)):
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"losses.distill: {name} = {value!r}: must be above 0")
+        require_positive("distill", weight=weight, temperature=temperature)
         self.weight = weight
         self.temperature = temperature
-
-    @property
-    def summary(self) -> str:
-        """The loss and its options in one line."""
-        return f"{super().summary} distill {self.weight:g} T {self.temperature:g}"
+        self.summary += f" distill {weight:g} T {temperature:g}"
 
     def check(self, mu: Tensor, raw: Tensor) -> None:
         """Raise ValueError unless the head gives one logit per image."""
@@ -65,8 +58,8 @@ class DistillLoss(IDQLoss):
     def per_pair(self, batch: PairBatch) -> Tensor:
         """Return both terms of each pair, (P,)."""
         divergence = self._divergence(batch)
-        of_pair = (divergence[batch.first] + divergence[batch.second]) / 2
-        return super().per_pair(batch) + self.weight * of_pair
+        mean = (divergence[batch.first] + divergence[batch.second]) / 2
+        return super().per_pair(batch) + self.weight * mean
 
     def stats(self, batch: PairBatch) -> dict[str, Tensor]:
         """Return what IDQ logs, and the divergence of each image, (B, 1), 0 without a teacher."""

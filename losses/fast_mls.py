@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from losses.base import GenuinePairLoss, PairBatch, log_variance_sum
+from losses.base import GenuinePairLoss, PairBatch, log_variance_sum, require_positive
 
 __all__ = ["FastMLSLoss"]
 
@@ -42,31 +42,23 @@ class FastMLSLoss(GenuinePairLoss):
         triplet_margin: float = 3.0,
     ) -> None:
         super().__init__()
-        for name, weight in (("output_constraint", output_constraint), ("triplet", triplet)):
-            if not (math.isfinite(weight) and weight >= 0):
-                raise ValueError(f"losses.fast_mls: {name} = {weight!r}: must be at least 0")
+        require_positive(
+            "fast_mls", zero=True, output_constraint=output_constraint, triplet=triplet
+        )
+        require_positive("fast_mls", triplet_margin=triplet_margin)
         if constraint not in ("l1", "l2"):
             raise ValueError(f"losses.fast_mls: constraint = {constraint!r}: must be 'l1' or 'l2'")
-        if not (math.isfinite(triplet_margin) and triplet_margin > 0):
-            raise ValueError(
-                f"losses.fast_mls: triplet_margin = {triplet_margin!r}: must be above 0"
-            )
         self.output_constraint = output_constraint
         self.constraint = constraint
         self.triplet = triplet
         self.triplet_margin = triplet_margin
         # Negatives and the mean variance both come from classes that another process may hold.
         self.needs_whole_batch = triplet > 0 or output_constraint > 0
-
-    @property
-    def summary(self) -> str:
-        """The loss and the terms that have a weight in one line."""
-        text = "Fast_MLS_loss"
-        if self.output_constraint > 0:
-            text += f" constraint {self.constraint} {self.output_constraint:g}"
-        if self.triplet > 0:
-            text += f" triplet {self.triplet:g} margin {self.triplet_margin:g}"
-        return text
+        self.summary = "Fast_MLS_loss"
+        if output_constraint > 0:
+            self.summary += f" constraint {constraint} {output_constraint:g}"
+        if triplet > 0:
+            self.summary += f" triplet {triplet:g} margin {triplet_margin:g}"
 
     def check(self, mu: Tensor, raw: Tensor) -> None:
         """Raise ValueError unless the head gives one log variance per image."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from losses.base import GenuinePairLoss, PairBatch, lower_quality, quality_logit
+from losses.base import (
+    GenuinePairLoss,
+    PairBatch,
+    lower_quality,
+    quality_logit,
+    require_positive,
+)
 
 __all__ = ["IDQLoss"]
 
@@ -37,8 +42,7 @@ class IDQLoss(GenuinePairLoss):
         target: Literal["soft", "hard"] = "soft",
     ) -> None:
         super().__init__()
-        if not (math.isfinite(scale) and scale > 0):
-            raise ValueError(f"losses.idq: scale = {scale!r}: must be above 0")
+        require_positive("idq", scale=scale)
         if not -1 <= margin <= 1:
             raise ValueError(f"losses.idq: margin = {margin!r}: must be a cosine, in [-1, 1]")
         if target not in ("soft", "hard"):
@@ -46,11 +50,7 @@ class IDQLoss(GenuinePairLoss):
         self.scale = scale
         self.margin = margin
         self.target = target
-
-    @property
-    def summary(self) -> str:
-        """The loss and its options in one line."""
-        return f"IDQ_loss {self.target} {self.scale:g} {self.margin:g}"
+        self.summary = f"IDQ_loss {target} {scale:g} {margin:g}"
 
     def per_pair(self, batch: PairBatch) -> Tensor:
         """Return the cross-entropy of each pair, (P,)."""

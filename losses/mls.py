@@ -31,11 +31,7 @@ class MLSLoss(GenuinePairLoss):
         if reduce not in ("mean", "sum"):
             raise ValueError(f"losses.mls: reduce = {reduce!r}: must be 'mean' or 'sum'")
         self.reduce = reduce
-
-    @property
-    def summary(self) -> str:
-        """The loss and its option in one line."""
-        return f"MLS_loss {self.reduce}"
+        self.summary = f"MLS_loss {reduce}"
 
     def check(self, mu: Tensor, raw: Tensor) -> None:
         """Raise ValueError unless the head gives a log variance for every dimension."""

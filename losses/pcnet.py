@@ -23,11 +23,7 @@ class PCNetLoss(GenuinePairLoss):
     """
 
     accepts: ClassVar[frozenset[str]] = frozenset({"probability"})
-
-    @property
-    def summary(self) -> str:
-        """The loss in one line."""
-        return "PC_loss"
+    summary = "PC_loss"
 
     def per_pair(self, batch: PairBatch) -> Tensor:
         """Return the squared gap between cosine and pair quality, (P,)."""
