@@ -2,3 +2,5 @@
 
 Imports mc_dropout, photos, data, models and utils; evaluation and everything above may import it.
 """
+
+CONTRACT = "Estimator"  # of base.py: what every method here is

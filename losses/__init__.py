@@ -2,3 +2,5 @@
 
 Imports utils; training may import it.
 """
+
+CONTRACT = "Loss"  # of base.py: what every method here is

@@ -33,7 +33,7 @@ def find(package: str, name: str) -> type[Any]:
 
     Raises:
         ValueError: there is no such file (the message lists the names that exist), it cannot be
-            imported, it has no such class, or the class lacks what its base class asks for.
+            imported, it has no such class, or the class lacks a part that its contract asks for.
     """
     names = available(package)
     if name not in names:
@@ -55,13 +55,29 @@ def find(package: str, name: str) -> type[Any]:
     target = getattr(module, exported[0], None)
     if not isinstance(target, type):
         raise ValueError(f"{file}: __all__ names {exported[0]!r}, which is not a class of the file")
-    if inspect.isabstract(target):
-        lacking = ", ".join(sorted(getattr(target, "__abstractmethods__", ())))
+    contract = _contract(package)
+    if inspect.isabstract(contract) and not issubclass(target, contract):
         raise ValueError(
-            f"{file}: class {target.__name__} lacks {lacking}, which its base class "
-            f"{target.__mro__[1].__name__} asks for (docs/adding_a_method.md)"
+            f"{file}: class {target.__name__} is not a subclass of {contract.__name__}, of "
+            f"{contract.__module__} (docs/adding_a_method.md)"
         )
+    _require(file, target, sorted(getattr(target, "__abstractmethods__", ())))
     return target
+
+
+def _contract(package: str) -> type:
+    """Return the class of `package/base.py` whose parts a method has, or `object`."""
+    name = getattr(import_module(package), "CONTRACT", "")
+    contract: type = getattr(import_module(f"{package}.base"), name) if name else object
+    return contract
+
+
+def _require(file: str, target: type, missing: list[str]) -> None:
+    if missing:
+        raise ValueError(
+            f"{file}: class {target.__name__} lacks {', '.join(missing)} "
+            "(docs/adding_a_method.md lists the parts)"
+        )
 
 
 def check_options(package: str, method: Method) -> None:
@@ -96,7 +112,7 @@ def build(package: str, method: Method, **runtime: object) -> Any:
 
     Raises:
         ValueError: unknown name or option, an option that is a runtime object, one that is missing,
-            or values that the constructor refuses.
+            values that the constructor refuses, or a part of the contract that is never set.
     """
     check_options(package, method)
     reserved = [option for option in method.options if option in runtime]
@@ -120,4 +136,9 @@ def build(package: str, method: Method, **runtime: object) -> Any:
             f"{package}.{method.name} needs {', '.join(missing)}: give "
             f"{method.name}:{','.join(f'{name}=...' for name in missing)}"
         )
-    return target(**method.options, **objects)
+    built = target(**method.options, **objects)
+    contract = _contract(package)
+    required = [*inspect.get_annotations(contract), *{"__call__"}.intersection(vars(contract))]
+    file = f"{package.replace('.', '/')}/{method.name}.py"
+    _require(file, target, [name for name in required if not hasattr(built, name)])
+    return built

@@ -1,6 +1,8 @@
-"""One file per backbone; the file name is the name a config gives."""
+"""One file per backbone; the file name is the name a config gives. `base.py` is the contract."""
 
 import re
+
+CONTRACT = "Backbone"  # of base.py: what every method here is
 
 
 def suggest(name: str) -> list[str]:

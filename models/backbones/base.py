@@ -39,6 +39,7 @@ class Backbone(nn.Module, ABC):
     default_preprocessing: ClassVar[Preprocessing] = Preprocessing()
     stages: ClassVar[tuple[str, ...]] = ()
     published_names: ClassVar[Mapping[str, str | None]] = {}
+    preprocessing: Preprocessing
     embedding_size: int
     features_shape: tuple[int, int, int]
 

@@ -36,7 +36,8 @@ def package(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     folder = tmp_path / "foreign_methods"
     folder.mkdir()
-    (folder / "__init__.py").write_text("")
+    (folder / "__init__.py").write_text("CONTRACT = 'Base'")
+    (folder / "base.py").write_text(BASE)
 
     def write(text):
         (folder / "mine.py").write_text(text)
@@ -47,14 +48,15 @@ def package(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-ABSTRACT = """
+BASE = """
 from abc import ABC, abstractmethod
-__all__ = ["Mine"]
 class Base(ABC):
+    name: str
+    size = 3
     @abstractmethod
     def stats(self): ...
-class Mine(Base): ...
 """
+DERIVED = "from foreign_methods.base import Base\n__all__ = ['Mine']\nclass Mine(Base):"
 
 
 @pytest.mark.parametrize(
@@ -65,12 +67,14 @@ class Mine(Base): ...
         ("__all__ = ['Mine']", "__all__ names 'Mine', which is not a class of the file"),
         ("import nothing_of_the_kind", "cannot be imported: No module named 'nothing_of"),
         ("class :", r"cannot be imported: invalid syntax \(mine.py, line 1\)"),
-        (ABSTRACT, "class Mine lacks stats, which its base class Base asks for"),
+        ("__all__ = ['Mine']\nclass Mine: ...", "class Mine is not a subclass of Base"),
+        (f"{DERIVED} name = 'mine'", "class Mine lacks stats"),
+        (f"{DERIVED}\n    def stats(self): ...", "class Mine lacks name"),
     ],
 )
 def test_a_file_that_is_not_a_method_says_what_is_missing(package, text, message):
     with pytest.raises(ValueError, match=f"foreign_methods/mine.py:? {message}"):
-        find(package(text), "mine")
+        build(package(text), Method("mine"))
 
 
 def test_build_passes_options_and_only_the_runtime_objects_that_are_named():
@@ -84,6 +88,6 @@ def test_options_that_do_not_fit_are_refused(package):
     head = Method("fc2", output="probability", features_shape=(1, 1, 1))
     with pytest.raises(ValueError, match=r"'features_shape' is set by the program"):
         build("models.heads", head, features_shape=(512, 7, 7), embedding_size=512)
-    name = package("__all__ = ['Mine']\nclass Mine:\n    def __init__(self, *, path): ...")
+    name = package(f"{DERIVED}\n    def stats(self): ...\n    def __init__(self, *, path): ...")
     with pytest.raises(ValueError, match=r"foreign_methods\.mine needs path: give mine:path="):
         build(name, Method("mine"))
