@@ -44,7 +44,9 @@ class Faces(Protocol):
 
     def read(self, row: int) -> NDArray[np.uint8]:
         """Return (112, 112, 3) RGB; ValueError naming the image where it cannot be read."""
-        ...
+        out = np.empty((SIZE, SIZE, 3), dtype=np.uint8)
+        self.read_into(row, out)
+        return out
 
     def read_into(self, row: int, out: NDArray[np.uint8]) -> None:
         """Do what `read` does, into `out` (112, 112, 3), which is undefined after an error."""
@@ -52,7 +54,7 @@ class Faces(Protocol):
 
     def read_ahead(self, rows: NDArray[np.int64]) -> None:
         """Announce to the system that these rows will be read soon; returns at once."""
-        ...
+        return
 
 
 class ClassIndex(NamedTuple):
@@ -112,8 +114,8 @@ def open_faces(source: str | Sequence[str]) -> Faces:
     return parts[0] if len(parts) == 1 else JoinedFaces(parts)
 
 
-class FileFaces:
-    """Image files with labels.
+class FileFaces(Faces):
+    """Image files with labels. Reading ahead does nothing: to announce a file takes opening it.
 
     Args:
         root: folder that the paths are relative to.
@@ -142,12 +144,6 @@ class FileFaces:
         except OSError as error:
             raise ValueError(f"{self.name(row)}: {error.strerror}") from error
 
-    def read(self, row: int) -> NDArray[np.uint8]:
-        """Return (112, 112, 3) RGB; ValueError naming the file where it cannot be read."""
-        out = np.empty((SIZE, SIZE, 3), dtype=np.uint8)
-        self.read_into(row, out)
-        return out
-
     def read_into(self, row: int, out: NDArray[np.uint8]) -> None:
         """Do what `read` does, into `out` (112, 112, 3)."""
         encoded = self.encoded(row)
@@ -156,11 +152,8 @@ class FileFaces:
         except ValueError as error:
             raise ValueError(f"{self.name(row)}: {error}") from error
 
-    def read_ahead(self, rows: NDArray[np.int64]) -> None:
-        """Do nothing: to announce a file it would have to be opened, which is what takes long."""
 
-
-class PackFaces:
+class PackFaces(Faces):
     """Images of a `.rec` pack.
 
     Args:
@@ -189,12 +182,6 @@ class PackFaces:
         """Return the image as it stands in the pack."""
         return self.pack.record_at(int(self._positions[row])).image
 
-    def read(self, row: int) -> NDArray[np.uint8]:
-        """Return (112, 112, 3) RGB; ValueError naming the record where it cannot be read."""
-        out = np.empty((SIZE, SIZE, 3), dtype=np.uint8)
-        self.read_into(row, out)
-        return out
-
     def read_into(self, row: int, out: NDArray[np.uint8]) -> None:
         """Do what `read` does, from the mapped file into `out` (112, 112, 3)."""
         with self.pack.image_view(int(self._positions[row])) as encoded:
@@ -211,7 +198,7 @@ class PackFaces:
         )
 
 
-class JoinedFaces:
+class JoinedFaces(Faces):
     """Several sources as one; a source's classes follow those of the sources before it."""
 
     def __init__(self, parts: Sequence[Faces]) -> None:
@@ -230,11 +217,6 @@ class JoinedFaces:
         """Return the name that the image has in its own source."""
         part, inner = self._locate(row)
         return part.name(inner)
-
-    def read(self, row: int) -> NDArray[np.uint8]:
-        """Return (112, 112, 3) RGB; ValueError naming the image where it cannot be read."""
-        part, inner = self._locate(row)
-        return part.read(inner)
 
     def read_into(self, row: int, out: NDArray[np.uint8]) -> None:
         """Do what `read` does, into `out` (112, 112, 3)."""

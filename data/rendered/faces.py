@@ -15,6 +15,7 @@ from data.images import SIZE, encode_jpeg
 from data.rendered.identity import Identity
 from data.rendered.render import render
 from data.rendered.variation import DEGRADATIONS, Degradation, Variation
+from utils.config_json import parse_method
 
 CACHE_BYTES = 256 << 20  # of rendered images in the cache of one SyntheticFaces: the first 7133
 _IMAGES_PER_TEST_IDENTITY = 8
@@ -156,36 +157,29 @@ def contact_sheet(seed: int = 0, columns: int = 12) -> NDArray[np.uint8]:
 
 
 def synthetic_options(source: str, target: Callable[..., object]) -> dict[str, Any]:
-    """Return the options after `synthetic:` as numbers, checked against what the target takes.
+    """Return the options of `synthetic:key=number,...`, checked against what the target takes.
 
     Raises:
         ValueError: not `key=number`, an unknown key, or a missing one.
     """
-    takes = inspect.signature(target).parameters
-    options: dict[str, Any] = {}
-    for assignment in filter(None, source.partition(":")[2].split(",")):
-        key, equals, text = (part.strip() for part in assignment.partition("="))
-        if not equals or key not in takes:
-            known = ", ".join(takes)
-            raise ValueError(f"{source}: {assignment!r} is not key=number with a key of: {known}")
-        options[key] = _number(text, source, key)
+    options, takes = parse_method(source).options, inspect.signature(target).parameters
+    numbers = {
+        key: value
+        for key, value in options.items()
+        if key in takes and isinstance(value, (int, float))
+    }
+    for key in options.keys() - numbers.keys():
+        raise ValueError(
+            f"{source}: {key}={options[key]} is not key=number with a key of: {', '.join(takes)}"
+        )
     missing = [
         name
         for name, parameter in takes.items()
-        if parameter.default is parameter.empty and name not in options
+        if parameter.default is parameter.empty and name not in numbers
     ]
     if missing:
         raise ValueError(f"{source}: {', '.join(missing)} missing (write {missing[0]}=NUMBER)")
-    return options
-
-
-def _number(text: str, source: str, key: str) -> int | float:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    raise ValueError(f"{source}: {key} = {text!r} is not a number")
+    return numbers
 
 
 def _check(severity: float, seed: int, **counts: int) -> None:

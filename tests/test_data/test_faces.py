@@ -165,9 +165,9 @@ def test_a_bad_image_in_a_pack_leaves_nothing_open(tmp_path):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("synthetic:people=3", r"'people=3' is not key=number with a key of: identities"),
+        ("synthetic:people=3", r"people=3 is not key=number with a key of: identities"),
         ("synthetic:identities=3", "images missing"),
-        ("synthetic:identities=three,images=2", "identities = 'three' is not a number"),
+        ("synthetic:identities=three,images=2", "identities=three is not key=number"),
         ("nowhere", "no faces at nowhere: expected a folder with one"),
         ([], "no source of faces"),
     ],

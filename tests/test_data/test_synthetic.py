@@ -167,7 +167,7 @@ def test_faces_are_labelled_named_and_cached(monkeypatch):
     [
         (
             "synthetic:identities=4,picture=3",
-            "'picture=3' is not key=number with a key of: identities, images, seed",
+            "picture=3 is not key=number with a key of: identities, images, seed",
         ),
         ("synthetic:identities=4", "images missing"),
         ("synthetic:identities=0,images=3", "identities = 0: must be a whole number of at least 1"),
