@@ -1,10 +1,12 @@
+import json
+
 import cv2
 import numpy as np
 import pytest
 
 from evaluation.original import original_table
 from evaluation.sets.features import Features
-from report.figures import contact_sheet, edc_figure
+from report.figures import contact_sheet, draw_training_curves, edc_figure
 
 
 @pytest.mark.parametrize("name", ["D", "H"])
@@ -39,14 +41,42 @@ def test_contact_sheet_shows_the_ends_and_no_image_twice(tiny_pairs, tmp_path):
 
     order = np.random.default_rng(0).permutation(24)
     uncertainty = np.argsort(order).astype(np.float32)
-    path = contact_sheet(Watched(), uncertainty, tmp_path / "faces.png", title="tiny")
+    path = tmp_path / "faces.png"
+    contact_sheet(tiny_pairs, uncertainty[:2], path, title="one pair")
+    contact_sheet(Watched(), uncertainty, path, title="tiny")
     assert asked[0] == order[0]
     assert order[-1] in asked
     assert cv2.imread(str(path)).shape[1] > 1000
 
 
-def test_contact_sheet_of_one_pair(tiny_pairs, tmp_path):
-    path = contact_sheet(
-        tiny_pairs, np.array([0.1, 0.9], np.float32), tmp_path / "faces.png", "tiny"
-    )
-    assert path.stat().st_size > 1000
+def lines(spread="pconf", evaluations=2):
+    for step in range(1, 9):
+        yield {
+            "global_step": step,
+            "loss": 1 / step,
+            "cos": [0.5, 0.9, 0.1],
+            **({spread: [0.4, 0.8, 0.2]} if spread else {}),
+        }
+        if step % 4 == 0 and step // 4 <= evaluations:
+            area = {"uncertainties": [{"auerc30": 0.1 / step}]}
+            yield {"global_step": step, "evaluation": {"name": "lfw", **area}}
+
+
+@pytest.mark.parametrize("spread", ["pconf", "sigma", ""])
+@pytest.mark.parametrize("evaluations", [0, 2])
+def test_a_picture_with_ink_in_every_quarter(tmp_path, spread, evaluations):
+    metrics = tmp_path / "metrics.jsonl"
+    text = "".join(json.dumps(line) + "\n" for line in lines(spread, evaluations))
+    metrics.write_text(text + '{"global_step": 9, "lo')
+    assert draw_training_curves(metrics, tmp_path / "curves.png", "run", steps_per_epoch=4)
+    picture = cv2.imread(str(tmp_path / "curves.png"), cv2.IMREAD_GRAYSCALE)
+    height, width = picture.shape
+    for rows in (slice(None, height // 2), slice(height // 2, None)):
+        for columns in (slice(None, width // 2), slice(width // 2, None)):
+            assert (picture[rows, columns] < 128).mean() > 0.001
+
+
+def test_nothing_to_draw(tmp_path):
+    (tmp_path / "metrics.jsonl").touch()
+    assert not draw_training_curves(tmp_path / "metrics.jsonl", tmp_path / "c.png", "run", 4)
+    assert not (tmp_path / "c.png").exists()

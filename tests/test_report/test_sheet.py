@@ -138,12 +138,9 @@ def test_the_histogram_of_quality_has_the_heights_of_its_counts(page_of):
     np.testing.assert_allclose(heights / heights[1], [0.5, 1, 1 / 6], atol=0.01)
     assert [x for *_, x in bars] == [0, 2 * 30, 12 * 30]  # quality 1, 10 and 60, five in each bin
     assert "quality 10 to 14: 60 faces (ask again 60)" in page.texts
-
-
-def test_bars_of_one_bin_stand_on_each_other(page_of):
     rows = numbered([0.5] * 20)
-    rows = [(dataclasses.replace(one, verdict="refuse"), name) for one, name in rows[:5]] + rows[5:]
-    low, high = page_of(rows).all("rect")
+    rows[:5] = [(dataclasses.replace(score, verdict="refuse"), name) for score, name in rows[:5]]
+    low, high = page_of(rows).all("rect")  # stand on each other
     assert (low["fill"], high["fill"]) == ("var(--bad)", "var(--good)")
     assert low["x"] == high["x"]
     assert float(high["y"]) + float(high["height"]) == pytest.approx(float(low["y"]), abs=0.11)
@@ -181,20 +178,18 @@ def test_failures_are_told_first_ones_and_total(page_of):
     assert page.cards == []
 
 
-def test_a_demo_model_is_told_of(page_of):
-    label = "DEMO model: rendered faces only"
-    shown = page_of(numbered([0.5]), f"model demo; {label}; larger = less reliable")
-    warning = [one for one in shown.all("div") if "demo" in (one.get("class") or "")]
-    assert [one["role"] for one in warning] == ["note"]
-    assert shown.texts.count(label) == 1
-    other = page_of(numbered([0.5]), "model my-demo; larger = less reliable")
-    assert not [one for one in other.all("div") if "demo" in (one.get("class") or "")]
-
-
-def test_the_header_is_there_part_by_part(page_of):
-    parts = ["model m", "larger = worse", "refuse > 2 (accept P(miss) <= .1; refuse above .5)"]
-    page = page_of(numbered([0.5]), "; ".join(parts))
-    assert [one for one in page.texts if one in parts] == parts
+@pytest.mark.parametrize("label", ["DEMO model: rendered faces only", ""])
+def test_the_header_is_shown_part_by_part_and_a_demo_model_warns(page_of, label):
+    parts = [
+        "model my-demo",
+        "larger = worse",
+        "refuse > 2 (accept P(miss) <= .1; refuse above .5)",
+    ]
+    page = page_of(numbered([0.5]), "; ".join([*parts, label]))
+    assert [text for text in page.texts if text in parts] == parts
+    warnings = [div["role"] for div in page.all("div") if "demo" in div.get("class", "")]
+    assert warnings == (["note"] if label else [])
+    assert not label or page.texts.count(label) == 1
 
 
 @pytest.mark.parametrize("where", ["name", "note", "header", "title"])
