@@ -5,7 +5,7 @@ The model's own uncertainty, training-free: it needs the backbone and nothing el
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -69,7 +69,7 @@ class MCDropout:
         self.seed = seed
         self.batch_norm = batch_norm
         self.form = form
-        self._backbone: Any = frozen.backbone
+        self._backbone = frozen.backbone
         self._masks: Tensor | None = None
         self._spread: DropoutSpread | None = None
 
@@ -110,7 +110,7 @@ class MCDropout:
         embedded = []
         for masks in self._masks.split(block):
             dropped = torch.mul(scaled[:, None], masks, out=buffer[:, : len(masks)])
-            out = cast(Tensor, self._backbone.tail(dropped.flatten(0, 1), self.batch_norm))
+            out = self._backbone.tail(dropped.flatten(0, 1), self.batch_norm)
             embedded.append(out.float().unflatten(0, (len(features), len(masks))))
         return torch.cat(embedded, dim=1)
 

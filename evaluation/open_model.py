@@ -321,8 +321,12 @@ def open_model(
             f"backbone_weights = {backbone_weights} goes with a run folder or with backbone_name; "
             f"{spec} is not a folder"
         )
+    elif kind == "onnx":
+        model = _open_onnx(path)
     else:
-        model = _open_onnx(path) if kind == "onnx" else _open_packed(path, where)
+        from models.packed import load_packed
+
+        model = from_run(load_packed(path, **where))
     return model if calibration is None else model._with_calibration(Path(calibration))
 
 
@@ -371,7 +375,7 @@ def open_models(
     return LoadedModels(
         models,
         EstimatorGroup({name: model.estimator for name, model in models.items()}),
-        seed_groups({name: model.run.config for name, model in opened.items() if model.run}),
+        seed_groups({name: model.config for name, model in opened.items() if model.config}),
         " ".join([*specs, *(hashes[file] for file in files)]),
     )
 
@@ -569,15 +573,22 @@ def _sharing(name: str, model: LoadedModel, others: Mapping[str, LoadedModel]) -
 
 
 def from_run(run: Run) -> LoadedModel:
-    """Return a run of network.py as a model, with the calibration that lies in its folder."""
+    """Return a run folder, with the calibration in it, or a packed model as a model."""
     from estimators.trained_head import TrainedHead
+    from models.packed import PackedModel
 
+    about = run.about if isinstance(run, PackedModel) else None
+    calibration = _read(run.calibration, run.path) if isinstance(run, PackedModel) else None
     model = LoadedModel(
-        name=run.path.absolute().name,
+        name=about.name if about else run.path.absolute().name,
         estimator=TrainedHead(frozen=run.frozen, head=run.head),
+        calibration=calibration,
+        decision=_decision(calibration),
         provenance=Provenance(
             model=str(run.path),
             sha256=file_sha256(run.files[0]),
+            license=about.license if about else "",
+            label=about.label if about else "",
             output=run.head.output,
             backbone_sha256=run.sha256,
         ),
@@ -585,39 +596,11 @@ def from_run(run: Run) -> LoadedModel:
         head=run.head,
         embedding_size=run.frozen.embedding_size,
         config=run.config,
-        run=run,
+        run=None if about else run,
         files=run.files,
     )
     file = run.path / FILE_NAME
     return model._with_calibration(file) if file.is_file() else model
-
-
-def _open_packed(path: Path, where: Where) -> LoadedModel:
-    from estimators.trained_head import TrainedHead
-    from models.packed import load_packed
-
-    packed = load_packed(path, **where)
-    calibration = _read(packed.calibration, path)
-    about = packed.about
-    return LoadedModel(
-        name=about.name,
-        estimator=TrainedHead(frozen=packed.frozen, head=packed.head),
-        calibration=calibration,
-        decision=_decision(calibration),
-        provenance=Provenance(
-            model=str(path),
-            sha256=file_sha256(path),
-            license=about.license,
-            label=about.label,
-            output=packed.head.output,
-            backbone_sha256=about.sha256,
-        ),
-        frozen=packed.frozen,
-        head=packed.head,
-        embedding_size=packed.frozen.embedding_size,
-        config=packed.config,
-        files=(path,),
-    )
 
 
 def _open_onnx(path: Path) -> LoadedModel:

@@ -6,8 +6,8 @@ Heads train on what it gives and estimators compare with it.
 from __future__ import annotations
 
 import copy
-from contextlib import nullcontext
-from typing import Any, Self
+from contextlib import AbstractContextManager, nullcontext
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -129,7 +129,7 @@ class FrozenBackbone(nn.Module):
         with torch.no_grad(), self._autocast():
             return self._run(images)
 
-    def _autocast(self) -> Any:
+    def _autocast(self) -> AbstractContextManager[object]:
         if self.dtype is None:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)

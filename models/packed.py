@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from models.backbones.base import Backbone
 from models.frozen import FrozenBackbone
-from models.heads.base import Head
 from models.load import load_state
 from models.preprocessing import Preprocessing
 from models.run import Run, build_head
@@ -79,22 +78,16 @@ class About:
         return cls(**stored)
 
 
-@dataclass(frozen=True)
-class PackedModel:
-    """A model as it comes out of its file.
+@dataclass(frozen=True, kw_only=True)
+class PackedModel(Run):
+    """A model as it comes out of its file; the paths in its config are file names alone.
 
     Attributes:
-        config: how the head was trained; its paths are file names alone.
-        frozen: the backbone, ready for images.
-        head: the head, in eval mode on the backbone's device.
         calibration: what `evaluation.confidence.calibration.Calibration.from_dict` reads; None
             where the model was packed without.
         about: see there.
     """
 
-    config: TrainConfig
-    frozen: FrozenBackbone
-    head: Head
     calibration: dict[str, Any] | None
     about: About
 
@@ -171,7 +164,17 @@ def load_packed(
     frozen = FrozenBackbone(backbone, resolve_device(device), precision, execution)
     head = build_head(config, frozen)
     load_state(head, payload["head"], path, f"head {config.head!r}")
-    return PackedModel(config, frozen, head.eval(), payload["calibration"], about)
+    return PackedModel(
+        path,
+        config,
+        frozen,
+        head.eval(),
+        0,
+        about.sha256,
+        (path,),
+        calibration=payload["calibration"],
+        about=about,
+    )
 
 
 def is_packed(path: str | Path) -> bool:

@@ -30,12 +30,12 @@ class Run:
     """A trained head with the backbone that it was trained on.
 
     Attributes:
-        path: the run folder.
+        path: the run folder, or the packed file.
         config: the run's config.
         frozen: the backbone, ready for images.
         head: the head, in eval mode on the backbone's device.
-        step: optimizer steps behind the head.
-        sha256: of the backbone's weights file.
+        step: optimizer steps behind the head; 0 where nobody knows.
+        sha256: of the backbone's original weights file.
         files: the weights of head and backbone.
     """
 
