@@ -1,17 +1,11 @@
-"""Reference numbers of the losses and the comparison with them, shared by this folder."""
-
-from __future__ import annotations
+"""Reference numbers of the losses, the comparison with them, and batches, for this folder."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses"
 
@@ -19,65 +13,89 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "losses"
 class Golden:
     """Inputs, losses, gradients and logged numbers of the original code."""
 
-    def __init__(self) -> None:
-        self.numbers: dict[str, Any] = json.loads((GOLDEN / "losses.json").read_text())
+    def __init__(self):
+        self.numbers = json.loads((GOLDEN / "losses.json").read_text())
         with np.load(GOLDEN / "losses.npz") as arrays:
-            self.arrays: dict[str, NDArray[Any]] = {name: arrays[name] for name in arrays.files}
+            self.arrays = dict(arrays)
 
-    def tensor(self, name: str) -> Tensor:
+    def tensor(self, name):
         tensor = torch.from_numpy(self.arrays[name])
         return tensor.double() if tensor.is_floating_point() else tensor
 
+    def check(self, loss, tag, head_input, to_raw, embedding="mu"):
+        """Run a loss on a recorded input and compare loss, gradient and logged numbers."""
+        expected = self.numbers[tag]
+        leaf = head_input.clone().requires_grad_()
+        result = loss(self.tensor(embedding), to_raw(leaf), self.tensor("label"))
+        result.loss.backward()
+        assert result.loss.item() == pytest.approx(expected["loss_float64"], abs=1e-7)
+        # Recorded in float32, with its own distance from float64 beside it.
+        tolerance = 1.01 * expected["max_abs_grad_minus_float64"]
+        recorded = self.arrays[f"grad_{tag}"]
+        np.testing.assert_allclose(leaf.grad.numpy(), recorded, rtol=1e-6, atol=tolerance)
+        assert sorted(result.stats) == sorted([*expected["end_points"], "uloss"])
+        for name, numbers in expected["end_points"].items():
+            values = result.stats[name]
+            logged = {key: getattr(values, key)().item() for key in ("mean", "max", "min")}
+            assert logged == pytest.approx({key: numbers[key] for key in logged}, abs=1e-6), name
+
+    def check_tie(self, loss, tag):
+        """Compare loss and gradient of a probability head where two qualities are equal."""
+        case = self.numbers["edge_cases"][tag]
+        head = torch.tensor(case["head"], dtype=torch.float64, requires_grad=True)
+        mu = torch.tensor(case["mu"], dtype=torch.float64)
+        result = loss(mu, torch.logit(head), torch.tensor(case["label"]))
+        result.loss.backward()
+        assert result.loss.item() == pytest.approx(float(case["loss"]), abs=1e-6)
+        assert head.grad[:, 0].tolist() == pytest.approx([float(g) for g in case["grad"]], abs=1e-6)
+
 
 @pytest.fixture(scope="session")
-def golden() -> Golden:
+def golden():
     return Golden()
 
 
 @pytest.fixture(scope="session")
-def check_golden(golden: Golden) -> Callable[..., None]:
-    """Run a loss on a recorded input and compare loss, gradient and logged numbers."""
+def make_batch():
+    """Return a function that gives float64 embeddings around one centre per label, and the rest."""
 
-    def check(
-        loss: nn.Module,
-        tag: str,
-        head_input: Tensor,
-        to_raw: Callable[[Tensor], Tensor],
-        embedding: str = "mu",
-    ) -> None:
-        expected = golden.numbers[tag]
-        leaf = head_input.clone().requires_grad_()
-        result = loss(golden.tensor(embedding), to_raw(leaf), golden.tensor("label"))
-        result.loss.backward()
-        assert result.loss.item() == pytest.approx(expected["loss_float64"], abs=1e-7)
-        recorded = golden.arrays[f"grad_{tag}"]
-        assert leaf.grad is not None
-        # Recorded in float32, with its own distance from float64 beside it.
-        tolerance = 1.01 * expected["max_abs_grad_minus_float64"]
-        np.testing.assert_allclose(leaf.grad.numpy(), recorded, rtol=1e-6, atol=tolerance)
-        logged = [*expected["end_points"], "uloss"]
-        assert sorted(result.stats) == sorted(logged)
-        for name, numbers in expected["end_points"].items():
-            values = result.stats[name]
-            found = values.mean().item(), values.max().item(), values.min().item()
-            wanted = numbers["mean"], numbers["max"], numbers["min"]
-            assert found == pytest.approx(wanted, abs=1e-6), name
+    def make(seed, labels, dimension, columns):
+        generator = torch.Generator().manual_seed(seed)
 
-    return check
+        def normal(*shape):
+            return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
+        label = torch.tensor(labels)
+        centres, noise = normal(max(labels) + 1, dimension), normal(len(labels), dimension)
+        return 3 * (centres[label] + noise), normal(len(labels), columns), label
 
-def random_batch(
-    seed: int, labels: list[int], dimension: int, columns: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return float64 embeddings around one centre per label, raw outputs, and labels."""
-    generator = torch.Generator().manual_seed(seed)
-    label = torch.tensor(labels)
-    centres = torch.randn(max(labels) + 1, dimension, generator=generator, dtype=torch.float64)
-    noise = torch.randn(len(labels), dimension, generator=generator, dtype=torch.float64)
-    raw = torch.randn(len(labels), columns, generator=generator, dtype=torch.float64)
-    return 3 * (centres[label] + noise), raw, label
+    return make
 
 
 @pytest.fixture(scope="session")
-def make_batch() -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    return random_batch
+def loops():
+    """Return a function that gives unit embeddings and the ordered genuine pairs, for loops."""
+
+    def prepare(embedding, labels):
+        mu = embedding.numpy() / np.linalg.norm(embedding.numpy(), axis=1, keepdims=True)
+        images = range(len(labels))
+        pairs = [(i, j) for i in images for j in images if i != j and labels[i] == labels[j]]
+        return mu, pairs
+
+    return prepare
+
+
+@pytest.fixture(scope="session")
+def minimise():
+    """Return a function that lets a raw output (B, d) of one identity's images learn."""
+
+    def run(loss, embedding, raw, lr, steps=300):
+        raw = raw.double().requires_grad_()
+        optimizer = torch.optim.SGD([raw], lr=lr)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            loss(embedding.double(), raw, torch.zeros(len(raw))).loss.backward()
+            optimizer.step()
+        return raw.detach()
+
+    return run

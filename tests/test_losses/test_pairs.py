@@ -1,7 +1,5 @@
 """Genuine pairs, quality logits, the sum of log variances, and what the base class refuses."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -57,7 +55,7 @@ def test_log_variance_sum_has_the_floor_and_does_not_overflow():
     assert log_variance_sum(first, second).tolist() == pytest.approx(expected, rel=1e-12)
 
 
-def test_copies_of_one_image_are_no_pair():
+def test_copies_of_one_image_are_not_a_pair():
     labels = torch.tensor([0, 0, 0, 1, 1])
     rows = torch.tensor([7, 7, 3, 9, 8])
     first, second = genuine_pairs(labels, rows)

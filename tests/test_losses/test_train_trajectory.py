@@ -1,7 +1,5 @@
 """Twelve optimizer steps of a tiny head and its loss, against the original training recipe."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -57,5 +55,5 @@ def test_twelve_steps(recorded, method):
         result.loss.backward()
         optimizer.step()
         assert result.loss.item() == pytest.approx(expected["loss"][step], abs=2e-6), step
-    for name, wanted in _state(arrays, f"{method}/final/").items():
-        torch.testing.assert_close(head.state_dict()[name], wanted, rtol=1e-4, atol=1e-6)
+    for name, expected_tensor in _state(arrays, f"{method}/final/").items():
+        torch.testing.assert_close(head.state_dict()[name], expected_tensor, rtol=1e-4, atol=1e-6)
