@@ -94,7 +94,8 @@ class Provenance:
         optional = {name: stored.pop(name) for name in ("backbone_sha256", "exported_from", "name")}
         if stored.pop("method") != "trained_head":
             optional["method"] = self.method
-        stored = {**stored, "direction": DIRECTION, "output": stored.pop("output")}
+        output = stored.pop("output")
+        stored = {**stored, "direction": DIRECTION, "output": output}
         return {**stored, **{name: value for name, value in optional.items() if value}}
 
 
