@@ -21,7 +21,7 @@ from data import cache_file
 log = logging.getLogger("faceuq")
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
-WORTH = 20_000  # images; fewer are listed in a moment, and leave no file behind
+SMALLEST_CACHED = 20_000  # images; fewer are listed in a moment, and leave no file behind
 SETTLED = 2.0  # seconds since a change; times of files are too coarse to tell two apart
 SECONDS_BETWEEN_LINES = 10.0  # of the log
 
@@ -138,7 +138,7 @@ def folder_listing(root: Path) -> Listing:
             f"{' '.join(SUFFIXES)}, or one .rec pack"
         )
     folders.changed[changed > (started - SETTLED) * 1e9] = -1
-    if len(folders.ends) >= WORTH:
+    if len(folders.ends) >= SMALLEST_CACHED:
         cache_file.store(root, key, folders.arrays)
     return folders.listing()
 
@@ -159,7 +159,7 @@ def list_file_listing(path: Path) -> Listing:
     listing = Listing.of(_list_entries(path))
     if not len(listing):
         raise ValueError(f"{path}: no images listed")
-    if len(listing) >= WORTH and time.time() - stamp[1] / 1e9 >= SETTLED:
+    if len(listing) >= SMALLEST_CACHED and time.time() - stamp[1] / 1e9 >= SETTLED:
         arrays = {"block": listing.block, "ends": listing.ends, "labels": listing.labels}
         cache_file.store(path, key, arrays)
     return listing

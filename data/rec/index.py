@@ -21,7 +21,7 @@ from data.rec.format import FIRST, HEADER, MAGIC, PART, WHOLE
 
 log = logging.getLogger("faceuq")
 
-WORTH = 100_000  # records; fewer are found in milliseconds, and leave no file behind
+SMALLEST_CACHED = 100_000  # records; fewer are found in milliseconds, and leave no file behind
 SETTLED = 2.0  # seconds since the last change; times of files are too coarse to tell two apart
 _PIECE = 1 << 22  # bytes of an .idx read at once
 _SHIFT = 12  # records that share a base: 4096, about 20 MB of a pack
@@ -56,11 +56,11 @@ class Offsets:
     def __len__(self) -> int:
         return len(self.low)
 
-    def one(self, position: int) -> int:
+    def at(self, position: int) -> int:
         """Return the offset of a record."""
         return int(self.bases[position >> _SHIFT]) + int(self.low[position]) * self._unit
 
-    def many(self, positions: NDArray[np.integer]) -> NDArray[np.int64]:
+    def take(self, positions: NDArray[np.integer]) -> NDArray[np.int64]:
         """Return the offsets of some records."""
         return self.bases[positions >> _SHIFT] + self.low[positions].astype(np.int64) * self._unit
 
@@ -219,7 +219,7 @@ def load_index(path: Path, key: PackKey) -> tuple[Starts, Images] | None:
 def store_index(path: Path, key: PackKey, starts: Starts, images: Images) -> None:
     """Store the index of a pack that is large and not just being written."""
     changed = max(stamp[1] for stamp in (key["rec"], key["idx"]) if stamp)
-    if len(starts.offsets) < WORTH or time.time() - changed / 1e9 < SETTLED:
+    if len(starts.offsets) < SMALLEST_CACHED or time.time() - changed / 1e9 < SETTLED:
         return
     cache_file.store(
         path,

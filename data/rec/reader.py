@@ -126,7 +126,7 @@ class RecordPack:
     @property
     def offsets(self) -> NDArray[np.int64]:
         """(R,) byte offsets of the records, by ascending key."""
-        return self.starts.offsets.many(np.arange(len(self)))
+        return self.starts.offsets.take(np.arange(len(self)))
 
     def key(self, position: int) -> int:
         """Return the key at a position of `keys`."""
@@ -165,7 +165,7 @@ class RecordPack:
 
         Release it (`with`) before the pack is closed. Safe to call from several threads.
         """
-        continuation, start, end = self._part(position, self.starts.offsets.one(position))
+        continuation, start, end = self._part(position, self.starts.offsets.at(position))
         if continuation == WHOLE and end - start >= HEADER.size:
             start += HEADER.size + 4 * int(HEADER.unpack_from(self._map, start)[0])
             if start <= end:
@@ -175,14 +175,14 @@ class RecordPack:
     def read_ahead(self, positions: NDArray[np.integer]) -> None:
         """Let the system fetch the records at these positions of `keys`; returns at once."""
         offsets = self.starts.offsets
-        starts = np.clip(offsets.many(positions), 0, self._size)
-        ends = offsets.many(np.minimum(positions + 1, len(self) - 1))
+        starts = np.clip(offsets.take(positions), 0, self._size)
+        ends = offsets.take(np.minimum(positions + 1, len(self) - 1))
         usual = (ends > starts) & (ends - starts <= LONGEST_AHEAD)
         will_need(self._file, starts, np.where(usual, ends, starts + LONGEST_AHEAD))
 
     def payload(self, position: int) -> bytes:
         """Return the payload of the record at a position of `keys`, its parts joined again."""
-        at = self.starts.offsets.one(position)
+        at = self.starts.offsets.at(position)
         continuation, start, end = self._part(position, at)
         if continuation == WHOLE:
             return self._map[start:end]
@@ -204,7 +204,7 @@ class RecordPack:
         Raises:
             ValueError: a position's offset does not lead to a record.
         """
-        offsets = self.starts.offsets.many(positions)
+        offsets = self.starts.offsets.take(positions)
         inside = (offsets >= 0) & (offsets % 4 == 0) & (offsets <= self._size - PART.size)
         magic, packed, flag, scalar, first, second = self._words(np.where(inside, offsets, 0))
         bad = np.flatnonzero(~inside | (magic != MAGIC))
@@ -244,7 +244,7 @@ class RecordPack:
         return packed >> 29, start, end
 
     def _corrupt(self, position: int, what: str) -> ValueError:
-        key, offset = self.key(position), self.starts.offsets.one(position)
+        key, offset = self.key(position), self.starts.offsets.at(position)
         return ValueError(f"{self.path}: key {key} at offset {offset}: {what}")
 
 

@@ -24,7 +24,7 @@ CACHE = "train.rec.faceuq-index"
 def folder(tmp_path, monkeypatch):
     """A pack that is old enough, and counts as large enough, to have its index kept."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(index, "WORTH", 10)
+    monkeypatch.setattr(index, "SMALLEST_CACHED", 10)
     folder = tmp_path / "pack"
     folder.mkdir()
     for name in ("train.rec", "train.idx"):
@@ -97,7 +97,7 @@ def test_a_pack_that_was_just_written_or_is_small_is_not_kept(folder, monkeypatc
     everything(folder)
     assert not (folder / CACHE).exists()
     age(folder)
-    monkeypatch.setattr(index, "WORTH", 1000)
+    monkeypatch.setattr(index, "SMALLEST_CACHED", 1000)
     everything(folder)
     assert not (folder / CACHE).exists()
 
@@ -119,7 +119,7 @@ OPEN = """
 import json, sys
 from data.rec import index
 from data.faces import PackFaces
-index.WORTH = 10
+index.SMALLEST_CACHED = 10
 sys.stdin.readline()
 for _ in range(20):
     faces = PackFaces(sys.argv[1])
@@ -164,5 +164,5 @@ def test_packed_offsets_are_the_offsets(offsets):
     offsets = np.array(offsets, dtype=np.int64)
     packed = index.Offsets.of(offsets)
     assert len(packed) == len(offsets)
-    assert packed.many(np.arange(len(offsets))).tolist() == offsets.tolist()
-    assert [packed.one(row) for row in range(0, len(offsets), 997)] == offsets[::997].tolist()
+    assert packed.take(np.arange(len(offsets))).tolist() == offsets.tolist()
+    assert [packed.at(row) for row in range(0, len(offsets), 997)] == offsets[::997].tolist()

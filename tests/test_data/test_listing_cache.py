@@ -12,7 +12,7 @@ from data.faces import open_faces
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(listing, "WORTH", 1)
+    monkeypatch.setattr(listing, "SMALLEST_CACHED", 1)
     root = tmp_path / "faces"
     for folder, names in {"a": "12", "b": "", "c": "345", "ä": "6"}.items():
         (root / folder).mkdir(parents=True)
@@ -94,7 +94,7 @@ def test_a_folder_that_changed_a_moment_ago_is_not_relied_on(root, listed):
 
 
 def test_a_small_folder_leaves_no_file_behind(root, monkeypatch):
-    monkeypatch.setattr(listing, "WORTH", 100)
+    monkeypatch.setattr(listing, "SMALLEST_CACHED", 100)
     found(root)
     assert sorted(path.name for path in root.iterdir()) == ["a", "b", "c", "ä"]
 
