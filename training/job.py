@@ -17,6 +17,7 @@ from utils.checkpoint import load_checkpoint
 from utils.cli import say_last
 from utils.config import TrainConfig, load_config
 from utils.config_json import from_json, override
+from utils.device import resolve_device
 from utils.distributed import RankLost, World
 from utils.run import (
     LOGGER,
@@ -76,7 +77,7 @@ def train(job: TrainingJob, world: World, device: str) -> int:
     """
     start_logging() if world.is_main else keep_quiet()
     try:
-        trainer, folder = _prepare(job, world, torch.device(device))
+        trainer, folder = _prepare(job, world, resolve_device(device))
         # torchrun sends SIGTERM as soon as a process is lost: here it waits for that message
         with nullcontext() if world.size == 1 else StopRequest(second_interrupts=False):
             try:
