@@ -1,11 +1,8 @@
 """A pack's kept index says what the pack says, or nothing."""
 
-import json
 import os
 import shutil
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -113,37 +110,6 @@ def test_a_damaged_pack_is_an_error_with_a_kept_index_as_well(folder):
     assert faces.name(14) == names[14]
     with pytest.raises(ValueError, match=r"key 15 at offset \d+: no record starts at byte"):
         faces.read(14)
-
-
-OPEN = """
-import json, sys
-from data.rec import index
-from data.faces import PackFaces
-index.SMALLEST_CACHED = 10
-sys.stdin.readline()
-for _ in range(20):
-    faces = PackFaces(sys.argv[1])
-    print(json.dumps([faces.labels.tolist(), [faces.name(row) for row in range(len(faces))]]))
-"""
-
-
-def test_several_processes_may_start_at_once(folder):
-    expected = json.dumps(everything(folder)[:2])
-    (folder / CACHE).unlink()
-    command = [sys.executable, "-c", OPEN, str(folder / "train.rec")]
-    started = [
-        subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(3)
-    ]
-    for process in started:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in started:
-        assert process.communicate()[0].splitlines() == [expected] * 20
-        assert process.returncode == 0
-    assert sorted(path.name for path in folder.iterdir()) == ["train.idx", "train.rec", CACHE]
 
 
 @pytest.mark.parametrize(
