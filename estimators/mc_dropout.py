@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from estimators.base import Batch, Estimate
-from mc_dropout.closed_form import DropoutSpread, check_rate
-from models.dropout import dropout_masks, rows_at_once
+from mc_dropout.closed_form import DropoutSpread, check_rate, dropout_masks, rows_at_once
 from models.frozen import FrozenBackbone
 
 __all__ = ["MCDropout"]

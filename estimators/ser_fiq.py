@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from estimators.base import Batch, Estimate
-from models.dropout import dropout_masks, rows_at_once
+from mc_dropout.closed_form import dropout_masks, rows_at_once
 from models.frozen import FrozenBackbone
 
 __all__ = ["SERFIQ"]

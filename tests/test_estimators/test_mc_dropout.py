@@ -71,7 +71,7 @@ def test_passes_are_dropout_then_the_tail(fake, layer, batch_norm):
 def test_memory_limits_do_not_change_results(fake, layer, monkeypatch):
     frozen = fake(*layer(12, 90))
     plain = MCDropout(frozen, passes=50)(Batch(images(7)))
-    monkeypatch.setattr("models.dropout._ROWS", {"cpu": 20})
+    monkeypatch.setattr("mc_dropout.closed_form._ROWS", {"cpu": 20})
     monkeypatch.setattr("estimators.mc_dropout._HELD", 50 * 12 * 3)
     np.testing.assert_allclose(
         MCDropout(frozen, passes=50)(Batch(images(7))).sigma_sq, plain.sigma_sq, rtol=1e-5
