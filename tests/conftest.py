@@ -165,31 +165,41 @@ LOSSES = {"probability": "idq", "variance": "fast_mls"}
 
 @pytest.fixture(scope="session")
 def write_run():
-    """Return a function (folder, output) that makes a run folder with an untrained head."""
+    """Return a function that makes a run folder with untrained heads.
 
-    def write(folder, output="probability"):
+    `weights` is the backbone's file, made where there is none; `branches` stand for the one head;
+    with a `seed`, heads are drawn from it and the seeds after it.
+    """
+
+    def write(folder, output="probability", *, weights=None, seed=None, branches=(), **fields):
         folder.mkdir(parents=True)
         torch.manual_seed(0)
-        torch.save(build("models.backbones", TINY).state_dict(), folder / "backbone.pth")
+        weights = weights or folder / "backbone.pth"
+        backbone = fields.pop("backbone", TINY)
+        if not weights.exists():
+            torch.save(build("models.backbones", backbone).state_dict(), weights)
+        one = {"head": Method("fc2", output=output, hidden=4), "loss": Method(LOSSES[output])}
         config = TrainConfig(
             name=folder.name,
-            backbone=TINY,
-            backbone_weights=str(folder / "backbone.pth"),
-            head=Method("fc2", output=output, hidden=4),
-            loss=Method(LOSSES[output]),
+            backbone=backbone,
+            backbone_weights=str(weights),
             train_images="synthetic:identities=4,images=2,seed=1",
             schedule=Schedule(epochs=1, steps_per_epoch=1),
             device="cpu",
+            **({"branches": tuple(branches)} if branches else one | fields),
         )
         frozen = load_frozen(config, "cpu", "fp32")
-        payload = {
-            "config": to_json(config),
-            "backbone": backbone_record(frozen, config.backbone_weights),
-            "head": build_head(config, frozen).state_dict(),
-            "step": 1,
-        }
+        record = backbone_record(frozen, config.backbone_weights)
         (folder / "config.json").write_text(to_json(config))
-        save_checkpoint(folder / "best.pt", payload)
+        if branches:
+            save_checkpoint(folder / "last.pt", {"config": to_json(config), "backbone": record})
+        for number, (name, own) in enumerate(config.heads.items()):
+            if seed is not None:
+                torch.manual_seed(seed + number)
+            head = build_head(own, frozen).state_dict()
+            payload = {"config": to_json(own), "backbone": record, "head": head, "step": 1}
+            (folder / name).mkdir(exist_ok=True)
+            save_checkpoint(folder / name / "best.pt", payload)
         return folder
 
     return write

@@ -16,46 +16,27 @@ from estimators.fusion import Fusion, load_fusion
 from estimators.trained_head import TrainedHead
 from evaluation import fit_fusion
 from models.backbones.mobilefacenet import MobileFaceNet
-from models.run import backbone_record, build_head, load_frozen, load_run
-from utils.checkpoint import save_checkpoint
-from utils.config import Method, Schedule, TrainConfig
-from utils.config_json import to_json
+from models.run import load_run
+from utils.config import Method
 
 FACES = "synthetic:identities=6,images=3,seed=1"
 
 
-def write_run(folder, weights, seed):
-    folder.mkdir()
-    config = TrainConfig(
-        name=folder.name,
-        backbone=Method("mobilefacenet", embedding_size=16),
-        backbone_weights=str(weights),
-        head=Method("gap_fc2", output="probability", hidden=8),
-        loss=Method("idq"),
-        train_images=FACES,
-        schedule=Schedule(epochs=1, steps_per_epoch=1),
-    )
-    frozen = load_frozen(config, "cpu", "fp32")
-    torch.manual_seed(seed)
-    payload = {
-        "config": to_json(config),
-        "head": build_head(config, frozen).state_dict(),
-        "step": 1,
-        "backbone": backbone_record(frozen, str(weights)),
-    }
-    save_checkpoint(folder / "best.pt", payload)
-
-
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, write_run):
     """Folder with runs `one` and `two` on one backbone, `far` on another."""
     folder = tmp_path_factory.mktemp("runs")
     for seed, name in enumerate(("near", "other")):
         torch.manual_seed(seed)
         torch.save(MobileFaceNet(embedding_size=16).state_dict(), folder / f"{name}.pth")
-    write_run(folder / "one", folder / "near.pth", 1)
-    write_run(folder / "two", folder / "near.pth", 2)
-    write_run(folder / "far", folder / "other.pth", 3)
+    fields = {
+        "backbone": Method("mobilefacenet", embedding_size=16),
+        "head": Method("gap_fc2", output="probability", hidden=8),
+    }
+    for seed, (name, weights) in enumerate(
+        {"one": "near.pth", "two": "near.pth", "far": "other.pth"}.items(), start=1
+    ):
+        write_run(folder / name, weights=folder / weights, seed=seed, **fields)
     return folder
 
 

@@ -15,12 +15,9 @@ from evaluation.seeds import Group
 from evaluation.sets.open_set import open_set
 from models.backbones.base import Backbone
 from models.frozen import FrozenBackbone
-from models.run import backbone_record, build_head, load_frozen, load_run
-from utils.checkpoint import save_checkpoint
-from utils.config import Branch, Method, Schedule, TrainConfig
-from utils.config_json import to_json
+from models.run import load_run
+from utils.config import Branch, Method
 from utils.distributed import World
-from utils.methods import build
 
 FACES = "faces:synthetic:identities=8,images=4,seed=3"
 TINY = Method("iresnet", layers=(1, 1, 1, 1), widths=(4, 4, 8, 8))
@@ -29,40 +26,21 @@ KINDS["fast_mls"] = ("variance", 1)
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, write_run):
     """The run folder of twelve untrained heads: four losses with three seeds."""
-    folder = tmp_path_factory.mktemp("runs") / "all"
-    weights = folder.parent / "backbone.pth"
-    torch.manual_seed(0)
-    torch.save(build("models.backbones", TINY).state_dict(), weights)
-    config = TrainConfig(
-        name="all",
-        backbone=TINY,
-        backbone_weights=str(weights),
-        branches=tuple(
-            Branch(
-                f"{loss}-{seed}",
-                head=Method("fc2", output=output, hidden=4, dim=dim),
-                loss=Method(loss),
-                seed=seed,
-            )
-            for loss, (output, dim) in KINDS.items()
-            for seed in range(3)
-        ),
-        train_images="synthetic:identities=4,images=2,seed=1",
-        schedule=Schedule(epochs=1, steps_per_epoch=1),
-        device="cpu",
-    )
-    frozen = load_frozen(config, "cpu", "fp32")
-    record = backbone_record(frozen, config.backbone_weights)
-    for number, (name, own) in enumerate(config.heads.items()):
-        (folder / name).mkdir(parents=True)
-        torch.manual_seed(number)
-        state = build_head(own, frozen).state_dict()
-        payload = {"config": to_json(own), "backbone": record, "head": state, "step": 1}
-        save_checkpoint(folder / name / "best.pt", payload)
-    (folder / "config.json").write_text(to_json(config))
-    return folder
+    branches = [
+        Branch(
+            f"{loss}-{seed}",
+            head=Method("fc2", output=output, hidden=4, dim=dim),
+            loss=Method(loss),
+            seed=seed,
+        )
+        for loss, (output, dim) in KINDS.items()
+        for seed in range(3)
+    ]
+    folder = tmp_path_factory.mktemp("runs")
+    weights = folder / "backbone.pth"
+    return write_run(folder / "all", weights=weights, seed=0, branches=branches, backbone=TINY)
 
 
 def test_a_run_stands_for_its_branches(run, monkeypatch):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import re
 import shutil
 import subprocess
@@ -27,7 +26,7 @@ from models.packed import About, save_packed
 from models.run import load_run
 from scoring import score_images
 from scoring.scorer import load_scorer
-from utils.config_json import to_json
+from utils.config import Branch, Method
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = "iresnet:layers=(1,1,1,1),widths=(4,4,8,8),embedding_size=16"
@@ -270,16 +269,12 @@ def onnx_file(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def kinds(run, onnx_file, tmp_path_factory):
+def kinds(run, write_run, onnx_file, tmp_path_factory):
     """Each kind of model with the flags that it needs, over rendered faces of one set."""
     folder = tmp_path_factory.mktemp("kinds")
-    branches = folder / "branches"
-    branches.mkdir()
-    for name in ("one", "two"):
-        shutil.copytree(run, branches / name)
-    config = json.loads(to_json(load_run(run, device="cpu").config))
-    config["branches"] = [{"name": "one"}, {"name": "two"}]
-    (branches / "config.json").write_text(json.dumps(config))
+    head = Method("fc2", output="probability", hidden=4)
+    branches = [Branch(name, head=head, loss=Method("idq")) for name in ("one", "two")]
+    branches = write_run(folder / "branches", branches=branches)
     scores = folder / "scores.csv"
     names = open_set(FACES).images
     lines = [f"{names.image_name(row)},{row}" for row in range(len(names))]

@@ -7,62 +7,39 @@ import torch
 
 from models.frozen import FrozenBackbone
 from models.run import (
-    backbone_record,
     branch_folders,
-    build_head,
-    load_frozen,
     load_run,
     untrained_run,
 )
-from utils.checkpoint import save_checkpoint
-from utils.config import Branch, Method, Schedule, TrainConfig
-from utils.config_json import to_json
-from utils.methods import build
+from utils.config import Branch, Method
+from utils.config_json import from_json
 
 TINY = Method("iresnet", layers=(1, 1, 1, 1), widths=(4, 4, 8, 8))
 HEAD = Method("fc2", output="probability", hidden=4)
 
 
-def write_branches(folder, weights, names=("idq-0", "idq-1", "pcnet-0")):
-    """A run folder as network.py leaves it, with untrained heads."""
-    config = TrainConfig(
-        name=folder.name,
-        backbone=TINY,
-        backbone_weights=str(weights),
-        branches=tuple(
+@pytest.fixture
+def write_branches(write_run):
+    """Return a function that makes a run folder of three branches."""
+
+    def write(folder, weights):
+        branches = [
             Branch(name, head=HEAD, loss=Method(name.split("-")[0]), seed=int(name[-1]))
-            for name in names
-        ),
-        train_images="synthetic:identities=4,images=2,seed=1",
-        schedule=Schedule(epochs=1, steps_per_epoch=1),
-        device="cpu",
-    )
-    frozen = load_frozen(config, "cpu", "fp32")
-    record = backbone_record(frozen, config.backbone_weights)
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(to_json(config))
-    save_checkpoint(folder / "last.pt", {"config": to_json(config), "backbone": record})
-    for branch in config.branches:
-        own = config.branch_config(branch)
-        torch.manual_seed(branch.seed)
-        state = build_head(own, frozen).state_dict()
-        payload = {"config": to_json(own), "backbone": record, "head": state, "step": 1}
-        (folder / branch.name).mkdir()
-        save_checkpoint(folder / branch.name / "best.pt", payload)
-    return config
+            for name in ("idq-0", "idq-1", "pcnet-0")
+        ]
+        return write_run(folder, weights=weights, seed=0, branches=branches)
+
+    return write
 
 
 @pytest.fixture
 def weights(tmp_path):
-    torch.manual_seed(0)
-    torch.save(build("models.backbones", TINY).state_dict(), tmp_path / "backbone.pth")
     return tmp_path / "backbone.pth"
 
 
 @pytest.fixture
-def run(tmp_path, weights):
-    write_branches(tmp_path / "all", weights)
-    return tmp_path / "all"
+def run(tmp_path, weights, write_branches):
+    return write_branches(tmp_path / "all", weights)
 
 
 def test_branch_folders_are_in_the_configs_order(run, tmp_path):
@@ -126,8 +103,8 @@ def test_a_shared_backbone_must_have_the_heads_preprocessing(run):
         load_run(run / "idq-1", device="cpu", shared=first)
 
 
-def test_a_config_of_branches_is_no_head(tmp_path, weights):
-    config = write_branches(tmp_path / "all", weights)
+def test_a_config_of_branches_is_no_head(run):
+    config = from_json((run / "config.json").read_text())
     with pytest.raises(ValueError, match=r"config 'all' describes 3 branches, not one head"):
         untrained_run(config, device="cpu")
 
