@@ -21,8 +21,7 @@ if not __package__:  # run as a file: import from the checkout, not from this fo
 from collections.abc import Sequence
 
 from evaluation import flags
-from utils.cli import PARTS_HINT, Parser, run_on_ranks
-from utils.distributed import World
+from utils.cli import Parser
 
 CAP = 20  # mated pairs of one person
 
@@ -35,19 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     flags.add_calibration_flags(parser, CAP)
     args = parser.parse_args(argv)
-    calibration, model = (
-        flags.read(flags.CalibrationFlags, args),
-        flags.read(flags.ModelFlags, args),
-    )
-    sets = flags.read(flags.SetFlags, args)
+    from evaluation.command import calibration_main  # later than --help
 
-    def body(world: World, device: str) -> int:
-        from evaluation.command import run_calibration
-
-        return run_calibration(calibration, sets, lambda: model.open(device), world)
-
-    device = "cpu" if calibration.features else args.device
-    return run_on_ranks(device, body, resume_hint=PARTS_HINT)
+    return calibration_main(args)
 
 
 if __name__ == "__main__":

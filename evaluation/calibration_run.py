@@ -36,7 +36,7 @@ class CalibrationOptions:
     """How a model is calibrated.
 
     Attributes:
-        fmr: target of the score threshold.
+        fmr: target of the score threshold; None: 1e-3, unless `score_threshold` is given.
         score_threshold: the threshold itself, instead.
         target_risk: find the cut-off that keeps this risk among accepted comparisons; None: do not.
         risk: which risk.
@@ -47,7 +47,7 @@ class CalibrationOptions:
         flip: average each image with its mirror image.
     """
 
-    fmr: float = 1e-3
+    fmr: float | None = None
     score_threshold: float | None = None
     target_risk: float | None = None
     risk: Risk = "fnmr"
@@ -57,10 +57,16 @@ class CalibrationOptions:
     batch_size: int = 64
     flip: bool = False
 
+    def __post_init__(self) -> None:
+        if self.fmr is not None and self.score_threshold is not None:
+            raise ValueError(
+                "--fmr and --score_threshold are two ways to set one threshold: give one"
+            )
+
     @property
     def fmr_target(self) -> float | None:
         """FMR that the threshold is set for; None where the threshold is given."""
-        return self.fmr if self.score_threshold is None else None
+        return (self.fmr or 1e-3) if self.score_threshold is None else None
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,21 @@
-"""What the evaluation scripts do: open, embed, evaluate and print one set after the other.
+"""What the evaluation scripts do once their flags are read: open, embed, evaluate, print, write.
 
-And write the files that were asked for. Flags come in as the dataclasses of `evaluation.flags`.
+One set after the other. A ValueError is something that the user can mend.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from evaluation.flags import CalibrationFlags, ComparisonFlags, EvaluationFlags, SetFlags
+from evaluation import flags
+from evaluation.flags import Outputs, SetFlags
 from evaluation.run import (
     EvaluationOptions,
     EvaluationResult,
@@ -26,11 +29,13 @@ from evaluation.run import (
 from report.results import result_dict
 from report.sentences import protocol_sentence
 from report.text import result_text, warnings
+from utils.cli import PARTS_HINT, run_on_ranks
 from utils.config import Verification
 from utils.distributed import World
 from utils.files import write_text
 
 if TYPE_CHECKING:
+    from evaluation.comparison import ComparisonOptions, MethodComparison
     from evaluation.open_model import LoadedModel
 
 
@@ -42,159 +47,173 @@ class Evaluated(NamedTuple):
     files: list[Path]
 
 
-def run_evaluation(
-    flags: EvaluationFlags,
-    sets: SetFlags,
-    open_model: Callable[[], LoadedModel],
-    world: World,
+def evaluation_main(args: argparse.Namespace, model: flags.ModelFlags) -> int:
+    """Evaluate a model on sets, or what is stored, as the flags say; returns the exit code."""
+    sets, outputs = flags.read(SetFlags, args), flags.read(Outputs, args)
+
+    def body(world: World, device: str) -> int:
+        options = flags.read_evaluation(args)
+        flags.refuse_with_features(vars(args))
+        outputs.check()
+        if args.features:
+            evaluated = _evaluate_stored(args.features, sets, options) if world.is_main else ()
+            return _print_and_write(evaluated, outputs, {}, world)
+        loaded = model.open(device)
+        config = dataclasses.asdict(loaded.config) if loaded.config else {}
+        verification = loaded.config.verification if loaded.config else Verification()
+        targets = flags.split_targets(args.target) if args.target else verification.targets
+        folder = sets.dataset_path or verification.dataset_path
+        opened = dataclasses.replace(sets, dataset_path=folder)
+        completed = options.completed(verification)
+        evaluated = _evaluate_sets(targets, opened, loaded, completed, outputs.save_features, world)
+        return _print_and_write(evaluated, outputs, config, world)
+
+    device = "cpu" if args.features else args.device
+    return run_on_ranks(device, body, resume_hint=PARTS_HINT)
+
+
+def comparison_main(args: argparse.Namespace) -> int:
+    """Compare methods on sets, or what is stored, as the flags say; returns the exit code."""
+    sets, methods = flags.read(SetFlags, args), flags.read(flags.MethodFlags, args)
+
+    def body(world: World, device: str) -> int:
+        from evaluation.comparison import ComparisonOptions, compare, compare_stored
+
+        options = flags.read(ComparisonOptions, args)
+        protocol, folder = options.switches, Path(args.out) if args.out else None
+        if folder is not None and folder.is_file():
+            raise ValueError(f"--out {folder}: names a folder, but a file is there")
+        if args.features and (args.target or args.methods):
+            raise ValueError("--features has its own comparisons; --target and --methods do not go")
+        if args.features:
+            from evaluation.open_model import named
+
+            stored = {name: sets.open_stored(path) for name, path in named(args.features)}
+            compared = compare_stored(stored, options) if world.is_main else iter(())
+        elif args.target and args.methods:
+            opened = map(sets.open, args.target)
+            compared = compare(opened, methods.open(device), options, world=world)
+        else:
+            raise ValueError(
+                "give --target SET ... with --methods METHOD ..., or --features FILE ..."
+            )
+        comparisons = list(_printed(compared, folder, options))
+        if world.is_main:
+            from report.comparison import write_comparisons
+
+            sys.stdout.write(f"{protocol_sentence(protocol)}.\n")
+            for path in write_comparisons(folder, comparisons, protocol) if folder else ():
+                sys.stdout.write(f"wrote {path}\n")
+        return 0
+
+    device = "cpu" if args.features else args.device
+    return run_on_ranks(device, body, resume_hint=PARTS_HINT)
+
+
+def calibration_main(args: argparse.Namespace) -> int:
+    """Calibrate a model on a set, or what is stored, as the flags say; returns the exit code."""
+    sets, model = flags.read(SetFlags, args), flags.read(flags.ModelFlags, args)
+
+    def body(world: World, device: str) -> int:
+        from evaluation.calibration_run import CalibrationOptions, calibrate
+        from report.text import calibration_text, calibration_warning
+
+        out = model.calibration_file(args.out, args.features)
+        options = flags.read(CalibrationOptions, args)
+        if not (args.features or args.target):
+            raise ValueError("nothing to calibrate on: give --target NAME, such as lfw")
+        run = partial(calibrate, options=options)
+        if args.features:
+            run = partial(run, sets.open_stored(args.features))
+        else:
+            source, loaded = sets.open(args.target), model.open(device)
+            embedding = EvaluationOptions(batch_size=options.batch_size, flip=options.flip)
+            estimate = embed_set(source, loaded, embedding, world=world)
+            run = partial(run, source, estimate, method=method_name(loaded))
+        if not world.is_main:
+            return 0
+        result = run()
+        sys.stdout.write(calibration_text(result))
+        warning = calibration_warning(result)
+        if warning:
+            sys.stderr.write(f"warning: {result.comparisons.name}: {warning}\n")
+        result.calibration.save(out)
+        sys.stdout.write(f"\nwrote {out}\n")
+        return 0
+
+    device = "cpu" if args.features else args.device
+    return run_on_ranks(device, body, resume_hint=PARTS_HINT)
+
+
+def _print_and_write(
+    evaluated: Iterable[Evaluated], outputs: Outputs, config: dict[str, object], world: World
 ) -> int:
-    """Evaluate every set, print each, and write what the flags ask for; the exit code is 0.
-
-    Args:
-        flags: of the evaluation.
-        sets: how sets are opened.
-        open_model: returns the model; not called for stored files.
-        world: the ranks that embed; the main one does the rest.
-
-    Raises:
-        ValueError: anything the user can mend (no target, a file that is missing, NaN, ...).
-    """
-    flags.check()
+    """Print each result as it comes, and write what was asked for."""
     results = []
-    if flags.features:
-        config: dict[str, object] = {}
-        evaluated = _evaluate_stored(flags, sets) if world.is_main else iter(())
-    else:
-        model = open_model()
-        config = dataclasses.asdict(model.config) if model.config else {}
-        evaluated = _evaluate_sets(flags, sets, model, world)
     for each in evaluated:
         result = each.result
         sys.stdout.write(result_text(result))
         sys.stdout.flush()
         for line in warnings(result):
             sys.stderr.write(f"warning: {result.name}: {line}\n")
-        if flags.json:
+        if outputs.json:
             results.append(result_dict(result))
-        if flags.save_scores:
-            _save_scores(flags.save_scores, each)
-        if flags.report:
+        if outputs.save_scores:
+            _save_scores(outputs.save_scores, each)
+        if outputs.report:
             from report.page import write_reports
 
-            for path in write_reports(result, flags.report, config=config, files=each.files):
+            for path in write_reports(result, outputs.report, config=config, files=each.files):
                 sys.stdout.write(f"wrote {path}\n")
-    if flags.json and world.is_main:
-        write_text(Path(flags.json), json.dumps({"results": results}, indent=1) + "\n")
-        sys.stdout.write(f"wrote {flags.json}\n")
+    if outputs.json and world.is_main:
+        write_text(Path(outputs.json), json.dumps({"results": results}, indent=1) + "\n")
+        sys.stdout.write(f"wrote {outputs.json}\n")
     return 0
 
 
-def run_comparison(flags: ComparisonFlags, sets: SetFlags, device: str, world: World) -> int:
-    """Compare methods, print each set, and write tables and figures; the exit code is 0.
+def _printed(
+    compared: Iterator[MethodComparison], folder: Path | None, options: ComparisonOptions
+) -> Iterator[MethodComparison]:
+    """Print each comparison as it comes, and draw it."""
+    from report.comparison import comparison_text, draw_comparison
 
-    Raises:
-        ValueError: anything the user can mend.
-    """
-    from evaluation.comparison import compare, compare_stored
-    from report.comparison import comparison_text, draw_comparison, write_comparisons
-
-    options, folder = flags.options(), Path(flags.out) if flags.out else None
-    if folder is not None and folder.is_file():
-        raise ValueError(f"--out {folder}: names a folder, but a file is there")
-    if flags.features and (flags.target or flags.methods):
-        raise ValueError("--features has its own comparisons; --target and --methods do not go")
-    from evaluation.open_model import named, open_models
-
-    if flags.features:
-        stored = {name: sets.open_stored(path) for name, path in named(flags.features)}
-        compared = compare_stored(stored, options) if world.is_main else iter(())
-    elif flags.target and flags.methods:
-        models = open_models(
-            flags.methods,
-            backbone_name=flags.backbone_name,
-            backbone_weights=flags.backbone_weights,
-            device=device,
-            precision=flags.precision,
-        )
-        compared = compare(map(sets.open, flags.target), models, options, world=world)
-    else:
-        raise ValueError("give --target SET ... with --methods METHOD ..., or --features FILE ...")
-    comparisons = []
     for comparison in compared:
         sys.stdout.write(comparison_text(comparison))
         sys.stdout.flush()
-        comparisons.append(comparison)
         if folder is not None:
             path = draw_comparison(folder, comparison, with_fmr=len(options.fmr) > 1)
             sys.stdout.write(f"wrote {path}\n")
-    if not world.is_main:
-        return 0
-    protocol = options.switches
-    sys.stdout.write(f"{protocol_sentence(protocol)}.\n")
-    for path in write_comparisons(folder, comparisons, protocol) if folder is not None else ():
-        sys.stdout.write(f"wrote {path}\n")
-    return 0
+        yield comparison
 
 
-def run_calibration(
-    flags: CalibrationFlags, sets: SetFlags, open_model: Callable[[], LoadedModel], world: World
-) -> int:
-    """Calibrate on one set, print what cut-offs do, and write the file; the exit code is 0.
-
-    Raises:
-        ValueError: anything the user can mend.
-    """
-    from evaluation.calibration_run import calibrate
-    from report.text import calibration_text, calibration_warning
-
-    out, options = flags.destination(), flags.options()
-    if flags.features:
-        if not world.is_main:
-            return 0
-        result = calibrate(sets.open_stored(flags.features), options=options)
-    else:
-        if not flags.target:
-            raise ValueError("nothing to calibrate on: give --target NAME, such as lfw")
-        source, model = sets.open(flags.target), open_model()
-        embedding = EvaluationOptions(batch_size=options.batch_size, flip=options.flip)
-        estimate = embed_set(source, model, embedding, world=world)
-        if not world.is_main:
-            return 0
-        result = calibrate(source, estimate, options, method=method_name(model))
-    sys.stdout.write(calibration_text(result))
-    warning = calibration_warning(result)
-    if warning:
-        sys.stderr.write(f"warning: {result.comparisons.name}: {warning}\n")
-    result.calibration.save(out)
-    sys.stdout.write(f"\nwrote {out}\n")
-    return 0
-
-
-def _evaluate_stored(flags: EvaluationFlags, sets: SetFlags) -> Iterator[Evaluated]:
-    assert flags.features is not None
-    path = Path(flags.features)
-    result = evaluate(sets.open_stored(flags.features), options=flags.options(Verification()))
+def _evaluate_stored(
+    features: str, sets: SetFlags, options: EvaluationOptions
+) -> Iterator[Evaluated]:
+    path = Path(features)
+    result = evaluate(sets.open_stored(features), options=options)
     file = path / "about.json" if path.is_dir() else path  # which says what a folder's shards are
     yield Evaluated(result, "", [file])
 
 
 def _evaluate_sets(
-    flags: EvaluationFlags, sets: SetFlags, model: LoadedModel, world: World
+    targets: Sequence[str],
+    sets: SetFlags,
+    model: LoadedModel,
+    options: EvaluationOptions,
+    save_to: str | None,
+    world: World,
 ) -> Iterator[Evaluated]:
     """Evaluate set after set; all ranks embed, the main one alone gets results."""
-    verification = Verification() if model.config is None else model.config.verification
-    options, targets = flags.options(verification), flags.targets(verification)
     if not targets:
         raise ValueError("nothing to evaluate: give --target NAME[,NAME] or --features FILE.npz")
-    sets = dataclasses.replace(sets, dataset_path=sets.dataset_path or verification.dataset_path)
     for target in targets:
         source = sets.open(target)
         estimate = embed_set(source, model, options, about=model.fingerprint, world=world)
         if not world.is_main:
             continue
         label = file_name(source.name) if len(targets) > 1 else ""
-        if flags.save_features:
-            path = _with_label(flags.save_features, label)
+        if save_to:
+            path = _with_label(save_to, label)
             save_features(path, source, estimate)
             sys.stdout.write(f"wrote {path}\n")
         result = evaluate(source, estimate, options, method=method_label(model))

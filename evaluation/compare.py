@@ -20,8 +20,7 @@ if not __package__:  # run as a file: import from the checkout, not from this fo
 from collections.abc import Sequence
 
 from evaluation import flags
-from utils.cli import PARTS_HINT, Parser, run_on_ranks
-from utils.distributed import World
+from utils.cli import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,15 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(description="Uncertainty methods side by side.")
     flags.add_comparison_flags(parser)
     args = parser.parse_args(argv)
-    comparison, sets = flags.read(flags.ComparisonFlags, args), flags.read(flags.SetFlags, args)
+    from evaluation.command import comparison_main  # later than --help
 
-    def body(world: World, device: str) -> int:
-        from evaluation.command import run_comparison
-
-        return run_comparison(comparison, sets, device, world)
-
-    device = "cpu" if comparison.features else args.device
-    return run_on_ranks(device, body, resume_hint=PARTS_HINT)
+    return comparison_main(args)
 
 
 if __name__ == "__main__":

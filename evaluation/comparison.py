@@ -51,7 +51,7 @@ class ComparisonOptions:
     """
 
     protocol: str | Protocol = "iso29794"
-    fmr: tuple[float, ...] = (1e-3,)
+    fmr: Sequence[float] = (1e-3,)
     against: str | None = None
     replicates: int = 1000
     confidence: float = 0.95

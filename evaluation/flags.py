@@ -1,7 +1,7 @@
 """Flags that the evaluation scripts share, and what they say as frozen dataclasses.
 
-A script adds the groups it needs, parses, and reads each group with `read`; nothing here loads
-PyTorch, a picture library or a file before it is asked to.
+A script adds the groups it needs, parses, and reads each dataclass of options with `read`. Nothing
+here loads PyTorch, a picture library or a file before a model or a set is opened.
 """
 
 from __future__ import annotations
@@ -15,20 +15,16 @@ from typing import TYPE_CHECKING, TypeVar, get_args
 
 from evaluation.metrics.comparisons import Unit
 from evaluation.metrics.protocols import PROTOCOLS, find_protocol
-from evaluation.sets.templates import FUSIONS, Fusion, Score
+from evaluation.sets.templates import FUSIONS, Score
 from utils.cli import count, count_or_all, share
 
 if TYPE_CHECKING:
-    from estimators.mc_dropout import Form
-    from evaluation.calibration_run import CalibrationOptions
-    from evaluation.comparison import ComparisonOptions
-    from evaluation.confidence.risk_control import Risk
-    from evaluation.open_model import LoadedModel
+    from evaluation.open_model import LoadedModel, LoadedModels
     from evaluation.run import EvaluationOptions
     from evaluation.sets.labelled import NonMated
     from evaluation.sets.open_set import EvaluationSet
     from evaluation.sets.stored import StoredSet
-    from utils.config import Precision, Verification
+    from utils.config import Precision
 
 REPLICATES = 1000  # of a report
 RISKS = ("fnmr", "fmr", "total")
@@ -37,13 +33,14 @@ NO_MODEL = (
     "--backbone_name with --backbone_weights and a training-free --estimator"
 )
 
-Flags = TypeVar("Flags")
+Options = TypeVar("Options")
 
 
-def read(kind: type[Flags], args: argparse.Namespace) -> Flags:
-    """Return the flags of one group as its dataclass."""
+def read(kind: type[Options], args: argparse.Namespace, **others: object) -> Options:
+    """Return a dataclass from the flags called as its fields, and from `others`."""
     names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: value for name, value in vars(args).items() if name in names})
+    values = {name: value for name, value in vars(args).items() if name in names}
+    return kind(**{**values, **others})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +91,10 @@ class ModelFlags:
 
     model: str | None
     estimator: str
-    checkpoint: str
     backbone_name: str | None
     backbone_weights: str | None
     precision: Precision
+    checkpoint: str = "best"
     config_file: str | None = None
     set: Sequence[str] = ()
 
@@ -131,6 +128,41 @@ class ModelFlags:
         )
         return (model.with_estimator(self.estimator) if self.model else model).require_embeddings()
 
+    def calibration_file(self, out: str | None, features: str | None) -> Path:
+        """Where the calibration of the model, or of a stored file, is written."""
+        from evaluation.confidence.calibration import FILE_NAME
+        from evaluation.open_model import kind_of
+
+        if bool(features) == bool(self.model or self.backbone_name):
+            raise ValueError(f"give one of {NO_MODEL}")
+        if out:
+            return Path(out)
+        if not self.model or kind_of(self.model)[0] != "run":
+            raise ValueError("give --out FILE.json: there is no run to put the calibration beside")
+        return Path(self.model) / FILE_NAME
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodFlags:
+    """Which methods are compared; see `open_models`."""
+
+    methods: Sequence[str]
+    backbone_name: str | None
+    backbone_weights: str | None
+    precision: Precision
+
+    def open(self, device: str) -> LoadedModels:
+        """Open them all; ValueError names the one that cannot be."""
+        from evaluation.open_model import open_models
+
+        return open_models(
+            self.methods,
+            backbone_name=self.backbone_name,
+            backbone_weights=self.backbone_weights,
+            device=device,
+            precision=self.precision,
+        )
+
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `ModelFlags`, but --config_file and --set."""
@@ -160,79 +192,11 @@ def add_backbone_flags(parser: argparse.ArgumentParser) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DropoutFlags:
-    """MC-dropout over a backbone; see `estimators.mc_dropout.MCDropout`."""
+class Outputs:
+    """Files that an evaluation writes; None for none."""
 
-    backbone_name: str | None
-    resume_backbone: str | None
-    model: str | None
-    passes: int
-    rate: float
-    form: Form
-    no_batch_norm: bool
-    precision: Precision
-    seed: int
-
-    def open(self, device: str) -> LoadedModel:
-        """Open the backbone, and MC-dropout over it."""
-        from estimators.mc_dropout import MCDropout
-        from evaluation.open_model import LoadedModel, Provenance, open_model
-        from models.run import open_backbone
-
-        config = None
-        if bool(self.model) == bool(self.backbone_name):
-            raise ValueError(
-                "which backbone? give --backbone_name with --resume_backbone, or --model_dir"
-            )
-        if self.model:
-            model = open_model(
-                self.model,
-                device=device,
-                precision=self.precision,
-                backbone_weights=self.resume_backbone,
-            )
-            frozen, config = model.frozen, model.config
-            if frozen is None:
-                raise ValueError(f"{self.model} has no backbone in PyTorch to drop features of")
-        elif self.backbone_name and self.resume_backbone:
-            frozen = open_backbone(self.backbone_name, self.resume_backbone, device, self.precision)
-        else:
-            raise ValueError(f"--backbone_name {self.backbone_name} needs --resume_backbone FILE")
-        estimator = MCDropout(
-            frozen, self.passes, self.rate, self.seed, not self.no_batch_norm, self.form
-        )
-        return LoadedModel(
-            name=estimator.name,
-            estimator=estimator,
-            provenance=Provenance(method=estimator.name),
-            frozen=frozen,
-            config=config,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationFlags:
-    """What is evaluated, how, and what is written; None where the user left a flag open."""
-
-    target: str | None
-    features: str | None
-    batch_size: int | None
-    flip: bool | None
-    protocol: str | None
-    fmr: tuple[float, ...]
-    sigma_sizes: str | None
-    score: Score
-    fusion: Fusion
-    replicates: int | None
-    unit: Unit | None
-    confidence: float
-    target_risk: float | None
-    risk: Risk
-    score_threshold: float | None
-    seed: int
     save_features: str | None
     save_scores: str | None
-    parts: str | None
     json: str | None
     report: str | None
 
@@ -240,51 +204,41 @@ class EvaluationFlags:
         """Refuse, before any work, files that could not be written after it."""
         if self.report and Path(self.report).is_file():
             raise ValueError(f"--report {self.report}: names a folder, but a file is there")
-        if self.save_features and Path(self.save_features).suffix != ".npz":
-            raise ValueError(f"--save_features {self.save_features}: must end in .npz")
-        if self.save_scores and Path(self.save_scores).suffix not in (".csv", ".npz", ".parquet"):
-            raise ValueError(
-                f"--save_scores {self.save_scores}: must end in .csv, .npz or .parquet"
-            )
+        for flag, path, suffixes in (
+            ("save_features", self.save_features, (".npz",)),
+            ("save_scores", self.save_scores, (".csv", ".npz", ".parquet")),
+        ):
+            if path and Path(path).suffix not in suffixes:
+                *others, last = suffixes
+                known = f"{', '.join(others)} or {last}" if others else last
+                raise ValueError(f"--{flag} {path}: must end in {known}")
 
-    def targets(self, verification: Verification) -> list[str]:
-        """Names of the sets; those of a run's config where --target names none."""
-        if self.target is None:
-            return list(verification.targets)
-        return split_targets(self.target)
+    @property
+    def need_curves(self) -> bool:
+        """Whether a file needs more than the original's table."""
+        return bool(self.save_scores or self.json or self.report)
 
-    def options(self, verification: Verification) -> EvaluationOptions:
-        """What is computed; what was left open is as in a run's config."""
-        from evaluation.run import EvaluationOptions
 
-        replicates = self.replicates
-        if replicates is None:
-            replicates = REPLICATES if self.report else 0
-        more = self.report or self.json or self.save_scores or replicates or self.target_risk
-        names = [name.strip() for name in self.protocol.split(",")] if self.protocol else []
-        return EvaluationOptions(
-            protocols=tuple(map(find_protocol, PROTOCOLS if names == ["all"] else names)),
-            pairs_protocol=verification.protocol,
-            table_only=not more,
-            fmr=tuple(self.fmr),
-            sigma_sizes=_sizes(self.sigma_sizes),
-            score=self.score,
-            fusion=self.fusion,
-            batch_size=self.batch_size or verification.batch_size,
-            flip=verification.flip if self.flip is None else self.flip,
-            parts=self.parts,
-            replicates=replicates,
-            unit=self.unit,
-            confidence=self.confidence,
-            target_risk=self.target_risk,
-            risk=self.risk,
-            score_threshold=self.score_threshold,
-            seed=self.seed,
-        )
+def read_evaluation(args: argparse.Namespace) -> EvaluationOptions:
+    """Return the options of `add_evaluation_flags`; ValueError for one that does not exist."""
+    from evaluation.run import EvaluationOptions
+
+    names = [name.strip() for name in args.protocol.split(",")] if args.protocol else []
+    replicates = args.replicates
+    if replicates is None:
+        replicates = REPLICATES if args.report else 0
+    return read(
+        EvaluationOptions,
+        args,
+        protocols=tuple(map(find_protocol, PROTOCOLS if names == ["all"] else names)),
+        sigma_sizes=_sizes(args.sigma_sizes),
+        replicates=replicates,
+        table_only=not (read(Outputs, args).need_curves or replicates or args.target_risk),
+    )
 
 
 def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `EvaluationFlags` and `SetFlags`."""
+    """Add the flags of `EvaluationOptions`, `Outputs` and `SetFlags`."""
     add = parser.add_argument
     add("--target", help="sets, comma-separated: lfw,cfp_fp or faces:PATH, pairs:FILE, ijb:FOLDER")
     add("--batch_size", type=int, help="images per forward pass (64)")
@@ -323,46 +277,8 @@ def add_risk_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ComparisonFlags:
-    """Which methods are compared on what; see `evaluation.comparison`."""
-
-    target: Sequence[str]
-    methods: Sequence[str]
-    features: Sequence[str]
-    backbone_name: str | None
-    backbone_weights: str | None
-    precision: Precision
-    protocol: str
-    fmr: Sequence[float]
-    against: str | None
-    replicates: int
-    confidence: float
-    unit: Unit | None
-    seed: int
-    batch_size: int
-    parts: str | None
-    out: str | None
-
-    def options(self) -> ComparisonOptions:
-        """How they are compared; ValueError for an unknown protocol."""
-        from evaluation.comparison import ComparisonOptions
-
-        return ComparisonOptions(
-            protocol=find_protocol(self.protocol),
-            fmr=tuple(self.fmr),
-            against=self.against,
-            replicates=self.replicates,
-            confidence=self.confidence,
-            unit=self.unit,
-            seed=self.seed,
-            batch_size=self.batch_size,
-            parts=self.parts,
-        )
-
-
 def add_comparison_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `ComparisonFlags` and `SetFlags`."""
+    """Add the flags of `ComparisonOptions` and `SetFlags`."""
     add = parser.add_argument
     add("--target", nargs="+", default=[], help="sets: lfw faces:PATH pairs:FILE ijb:FOLDER ...")
     add(
@@ -393,61 +309,8 @@ def add_comparison_flags(parser: argparse.ArgumentParser) -> None:
     add("--out", help="write table (txt, csv, md, tex, json) and figures into this folder")
 
 
-@dataclass(frozen=True, kw_only=True)
-class CalibrationFlags:
-    """What is calibrated on what; see `evaluation.calibration_run`."""
-
-    target: str | None
-    features: str | None
-    model: str | None
-    backbone_name: str | None
-    batch_size: int
-    flip: bool
-    out: str | None
-    fmr: float | None
-    score_threshold: float | None
-    target_risk: float | None
-    confidence: float
-    risk: Risk
-    unit: Unit | None
-    seed: int
-
-    def destination(self) -> Path:
-        """File of the calibration; ValueError where none follows from the flags."""
-        from evaluation.confidence.calibration import FILE_NAME
-        from evaluation.open_model import kind_of
-
-        if bool(self.features) == bool(self.model or self.backbone_name):
-            raise ValueError(f"give one of {NO_MODEL}")
-        if self.out:
-            return Path(self.out)
-        if not self.model or kind_of(self.model)[0] != "run":
-            raise ValueError("give --out FILE.json: there is no run to put the calibration beside")
-        return Path(self.model) / FILE_NAME
-
-    def options(self) -> CalibrationOptions:
-        """How it is calibrated."""
-        from evaluation.calibration_run import CalibrationOptions
-
-        if self.fmr is not None and self.score_threshold is not None:
-            raise ValueError(
-                "--fmr and --score_threshold are two ways to set one threshold: give one"
-            )
-        return CalibrationOptions(
-            fmr=self.fmr or 1e-3,
-            score_threshold=self.score_threshold,
-            target_risk=self.target_risk,
-            risk=self.risk,
-            confidence=self.confidence,
-            unit=self.unit,
-            seed=self.seed,
-            batch_size=self.batch_size,
-            flip=self.flip,
-        )
-
-
 def add_calibration_flags(parser: argparse.ArgumentParser, cap: int) -> None:
-    """Add the flags of `CalibrationFlags`, `ModelFlags` and `SetFlags`."""
+    """Add the flags of `CalibrationOptions`, `ModelFlags` and `SetFlags`."""
     add_model_flags(parser)
     add = parser.add_argument
     add("--target", help="the set: lfw, synthetic:..., faces:PATH")

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from evaluation.metrics.thresholds import TarAtFar
     from evaluation.open_model import LoadedModel
     from evaluation.sets.open_set import EvaluationSet, Images
+    from utils.config import Verification
 
 DISCARDS = (0.0, 0.05, 0.1, 0.2, 0.3)  # shares at which tables have FNMR
 FMR_TARGETS = (1e-2, 1e-3)
@@ -50,14 +51,14 @@ class EvaluationOptions:
     Attributes:
         protocols: presets by name, or own switches; the first is the one of intervals and report.
             Empty: `pairs_protocol` for sets of pairs, iso29794 for all others.
-        pairs_protocol: of sets of pairs where `protocols` is empty.
+        pairs_protocol: see `protocols`; None: "original".
         table_only: compute no more than the original's table where that is all a protocol prints.
         fmr: targets that thresholds aim at.
         sigma_sizes: columns of each uncertainty in sigma_sq; None takes all for one (two for two).
         score: of a comparison: "cosine", or "mls" for variances.
         fusion: weights within a template of an IJB set.
-        batch_size: images per forward pass.
-        flip: average each image with its mirror image.
+        batch_size: images per forward pass; None: 64.
+        flip: average each image with its mirror image; None: do not.
         parts: folder in which finished parts of the embedding are kept; see `embed_images`.
         replicates: bootstrap draws for intervals; 0 for none.
         unit: what is drawn, in the bootstrap and for the risk; None for the best known one.
@@ -69,14 +70,14 @@ class EvaluationOptions:
     """
 
     protocols: tuple[str | Protocol, ...] = ()
-    pairs_protocol: str | Protocol = "original"
+    pairs_protocol: str | Protocol | None = None
     table_only: bool = False
-    fmr: tuple[float, ...] = (1e-3,)
+    fmr: Sequence[float] = (1e-3,)
     sigma_sizes: tuple[int, ...] | None = None
     score: Score = "cosine"
     fusion: Fusion = "mean"
-    batch_size: int = 64
-    flip: bool = False
+    batch_size: int | None = None
+    flip: bool | None = None
     parts: str | None = None
     replicates: int = 0
     unit: Unit | None = None
@@ -86,9 +87,18 @@ class EvaluationOptions:
     score_threshold: float | None = None
     seed: int = 0
 
+    def completed(self, verification: Verification) -> EvaluationOptions:
+        """Fill what is None from a run's config."""
+        return dataclasses.replace(
+            self,
+            batch_size=self.batch_size or verification.batch_size,
+            flip=verification.flip if self.flip is None else self.flip,
+            pairs_protocol=self.pairs_protocol or verification.protocol,
+        )
+
     def protocols_of(self, *, has_pairs: bool) -> tuple[Protocol, ...]:
         """Switches of the protocols for a set; ValueError for a name that is not a preset."""
-        default = self.pairs_protocol if has_pairs else LABELLED_PROTOCOL
+        default = (self.pairs_protocol or "original") if has_pairs else LABELLED_PROTOCOL
         return tuple(
             find_protocol(protocol) if isinstance(protocol, str) else protocol
             for protocol in self.protocols or (default,)
@@ -251,9 +261,9 @@ def embed_set(
     return embed_images(
         estimator,
         source.images,
-        options.batch_size,
+        options.batch_size or 64,
         name=source.name,
-        flip=options.flip,
+        flip=bool(options.flip),
         parts=Path(options.parts) / file_name(source.name) if options.parts else None,
         about=about,
         world=world,

@@ -21,8 +21,7 @@ if not __package__:  # run as a file: import from the checkout, not from this fo
 from collections.abc import Sequence
 
 from evaluation import flags
-from utils.cli import PARTS_HINT, Parser, run_on_ranks
-from utils.distributed import World
+from utils.cli import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,17 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     flags.add_evaluation_flags(parser)
     args = parser.parse_args(argv)
-    model, sets = flags.read(flags.ModelFlags, args), flags.read(flags.SetFlags, args)
-    evaluation = flags.read(flags.EvaluationFlags, args)
+    from evaluation.command import evaluation_main  # later than --help
 
-    def body(world: World, device: str) -> int:
-        from evaluation.command import run_evaluation
-
-        flags.refuse_with_features(vars(args))
-        return run_evaluation(evaluation, sets, lambda: model.open(device), world)
-
-    device = "cpu" if evaluation.features else args.device
-    return run_on_ranks(device, body, resume_hint=PARTS_HINT)
+    return evaluation_main(args, flags.read(flags.ModelFlags, args))
 
 
 if __name__ == "__main__":

@@ -18,8 +18,7 @@ if not __package__:  # run as a file: import from the checkout, not from this fo
 from collections.abc import Sequence
 
 from evaluation import flags
-from utils.cli import PARTS_HINT, Parser, run_on_ranks
-from utils.distributed import World
+from utils.cli import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--backbone_name", help="iresnet18 ... iresnet200, mobilefacenet, mbf, or name:option=...")
-    add("--resume_backbone", help="file with the backbone's weights")
+    add("--backbone_weights", "--resume_backbone", help="file with the backbone's weights")
     add("--model", "--model_dir", help="take the backbone of this run folder or packed model")
     add("--passes", type=int, default=100, help="dropout passes (100)")
     add("--rate", type=float, default=0.5, help="share of features dropped (0.5)")
@@ -48,17 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_evaluation_flags(parser)
     add("--log_dir", dest="report", help="the original's name of --report")
     args = parser.parse_args(argv)
-    dropout, sets = flags.read(flags.DropoutFlags, args), flags.read(flags.SetFlags, args)
-    evaluation = flags.read(flags.EvaluationFlags, args)
+    spec = f"mc_dropout:passes={args.passes},rate={args.rate},seed={args.seed}"
+    spec += f",batch_norm={not args.no_batch_norm},form={args.form}"
+    from evaluation.command import evaluation_main  # later than --help
 
-    def body(world: World, device: str) -> int:
-        from evaluation.command import run_evaluation
-
-        flags.refuse_with_features(vars(args))
-        return run_evaluation(evaluation, sets, lambda: dropout.open(device), world)
-
-    device = "cpu" if evaluation.features else args.device
-    return run_on_ranks(device, body, resume_hint=PARTS_HINT)
+    return evaluation_main(args, flags.read(flags.ModelFlags, args, estimator=spec))
 
 
 if __name__ == "__main__":

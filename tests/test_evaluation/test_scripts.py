@@ -228,13 +228,17 @@ def test_split_targets_keeps_the_options_of_rendered_sets():
     ]
 
 
-def test_defaults_without_a_config():
+def test_what_is_left_open_comes_from_the_config():
     parser = ArgumentParser()
     flags.add_evaluation_flags(parser)
-    evaluation = flags.read(flags.EvaluationFlags, parser.parse_args([]))
-    assert evaluation.targets(Verification()) == []
-    assert evaluation.options(Verification()) == EvaluationOptions(table_only=True)
-    assert EvaluationOptions().protocols_of(has_pairs=True)[0].name == "original"
+    options = flags.read_evaluation(parser.parse_args([]))
+    assert options == EvaluationOptions(table_only=True, fmr=[1e-3])
+    assert options.protocols_of(has_pairs=True)[0].name == "original"
+    verification = Verification(batch_size=7, flip=True, protocol="original-mcdropout")
+    completed = options.completed(verification)
+    assert (completed.batch_size, completed.flip) == (7, True)
+    assert completed.protocols_of(has_pairs=True)[0].name == "original-mcdropout"
+    assert completed.protocols_of(has_pairs=False)[0].name == "iso29794"
 
 
 def test_a_report_folder_that_is_a_file_and_a_target_beside_features_are_refused(tmp_path, capsys):

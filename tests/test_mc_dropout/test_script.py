@@ -4,13 +4,13 @@ import subprocess
 import sys
 from dataclasses import make_dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from estimators.mc_dropout import MCDropout
+from evaluation.open_model import LoadedModel
 from mc_dropout.verification_risk_mcdropout_fnmr import main
 from models.backbones.iresnet import IResNet
 from models.frozen import FrozenBackbone
@@ -83,12 +83,15 @@ def test_a_model_gives_backbone_and_sets(monkeypatch, capsys):
     def open_model(spec, **options):
         calls.append((spec, options))
         config = make_dataclass("Config", ["verification"])(Verification(targets=(TARGET,)))
-        return SimpleNamespace(frozen=FrozenBackbone(small_backbone(), "cpu"), config=config)
+        frozen = FrozenBackbone(small_backbone(), "cpu")
+        return LoadedModel(
+            name="x", estimator=None, frozen=frozen, embedding_size=16, config=config
+        )
 
     monkeypatch.setattr("evaluation.open_model.open_model", open_model)
     assert main(["--model_dir", "runs/x", "--passes", "4", "--device", "cpu"]) == 0
-    options = {"device": "cpu", "precision": "auto", "backbone_weights": None}
-    assert calls == [("runs/x", options)]
+    assert calls[0][0] == "runs/x"
+    assert calls[0][1]["device"] == "cpu"
     assert TARGET in capsys.readouterr().out
 
 
@@ -110,9 +113,9 @@ def test_script_runs_as_a_file_from_anywhere(weights, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "text"),
     [
-        ([], "which backbone? give --backbone_name with --resume_backbone, or --model_dir"),
-        (["--backbone_name", "mbf", "--model_dir", "x"], "which backbone?"),
-        (["--backbone_name", "mbf"], "--backbone_name mbf needs --resume_backbone FILE"),
+        ([], "give --model MODEL (a run folder"),
+        (["--backbone_name", "mbf", "--model_dir", "x"], "no model x"),
+        (["--backbone_name", "mbf"], "mbf needs backbone_weights"),
         (["--backbone_name", "resnet", "--resume_backbone", "x"], "unknown name 'resnet'"),
         (["--backbone_name", NAME, "--rate", "2"], "rate = 2.0"),
         (["--backbone_name", NAME, "--passes", "1"], "passes = 1"),
