@@ -82,13 +82,13 @@ def value(found):
 
 
 def flat(found, path="", masked=()):
-    """Return one line for each value in JSON; long lists by their length, ends and mean."""
+    """Return one line for each value in JSON, by key; long lists by length, ends and mean."""
     name = path.rsplit(".", 1)[-1]
     if name in masked:
         inside = ", ".join(sorted(found)) if isinstance(found, dict) else ""
         return [f"{path}: (masked) {inside}".rstrip()]
     if isinstance(found, dict) and found:
-        return [line for key in found for line in flat(found[key], f"{path}.{key}", masked)]
+        return [line for key in sorted(found) for line in flat(found[key], f"{path}.{key}", masked)]
     if isinstance(found, list) and len(found) > 8 and isinstance(found[0], int | float):
         kept = [entry for entry in found if entry is not None]
         ends = [found[0], found[1], found[-1], float(np.mean(kept))]

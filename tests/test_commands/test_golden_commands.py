@@ -239,7 +239,7 @@ def test_packed_model(golden, trained):
     golden.check(
         "pack_model",
         printed=golden.text_lines(printed),
-        keys=list(packed),
+        keys=sorted(packed),
         about=golden.flat(packed["about"], masked=("version",)),
         preprocessing=golden.flat(packed["preprocessing"]),
         config=sorted(golden.keys(json.loads(packed["config"]))),
