@@ -35,8 +35,8 @@ from data.synthetic import SyntheticFaces
 from estimators.base import EstimatorGroup
 from estimators.trained_head import TrainedHead
 from evaluation.sets.extracted import Format
-from extraction.job import Extraction
-from extraction.writer import ShardFolder
+from extraction.pipeline import Extraction
+from extraction.shards import ShardFolder
 from models.frozen import FrozenBackbone
 from models.heads.fc2 import FC2Head
 from models.run import parse_backbone

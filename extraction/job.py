@@ -1,231 +1,300 @@
-"""The work of extraction/extract.py: faces in, shards out, in memory that does not grow.
+"""An extraction: what is asked for, what its folder depends on, and the share of one process.
 
-Threads decode ahead, the device computes, and a thread writes the last shard meanwhile.
+Ranks and parts open everything together and then share nothing but the folder of shards.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Any, Self
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 
-from data.faces import Faces
-from data.loader import Batch, BatchLoader
-from estimators.base import Estimate, EstimatorGroup, name_readers
-from evaluation.sets.extracted import Bad, Shard
-from extraction.ahead import Ahead, Result
-from extraction.writer import ShardFolder, empty, one_line
+from data.faces import Faces, open_faces
+from evaluation.open_model import DEMO, LoadedModels, named, open_models
+from evaluation.sets.extracted import ABOUT, BAD, Format
+from evaluation.sets.open_set import FaceImages
+from extraction.pipeline import Extraction
+from extraction.shards import ShardFolder
+from utils.cli import say_error
+from utils.distributed import (
+    PeerFailed,
+    RankLost,
+    World,
+    in_job,
+    is_main_process,
+    start,
+    stop,
+)
+from utils.files import file_sha256
+from utils.parts import Json, PartStore
+from utils.progress import Progress
+from utils.run import environment
 from utils.stop import StopRequest
+from utils.tables import require_pyarrow
 
-ROUNDED = 0.01  # of an embedding's length; float16 rounds by about 0.0003
-IN_FLIGHT = 2  # batches handed to the device whose results are not fetched yet
+if TYPE_CHECKING:
+    from utils.config import Execution, Precision
+
+VERSION = 1
+MOST_WORKERS = 16
+STOPPED = 130
+_NAMES = 1024  # of the source's images, evenly spread, that its identity is taken from
 
 
-class ShardBatches:
-    """Rows of the batches of some shards, one shard after the other; no batch spans two.
+@dataclass(frozen=True, kw_only=True)
+class ExtractOptions:
+    """What is extracted, and how, by the names of extract.py's flags.
 
-    Args:
-        shards: the folder.
-        todo: numbers of the shards, ascending.
-        batch_size: images of a batch; the last one of a shard may have fewer.
+    Raises:
+        ValueError: options that do not go together.
     """
 
-    def __init__(self, shards: ShardFolder, todo: Sequence[int], batch_size: int) -> None:
-        self._shards, self._todo, self._size = shards, todo, batch_size
-        self._per_shard = -(-shards.shard_images // batch_size)
-        last = -(-np.subtract(*shards.bounds(todo[-1])[::-1]) // batch_size) if todo else 0
-        self.num_steps = max(0, len(todo) - 1) * self._per_shard + int(last)
+    images: Sequence[str]
+    out: Path
+    model: str | None = None
+    methods: Sequence[str] = ()
+    backbone_name: str | None = None
+    backbone_weights: str | None = None
+    device: str = "auto"
+    precision: Precision = "auto"
+    execution: Execution = "eager"
+    flip: bool = False
+    format: Format = "npy"
+    dtype: Literal["float16", "float32"] = "float16"
+    shard_images: int = 65536
+    batch_size: int = 256
+    workers: int | None = None
+    part: tuple[int, int] = (1, 1)
+    max_bad_share: float = 0.01
 
-    def rows(self, step: int) -> NDArray[np.int64]:
-        """Return the rows of a step."""
-        which, batch = divmod(step, self._per_shard)
-        start, stop = self._shards.bounds(self._todo[which])
-        first = start + batch * self._size
-        return np.arange(first, min(first + self._size, stop), dtype=np.int64)
+    def __post_init__(self) -> None:
+        if self.model and self.backbone_name:
+            raise ValueError(
+                f"--model {self.model} has a backbone; --backbone_name does not go with it"
+            )
+        if not 0 <= self.max_bad_share <= 1:
+            raise ValueError(f"--max_bad_share {self.max_bad_share}: must lie in 0..1")
+
+    @property
+    def specs(self) -> list[str]:
+        """All methods as they were written."""
+        return [*filter(None, [self.model]), *self.methods] or ["embedding_norm"]
+
+    @property
+    def threads(self) -> int:
+        """Threads that decode."""
+        available = os.cpu_count() or 1
+        if hasattr(os, "sched_getaffinity"):
+            available = len(os.sched_getaffinity(0))
+        own = available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        return self.workers or max(1, min(MOST_WORKERS, own))
 
 
-@dataclass(frozen=True)
-class Extraction:
-    """What is to be done, and how.
+def extract(options: ExtractOptions) -> int:
+    """Make this process's shards, in a part and a rank; return the exit code of the script."""
+    try:
+        world, device = start(options.device)
+        job = _open_together(options, device, world)
+    except (ValueError, OSError, PeerFailed, RankLost) as error:
+        if is_main_process():
+            say_error(str(error))
+        return 2
+    part, parts = options.part
+    what = "extract" if parts == 1 else f"part {part} of {parts}"
+    if world.size > 1:
+        what += f", rank {world.rank} of {world.size}"
+    own = range((part - 1) * world.size + world.rank, len(job.shards), parts * world.size)
+    with StopRequest(second_interrupts=not in_job()) as request:
+        return _work(job, own, what, request)
 
-    Attributes:
-        faces: the source.
-        name_of: what a row is called in the output.
-        estimator: the methods.
-        shards: the folder.
-        embedding_size: D.
-        dtype: of stored embeddings, "float16" or "float32".
-        batch_size: images per forward pass.
-        workers: threads that decode.
-        flip: average with the mirror image.
-        max_bad_share: of the images of a full shard that may be bad.
-        facts: stored with every shard.
-        pin: read images into pinned memory, for a CUDA device.
+
+def _open_together(options: ExtractOptions, device: torch.device, world: World) -> Extraction:
+    """Open everything on every rank, and part.
+
+    Raises:
+        ValueError, OSError: a mistake, which the other ranks learn of.
+        PeerFailed: a mistake of another rank.
+        RankLost: another rank is gone.
     """
-
-    faces: Faces
-    name_of: Callable[[int], str]
-    estimator: EstimatorGroup
-    shards: ShardFolder
-    embedding_size: int
-    dtype: str
-    batch_size: int
-    workers: int
-    flip: bool
-    max_bad_share: float
-    facts: Mapping[str, Any]
-    pin: bool = False
-
-    def run(self, todo: Sequence[int], progress: Callable[[int], Any], stop: StopRequest) -> bool:
-        """Make shards; returns whether all were made, which a stop request prevents.
-
-        Args:
-            todo: their numbers, ascending.
-            progress: called with the images of each batch.
-            stop: looked at after every batch; a shard that is not complete is dropped.
-
-        Raises:
-            ValueError: too many bad images in a shard, an embedding that float16 cannot hold, or
-                an image without a score in a file of scores.
-            OSError: a shard cannot be written.
-        """
-        sampler = ShardBatches(self.shards, todo, self.batch_size)
-        readers = name_readers(self.estimator)
-        for number in todo if readers else ():  # a file without them, before hours of work
-            for reader in readers:
-                reader.check_names(self.names(number))
-        lines: list[str] = []
-        loader = BatchLoader(
-            self.faces,
-            sampler,
-            range(sampler.num_steps),
-            self.workers,
-            1.0,  # judged here, shard by shard
-            lines.append,
-            pin=self.pin,
-            replace_bad=False,
-        )
-        ahead = Ahead(self.estimator, flip=self.flip)
-        pending: deque[tuple[Batch, list[str], Result]] = deque()
-        with _Writer(self) as writer, closing(iter(loader)) as batches:
-            for batch in batches:
-                rows = batch.rows.tolist()
-                names = [one_line(self.name_of(row)) for row in rows] if readers else None
-                result = ahead.submit(batch.images, rows, names)
-                pending.append((batch, lines.copy(), result))
-                lines.clear()
-                if len(pending) > IN_FLIGHT:
-                    progress(writer.keep(*pending.popleft()))
-                if stop.is_requested:
-                    break
-            while pending:
-                progress(writer.keep(*pending.popleft()))
-        return not stop.is_requested or writer.made == len(todo)
-
-    def names(self, number: int) -> list[str]:
-        """Return the names of a shard's images."""
-        return [one_line(self.name_of(row)) for row in range(*self.shards.bounds(number))]
+    try:
+        job = _open(options, device)
+        world.barrier()
+    except (ValueError, OSError) as error:
+        world.fail(str(error))
+        stop(world)
+        raise
+    except PeerFailed:
+        stop(world)
+        raise
+    stop(world)
+    return job
 
 
-class _Writer:
-    """Fills one shard while the one before is written by a thread."""
+def _open(options: ExtractOptions, device: torch.device) -> Extraction:
+    if options.format == "parquet":
+        require_pyarrow(f"{options.out}: --format parquet")
+    models = open_models(
+        options.specs,
+        backbone_name=options.backbone_name,
+        backbone_weights=options.backbone_weights,
+        device=str(device),
+        precision=options.precision,
+        execution=options.execution,
+    )
+    faces = open_faces(list(options.images))
+    name_of = name_giver(faces, options.images)
+    store = PartStore(
+        options.out,
+        fingerprint(options, models, faces, name_of),
+        lock=False,
+        about=ABOUT,
+        compared=_compared,
+        way_out="give what it was made with, or name another --out",
+    )
+    store.claim()
+    return Extraction(
+        faces=faces,
+        name_of=name_of,
+        estimator=models.estimator,
+        shards=ShardFolder(
+            options.out,
+            options.format,
+            len(faces),
+            options.shard_images,
+            models.names,
+            store.settings,
+        ),
+        embedding_size=models.backbone.embedding_size,
+        dtype=options.dtype,
+        batch_size=options.batch_size,
+        workers=options.threads,
+        flip=options.flip,
+        max_bad_share=options.max_bad_share,
+        pin=device.type == "cuda",
+        facts={
+            "device": device.type,
+            "execution": options.execution,
+            "batch_size": options.batch_size,
+            "torch": torch.__version__,
+        },
+    )
 
-    def __init__(self, job: Extraction) -> None:
-        self._job = job
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="write")
-        self._writing: Future[None] | None = None
-        self._shard: Shard | None = None
-        self._bad: dict[int, str] = {}
-        self.made = 0
 
-    def __enter__(self) -> Self:
-        return self
+def name_giver(faces: Faces, sources: Sequence[str]) -> Callable[[int], str]:
+    """Return what names a row by its path below the folder or list, or by its key in the pack.
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._pool.shutdown(wait=True)
-        if error is None and self._writing is not None:
-            self._writing.result()
+    Of several sources joined, names stay whole: keys of two packs may be the same.
+    """
+    if len(sources) > 1:
+        return faces.name
+    path = Path(sources[0])
+    return FaceImages(faces, path if path.is_dir() else path.parent).image_name
 
-    def keep(self, batch: Batch, lines: Sequence[str], result: Result) -> int:
-        """Put a batch into its shard, and have the shard written when it is complete."""
-        job = self._job
-        number = int(batch.rows[0]) // job.shards.shard_images
-        start, stop = job.shards.bounds(number)
-        if self._shard is None:
-            rows = np.arange(start, stop, dtype=np.int64)
-            columns = len(job.shards.columns)
-            self._shard, self._bad = empty(rows, job.embedding_size, columns, job.dtype), {}
-        unread = np.flatnonzero(batch.missing)
-        for row, line in zip(batch.rows[unread].tolist(), lines, strict=True):
-            self._bad[row] = line.removeprefix(f"{job.faces.name(row)}: ")
-        first = int(batch.rows[0]) - start
-        self._fill(slice(first, first + len(batch.rows)), batch, result())
-        if int(batch.rows[-1]) + 1 == stop:
-            self._finish(number)
-        return len(batch.rows)
 
-    def _fill(self, places: slice, batch: Batch, estimate: Estimate) -> None:
-        assert self._shard is not None
-        mu, sigma_sq = estimate
-        sound = np.isfinite(mu).all(axis=1) & np.isfinite(sigma_sq).all(axis=1) & mu.any(axis=1)
-        for row in batch.rows[~sound & ~batch.missing].tolist():
-            self._bad[row] = "the embedding is no direction, or a value is not finite"
-        ok = sound & ~batch.missing
-        stored = self._rounded(mu, ok, batch)
-        self._shard.label[places] = batch.labels
-        self._shard.ok[places] = ok
-        self._shard.embedding[places][ok] = stored[ok]
-        self._shard.uncertainty[places][ok] = sigma_sq[ok]
+def fingerprint(
+    options: ExtractOptions, models: LoadedModels, faces: Faces, name_of: Callable[[int], str]
+) -> dict[str, Json]:
+    """Return what about.json says: the faces, the methods, every file of weights, the form.
 
-    def _rounded(
-        self, mu: NDArray[np.float32], ok: NDArray[np.bool_], batch: Batch
-    ) -> NDArray[np.floating]:
-        """Return embeddings as they are stored; ValueError where float16 spoils one."""
-        if self._job.dtype == "float32":
-            return mu
-        with np.errstate(over="ignore", invalid="ignore"):
-            stored = mu.astype(self._job.dtype)
-            moved = np.linalg.norm(stored.astype(np.float32) - mu, axis=1)
-            spoilt = ok & ~(moved <= ROUNDED * np.linalg.norm(mu, axis=1))
-        if spoilt.any():
-            name = self._job.faces.name(int(batch.rows[spoilt][0]))
-            raise ValueError(
-                f"{name}: the embedding's values are too large or too small for float16; name "
-                "another --out and give --dtype float32"
+    Faces are known by labels and some names; that costs half a second for 17 M images.
+    """
+    content = hashlib.sha256(np.ascontiguousarray(faces.labels).data)
+    for row in np.unique(np.linspace(0, len(faces) - 1, _NAMES).astype(np.int64)).tolist():
+        content.update(os.fsencode(name_of(row)) + b"\0")
+    methods = [spec for _, spec in named(options.specs)]
+    weights: list[Path] = []
+    for spec in methods:
+        path = DEMO if spec == "demo" else Path(spec)
+        weights += sorted(path.rglob("best.pt")) if path.is_dir() else [path] * path.is_file()
+    backbone = models.backbone
+    frozen, backbone_sha256 = backbone.frozen, backbone.provenance.backbone_sha256
+    if not backbone_sha256 and options.backbone_weights is not None:
+        backbone_sha256 = file_sha256(options.backbone_weights)
+    return {
+        "version": VERSION,
+        "images": len(faces),
+        "identities": faces.num_classes,
+        "sources": [_source(source) for source in options.images],
+        "content_sha256": content.hexdigest(),
+        "columns": list(models.names),
+        "methods": list(options.specs),
+        "options": [spec for spec in methods if spec != "demo" and not Path(spec).exists()],
+        "weights": [{"file": str(file), "sha256": file_sha256(file)} for file in weights],
+        "backbone_sha256": backbone_sha256,
+        "preprocessing": None if frozen is None else frozen.preprocessing.to_dict(),
+        "embedding_size": backbone.embedding_size,
+        "precision": str((frozen and frozen.dtype) or "float32").removeprefix("torch."),
+        "flip": options.flip,
+        "format": options.format,
+        "dtype": options.dtype,
+        "shard_images": options.shard_images,
+        "first_start": environment(),
+    }
+
+
+def _source(source: str) -> Json:
+    path = Path(source)
+    packs = sorted(path.glob("*.rec")) if path.is_dir() else []
+    file = packs[0] if packs else path
+    if not file.is_file():  # a folder of images, or rendered faces
+        return {"path": source}
+    status = file.stat()
+    return {"path": str(file), "bytes": status.st_size, "modified": int(status.st_mtime)}
+
+
+def _compared(about: dict[str, Any]) -> dict[str, Json]:
+    """Leave out what may differ from start to start: where files are, and what started it."""
+    compared = {name: about[name] for name in about if name not in ("first_start", "methods")}
+    compared["sources"] = [
+        {name: value for name, value in source.items() if name != "path"}
+        for source in about["sources"]
+    ]
+    compared["weights"] = [file["sha256"] for file in about["weights"]]
+    return compared
+
+
+def _work(job: Extraction, own: range, what: str, request: StopRequest) -> int:
+    shards = job.shards
+    shown = os.environ.get("RANK", "0") == "0"
+    todo = [n for n in own if not shards.is_done(n, lambda line: _report(line, True))]
+    images = sum(stop - start for start, stop in map(shards.bounds, todo))
+    if len(todo) < len(own):
+        _report(f"{what}: {len(own) - len(todo)} of {len(own)} shards are done", shown)
+    progress = Progress(what, images, shown=shown)
+    try:
+        finished = job.run(todo, progress, request)
+    except KeyboardInterrupt:
+        finished = False
+    finally:
+        progress.close()
+    if not finished:
+        why = ""
+        if request.terminated and in_job():
+            why = " by SIGTERM, which torchrun sends when another process has died"
+        _report(f"stopped{why}; the same command resumes after the last complete shard", shown)
+        return STOPPED
+    done = shards.count_done()
+    if done < len(shards):
+        if shown:
+            sys.stdout.write(
+                f"{shards.folder}: {done} of {len(shards)} shards are done; other processes or "
+                "parts make the rest\n"
             )
-        return stored
+        return 0
+    bad = shards.join_bad()  # by whichever process sees that all shards are there
+    outcome = f"{bad} without embedding (see {BAD})" if bad else "all embedded"
+    total = "1 shard" if len(shards) == 1 else f"{len(shards)} shards"
+    sys.stdout.write(f"{shards.folder}: {shards.total} images, {outcome}; {total}\n")
+    return 0
 
-    def _finish(self, number: int) -> None:
-        job, shard, bad = self._job, self._shard, self._bad
-        assert shard is not None
-        if len(bad) > job.max_bad_share * job.shards.shard_images:
-            row = min(bad)
-            raise ValueError(
-                f"{len(bad)} of {len(shard)} images of shard {number} are bad, more than "
-                f"--max_bad_share {job.max_bad_share:g} of a shard allows, such as "
-                f"{job.faces.name(row)}: {bad[row]}; the shard was not written"
-            )
-        if self._writing is not None:
-            self._writing.result()
-        self._writing = self._pool.submit(self._write, number, shard, bad)
-        self._shard = None
-        self.made += 1
 
-    def _write(self, number: int, shard: Shard, bad: Mapping[int, str]) -> None:
-        job = self._job
-        names = job.names(number)
-        first = int(shard.row[0])
-        listed = [Bad(row, names[row - first], bad[row]) for row in sorted(bad)]
-        job.shards.write(number, replace(shard, name=names), listed, job.facts)
+def _report(line: str, shown: bool) -> None:
+    if shown:
+        sys.stderr.write(f"{line}\n")

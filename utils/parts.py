@@ -106,7 +106,7 @@ class PartStore:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{self._about} is damaged ({error}): {self._way_out}") from error
         own = self._compared(self._fingerprint)
-        for name in sorted({*stored, *own}):
+        for name in {**own, **stored}:
             if stored.get(name) != own.get(name):
                 old, new = (_short(value.get(name)) for value in (stored, own))
                 raise ValueError(

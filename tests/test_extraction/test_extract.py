@@ -200,7 +200,7 @@ def test_an_embedding_without_direction_is_bad(run, tmp_path, monkeypatch):
     [
         (["--part", "0/2"], "'0/2': write K/N with K from 1 to N"),
         (["--part", "3"], "'3': write K/N"),
-        (["--shard_images", "0"], "'0' is no whole number above 0"),
+        (["--shard_images", "0"], "'0' is not a whole number above 0"),
         (["--format", "csv"], "invalid choice: 'csv'"),
         (["--imgs", "x"], "did you mean --images?"),
     ],
@@ -224,8 +224,8 @@ def test_mistakes_are_one_line(run, runs, images, tmp_path, capsys, monkeypatch)
         ("out", [], [], "needs a backbone: give backbone_name with backbone_weights"),
         ("out", ["--execution", "cuda_graph"], None, "execution = 'cuda_graph' needs a CUDA"),
         ("out", ["--device", "cuda:7"], None, "this machine has no such device"),
-        ("file", [], None, "names a folder, but a file is there"),
-        ("full", [], None, "full holds other files and no about.json: name an empty folder"),
+        ("file", [], None, "file is a file, but a folder is needed"),
+        ("full", [], None, "full holds other files: name an empty folder"),
     ):
         options = {} if model is None else {"model": model}
         assert run(tmp_path / out, *flags, **options) == 2

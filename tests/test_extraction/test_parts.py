@@ -50,7 +50,7 @@ def test_parts_are_done_one_by_one(run, tmp_path, content, capsys):
     capsys.readouterr()
     assert run(out, "--part", "2/3") == 0
     assert capsys.readouterr().out == (
-        f"{out}: 1 of 4 shards are there; other processes or parts make the rest\n"
+        f"{out}: 1 of 4 shards are done; other processes or parts make the rest\n"
     )
     assert there(out) == ["000001"]
     assert not (out / "bad.csv").exists()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from extraction import job as _extraction
+from extraction import pipeline
 from models.frozen import FrozenBackbone
 from utils.progress import Progress, duration
 
@@ -25,13 +25,13 @@ def form(request):
 def made(monkeypatch):
     """List of the shards that are written from now on."""
     numbers = []
-    write = _extraction.ShardFolder.write
+    write = pipeline.ShardFolder.write
 
     def counted(self, number, *rest):
         write(self, number, *rest)
         numbers.append(number)
 
-    monkeypatch.setattr(_extraction.ShardFolder, "write", counted)
+    monkeypatch.setattr(pipeline.ShardFolder, "write", counted)
     return numbers
 
 
@@ -42,7 +42,7 @@ def test_a_finished_folder_is_left_alone(form, run, tmp_path, monkeypatch, conte
     assert run(tmp_path / "out", "--format", form, "--batch_size", "3") == 0
     assert numbers == []
     assert content(tmp_path / "out") == before
-    assert capsys.readouterr().err.endswith("extract: 4 of 4 shards are there\n")
+    assert capsys.readouterr().err.endswith("extract: 4 of 4 shards are done\n")
 
 
 def damages(form):
@@ -70,7 +70,7 @@ def test_deleted_and_damaged_shards_are_made_again(
         err = capsys.readouterr().err.splitlines()
         assert "000001" in err[0], what
         assert err[0].endswith(": made again"), what
-        assert err[1:] == ["extract: 3 of 4 shards are there"], what
+        assert err[1:] == ["extract: 3 of 4 shards are done"], what
     assert set(numbers) == {1}
     path = out / "shards" / ("000003" if form == "npy" else "000003.parquet")
     shutil.rmtree(path) if form == "npy" else path.unlink()
@@ -164,7 +164,7 @@ def test_a_signal_stops_after_the_batch_and_the_command_goes_on(
         patch.setattr(FrozenBackbone, "forward", signalled)
         assert run(tmp_path / "out") == 130
     assert capsys.readouterr().err == (
-        "stopped; the same command goes on after the last complete shard\n"
+        "stopped; the same command resumes after the last complete shard\n"
     )
     assert passes == [4, 4, 4, 4]
     shards = tmp_path / "out" / "shards"
@@ -177,13 +177,13 @@ def test_a_killed_process_leaves_nothing_that_counts(run, images, backbone, tmp_
     assert run(tmp_path / "whole") == 0
     program = """
 import os, signal, sys
-from extraction import writer, extract
-write = writer._write_npy
+from extraction import shards, extract
+write = shards._write_npy
 def killed(path, *rest):
     write(path, *rest)
     if rest[2]["shard"] == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-writer._write_npy = killed
+shards._write_npy = killed
 extract.main(sys.argv[1:])
 """
     flags = ["--shard_images", "8", "--batch_size", "4", "--workers", "2", "--device", "cpu"]
@@ -205,7 +205,7 @@ def test_a_shard_that_cannot_be_written_is_an_error(run, tmp_path, monkeypatch, 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("extraction.writer._write_npy", full)
+    monkeypatch.setattr("extraction.shards._write_npy", full)
     assert run(tmp_path / "out") == 2
     assert "No space left on device" in capsys.readouterr().err
     assert list((tmp_path / "out" / "shards").iterdir()) == []

@@ -12,10 +12,8 @@ from estimators.base import Batch, Estimate, EstimatorGroup
 from estimators.embedding_norm import EmbeddingNorm
 from estimators.trained_head import TrainedHead
 from evaluation.embed import estimate_batch
-from extraction import ahead as _ahead
-from extraction.ahead import Ahead
-from extraction.job import Extraction, ShardBatches
-from extraction.writer import ShardFolder
+from extraction.pipeline import DeviceQueue, Extraction, ShardBatches
+from extraction.shards import ShardFolder
 from models.backbones.mobilefacenet import MobileFaceNet
 from models.frozen import FrozenBackbone
 from models.heads.fc2 import FC2Head
@@ -68,7 +66,7 @@ def peak_of(tmp_path, count, monkeypatch):
     """Most memory that Python and NumPy held while extracting, bytes."""
     monkeypatch.setattr("data.loader.SIZE", 1)  # pixels would take all the time
     monkeypatch.setattr(
-        _ahead.Ahead,
+        DeviceQueue,
         "__init__",
         lambda self, one, flip: self.__dict__.update(estimator=one, flip=flip, queues=False),
     )
@@ -105,9 +103,9 @@ def test_results_fetched_late_are_those_of_several():
     several = EstimatorGroup({"norm": EmbeddingNorm(frozen=frozen), **members})
     faces = torch.randint(0, 256, (2, 3, 112, 112, 3), dtype=torch.uint8)
     for flip in (False, True):
-        ahead = Ahead(several, flip=flip)
-        assert ahead.queues
-        late = [ahead.submit(batch, range(len(batch)), None) for batch in faces]
+        queue = DeviceQueue(several, flip=flip)
+        assert queue.queues
+        late = [queue.submit(batch, range(len(batch)), None) for batch in faces]
         for result, batch in zip(late, faces, strict=True):
             expected = estimate_batch(several, Batch(batch.numpy()), flip=flip)
             np.testing.assert_array_equal(result().mu, expected.mu)
@@ -125,9 +123,9 @@ def test_results_on_a_gpu_are_those_of_several_while_the_next_batch_runs():
     )
     faces = torch.randint(0, 256, (8, 64, 112, 112, 3), dtype=torch.uint8).pin_memory()
     expected = [estimate_batch(several, Batch(batch.numpy()), flip=True) for batch in faces]
-    ahead = Ahead(several, flip=True)
+    queue = DeviceQueue(several, flip=True)
     late = [
-        ahead.submit(batch, range(len(batch)), None) for batch in faces
+        queue.submit(batch, range(len(batch)), None) for batch in faces
     ]  # all queued before one is fetched
     for result, one in zip(late, expected, strict=True):
         np.testing.assert_allclose(result().mu, one.mu, atol=1e-5)

@@ -12,7 +12,7 @@ from evaluation.sets.extracted import Bad, Shard, open_extracted
 from evaluation.sets.features import Embeddings
 from evaluation.sets.stored import open_stored
 from evaluation.verification_risk_fnmr import main
-from extraction.writer import ShardFolder
+from extraction.shards import ShardFolder
 
 TOTAL, SIZE, COLUMNS = 43, 6, ("idq", "norm:x=1")
 NOT_OK = [3, 20]

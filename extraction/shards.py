@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import shutil
-import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +29,7 @@ from evaluation.sets.extracted import (
     shard_path,
     uncertainty_column,
 )
+from utils.files import atomic_file, atomic_path, remove
 from utils.tables import require_pyarrow
 
 
@@ -68,8 +65,8 @@ class ShardFolder:
         """Return where a shard lies."""
         return shard_path(self.folder, number, self.form)
 
-    def is_done(self, number: int, tell: Callable[[str], None]) -> bool:
-        """Whether a shard is there and whole; a damaged one is removed, and told in one line."""
+    def is_done(self, number: int, report: Callable[[str], None]) -> bool:
+        """Whether a shard is there and whole; a damaged one is removed, and reported in a line."""
         path = self.path(number)
         try:
             facts = shard_facts(path)
@@ -80,8 +77,8 @@ class ShardFolder:
             if (facts["start"], facts["stop"]) != self.bounds(number):
                 raise ValueError(f"{path} holds other rows")
         except ValueError as error:
-            tell(f"{' '.join(str(error).split())}: made again")
-            _remove(path)
+            report(f"{' '.join(str(error).split())}: made again")
+            remove(path)
             return False
         return True
 
@@ -103,9 +100,9 @@ class ShardFolder:
             "settings": self.settings,
             **facts,
         }
-        for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # of a process that was killed
-            _remove(leftover)
-        with _whole(path) as temporary:
+        for leftover in path.parent.glob(f".{path.stem}.*"):  # of a process that was killed
+            remove(leftover)
+        with atomic_path(path) as temporary:
             if self.form == "npy":
                 _write_npy(temporary, shard, bad, facts)
             else:
@@ -113,15 +110,15 @@ class ShardFolder:
 
     def join_bad(self) -> int:
         """Write bad.csv from the lists of all shards; returns how many images are in it."""
-        found = 0
-        with _whole(self.folder / BAD) as temporary, _open(temporary) as file:
+        count = 0
+        with atomic_file(self.folder / BAD, "w") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(Bad._fields)
             for number in range(len(self)):
                 bad = bad_images(self.path(number))
                 writer.writerows(bad)
-                found += len(bad)
-        return found
+                count += len(bad)
+        return count
 
 
 def _write_npy(folder: Path, shard: Shard, bad: Sequence[Bad], facts: dict[str, Any]) -> None:
@@ -145,13 +142,13 @@ def _write_parquet(
     import pyarrow
     from pyarrow import parquet
 
-    reasons = {one.row: _sound(one.reason) for one in bad}
+    reasons = {image.row: _utf8(image.reason) for image in bad}
     size = shard.embedding.shape[1]
     flat = pyarrow.array(shard.embedding.reshape(-1))
     arrays: dict[str, Any] = {
         "row": shard.row,
         "label": shard.label,
-        "name": [_sound(name) for name in shard.name],
+        "name": [_utf8(name) for name in shard.name],
         "ok": shard.ok,
         "reason": pyarrow.array([reasons.get(row) for row in shard.row.tolist()], pyarrow.string()),
         **{
@@ -177,43 +174,14 @@ def _leaves(table: Any) -> list[str]:
     return [f"{name}.list.element" if name == "embedding" else name for name in table.schema.names]
 
 
-def _sound(text: str) -> str:
-    """Replace what UTF-8 cannot carry: bytes of file names that are no text."""
+def _utf8(text: str) -> str:
+    """Replace what UTF-8 cannot carry: bytes of file names that are not text."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def one_line(name: str) -> str:
     """Return a name that fits on one line of names.txt."""
     return name.replace("\n", "\\n").replace("\r", "\\r")
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, and move what was made there when all went well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
-    _remove(temporary)
-    try:
-        yield temporary
-        _move(temporary, path)
-    finally:
-        _remove(temporary)
-
-
-def _move(temporary: Path, path: Path) -> None:
-    try:
-        temporary.replace(path)
-    except OSError:
-        if not (temporary.is_dir() and path.is_dir()):
-            raise
-        # Another process made the same shard meanwhile: keep that one.
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _open(path: Path) -> Any:
