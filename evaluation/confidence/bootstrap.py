@@ -18,17 +18,15 @@ from evaluation.confidence.intervals import Interval
 from evaluation.confidence.resample import Resampling, Sample
 from evaluation.metrics.areas import Start, area_at
 from evaluation.metrics.comparisons import Comparisons, Unit
-from evaluation.metrics.curve import (
+from evaluation.metrics.curve import ProtocolCurve, held_rate, protocol_curve
+from evaluation.metrics.engine import (
     EPSILON,
     GRID,
     GRIDS,
     CurveEngine,
-    ProtocolCurve,
     Weights,
     check_listed,
-    held_rate,
     is_missed,
-    protocol_curve,
 )
 from evaluation.metrics.protocols import Protocol
 from evaluation.metrics.ranked import Ranked
@@ -133,13 +131,13 @@ class Bootstrap:
         The interval is for this pair of methods alone: among many pairs some will look different
         by chance.
         """
-        one, other = self.curves[first], self.curves[second]
-        difference = one.areas[self.limit] - other.areas[self.limit]
+        curve, other = self.curves[first], self.curves[second]
+        difference = curve.areas[self.limit] - other.areas[self.limit]
         interval = self.interval(self.areas[first] - self.areas[second])
         return Paired(
             difference,
             interval,
-            one.relative[self.limit] - other.relative[self.limit],
+            curve.relative[self.limit] - other.relative[self.limit],
             self.interval(self.relatives[first] - self.relatives[second]),
             verdict(first, second, area_name(self.limit), difference, interval),
         )
@@ -219,8 +217,10 @@ def bootstrap(
     _check(uncertainties, replicates, confidence, limit)
     protocol = dataclasses.replace(protocol, limits=(limit,))
     check_listed(comparisons, protocol)
-    methods = {name: comparisons.with_uncertainty(one) for name, one in uncertainties.items()}
-    curves = {name: protocol_curve(one, protocol, fmr_target) for name, one in methods.items()}
+    methods = {name: comparisons.with_uncertainty(values) for name, values in uncertainties.items()}
+    curves = {
+        name: protocol_curve(method, protocol, fmr_target) for name, method in methods.items()
+    }
     resampling = Resampling(comparisons, unit or comparisons.best_unit, fmr_target, seed)
     measure = Measure(resampling, list(methods.values()), protocol, fmr_target)
     fractions = GRIDS.get(protocol.grid, GRID)
@@ -293,7 +293,7 @@ class Measure:
         self.beyond_list = 0
         self._resampling, self._protocol, self._fmr_target = resampling, protocol, fmr_target
         self._bands = GRIDS.get(protocol.grid, GRID) + EPSILON
-        self._engines = [CurveEngine(one, protocol, resampled=True) for one in methods]
+        self._engines = [CurveEngine(method, protocol, resampled=True) for method in methods]
         per_subset = protocol.threshold == "per_subset"
         self._needs_others = (
             per_subset or protocol.discard_over == "all" or protocol.read_at == "kept_score"
@@ -337,22 +337,22 @@ class Measure:
         unlisted = resampling.comparisons.unlisted
         complete = len(self._tail.values) == listed
         others = self._tail.weighted(sample.tail)
-        found = find_threshold(
+        threshold = find_threshold(
             own, others, protocol.rule, target, sample.total, complete=complete and not unlisted
         )
-        if found is None and not complete:
+        if threshold is None and not complete:
             if self._whole is None:
                 scores = resampling.comparisons.scores[resampling.non_mated_rows]
                 self._whole = Ranked.of(scores, keep_rows=True)
             weights = resampling.row_weights(replicate)[resampling.non_mated_rows]
             others = self._whole.weighted(weights)
-            found = find_threshold(
+            threshold = find_threshold(
                 own, others, protocol.rule, target, sample.total, complete=not unlisted
             )
-        if found is None:
+        if threshold is None:
             self.beyond_list += 1
             return resampling.comparisons.listed_from
-        return found
+        return threshold
 
     def _fixed(self, engine: CurveEngine, threshold: float, weights: Weights) -> CurveValues:
         cuts = engine.cuts(weights)

@@ -38,14 +38,14 @@ class Calibration:
         method: where the uncertainties come from, such as "trained_head".
         inputs: SHA-256 over the set's scores, labels, pairs and uncertainties.
         score_threshold: mated scores below it are the errors.
-        fmr_target: FMR that the threshold was found for; None where it was given.
+        fmr_target: FMR that the threshold was found for; None where the threshold was set.
         false_matches: errors among all non-mated comparisons at that threshold.
         false_non_matches: errors among the mated comparisons that the map was fitted on.
         uncertainty: (K,) float64 knots, ascending, of the map to probabilities.
         probabilities: (K,) P(false non-match) at the knots, never falling, inside (0, 1).
         percentile_at: (Q,) float64 knots, ascending, of the map to percentiles.
         percentiles: (Q,) in 0..100, ascending.
-        decision: cut-offs that were certified on the set; None where none were asked for.
+        decision: cut-offs that were certified on the set; None without any.
     """
 
     name: str
@@ -96,7 +96,7 @@ class Calibration:
             comparisons: the set.
             fmr_target: FMR of the score threshold (the lowest with FMR <= target).
             score_threshold: the score threshold itself, instead.
-            method: to be written down.
+            method: where the uncertainties come from.
 
         Raises:
             ValueError: both or neither of the two, no mated comparison, or an FMR target whose
@@ -124,7 +124,7 @@ class Calibration:
         )
 
     def probability(self, uncertainty: ArrayLike) -> NDArray[np.float64]:
-        """P(false non-match) of mated comparisons whose poorer image has these uncertainties.
+        """P(false non-match) of mated comparisons by the uncertainty of the lower-quality image.
 
         Args:
             uncertainty: (n,) raw; NaN gives NaN.
@@ -140,10 +140,10 @@ class Calibration:
         return _interpolate(uncertainty, self.percentile_at, self.percentiles)
 
     def iso_quality(self, uncertainty: ArrayLike) -> NDArray[np.uint8]:
-        """Quality 0..100, 100 = surest: 100 - percentile, rounded; 255 where there is none.
+        """Quality 0..100, 100 = the most certain: 100 - percentile, rounded; 255 where undefined.
 
         ISO/IEC 29794-1 fixes the range and its direction, not the map: here an image of quality q
-        is surer than about q percent of the images of the calibration set.
+        is more certain than about q percent of the images of the calibration set.
 
         Args:
             uncertainty: (n,) raw, of single images; NaN and infinite values give 255.
@@ -152,17 +152,17 @@ class Calibration:
         percentile = np.where(np.isfinite(values), self.percentile(values), np.nan)
         return np.nan_to_num(np.rint(100 - percentile), nan=NOT_COMPUTED).astype(np.uint8)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Everything, for JSON; `from_dict` reads it."""
-        found: dict[str, Any] = {"version": VERSION, "direction": DIRECTION}
+        stored: dict[str, object] = {"version": VERSION, "direction": DIRECTION}
         for key, value in vars(self).items():
             if isinstance(value, Count):
-                found[key] = value._asdict()
+                stored[key] = value._asdict()
             elif isinstance(value, Decision):
-                found[key] = value.to_dict()
+                stored[key] = value.to_dict()
             elif value is not None or key != "decision":
-                found[key] = value.tolist() if isinstance(value, np.ndarray) else value
-        return found
+                stored[key] = value.tolist() if isinstance(value, np.ndarray) else value
+        return stored
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Calibration:

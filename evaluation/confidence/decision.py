@@ -68,7 +68,7 @@ class Decision:
 
         Raises:
             ValueError: a risk outside (0, 1), a refused risk below the accepted one, or one that
-                even the surest faces of the calibration set are above.
+                even the most certain faces of the calibration set are above.
         """
         source = ", the calibration set's own rate" if target_risk is None else ""
         target_risk = _own_rate(calibration) if target_risk is None else target_risk
@@ -128,7 +128,7 @@ class Decision:
         """Read what `to_dict` gave.
 
         Raises:
-            ValueError: missing or unknown entries, or cut-offs that are no numbers in order.
+            ValueError: missing or unknown entries, or cut-offs that are not numbers in order.
         """
         known = set(cls.__dataclass_fields__)
         if not isinstance(stored, Mapping) or set(stored) != known:
@@ -170,7 +170,7 @@ def _refuse_above(calibration: Calibration, risk: float) -> float | None:
     cut = _cut(calibration, risk)
     if cut is None:
         raise ValueError(
-            f"refuse_risk = {risk:g} would refuse every face: the surest ones of "
+            f"refuse_risk = {risk:g} would refuse every face: the most certain ones of "
             f"{calibration.name} have P(false non-match) {calibration.probabilities[0]:.3g}"
         )
     return cut

@@ -104,15 +104,15 @@ def reliability(
         raise ValueError("predictions must lie in 0..1")
     edges = np.quantile(predicted, np.arange(1, bins) / bins, method="inverted_cdf")
     place = np.searchsorted(np.unique(edges), predicted, side="left")
-    found, distance, chance = [], 0.0, 0.0
-    for rows in (np.flatnonzero(place == one) for one in np.unique(place)):
+    filled, distance, chance = [], 0.0, 0.0
+    for rows in (np.flatnonzero(place == number) for number in np.unique(place)):
         mean, wrong = float(predicted[rows].mean()), int(np.count_nonzero(errors[rows]))
         interval = clopper_pearson(wrong, len(rows), confidence)
-        found.append(ReliabilityBin(mean, wrong, len(rows), interval))
+        filled.append(ReliabilityBin(mean, wrong, len(rows), interval))
         distance += abs(mean * len(rows) - wrong)
         chance += _mean_deviation(len(rows), mean)
     total = len(predicted)
-    return Reliability(tuple(found), distance / total, chance / total, confidence)
+    return Reliability(tuple(filled), distance / total, chance / total, confidence)
 
 
 def held_out_reliability(
@@ -144,8 +144,8 @@ def held_out_reliability(
     ]
     predicted, errors = [], []
     for fitted, checked in (halves, halves[::-1]):
-        found = Calibration.fit(fitted, score_threshold=score_threshold)
-        predicted.append(found.probability(checked.pair_uncertainty()))
+        calibration = Calibration.fit(fitted, score_threshold=score_threshold)
+        predicted.append(calibration.probability(checked.pair_uncertainty()))
         errors.append(checked.scores < np.float64(score_threshold))
     return reliability(
         np.concatenate(predicted), np.concatenate(errors), bins=bins, confidence=confidence

@@ -149,8 +149,8 @@ class Resampling:
     def _highest(self, fmr_target: float) -> NDArray[np.intp]:
         """(K,) rows of the highest non-mated scores, descending."""
         scores = self.comparisons.scores[self.non_mated_rows]
-        wanted = TAIL_FACTOR * fmr_target * self.comparisons.non_mated_total
-        count = min(len(scores), max(int(np.ceil(wanted)), TAIL_LEAST))
+        size = TAIL_FACTOR * fmr_target * self.comparisons.non_mated_total
+        count = min(len(scores), max(int(np.ceil(size)), TAIL_LEAST))
         place = len(scores) - count
         chosen = np.argpartition(scores, place)[place:] if place else np.arange(count)
         rows: NDArray[np.intp] = self.non_mated_rows[

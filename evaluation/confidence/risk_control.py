@@ -276,7 +276,7 @@ def fixed_sequence(
     """Test thresholds from strict to lax, each at level delta, and stop at the first that fails.
 
     The p-value of "the risk is above the target" with k errors among n accepted is
-    P(Bin(n, target) <= k) (arXiv 2110.01052, section 3). Which thresholds are tested hangs on the
+    P(Bin(n, target) <= k) (arXiv 2110.01052, section 3). Which thresholds are tested depends on the
     uncertainties and on numbers of comparisons alone.
 
     Returns:

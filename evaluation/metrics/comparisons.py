@@ -105,7 +105,7 @@ def fuse_sides(
     Args:
         first: of one side.
         second: of the other.
-        fuse: "max" (the poorer image decides), "mean", "sum" or "product".
+        fuse: "max" (the lower-quality image decides), "mean", "sum" or "product".
 
     Raises:
         ValueError: an unknown rule, or a product of values below 0, whose order means nothing.

@@ -1,17 +1,18 @@
-"""False match and false non-match rates over all thresholds, and the operating points on them.
+"""False match and false non-match rates over all thresholds, and where they meet.
 
 Counts are kept as whole numbers, so a rate can always be shown as k / N. NumPy only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.metrics.thresholds import OperatingPoint
+from evaluation.metrics.engine import Kept
 
 
 class EqualErrorRate(NamedTuple):
@@ -58,49 +59,6 @@ class ErrorRates:
         """(T,) false match rates; NaN without non-mated scores."""
         return _rate(self.false_matches, self.non_mated)
 
-    def at(self, index: int) -> OperatingPoint:
-        """Return the operating point of one of the thresholds."""
-        return OperatingPoint(
-            float(self.thresholds[index]),
-            int(self.false_non_matches[index]),
-            self.mated,
-            int(self.false_matches[index]),
-            self.non_mated,
-        )
-
-    def at_nearest_fmr(self, target: float) -> OperatingPoint:
-        """Return the point whose FMR is nearest to the target, the lowest threshold among equals.
-
-        The realised FMR may lie above the target. Without non-mated scores it is the lowest
-        threshold, where FNMR is 0.
-        """
-        if not self.non_mated:
-            return self.at(0)
-        return self.at(int(np.argmin(np.abs(self.fmr - target))))
-
-    def at_conservative_fmr(self, target: float) -> OperatingPoint:
-        """Return the lowest threshold with FMR <= target.
-
-        Where no score has so few false matches above it (a non-mated score is on top), the
-        threshold lies just above the highest score: no false match, and no match either.
-        """
-        allowed = np.flatnonzero(_at_most(self.false_matches, target, self.non_mated))
-        if allowed.size:
-            return self.at(int(allowed[0]))
-        above = float(np.nextafter(self.thresholds[-1], np.inf))
-        return OperatingPoint(above, self.mated, self.mated, 0, self.non_mated)
-
-    def at_nearest_fnmr(self, target: float) -> OperatingPoint:
-        """Return the point whose FNMR is nearest to the target, the highest threshold of equals.
-
-        Raises:
-            ValueError: there is no mated score.
-        """
-        if not self.mated:
-            raise ValueError("no mated score: there is no FNMR to come near to")
-        distance = np.abs(self.fnmr - target)
-        return self.at(int(np.flatnonzero(distance == distance.min())[-1]))
-
     def crossing(self) -> int | None:
         """Return the first index with FMR <= FNMR; None where there is none."""
         crossed = np.flatnonzero(self.fmr <= self.fnmr)  # NaN, a missing class, never is
@@ -136,41 +94,80 @@ def error_rates(scores: NDArray[np.floating], mated: NDArray[np.bool_]) -> Error
         raise ValueError(f"{scores.shape} scores for {mated.shape} labels: need one label each")
     if np.isnan(scores).any():
         raise ValueError(f"{int(np.isnan(scores).sum())} of {len(scores)} scores are NaN")
-    order = np.argsort(scores)
-    return rates_of_sorted(scores[order], mated[order])
+    return _rates_of_window(scores, mated, 0, 0, int(mated.sum()), int((~mated).sum()))
 
 
-def rates_of_sorted(
-    scores: NDArray[np.floating],
-    mated: NDArray[np.bool_],
-    mated_below: int = 0,
-    non_mated_above: int = 0,
-    totals: tuple[int, int] | None = None,
-) -> ErrorRates:
-    """Do the work of `error_rates` for scores that ascend and are known to be sound.
+def equal_error_rates(
+    scores: NDArray[np.floating], mated: NDArray[np.bool_], kept: Kept, indices: Sequence[int]
+) -> list[EqualErrorRate]:
+    """EER of the kept comparisons at some of the discard fractions, without sorting all scores.
+
+    A histogram tells between which scores FMR and FNMR meet; only those are sorted.
 
     Args:
-        scores: (N,) a whole set, or those of it that lie in one window of scores.
-        mated: (N,) their labels.
-        mated_below: mated scores of the set below the window.
-        non_mated_above: non-mated scores of the set above the window.
-        totals: mated and non-mated scores of the set; None where there is nothing else.
+        scores: (N,) of all listed comparisons.
+        mated: (N,) their kind.
+        kept: which of them are kept.
+        indices: of its discard fractions, ascending.
     """
-    is_first = np.empty(len(scores), np.bool_)
-    is_first[0] = True
-    np.not_equal(scores[1:], scores[:-1], out=is_first[1:])
-    first = np.flatnonzero(is_first)
+    cells = min(max(len(scores) // 16, 64), 65_536)
+    low, high = float(scores.min()), float(scores.max())
+    scale = cells / (high - low) if high > low else 0.0
+    cell = ((scores - np.float64(low)) * scale).astype(np.intp)
+    times = kept.times_kept(indices)
+    kind = (times.astype(np.intp) * 2 + mated) * (cells + 1) + cell
+    counts = np.bincount(kind, minlength=2 * (len(indices) + 1) * (cells + 1))
+    counts = np.cumsum(counts.reshape(-1, 2, cells + 1)[:0:-1], axis=0)[::-1]
+    return [
+        _near_crossing(scores, mated, times > place, cell, *counts[place])
+        for place in range(len(indices))
+    ]
+
+
+def _near_crossing(
+    scores: NDArray[np.floating],
+    mated: NDArray[np.bool_],
+    is_kept: NDArray[np.bool_],
+    cell: NDArray[np.intp],
+    others: NDArray[np.int64],
+    own: NDArray[np.int64],
+) -> EqualErrorRate:
+    """EER of the kept pairs, given how many of both kinds are in each cell of scores."""
+    total, total_others = int(own.sum()), int(others.sum())
+    filled = np.flatnonzero(own + others)
+    fnmr = (np.cumsum(own) - own)[filled] / max(total, 1)
+    fmr = (total_others - (np.cumsum(others) - others))[filled] / max(total_others, 1)
+    crossed = np.flatnonzero(fmr <= fnmr)
+    place = int(crossed[0]) if crossed.size else len(filled) - 1
+    first, last = filled[max(place - 1, 0)], filled[place]
+    rows = np.flatnonzero(is_kept & (cell >= first) & (cell <= last))
+    below, above = int(own[:first].sum()), int(others[last + 1 :].sum())
+    window = _rates_of_window(scores[rows], mated[rows], below, above, total, total_others)
+    eer = window.equal_error_rate()
+    if window.crossing() is None:  # the lowest threshold of all, not of the window
+        return eer._replace(threshold=float(scores[is_kept].min()))
+    return eer
+
+
+def _rates_of_window(
+    scores: NDArray[np.floating],
+    mated: NDArray[np.bool_],
+    mated_below: int,
+    non_mated_above: int,
+    mated_total: int,
+    non_mated_total: int,
+) -> ErrorRates:
+    """Error rates at the scores of a window, given what lies below and above it."""
+    order = np.argsort(scores)
+    scores, mated = scores[order], mated[order]
+    first = np.flatnonzero(np.append(True, scores[1:] != scores[:-1]))
     up_to = np.cumsum(mated)
     below: NDArray[np.int64] = up_to[first] - mated[first]
-    here = int(up_to[-1])
-    above = len(scores) - here + non_mated_above - (first - below)
-    count, others = totals or (here, len(scores) - here)
-    return ErrorRates(scores[first].astype(np.float64), below + mated_below, above, count, others)
+    above = len(scores) - int(up_to[-1]) + non_mated_above - (first - below)
+    return ErrorRates(
+        scores[first].astype(np.float64), below + mated_below, above, mated_total, non_mated_total
+    )
 
 
 def _rate(counts: NDArray[np.int64], total: int) -> NDArray[np.float64]:
     return counts / total if total else np.full(counts.shape, np.nan)
-
-
-def _at_most(counts: NDArray[np.int64], target: float, total: int) -> NDArray[np.bool_]:
-    return counts / max(total, 1) <= target

@@ -73,7 +73,7 @@ def rescored(
 
     Raises:
         ValueError: only the highest cosines are listed, another number of images, or uncertainties
-            that are no variances.
+            that are not variances.
     """
     if comparisons.unlisted:
         raise ValueError(
@@ -93,7 +93,7 @@ def rescored(
 
 
 def check_variances(mu: NDArray[np.float32], sigma_sq: NDArray[np.float32], purpose: str) -> None:
-    """Refuse uncertainties that are no variances.
+    """Refuse uncertainties that are not variances.
 
     Args:
         mu: (M, D) embeddings.

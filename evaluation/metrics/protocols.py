@@ -28,7 +28,7 @@ class Protocol:
     """The switches of one protocol; without any it is `original`.
 
     Attributes:
-        name: under which it is found.
+        name: of the preset.
         threshold: score threshold of the FNMR curve: "fixed" on all pairs, or found again
             "per_subset", on the pairs that are kept at each discard fraction.
         rule: which threshold: FMR "nearest" to the target, "conservative" (the lowest with FMR <=

@@ -68,13 +68,13 @@ def image_uncertainties(
             f"{columns} columns of sigma_sq"
         )
     cuts = [1, 1] if columns == 2 else list(sizes or [columns])
-    found, start = [], 0
+    uncertainties, start = [], 0
     for size in cuts:
         block = sigma_sq[:, start : start + size]
         values = block[:, 0] if size == 1 else harmonic_mean(block)
-        found.append(Uncertainty(_label(start, size) if len(cuts) > 1 else "", values))
+        uncertainties.append(Uncertainty(_label(start, size) if len(cuts) > 1 else "", values))
         start += size
-    return found
+    return uncertainties
 
 
 def fuse_pairs(values: NDArray[np.float32], how: Fuse = "max") -> NDArray[np.float32]:

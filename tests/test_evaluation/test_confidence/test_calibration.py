@@ -9,22 +9,12 @@ from sklearn.isotonic import IsotonicRegression
 
 from evaluation.confidence.calibration import PRIOR, Calibration
 from evaluation.metrics.comparisons import Comparisons
-
-
-def pairs_set(count=4000, seed=0, decimals=6):
-    """Disjoint pairs, half of them mated; the error rate of a mated pair is 0.3 u^2."""
-    rng = np.random.default_rng(seed)
-    uncertainty = rng.random(2 * count).round(decimals).astype(np.float32)
-    pairs = np.arange(2 * count, dtype=np.int32).reshape(-1, 2)
-    mated = np.arange(count) % 2 == 0
-    wrong = rng.random(count) < 0.3 * uncertainty[pairs].max(axis=1) ** 2
-    scores = np.where(mated & ~wrong, 1.0, 0.0) + rng.uniform(-0.2, 0.2, count)
-    return Comparisons("made-up", scores.astype(np.float32), mated, pairs, uncertainty)
+from tests.test_evaluation.factories import disjoint_pairs
 
 
 @pytest.fixture(scope="module")
 def made():
-    return pairs_set()
+    return disjoint_pairs()
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +24,7 @@ def fitted(made):
 
 @pytest.mark.parametrize("decimals", [6, 2])
 def test_blocks_are_those_of_scikit_learn(decimals):
-    made = pairs_set(decimals=decimals)
+    made = disjoint_pairs(decimals=decimals)
     fitted = Calibration.fit(made, score_threshold=0.5)
     uncertainty = made.pair_uncertainty()[made.mated].astype(np.float64)
     errors = made.scores[made.mated] < 0.5
@@ -54,7 +44,7 @@ def test_blocks_are_those_of_scikit_learn(decimals):
 
 
 def test_the_true_rate_is_found():
-    fitted = Calibration.fit(pairs_set(count=60_000, seed=1), score_threshold=0.5)
+    fitted = Calibration.fit(disjoint_pairs(count=60_000, seed=1), score_threshold=0.5)
     at = np.linspace(0.2, 0.98, 40)
     np.testing.assert_allclose(fitted.probability(at), 0.3 * at**2, atol=0.03)
 
@@ -78,7 +68,7 @@ def test_probability_never_falls_and_ends_flat(fitted):
     assert np.isnan(fitted.probability([np.nan])).all()
 
 
-def test_percentile_is_the_share_of_surer_images(made, fitted):
+def test_percentile_is_the_share_of_more_certain_images(made, fitted):
     for value in (0.01, 0.3, 0.77):
         below = 100 * np.mean(made.uncertainty < value)
         assert fitted.percentile([value])[0] == pytest.approx(below, abs=0.1)
@@ -104,14 +94,8 @@ def test_iso_quality(fitted):
     assert fitted.iso_quality([0.5]).dtype == np.uint8
 
 
-def test_millions_at_once(fitted):
-    at = np.random.default_rng(0).random(2_000_000)
-    quality = fitted.iso_quality(at)
-    assert np.bincount(quality, minlength=101)[1:100] == pytest.approx(20_000, rel=0.25)
-
-
 def test_the_threshold_is_the_lowest_with_the_fmr():
-    made = pairs_set()
+    made = disjoint_pairs()
     fitted = Calibration.fit(made, fmr_target=0.01)
     others = made.scores[~made.mated]
     assert fitted.false_matches == ((others >= fitted.score_threshold).sum(), len(others))

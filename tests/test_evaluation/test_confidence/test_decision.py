@@ -10,24 +10,13 @@ import pytest
 from evaluation.confidence.calibration import Calibration
 from evaluation.confidence.decision import Decision
 from evaluation.confidence.risk_control import control_risk
-from evaluation.metrics.comparisons import Comparisons
+from tests.test_evaluation.factories import disjoint_pairs
 
 NAN, INF = float("nan"), float("inf")
 
 
-def pairs_set(count=4000, seed=0, worst=0.3):
-    """Disjoint pairs, half of them mated; the error rate of a mated pair is worst * u^2."""
-    rng = np.random.default_rng(seed)
-    uncertainty = rng.random(2 * count).astype(np.float32)
-    pairs = np.arange(2 * count, dtype=np.int32).reshape(-1, 2)
-    mated = np.arange(count) % 2 == 0
-    wrong = rng.random(count) < worst * uncertainty[pairs].max(axis=1) ** 2
-    scores = np.where(mated & ~wrong, 1.0, 0.0) + rng.uniform(-0.2, 0.2, count)
-    return Comparisons("made-up", scores.astype(np.float32), mated, pairs, uncertainty)
-
-
 def fit(**options):
-    return Calibration.fit(pairs_set(**options), score_threshold=0.5)
+    return Calibration.fit(disjoint_pairs(**options), score_threshold=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +60,7 @@ def test_a_strict_target_is_no_reason_to_refuse_more(fitted):
 def test_nothing_beyond_the_set_s_worst_image_is_accepted():
     faultless = fit(worst=0)
     decision = Decision.from_calibration(faultless)
-    largest = float(pairs_set(worst=0).uncertainty.max())
+    largest = float(disjoint_pairs(worst=0).uncertainty.max())
     assert decision.accept_up_to == largest
     assert decision.refuse_above is None
     assert decision.verdict([0.5, largest, largest + 0.1]) == ["accept", "accept", "ask again"]
@@ -84,7 +73,7 @@ def test_what_could_not_be_scored_is_refused():
 
 @pytest.mark.parametrize("risk", ["fnmr", "total"])
 def test_a_certified_cut_off_is_taken_over(fitted, risk):
-    found = control_risk(pairs_set(), target_risk=0.15, risk=risk, score_threshold=0.5)
+    found = control_risk(disjoint_pairs(), target_risk=0.15, risk=risk, score_threshold=0.5)
     decision = Decision.from_risk_control(found, fitted)
     assert decision.accept_up_to == found.uncertainty_threshold is not None
     name = {"fnmr": "FNMR", "total": "total error"}[risk]
@@ -94,21 +83,21 @@ def test_a_certified_cut_off_is_taken_over(fitted, risk):
 
 
 def test_a_certified_cut_off_may_lie_above_the_pointwise_one(fitted):
-    found = control_risk(pairs_set(), target_risk=0.2, score_threshold=0.5)
+    found = control_risk(disjoint_pairs(), target_risk=0.2, score_threshold=0.5)
     assert found.uncertainty_threshold > Decision.from_calibration(fitted, 0.2).accept_up_to
     decision = Decision.from_risk_control(found, fitted, refuse_risk=0.2)
     assert decision.refuse_above == decision.accept_up_to
 
 
 def test_a_target_that_was_not_certified_accepts_nothing(fitted):
-    found = control_risk(pairs_set(), target_risk=1e-4, score_threshold=0.5)
+    found = control_risk(disjoint_pairs(), target_risk=1e-4, score_threshold=0.5)
     decision = Decision.from_risk_control(found, fitted)
     assert decision.accept_up_to is None
     assert decision.rule.startswith("accept none: it could not be certified that FNMR of accepted")
 
 
 def test_another_score_threshold_is_said(fitted):
-    found = control_risk(pairs_set(), target_risk=0.2, score_threshold=0.4)
+    found = control_risk(disjoint_pairs(), target_risk=0.2, score_threshold=0.4)
     assert ", at score threshold 0.4; refuse" in Decision.from_risk_control(found, fitted).rule
 
 
@@ -155,7 +144,10 @@ def test_a_damaged_file_is_refused(fitted, tmp_path, stored, message):
         ((0, None), "target_risk = 0: must lie between 0 and 1"),
         ((0.1, 1), "refuse_risk = 1: must lie between 0 and 1"),
         ((0.1, 0.05), "refuse_risk = 0.05 must not be below target_risk = 0.1"),
-        ((1e-6, 1e-5), "refuse_risk = 1e-05 would refuse every face: the surest ones of made-up"),
+        (
+            (1e-6, 1e-5),
+            "refuse_risk = 1e-05 would refuse every face: the most certain",
+        ),
     ],
 )
 def test_risks_that_make_no_sense(fitted, risks, message):

@@ -100,7 +100,7 @@ def test_the_search_stops_at_the_first_failure_even_if_laxer_ones_would_pass():
     assert seen.errors == 60
 
 
-def test_which_thresholds_are_tested_does_not_hang_on_the_errors():
+def test_which_thresholds_are_tested_does_not_depend_on_the_errors():
     uncertainty = np.random.default_rng(0).random(4000).astype(np.float32)
     strictest = [
         fixed_sequence(uncertainty, np.random.default_rng(seed).random(4000) < 0.5, 0.01, 0.05)
@@ -162,58 +162,36 @@ def test_taking_pairs_of_shared_people_as_independent_breaks_the_promise():
     assert broken > most_allowed()
 
 
-def test_an_easy_target_accepts_most_comparisons():
-    _, answers, accepted = broken_promises(
-        sets=20, risk="fnmr", target_risk=0.05, score_threshold=1.5, people=800
-    )
-    assert answers == 20
-    assert accepted > 0.8
-
-
 @pytest.fixture(scope="module")
 def made():
     return people_set(np.random.default_rng(3), people=800, spread=0.4, non_mated=20_000)
 
 
-def test_an_answer_in_words_and_in_numbers(made):
+def test_an_answer_in_numbers(made):
     found = control_risk(made, target_risk=0.15, fmr_target=1e-2)
-    text = found.describe()
-    limit = str(np.float32(found.uncertainty_threshold))
-    assert text.startswith("made-up: FNMR of at most 0.15 among accepted comparisons, confidence ")
-    assert f"accept uncertainty <= {limit}" in text
-    assert f"held-out part: {found.held_out}" in text
     others = made.scores[~made.mated]
     matches = int((others >= found.score_threshold).sum())
     assert found.threshold_count == (matches, len(others))
     assert matches <= 1e-2 * len(others) < matches + 1
     assert found.held_out_fmr is None
     stored = json.loads(json.dumps(found.to_dict()))
-    assert stored["held_out"] == {
-        "errors": found.held_out.errors,
-        "total": found.held_out.total,
-    }
+    assert stored["held_out"] == found.held_out._asdict()
     assert found.held_out_interval.low <= found.held_out.errors / found.held_out.total
     assert found.held_out.errors / found.held_out.total <= found.held_out_interval.high
     assert found.accept_all.total > found.held_out.total
     assert 0 < found.accepted < found.accepted_images < 1
 
 
-def test_too_few_comparisons_is_an_answer(made):
+def test_too_few_comparisons_and_too_many_errors_are_answers(made):
     found = control_risk(made, target_risk=1e-3, score_threshold=1.0)
-    assert found.uncertainty_threshold is None
-    assert "cannot be reached: there are " in found.describe()
-    assert "at least 2995 without error are needed" in found.describe()
+    assert (found.uncertainty_threshold, found.needed) == (None, 2995)
     assert (found.held_out, found.accepted) == ((0, 0), 0)
-
-
-def test_too_many_errors_is_an_answer(made):
     found = control_risk(made, target_risk=0.02, score_threshold=5.0)
-    assert found.uncertainty_threshold is None
     errors, total = found.calibration
-    assert f"cannot be reached: even the most certain {total} mated" in found.describe()
-    assert f"have FNMR {errors}/{total}" in found.describe()
-    most = next(k for k in range(total) if binom.cdf(k + 1, total, 0.02) > 0.05)
-    assert f"where {most} of {total} would do" in found.describe()
+    assert found.uncertainty_threshold is None
+    assert found.most_errors < errors
+    assert binom.cdf(found.most_errors, total, 0.02) <= 0.05
+    assert binom.cdf(found.most_errors + 1, total, 0.02) > 0.05
 
 
 def test_total_error_is_certified_for_the_mix_of_the_set():
@@ -225,11 +203,6 @@ def test_total_error_is_certified_for_the_mix_of_the_set():
     found = control_risk(wrong, risk="total", target_risk=0.9, score_threshold=0.5)
     share = found.accept_all.errors / found.accept_all.total
     assert share == pytest.approx(made.mated.mean(), abs=1 / found.accept_all.total)
-
-
-def test_a_score_threshold_that_rests_on_chance_is_said_to(made):
-    found = control_risk(made, risk="fmr", target_risk=0.1, fmr_target=1e-4)
-    assert "too few for this target: give a score threshold instead" in found.describe()
 
 
 @pytest.mark.parametrize(
@@ -281,5 +254,5 @@ def test_too_few_people_to_draw_from_is_an_answer(risk):
     made = Comparisons("few", scores, mated, pairs, rng.random(200).astype(np.float32), identity)
     found = control_risk(made, risk=risk, target_risk=0.01, score_threshold=0.5)
     assert found.uncertainty_threshold is None
-    assert "cannot be reached: there are" in found.describe()
+    assert found.calibration_total < found.needed
     json.dumps(found.to_dict())

@@ -5,8 +5,11 @@ import pytest
 from sklearn.model_selection import KFold
 
 from evaluation.metrics.accuracy import best_threshold, ten_fold_accuracy
-from evaluation.metrics.kept import SHOWN, kept_sets
+from evaluation.metrics.engine import CurveEngine
+from evaluation.metrics.protocols import Protocol
 from evaluation.metrics.scores import fuse_pairs, image_uncertainties
+from evaluation.original import SHOWN
+from tests.test_evaluation.factories import one_each
 
 
 @pytest.mark.parametrize("how", ["max", "add"])
@@ -17,7 +20,8 @@ def test_accuracy_at_discards_equals_the_original(
     scores, mated = golden_scores[name], golden_features[name].issame
     found = []
     for one in image_uncertainties(golden_features[name].sigma_sq):
-        kept = kept_sets(fuse_pairs(one.values, "max" if how == "max" else "sum"))
+        uncertainty = fuse_pairs(one.values, "max" if how == "max" else "sum")
+        kept = CurveEngine(one_each(scores, mated, uncertainty), Protocol(name="p")).kept()
         found += [ten_fold_accuracy(scores[kept.rows(i)], mated[kept.rows(i)]) for i in SHOWN]
     values, thresholds = (np.array(column) for column in zip(*found, strict=True))
     np.testing.assert_array_equal(values, golden_numbers[f"{name}/acc_{how}/acc"])

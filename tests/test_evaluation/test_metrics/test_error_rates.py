@@ -8,22 +8,23 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
 from evaluation.metrics.error_rates import error_rates
+from tests.test_evaluation.factories import point_of
 
 POINTS = {"fmr0": 0.0, "fmr1000": 1e-3, "fmr100": 1e-2, "fmr20": 0.05, "fmr10": 0.1}
 
 
-def rates_of(gen, imp):
-    mated = np.array([True] * len(gen) + [False] * len(imp))
-    return error_rates(np.array([*gen, *imp], np.float64), mated)
+def scores_of(gen, imp):
+    return np.array([*gen, *imp], np.float64), np.array([True] * len(gen) + [False] * len(imp))
 
 
-def assert_equals_pyeer(rates, stats):
+def assert_equals_pyeer(scores, mated, stats):
     for name, target in POINTS.items():
-        point = rates.at_nearest_fmr(target)
+        point = point_of(scores, mated, "nearest", target)
         assert (point.fnmr, point.threshold) == (stats[name], stats[f"{name}_th"]), name
-    point = rates.at_nearest_fnmr(0.0)
+    point = point_of(scores, mated, "starting_error", 0.0)
     assert point.threshold == stats["fnmr0_th"]
     assert point.fmr == stats["fnmr0"] or math.isnan(point.fmr)
+    rates = error_rates(scores, mated)
     eer = rates.equal_error_rate()
     assert eer == (stats["eer"], stats["eer_low"], stats["eer_high"], stats["eer_th"])
     if "thrs_len" in stats:
@@ -41,14 +42,15 @@ def test_operating_points_equal_pyeer(name, share, golden_dir, golden_features, 
         rng = np.random.RandomState(5)  # noqa: NPY002  how the reference drew its pairs
         rows = rng.choice(len(scores), int(len(scores) * float(share)), replace=False)
         scores, mated = scores[rows], mated[rows]
-    assert_equals_pyeer(error_rates(scores, mated), stats)
+    assert_equals_pyeer(scores, mated, stats)
 
 
 @pytest.mark.parametrize("name", ["ties", "perfect", "inverted", "one_imp", "imp_on_top", "no_imp"])
 def test_hand_made_cases_equal_pyeer(name, golden_dir):
     stats = json.loads((golden_dir / "pyeer_stats.json").read_text())[f"hand/{name}"]
-    rates = rates_of(stats["gen"], stats["imp"])
-    assert_equals_pyeer(rates, stats)
+    scores, mated = scores_of(stats["gen"], stats["imp"])
+    assert_equals_pyeer(scores, mated, stats)
+    rates = error_rates(scores, mated)
     assert rates.thresholds.tolist() == stats["thrs"]
     assert rates.fnmr.tolist() == stats["fnmr"]
     expected = [math.nan if value == "nan" else value for value in stats["fmr"]]
@@ -59,8 +61,8 @@ def test_drawn_cases_with_an_exact_midpoint_equal_pyeer(golden_dir):
     stats = json.loads((golden_dir / "pyeer_stats.json").read_text())
     rng = np.random.RandomState(0)  # noqa: NPY002  how the reference drew its scores
     for count in (500, 2500):
-        rates = rates_of(rng.normal(2, 1, 500), rng.normal(0, 1, count))
-        assert_equals_pyeer(rates, stats[f"hand/imp{count}"])
+        scores, mated = scores_of(rng.normal(2, 1, 500), rng.normal(0, 1, count))
+        assert_equals_pyeer(scores, mated, stats[f"hand/imp{count}"])
 
 
 pairs = st.lists(st.tuples(st.integers(-6, 6), st.booleans()), min_size=1, max_size=40)
@@ -71,13 +73,12 @@ pairs = st.lists(st.tuples(st.integers(-6, 6), st.booleans()), min_size=1, max_s
 def test_counts_equal_the_definition(drawn):
     gen = [score for score, mated in drawn if mated]
     imp = [score for score, mated in drawn if not mated]
-    rates = rates_of(gen, imp)
+    rates = error_rates(*scores_of(gen, imp))
     assert rates.thresholds.tolist() == sorted({score for score, _ in drawn})
-    for index, threshold in enumerate(rates.thresholds):
-        point = rates.at(index)
-        assert point.false_non_matches == sum(score < threshold for score in gen)
-        assert point.false_matches == sum(score >= threshold for score in imp)
-        assert (point.mated, point.non_mated) == (len(gen), len(imp))
+    misses = [sum(score < threshold for score in gen) for threshold in rates.thresholds]
+    matches = [sum(score >= threshold for score in imp) for threshold in rates.thresholds]
+    assert (rates.false_non_matches.tolist(), rates.false_matches.tolist()) == (misses, matches)
+    assert (rates.mated, rates.non_mated) == (len(gen), len(imp))
 
 
 @settings(max_examples=100, deadline=None)
@@ -93,16 +94,6 @@ def test_order_and_monotone_maps_leave_rates_alone(drawn, random):
     assert first.equal_error_rate()[:3] == second.equal_error_rate()[:3]
 
 
-@settings(max_examples=60, deadline=None)
-@given(pairs)
-def test_duplicated_pairs_leave_rates_alone(drawn):
-    scores, mated = (np.array(column) for column in zip(*drawn, strict=True))
-    once = error_rates(scores.astype(np.float64), mated)
-    thrice = error_rates(np.tile(scores, 3).astype(np.float64), np.tile(mated, 3))
-    np.testing.assert_allclose(once.fnmr, thrice.fnmr)
-    np.testing.assert_allclose(once.fmr, thrice.fmr)
-
-
 def test_rates_lie_on_the_roc_curve_of_scikit_learn():
     rng = np.random.default_rng(3)
     mated = rng.random(500) < 0.4
@@ -114,32 +105,9 @@ def test_rates_lie_on_the_roc_curve_of_scikit_learn():
     np.testing.assert_allclose(1 - rates.fnmr, tpr[1:][::-1])
 
 
-def test_nearest_of_two_equally_near_false_match_rates_is_the_lower_threshold():
-    imp = np.arange(3500) / 3500  # FMR 3/3500 and 4/3500 are equally near to 1e-3
-    point = rates_of([0.99, 2.0], imp).at_nearest_fmr(1e-3)
-    assert (point.false_matches, point.non_mated) == (4, 3500)
-
-
-def test_conservative_threshold_never_exceeds_the_target():
-    imp = np.arange(3500) / 3500
-    point = rates_of([0.99, 2.0], imp).at_conservative_fmr(1e-3)
-    assert point.false_matches == 3
-    assert point.fmr <= 1e-3
-
-
-def test_conservative_threshold_lies_above_a_non_mated_top_score():
-    point = rates_of([0.3, 0.5], [0.1, 0.95]).at_conservative_fmr(0.1)
-    assert point.threshold > 0.95
-    assert (point.fmr, point.fnmr) == (0.0, 1.0)
-
-
 def test_one_class_missing_gives_eer_one():
-    assert rates_of([], [0.1, 0.2]).equal_error_rate().value == 1.0
-    assert rates_of([0.1, 0.2], []).equal_error_rate().value == 1.0
-    assert rates_of([0.1, 0.2], []).at_nearest_fmr(1e-3).fnmr == 0.0
-    assert math.isnan(rates_of([], [0.1]).at(0).fnmr)
-    with pytest.raises(ValueError, match="no mated score"):
-        rates_of([], [0.1]).at_nearest_fnmr(0.0)
+    for gen, imp in (([], [0.1, 0.2]), ([0.1, 0.2], [])):
+        assert error_rates(*scores_of(gen, imp)).equal_error_rate().value == 1.0
 
 
 def test_unsound_scores_are_refused():

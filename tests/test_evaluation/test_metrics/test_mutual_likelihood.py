@@ -97,7 +97,7 @@ def test_likelihood_is_highest_where_the_variance_is_the_squared_distance():
     assert scores[1] == pytest.approx(-1 - math.log(2) - math.log(2 * math.pi))
 
 
-def test_identical_images_score_higher_the_surer_both_are():
+def test_identical_images_score_higher_the_more_certain_both_are():
     mu = np.ones((4, D), np.float32)
     sigma_sq = np.array([[0.1], [0.1], [0.4], [0.4]], np.float32)
     sure, unsure = mls_scores(mu, sigma_sq, np.array([[0, 1], [2, 3]]))

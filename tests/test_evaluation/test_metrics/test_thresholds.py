@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
-from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.curve import protocol_curve
 from evaluation.metrics.error_rates import error_rates
 from evaluation.metrics.protocols import Protocol
-from evaluation.metrics.thresholds import operating_point
+from evaluation.metrics.thresholds import operating_point, tar_at_far
+from tests.test_evaluation.factories import nearest_of_all, one_each
 
 
 def drawn(seed, mated=150, others=400, values=None):
@@ -68,23 +68,6 @@ def test_a_starting_error_is_the_nearest_and_near_the_quantile(target, values):
         assert abs(point.false_non_matches - at_quantile) <= 1
 
 
-@given(st.integers(0, 10_000), st.floats(0.001, 0.999))
-def test_partition_finds_what_sorting_everything_finds(seed, target):
-    rng = np.random.default_rng(seed)
-    own = rng.integers(0, 9, rng.integers(1, 15)).astype(np.float32)
-    rest = rng.integers(0, 9, rng.integers(1, 15)).astype(np.float32)
-    scores = np.concatenate([own, rest])
-    rates = error_rates(scores, np.arange(len(scores)) < len(own))
-    assert operating_point(own, rest, "nearest", target) == rates.at_nearest_fmr(target)
-    mine, sorted_point = (
-        operating_point(own, rest, "conservative", target),
-        rates.at_conservative_fmr(target),
-    )
-    assert mine[1:] == sorted_point[1:]
-    if sorted_point.threshold <= float(scores.max()):  # else both lie just above the highest score
-        assert mine.threshold <= sorted_point.threshold
-
-
 def test_an_allowed_count_that_is_whole_is_reached():
     for count in (1000, 3000, 7000, 10_000):
         own, rest = np.float32([2.0]), np.arange(count, dtype=np.float32)
@@ -142,9 +125,8 @@ def test_a_threshold_per_subset_is_that_of_the_kept_scores_alone(seed, rule, tar
     mated[0], values = True, int(rng.choice([8, 64, 4096]))
     scores = (np.round((rng.normal(size=900) + 2 * mated) * values) / values).astype(np.float32)
     uncertainty = (rng.normal(size=900) + rng.uniform(-3, 3) * scores).astype(np.float32)
-    pairs = np.arange(900, dtype=np.int32)[:, None].repeat(2, axis=1)
     protocol = Protocol(name="p", threshold="per_subset", rule=rule, read_at=read_at, grid="by_5")
-    edc = protocol_curve(Comparisons("c", scores, mated, pairs, uncertainty), protocol, target).edc
+    edc = protocol_curve(one_each(scores, mated, uncertainty), protocol, target).edc
     for index, fraction in enumerate(edc.fractions):
         rows = uncertainty <= np.percentile(uncertainty, (1 - fraction) * 100)
         own, rest = scores[rows & mated], scores[rows & ~mated]
@@ -172,5 +154,60 @@ def test_nearest_point_is_that_of_all_thresholds(decimals, share):
         if mated.all() or not mated.any():
             continue
         for target in (0.3, 0.1, 1e-2, 1e-3):
-            expected = error_rates(scores, mated).at_nearest_fmr(target)
+            expected = nearest_of_all(scores, mated, target)
             assert operating_point(scores[mated], scores[~mated], "nearest", target) == expected
+
+
+TARGETS = (0, 1e-3, 0.05, 0.1, 0.25, 1 / 3, 0.5, 0.9, 1)
+SCORES = st.lists(st.integers(0, 12), min_size=1, max_size=40)
+
+
+@settings(max_examples=300, deadline=None)
+@given(SCORES, SCORES)
+def test_points_are_those_of_the_counts_at_every_threshold(mated, non_mated):
+    scores = np.array(mated + non_mated, np.float32) / 7
+    labels = np.arange(len(scores)) < len(mated)
+    for row in tar_at_far(scores, labels, TARGETS):
+        assert row.point == nearest_of_all(scores, labels, row.target)
+    for row in tar_at_far(scores, labels, TARGETS, rule="conservative"):
+        rates = error_rates(scores, labels)
+        allowed = np.flatnonzero(rates.fmr <= row.target)
+        if len(allowed):
+            assert row.point.threshold == rates.thresholds[allowed[0]]
+            assert row.point.false_matches == rates.false_matches[allowed[0]]
+        else:
+            assert row.point[1:] == (len(mated), len(mated), 0, len(non_mated))
+
+
+def test_true_accept_rate_by_hand():
+    scores = np.concatenate([np.linspace(0, 1, 1001), [0.3, 0.9895, 2]]).astype(np.float32)
+    labels = np.arange(1004) > 1000
+    (row,) = tar_at_far(scores, labels, [1e-2])
+    assert (row.target, row.matches, row.point.mated) == (1e-2, 1, 3)
+    assert row.tar == pytest.approx(1 / 3)
+    assert (row.point.false_matches, row.point.non_mated) == (10, 1001)
+    assert row.point.threshold == np.float32(0.991)
+    assert row.caution is None
+
+
+def test_caution_where_fewer_than_five_false_matches_are_expected():
+    scores = np.linspace(0, 1, 5001, dtype=np.float32)
+    labels = np.arange(5001) == 4000
+    few, enough = tar_at_far(scores, labels, [9e-4, 1e-3])
+    assert enough.caution is None
+    assert few.caution.facts == {"fmr": 9e-4, "non_mated": 5000, "expected": pytest.approx(4.5)}
+
+
+@pytest.mark.parametrize(
+    ("scores", "mated", "options", "words"),
+    [
+        ([0.1, 0.2], [1, 1], {}, "comparisons of both kinds, got 2 mated and 0 non-mated"),
+        ([0.1, 0.2], [0, 0], {}, "got 0 mated and 2 non-mated"),
+        ([0.1, np.nan], [1, 0], {}, "1 of 2 scores are NaN"),
+        ([0.1, 0.2], [1, 0], {"targets": [1.5]}, "target FMR 1.5: must be within 0 to 1"),
+        ([0.1, 0.2], [1, 0], {"rule": "eer"}, "unknown threshold rule 'eer'"),
+    ],
+)
+def test_what_has_no_tar(scores, mated, options, words):
+    with pytest.raises(ValueError, match=words):
+        tar_at_far(np.array(scores, np.float32), np.array(mated, bool), **options)

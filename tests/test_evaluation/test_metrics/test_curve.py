@@ -13,6 +13,7 @@ from evaluation.metrics.curve import protocol_curve
 from evaluation.metrics.protocols import PROTOCOLS, SWITCHES, Protocol
 from evaluation.original import original_table
 from evaluation.sets.stored import comparisons_of
+from tests.test_evaluation.factories import one_each
 
 FUSE = {"max": max, "mean": lambda a, b: (a + b) / 2, "sum": sum, "product": np.prod}
 
@@ -173,12 +174,6 @@ def combinations():
             assert switches["grid"] == "exact" or switches["rule"] == "starting_error"
 
 
-def test_combinations_are_many():
-    found = list(combinations())
-    assert len(found) == 4 * 3 * (4 * (2 * 2 + 1) + 3 * 2 * 2)
-    assert {one.fuse for one in found} == set(SWITCHES["fuse"])
-
-
 @pytest.mark.parametrize("rule", SWITCHES["rule"])
 @pytest.mark.parametrize("discard_over", SWITCHES["discard_over"])
 def test_every_combination_of_switches_counts_as_the_definition_says(rule, discard_over):
@@ -196,10 +191,10 @@ def test_every_combination_of_switches_counts_as_the_definition_says(rule, disca
             ("fnmr", fnmr),
         ):
             actual = getattr(found.edc, column)
-            np.testing.assert_array_equal(actual, expected, f"{column}: {protocol.describe()}")
+            np.testing.assert_array_equal(actual, expected, f"{column}: {protocol}")
         for limit in protocol.limits:
             area, width = slow_area(x, fnmr, limit, protocol)
-            assert found.areas[limit] == pytest.approx(area, abs=1e-12), protocol.describe()
+            assert found.areas[limit] == pytest.approx(area, abs=1e-12), protocol
             random = fnmr[0] * width
             expected = area / random if random else np.nan
             assert found.relative[limit] == pytest.approx(expected, nan_ok=True)
@@ -244,13 +239,6 @@ def test_crfiqa_is_what_its_released_code_does():
     found = protocol_curve(Comparisons("x", scores, mated, pairs, uncertainty), "crfiqa", 0.01)
     np.testing.assert_allclose(found.edc.fnmr, expected)
     assert found.areas[0.95] == pytest.approx(np.trapezoid(expected, np.arange(20) / 20))
-
-
-def one_each(scores, mated, uncertainty):
-    """Comparisons with an uncertainty of their own."""
-    pairs = np.arange(len(mated), dtype=np.int32)[:, None].repeat(2, axis=1)
-    scores, uncertainty = np.float32(scores), np.float32(uncertainty)
-    return Comparisons("own", scores, np.asarray(mated), pairs, uncertainty)
 
 
 @pytest.mark.parametrize("fmr", [1e-2, 1e-3])
@@ -384,7 +372,7 @@ def test_no_false_non_match_at_all():
     found = protocol_curve(c, EXACT, 0.5)
     assert all(np.isnan(value) for value in found.relative.values())
     assert set(found.areas.values()) == {0.0}
-    assert "no false non-match without discard: there is nothing to lower" in found.warnings
+    assert "no_errors" in [caution.kind for caution in found.cautions]
     divided = protocol_curve(c, dataclasses.replace(EXACT, divide="start"), 0.5)
     assert all(np.isnan(value) for value in divided.areas.values())
 
@@ -409,20 +397,20 @@ def test_one_kind_is_discarded_first(threshold):
     last = found.edc.fnmr[np.flatnonzero(found.edc.mated)[-1]]
     assert found.edc.mated[-1] == 0
     assert found.edc.fnmr[-1] == last
-    assert any(line.startswith("no mated pair is kept from") for line in found.warnings)
+    assert "no_mated_kept" in [caution.kind for caution in found.cautions]
     found = protocol_curve(one_each(scores, mated, [1, 2, 3, 9, 8, 7]), protocol, 0.3)
     assert found.edc.non_mated[-1] == 0
-    assert any(line.startswith("no non-mated pair is kept from") for line in found.warnings)
+    assert "no_non_mated_kept" in [caution.kind for caution in found.cautions]
     assert threshold == "fixed" or found.edc.fnmr[-1] == 0
 
 
-def test_few_expected_errors_are_warned_of():
+def test_few_expected_errors_are_cautioned_about():
     c = small_set(0, pairs=80)
-    (line,) = [w for w in protocol_curve(c, "iso29794", 0.1).warnings if "expected" in w]
-    assert line.startswith("at FMR 0.1, 40 non-mated pairs leave 4 expected false matches (fewer")
-    (line,) = [w for w in protocol_curve(c, "nist").warnings if "expected" in w]
-    assert line.startswith("at FNMR 0.01, 40 mated pairs leave 0.4 expected false non-matches")
-    assert not [w for w in protocol_curve(c, "crfiqa", 0.125).warnings if "expected" in w]
+    (caution,) = protocol_curve(c, "iso29794", 0.1).cautions
+    assert caution == ("few_false_matches", {"fmr": 0.1, "non_mated": 40, "expected": 4})
+    (caution,) = protocol_curve(c, "nist").cautions
+    assert caution == ("few_starting_errors", {"fnmr": 0.01, "mated": 40, "expected": 0.4})
+    assert not protocol_curve(c, "crfiqa", 0.125).cautions
 
 
 def truncated(c, listed_from):

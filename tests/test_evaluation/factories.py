@@ -1,0 +1,46 @@
+"""Comparisons and operating points that several tests of evaluation share."""
+
+import numpy as np
+
+from evaluation.metrics.comparisons import Comparisons
+from evaluation.metrics.error_rates import error_rates
+from evaluation.metrics.ranked import Ranked
+from evaluation.metrics.thresholds import OperatingPoint, find_threshold, point_at
+
+
+def one_each(scores, mated, uncertainty):
+    """Comparisons with an uncertainty of their own."""
+    pairs = np.arange(len(mated), dtype=np.int32)[:, None].repeat(2, axis=1)
+    scores, uncertainty = np.float32(scores), np.float32(uncertainty)
+    return Comparisons("own", scores, np.asarray(mated, bool), pairs, uncertainty)
+
+
+def disjoint_pairs(count=4000, seed=0, decimals=6, worst=0.3):
+    """Pairs that share no image, half of them mated; a mated one is wrong at rate worst * u^2."""
+    rng = np.random.default_rng(seed)
+    uncertainty = rng.random(2 * count).round(decimals).astype(np.float32)
+    pairs = np.arange(2 * count, dtype=np.int32).reshape(-1, 2)
+    mated = np.arange(count) % 2 == 0
+    wrong = rng.random(count) < worst * uncertainty[pairs].max(axis=1) ** 2
+    scores = np.where(mated & ~wrong, 1.0, 0.0) + rng.uniform(-0.2, 0.2, count)
+    return Comparisons("made-up", scores.astype(np.float32), mated, pairs, uncertainty)
+
+
+def point_of(scores, mated, rule, target):
+    """Operating point of all scores, by the product's search."""
+    own, others = Ranked.of(scores[mated]), Ranked.of(scores[~mated])
+    threshold = find_threshold(own, others, rule, target, others.total, complete=True)
+    return point_at(own, others, threshold, others.total)
+
+
+def nearest_of_all(scores, mated, target):
+    """The lowest of all thresholds whose FMR is nearest to the target."""
+    rates = error_rates(scores, mated)
+    place = int(np.argmin(np.abs(rates.fmr - target)))
+    return OperatingPoint(
+        rates.thresholds[place],
+        rates.false_non_matches[place],
+        rates.mated,
+        rates.false_matches[place],
+        rates.non_mated,
+    )
