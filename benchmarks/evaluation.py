@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from benchmarks._common import write_json
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.curve import protocol_curve
-from evaluation.metrics.kept import GRID
+from evaluation.metrics.engine import GRID
 from evaluation.original import original_table
 from evaluation.sets.features import Features
 

@@ -11,12 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.confidence._resample_words import area_name, verdict
 from evaluation.confidence.bootstrap import Bootstrap, bootstrap
 from evaluation.confidence.intervals import Interval
 from evaluation.metrics.comparisons import Comparisons, Unit
@@ -67,6 +66,28 @@ class ComparisonOptions:
         return find_protocol(protocol) if isinstance(protocol, str) else protocol
 
 
+class Verdict(NamedTuple):
+    """One method or group of seeds against another, on the same draws.
+
+    Attributes:
+        first: its name.
+        second: name of the other.
+        limit: discard fraction up to which areas are taken.
+        difference: of the areas, or of their means over seeds; below 0 the first is better.
+        interval: of the difference.
+        ahead: in how many pairs of single methods the one with the smaller mean is better.
+        pairs: of single methods; 0 where two methods are compared.
+    """
+
+    first: str
+    second: str
+    limit: float
+    difference: float
+    interval: Interval
+    ahead: int = 0
+    pairs: int = 0
+
+
 @dataclass(frozen=True)
 class MethodRow:
     """One method on one set at one FMR target.
@@ -81,7 +102,7 @@ class MethodRow:
         interval: of `relative`.
         rank: 1 = smallest area of this set and FMR.
         best_share: share of bootstrap draws in which it had the smallest area.
-        verdict: against the method that all are compared with; "" for that one.
+        verdict: against the method that all are compared with; None for that one.
         difference: of the areas to that method's; None for that one.
         difference_interval: of the difference.
     """
@@ -95,7 +116,7 @@ class MethodRow:
     interval: Interval
     rank: int
     best_share: float
-    verdict: str
+    verdict: Verdict | None
     difference: float | None = None
     difference_interval: Interval | None = None
 
@@ -130,7 +151,7 @@ class GroupRow:
         relatives: area under the curve / area of random discard, of each member.
         interval: of the mean of `relatives`, over the draws of the set.
         rank: 1 = smallest mean of this set and FMR.
-        verdict: on the means, against the group that all are compared with; "" for that one.
+        verdict: on the means, against the group that all are compared with; None for that one.
     """
 
     set: str
@@ -142,7 +163,7 @@ class GroupRow:
     relatives: tuple[float, ...]
     interval: Interval
     rank: int
-    verdict: str
+    verdict: Verdict | None
 
     @property
     def mean(self) -> float:
@@ -312,7 +333,7 @@ def method_rows(name: str, fmr: float, draws: Bootstrap, against: str | None) ->
                 interval=interval,
                 rank=places[place],
                 best_share=float(shares[method][0]),
-                verdict=paired.verdict if paired else "",
+                verdict=Verdict(method, reference, draws.limit, *paired[:2]) if paired else None,
                 difference=paired.difference if paired else None,
                 difference_interval=paired.interval if paired else None,
             )
@@ -352,7 +373,7 @@ def group_rows(
                 orders=group.orders,
                 fnmr=tuple(rates),
                 relatives=tuple(values[group.name]),
-                interval=_interval(draws, _mean(draws.relatives, group.members)),
+                interval=draws.interval(_mean(draws.relatives, group.members)),
                 rank=places[place],
                 verdict=_verdict(draws, group.name, reference, members),
             )
@@ -371,10 +392,12 @@ def _fnmr(draws: Bootstrap, method: str) -> tuple[float, ...]:
     return tuple(float(curve.edc.fnmr[curve.index_at(share)]) for share in DISCARDS)
 
 
-def _verdict(draws: Bootstrap, first: str, second: str, members: dict[str, tuple[str, ...]]) -> str:
+def _verdict(
+    draws: Bootstrap, first: str, second: str, members: dict[str, tuple[str, ...]]
+) -> Verdict | None:
     """Compare means over seeds on the same draws, and count the pairs of single ones."""
     if first == second:
-        return ""
+        return None
     ours, theirs = members[first], members.get(second, (second,))
     change = _mean(draws.areas, ours) - _mean(draws.areas, theirs)
     one, other = (
@@ -382,25 +405,14 @@ def _verdict(draws: Bootstrap, first: str, second: str, members: dict[str, tuple
         for names in (ours, theirs)
     )
     difference = float(one.mean() - other.mean())
-    what = f"mean {area_name(draws.limit)}"
-    text = verdict(first, second, what, difference, _interval(draws, change))
-    leader, gaps = (
-        (first, other - one[:, None]) if difference < 0 else (second, one[:, None] - other)
-    )
-    return f"{text}; {leader} is ahead in {int((gaps > 0).sum())} of {gaps.size} pairs"
+    gaps = other - one[:, None] if difference < 0 else one[:, None] - other
+    interval = draws.interval(change)
+    ahead = int((gaps > 0).sum())
+    return Verdict(first, second, draws.limit, difference, interval, ahead, gaps.size)
 
 
 def _mean(replicates: dict[str, Floats], members: Sequence[str]) -> Floats:
     return np.mean([replicates[name] for name in members], axis=0)
-
-
-def _interval(draws: Bootstrap, values: Floats) -> Interval:
-    valid = values[~np.isnan(values)]
-    if not valid.size:
-        return Interval(float("nan"), float("nan"))
-    tail = (1 - draws.confidence) / 2
-    low, high = np.quantile(valid, (tail, 1 - tail))
-    return Interval(float(low), float(high))
 
 
 def _number(value: float) -> float | None:

@@ -12,21 +12,40 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.metrics import edc as curves
 from evaluation.metrics.accuracy import Accuracy, ten_fold_accuracy
-from evaluation.metrics.curve import Edc
-from evaluation.metrics.edc import Areas
-from evaluation.metrics.error_rates import EqualErrorRate
-from evaluation.metrics.kept import SHOWN, KeptSets, kept_sets, percentiles
-from evaluation.metrics.kept_rates import equal_error_rates_of_kept, rates_of_kept
+from evaluation.metrics.comparisons import Comparisons
+from evaluation.metrics.curve import Edc, edc_of
+from evaluation.metrics.engine import CurveEngine, Kept, percentiles
+from evaluation.metrics.error_rates import EqualErrorRate, equal_error_rates
 from evaluation.metrics.protocols import Protocol, find_protocol
-from evaluation.metrics.scores import Uncertainty, cosine_of_pairs, fuse_pairs, image_uncertainties
-from evaluation.metrics.thresholds import Caution, caution_few_matches, operating_point
+from evaluation.metrics.ranked import Ranked
+from evaluation.metrics.scores import Uncertainty, cosine_of_pairs, image_uncertainties
+from evaluation.metrics.thresholds import Caution, caution_few_matches
 from evaluation.sets.features import Features
 
+SHOWN = (0, 5, 10, 15, 20, 25, 30)  # indices of the printed rows: discard 0, .05, ..., .30
 FMR_TARGETS = (1e-2, 1e-3)
 FEWEST_PAIRS = 10
 PERCENTILES = (0, 10, 30, 50, 70, 90, 100)
+
+
+@dataclass(frozen=True)
+class OriginalAreas:
+    """Areas under a curve on the original's grid, under its names; lower is better.
+
+    Attributes:
+        auerc: trapezoids over 0..0.99.
+        auerc30: the same over the first 30 points, 0..0.29.
+        auc: auerc - e^2 / 2 with e = FNMR without discard.
+        auc30: auerc30 - e * min(e, 0.3) / 2.
+        mean: plain mean of the FNMR values.
+    """
+
+    auerc: float
+    auerc30: float
+    auc: float
+    auc30: float
+    mean: float
 
 
 @dataclass(frozen=True)
@@ -46,10 +65,10 @@ class OriginalBlock:
 
     label: str
     uncertainty: NDArray[np.float32]
-    kept: KeptSets
+    kept: Kept
     curves: tuple[Edc, ...]
     eer: tuple[EqualErrorRate, ...]
-    areas: Areas
+    areas: OriginalAreas
     scores: NDArray[np.float32]
     mated: NDArray[np.bool_]
 
@@ -115,14 +134,17 @@ def original_table(
         uncertainties = image_uncertainties(features.sigma_sq, sigma_sizes)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-    blocks = tuple(_block(scores, mated, uncertainty, chosen) for uncertainty in uncertainties)
-    raw = np.sort(features.sigma_sq, axis=None)
+    pairs = np.arange(2 * len(mated), dtype=np.int32).reshape(-1, 2)
+    blocks = tuple(
+        _block(Comparisons(name, scores, mated, pairs, uncertainty.values), uncertainty, chosen)
+        for uncertainty in uncertainties
+    )
     return OriginalTable(
         name,
         chosen,
         len(mated),
         int(mated.sum()),
-        percentiles(raw, np.array(PERCENTILES) / 100),
+        percentiles(Ranked.of(features.sigma_sq.ravel()), np.array(PERCENTILES) / 100),
         blocks,
         _cautions(blocks, chosen),
     )
@@ -138,36 +160,28 @@ def require_pairs(name: str, mated: NDArray[np.bool_]) -> None:
         raise ValueError(f"{name}: no {kind} pair among {len(mated)}; error rates need both kinds")
 
 
-def _block(
-    scores: NDArray[np.float32],
-    mated: NDArray[np.bool_],
-    uncertainty: Uncertainty,
-    protocol: Protocol,
-) -> OriginalBlock:
-    kept = kept_sets(fuse_pairs(uncertainty.values, protocol.fuse))
-    if protocol.threshold == "fixed":
-        own, others = scores[mated], scores[~mated]
-        points = [operating_point(own, others, "nearest", target) for target in FMR_TARGETS]
-        edcs = tuple(
-            curves.fixed_threshold_edc(scores, mated, kept, point, target)
-            for point, target in zip(points, FMR_TARGETS, strict=True)
-        )
-        eer = tuple(equal_error_rates_of_kept(scores, mated, kept, SHOWN))
-    else:
-        rates = rates_of_kept(scores, mated, kept, range(len(kept.fractions)))
-        edcs = tuple(
-            curves.recomputed_threshold_edc(rates, kept.fractions, target) for target in FMR_TARGETS
-        )
-        eer = tuple(rates[index].equal_error_rate() for index in SHOWN)
+def original_areas(edc: Edc) -> OriginalAreas:
+    """Areas of a curve on the original's grid."""
+    x, y = edc.fractions, edc.fnmr
+    start = float(y[0])
+    auerc, auerc30 = float(np.trapezoid(y, x)), float(np.trapezoid(y[:30], x[:30]))
+    best, best30 = start * start / 2, start * min(start, 0.3) / 2
+    return OriginalAreas(auerc, auerc30, auerc - best, auerc30 - best30, float(np.mean(y)))
+
+
+def _block(comparisons: Comparisons, uncertainty: Uncertainty, protocol: Protocol) -> OriginalBlock:
+    engine = CurveEngine(comparisons, protocol)
+    cuts, kept = engine.cuts(), engine.kept()
+    edcs = tuple(edc_of(engine, cuts, target) for target in FMR_TARGETS)
     return OriginalBlock(
         uncertainty.label,
         uncertainty.values,
         kept,
         edcs,
-        eer,
-        curves.areas(edcs[-1]),
-        scores,
-        mated,
+        tuple(equal_error_rates(comparisons.scores, comparisons.mated, kept, SHOWN)),
+        original_areas(edcs[-1]),
+        comparisons.scores,
+        comparisons.mated,
     )
 
 

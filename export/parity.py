@@ -23,7 +23,7 @@ from estimators.base import Batch, Estimate, Estimator
 from estimators.onnx import OnnxModel
 from evaluation.confidence.calibration import Calibration
 from evaluation.embed import embed_images
-from evaluation.metrics.protocol_curve import protocol_curve
+from evaluation.metrics.curve import protocol_curve
 from evaluation.sets.open_set import EvaluationSet
 
 BATCHES = (1, 3, 32)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.confidence.intervals import clopper_pearson
-from evaluation.metrics.discard import kept_sets
-from evaluation.metrics.kept_rates import equal_error_rates_of_kept
+from evaluation.metrics.engine import CurveEngine
+from evaluation.metrics.error_rates import equal_error_rates
 from report import facts
 from report.facts import number, numbers
 from report.sentences import caution_sentences, protocol_sentence, risk_sentences
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from evaluation.confidence.bootstrap import Bootstrap
     from evaluation.metrics.comparisons import Comparisons
     from evaluation.metrics.curve import ProtocolCurve
-    from evaluation.metrics.kept import KeptSets
+    from evaluation.metrics.engine import Kept
     from report.data import ImageAccess, ReportData
 
 SHOWN = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)  # shares of the table
@@ -43,7 +43,7 @@ def collect(data: ReportData) -> facts.ReportFacts:
     """Return everything that the page shows and `report.json` holds."""
     comparisons, main = data.comparisons, data.curves[0]
     uncertainty = comparisons.pair_uncertainty(main.protocol.fuse)
-    kept = kept_sets(comparisons, main.protocol)
+    kept = CurveEngine(comparisons, main.protocol).kept()
     eer = _equal_error_rates(comparisons, main, kept)
     tables = [_operating_points(data, curve, eer, kept.thresholds) for curve in data.curves]
     limit = float(kept.thresholds[main.index_at(REFUSED)])
@@ -207,13 +207,13 @@ def _shown(curve: ProtocolCurve) -> list[float]:
 
 
 def _equal_error_rates(
-    comparisons: Comparisons, curve: ProtocolCurve, kept: KeptSets
+    comparisons: Comparisons, curve: ProtocolCurve, kept: Kept
 ) -> list[float | None]:
     """EER of the kept comparisons at each of `_shown(curve)`; None where scores are unlisted."""
     indices = [curve.index_at(share) for share in _shown(curve)]
     if comparisons.unlisted:
         return [None] * len(indices)
-    rates = equal_error_rates_of_kept(comparisons.scores, comparisons.mated, kept, indices)
+    rates = equal_error_rates(comparisons.scores, comparisons.mated, kept, indices)
     return [number(rate.value) for rate in rates]
 
 
@@ -303,7 +303,7 @@ def _median(values: NDArray[np.float32]) -> float | None:
     return number(float(np.median(values))) if len(values) else None
 
 
-def _det_curves(comparisons: Comparisons, curve: ProtocolCurve, kept: KeptSets) -> list[facts.Det]:
+def _det_curves(comparisons: Comparisons, curve: ProtocolCurve, kept: Kept) -> list[facts.Det]:
     """Of all comparisons and of the kept 90 % and 70 %, where both kinds are left."""
     curves = []
     for share in DET_KEPT:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from evaluation.run import file_name
 from report.results import protocol_dict
-from report.sentences import caution_sentences
+from report.sentences import caution_sentences, drawn_sentence, verdict_sentence
 from report.tables import FORMATS, group_table, method_table
 from utils.files import write_text
 
@@ -33,11 +33,11 @@ def comparison_notes(draws: Bootstrap) -> str:
     edc = curve.edc
     lines = [
         f"threshold {edc.score_threshold[0]:.4f}, realised FMR {edc.false_matches[0]}/"
-        f"{edc.non_mated[0]}, FNMR {edc.false_non_matches[0]}/{edc.mated[0]}; the best possible "
-        f"order has AUERC30/random {curve.best_relative[draws.limit]:.3f}",
+        f"{edc.non_mated[0]}, FNMR {edc.false_non_matches[0]}/{edc.mated[0]}; the ideal order "
+        f"has AUERC30/random {curve.best_relative[draws.limit]:.3f}",
         f"{draws.confidence:.0%} intervals from {draws.replicates} bootstrap draws over "
-        f"{draws.drawn}; AUERC30/random is relative to random discard, the verdicts compare the "
-        "area itself",
+        f"{drawn_sentence(draws)}; AUERC30/random is relative to random discard, the verdicts "
+        "compare the area itself",
     ]
     lines += [f"warning: {line}" for line in caution_sentences((*curve.cautions, *draws.cautions))]
     return "\n".join(lines) + "\n"
@@ -73,8 +73,8 @@ def write_comparisons(
     numbers = {
         "protocol": protocol_dict(protocol),
         "sets": [_facts(comparison) for comparison in comparisons],
-        "rows": [row.to_dict() for row in rows],
-        "groups": [row.to_dict() for row in means],
+        "rows": [{**row.to_dict(), "verdict": verdict_sentence(row.verdict)} for row in rows],
+        "groups": [{**row.to_dict(), "verdict": verdict_sentence(row.verdict)} for row in means],
     }
     texts["compare.json"] = json.dumps(numbers, indent=1)
     for name, text in texts.items():

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from evaluation.metrics.edc import optimum
+from evaluation.metrics.areas import Start, best_fnmr
 from report.collect import first_distinct
 from report.facts import FEW_ERRORS
 from report.text import operating_point
@@ -57,7 +57,9 @@ def edc_figure(table: OriginalTable, path: Path) -> Path:
     axes.axvspan(0, 0.3, color="#eef3f6", zorder=0, linewidth=0)
     axes.axhline(curve.fnmr[0], color=RANDOM, linestyle=(0, (1, 1.5)), label="random discard")
     fine = np.linspace(0, 0.99, 991)
-    axes.plot(fine, optimum(curve, fine), color=OPTIMUM, linewidth=1.2, label="exact optimum")
+    mated, pairs = int(curve.mated[0]), int(curve.mated[0] + curve.non_mated[0])
+    best = best_fnmr(Start(int(curve.false_non_matches[0]), mated, pairs), fine)
+    axes.plot(fine, best, color=OPTIMUM, linewidth=1.2, label="exact optimum")
     for block, colour in zip(table.blocks, COLOURS * len(table.blocks), strict=False):
         _draw_block(axes, block, colour)
     _dress(axes, table, curve)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evaluation.metrics.kept import SHOWN
-from evaluation.original import PERCENTILES
+from evaluation.original import PERCENTILES, SHOWN
 from evaluation.run import DISCARDS
 from report.facts import Json, number, plain
 from report.sentences import caution_sentences, protocol_sentence

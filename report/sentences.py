@@ -9,8 +9,11 @@ import numpy as np
 
 from evaluation.confidence.decision import RISK_NAMES
 from evaluation.metrics.thresholds import FEWEST_ERRORS, Caution
+from report.words import area_name
 
 if TYPE_CHECKING:
+    from evaluation.comparison import Verdict
+    from evaluation.confidence.bootstrap import Bootstrap
     from evaluation.confidence.intervals import Interval
     from evaluation.confidence.risk_control import RiskControl
     from evaluation.metrics.protocols import Protocol
@@ -139,20 +142,26 @@ def caution_sentences(cautions: Iterable[Caution]) -> tuple[str, ...]:
     return tuple(map(caution_sentence, cautions))
 
 
-def area_name(limit: float) -> str:
-    """Name of the area up to a limit: AUERC30 for .3, AUERC for 1."""
-    return "AUERC" if limit == 1 else f"AUERC{limit * 100:.3g}"
-
-
-def verdict(first: str, second: str, what: str, difference: float, interval: Interval) -> str:
+def verdict_sentence(verdict: Verdict | None) -> str:
     """Say which of two methods is better, or that the interval of their difference holds 0."""
+    if verdict is None:
+        return ""
+    first, second, interval = verdict.first, verdict.second, verdict.interval
+    difference = verdict.difference
+    area = f"{'mean ' if verdict.pairs else ''}{area_name(verdict.limit)}"
+    ahead = ""
+    if verdict.pairs:
+        leader = first if difference < 0 else second
+        ahead = f"; {leader} is ahead in {verdict.ahead} of {verdict.pairs} pairs"
     if interval.low > 0:
         first, second, difference = second, first, -difference
         interval = interval._replace(low=-interval.high, high=-interval.low)
     numbers = signed(difference, interval)
     if interval.high < 0:
-        return f"{first} is better than {second} at {what}: {numbers}"
-    return f"{first} and {second} cannot be told apart on this set: {what} differs by {numbers}"
+        return f"{first} is better than {second} at {area}: {numbers}{ahead}"
+    return (
+        f"{first} and {second} cannot be told apart on this set: {area} differs by {numbers}{ahead}"
+    )
 
 
 def signed(value: float, interval: Interval) -> str:
@@ -167,6 +176,11 @@ def signed(value: float, interval: Interval) -> str:
     texts = [f"{one:+.{digits}f}" for one in (value, *interval)]
     texts = [text[0] + text[2:] if text[1:3] == "0." else text for text in texts]
     return f"{texts[0]} [{texts[1]}, {texts[2]}]"
+
+
+def drawn_sentence(draws: Bootstrap) -> str:
+    """What was drawn in each replicate, such as "1457 identities"."""
+    return f"{draws.units} {UNITS[draws.unit]}"
 
 
 def protocol_sentence(protocol: Protocol, scores: str = "") -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evaluation.run import DISCARDS
-from report.sentences import caution_sentence, protocol_sentence
+from report.sentences import caution_sentence, protocol_sentence, verdict_sentence
 
 if TYPE_CHECKING:
     from evaluation.comparison import GroupRow, MethodRow
@@ -62,7 +62,7 @@ def method_table(rows: Sequence[MethodRow], notation: str) -> str:
             + ["auerc_relative", "low", "high", "rank", "best_share", "verdict"],
             (
                 [row.set, row.fmr, row.method, *row.realised, *row.fnmr, row.relative]
-                + [*row.interval, row.rank, row.best_share, row.verdict]
+                + [*row.interval, row.rank, row.best_share, verdict_sentence(row.verdict)]
                 for row in rows
             ),
         )
@@ -74,7 +74,7 @@ def method_table(rows: Sequence[MethodRow], notation: str) -> str:
             title=f"{name}, FMR {fmr:g}",
             header=METHOD_HEADER,
             rows=[_method_cells(row) for row in group],
-            remarks=[row.verdict for row in group if row.verdict],
+            remarks=[verdict_sentence(row.verdict) for row in group if row.verdict],
             best=[row.rank == 1 for row in group],
         )
         for (name, fmr), group in tables.items()
@@ -92,7 +92,7 @@ def group_table(rows: Sequence[GroupRow], notation: str) -> str:
             (
                 [row.set, row.fmr, row.group, len(row.members), row.orders, *row.fnmr, row.mean]
                 + [*row.interval, row.deviation, min(row.relatives), max(row.relatives), row.rank]
-                + [row.verdict, " ".join(row.members)]
+                + [verdict_sentence(row.verdict), " ".join(row.members)]
                 for row in rows
             ),
         )
@@ -255,7 +255,7 @@ def _group_cells(row: GroupRow) -> list[str]:
 
 
 def _group_remarks(rows: Sequence[GroupRow]) -> list[str]:
-    lines = [row.verdict for row in rows if row.verdict]
+    lines = [verdict_sentence(row.verdict) for row in rows if row.verdict]
     lines.append(
         "each row is the mean of its seeds; intervals are over the draws of this set, sd, smallest "
         "and largest over the seeds"

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evaluation.metrics.kept import SHOWN
 from evaluation.metrics.thresholds import caution_few_matches
-from evaluation.original import PERCENTILES
+from evaluation.original import PERCENTILES, SHOWN
 from report.sentences import (
     caution_sentence,
     caution_sentences,
+    drawn_sentence,
     protocol_sentence,
     risk_sentences,
 )
@@ -180,9 +180,10 @@ def _intervals(draws: Bootstrap, label: str) -> str:
     return (
         f"{draws.confidence:.0%} intervals at {where}"
         f"{f' ({label})' if label else ''}, {draws.replicates} bootstrap draws of "
-        f"{draws.drawn}: FNMR {curve.edc.fnmr[0]:.4f} [{bands.low[0]:.4f}, {bands.high[0]:.4f}]; "
-        f"AUERC30 {area:.5f} [{area_interval.low:.5f}, {area_interval.high:.5f}], of random "
-        f"{relative:.3f} [{interval.low:.3f}, {interval.high:.3f}]\n"
+        f"{drawn_sentence(draws)}: FNMR {curve.edc.fnmr[0]:.4f} [{bands.low[0]:.4f}, "
+        f"{bands.high[0]:.4f}]; AUERC30 {area:.5f} [{area_interval.low:.5f}, "
+        f"{area_interval.high:.5f}], of random {relative:.3f} [{interval.low:.3f}, "
+        f"{interval.high:.3f}]\n"
     )
 
 

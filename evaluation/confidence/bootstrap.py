@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.confidence._resample_words import PLURAL, area_name, verdict
 from evaluation.confidence.intervals import Interval
 from evaluation.confidence.resample import Resampling, Sample
 from evaluation.metrics.areas import Start, area_at
@@ -58,14 +57,12 @@ class Paired(NamedTuple):
         interval: of it.
         relative_difference: the same of the areas relative to random discard.
         relative_interval: of it.
-        verdict: one sentence.
     """
 
     difference: float
     interval: Interval
     relative_difference: float
     relative_interval: Interval
-    verdict: str
 
 
 @dataclass(frozen=True)
@@ -99,18 +96,6 @@ class Bootstrap:
     relatives: dict[str, Floats]
     cautions: tuple[Caution, ...]
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """The cautions as sentences."""
-        from report.sentences import caution_sentences
-
-        return caution_sentences(self.cautions)
-
-    @property
-    def drawn(self) -> str:
-        """What was drawn in each replicate, such as "1457 identities"."""
-        return f"{self.units} {PLURAL[self.unit]}"
-
     def bands(self, name: str) -> Bands:
         """Pointwise intervals of a method's curve."""
         fnmr = self.fnmr[name]
@@ -139,7 +124,6 @@ class Bootstrap:
             interval,
             curve.relative[self.limit] - other.relative[self.limit],
             self.interval(self.relatives[first] - self.relatives[second]),
-            verdict(first, second, area_name(self.limit), difference, interval),
         )
 
     def rank_shares(self, names: Iterable[str] | None = None) -> dict[str, Floats]:

@@ -93,12 +93,6 @@ class RiskControl:
     held_out_fmr: Count | None
     left_out: int
 
-    def describe(self) -> str:
-        """Say the answer in plain words, one fact per line."""
-        from report.sentences import risk_sentences
-
-        return risk_sentences(self)
-
     @property
     def most_errors(self) -> int:
         """Most errors among the calibration comparisons that would certify the target; -1: none."""

@@ -71,13 +71,6 @@ class ProtocolCurve:
     best_relative: dict[float, float]
     cautions: tuple[Caution, ...]
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """The cautions as sentences."""
-        from report.sentences import caution_sentences
-
-        return caution_sentences(self.cautions)
-
     def optimum_at(self, fractions: Floats) -> Floats:
         """(F,) FNMR of the ideal order at any fractions; NaN where images are discarded."""
         if self.protocol.discard_over == "images":

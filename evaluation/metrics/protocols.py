@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from evaluation.metrics.comparisons import Fuse
 
@@ -95,15 +95,9 @@ class Protocol:
         same = Protocol(name=self.name, threshold=self.threshold, fuse=self.fuse)
         return self == same
 
-    def switches(self) -> dict[str, Any]:
-        """Return every switch by name, in plain types for JSON, and the same in words."""
-        return {**asdict(self), "limits": list(self.limits), "in_words": self.describe()}
-
-    def describe(self, scores: str = "") -> str:
-        """Say in words what is measured: every switch, and before them what the scores are."""
-        from report.sentences import protocol_sentence
-
-        return protocol_sentence(self, scores)
+    def switches(self) -> dict[str, str | float | list[float]]:
+        """Return every switch by name, in plain types for JSON."""
+        return {**asdict(self), "limits": list(self.limits)}
 
     def _check_pairs(self) -> None:
         for this, that, reason in _CONTRADICTIONS:

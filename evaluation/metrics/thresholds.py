@@ -173,14 +173,6 @@ def caution_few_matches(fmr: float, non_mated: int) -> Caution | None:
     return Caution("few_false_matches", facts)
 
 
-def few_false_matches(fmr: float, non_mated: int) -> str:
-    """The sentence of `caution_few_matches`, or ""."""
-    from report.sentences import caution_sentence
-
-    caution = caution_few_matches(fmr, non_mated)
-    return caution_sentence(caution) if caution else ""
-
-
 def point_at(own: Ranked, others: Ranked, threshold: float, total: int) -> OperatingPoint:
     """Count the errors at a threshold, of `total` non-mated scores."""
     matches = others.total - others.count_below(threshold)
@@ -245,6 +237,3 @@ def _starting_threshold(own: Ranked, target: float) -> float:
 
 def _lowest(first: float | None, second: float | None) -> float | None:
     return min((value for value in (first, second) if value is not None), default=None)
-
-
-FEWEST_FALSE_MATCHES = FEWEST_ERRORS

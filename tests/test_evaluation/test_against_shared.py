@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.metrics.error_rates import error_rates
-from evaluation.metrics.kept_rates import rates_of_kept
+from evaluation.metrics.error_rates import equal_error_rates, error_rates
 from evaluation.metrics.scores import cosine_of_pairs
 from evaluation.original import original_table
 from evaluation.sets.features import Features
 from report.text import original_text
+from tests.test_evaluation.factories import point_of
 
 ORACLE = Path(__file__).resolve().parents[2].parent / "shared" / "oracle" / "eval"
 SETS = ["A_cfp7000_1col", "B_lfw6000_8col", "C_ties6000_1col", "D_const600", "H_2col1200"]
@@ -50,7 +50,8 @@ def test_text_and_all_points(case, variant):
             for name, values in expected["rows"].items()
         }
         assert block.kept.thresholds.tolist() == rows["risk_threshold"]
-        assert block.kept.counts().tolist() == rows["keep"]
+        kept = [block.kept.rows(index).sum() for index in range(100)]
+        assert kept == rows["keep"]
         prefix = "fixed_" if variant == "fnmr_fixed" else ""
         for curve, column in zip(block.curves, ("fmr100", "fmr1000"), strict=True):
             assert curve.fnmr.tolist() == rows[prefix + column]
@@ -59,12 +60,15 @@ def test_text_and_all_points(case, variant):
         found = block.areas
         assert (found.auerc, found.auerc30) == (areas["AUERC"], areas["AUERC30"])
         assert (found.auc, found.auc30) == (areas["AUC"], areas["AUC30"])
-        rates = rates_of_kept(block.scores, block.mated, block.kept, range(100))
-        eer = [one.equal_error_rate() for one in rates]
+        eer = equal_error_rates(block.scores, block.mated, block.kept, range(100))
         for place, column in enumerate(("eer", "eer_low", "eer_high", "eer_th")):
-            assert [one[place] for one in eer] == rows[column]
+            assert [rate[place] for rate in eer] == rows[column]
         for target, column in ((1e-2, "fmr100_th"), (1e-3, "fmr1000_th")):
-            assert [one.at_nearest_fmr(target).threshold for one in rates] == rows[column]
+            thresholds = [
+                point_of(block.scores[row], block.mated[row], "nearest", target).threshold
+                for row in map(block.kept.rows, range(100))
+            ]
+            assert thresholds == rows[column]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +94,7 @@ def test_operating_points(case, share):
         scores, mated = scores[rows], mated[rows]
     rates = error_rates(scores, mated)
     for column, target in (("fmr0", 0), ("fmr1000", 1e-3), ("fmr100", 1e-2), ("fmr20", 0.05)):
-        point = rates.at_nearest_fmr(target)
+        point = point_of(scores, mated, "nearest", target)
         assert (point.fnmr, point.threshold) == (stats[column], stats[f"{column}_th"])
     assert rates.equal_error_rate() == tuple(
         stats[column] for column in ("eer", "eer_low", "eer_high", "eer_th")

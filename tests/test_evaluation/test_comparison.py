@@ -1,6 +1,6 @@
 """Rows of groups of seeds, from draws that are known."""
 
-from types import SimpleNamespace
+import dataclasses
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.protocols import find_protocol
 from evaluation.run import DISCARDS
 from evaluation.seeds import Group
+from report.sentences import verdict_sentence
 
 FMR = 0.05
 
@@ -65,9 +66,9 @@ def test_means_and_their_interval_are_those_of_the_members(draws):
 @pytest.mark.parametrize("against", [None, "good", "good-1"])
 def test_verdicts_are_against_the_best_group_or_the_named_one(draws, against):
     first, second = group_rows("made", FMR, draws, GROUPS, against)
-    assert first.verdict == ""
-    assert second.verdict.startswith("good is better than bad at mean AUERC30: -")
-    assert second.verdict.endswith("; good is ahead in 4 of 4 pairs")
+    assert first.verdict is None
+    assert verdict_sentence(second.verdict).startswith("good is better than bad at mean AUERC30: -")
+    assert verdict_sentence(second.verdict).endswith("; good is ahead in 4 of 4 pairs")
     change = np.mean([draws.areas[one] for one in ("bad-0", "bad-1")], axis=0)
     change = change - np.mean([draws.areas[one] for one in ("good-0", "good-1")], axis=0)
     low = np.quantile(change, 0.025)
@@ -76,11 +77,13 @@ def test_verdicts_are_against_the_best_group_or_the_named_one(draws, against):
 
 def test_verdicts_against_a_method_without_seeds(draws):
     first, second = group_rows("made", FMR, draws, GROUPS, "between")
-    assert first.verdict.startswith("good is better than between at mean AUERC30: -")
-    assert first.verdict.endswith("; good is ahead in 2 of 2 pairs")
-    assert second.verdict.endswith("; between is ahead in 2 of 2 pairs")
+    assert verdict_sentence(first.verdict).startswith(
+        "good is better than between at mean AUERC30: -"
+    )
+    assert verdict_sentence(first.verdict).endswith("; good is ahead in 2 of 2 pairs")
+    assert verdict_sentence(second.verdict).endswith("; between is ahead in 2 of 2 pairs")
     (_, second) = group_rows("made", FMR, draws, GROUPS, "bad")
-    assert second.verdict == ""
+    assert second.verdict is None
 
 
 def test_pairs_are_those_in_which_the_smaller_mean_is_ahead(draws):
@@ -89,7 +92,9 @@ def test_pairs_are_those_in_which_the_smaller_mean_is_ahead(draws):
     areas = {one: curve.areas[0.3] for one, curve in draws.curves.items()}
     ahead = sum(areas[a] < areas[b] for a in first.members for b in second.members)
     assert 0 < ahead < 4
-    assert second.verdict.endswith(f"; {first.group} is ahead in {ahead} of 4 pairs")
+    assert verdict_sentence(second.verdict).endswith(
+        f"; {first.group} is ahead in {ahead} of 4 pairs"
+    )
 
 
 def test_no_groups_no_rows(draws):
@@ -97,19 +102,14 @@ def test_no_groups_no_rows(draws):
     assert group_rows("made", FMR, draws, (), "between") == []
 
 
-def test_without_any_error_means_are_nan():
-    curve = SimpleNamespace(
-        edc=SimpleNamespace(fnmr=np.zeros(5)), index_at=lambda share: 0, areas={0.3: 0.0}
-    )
-    nothing = np.full(4, np.nan)
-    none = SimpleNamespace(
-        curves={"a": curve, "b": curve},
-        relatives={"a": nothing, "b": nothing},
-        relative=lambda name: (float("nan"), None),
-        confidence=0.95,
-        limit=0.3,
-    )
-    (row,) = group_rows("made", FMR, none, [Group("g", ("a", "b"), 1)], None)
+def test_without_any_error_means_are_nan(draws):
+    relatives = {name: np.full(4, np.nan) for name in draws.curves}
+    curves = {
+        name: dataclasses.replace(curve, relative={0.3: float("nan")})
+        for name, curve in draws.curves.items()
+    }
+    none = dataclasses.replace(draws, curves=curves, relatives=relatives)
+    (row,) = group_rows("made", FMR, none, GROUPS[:1], None)
     assert np.isnan(row.mean)
     assert np.isnan(row.interval).all()
     assert row.to_dict()["mean"] is row.to_dict()["interval"][0] is None

@@ -11,6 +11,7 @@ from evaluation.run import DISCARDS, protocol_rows
 from evaluation.sets.features import Features
 from evaluation.sets.stored import comparisons_of
 from report.results import row_dict
+from report.sentences import caution_sentences, protocol_sentence
 from report.tables import protocol_table
 from report.text import row_warnings
 
@@ -43,7 +44,7 @@ def test_every_preset_has_its_rows(comparisons):
         f"{curve.best_relative[0.3]:.4f}",
     ]
     for protocol in PROTOCOLS.values():
-        assert f"{protocol.describe()}." in lines
+        assert f"{protocol_sentence(protocol)}." in lines
 
 
 def test_warnings_name_the_protocols(comparisons):
@@ -68,8 +69,8 @@ def test_json_has_the_numbers(comparisons):
         assert row["discards"][0]["mated"] == 1500
         assert [one["discard_fraction"] for one in row["discards"]] == list(DISCARDS)
         assert row["protocol"]["grid"] == PROTOCOLS[name].grid
-        assert row["protocol"]["in_words"] == PROTOCOLS[name].describe()
-        assert row["warnings"] == list(curve.warnings)
+        assert row["protocol"]["in_words"] == protocol_sentence(PROTOCOLS[name])
+        assert row["warnings"] == list(caution_sentences(curve.cautions))
         assert row["reason"] is None
 
 

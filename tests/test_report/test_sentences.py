@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from evaluation.comparison import Verdict
 from evaluation.confidence.bootstrap import bootstrap
 from evaluation.confidence.intervals import Interval
 from evaluation.confidence.risk_control import control_risk
@@ -17,7 +18,7 @@ from report.sentences import (
     protocol_sentence,
     risk_sentences,
     signed,
-    verdict,
+    verdict_sentence,
 )
 from tests.test_evaluation.factories import disjoint_pairs
 
@@ -77,11 +78,12 @@ def test_differences_have_the_digits_they_deserve(value, interval, text):
 
 
 def test_verdicts_say_the_same_from_either_side():
-    better = verdict("A", "B", "AUERC30", -0.2, Interval(-0.3, -0.1))
-    assert better == verdict("B", "A", "AUERC30", 0.2, Interval(0.1, 0.3))
+    better = verdict_sentence(Verdict("A", "B", 0.3, -0.2, Interval(-0.3, -0.1)))
+    assert better == verdict_sentence(Verdict("B", "A", 0.3, 0.2, Interval(0.1, 0.3)))
     assert better == "A is better than B at AUERC30: -.200 [-.300, -.100]"
-    equal = verdict("A", "B", "AUERC30", 0.0, Interval(-0.1, 0.1))
-    assert equal.startswith("A and B cannot be told apart on this set: AUERC30 differs by +.000")
+    equal = verdict_sentence(Verdict("A", "B", 1, 0.01, Interval(-0.1, 0.1), ahead=3, pairs=4))
+    assert equal.startswith("A and B cannot be told apart on this set: mean AUERC differs by +.010")
+    assert equal.endswith("; B is ahead in 3 of 4 pairs")
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,15 @@ import math
 
 import pytest
 
-from evaluation.comparison import GroupRow, MethodRow, ranks
+from evaluation.comparison import GroupRow, MethodRow, Verdict, ranks
 from evaluation.confidence.intervals import Interval
+from report.sentences import verdict_sentence
 from report.tables import GROUP_HEADER, METHOD_HEADER, aligned, group_table, method_table
 
 FNMR = (0.05, 0.04, 0.03, 0.02, 0.01)
 
 
-def method(name, relative, rank, verdict="", fmr=1e-3):
+def method(name, relative, rank, verdict=None, fmr=1e-3):
     return MethodRow(
         set="a_set",
         fmr=fmr,
@@ -29,7 +30,7 @@ def method(name, relative, rank, verdict="", fmr=1e-3):
     )
 
 
-def group(name, relatives, rank, verdict="", fmr=1e-3, orders=1):
+def group(name, relatives, rank, verdict=None, fmr=1e-3, orders=1):
     return GroupRow(
         set="a_set",
         fmr=fmr,
@@ -44,10 +45,14 @@ def group(name, relatives, rank, verdict="", fmr=1e-3, orders=1):
     )
 
 
-METHODS = [method("head_1", 0.4, 1), method("50% | x", 0.5, 2, "head_1 is better than 50% | x")]
+def worse_than_head(name, pairs=0):
+    return Verdict(name, "head_1", 0.3, 0.1, Interval(0.05, 0.15), pairs, pairs)
+
+
+METHODS = [method("head_1", 0.4, 1), method("50% | x", 0.5, 2, worse_than_head("50% | x"))]
 GROUPS = [
     group("head_1", (0.4, 0.5, 0.45), 1),
-    group("other", (0.6, 0.7), 2, verdict="head_1 is better than other", orders=2),
+    group("other", (0.6, 0.7), 2, verdict=worse_than_head("other", pairs=6), orders=2),
 ]
 TABLES = pytest.mark.parametrize(
     ("table", "rows", "header", "more", "best"),
@@ -69,7 +74,7 @@ def test_csv_of_methods_reads_back_with_full_precision():
     assert float(line["auerc_relative"]) == 0.4
     assert (float(line["low"]), float(line["high"])) == METHODS[0].interval
     assert [float(line[f"fnmr_at_{share}"]) for share in ("0", "0.1", "0.3")] == [0.05, 0.03, 0.01]
-    assert other["verdict"] == METHODS[1].verdict
+    assert other["verdict"] == verdict_sentence(METHODS[1].verdict)
 
 
 def test_csv_of_groups_reads_back_with_full_precision():
@@ -81,20 +86,20 @@ def test_csv_of_groups_reads_back_with_full_precision():
     assert [float(line[name]) for name in ("smallest", "largest")] == [0.4, 0.5]
     assert [float(line[name]) for name in ("low", "high")] == [0.35, 0.52]
     assert float(line["mean_fnmr_at_0.05"]) == 0.04
-    assert other["verdict"] == GROUPS[1].verdict
+    assert other["verdict"] == verdict_sentence(GROUPS[1].verdict)
 
 
 def test_text_has_numbers_verdicts_and_what_the_spread_is_of():
     lines = method_table(METHODS, "txt").splitlines()
     assert lines[0] == "a_set, FMR 0.001"
     assert lines[1].index("AUERC30/random") + len("AUERC30/random") == lines[2].index("0.400") + 5
-    assert lines[-1] == METHODS[1].verdict
+    assert lines[-1] == verdict_sentence(METHODS[1].verdict)
     lines = group_table(GROUPS, "txt").splitlines()
     assert lines[2].split() == (
         ["head_1", "3", "0.0500", "0.0300", "0.0100", "0.450", "[0.350,", "0.520]"]
         + ["0.050", "0.400", "0.500", "1"]
     )
-    assert lines[4] == "head_1 is better than other"
+    assert lines[4] == verdict_sentence(GROUPS[1].verdict)
     assert lines[6].startswith("head_1: seeds that share batches and augmentation")
     assert len(lines) == 7
     assert "share batches" not in group_table(GROUPS[1:], "txt")

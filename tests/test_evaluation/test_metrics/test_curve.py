@@ -408,9 +408,9 @@ def test_few_expected_errors_are_cautioned_about():
     c = small_set(0, pairs=80)
     (caution,) = protocol_curve(c, "iso29794", 0.1).cautions
     assert caution == ("few_false_matches", {"fmr": 0.1, "non_mated": 40, "expected": 4})
-    (caution,) = protocol_curve(c, "nist").cautions
-    assert caution == ("few_starting_errors", {"fnmr": 0.01, "mated": 40, "expected": 0.4})
-    assert not protocol_curve(c, "crfiqa", 0.125).cautions
+    cautions = protocol_curve(c, "nist").cautions
+    assert cautions[0] == ("few_starting_errors", {"fnmr": 0.01, "mated": 40, "expected": 0.4})
+    assert "few_false_matches" not in dict(protocol_curve(c, "crfiqa", 0.125).cautions)
 
 
 def truncated(c, listed_from):

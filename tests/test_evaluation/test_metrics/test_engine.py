@@ -13,7 +13,7 @@ from evaluation.metrics.error_rates import equal_error_rates, error_rates
 from evaluation.metrics.protocols import PROTOCOLS, Protocol
 from evaluation.metrics.ranked import Ranked
 from evaluation.metrics.scores import image_uncertainties
-from evaluation.original import SHOWN, areas
+from evaluation.original import SHOWN, original_areas
 from tests.test_evaluation.factories import one_each
 
 PRESETS = {
@@ -50,7 +50,7 @@ def test_all_points_equal_the_original(
     for column, target in (("fmr100", 1e-2), ("fmr1000", 1e-3)):
         edc = edc_of(engine, cuts, target)
         np.testing.assert_array_equal(edc.fnmr, expected(prefix + column))
-    under = areas(edc)
+    under = original_areas(edc)
     for column, value in (
         ("AUERC", under.auerc),
         ("AUERC30", under.auerc30),
