@@ -194,7 +194,7 @@ def _cautions(blocks: tuple[OriginalBlock, ...], protocol: Protocol) -> tuple[Ca
             without = np.flatnonzero(counts == 0)
             if without.size:
                 first = int(without[0])
-                facts = {
+                facts: dict[str, float | str] = {
                     "fraction": float(curve.fractions[first]),
                     "fnmr": float(curve.fnmr[first]),
                     "threshold": protocol.threshold,

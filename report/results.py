@@ -46,7 +46,8 @@ def original_dict(table: OriginalTable) -> dict[str, Json]:
 
 def protocol_dict(protocol: Protocol) -> dict[str, Json]:
     """Return every switch by name, and the same in words."""
-    return {**protocol.switches(), "in_words": protocol_sentence(protocol)}
+    switches = {name: plain(value) for name, value in protocol.switches().items()}
+    return {**switches, "in_words": protocol_sentence(protocol)}
 
 
 def row_dict(row: ProtocolRow) -> dict[str, Json]:

@@ -6,7 +6,7 @@ are found once, for all draws. NumPy only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -60,7 +60,7 @@ class Kept:
         others = True if other_cut is None else self.uncertainty <= other_cut[index]
         return np.where(self.mated, self.uncertainty <= cut[index], others)
 
-    def times_kept(self, indices: tuple[int, ...] | list[int]) -> NDArray[np.uint8]:
+    def times_kept(self, indices: Sequence[int]) -> NDArray[np.uint8]:
         """(N,) at how many of some fractions, in ascending order, each comparison is kept."""
         times = np.zeros(len(self.uncertainty), np.uint8)
         for index in indices:
@@ -413,16 +413,13 @@ class CurveEngine:
         """Comparisons of both kinds with scores within a distance of another one."""
         scores, total = self._comparisons.scores, len(cuts.fractions)
         if self._resampled:
-            order = self._by_score
-            part = slice(
-                int(order.places_below(score - width)), int(order.places_up_to(score + width))
-            )
-            rows = order.rows[part]
+            rows = self._by_score.rows_within(score - width, score + width)
         else:
             rows = np.flatnonzero(np.abs(scores - np.float64(score)) <= width)
             rows = rows[np.argsort(scores[rows])]
         times = np.ones(len(rows), np.int64)
         if weights is not None:
+            assert weights.rows is not None
             rows = rows[weights.rows[rows] > 0]
             times = weights.rows[rows]
         is_own, values = self._comparisons.mated[rows], self._uncertainty[rows]

@@ -95,7 +95,7 @@ class Protocol:
         same = Protocol(name=self.name, threshold=self.threshold, fuse=self.fuse)
         return self == same
 
-    def switches(self) -> dict[str, str | float | list[float]]:
+    def switches(self) -> dict[str, object]:
         """Return every switch by name, in plain types for JSON."""
         return {**asdict(self), "limits": list(self.limits)}
 

@@ -84,6 +84,11 @@ class Ranked:
             bounds = at_most(bounds, self.values.dtype)
         return np.asarray(np.searchsorted(self.values, bounds, side="right"))
 
+    def rows_within(self, low: float, high: float) -> Places:
+        """Rows of the values from one bound to another, in ascending order of value."""
+        assert self.rows is not None
+        return self.rows[int(self.places_below(low)) : int(self.places_up_to(high))]
+
     def weight_of_first(self, places: Places) -> Counts:
         """Weight of the first so many values."""
         return places if self._weigh is None else self.sums[places]
