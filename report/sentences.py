@@ -9,7 +9,6 @@ import numpy as np
 
 from evaluation.confidence.decision import RISK_NAMES
 from evaluation.metrics.thresholds import FEWEST_ERRORS, Caution
-from report.words import area_name
 
 if TYPE_CHECKING:
     from evaluation.comparison import Verdict
@@ -140,6 +139,11 @@ def caution_sentence(caution: Caution) -> str:
 def caution_sentences(cautions: Iterable[Caution]) -> tuple[str, ...]:
     """One line each."""
     return tuple(map(caution_sentence, cautions))
+
+
+def area_name(limit: float) -> str:
+    """AUERC30 for the area up to a discard fraction of .3, AUERC for the whole."""
+    return "AUERC" if limit == 1 else f"AUERC{limit * 100:.3g}"
 
 
 def verdict_sentence(verdict: Verdict | None) -> str:
