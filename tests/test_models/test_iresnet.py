@@ -1,3 +1,5 @@
+"""IResNet against the original's numbers and a block's formula."""
+
 import numpy as np
 import pytest
 import torch
@@ -6,34 +8,19 @@ from torch.nn import functional as F
 from models.backbones.iresnet import IResNet
 
 
-@pytest.fixture(scope="module")
-def output(iresnet18, iresnet18_images):
-    with torch.no_grad():
-        return iresnet18(iresnet18.preprocessing(iresnet18_images))
-
-
-@pytest.fixture(scope="module")
-def reference(golden):
+def test_embeddings_and_features_are_those_of_the_original(iresnet18, iresnet18_images, golden):
     with np.load(golden / "iresnet18.npz") as file:
-        return dict(file)
-
-
-def test_embedding_is_that_of_the_original(output, reference):
-    assert output.embedding.dtype == torch.float32
-    np.testing.assert_allclose(output.embedding, reference["embedding"], rtol=0, atol=1e-4)
-
-
-def test_features_are_bn2_before_dropout(output, reference):
-    assert output.features.shape == (2, 25088)
-    np.testing.assert_allclose(
-        output.features[:, ::31], reference["features_every_31st"], rtol=0, atol=1e-4
-    )
-
-
-def test_mirrored_images(iresnet18, iresnet18_images, reference):
+        reference = dict(file)
     with torch.no_grad():
-        out = iresnet18(iresnet18.preprocessing(iresnet18_images.flip(2)))
-    np.testing.assert_allclose(out.embedding, reference["embedding_of_hflip"], rtol=0, atol=1e-4)
+        output = iresnet18(iresnet18.preprocessing(iresnet18_images))
+        mirrored = iresnet18(iresnet18.preprocessing(iresnet18_images.flip(2)))
+    assert output.features.shape == (2, 25088)  # of bn2, before dropout
+    for values, name in (
+        (output.embedding, "embedding"),
+        (output.features[:, ::31], "features_every_31st"),
+        (mirrored.embedding, "embedding_of_hflip"),
+    ):
+        np.testing.assert_allclose(values, reference[name], rtol=0, atol=1e-4)
 
 
 def test_a_block_against_its_formula(tiny):
@@ -57,18 +44,11 @@ def test_only_the_weight_of_the_last_batch_norm_is_frozen(tiny):
     assert frozen == ["features.weight"]
 
 
-def test_a_small_network_is_under_a_megabyte():
-    net = IResNet(layers=(1, 1, 1, 1), widths=(8, 16, 32, 32), embedding_size=64)
-    assert net.features_shape == (32, 7, 7)
-    assert net.embedding_size == 64
+def test_a_small_network_from_lists_as_json_gives_them_is_under_a_megabyte():
+    net = IResNet(layers=[1, 1, 1, 1], widths=[8, 16, 32, 32], embedding_size=64)
+    assert (net.features_shape, net.embedding_size) == ((32, 7, 7), 64)
     assert 4 * sum(weight.numel() for weight in net.parameters()) < 1_000_000
     assert net(torch.zeros(2, 3, 112, 112)).features.shape == (2, net.features_size)
-
-
-def test_lists_as_json_gives_them():
-    with torch.device("meta"):
-        net = IResNet(layers=[1, 1, 1, 1], widths=[4, 4, 4, 4])
-    assert net.features_shape == (4, 7, 7)
 
 
 @pytest.mark.parametrize(
