@@ -6,10 +6,7 @@ import torch
 from data.images import encode_jpeg
 from data.synthetic import SyntheticFaces
 from extraction import extract
-from models.run import backbone_record, build_head, load_frozen
-from utils.checkpoint import save_checkpoint
-from utils.config import Method, Schedule, TrainConfig
-from utils.config_json import to_json
+from utils.config import Method
 from utils.methods import build
 
 TINY = Method("iresnet", layers=(1, 1, 1, 1), widths=(4, 4, 8, 8))
@@ -31,30 +28,13 @@ def backbone(weights):
 
 
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory, weights):
+def runs(tmp_path_factory, weights, write_run):
     """loss -> run folder of an untrained head."""
     parent = tmp_path_factory.mktemp("runs")
     for number, (loss, (output, dim)) in enumerate(HEADS.items()):
-        config = TrainConfig(
-            name=loss,
-            backbone=TINY,
-            backbone_weights=str(weights),
-            head=Method("fc2", output=output, hidden=4, dim=dim),
-            loss=Method(loss),
-            train_images="synthetic:identities=4,images=2,seed=1",
-            schedule=Schedule(epochs=1, steps_per_epoch=1),
-            device="cpu",
-        )
-        frozen = load_frozen(config, "cpu", "fp32")
-        torch.manual_seed(number)
-        payload = {
-            "config": to_json(config),
-            "backbone": backbone_record(frozen, str(weights)),
-            "head": build_head(config, frozen).state_dict(),
-            "step": 1,
-        }
-        (parent / loss).mkdir()
-        save_checkpoint(parent / loss / "best.pt", payload)
+        head = Method("fc2", output=output, hidden=4, dim=dim)
+        fields = {"head": head, "loss": Method(loss), "backbone": TINY}
+        write_run(parent / loss, weights=weights, seed=number, **fields)
     return {loss: parent / loss for loss in HEADS}
 
 
