@@ -44,7 +44,15 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     filters: tuple[Callable[..., str], ...] = (
-        *(words.share, words.whole, words.number, words.count, words.of, sentences.area_name),
+        *(
+            words.share,
+            words.whole,
+            words.number,
+            words.count,
+            words.plural,
+            words.of,
+            sentences.area_name,
+        ),
         *(words.fmr, words.target, words.visible, words.shortened, words.slug),
     )
     environment.filters.update({format.__name__: format for format in filters})

@@ -219,7 +219,7 @@ def _of_quality(counts: Mapping[str, NDArray[np.int64]], tally: Tally) -> _Histo
         "would all reach the dashed line; a heap on the left means that yours are of lower quality."
     )
     if tally.without_quality:
-        caption += f" {words.count(tally.without_quality)} faces have no quality."
+        caption += f" Without quality: {words.plural(tally.without_quality, 'face')}."
     return _Histogram(
         heading="Quality",
         title=f"Histogram of the quality of {words.count(total)} faces, worst on the left",
@@ -246,7 +246,9 @@ def _columns(
     for place, name in enumerate(ranges):
         parts = Counter({verdict: int(bins[place]) for verdict, bins in counts.items()})
         details = ", ".join(f"{key} {words.count(n)}" for key, n in parts.items() if key and n)
-        text = f"{name}: {words.count(parts.total())} faces" + (f" ({details})" if details else "")
+        text = f"{name}: {words.plural(parts.total(), 'face')}" + (
+            f" ({details})" if details else ""
+        )
         bars, base = [], float(_HEIGHT)
         for verdict, many in parts.items():
             if many:

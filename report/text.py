@@ -34,7 +34,7 @@ def result_text(result: EvaluationResult) -> str:
     parts = []
     if result.original is not None:
         table = result.original
-        parts.append(f"---{table.name}\n{original_text(table)}{facts(table)}")
+        parts.append(f"---{table.name}\n{original_text(table)}{original_notes(table)}")
     else:
         for part in result.uncertainties:
             title = f"({part.label})\n" if part.label else ""
@@ -79,7 +79,7 @@ def report_text(result: EvaluationResult) -> str:
     if table is None:
         return result_text(result) + "".join(f"warning: {line}\n" for line in warnings(result))
     extra = "".join(extra_sections(result))
-    return text_report(table) + (f"\n{extra}" if extra else "\n")
+    return original_report(table) + (f"\n{extra}" if extra else "\n")
 
 
 def original_text(table: OriginalTable) -> str:
@@ -94,12 +94,12 @@ def original_text(table: OriginalTable) -> str:
     )
 
 
-def facts(table: OriginalTable) -> str:
+def original_notes(table: OriginalTable) -> str:
     """Return the lines below the block: the switches in words and the counts behind the rates."""
     lines = [f"{protocol_sentence(table.protocol, 'cosine scores')}."]
     lines += [operating_point(curve) for curve in table.blocks[0].curves]
     for block in table.blocks:
-        lines.append(f"errors / comparisons behind the rates{_of(block)}:")
+        lines.append(f"errors / comparisons behind the rates{_suffix(block)}:")
         lines.append(_counts_table(block))
     return "\n".join(lines) + "\n"
 
@@ -115,11 +115,11 @@ def operating_point(curve: Edc) -> str:
     )
 
 
-def text_report(table: OriginalTable) -> str:
+def original_report(table: OriginalTable) -> str:
     """Return the whole report: block, switches, and a table with counts and accuracies."""
-    lines = [f"---{table.name}", original_text(table), facts(table)]
+    lines = [f"---{table.name}", original_text(table), original_notes(table)]
     for block in table.blocks:
-        lines += [f"EER and ten-fold accuracy{_of(block)}:", _accuracy_table(block)]
+        lines += [f"EER and ten-fold accuracy{_suffix(block)}:", _accuracy_table(block)]
     lines += [f"warning: {line}" for line in caution_sentences(table.cautions)]
     return "\n".join(lines)
 
@@ -164,7 +164,7 @@ def _accuracy_table(block: OriginalBlock) -> str:
     return "\n".join(aligned(rows, left=0)) + "\n"
 
 
-def _of(block: OriginalBlock) -> str:
+def _suffix(block: OriginalBlock) -> str:
     return f" ({block.label})" if block.label else ""
 
 

@@ -41,6 +41,11 @@ def count(value: int) -> str:
     return f"{value:,}".replace(",", "\u202f")
 
 
+def plural(value: int, noun: str) -> str:
+    """A count with its noun, as in 1 face or 2 faces."""
+    return f"{count(value)} {noun}{'' if value == 1 else 's'}"
+
+
 def of(rate: Rate) -> str:
     """Errors / total, as in 64/3500."""
     return f"{count(rate.errors)}/{count(rate.total)}"

@@ -5,12 +5,12 @@ import pytest
 from evaluation.original import original_table
 from report.results import original_dict
 from report.sentences import caution_sentence
-from report.text import facts, original_text, text_report
+from report.text import original_notes, original_report, original_text
 
 
-def test_facts_say_the_switches_and_the_counts(golden_features):
+def test_notes_say_the_switches_and_the_counts(golden_features):
     result = original_table(golden_features["J"])
-    lines = facts(result).splitlines()
+    lines = original_notes(result).splitlines()
     assert lines[0].startswith("protocol original: cosine scores;")
     curve = result.blocks[0].curves[-1]
     assert lines[2] == (
@@ -29,7 +29,7 @@ def test_facts_say_the_switches_and_the_counts(golden_features):
 
 def test_text_report_has_block_accuracy_and_warnings(golden_features, golden_numbers):
     result = original_table(golden_features["H"], name="two")
-    text = text_report(result)
+    text = original_report(result)
     assert text.startswith("---two\n" + original_text(result))
     assert "EER and ten-fold accuracy (column 1):" in text
     for value in golden_numbers["H/acc_max/acc"]:
