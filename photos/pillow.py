@@ -9,28 +9,12 @@ import io
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib import import_module
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import (
-    AvifImagePlugin,
-    BmpImagePlugin,
-    GifImagePlugin,
-    IcoImagePlugin,
-    Image,
-    ImageFile,
-    Jpeg2KImagePlugin,
-    JpegImagePlugin,
-    PcxImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    PsdImagePlugin,
-    QoiImagePlugin,
-    SgiImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from photos.orientation import ORIENTATION, UPRIGHT, orientation, turn_note
 
@@ -38,20 +22,13 @@ from photos.orientation import ORIENTATION, UPRIGHT, orientation, turn_note
 # and so is what it would have to guess at for lack of a signature. The classes are called by
 # themselves because Image.open warns, once a process, about sizes that are checked here.
 _READERS: dict[str, type[ImageFile.ImageFile]] = {
-    "AVIF": AvifImagePlugin.AvifImageFile,
-    "BMP": BmpImagePlugin.BmpImageFile,
-    "GIF": GifImagePlugin.GifImageFile,
-    "ICO": IcoImagePlugin.IcoImageFile,
-    "JPEG": JpegImagePlugin.JpegImageFile,
-    "JPEG2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
-    "PCX": PcxImagePlugin.PcxImageFile,
-    "PNG": PngImagePlugin.PngImageFile,
-    "PPM": PpmImagePlugin.PpmImageFile,
-    "PSD": PsdImagePlugin.PsdImageFile,
-    "QOI": QoiImagePlugin.QoiImageFile,
-    "SGI": SgiImagePlugin.SgiImageFile,
-    "TIFF": TiffImagePlugin.TiffImageFile,
-    "WEBP": WebPImagePlugin.WebPImageFile,
+    {"Jpeg2K": "JPEG2000"}.get(name, name.upper()): getattr(
+        import_module(f"PIL.{name}ImagePlugin"), f"{name}ImageFile"
+    )
+    for name in (
+        *("Avif", "Bmp", "Gif", "Ico", "Jpeg", "Jpeg2K", "Pcx"),
+        *("Png", "Ppm", "Psd", "Qoi", "Sgi", "Tiff", "WebP"),
+    )
 }
 Result = TypeVar("Result")
 _COLOURS = {"1": "black and white", "L": "grey", "LA": "grey", "La": "grey", "CMYK": "CMYK"}
