@@ -16,12 +16,14 @@ PACKAGES = (
     "data",
     "estimators",
     "evaluation",
+    "export",
     "extraction",
     "losses",
     "mc_dropout",
     "models",
     "photos",
     "report",
+    "scoring",
     "training",
     "utils",
 )
@@ -114,6 +116,30 @@ def ran(tmp_path_factory):
         command, cwd=copy, env=quiet, capture_output=True, text=True, timeout=120, check=False
     )
     return copy, done
+
+
+def test_the_contract_tests_take_the_examples_as_they_are(ran):
+    """A convolutional tail, 64 to 128 dimensions, no BatchNorm1d, one loss and head more."""
+    copy, done = ran
+    assert done.returncode == 0, done.stdout + done.stderr
+    shutil.copytree(ROOT / "tests", copy / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    files = ("losses/test_contract.py", "models/test_backbones.py", "models/test_heads.py")
+    examples = "patches or pooled or pcnet_huber"
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-k",
+        examples,
+        *(f"tests/test_{file}" for file in files),
+    ]
+    quiet = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    tests = subprocess.run(
+        command, cwd=copy, env=quiet, capture_output=True, text=True, check=False
+    )
+    assert tests.returncode == 0, tests.stdout
+    assert re.search(r"\b1\d passed", tests.stdout), tests.stdout
 
 
 def test_examples_of_the_pages_run(ran):
