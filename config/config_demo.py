@@ -12,7 +12,7 @@ from utils.config import Augment, Method, Schedule, TrainConfig, Verification
 
 config = TrainConfig(
     name="demo",
-    # as in demo/train_backbone.py, which made the weights
+    # as in demo/backbone.py, which made the weights
     backbone=Method("iresnet", layers=(1, 1, 1, 1), widths=(8, 16, 32, 64), embedding_size=64),
     backbone_weights=str(Path(__file__).resolve().parents[1] / "demo" / "backbone.pth"),
     head=Method("fc2", output="probability", hidden=64),

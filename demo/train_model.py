@@ -9,13 +9,20 @@ and the same torch write the same bytes; others round sums in another order, as 
 
 from __future__ import annotations
 
-import argparse
+import sys
+
+if not __package__:  # run as a file: import from the checkout, not from this folder
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from utils.cli import Parser, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 LABEL = "DEMO: trained on rendered faces, so its scores mean nothing on photographs"
@@ -53,18 +60,22 @@ def steps(folder: Path, out: Path, changes: Sequence[str]) -> list[list[str]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, calibrate and pack; 0, or the exit code of the step that failed."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = Parser(main.__doc__)
     default = Path(__file__).with_name("model.pt")
     parser.add_argument("--out", type=Path, default=default, help=f"default: {default}")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="of the config")
     options = parser.parse_args(argv)
+    return run_command(lambda: _run_steps(options.out.resolve(), options.set))
+
+
+def _run_steps(out: Path, changes: Sequence[str]) -> int:
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
-        for script, *arguments in steps(Path(folder) / "demo", options.out.resolve(), options.set):
+        for script, *arguments in steps(Path(folder) / "demo", out, changes):
             command = [sys.executable, str(ROOT / script), *arguments]
-            done = subprocess.run(command, cwd=ROOT, env=os.environ | one_thread, check=False)
-            if done.returncode:
-                return done.returncode
+            process = subprocess.run(command, cwd=ROOT, env=os.environ | one_thread, check=False)
+            if process.returncode:
+                return process.returncode
     return 0
 
 

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from data.synthetic import DEGRADATIONS, degradation_sweep, synthetic_verification
-from demo.train_backbone import BACKBONE, MarginSoftmax, Recipe, main, rendered, save, train
+from demo.backbone import BACKBONE, MarginSoftmax, Recipe, rendered, save, train
+from demo.train_backbone import main
 from models.frozen import FrozenBackbone
 from models.load import load_backbone
 from utils.config import load_config
@@ -77,19 +78,19 @@ def test_the_margin_softmax_is_cosfaces():
     torch.manual_seed(0)
     loss = MarginSoftmax(3, 5, scale=8.0, margin=0.3)
     embedding, labels = torch.randn(4, 5), torch.tensor([0, 2, 1, 2])
-    want = 0.0
+    expected = 0.0
     for vector, label in zip(embedding, labels.tolist(), strict=True):
         logits = []
         for index, centre in enumerate(loss.centres.detach()):
             cosine = float(vector @ centre / vector.norm() / centre.norm())
             logits.append(8.0 * (cosine - 0.3 * (index == label)))
-        want += np.log(np.exp(logits).sum()) - logits[label]
-    assert loss(embedding, labels).item() == pytest.approx(want / 4, rel=1e-5)
+        expected += np.log(np.exp(logits).sum()) - logits[label]
+    assert loss(embedding, labels).item() == pytest.approx(expected / 4, rel=1e-5)
 
 
 def test_the_script_writes_where_it_is_told(tmp_path, monkeypatch, capsys):
     tiny = Recipe(2, 4, epochs=1, batch_size=4)
-    monkeypatch.setattr("demo.train_backbone.RECIPE", tiny)
+    monkeypatch.setattr("demo.backbone.RECIPE", tiny)
     threads = torch.get_num_threads()
     try:
         assert main(["--out", str(tmp_path / "small.pth")]) == 0
