@@ -1,0 +1,42 @@
+"""Help, and the evaluation of what is stored, load neither PyTorch nor matplotlib."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = """
+import importlib, sys
+name, *words = sys.argv[1:]
+try:
+    code = importlib.import_module(name).main(words)
+except SystemExit as end:
+    code = end.code
+heavy = {"torch", "matplotlib", "scipy", "cv2"} & set(sys.modules)
+sys.exit(code or (f"loads {heavy}" if heavy else 0))
+"""
+SCRIPTS = (
+    "evaluation.verification_risk_fnmr",
+    "evaluation.compare",
+    "evaluation.calibrate",
+    "mc_dropout.verification_risk_mcdropout_fnmr",
+)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [*((script, "--help") for script in SCRIPTS), (SCRIPTS[0], "--features", "set_J.npz")],
+    ids=" ".join,
+)
+def test_only_what_is_needed_is_loaded(words, golden_dir):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *words],
+        cwd=golden_dir,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
