@@ -113,7 +113,7 @@ class ModelFlags:
                 precision=self.precision,
                 backbone_weights=self.backbone_weights,
             )
-            return from_run(run).with_estimator(self.estimator)
+            return from_run(run, calibrated=False).with_estimator(self.estimator)
         if self.set:
             raise ValueError("--set overrides a --config_file; a --model has its own config")
         if not (self.model or self.backbone_name):
@@ -125,6 +125,7 @@ class ModelFlags:
             backbone_name=self.backbone_name,
             backbone_weights=self.backbone_weights,
             checkpoint=self.checkpoint,
+            calibrated=False,
         )
         return (model.with_estimator(self.estimator) if self.model else model).require_embeddings()
 

@@ -275,6 +275,7 @@ def open_model(
     backbone_weights: str | Path | None = None,
     checkpoint: str = "best",
     calibration: str | Path | None = None,
+    calibrated: bool = True,
     host: LoadedModel | None = None,
 ) -> LoadedModel:
     """Open a model by what a person writes; see the kinds above.
@@ -290,6 +291,7 @@ def open_model(
         backbone_weights: its file; of a run: where the backbone's file is now.
         checkpoint: of a run, "best" or "last".
         calibration: file of calibrate.py, instead of the one that the model brings.
+        calibrated: read the calibration in a run folder, which must be of the run's own method.
         host: another model, whose backbone an estimator or a file of scores takes, and a run of the
             same backbone shares.
 
@@ -316,7 +318,7 @@ def open_model(
         run = load_run(
             path, checkpoint=checkpoint, backbone_weights=weights, shared=shared, **where
         )
-        model = from_run(run)
+        model = from_run(run, calibrated=calibrated and calibration is None)
     elif backbone_weights is not None and host is None:
         raise ValueError(
             f"backbone_weights = {backbone_weights} goes with a run folder or with backbone_name; "
@@ -364,6 +366,7 @@ def open_models(
             execution=execution,
             backbone_name=None if host else backbone_name,
             backbone_weights=backbone_weights,
+            calibrated=False,
             host=host,
         )
         opened[name] = _sharing(name, model, opened)
@@ -573,7 +576,7 @@ def _sharing(name: str, model: LoadedModel, others: Mapping[str, LoadedModel]) -
     return model
 
 
-def from_run(run: Run) -> LoadedModel:
+def from_run(run: Run, *, calibrated: bool = True) -> LoadedModel:
     """Return a run folder, with the calibration in it, or a packed model as a model."""
     from estimators.trained_head import TrainedHead
     from models.packed import PackedModel
@@ -601,7 +604,7 @@ def from_run(run: Run) -> LoadedModel:
         files=run.files,
     )
     file = run.path / FILE_NAME
-    return model._with_calibration(file) if file.is_file() else model
+    return model._with_calibration(file) if calibrated and file.is_file() else model
 
 
 def _open_onnx(path: Path) -> LoadedModel:

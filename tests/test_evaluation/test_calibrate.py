@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +113,14 @@ def test_a_run_gets_the_file_beside_its_head(tmp_path, monkeypatch, capsys):
     stored = json.loads((tmp_path / "calibration.json").read_text())
     assert (stored["method"], stored["fmr_target"]) == ("trained_head", 0.1)
     assert stored["false_non_matches"]["total"] == 30
+
+
+def test_a_calibration_of_another_method_is_not_in_the_way(run, tmp_path, capsys):
+    folder = shutil.copytree(run, tmp_path / "run")
+    argv = ["--model_dir", str(folder), "--target", "synthetic:pairs=60,seed=1", "--fmr", "0.1"]
+    for method in ("embedding_norm", "trained_head"):
+        assert main([*argv, "--estimator", method, "--device", "cpu"]) == 0
+        assert Calibration.load(folder / "calibration.json").method == method
 
 
 @pytest.mark.parametrize(
