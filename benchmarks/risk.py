@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _people(seed: int) -> Comparisons:
-    """A set: mated scores fall with the uncertainty of the poorer image, non-mated ones rise."""
+    """Mated scores fall with the uncertainty of the lower-quality image, non-mated ones rise."""
     rng = np.random.default_rng(seed)
     identity = np.repeat(np.arange(PEOPLE), IMAGES)
     uncertainty = rng.random(len(identity)).astype(np.float32)

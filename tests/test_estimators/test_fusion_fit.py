@@ -74,7 +74,7 @@ def test_more_uncertainty_of_a_member_never_lowers_the_fusion(seed):
 
 
 def made_up_pairs(seed, images=600, count=4000):
-    """Pairs whose target is a logistic of the poorer image's truth; members see it with noise."""
+    """Pairs whose target is a logistic of the worse image's truth; members see it with noise."""
     rng = np.random.default_rng(seed)
     truth = rng.random(images)
     columns = np.stack(
@@ -83,8 +83,8 @@ def made_up_pairs(seed, images=600, count=4000):
         axis=1,
     )
     pairs = rng.integers(images, size=(count, 2))
-    poorer = truth[pairs].max(axis=1)
-    return truth, columns, pairs, 1 / (1 + np.exp(-(3 - 6 * poorer)))
+    lower_quality = truth[pairs].max(axis=1)
+    return truth, columns, pairs, 1 / (1 + np.exp(-(3 - 6 * lower_quality)))
 
 
 def test_the_fit_trusts_members_that_know_and_finds_the_best_weights():
@@ -103,8 +103,8 @@ def test_the_fit_is_the_minimum_of_its_loss():
     ranks = (rankdata(columns[:, :2], axis=0) - 0.5) / len(columns)
 
     def lowest(weight):  # over slope and offset, on a grid, for given weights
-        poorer = (ranks @ [weight, 1 - weight])[pairs].max(axis=1)
-        logit = np.linspace(1, 5, 33)[:, None, None] - np.linspace(3, 9, 49)[:, None] * poorer
+        worse = (ranks @ [weight, 1 - weight])[pairs].max(axis=1)
+        logit = np.linspace(1, 5, 33)[:, None, None] - np.linspace(3, 9, 49)[:, None] * worse
         return (np.logaddexp(0, logit) - target * logit).mean(axis=-1).min()
 
     grid = np.linspace(0, 1, 41)
