@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, TiffImagePlugin
 
-from photos.orientation import ORIENTATION, UPRIGHT, orientation, turn_note
-
 # What Pillow could open by starting a program (EPS) or through what others registered is left out,
 # and so is what it would have to guess at for lack of a signature. The classes are called by
 # themselves because Image.open warns, once a process, about sizes that are checked here.
+UPRIGHT, ORIENTATION = 1, 0x0112  # of EXIF: the usual value, and the tag
 _READERS: dict[str, type[ImageFile.ImageFile]] = {
     {"Jpeg2K": "JPEG2000"}.get(name, name.upper()): getattr(
         import_module(f"PIL.{name}ImagePlugin"), f"{name}ImageFile"
@@ -53,7 +52,7 @@ def open_image(encoded: bytes) -> Image.Image | None:
     return None
 
 
-def load_rgb(image: Image.Image, factor: int) -> tuple[NDArray[np.uint8], list[str], int]:
+def load_rgb(image: Image.Image, factor: int) -> tuple[NDArray[np.uint8], list[str], int, bytes]:
     """Decode, and bring to 8-bit RGB.
 
     Args:
@@ -61,7 +60,8 @@ def load_rgb(image: Image.Image, factor: int) -> tuple[NDArray[np.uint8], list[s
         factor: boxes of so many pixels a side are averaged; 1 for none.
 
     Returns:
-        uint8 (H, W, 3), not turned yet; notes; the EXIF orientation to turn it by.
+        uint8 (H, W, 3); notes; the orientation by which Pillow has turned it (a TIFF); the EXIF
+        block that says how it is still to be turned, b"" without.
 
     Raises:
         ValueError: damaged, cut off, or in colours that cannot be turned into RGB.
@@ -92,15 +92,17 @@ def guarded(name: str, function: Callable[[], Result]) -> Result:
         raise ValueError(f"damaged {name}, or of a kind that is not read ({what})") from error
 
 
-def _load_rgb(image: Image.Image, factor: int) -> tuple[NDArray[np.uint8], list[str], int]:
-    notes = _notes_before_loading(image)
-    image.load()  # a TIFF is turned by Pillow here
+def _load_rgb(image: Image.Image, factor: int) -> tuple[NDArray[np.uint8], list[str], int, bytes]:
+    notes, turned = _notes_before_loading(image), UPRIGHT
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        turned = int(image.tag_v2.get(ORIENTATION, UPRIGHT))
+    image.load()  # a TIFF is turned here
     simple, colours = _simple(image)
     if factor == 1:
         pixels = np.asarray(_opaque(simple))
     else:
         pixels = np.concatenate(list(_reduced_bands(simple, factor)))
-    return pixels, [*colours, *notes], orientation(_exif(image))
+    return pixels, [*colours, *notes], turned, _exif(image)
 
 
 def _reduced_bands(image: Image.Image, factor: int) -> Iterator[NDArray[np.uint8]]:
@@ -120,8 +122,6 @@ def _notes_before_loading(image: Image.Image) -> list[str]:
     if getattr(image, "is_animated", False):
         tiff = image.format == "TIFF"
         notes.append("first of several pages" if tiff else "first frame of an animation")
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        notes.append(turn_note(int(image.tag_v2.get(ORIENTATION, UPRIGHT))))
     return notes
 
 

@@ -304,7 +304,9 @@ def _from_ranges(
     pack: RecordPack, images: range, identities: NDArray[np.int64]
 ) -> NDArray[np.integer] | None:
     """Fill in each identity's label from its first image; None where ranges cannot be trusted."""
-    starts, ends = _ranges(pack, identities)
+    fields = pack.fields(identities)
+    order = np.argsort(fields.label, kind="stable")
+    starts, ends = fields.label[order].astype(np.int64), fields.second[order].astype(np.int64)
     begin = np.clip(pack.starts.positions(starts), images.start, images.stop)
     stop = np.clip(pack.starts.positions(ends), images.start, images.stop)
     filled = stop > begin
@@ -313,7 +315,7 @@ def _from_ranges(
         return None
     label = _header_labels(pack, begin)
     agrees = label == _header_labels(pack, stop - 1)
-    if (~agrees & (ends <= EXACT)).any() or _any_twice(label[agrees]):
+    if (~agrees & (ends <= EXACT)).any() or len(np.unique(label[agrees])) < agrees.sum():
         return None
     edges = np.column_stack([begin[agrees], stop[agrees]]).ravel()
     lengths = np.diff(edges, prepend=images.start, append=images.stop)
@@ -336,20 +338,6 @@ def _fill_gaps(
     labels = labels.astype(np.promote_types(labels.dtype, fillers.dtype), copy=False)
     labels[rows] = fillers
     return labels
-
-
-def _any_twice(labels: NDArray[np.int64]) -> bool:
-    ordered = np.sort(labels)
-    return bool((ordered[1:] == ordered[:-1]).any())
-
-
-def _ranges(
-    pack: RecordPack, identities: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return (first keys, end keys) that the identity records give, by ascending first key."""
-    fields = pack.fields(identities)
-    order = np.argsort(fields.label, kind="stable")
-    return fields.label[order].astype(np.int64), fields.second[order].astype(np.int64)
 
 
 def _header_labels(pack: RecordPack, positions: NDArray[np.integer]) -> NDArray[np.int64]:

@@ -8,8 +8,7 @@ import pytest
 
 from data.images import encode_jpeg
 from data.verification import write_bin
-from photos.decode import LARGEST, LARGEST_JPEG, MOST_PIXELS
-from photos.orientation import turn_note
+from photos.decode import LARGEST, LARGEST_JPEG, MOST_PIXELS, turn_note
 from photos.pillow import _COLOURS, _READERS
 from photos.sources import COLUMNS, PHOTO_SUFFIXES
 
