@@ -35,7 +35,7 @@ class FromFile:
         frozen: gives the embeddings; None for `uncertainty_of` alone.
 
     Raises:
-        ValueError: no such file, a score that is no number, a name that occurs twice, or an
+        ValueError: no such file, a score that is not a number, a name that occurs twice, or an
             orientation that contradicts the name in the file.
     """
 
@@ -118,7 +118,9 @@ def _columns(table: Table) -> tuple[str, str]:
     score = "uncertainty" if "uncertainty" in table.columns else "quality"
     missing = [name for name in ("key", score) if name not in table.columns]
     if missing:
-        raise ValueError(f"no array {', '.join(missing)} (it has: {', '.join(table.columns)})")
+        hint = ": stored embeddings go into --features" if "mu" in table.columns else ""
+        has = ", ".join(table.columns)
+        raise ValueError(f"no array {', '.join(missing)} (it has: {has}){hint}")
     return "key", score
 
 

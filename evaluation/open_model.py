@@ -31,6 +31,7 @@ from evaluation.seeds import Group, seed_groups
 from evaluation.sets.templates import Weights
 from utils.config_json import parse_method
 from utils.files import file_sha256
+from utils.tables import SUFFIXES
 
 if TYPE_CHECKING:
     from models.frozen import FrozenBackbone
@@ -45,7 +46,6 @@ KINDS = (
     "backbone_name and backbone_weights, an estimator such as embedding_norm or a file of scores"
 )
 OVER_A_BACKBONE = ("estimator", "scores")  # kinds that have none of their own
-SCORES = (".csv", ".tsv", ".txt", ".npz", ".parquet")
 # Weights that suit an uncertainty, by what a head's output is (docs/templates.md).
 FUSION: dict[str, Weights] = {
     "variance": "inverse_variance",
@@ -449,7 +449,7 @@ def kind_of(spec: str) -> tuple[str, Path]:
     if path.is_file():
         if path.suffix == ".onnx":
             return "onnx", path
-        if path.suffix in SCORES:
+        if path.suffix.lower() in SUFFIXES:
             return "scores", path
         from models.packed import is_packed
 

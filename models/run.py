@@ -132,7 +132,7 @@ def branch_folders(path: str | Path) -> list[Path]:
     Each is a run folder for `load_run`.
 
     Returns:
-        [] for a run of one head, and for a folder that is no run.
+        [] for a run of one head, and for a folder that is not a run.
 
     Raises:
         ValueError: a branch without a trained head, or a damaged `config.json`.
