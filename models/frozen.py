@@ -54,7 +54,7 @@ class FrozenBackbone(nn.Module):
         self.device = torch.device(device)
         self.dtype = autocast_dtype(self.device, precision)
         backbone.requires_grad_(False).eval()
-        # A tuple, so that the copy is not a submodule; only what folding replaces is in memory twice.
+        # A tuple: the copy is not a submodule. Only what folding replaces is in memory twice.
         self._unfolded = (_sharing_copy(backbone),)
         backbone.fold()
         self.backbone = backbone.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
