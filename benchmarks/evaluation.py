@@ -28,11 +28,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks._common import write_json
+from data.features import Features
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.curve import protocol_curve
 from evaluation.metrics.engine import GRID
 from evaluation.original import original_table
-from evaluation.sets.features import Features
 
 SETS = ((7_000, 512), (60_000, 512), (60_000, 32), (600_000, 32))
 MILLIONS = 10_000_000

@@ -28,13 +28,13 @@ from typing import Any, get_args
 import torch
 
 from benchmarks._common import compare, print_table, write_json
+from data.extracted import Format
 from data.faces import Faces, open_faces
 from data.images import encode_jpeg
 from data.recordio import RecordWriter
 from data.synthetic import SyntheticFaces
 from estimators.base import EstimatorGroup
 from estimators.trained_head import TrainedHead
-from evaluation.sets.extracted import Format
 from extraction.pipeline import Extraction
 from extraction.shards import ShardFolder
 from models.frozen import FrozenBackbone

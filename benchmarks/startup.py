@@ -53,7 +53,7 @@ SCRIPTS = (
 PARTS = """
 import sys
 from evaluation.original import original_table
-from evaluation.sets.features import Features
+from data.features import Features
 original_table(Features.load(sys.argv[1]))
 """
 
@@ -86,8 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _stored_pairs(stored: str, runs: int) -> dict[str, float]:
     """Seconds of the command and of its parts: as processes, and inside this one."""
+    from data.features import Features
     from evaluation.original import original_table
-    from evaluation.sets.features import Features
     from evaluation.verification_risk_fnmr import main as command
 
     def silently(call: Callable[[], object]) -> None:

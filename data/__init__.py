@@ -1,4 +1,4 @@
-"""Labelled, aligned faces: sources, `.bin` sets, pairs, sampler, loader.
+"""Labelled, aligned faces: sources, `.bin` sets, pairs, sampler, loader; stored embeddings of them.
 
 Imports utils; everything above it may import it.
 """

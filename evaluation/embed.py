@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from data.features import Features, checked_rows
 from estimators.base import Batch, Estimate, Estimator, name_readers
-from evaluation.sets.features import Features, checked_rows
 from utils.distributed import ALONE, World
 from utils.parts import Json, PartStore
 from utils.prefetch import prefetch

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from data.features import Features
 from evaluation.metrics.accuracy import Accuracy, ten_fold_accuracy
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.curve import Edc, edc_of
@@ -21,7 +22,6 @@ from evaluation.metrics.protocols import Protocol, find_protocol
 from evaluation.metrics.ranked import Ranked
 from evaluation.metrics.scores import Uncertainty, cosine_of_pairs, image_uncertainties
 from evaluation.metrics.thresholds import Caution, caution_few_matches
-from evaluation.sets.features import Features
 
 SHOWN = (0, 5, 10, 15, 20, 25, 30)  # indices of the printed rows: discard 0, .05, ..., .30
 FMR_TARGETS = (1e-2, 1e-3)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data.features import Embeddings, Features
 from estimators.base import Estimate
 from evaluation.metrics.comparisons import Comparisons, Unit
 from evaluation.metrics.curve import ProtocolCurve, protocol_curve
@@ -23,7 +24,6 @@ from evaluation.metrics.mutual_likelihood import rescored
 from evaluation.metrics.protocols import PROTOCOLS, Protocol, find_protocol
 from evaluation.metrics.scores import image_uncertainties
 from evaluation.original import OriginalTable, original_table, require_pairs
-from evaluation.sets.features import Embeddings, Features
 from evaluation.sets.stored import StoredSet
 from evaluation.sets.templates import Fusion, Score
 from utils.distributed import ALONE, World

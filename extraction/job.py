@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
+from data.extracted import ABOUT, BAD, Format
 from data.faces import Faces, open_faces
 from evaluation.open_model import DEMO, LoadedModels, named, open_models
-from evaluation.sets.extracted import ABOUT, BAD, Format
 from evaluation.sets.open_set import FaceImages
 from extraction.pipeline import Extraction
 from extraction.shards import ShardFolder

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data.extracted import Bad, Shard
 from data.faces import Faces
 from data.loader import Batch as LoadedBatch
 from data.loader import BatchLoader
@@ -25,7 +26,6 @@ from estimators.base import Batch, Estimate, EstimatorGroup, harmonic_mean, name
 from estimators.embedding_norm import EmbeddingNorm
 from estimators.trained_head import TrainedHead
 from evaluation.embed import average_of_flip, estimate_batch
-from evaluation.sets.extracted import Bad, Shard
 from extraction.shards import ShardFolder, empty, one_line
 from models.output import to_sigma_sq
 from utils.stop import StopRequest

@@ -1,6 +1,6 @@
 """Writes the shards of an extracted folder, each whole or not at all, and finds those to be done.
 
-For extraction/extract.py; evaluation/sets/extracted.py reads them.
+For extraction/extract.py; data/extracted.py reads them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.sets.extracted import (
+from data.extracted import (
     ARRAYS,
     BAD,
     FACTS,

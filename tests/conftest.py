@@ -21,13 +21,13 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
+from data.features import Features
 from data.synthetic import SyntheticFaces
 from estimators.base import Estimate
 from evaluation.confidence.calibration import Calibration
 from evaluation.confidence.decision import Decision
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.open_model import LoadedModel, Provenance
-from evaluation.sets.features import Features
 from models.output import BackboneOutput
 from models.run import backbone_record, build_head, load_frozen
 from photos.align import REFERENCE

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.faces import Faces, FileFaces, open_faces
+from data.features import Features
 from data.images import SIZE
 from data.pairs import Pair, read_pairs
 from data.verification import VerificationSet, open_verification
 from estimators.base import harmonic_mean
 from evaluation.metrics.comparisons import Comparisons, with_people
 from evaluation.metrics.scores import cosine_of_pairs
-from evaluation.sets.features import Features
 from evaluation.sets.labelled import NonMated, labelled_comparisons, require_pairs, scores_of
 from utils.tables import naming
 

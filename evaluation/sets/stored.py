@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from data.extracted import open_extracted
+from data.features import Embeddings, Features
 from evaluation.metrics.comparisons import Comparisons, with_people
 from evaluation.metrics.scores import Uncertainty, cosine_of_pairs, image_uncertainties
-from evaluation.sets.extracted import open_extracted
-from evaluation.sets.features import Embeddings, Features
 from evaluation.sets.labelled import NonMated, labelled_comparisons
 from evaluation.sets.score_files import SUFFIXES, read_scores
 from utils.tables import naming, npz_names

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.features import Features
 from evaluation.metrics.protocols import Protocol
 from evaluation.original import original_table
-from evaluation.sets.features import Features
 from report.results import original_dict
 from report.sentences import caution_sentences
 from report.text import original_text

@@ -4,11 +4,11 @@ import json
 import numpy as np
 import pytest
 
+from data.features import Features
 from evaluation.metrics.curve import protocol_curve
 from evaluation.metrics.protocols import PROTOCOLS
 from evaluation.original import original_table
 from evaluation.run import DISCARDS, protocol_rows
-from evaluation.sets.features import Features
 from evaluation.sets.stored import comparisons_of
 from report.results import row_dict
 from report.sentences import caution_sentences, protocol_sentence

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from data.features import Features
 from data.verification import VerificationSet
 from estimators.trained_head import TrainedHead
 from evaluation import flags
 from evaluation.open_model import LoadedModel
 from evaluation.run import EvaluationOptions
-from evaluation.sets.features import Features
 from evaluation.verification_risk_fnmr import main
 from models.output import BackboneOutput
 from utils.config import Method, Schedule, TrainConfig, Verification

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
+from data.features import Features
 from evaluation.original import original_table
-from evaluation.sets.features import Features
 from report.figures import contact_sheet, draw_training_curves, edc_figure
 
 

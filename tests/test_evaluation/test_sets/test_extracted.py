@@ -7,9 +7,9 @@ import shutil
 import numpy as np
 import pytest
 
+from data.extracted import Bad, Shard, open_extracted
+from data.features import Embeddings
 from evaluation import compare
-from evaluation.sets.extracted import Bad, Shard, open_extracted
-from evaluation.sets.features import Embeddings
 from evaluation.sets.stored import open_stored
 from evaluation.verification_risk_fnmr import main
 from extraction.shards import ShardFolder

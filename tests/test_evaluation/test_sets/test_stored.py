@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from evaluation.sets.features import Embeddings
+from data.features import Embeddings
 from evaluation.sets.labelled import labelled_comparisons
 from evaluation.sets.score_files import write_scores
 from evaluation.sets.stored import comparisons_of, open_stored

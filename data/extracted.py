@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple, TypedDict, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.sets.features import Embeddings
+from data.features import Embeddings
 from utils.tables import require_pyarrow
 
 log = logging.getLogger("faceuq")

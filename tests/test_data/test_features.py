@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from evaluation.sets.features import Embeddings, Features
+from data.features import Embeddings, Features
 
 MU = np.arange(1, 9, dtype=np.float32).reshape(4, 2)
 SIGMA = np.full((4, 1), 0.5, np.float32)
