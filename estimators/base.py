@@ -117,7 +117,8 @@ class EstimatorGroup:
     So a comparison of methods decodes and embeds every image once.
 
     Args:
-        members: name -> estimator, at least one; the first one's embeddings are given.
+        members: name -> estimator, at least one; the embeddings are those of the first that has
+            any.
 
     Attributes:
         name: all their names.
@@ -131,7 +132,8 @@ class EstimatorGroup:
         """Estimate for the batch's images; several columns of a member become one."""
         estimates = [member(batch) for member in self.members.values()]
         columns = np.stack([estimate.scalar() for estimate in estimates], axis=1)
-        return Estimate(estimates[0].mu, columns)
+        embeddings = (estimate.mu for estimate in estimates if estimate.mu.shape[1])
+        return Estimate(next(embeddings, estimates[0].mu), columns)
 
 
 def name_readers(estimator: Estimator) -> list[ReadsNames]:

@@ -50,7 +50,7 @@ def _parser() -> Parser:
     add("--out", type=Path, required=True, metavar="DIR", help=out)
     add("--model", "--model_dir", help="a method like any other, such as a run folder")
     methods = (
-        "one column each: run folders, files with a score per image, or estimators such as "
+        "one column each: run folders, packed .pt, .onnx, files of scores, or estimators such as "
         "embedding_norm (embedding_norm, if no model is given)"
     )
     add("--methods", nargs="+", metavar="[NAME=]METHOD", help=methods)
