@@ -111,8 +111,8 @@ class ExportedModel(nn.Module):
         else:
             output = self.backbone(self.backbone.preprocessing(images))._replace(images=images)
         uncertainty = to_scalar(to_sigma_sq(self.head(output).float(), self.head.output))
-        found = (uncertainty, *self._calibrated(uncertainty.double()))
-        return found if self.backbone is None else (output.embedding, *found)
+        scores = (uncertainty, *self._calibrated(uncertainty.double()))
+        return scores if self.backbone is None else (output.embedding, *scores)
 
     def _calibrated(self, uncertainty: Tensor) -> tuple[Tensor, ...]:
         if self.percentile is None or self.probability is None:

@@ -69,7 +69,7 @@ def quantise(
             extra_options={"CalibPercentile": _KEPT, "CalibStridedMinMax": 1},
         )
     written = onnx.load(out)
-    facts = {one.key: one.value for one in onnx.load(source).metadata_props}
+    facts = {fact.key: fact.value for fact in onnx.load(source).metadata_props}
     describe(written, facts, f"{proto.doc_string}; {note}")
     onnx.save(written, out)
     return layers
@@ -110,7 +110,7 @@ def _dense_layers(graph: Any) -> tuple[str, ...]:
 
 
 def _mixes_channels(node: Any) -> bool:
-    groups = [one.i for one in node.attribute if one.name == "group"]
+    groups = [option.i for option in node.attribute if option.name == "group"]
     return node.op_type in _TYPES and (not groups or groups[0] == 1)
 
 

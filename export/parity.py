@@ -172,17 +172,17 @@ def difference(
     parts = [_outputs(exported, images[: size * _FEW], size) for size in BATCHES[:-1]]
     parts.append(_outputs(exported, images, BATCHES[-1]))
     rows = np.concatenate([np.arange(len(part["uncertainty"])) for part in parts])
-    given = {name: np.concatenate([part[name] for part in parts]) for name in exported.outputs}
+    outputs = {name: np.concatenate([part[name] for part in parts]) for name in exported.outputs}
     cosine = mean_cosine = embedding = equal = maps = None
-    if "embedding" in given:
-        cosines = _cosines(given["embedding"], expected.mu[rows])
+    if "embedding" in outputs:
+        cosines = _cosines(outputs["embedding"], expected.mu[rows])
         cosine, mean_cosine = float(cosines.min()), float(cosines.mean())
-        embedding = float(np.abs(given["embedding"] - expected.mu[rows]).max())
+        embedding = float(np.abs(outputs["embedding"] - expected.mu[rows]).max())
     if calibration is not None:
-        equal = float((given["quality"] == calibration.iso_quality(uncertainty)[rows]).mean())
-        maps = _map_difference(given, calibration)
+        equal = float((outputs["quality"] == calibration.iso_quality(uncertainty)[rows]).mean())
+        maps = _map_difference(outputs, calibration)
     last = parts[-1]["uncertainty"]
-    off = np.abs(given["uncertainty"] - uncertainty[rows])
+    off = np.abs(outputs["uncertainty"] - uncertainty[rows])
     return Difference(
         faces=len(images),
         cosine=cosine,
@@ -273,11 +273,11 @@ def _cosines(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> NDArray[
     return products / (np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1))
 
 
-def _map_difference(given: Mapping[str, NDArray[Any]], calibration: Calibration) -> float:
-    own = given["uncertainty"]
-    quality = given["quality"].astype(np.int64) - calibration.iso_quality(own)
-    percentile = given["percentile"] - calibration.percentile(own)
-    percent = 100 * (given["p_false_non_match"] - calibration.probability(own))
+def _map_difference(outputs: Mapping[str, NDArray[Any]], calibration: Calibration) -> float:
+    own = outputs["uncertainty"]
+    quality = outputs["quality"].astype(np.int64) - calibration.iso_quality(own)
+    percentile = outputs["percentile"] - calibration.percentile(own)
+    percent = 100 * (outputs["p_false_non_match"] - calibration.probability(own))
     return float(max(np.abs(off).max() for off in (quality, percentile, percent)))
 
 

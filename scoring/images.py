@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from data.images import to_112
 from evaluation.face_score import FaceScore
@@ -155,11 +156,7 @@ def _joined(*notes: str) -> str:
 def _is_single(images: object) -> bool:
     if isinstance(images, np.ndarray):
         return images.ndim < 4
-    return isinstance(images, (*_PATH, *_BYTES)) or _is_pil(images)
-
-
-def _is_pil(image: object) -> bool:
-    return type(image).__module__.partition(".")[0] == "PIL"
+    return isinstance(images, (*_PATH, *_BYTES, Image.Image))
 
 
 def _pixels(image: object, place: int) -> Photo | ValueError:
@@ -167,7 +164,7 @@ def _pixels(image: object, place: int) -> Photo | ValueError:
     try:
         if isinstance(image, _BYTES):
             return read_photo(bytes(image))
-        if isinstance(image, np.ndarray) or _is_pil(image):
+        if isinstance(image, np.ndarray | Image.Image):
             return from_array(image)
     except ValueError as error:
         if isinstance(image, np.ndarray):

@@ -110,7 +110,7 @@ class ScoreOptions:
             max_faces=self.max_faces,
         )
         if self.detector != DETECTOR:
-            scorer.detector  # noqa: B018 - a mistake is told now, not at the first photo
+            scorer.detector  # noqa: B018 - refuse a mistake now, not at the first photo
         return scorer
 
     def fingerprint(self, scorer: Scorer) -> dict[str, Json]:

@@ -6,6 +6,7 @@ The scorer calls `measure` for each batch and puts `reasons` into every row.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -61,28 +62,15 @@ def measure(
     """
     if len(aligned) != len(landmarks):
         raise ValueError(f"{len(aligned)} faces, but landmarks for {len(landmarks)}")
-    placed: list[tuple[float, float, float] | tuple[None, None, None]]
-    placed = [(None, None, None)] * len(aligned)
+    measures = [Measures(**_light(face)) for face in aligned]
     usable = [place for place, points in enumerate(landmarks) if _spans_a_face(points)]
     if usable:
         points = np.stack([np.asarray(landmarks[place], np.float64) for place in usable])
-        apart = np.linalg.norm(points[:, 1] - points[:, 0], axis=1)
-        found = zip(apart.tolist(), *(one.tolist() for one in head_pose(points)), strict=True)
-        for place, values in zip(usable, found, strict=True):
-            placed[place] = values
-    return [
-        Measures(
-            sharpness=sharp,
-            brightness=bright,
-            contrast=contrast,
-            eye_distance=distance,
-            yaw=yaw,
-            roll=roll,
-        )
-        for (sharp, bright, contrast), (distance, yaw, roll) in zip(
-            map(_light, aligned), placed, strict=True
-        )
-    ]
+        distances = np.linalg.norm(points[:, 1] - points[:, 0], axis=1)
+        values = np.column_stack([distances, *head_pose(points)]).tolist()
+        for place, (distance, yaw, roll) in zip(usable, values, strict=True):
+            measures[place] = replace(measures[place], eye_distance=distance, yaw=yaw, roll=roll)
+    return measures
 
 
 def head_pose(landmarks: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -114,11 +102,11 @@ def reasons(measures: Measures) -> tuple[str, ...]:
 
     The worst is the one whose measure is the most times beyond its limit: half of a least eye
     distance and twice a largest yaw are equally bad. "too bright" counts what is left to white.
-    Blur is told from contrast, so that a dark or pale face is not called blurred for that: the
+    Blur is measured against contrast, so that a dark or pale face is not called blurred: the
     Laplacian's standard deviation is compared with that of the grey levels.
     """
-    found = {name: times for name, times in _times_beyond(measures) if times > 1}
-    return tuple(sorted(found, key=lambda name: -found[name]))
+    beyond = {name: times for name, times in _times_beyond(measures) if times > 1}
+    return tuple(sorted(beyond, key=lambda name: -beyond[name]))
 
 
 def _times_beyond(measures: Measures) -> Iterable[tuple[str, float]]:
@@ -142,11 +130,16 @@ def _over(limit: float, value: float) -> float:
     return float("inf") if limit > 0 else 0.0
 
 
-def _light(face: NDArray[np.uint8]) -> tuple[float, float, float]:
+def _light(face: NDArray[np.uint8]) -> dict[str, float]:
     """Variance of the Laplacian, mean and standard deviation of the grey levels."""
     grey = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)
     _, edges = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))
-    return float(edges[0, 0]) ** 2, float(grey.mean()), float(grey.std())
+    sharpness = float(edges[0, 0]) ** 2
+    return {
+        "sharpness": sharpness,
+        "brightness": float(grey.mean()),
+        "contrast": float(grey.std()),
+    }
 
 
 def _spans_a_face(points: NDArray[np.floating] | None) -> bool:

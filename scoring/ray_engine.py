@@ -17,11 +17,11 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow
 from pyarrow import parquet
@@ -63,9 +63,8 @@ def score(options: ScoreOptions) -> None:
     job.finish(sources, options.out)
 
 
-@dataclass(frozen=True)
-class PartFacts:
-    """What a part says of itself.
+class PartFacts(NamedTuple):
+    """What a part says of itself, as JSON.
 
     Attributes:
         number: of the part, from 0.
@@ -80,13 +79,8 @@ class PartFacts:
     faces: int
 
     def to_json(self) -> str:
-        """Return one line that `from_json` reads."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> PartFacts:
-        """Read what `to_json` gave."""
-        return cls(**json.loads(text))
+        """Return one line that `PartFacts(**json.loads(line))` reads."""
+        return json.dumps(self._asdict())
 
 
 class ParquetParts:
@@ -162,7 +156,7 @@ class ParquetParts:
             return None
         path = self._store.path(number)
         try:
-            return PartFacts.from_json(parquet.read_schema(path).metadata[_FACTS].decode())
+            return PartFacts(**json.loads(parquet.read_schema(path).metadata[_FACTS]))
         except (pyarrow.ArrowException, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is damaged: delete it and give the same command") from error
 
@@ -248,7 +242,7 @@ def _run(
     )
     try:
         for row in scored.iter_rows():
-            yield PartFacts.from_json(row["facts"])
+            yield PartFacts(**json.loads(row["facts"]))
     except ray.exceptions.RayError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         cause = lines[-1] if lines else type(error).__name__  # the lines before are Ray's traces

@@ -59,12 +59,6 @@ def test_light_and_sharpness_are_those_of_opencv_and_of_the_estimator():
         assert one.eye_distance is one.yaw is one.roll is None
 
 
-def test_red_is_not_blue():
-    red = np.zeros((1, 112, 112, 3), np.uint8)
-    red[..., 0] = 255
-    assert measure(red, [None])[0].brightness == pytest.approx(0.299 * 255, abs=0.5)
-
-
 @pytest.mark.parametrize("yaw", [-80, -45, -10, 0, 20, 60, 85])
 @pytest.mark.parametrize(("pitch", "roll"), [(0, 0), (25, -15), (-30, 40), (10, 170), (-15, -95)])
 def test_pose_of_the_model_is_exact(yaw, pitch, roll):
@@ -116,10 +110,6 @@ def test_faces_with_and_without_landmarks_share_a_batch():
     assert found[1].yaw == DEGREES(10)
     assert found[4].yaw == DEGREES(-30)
     assert found[3].brightness > 0
-
-
-def test_no_faces():
-    assert measure(np.empty((0, 112, 112, 3), np.uint8), []) == []
 
 
 def test_landmarks_that_do_not_fit():
@@ -196,9 +186,3 @@ def test_strong_degradations_are_named():
     assert named(tiny)["blurred"] > 0.9
     assert named(dim)["dark"] == named(dim)["low contrast"] == 1
     assert named(pale)["too bright"] == named(pale)["low contrast"] == 1
-
-
-def test_more_blur_is_less_sharp():
-    levels = degradation_sweep("blur", [0.0, 0.3, 0.6, 1.0], 8)
-    sharp = [[one.sharpness for one in measure(faces, [None] * 8)] for faces in levels]
-    assert (np.diff(np.array(sharp), axis=0) < 0).all()

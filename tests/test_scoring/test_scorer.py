@@ -262,11 +262,6 @@ def test_what_is_no_image_is_named(levels, images, message):
         levels()(images)
 
 
-def test_nothing_gives_nothing(levels):
-    result = levels()([])
-    assert (len(result), result.to_rows(), result.embeddings.shape) == (0, [], (0, 0))
-
-
 def test_the_detector_is_opened_when_a_photo_needs_it(run, faces, scene):
     scorer = load_scorer(run, device="cpu", detector="nosuch")
     assert len(scorer(faces)) == 7
