@@ -21,8 +21,8 @@ from evaluation.confidence.intervals import Interval
 from evaluation.metrics.comparisons import Comparisons, Unit
 from evaluation.metrics.protocols import Protocol, find_protocol
 from evaluation.run import DISCARDS, EvaluationOptions, embed_set, show_draws
-from evaluation.seeds import Group
 from evaluation.sets.stored import StoredSet
+from models.seeds import Group
 from utils.distributed import ALONE, World
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ from estimators.base import (
 )
 from evaluation.confidence.calibration import FILE_NAME, Calibration
 from evaluation.confidence.decision import Decision
-from evaluation.seeds import Group, seed_groups
 from evaluation.sets.templates import Weights
+from models.seeds import Group, seed_groups
 from utils.config_json import parse_method
 from utils.files import file_sha256
 from utils.tables import SUFFIXES
@@ -455,35 +455,29 @@ def kind_of(spec: str) -> tuple[str, Path]:
 
         if is_packed(path):
             return "packed", path
-        raise ValueError(f"{spec} is not a packed model{_weights_hint(path)}: give {KINDS}")
+        raise ValueError(f"{spec} is not a packed model{_hint(spec)}: give {KINDS}")
     if spec.partition(":")[0] in estimator_names():
         return "estimator", path
     raise ValueError(f"no model {spec}{_hint(spec)}: give {KINDS}")
 
 
-def _weights_hint(path: Path) -> str:
-    if (path.parent / "config.json").is_file() and path.stem in ("best", "last"):
-        return f" but the checkpoint of a run (name its folder {path.parent})"
-    if path.suffix in (".pth", ".pt"):
-        return " (weights of a backbone go into --backbone_weights, beside --backbone_name)"
-    return ""
-
-
 def _hint(spec: str) -> str:
-    """Say what was meant by a model that does not exist; "" where nothing is near."""
+    """Say what was meant by something that is not a model; "" where nothing is near."""
     name, path = spec.partition(":")[0], Path(spec)
+    if path.is_file():
+        if (path.parent / "config.json").is_file() and path.stem in ("best", "last"):
+            return f" but the checkpoint of a run (name its folder {path.parent})"
+        weights = " (weights of a backbone go into --backbone_weights, beside --backbone_name)"
+        return weights if path.suffix in (".pth", ".pt") else ""
     close = difflib.get_close_matches(name, ["demo", *estimator_names()], n=1, cutoff=0.7)
     if close:
         return f" (did you mean {close[0]!r}?)"
     if re.fullmatch(r"(i?resnet|r|mbf|mobilefacenet)-?\d*", name.lower()):
         return f" ({name} is a backbone: give it as --backbone_name, with an estimator)"
-    if len(path.parts) > 1:
-        if not path.parent.is_dir():
-            return f" (there is no folder {path.parent})"
-        near = difflib.get_close_matches(path.name, [file.name for file in path.parent.iterdir()])
-        if near:
-            return f" (did you mean {path.parent / near[0]}?)"
-    return ""
+    if len(path.parts) > 1 and not path.parent.is_dir():
+        return f" (there is no folder {path.parent})"
+    near = difflib.get_close_matches(path.name, [file.name for file in path.parent.iterdir()], n=1)
+    return f" (did you mean {path.parent / near[0]}?)" if near and len(path.parts) > 1 else ""
 
 
 def _named_backbone(
@@ -515,36 +509,34 @@ def _open_over(host: LoadedModel | None, kind: str, spec: str) -> LoadedModel:
     """Open an estimator or a file of scores over the backbone of another model."""
     files = () if host is None or host.provenance.model else host.files  # else the host has them
     frozen = None if host is None else host.frozen
-    size = 0 if host is None else host.embedding_size
     if kind == "scores":
         from estimators.from_file import FromFile
 
-        path = Path(spec)
-        return LoadedModel(
-            name=path.stem,
-            estimator=FromFile(path=spec, frozen=frozen),
-            provenance=Provenance(model=spec, sha256=file_sha256(path), method=path.name),
-            frozen=frozen,
-            embedding_size=size,
-            files=(*files, path),
-        )
-    assert host is not None
-    if frozen is None:
-        raise ValueError(
-            f"{spec} needs a backbone, and {host.name} has none to share: name a run folder or a "
-            "packed model among the methods"
-        )
-    return LoadedModel(
-        name=f"{spec} of {host.name}" if files else spec,
-        estimator=build_estimator(parse_method(spec), frozen=frozen),
-        provenance=Provenance(
+        path, name = Path(spec), Path(spec).stem
+        estimator: Estimator = FromFile(path=spec, frozen=frozen)
+        provenance = Provenance(model=spec, sha256=file_sha256(path), method=path.name)
+        files = (*files, path)
+    else:
+        assert host is not None
+        if frozen is None:
+            raise ValueError(
+                f"{spec} needs a backbone, and {host.name} has none to share: name a run folder or "
+                "a packed model among the methods"
+            )
+        name = f"{spec} of {host.name}" if files else spec
+        estimator = build_estimator(parse_method(spec), frozen=frozen)
+        provenance = Provenance(
             model=str(files[0]) if files else host.provenance.model,
             sha256=file_sha256(files[0]) if files else host.provenance.sha256,
             output=_output_of(spec),
             method=spec,
-        ),
+        )
+    return LoadedModel(
+        name=name,
+        estimator=estimator,
+        provenance=provenance,
         frozen=frozen,
-        embedding_size=size,
+        embedding_size=0 if host is None else host.embedding_size,
         files=files,
     )
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from evaluation.confidence.bootstrap import Bootstrap
     from evaluation.metrics.curve import Edc
     from evaluation.original import OriginalBlock, OriginalTable
-    from evaluation.seeds import Group
+    from models.seeds import Group
     from report.data import ImageAccess
 
 COLOURS = ("#0b6e99", "#c8553d", "#4f772d", "#7b4b94")  # told apart in grey and when colour-blind

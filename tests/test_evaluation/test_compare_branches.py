@@ -11,11 +11,11 @@ from evaluation.compare import main as compare_main
 from evaluation.comparison import ComparisonOptions, compare
 from evaluation.embed import embed_images
 from evaluation.open_model import open_models, with_branches
-from evaluation.seeds import Group
 from evaluation.sets.open_set import open_set
 from models.backbones.base import Backbone
 from models.frozen import FrozenBackbone
 from models.run import load_run
+from models.seeds import Group
 from utils.config import Branch, Method
 from utils.distributed import World
 

@@ -10,7 +10,7 @@ from evaluation.confidence.bootstrap import bootstrap
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.protocols import find_protocol
 from evaluation.run import DISCARDS
-from evaluation.seeds import Group
+from models.seeds import Group
 from report.sentences import verdict_sentence
 
 FMR = 0.05

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from evaluation.seeds import ASIDE, Group, seed_groups
+from models.seeds import ASIDE, Group, seed_groups
 from utils.config import Branch, Method, Schedule, TrainConfig
 
 BASE = TrainConfig(
