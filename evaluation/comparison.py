@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,16 +120,6 @@ class MethodRow:
     difference: float | None = None
     difference_interval: Interval | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types for JSON; NaN becomes None."""
-        entry = asdict(self)
-        entry["interval"] = list(self.interval)
-        if self.difference_interval is not None:
-            entry["difference_interval"] = list(self.difference_interval)
-        entry["fnmr"] = dict(zip(map(str, DISCARDS), self.fnmr, strict=True))
-        entry["relative"] = None if math.isnan(self.relative) else self.relative
-        return entry
-
 
 def ranks(areas: Sequence[float]) -> list[int]:
     """Rank 1 for the smallest; equal areas share the better rank, NaN comes last."""
@@ -174,17 +164,6 @@ class GroupRow:
     def deviation(self) -> float:
         """Standard deviation of the relative areas, as of a sample (n - 1)."""
         return float(np.std(self.relatives, ddof=1))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types for JSON; NaN becomes None."""
-        entry = asdict(self)
-        entry["members"] = list(self.members)
-        entry["fnmr"] = dict(zip(map(str, DISCARDS), self.fnmr, strict=True))
-        entry["relatives"] = list(map(_number, self.relatives))
-        entry["interval"] = list(map(_number, self.interval))
-        entry |= {"mean": _number(self.mean), "sd": _number(self.deviation)}
-        entry |= {"smallest": _number(min(self.relatives)), "largest": _number(max(self.relatives))}
-        return entry
 
 
 @dataclass(frozen=True)
@@ -413,7 +392,3 @@ def _verdict(
 
 def _mean(replicates: dict[str, Floats], members: Sequence[str]) -> Floats:
     return np.mean([replicates[name] for name in members], axis=0)
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluation.run import file_name
+from evaluation.run import DISCARDS, file_name
+from report.facts import Json, number, plain
 from report.results import protocol_dict
 from report.sentences import caution_sentences, drawn_sentence, verdict_sentence
 from report.tables import FORMATS, group_table, method_table
 from utils.files import write_text
 
 if TYPE_CHECKING:
-    from evaluation.comparison import MethodComparison
+    from evaluation.comparison import GroupRow, MethodComparison, MethodRow
     from evaluation.confidence.bootstrap import Bootstrap
     from evaluation.metrics.protocols import Protocol
-    from report.facts import Json
 
 
 def comparison_text(comparison: MethodComparison) -> str:
@@ -73,13 +74,27 @@ def write_comparisons(
     numbers = {
         "protocol": protocol_dict(protocol),
         "sets": [_facts(comparison) for comparison in comparisons],
-        "rows": [{**row.to_dict(), "verdict": verdict_sentence(row.verdict)} for row in rows],
-        "groups": [{**row.to_dict(), "verdict": verdict_sentence(row.verdict)} for row in means],
+        "rows": list(map(row_dict, rows)),
+        "groups": list(map(group_dict, means)),
     }
     texts["compare.json"] = json.dumps(numbers, indent=1)
     for name, text in texts.items():
         write_text(folder / name, text.rstrip() + "\n")
         yield folder / name
+
+
+def row_dict(row: MethodRow | GroupRow) -> dict[str, Json]:
+    """Return a row in plain types; NaN becomes None."""
+    entry = {field.name: plain(getattr(row, field.name)) for field in fields(row)}
+    rates = dict(zip(map(str, DISCARDS), row.fnmr, strict=True))
+    return {**entry, "fnmr": plain(rates), "verdict": verdict_sentence(row.verdict)}
+
+
+def group_dict(row: GroupRow) -> dict[str, Json]:
+    """Return a row of seeds in plain types, with what its columns are computed from."""
+    spread = {"mean": row.mean, "sd": row.deviation}
+    ends = {"smallest": min(row.relatives), "largest": max(row.relatives)}
+    return {**row_dict(row), **{name: number(value) for name, value in (spread | ends).items()}}
 
 
 def _facts(comparison: MethodComparison) -> Json:

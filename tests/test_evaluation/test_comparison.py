@@ -11,6 +11,7 @@ from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.protocols import find_protocol
 from evaluation.run import DISCARDS
 from models.seeds import Group
+from report.comparison import group_dict
 from report.sentences import verdict_sentence
 
 FMR = 0.05
@@ -112,4 +113,4 @@ def test_without_any_error_means_are_nan(draws):
     (row,) = group_rows("made", FMR, none, GROUPS[:1], None)
     assert np.isnan(row.mean)
     assert np.isnan(row.interval).all()
-    assert row.to_dict()["mean"] is row.to_dict()["interval"][0] is None
+    assert group_dict(row)["mean"] is group_dict(row)["interval"][0] is None
