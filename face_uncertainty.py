@@ -26,7 +26,6 @@ if TYPE_CHECKING:  # the same names for editors and type checkers
     from evaluation.comparison import compare_stored as compare_stored
     from evaluation.confidence.calibration import Calibration as Calibration
     from evaluation.confidence.decision import Decision as Decision
-    from evaluation.face_score import FaceScore as FaceScore
     from evaluation.metrics.comparisons import Comparisons as Comparisons
     from evaluation.open_model import LoadedModel as LoadedModel
     from evaluation.open_model import open_model as open_model
@@ -36,6 +35,7 @@ if TYPE_CHECKING:  # the same names for editors and type checkers
     from evaluation.run import evaluate as evaluate
     from evaluation.sets.open_set import open_set as open_set
     from evaluation.sets.stored import open_stored as open_stored
+    from report.face_score import FaceScore as FaceScore
     from report.tables import method_table as method_table
     from report.text import calibration_text as calibration_text
     from report.text import result_text as result_text
@@ -65,7 +65,7 @@ _NAMES = {
     ),
     "evaluation.confidence.calibration": ("Calibration",),
     "evaluation.confidence.decision": ("Decision",),
-    "evaluation.face_score": ("FaceScore",),
+    "report.face_score": ("FaceScore",),
     "evaluation.metrics.comparisons": ("Comparisons",),
     "evaluation.open_model": (
         "LoadedModel",

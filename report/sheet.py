@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.face_score import NOT_COMPUTED, FaceScore
 from report import words
+from report.face_score import NOT_COMPUTED, FaceScore
 from report.render import render
 from report.sheet_rows import BINS, VERDICTS, Groups, Picks, Pixels, Shown, Tally
 from utils.files import write_text

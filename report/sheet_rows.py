@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.images import encode_jpeg
-from evaluation.face_score import NOT_COMPUTED, FaceScore
+from report.face_score import NOT_COMPUTED, FaceScore
 
 # Returns the aligned face, uint8 (112, 112, 3) RGB, of a row without pixels; None where it cannot.
 Pixels = Callable[[FaceScore, str], NDArray[np.uint8] | None]

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.images import to_112
-from evaluation.face_score import FaceScore
 from photos.align import align
 from photos.decode import Photo
 from photos.sources import Sources
+from report.face_score import FaceScore
 from report.sheet import SheetBuilder
 from scoring.images import load_items
 from scoring.rows import Row, face_score

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data.images import to_112
-from evaluation.face_score import FaceScore
 from photos.align import align
 from photos.decode import Photo, from_array, read_photo
 from photos.detectors.base import Detections
 from photos.sources import Item, open_sources, read_ahead
+from report.face_score import FaceScore
 
 SIZE = 112
 WORKERS = 2  # threads that decode: detection and the model take longer than that

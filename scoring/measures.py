@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.face_score import LANDMARKS, Measures
+from report.face_score import LANDMARKS, Measures
 
 __all__ = ["FACE_MODEL", "LIMITS", "head_pose", "measure", "reasons"]
 

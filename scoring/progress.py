@@ -12,7 +12,7 @@ from typing import Self, get_args
 
 from tqdm import tqdm
 
-from evaluation.face_score import NOT_COMPUTED, Status, Verdict
+from report.face_score import NOT_COMPUTED, Status, Verdict
 from scoring.rows import Row
 from scoring.scorer import Scores
 from utils.progress import LINE_EVERY, duration

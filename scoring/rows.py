@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from evaluation.face_score import LANDMARKS, FaceScore, Measures
+from report.face_score import LANDMARKS, FaceScore, Measures
 from utils.files import atomic_file
 from utils.tables import require_pyarrow
 

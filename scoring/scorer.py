@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from estimators.base import Batch, Estimate
 from evaluation.confidence.decision import Decision
-from evaluation.face_score import FaceScore
 from evaluation.open_model import LoadedModel, open_model
 from photos.detectors import Detections, Detector, open_detector
+from report.face_score import FaceScore
 from scoring.images import LoadedImage, Source, aligned_faces, load_images
 from scoring.measures import measure, reasons
 from scoring.rows import Row, flat_row

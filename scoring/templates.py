@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from estimators.base import harmonic_mean
-from evaluation.face_score import FaceScore
 from evaluation.metrics.scores import cosine_of_pairs
 from evaluation.open_model import LoadedModel
 from evaluation.sets.templates import Weights, fuse_templates
+from report.face_score import FaceScore
 
 Answer = Literal["match", "no match", "cannot tell"]
 

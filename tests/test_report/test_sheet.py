@@ -10,7 +10,7 @@ import pytest
 
 from data.images import decode
 from data.synthetic import degradation_sweep
-from evaluation.face_score import FaceScore
+from report.face_score import FaceScore
 from report.sheet import SheetBuilder, write_sheet
 from report.words import shortened, visible
 

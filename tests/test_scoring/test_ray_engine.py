@@ -14,8 +14,8 @@ from pyarrow import parquet
 
 from data.images import encode_jpeg
 from data.synthetic import SyntheticFaces
-from evaluation.face_score import FaceScore
 from photos.sources import Item
+from report.face_score import FaceScore
 from scoring import score_images
 from scoring.ray_engine import PART_INPUTS, ParquetParts
 from scoring.rows import flat_row

@@ -20,12 +20,12 @@ from data.synthetic import SyntheticFaces
 from data.verification import write_bin
 from estimators.base import Batch, Estimate
 from evaluation.confidence.decision import Decision
-from evaluation.face_score import FaceScore
 from evaluation.open_model import LoadedModel
 from photos.align import REFERENCE
 from photos.decode import Photo
 from photos.detectors.base import Detections
 from photos.sources import Item
+from report.face_score import FaceScore
 from scoring import job, score_images
 from scoring.job import RowParts, ScoreOptions, add_parts, score_chunks
 from scoring.progress import FaceProgress, Summary

@@ -14,9 +14,9 @@ from data.images import encode_png
 from data.verification import write_bin
 from estimators.base import Batch, Estimate
 from estimators.trained_head import TrainedHead
-from evaluation.face_score import NOT_COMPUTED
 from models.run import load_run
 from photos.decode import Photo
+from report.face_score import NOT_COMPUTED
 from scoring.images import LoadedImage, Source
 from scoring.scorer import load_scorer
 
