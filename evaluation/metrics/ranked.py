@@ -164,6 +164,8 @@ def at_least(bounds: ArrayLike, dtype: DTypeLike) -> NDArray[np.floating]:
     A bound of a wider type would make NumPy widen everything that is compared with it.
     """
     exact = np.asarray(bounds)
+    if exact.dtype == dtype:
+        return exact
     near = exact.astype(dtype)
     return np.where(near < exact, np.nextafter(near, np.inf, dtype=near.dtype), near)
 

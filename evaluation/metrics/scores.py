@@ -6,7 +6,7 @@ Rows 2i and 2i+1 of every image array are the two images of pair i. NumPy only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ class Uncertainty(NamedTuple):
     values: NDArray[np.float32]
 
 
-def cosine_of_pairs(mu: NDArray[Any]) -> NDArray[np.float32]:
+def cosine_of_pairs(mu: NDArray[np.floating]) -> NDArray[np.float32]:
     """Cosine of the two embeddings of each pair, in float32 from re-normalised embeddings.
 
     The order of operations is the original's (normalise, multiply, sum along the row), so the last
