@@ -74,10 +74,11 @@ def evaluation_main(args: argparse.Namespace, model: flags.ModelFlags) -> int:
 
 def comparison_main(args: argparse.Namespace) -> int:
     """Compare methods on sets, or what is stored, as the flags say; returns the exit code."""
-    sets, methods = flags.read(SetFlags, args), flags.read(flags.MethodFlags, args)
+    sets = flags.read(SetFlags, args)
 
     def body(world: World, device: str) -> int:
         from evaluation.comparison import ComparisonOptions, compare, compare_stored
+        from evaluation.open_model import named, open_models
 
         options = flags.read(ComparisonOptions, args)
         protocol, folder = options.switches, Path(args.out) if args.out else None
@@ -86,13 +87,17 @@ def comparison_main(args: argparse.Namespace) -> int:
         if args.features and (args.target or args.methods):
             raise ValueError("--features has its own comparisons; --target and --methods do not go")
         if args.features:
-            from evaluation.open_model import named
-
             stored = {name: sets.open_stored(path) for name, path in named(args.features)}
             compared = compare_stored(stored, options) if world.is_main else iter(())
         elif args.target and args.methods:
-            opened = map(sets.open, args.target)
-            compared = compare(opened, methods.open(device), options, world=world)
+            models = open_models(
+                args.methods,
+                backbone_name=args.backbone_name,
+                backbone_weights=args.backbone_weights,
+                device=device,
+                precision=args.precision,
+            )
+            compared = compare(map(sets.open, args.target), models, options, world=world)
         else:
             raise ValueError(
                 "give --target SET ... with --methods METHOD ..., or --features FILE ..."

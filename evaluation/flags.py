@@ -19,7 +19,7 @@ from evaluation.sets.templates import FUSIONS, Score
 from utils.cli import count, count_or_all, share
 
 if TYPE_CHECKING:
-    from evaluation.open_model import LoadedModel, LoadedModels
+    from evaluation.open_model import LoadedModel
     from evaluation.run import EvaluationOptions
     from evaluation.sets.labelled import NonMated
     from evaluation.sets.open_set import EvaluationSet
@@ -143,28 +143,6 @@ class ModelFlags:
         return Path(self.model) / FILE_NAME
 
 
-@dataclass(frozen=True, kw_only=True)
-class MethodFlags:
-    """Which methods are compared; see `open_models`."""
-
-    methods: Sequence[str]
-    backbone_name: str | None
-    backbone_weights: str | None
-    precision: Precision
-
-    def open(self, device: str) -> LoadedModels:
-        """Open them all; ValueError names the one that cannot be."""
-        from evaluation.open_model import open_models
-
-        return open_models(
-            self.methods,
-            backbone_name=self.backbone_name,
-            backbone_weights=self.backbone_weights,
-            device=device,
-            precision=self.precision,
-        )
-
-
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `ModelFlags`, but --config_file and --set."""
     add = parser.add_argument
@@ -205,14 +183,12 @@ class Outputs:
         """Refuse, before any work, files that could not be written after it."""
         if self.report and Path(self.report).is_file():
             raise ValueError(f"--report {self.report}: names a folder, but a file is there")
-        for flag, path, suffixes in (
-            ("save_features", self.save_features, (".npz",)),
-            ("save_scores", self.save_scores, (".csv", ".npz", ".parquet")),
-        ):
-            if path and Path(path).suffix not in suffixes:
-                *others, last = suffixes
-                known = f"{', '.join(others)} or {last}" if others else last
-                raise ValueError(f"--{flag} {path}: must end in {known}")
+        if self.save_features and Path(self.save_features).suffix != ".npz":
+            raise ValueError(f"--save_features {self.save_features}: must end in .npz")
+        if self.save_scores and Path(self.save_scores).suffix not in (".csv", ".npz", ".parquet"):
+            raise ValueError(
+                f"--save_scores {self.save_scores}: must end in .csv, .npz or .parquet"
+            )
 
     @property
     def need_curves(self) -> bool:
