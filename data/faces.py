@@ -57,6 +57,49 @@ class Faces(Protocol):
         return
 
 
+class Images(Protocol):
+    """M images in a fixed order, decoded a few at a time."""
+
+    def __len__(self) -> int:
+        """Return M."""
+
+    def decode(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Images [start, stop) as (n, 112, 112, 3) RGB; ValueError names one that is damaged."""
+
+    def image_name(self, row: int) -> str:
+        """What messages and score files call an image."""
+
+
+class FaceImages:
+    """The images of any `Faces`, under short names.
+
+    Args:
+        faces: the images.
+        root: folder that is left out of their names.
+    """
+
+    def __init__(self, faces: Faces, root: Path | None = None) -> None:
+        self.faces = faces
+        self._prefix = "" if root is None else f"{root}/"
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def decode(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Images [start, stop) as (n, 112, 112, 3) RGB; ValueError names one that is damaged."""
+        rows = range(start, min(stop, len(self)))
+        batch = np.empty((len(rows), SIZE, SIZE, 3), np.uint8)
+        for place, row in enumerate(rows):
+            batch[place] = self.faces.read(row)
+        return batch
+
+    def image_name(self, row: int) -> str:
+        """Return the path below the root, or the key in a pack."""
+        name = self.faces.name(row)
+        _, is_packed, key = name.rpartition(": key ")
+        return key if is_packed else name.removeprefix(self._prefix)
+
+
 class ClassIndex(NamedTuple):
     """The rows of each class: those of class c are `rows[starts[c]:starts[c + 1]]`.
 

@@ -9,12 +9,16 @@ from utils.tables import csv_rows, naming
 
 
 class Pair(NamedTuple):
-    """Two image files and whether they show the same person; `where` is file and line."""
+    """Two image files and whether they show the same person; `where` is file and line.
+
+    `folders_are_people` in LFW's own format.
+    """
 
     first: Path
     second: Path
     mated: bool
     where: str
+    folders_are_people: bool = False
 
 
 def read_pairs(path: Path, root: Path) -> list[Pair]:
@@ -60,7 +64,7 @@ def _lfw_pair(row: list[str], where: str, root: Path) -> Pair:
     first, second = (
         _lfw_image(root, name, int(number)) for name, number in (fields[:2], fields[2:])
     )
-    return Pair(first, second, fields[0] == fields[2], where)
+    return Pair(first, second, fields[0] == fields[2], where, folders_are_people=True)
 
 
 def _lfw_image(root: Path, name: str, number: int) -> Path:

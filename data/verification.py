@@ -124,6 +124,7 @@ def open_verification(target: str, dataset_path: str | Path | None) -> Verificat
     """
     if target.startswith("synthetic:"):
         return synthetic_verification(**synthetic_options(target, synthetic_verification))
+    _check_name(target, dataset_path)
     if dataset_path is None:
         raise ValueError(
             f"target {target!r} needs a dataset_path (--dataset_path FOLDER): the folder of "
@@ -137,6 +138,31 @@ def open_verification(target: str, dataset_path: str | Path | None) -> Verificat
         names = ", ".join(sorted(file.stem for file in folder.glob("*.bin"))) or "none"
         raise ValueError(f"no verification set {path} (sets in this folder: {names})")
     return replace(read_bin(path), name=target)
+
+
+def _check_name(target: str, dataset_path: str | Path | None) -> None:
+    """Refuse what is not the name of a `.bin` file, and say what was probably meant."""
+    path, folder = Path(target), None if dataset_path is None else Path(dataset_path)
+    if folder is not None and (folder / f"{target}.bin").is_file():
+        return
+    if path.suffix == ".bin":
+        raise ValueError(
+            f"target {target!r}: give the folder and the name apart, as in --dataset_path "
+            f"{path.parent} --target {path.stem}"
+        )
+    if path.exists():
+        names = ",".join(sorted(file.stem for file in path.glob("*.bin")))
+        also = f"pairs:{target} for a list of pairs" if path.is_file() else ""
+        also = f"--dataset_path {target} --target {names} for its .bin files" if names else also
+        raise ValueError(
+            f"target {target!r} is a path: give faces:{target} for labelled faces"
+            + (f", or {also}" if also else "")
+        )
+    if folder is not None and any(folder.glob("*.rec")) and not any(folder.glob("*.bin")):
+        raise ValueError(
+            f"{folder} has no {target}.bin, but a pack of labelled faces: give --target "
+            f"faces:{folder}"
+        )
 
 
 def synthetic_verification(

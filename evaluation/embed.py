@@ -25,7 +25,7 @@ from utils.prefetch import prefetch
 from utils.tables import read_npz
 
 if TYPE_CHECKING:
-    from evaluation.sets.open_set import Images
+    from data.faces import Images
 
 PART_IMAGES = 2048  # images per stored part: seconds to minutes of work
 THREADS = 4  # at most; one decodes some ten thousand images a second

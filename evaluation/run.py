@@ -29,12 +29,13 @@ from evaluation.sets.templates import Fusion, Score
 from utils.distributed import ALONE, World
 
 if TYPE_CHECKING:
+    from data.faces import Images
     from estimators.base import Estimator
     from evaluation.confidence.bootstrap import Bootstrap
     from evaluation.confidence.risk_control import Risk, RiskControl
     from evaluation.metrics.thresholds import TarAtFar
     from evaluation.open_model import LoadedModel
-    from evaluation.sets.open_set import EvaluationSet, Images
+    from evaluation.sets.open_set import EvaluationSet
     from utils.config import Verification
 
 DISCARDS = (0.0, 0.05, 0.1, 0.2, 0.3)  # shares at which tables have FNMR

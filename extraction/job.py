@@ -17,9 +17,8 @@ import numpy as np
 import torch
 
 from data.extracted import ABOUT, BAD, Format
-from data.faces import Faces, open_faces
+from data.faces import FaceImages, Faces, open_faces
 from evaluation.open_model import DEMO, LoadedModels, named, open_models
-from evaluation.sets.open_set import FaceImages
 from extraction.pipeline import Extraction
 from extraction.shards import ShardFolder
 from utils.cli import say_error

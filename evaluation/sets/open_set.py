@@ -13,9 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from data.faces import Faces, FileFaces, open_faces
+from data.faces import FaceImages, FileFaces, Images, open_faces
 from data.features import Features
-from data.images import SIZE
 from data.pairs import Pair, read_pairs
 from data.verification import VerificationSet, open_verification
 from estimators.base import harmonic_mean
@@ -25,19 +24,6 @@ from evaluation.sets.labelled import NonMated, labelled_comparisons, require_pai
 from utils.tables import naming
 
 KINDS = ("synthetic:", "faces:", "pairs:", "ijb:")
-
-
-class Images(Protocol):
-    """M images in a fixed order, decoded a few at a time."""
-
-    def __len__(self) -> int:
-        """Return M."""
-
-    def decode(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Images [start, stop) as (n, 112, 112, 3) RGB; ValueError names one that is damaged."""
-
-    def image_name(self, row: int) -> str:
-        """What messages and score files call an image."""
 
 
 class EvaluationSet(Protocol):
@@ -111,36 +97,6 @@ class VerificationPairs:
             image=np.array([numbers.setdefault(key, len(numbers)) for key in contents], np.int64),
         )
         return with_people(comparisons)
-
-
-class FaceImages:
-    """The images of any `Faces`, under short names.
-
-    Args:
-        faces: the images.
-        root: folder that is left out of their names.
-    """
-
-    def __init__(self, faces: Faces, root: Path | None = None) -> None:
-        self.faces = faces
-        self._prefix = "" if root is None else f"{root}/"
-
-    def __len__(self) -> int:
-        return len(self.faces)
-
-    def decode(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Images [start, stop) as (n, 112, 112, 3) RGB; ValueError names one that is damaged."""
-        rows = range(start, min(stop, len(self)))
-        batch = np.empty((len(rows), SIZE, SIZE, 3), np.uint8)
-        for place, row in enumerate(rows):
-            batch[place] = self.faces.read(row)
-        return batch
-
-    def image_name(self, row: int) -> str:
-        """Return the path below the root, or the key in a pack."""
-        name = self.faces.name(row)
-        _, is_packed, key = name.rpartition(": key ")
-        return key if is_packed else name.removeprefix(self._prefix)
 
 
 @dataclass(frozen=True)
@@ -234,8 +190,6 @@ def open_set(
     """
     kind, colon, rest = target.partition(":")
     if not colon or kind == "synthetic":
-        if not colon:
-            _check_name(target, dataset_path)
         return VerificationPairs(open_verification(target, dataset_path))
     if kind == "faces":
         return _labelled(rest, non_mated, cap, seed)
@@ -249,31 +203,6 @@ def open_set(
         f"unknown kind of set {target!r}: name a .bin file without its ending, or begin with one "
         f"of {', '.join(KINDS)}"
     )
-
-
-def _check_name(target: str, dataset_path: str | Path | None) -> None:
-    """Refuse what is not the name of a `.bin` file, and say what was probably meant."""
-    path, folder = Path(target), None if dataset_path is None else Path(dataset_path)
-    if folder is not None and (folder / f"{target}.bin").is_file():
-        return
-    if path.suffix == ".bin":
-        raise ValueError(
-            f"target {target!r}: give the folder and the name apart, as in --dataset_path "
-            f"{path.parent} --target {path.stem}"
-        )
-    if path.exists():
-        names = ",".join(sorted(file.stem for file in path.glob("*.bin")))
-        also = f"pairs:{target} for a list of pairs" if path.is_file() else ""
-        also = f"--dataset_path {target} --target {names} for its .bin files" if names else also
-        raise ValueError(
-            f"target {target!r} is a path: give faces:{target} for labelled faces"
-            + (f", or {also}" if also else "")
-        )
-    if folder is not None and any(folder.glob("*.rec")) and not any(folder.glob("*.bin")):
-        raise ValueError(
-            f"{folder} has no {target}.bin, but a pack of labelled faces: give --target "
-            f"faces:{folder}"
-        )
 
 
 def _labelled(source: str, non_mated: NonMated, cap: int | None, seed: int) -> LabelledSet:
@@ -308,7 +237,7 @@ def _pairs(path: Path, dataset_path: str | Path | None) -> PairsSet:
         kind = "non-mated" if mated.any() else "mated"
         raise ValueError(f"{path}: no {kind} pair among {len(mated)}; error rates need both kinds")
     _require_files(pairs, root)
-    identity = _folder_numbers(row_of) if _is_lfw(path) else None
+    identity = _folder_numbers(row_of) if pairs[0].folders_are_people else None
     faces = FileFaces(root, ((_below(file, root), 0) for file in row_of))
     return PairsSet(path.stem, FaceImages(faces, root), np.array(rows, np.int32), mated, identity)
 
@@ -321,13 +250,6 @@ def _require_files(pairs: list[Pair], root: Path) -> None:
                     f"{pair.where}: no image {file}; paths start at {root}, another folder can be "
                     "named as dataset_path"
                 )
-
-
-def _is_lfw(path: Path) -> bool:
-    """LFW's list begins with a line of numbers, and its folders are people."""
-    with path.open(encoding="utf-8-sig") as file:
-        first = next((line for line in file if line.strip()), "")
-    return all(part.isdigit() for part in first.split())
 
 
 def _folder_numbers(files: dict[Path, int]) -> NDArray[np.int64]:

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from data.extracted import open_extracted
-from data.faces import open_faces
+from data.faces import FaceImages, open_faces
 from data.recordio import RecordWriter
 from evaluation.embed import embed_images
 from evaluation.open_model import open_models
-from evaluation.sets.open_set import FaceImages
 
 METHODS = ["embedding_norm", "brightness"]
 
