@@ -35,33 +35,19 @@ BACKBONE = Method(
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the shipped file was made with.
+    """What the shipped file was made with."""
 
-    Attributes:
-        identities: rendered people to tell apart.
-        images: of each.
-        severity: of their degradations: mild, so that strong ones stay hard.
-        epochs: passes over all images.
-        batch_size: images per step.
-        lr: highest learning rate of the one-cycle schedule.
-        weight_decay: of Adam, decoupled.
-        scale: of the softmax.
-        margin: taken off the cosine of the right class.
-        read_out: weight of the read-out's error.
-        seed: of the population, the initial weights and the order of images.
-    """
-
-    identities: int = 600
-    images: int = 10
-    severity: float = 0.5
-    epochs: int = 4
-    batch_size: int = 32
-    lr: float = 5e-3
-    weight_decay: float = 0.02
-    scale: float = 16.0
-    margin: float = 0.15
-    read_out: float = 10.0
-    seed: int = 1000
+    identities: int = 600  # rendered people to tell apart
+    images: int = 10  # of each
+    severity: float = 0.5  # of their degradations: mild, so that strong ones stay hard
+    epochs: int = 4  # passes over all images
+    batch_size: int = 32  # images per step
+    lr: float = 5e-3  # highest learning rate of the one-cycle schedule
+    weight_decay: float = 0.02  # of Adam, decoupled
+    scale: float = 16.0  # of the softmax
+    margin: float = 0.15  # taken off the cosine of the right class
+    read_out: float = 10.0  # weight of the read-out's error
+    seed: int = 1000  # of the population, the initial weights and the order of images
 
 
 RECIPE = Recipe()

@@ -24,19 +24,12 @@ WHOLE, FIRST, MIDDLE, LAST = range(4)
 
 
 class Header(NamedTuple):
-    """What precedes an image in its record.
+    """What precedes an image in its record."""
 
-    Attributes:
-        flag: 0 for one label; otherwise the number of labels that follow the fixed fields.
-        labels: the label, or `flag` labels.
-        id: usually the record's key.
-        id2: unused by insightface.
-    """
-
-    flag: int
-    labels: tuple[float, ...]
-    id: int
-    id2: int
+    flag: int  # 0 for one label; otherwise the number of labels that follow the fixed fields
+    labels: tuple[float, ...]  # the label, or `flag` labels
+    id: int  # usually the record's key
+    id2: int  # unused by insightface
 
 
 class Record(NamedTuple):

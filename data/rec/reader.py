@@ -40,19 +40,12 @@ _AT_ONCE = 1 << 20  # headers; gathering one takes about 100 bytes
 
 
 class RecordFields(NamedTuple):
-    """Header fields of n records, gathered at once.
+    """Header fields of n records, gathered at once."""
 
-    Attributes:
-        flag: (n,) number of labels after the fixed header, 0 for a scalar label.
-        label: (n,) float32, the scalar or the first of the labels.
-        second: (n,) float32, the second label; meaningless where flag < 2.
-        empty: (n,) True where no image follows (identity records).
-    """
-
-    flag: NDArray[np.uint32]
-    label: NDArray[np.float32]
-    second: NDArray[np.float32]
-    empty: NDArray[np.bool_]
+    flag: NDArray[np.uint32]  # (n,) number of labels after the fixed header, 0 for a scalar label
+    label: NDArray[np.float32]  # (n,) the scalar or the first of the labels
+    second: NDArray[np.float32]  # (n,) the second label; meaningless where flag < 2
+    empty: NDArray[np.bool_]  # (n,) True where no image follows (identity records)
 
 
 class RecordPack:

@@ -32,23 +32,15 @@ FRAMES = ((40, 40, 46), (120, 62, 44), (150, 44, 56), (52, 86, 130), (176, 146, 
 
 
 class HairStyle(NamedTuple):
-    """How hair frames the face.
+    """How hair frames the face."""
 
-    Attributes:
-        top: height above the skull.
-        side: width beyond the temples.
-        side_end: y at which the hair beside the face ends.
-        back_end: y down to which hair hangs behind the face; 0 for none.
-        hairline: y of the hairline from left to right, relative to the identity's own.
-        bumps: curls along the outer edge.
-    """
-
-    top: float
-    side: float
-    side_end: float
-    back_end: float
+    top: float  # height above the skull
+    side: float  # width beyond the temples
+    side_end: float  # y at which the hair beside the face ends
+    back_end: float  # y down to which hair hangs behind the face; 0 for none
+    # y of the hairline from left to right, relative to the identity's own:
     hairline: tuple[float, float, float, float, float]
-    bumps: int = 0
+    bumps: int = 0  # curls along the outer edge
 
 
 HAIR_STYLES = (

@@ -25,51 +25,28 @@ CLEAN_SHARE = 0.4  # of images without any degradation
 
 @dataclass(frozen=True)
 class Variation:
-    """One image's conditions; the default is a clean passport picture.
+    """One image's conditions; the default is a clean passport picture."""
 
-    Attributes:
-        yaw: degrees, positive turns the nose to the right of the image.
-        pitch: degrees, positive looks down.
-        roll: degrees that the alignment leaves over.
-        zoom: scale that the alignment leaves over.
-        shift: pixels (x, y) that the alignment leaves over.
-        light_angle: radians, where the light comes from (0 right, pi / 2 below).
-        light_strength: 0 (even) to 1 (far side in the dark).
-        warmth: -1 (blue light) to 1 (orange light).
-        exposure: brightness as a factor.
-        smile: -0.5 (sad) to 1.
-        mouth_open: 0 to 1.
-        brow_raise: -1 to 1.
-        eye_open: 0.1 (blinking) to 1.2.
-        gaze: -1 (left) to 1.
-        background: 0 to 1, a hue.
-        blur: strength of a Gaussian blur.
-        resolution: strength of shrinking and enlarging again.
-        noise: strength of sensor noise.
-        occlusion: strength of something in front of the face.
-        seed: fixes the noise, the occluder's kind and place, and clothes.
-    """
-
-    yaw: float = 0.0
-    pitch: float = 0.0
-    roll: float = 0.0
-    zoom: float = 1.0
-    shift: tuple[float, float] = (0.0, 0.0)
-    light_angle: float = -2.0
-    light_strength: float = 0.0
-    warmth: float = 0.0
-    exposure: float = 1.0
-    smile: float = 0.4
-    mouth_open: float = 0.0
-    brow_raise: float = 0.0
-    eye_open: float = 1.0
-    gaze: float = 0.0
-    background: float = 0.55
-    blur: float = 0.0
-    resolution: float = 0.0
-    noise: float = 0.0
-    occlusion: float = 0.0
-    seed: int = 0
+    yaw: float = 0.0  # degrees, positive turns the nose to the right of the image
+    pitch: float = 0.0  # degrees, positive looks down
+    roll: float = 0.0  # degrees that the alignment leaves over
+    zoom: float = 1.0  # scale that the alignment leaves over
+    shift: tuple[float, float] = (0.0, 0.0)  # pixels (x, y) that the alignment leaves over
+    light_angle: float = -2.0  # radians, where the light comes from (0 right, pi / 2 below)
+    light_strength: float = 0.0  # 0 (even) to 1 (far side in the dark)
+    warmth: float = 0.0  # -1 (blue light) to 1 (orange light)
+    exposure: float = 1.0  # brightness as a factor
+    smile: float = 0.4  # -0.5 (sad) to 1
+    mouth_open: float = 0.0  # 0 to 1
+    brow_raise: float = 0.0  # -1 to 1
+    eye_open: float = 1.0  # 0.1 (blinking) to 1.2
+    gaze: float = 0.0  # -1 (left) to 1
+    background: float = 0.55  # 0 to 1, a hue
+    blur: float = 0.0  # strength of a Gaussian blur
+    resolution: float = 0.0  # strength of shrinking and enlarging again
+    noise: float = 0.0  # strength of sensor noise
+    occlusion: float = 0.0  # strength of something in front of the face
+    seed: int = 0  # fixes the noise, the occluder's kind and place, and clothes
 
     def __post_init__(self) -> None:
         for kind in DEGRADATIONS:
