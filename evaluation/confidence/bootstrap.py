@@ -304,13 +304,12 @@ class Measure:
             sample = resampling.sample(replicate)
         if not (sample.mated.any() and sample.total):
             return []
-        if self._protocol.threshold == "per_subset":
-            weights = Weights(sample.mated, sample.mated, others, rows)
-            return [self._per_subset(engine, weights) for engine in self._engines]
-        threshold = self.threshold(sample, replicate)
-        errors = sample.mated * is_missed(self._scores, threshold, self._protocol)
+        threshold, errors = None, sample.mated
+        if self._protocol.threshold == "fixed":
+            threshold = self.threshold(sample, replicate)
+            errors = sample.mated * is_missed(self._scores, threshold, self._protocol)
         weights = Weights(sample.mated, errors, others, rows)
-        return [self._fixed(engine, threshold, weights) for engine in self._engines]
+        return [self._values(engine, threshold, weights) for engine in self._engines]
 
     def threshold(self, sample: Sample, replicate: int) -> float:
         """Score threshold of one replicate, which is part of what is uncertain."""
@@ -338,24 +337,18 @@ class Measure:
             return resampling.comparisons.listed_from
         return threshold
 
-    def _fixed(self, engine: CurveEngine, threshold: float, weights: Weights) -> CurveValues:
-        cuts = engine.cuts(weights)
-        _, misses, mated, _ = engine.fixed(threshold, cuts, weights)
-        return self._values(cuts.fractions, misses, mated, cuts.total)
-
-    def _per_subset(self, engine: CurveEngine, weights: Weights) -> CurveValues:
-        cuts = engine.cuts(weights)
-        points = engine.points(self._fmr_target, cuts, weights)
-        misses = np.array([point.false_non_matches for point in points])
-        mated = np.array([point.mated for point in points])
-        return self._values(cuts.fractions, misses, mated, cuts.total)
-
     def _values(
-        self, fractions: Floats, misses: NDArray[np.int64], mated: NDArray[np.int64], units: int
+        self, engine: CurveEngine, threshold: float | None, weights: Weights
     ) -> CurveValues:
+        cuts = engine.cuts(weights)
+        if threshold is None:
+            points = engine.points(self._fmr_target, cuts, weights)
+            misses, mated = np.array([point[1:3] for point in points], np.int64).T
+        else:
+            _, misses, mated, _ = engine.fixed(threshold, cuts, weights)
         (limit,) = self._protocol.limits
-        fnmr = held_rate(misses, mated)
-        start = Start(int(misses[0]), int(mated[0]), units)
+        fractions, fnmr = cuts.fractions, held_rate(misses, mated)
+        start = Start(int(misses[0]), int(mated[0]), cuts.total)
         places = np.searchsorted(fractions, self._bands, side="right") - 1
         return CurveValues(fnmr[places], *area_at(limit, fractions, fnmr, start, self._protocol))
 
@@ -377,13 +370,12 @@ def _cautions(
         beyond_list: draws whose threshold lay below the listed scores.
     """
     comparisons, unit, units = resampling.comparisons, resampling.unit, resampling.units
-    errors = curve.start.errors
+    best, errors = comparisons.best_unit, curve.start.errors
     sources = resampling.sources(float(curve.edc.score_threshold[0]))
     drawn = {"units_drawn": units, "unit": unit}
     total, lost = len(areas), int(np.isnan(areas).sum())
     without = int(np.isnan(relatives).sum()) - lost
-    best = comparisons.best_unit
-    listed_from = comparisons.listed_from
+    beyond = {"draws": beyond_list, "total": total, "listed_from": comparisons.listed_from}
     cautions = (
         (unit != best, Caution("coarse_unit", {"unit": unit, "best": best})),
         (units < FEWEST_UNITS, Caution("few_units", drawn)),
@@ -394,12 +386,7 @@ def _cautions(
         ),
         (without > 0, Caution("draws_without_errors", {"draws": without, "total": total})),
         (lost > 0, Caution("draws_lost", {"draws": lost, "total": total})),
-        (
-            beyond_list > 0,
-            Caution(
-                "beyond_list", {"draws": beyond_list, "total": total, "listed_from": listed_from}
-            ),
-        ),
+        (beyond_list > 0, Caution("beyond_list", beyond)),
         (resampling.approximate_total, Caution("approximate_total", {})),
     )
     return tuple(caution for applies, caution in cautions if applies)

@@ -129,20 +129,13 @@ _CONTRADICTIONS = (
         ("subtract", "optimum"),
         "an image takes several pairs with it, so the best order of images is not known",
     ),
-    (
-        ("discard_over", "images"),
-        ("fuse", "sum"),
-        "a pair is kept if both its images are, so only 'max' has a meaning",
-    ),
-    (
-        ("discard_over", "images"),
-        ("fuse", "mean"),
-        "a pair is kept if both its images are, so only 'max' has a meaning",
-    ),
-    (
-        ("discard_over", "images"),
-        ("fuse", "product"),
-        "a pair is kept if both its images are, so only 'max' has a meaning",
+    *(
+        (
+            ("discard_over", "images"),
+            ("fuse", fuse),
+            "a pair is kept if both its images are, so only 'max' has a meaning",
+        )
+        for fuse in ("sum", "mean", "product")
     ),
 )
 
