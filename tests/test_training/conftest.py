@@ -1,11 +1,17 @@
 """A run small enough for tests: a tiny backbone, rendered faces, four branches or one."""
 
+import dataclasses
 import json
 
 import pytest
 import torch
 
+import network
+from models.backbones.iresnet import IResNet
+from training.trainer import Trainer
+from utils.checkpoint import load_checkpoint
 from utils.config import load_config
+from utils.config_json import to_json
 
 CONFIG = """
 from utils.config import Branch, Method, Schedule, TrainConfig, Verification
@@ -39,8 +45,6 @@ config = TrainConfig(
 
 @pytest.fixture(scope="session")
 def config_file(tmp_path_factory):
-    from models.backbones.iresnet import IResNet
-
     folder = tmp_path_factory.mktemp("config")
     torch.manual_seed(0)
     backbone = IResNet(layers=(1, 1, 1, 1), widths=(4, 4, 8, 8))
@@ -54,20 +58,81 @@ def config(config_file):
     return load_config(config_file)
 
 
-@pytest.fixture(scope="session")
-def together(config_file, tmp_path_factory):
-    """The folder of a finished run of four branches."""
-    import network
-
-    folder = tmp_path_factory.mktemp("runs") / "together"
-    assert network.main(["--config_file", str(config_file), "--model_dir", str(folder)]) == 0
+def train_to(folder, config, *changes):
+    """Train a config, or a file of one, into a folder; it must succeed."""
+    if dataclasses.is_dataclass(config):
+        text = f"from utils.config_json import from_json\nconfig = from_json({to_json(config)!r})\n"
+        config = folder.parent / f"{folder.name}.py"
+        config.write_text(text)
+    arguments = ["--config_file", str(config), "--model_dir", str(folder)]
+    assert network.main([*arguments, "--set", *changes] if changes else arguments) == 0
     return folder
 
 
 @pytest.fixture(scope="session")
-def losses_of():
-    def read(folder):
-        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        return [(line["global_step"], line["loss"]) for line in lines if "loss" in line]
+def together(config_file, tmp_path_factory):
+    """The folder of a finished run of four branches."""
+    return train_to(tmp_path_factory.mktemp("runs") / "together", config_file)
 
-    return read
+
+@pytest.fixture
+def train(tmp_path):
+    """Return a function (config, name, changes) that trains into a folder of that name."""
+    return lambda config, name="run", *changes: train_to(tmp_path / name, config, *changes)
+
+
+def read_losses(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [(line["global_step"], line["loss"]) for line in lines if "loss" in line]
+
+
+@pytest.fixture(scope="session")
+def losses_of():
+    return read_losses
+
+
+@pytest.fixture(scope="session")
+def assert_same_run():
+    """Return a function that compares the losses and the last checkpoints of two run folders."""
+
+    def check(first, second):
+        assert read_losses(first) == read_losses(second)
+        one, other = (load_checkpoint(folder / "last.pt") for folder in (first, second))
+        assert (one["step"], one["best"]) == (other["step"], other["best"])
+        for name, tensor in one["head"].items():
+            assert torch.equal(tensor, other["head"][name]), name
+
+    return check
+
+
+class Tape:
+    """Stands in for a GPU: recording does nothing, repeating does the work on the same tensors."""
+
+    recorded = repeated = 0
+
+    def capture(self, work, warm_up):
+        assert warm_up == 0, "a step that is done twice is another run"
+        self.recorded += 1
+        losses = torch.zeros(0)
+
+        def replay():
+            self.repeated += 1
+            values = work()
+            losses.resize_(values.shape).copy_(values)
+
+        return replay, losses
+
+
+class RecordedTrainer(Trainer):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.config = dataclasses.replace(self.config, execution="cuda_graph")
+
+
+@pytest.fixture
+def tape(monkeypatch):
+    """Record steps from here on, on a stand-in for a GPU that counts."""
+    tape = Tape()
+    monkeypatch.setattr("training.trainer.CudaGraphs", lambda device: tape)
+    monkeypatch.setattr("training.job.Trainer", RecordedTrainer)
+    return tape

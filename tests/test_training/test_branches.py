@@ -12,36 +12,20 @@ from models.run import load_run
 from training.trainer import Trainer
 from utils.checkpoint import load_checkpoint
 from utils.config import Method
-from utils.config_json import to_json
-
-
-def train_alone(config, folder, *changes):
-    text = to_json(config)
-    (folder.parent / "alone.py").write_text(
-        f"from utils.config_json import from_json\nconfig = from_json({text!r})\n"
-    )
-    arguments = ["--config_file", str(folder.parent / "alone.py"), "--model_dir", str(folder)]
-    return network.main([*arguments, "--set", *changes] if changes else arguments)
 
 
 @pytest.mark.parametrize("name", ["idq-1", "dropped", "mls"])
-def test_a_branch_equals_training_it_alone(config, together, tmp_path, losses_of, name):
-    (branch,) = [one for one in config.branches if one.name == name]
-    assert train_alone(config.branch_config(branch), tmp_path / "run") == 0
-    assert losses_of(tmp_path / "run") == losses_of(together / name)
-    for file in ("last.pt", "best.pt"):
-        alone, beside = (
-            load_checkpoint(path / file) for path in (tmp_path / "run", together / name)
-        )
-        assert alone["step"] == beside["step"]
-        assert alone["best"] == beside["best"]
-        for key, tensor in alone["head"].items():
-            assert torch.equal(tensor, beside["head"][key]), (file, key)
+def test_a_branch_equals_training_it_alone(config, train, together, assert_same_run, name):
+    (branch,) = [branch for branch in config.branches if branch.name == name]
+    folder = train(config.branch_config(branch))
+    assert_same_run(folder, together / name)
+    best = [load_checkpoint(path / "best.pt")["head"] for path in (folder, together / name)]
+    assert all(torch.equal(value, best[1][key]) for key, value in best[0].items())
 
 
 def test_seeds_and_losses_differ(together, losses_of):
-    found = [losses_of(together / name) for name in ("idq-0", "idq-1", "dropped", "mls")]
-    assert len({str(one) for one in found}) == 4
+    names = ("idq-0", "idq-1", "dropped", "mls")
+    assert len({str(losses_of(together / name)) for name in names}) == 4
 
 
 def test_a_branch_folder_is_a_run_folder(config, together):
@@ -71,14 +55,14 @@ class StopAfter(Trainer):
     stop_at = 5
 
     def train_step(self, *arguments):
-        asked = super().train_step(*arguments)
+        result = super().train_step(*arguments)
         self.stop.is_requested = self.step == self.stop_at
-        return asked
+        return result
 
 
 @pytest.mark.parametrize("stop_at", [5, 6])
-def test_a_stopped_run_goes_on_to_the_same_heads(
-    config_file, together, tmp_path, monkeypatch, losses_of, stop_at
+def test_a_stopped_run_resumes_to_the_same_heads(
+    config_file, together, tmp_path, monkeypatch, assert_same_run, stop_at
 ):
     folder = tmp_path / "stopped"
     with monkeypatch.context() as patch:
@@ -89,21 +73,17 @@ def test_a_stopped_run_goes_on_to_the_same_heads(
     assert load_checkpoint(folder / "last.pt")["step"] == stop_at
     assert network.main(["--resume", str(folder)]) == 0
     for name in ("idq-0", "dropped", "mls"):
-        assert losses_of(folder / name) == losses_of(together / name)
-        whole, resumed = (load_checkpoint(one / name / "last.pt") for one in (together, folder))
-        assert all(torch.equal(value, resumed["head"][key]) for key, value in whole["head"].items())
-        assert whole["best"] == resumed["best"]
+        assert_same_run(folder / name, together / name)
 
 
 @pytest.mark.parametrize("steps", [3, 4])
 def test_steps_that_share_a_forward_pass_are_the_same_steps(
-    config_file, together, tmp_path, losses_of, steps
+    config_file, together, train, assert_same_run, steps
 ):
     """Of 12 steps with an epoch's end at 6: groups of 3 fit, groups of 4 lie across it."""
-    arguments = ["--config_file", str(config_file), "--model_dir", str(tmp_path / "run")]
-    assert network.main([*arguments, "--set", f"steps_per_forward={steps}"]) == 0
+    folder = train(config_file, "run", f"steps_per_forward={steps}")
     for name in ("idq-0", "dropped", "mls"):
-        assert losses_of(tmp_path / "run" / name) == losses_of(together / name)
+        assert_same_run(folder / name, together / name)
 
 
 def test_a_branch_that_does_not_fit_is_named(config):
