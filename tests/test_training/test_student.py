@@ -1,6 +1,5 @@
 """Students learn from a branch, from a finished run and from a file; runs resume and are shared."""
 
-import csv
 import dataclasses
 import os
 import subprocess
@@ -44,30 +43,11 @@ def two(config):
     )
 
 
-@pytest.fixture
-def train(tmp_path):
-    def run(config, name="run", *changes):
-        file = tmp_path / f"{name}.py"
-        file.write_text(
-            f"from utils.config_json import from_json\nconfig = from_json({to_json(config)!r})\n"
-        )
-        arguments = ["--config_file", str(file), "--model_dir", str(tmp_path / name)]
-        assert network.main([*arguments, "--set", *changes] if changes else arguments) == 0
-        return tmp_path / name
-
-    return run
-
-
 def alone(config, teacher, **changes):
     """The config of a student by itself."""
     return dataclasses.replace(
         config, branches=(), head=STUDENT, loss=DISTILL, teacher=str(teacher), **changes
     )
-
-
-def same_heads(one, other):
-    pairs = [load_checkpoint(path / "last.pt")["head"] for path in (one, other)]
-    return all(torch.equal(value, pairs[1][name]) for name, value in pairs[0].items())
 
 
 def brightness_of(faces):
@@ -76,13 +56,9 @@ def brightness_of(faces):
 
 def test_a_student_learns_what_a_file_says_of_the_images(config, train, tmp_path):
     faces = open_faces("synthetic:identities=40,images=6,seed=1")
+    rows = zip(map(faces.name, range(len(faces))), brightness_of(faces), strict=True)
     scores = tmp_path / "scores.csv"
-    with scores.open("w", newline="") as file:
-        lines = csv.writer(file)
-        lines.writerow(["file", "quality"])
-        lines.writerows(
-            [faces.name(row), f"{value:.6f}"] for row, value in enumerate(brightness_of(faces))
-        )
+    scores.write_text("file,quality\n" + "".join(f"{name},{value:.6f}\n" for name, value in rows))
     schedule = Schedule(epochs=1, steps_per_epoch=50, lr=3e-3, drop_at=(0.7,), optimizer="adamw")
     learning = alone(
         config, scores, schedule=schedule, augment=PLAIN, verification=Verification(),
@@ -91,8 +67,8 @@ def test_a_student_learns_what_a_file_says_of_the_images(config, train, tmp_path
     run = load_run(train(learning), device="cpu")
     others = open_faces("synthetic:identities=30,images=4,seed=77")
     images = np.stack([others.read(row) for row in range(len(others))])
-    found = TrainedHead(frozen=run.frozen, head=run.head)(Batch(images)).sigma_sq[:, 0]
-    assert spearmanr(found, -brightness_of(others)).statistic > 0.8
+    sigma_sq = TrainedHead(frozen=run.frozen, head=run.head)(Batch(images)).sigma_sq[:, 0]
+    assert spearmanr(sigma_sq, -brightness_of(others)).statistic > 0.8
 
 
 def test_a_branch_teaches_by_what_it_says_of_the_same_images(two, monkeypatch, tmp_path):
@@ -107,36 +83,26 @@ def test_a_branch_teaches_by_what_it_says_of_the_same_images(two, monkeypatch, t
         student.loss, "forward", lambda *a, **k: seen.append(k["teacher"]) or loss(*a, **k)
     )
     trainer.files = training.trainer.RunFiles(tmp_path, two, trainer.backbone, trainer.branches)
-    batch = next(iter(loader(trainer)))
-    (one,) = training.trainer.step_inputs(batch, trainer.forward(batch), trainer.teachers)
-    trainer.train_step(one, [])
-    (raw, _), said = seen
-    assert torch.equal(said, raw.detach()[:, 0])
-    assert not said.requires_grad
-
-
-def loader(trainer):
-    return training.trainer.BatchLoader(
+    loader = training.trainer.BatchLoader(
         trainer.faces, trainer.rank_share, range(4), workers=1, max_bad_share=0.0, on_bad=str
     )
+    batch = next(iter(loader))
+    (images,) = training.trainer.step_inputs(batch, trainer.forward(batch), trainer.teachers)
+    trainer.train_step(images, [])
+    (raw, _), logits = seen
+    assert torch.equal(logits, raw.detach()[:, 0])
+    assert not logits.requires_grad
 
 
-def test_the_teacher_does_not_notice_its_student(two, train, together, losses_of):
-    folder = train(two)
-    by_itself = train(dataclasses.replace(two, branches=two.branches[:1]), "alone")
-    assert losses_of(folder / "idq-0") == losses_of(by_itself / "idq-0")
-    assert same_heads(folder / "idq-0", by_itself / "idq-0")
-
-
-def test_a_stopped_run_goes_on_as_if_nothing_had_happened(two, train, losses_of):
+def test_a_run_with_a_student_resumes_and_its_teacher_does_not_notice(two, train, assert_same_run):
     whole = train(two, "whole")
+    teacher = train(dataclasses.replace(two, branches=two.branches[:1]), "teacher")
+    assert_same_run(whole / "idq-0", teacher / "idq-0")
     half = train(two, "half", "schedule.epochs=1")
     assert network.main(["--resume", str(half), "--set", "schedule.epochs=2"]) == 0
-    assert losses_of(half / "student") == losses_of(whole / "student")
-    assert same_heads(half / "student", whole / "student")
-    first, last = (load_checkpoint(half / "student" / one) for one in ("best.pt", "last.pt"))
-    assert last["step"] == 4
-    assert first["config"] == to_json(two.branch_config(dataclasses.replace(two.branches[1])))
+    assert_same_run(half / "student", whole / "student")
+    best = load_checkpoint(half / "student" / "best.pt")
+    assert best["config"] == to_json(two.branch_config(two.branches[1]))
 
 
 def test_a_finished_run_teaches_as_it_stands(config, together, train):
@@ -147,36 +113,17 @@ def test_a_finished_run_teaches_as_it_stands(config, together, train):
     run = load_run(together / "dropped", device="cpu")
     images = torch.from_numpy(np.stack([trainer.faces.read(row) for row in range(5)]))
     output = trainer.frozen(images)
-    said = teacher(0, np.arange(5), output)
-    assert torch.equal(said, run.head(output).detach()[:, 0])
-    assert torch.equal(teacher(9, np.arange(5), output), said), "no dropout, no statistics"
+    logits = teacher(0, np.arange(5), output)
+    assert torch.equal(logits, run.head(output).detach()[:, 0])
+    assert torch.equal(teacher(9, np.arange(5), output), logits), "no dropout, no statistics"
 
 
-def test_recorded_steps_give_the_same_student(two, train, monkeypatch, losses_of):
-    class Tape:
-        repeated = 0
-
-        def capture(self, work, warm_up):
-            losses = torch.zeros(2)
-
-            def replay():
-                Tape.repeated += 1
-                losses.copy_(work())
-
-            return replay, losses
-
-    class Recorded(Trainer):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
-            self.config = dataclasses.replace(self.config, execution="cuda_graph")
-
+def test_recorded_steps_give_the_same_student(two, train, request, assert_same_run):
     plain = train(two, "plain")
-    monkeypatch.setattr("training.job.Trainer", Recorded)
-    monkeypatch.setattr("training.trainer.CudaGraphs", lambda device: Tape())
+    tape = request.getfixturevalue("tape")
     recorded = train(two, "recorded")
-    assert Tape.repeated == 1, "4 steps, less the first and the 2 of log lines"
-    assert losses_of(recorded / "student") == losses_of(plain / "student")
-    assert same_heads(recorded / "student", plain / "student")
+    assert tape.repeated == 1, "4 steps, less the first and the 2 of log lines"
+    assert_same_run(recorded / "student", plain / "student")
 
 
 def test_two_processes_train_the_student_of_one(two, train, tmp_path, losses_of):
@@ -213,57 +160,57 @@ def test_fixed_layers_stay_as_they_start_and_the_others_learn_with_a_hint(two, t
     assert end["hint_layer.weight"].shape == (2 * 8, 256), "2 x the channels of the tiny backbone"
 
 
-class TestFileTeacher:
-    def faces(self):
-        return open_faces("synthetic:identities=8,images=4,seed=1")
+class Named:
+    """Three images that are known by name alone."""
 
-    def write(self, path, names):
-        np.savez(path, key=np.array(names), uncertainty=np.arange(len(names), dtype=np.float32))
-        return path
+    def __init__(self, names):
+        self.names = names
 
-    def test_ranks_become_logits_of_images_as_they_were(self, tmp_path):
-        faces = self.faces()
-        path = self.write(tmp_path / "x.npz", [faces.name(row) for row in range(32)])
-        augment = BatchAugment(dataclasses.replace(PLAIN, blur=0.5, degrade=0.2), seed=0)
-        teacher = FileTeacher(path, faces, augment, torch.device("cpu"))
-        rows = np.arange(31, -1, -1)
-        said = teacher(3, rows, None).numpy()
-        images = torch.from_numpy(np.stack([faces.read(int(row)) for row in rows]))
-        changed = augment(images, augment.parameters(3, rows)).permute(0, 2, 3, 1)
-        as_it_was = [
-            bool((new == old).all() or (new == old.flip(1)).all())
-            for new, old in zip(changed, images.float(), strict=True)
-        ]
-        assert 3 < sum(as_it_was) < 29
-        assert (np.isfinite(said) == as_it_was).all()
-        share = (rows + 0.5) / 32
-        np.testing.assert_allclose(
-            said[as_it_was], np.log(share / (1 - share))[as_it_was], rtol=1e-5
-        )
+    def __len__(self):
+        return len(self.names)
 
-    @pytest.mark.parametrize("names", ["keys", "paths"])
-    def test_names_may_be_keys_of_a_pack_or_ends_of_paths(self, names, tmp_path):
-        class Named:
-            def __len__(self):
-                return 3
+    def name(self, row):
+        return self.names[row]
 
-            def name(self, row):
-                keys = f"faces/train.rec: key {row + 1}"
-                return keys if names == "keys" else f"/some/where/Ann/{row}.jpg"
 
-        stored = ["1", "2", "3"] if names == "keys" else ["Ann/0.jpg", "Ann/1.jpg", "Ann/2.jpg"]
-        path = self.write(tmp_path / "x.npz", stored)
-        augment = BatchAugment(PLAIN, seed=0)
-        said = FileTeacher(path, Named(), augment, torch.device("cpu"))(0, np.arange(3), None)
-        np.testing.assert_allclose(said, [-np.log(5), 0, np.log(5)], atol=1e-6)
+def file_teacher(path, faces, names, augment):
+    np.savez(path, key=np.array(names), uncertainty=np.arange(len(names), dtype=np.float32))
+    return FileTeacher(path, faces, BatchAugment(augment, seed=0), torch.device("cpu"))
 
-    def test_an_image_without_a_score_is_named(self, tmp_path):
-        faces = self.faces()
-        path = self.write(tmp_path / "x.npz", [faces.name(row) for row in range(31)])
-        with pytest.raises(
-            ValueError, match=r"no score for 1 of 32 images, the first is 'synth.*3'"
-        ):
-            FileTeacher(path, faces, BatchAugment(PLAIN, seed=0), torch.device("cpu"))
+
+def test_ranks_become_logits_of_images_as_they_were(tmp_path):
+    faces = open_faces("synthetic:identities=8,images=4,seed=1")
+    augment = dataclasses.replace(PLAIN, blur=0.5, degrade=0.2)
+    names = [faces.name(row) for row in range(32)]
+    rows = np.arange(31, -1, -1)
+    logits = file_teacher(tmp_path / "x.npz", faces, names, augment)(3, rows, None).numpy()
+    images = torch.from_numpy(np.stack([faces.read(int(row)) for row in rows])).float()
+    operations = BatchAugment(augment, seed=0)
+    changed = operations(images.byte(), operations.parameters(3, rows)).permute(0, 2, 3, 1)
+    unchanged = [
+        bool((new == old).all() or (new == old.flip(1)).all())
+        for new, old in zip(changed, images, strict=True)
+    ]
+    assert 3 < sum(unchanged) < 29
+    assert (np.isfinite(logits) == unchanged).all()
+    share = (rows + 0.5) / 32
+    np.testing.assert_allclose(logits[unchanged], np.log(share / (1 - share))[unchanged], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("names", "stored"),
+    [
+        ([f"faces/train.rec: key {key}" for key in (1, 2, 3)], ["1", "2", "3"]),
+        ([f"/some/Ann/{row}.jpg" for row in range(3)], ["Ann/0.jpg", "Ann/1.jpg", "Ann/2.jpg"]),
+    ],
+)
+def test_names_may_be_keys_of_a_pack_or_ends_of_paths(names, stored, tmp_path):
+    teacher = file_teacher(tmp_path / "x.npz", Named(names), stored, PLAIN)
+    np.testing.assert_allclose(
+        teacher(0, np.arange(3), None), [-np.log(5), 0, np.log(5)], atol=1e-6
+    )
+    with pytest.raises(ValueError, match="no score for 1 of 3 images, the first is"):
+        file_teacher(tmp_path / "y.npz", Named(names), stored[:2], PLAIN)
 
 
 def test_variances_read_as_odds():
