@@ -1,5 +1,7 @@
 """Comparisons and operating points that several tests of evaluation share."""
 
+import dataclasses
+
 import numpy as np
 
 from evaluation.metrics.comparisons import Comparisons
@@ -24,6 +26,19 @@ def disjoint_pairs(count=4000, seed=0, decimals=6, worst=0.3):
     wrong = rng.random(count) < worst * uncertainty[pairs].max(axis=1) ** 2
     scores = np.where(mated & ~wrong, 1.0, 0.0) + rng.uniform(-0.2, 0.2, count)
     return Comparisons("made-up", scores.astype(np.float32), mated, pairs, uncertainty)
+
+
+def truncated(comparisons, listed_from):
+    """The same set with its low non-mated scores counted only."""
+    rows = comparisons.mated | (comparisons.scores >= listed_from)
+    return dataclasses.replace(
+        comparisons,
+        scores=comparisons.scores[rows],
+        mated=comparisons.mated[rows],
+        pairs=comparisons.pairs[rows],
+        unlisted=int((~rows).sum()),
+        listed_from=listed_from,
+    )
 
 
 def point_of(scores, mated, rule, target):

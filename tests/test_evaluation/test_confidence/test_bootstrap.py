@@ -7,6 +7,7 @@ import pytest
 from evaluation.confidence.bootstrap import Measure, bootstrap
 from evaluation.confidence.intervals import Interval
 from evaluation.confidence.resample import Resampling
+from evaluation.confidence.split import select
 from evaluation.metrics.comparisons import Comparisons, linked_people
 from evaluation.metrics.curve import protocol_curve
 from evaluation.metrics.engine import GRID, GRIDS
@@ -232,28 +233,16 @@ def test_a_set_without_errors_has_no_relative_interval():
 
 def test_a_worse_unit_than_the_set_knows_is_cautioned_about():
     comparisons = made(8, people=25)
-    cautions = {
-        unit: bootstrap(
-            comparisons, methods_of(comparisons), MATED_STEPS, 0.05, unit=unit, replicates=5
-        ).cautions
-        for unit in ("identity", "pair")
-    }
-    assert "coarse_unit" not in [caution.kind for caution in cautions["identity"]]
-    assert cautions["pair"][0] == ("coarse_unit", {"unit": "pair", "best": "identity"})
+    result = bootstrap(
+        comparisons, methods_of(comparisons), MATED_STEPS, 0.05, unit="pair", replicates=5
+    )
+    assert result.cautions[0] == ("coarse_unit", {"unit": "pair", "best": "identity"})
 
 
 def test_draws_without_a_mated_comparison_are_left_out():
     comparisons = made(9, people=3)
     rows = ~comparisons.mated | (comparisons.identity[comparisons.pairs[:, 0]] == 0)
-    few = Comparisons(
-        "few",
-        comparisons.scores[rows],
-        comparisons.mated[rows],
-        comparisons.pairs[rows],
-        comparisons.uncertainty,
-        comparisons.identity,
-        comparisons.image,
-    )
+    few = select(comparisons, np.flatnonzero(rows))
     for protocol in (MATED_STEPS, PROTOCOLS["crfiqa"]):
         result = bootstrap(few, methods_of(few), protocol, 0.1, replicates=60)
         lost = int(np.isnan(result.areas["head"]).sum())
@@ -287,12 +276,6 @@ def test_impossible_requests(changes, message):
         bootstrap(comparisons, **arguments)
 
 
-def test_discarding_over_all_pairs_needs_all_of_them():
-    comparisons = dataclasses.replace(made(1), unlisted=1000, listed_from=-5.0)
-    with pytest.raises(ValueError, match="--non_mated COUNT"):
-        bootstrap(comparisons, methods_of(comparisons), PROTOCOLS["original"], 0.01)
-
-
 def test_people_are_found_by_chains_of_mated_comparisons():
     pairs = np.array([[0, 1], [2, 3], [4, 5], [0, 4], [6, 2]], np.int32)
     mated = np.array([True, True, False, True, False])
@@ -306,9 +289,5 @@ def test_people_are_found_by_chains_of_mated_comparisons():
     for group in ((0, 1, 2, 3, 4, 6), (5,)):  # images 10, 11, 12, 13 by 10-11, 11-12 and 10-13
         expected[np.ix_(group, group)] = True
     np.testing.assert_array_equal(together, expected)
-
-
-def test_people_cannot_be_found_without_images():
-    comparisons = dataclasses.replace(made(0), image=None)
-    with pytest.raises(ValueError, match="made: it is not known which rows show the same image"):
-        linked_people(comparisons)
+    with pytest.raises(ValueError, match="web: it is not known which rows show the same image"):
+        linked_people(dataclasses.replace(comparisons, image=None))

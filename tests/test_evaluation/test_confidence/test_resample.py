@@ -1,11 +1,15 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from evaluation.confidence.bootstrap import Measure
 from evaluation.confidence.resample import Resampling
+from evaluation.confidence.split import select
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.protocols import Protocol
 from evaluation.metrics.thresholds import operating_point
+from tests.test_evaluation.factories import truncated
 
 
 def labelled(seed, people=12, images=3, decimals=2, sample=None):
@@ -29,19 +33,7 @@ def labelled(seed, people=12, images=3, decimals=2, sample=None):
 def high_end(comparisons, share):
     """The same set with only the highest non-mated scores listed."""
     others = comparisons.scores[~comparisons.mated]
-    limit = np.quantile(others, 1 - share)
-    keep = comparisons.mated | (comparisons.scores >= limit)
-    return Comparisons(
-        "high end",
-        comparisons.scores[keep],
-        comparisons.mated[keep],
-        comparisons.pairs[keep],
-        comparisons.uncertainty,
-        comparisons.identity,
-        comparisons.image,
-        unlisted=int((~keep).sum()),
-        listed_from=float(limit),
-    )
+    return truncated(comparisons, float(np.quantile(others, 1 - share)))
 
 
 def copies(comparisons, unit, drawn):
@@ -160,28 +152,11 @@ def test_a_threshold_below_the_listed_scores_is_counted():
     assert found.count(comparisons.listed_from) == measure.beyond_list
 
 
-def test_a_set_without_the_unit():
+def test_what_cannot_be_drawn():
     comparisons = labelled(0)
-    anonymous = Comparisons(
-        "web",
-        comparisons.scores,
-        comparisons.mated,
-        comparisons.pairs,
-        comparisons.uncertainty,
-    )
-    with pytest.raises(ValueError, match="web: cannot draw by identity, .*; draw by pair"):
+    anonymous = dataclasses.replace(comparisons, identity=None, image=None)
+    with pytest.raises(ValueError, match="made: cannot draw by identity, .*; draw by pair"):
         Resampling(anonymous, "identity", 0.01)
-
-
-def test_one_kind_alone():
-    comparisons = labelled(0)
-    rows = comparisons.mated
-    alone = Comparisons(
-        "half",
-        comparisons.scores[rows],
-        comparisons.mated[rows],
-        comparisons.pairs[rows],
-        comparisons.uncertainty,
-    )
-    with pytest.raises(ValueError, match="half: .* there are 36 mated and 0 non-mated ones"):
+    alone = select(comparisons, np.flatnonzero(comparisons.mated))
+    with pytest.raises(ValueError, match="made: .* there are 36 mated and 0 non-mated ones"):
         Resampling(alone, "pair", 0.01)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.curve import protocol_curve
 from evaluation.metrics.protocols import PROTOCOLS, SWITCHES, Protocol
-from tests.test_evaluation.factories import one_each
+from tests.test_evaluation.factories import one_each, truncated
 
 FUSE = {"max": max, "mean": lambda a, b: (a + b) / 2, "sum": sum, "product": np.prod}
 
@@ -378,19 +378,6 @@ def test_few_expected_errors_are_cautioned_about():
     cautions = protocol_curve(c, "nist").cautions
     assert cautions[0] == ("few_starting_errors", {"fnmr": 0.01, "mated": 40, "expected": 0.4})
     assert "few_false_matches" not in dict(protocol_curve(c, "crfiqa", 0.125).cautions)
-
-
-def truncated(c, listed_from):
-    """The same set with its low non-mated scores counted only."""
-    rows = c.mated | (c.scores >= listed_from)
-    return dataclasses.replace(
-        c,
-        scores=c.scores[rows],
-        mated=c.mated[rows],
-        pairs=c.pairs[rows],
-        unlisted=int((~rows).sum()),
-        listed_from=listed_from,
-    )
 
 
 @pytest.mark.parametrize("rule", SWITCHES["rule"])
