@@ -63,7 +63,7 @@ def _body(args: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     student = load_run(args.student, device="cpu", backbone_weights=args.backbone_weights)
     teacher = load_run(
-        args.teacher, device="cpu", backbone_weights=args.backbone_weights, beside=student
+        args.teacher, device="cpu", backbone_weights=args.backbone_weights, shared=student
     )
     if student.head.reads != "images":
         raise ValueError(f"--student {args.student}: its head needs a backbone; take a student's")
