@@ -29,11 +29,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks._common import write_json
+from data.labelled_pairs import mated_pairs, non_mated_pairs
 from evaluation.confidence.bootstrap import Bootstrap, bootstrap
 from evaluation.metrics.comparisons import Comparisons, Unit, linked_people
 from evaluation.metrics.curve import ProtocolCurve, protocol_curve
 from evaluation.metrics.protocols import PROTOCOLS
-from evaluation.sets.labelled import mated_pairs, non_mated_pairs, scores_of
+from evaluation.sets.labelled import scores_of
 
 Design = Literal["labelled", "list"]
 

@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     def body() -> int:
-        from evaluation.fusion_run import FusionOptions, fit_fusion
+        from training.fusion_run import FusionOptions, fit_fusion
 
         sys.stdout.write(fit_fusion(FusionOptions(**vars(args))))
         return 0

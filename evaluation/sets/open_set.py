@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from data.faces import FaceImages, FileFaces, Images, open_faces
 from data.features import Features
+from data.labelled_pairs import require_pairs
 from data.pairs import Pair, read_pairs
 from data.verification import VerificationSet, open_verification
 from estimators.base import harmonic_mean
 from evaluation.metrics.comparisons import Comparisons, with_people
 from evaluation.metrics.scores import cosine_of_pairs
-from evaluation.sets.labelled import NonMated, labelled_comparisons, require_pairs, scores_of
+from evaluation.sets.labelled import NonMated, labelled_comparisons, scores_of
 from utils.tables import naming
 
 KINDS = ("synthetic:", "faces:", "pairs:", "ijb:")

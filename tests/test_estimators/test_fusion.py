@@ -113,7 +113,7 @@ def test_the_fit_trusts_the_member_that_knows_which_faces_match(runs, monkeypatc
         mu = people + off[:, None] * 4 * rng.normal(size=(len(images), 16))
         return Estimate(mu.astype(np.float32), np.stack([off, rng.random(len(images))], axis=1))
 
-    monkeypatch.setattr("evaluation.fusion_run.embed_images", embedded)
+    monkeypatch.setattr("training.fusion_run.embed_images", embedded)
     code, out = fit(runs, "--how", "model", "--fmr", "0.05")
     assert code == 0
     weights = load_fusion(out).weights

@@ -7,17 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.faces import open_faces
+from data.labelled_pairs import mated_pairs, non_mated_pairs, require_pairs
 from evaluation.metrics.scores import cosine_of_pairs
 from evaluation.sets import labelled
-from evaluation.sets.labelled import (
-    highest_non_mated,
-    labelled_comparisons,
-    mated_pairs,
-    non_mated_pairs,
-    require_pairs,
-    scores_of,
-    unit_rows,
-)
+from evaluation.sets.labelled import highest_non_mated, labelled_comparisons, scores_of, unit_rows
 
 LABELS = np.array([4, 2, 4, 9, 2, 4, 7])
 FACES = Path(__file__).resolve().parents[3].parent / "shared" / "faces" / "lfw_dev"
@@ -91,7 +84,7 @@ def test_unusable_labels_are_refused(monkeypatch):
     with pytest.raises(ValueError, match="no non-mated pair: all 4 images are of one identity"):
         require_pairs(np.ones(4, np.int64), None)
     require_pairs(LABELS, 1)
-    monkeypatch.setattr(labelled, "MOST_MATED", 3)
+    monkeypatch.setattr("data.labelled_pairs.MOST_MATED", 3)
     with pytest.raises(ValueError, match="4 mated pairs, more than 3: set a cap per identity"):
         require_pairs(LABELS, None)
     require_pairs(LABELS, 2)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from data.labelled_pairs import mated_pairs, non_mated_pairs
 from estimators.base import Estimate, EstimatorGroup
 from estimators.fusion import (
     FusionModel,
@@ -25,7 +26,7 @@ from estimators.fusion import (
 from evaluation.embed import embed_images
 from evaluation.metrics.thresholds import operating_point
 from evaluation.open_model import kind_of, open_model
-from evaluation.sets.labelled import mated_pairs, non_mated_pairs, scores_of
+from evaluation.sets.labelled import scores_of
 from evaluation.sets.open_set import LabelledSet, open_set
 from utils.config import Precision
 

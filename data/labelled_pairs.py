@@ -1,0 +1,147 @@
+"""Pairs of labelled images: all mated ones, and non-mated ones drawn at random.
+
+They follow from the labels and the seed alone. NumPy only.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+MOST_MATED = 100_000_000  # 2 GB of pairs and scores
+
+
+class LabelOrder(NamedTuple):
+    """Rows in the order of their labels; identity c has `order[starts[c]:][:sizes[c]]`.
+
+    Attributes:
+        order: (N,) row numbers, ascending within an identity.
+        starts: (C,) place of each identity's first row.
+        sizes: (C,) its number of rows.
+    """
+
+    order: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+
+def label_order(labels: NDArray[np.int64]) -> LabelOrder:
+    """Sort (N,) labels; see `LabelOrder`."""
+    order = np.argsort(labels, kind="stable")
+    _, starts, sizes = np.unique(np.asarray(labels)[order], return_index=True, return_counts=True)
+    return LabelOrder(order, starts, sizes)
+
+
+def non_mated_total(index: LabelOrder) -> int:
+    """Number of pairs of rows with different labels."""
+    rows = len(index.order)
+    return (rows * rows - int((index.sizes.astype(np.int64) ** 2).sum())) // 2
+
+
+def mated_pairs(
+    labels: NDArray[np.int64], cap: int | None = None, seed: int = 0
+) -> NDArray[np.int32]:
+    """All pairs (P, 2) of rows with equal labels, first < second, identity by identity.
+
+    Args:
+        labels: (N,) identities.
+        cap: at most so many pairs per identity, drawn at random; None for all.
+        seed: of the draw.
+
+    Raises:
+        ValueError: no identity has two images, cap below 1, or more than `MOST_MATED` pairs.
+    """
+    order, starts, sizes = index = label_order(labels)
+    counts = _mated_counts(index, cap)
+    rng = np.random.default_rng(seed)
+    found = np.empty((int(counts.sum()), 2), np.int32)
+    ends = np.cumsum(counts)
+    for which in np.flatnonzero(counts):
+        rows = order[starts[which] : starts[which] + sizes[which]]
+        first, second = np.triu_indices(len(rows), k=1)
+        if counts[which] < len(first):
+            kept = np.sort(rng.choice(len(first), counts[which], replace=False))
+            first, second = first[kept], second[kept]
+        part = found[ends[which] - counts[which] : ends[which]]
+        part[:, 0], part[:, 1] = rows[first], rows[second]
+    return found
+
+
+def non_mated_pairs(labels: NDArray[np.int64], count: int, seed: int = 0) -> NDArray[np.int32]:
+    """Draw pairs (P, 2) of rows with different labels, first < second.
+
+    Every set of `count` different pairs is equally likely. Where there are no more than `count`
+    non-mated pairs, all of them are returned.
+
+    Raises:
+        ValueError: fewer than two identities, or count below 1.
+    """
+    labels = np.asarray(labels)
+    index = label_order(labels)
+    total = non_mated_total(index)
+    if count < 1 or total == 0:
+        raise ValueError(
+            f"cannot draw {count} non-mated pairs from {len(labels)} images of "
+            f"{len(index.sizes)} identities"
+        )
+    return _pairs_numbered(index, _distinct(total, count, seed))
+
+
+def require_pairs(labels: NDArray[np.int64], cap: int | None) -> None:
+    """Check, before anything is embedded, that (M,) labels give pairs of both kinds.
+
+    Raises:
+        ValueError: they do not, or give too many mated ones; as in `mated_pairs`.
+    """
+    index = label_order(labels)
+    _mated_counts(index, cap)
+    if len(index.sizes) < 2:
+        raise ValueError(f"no non-mated pair: all {len(labels)} images are of one identity")
+
+
+def _mated_counts(index: LabelOrder, cap: int | None) -> NDArray[np.int64]:
+    """(C,) mated pairs of each identity."""
+    if cap is not None and cap < 1:
+        raise ValueError(f"cap = {cap}: must be 1 or more mated pairs per identity")
+    counts = index.sizes.astype(np.int64) * (index.sizes - 1) // 2
+    counts = counts if cap is None else np.minimum(counts, cap)
+    total = int(counts.sum())
+    if total == 0:
+        raise ValueError(f"no mated pair: none of {len(index.order)} images shares its identity")
+    if total > MOST_MATED:
+        raise ValueError(
+            f"{total} mated pairs, more than {MOST_MATED}: set a cap per identity, such as 200"
+        )
+    return counts
+
+
+def _distinct(total: int, count: int, seed: int) -> NDArray[np.int64]:
+    """`count` different numbers below `total`, ascending; all of them where count >= total."""
+    if count >= total:
+        return np.arange(total)
+    rng = np.random.default_rng(seed)
+    if count > total // 2:
+        return np.sort(rng.permutation(total)[:count])
+    found = np.empty(0, np.int64)
+    while len(found) < count:
+        missing = count - len(found)
+        found = np.union1d(found, rng.integers(total, size=missing + missing // 2 + 16))
+    return np.sort(rng.permutation(found)[:count])
+
+
+def _pairs_numbered(index: LabelOrder, numbers: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Return the non-mated pairs of these numbers.
+
+    Rows in the order of their labels pair with every row behind their own identity's last one, so
+    pair k belongs to the row in whose share of a running count k falls.
+    """
+    rows = len(index.order)
+    behind = np.repeat(index.starts + index.sizes, index.sizes)
+    ends = np.cumsum(rows - behind)
+    first = np.searchsorted(ends, numbers, side="right")
+    second = rows - (ends[first] - numbers)
+    pairs = np.stack([index.order[first], index.order[second]], axis=1).astype(np.int32)
+    pairs.sort(axis=1)
+    return pairs
