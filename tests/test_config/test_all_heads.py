@@ -41,21 +41,23 @@ def test_three_seeds_of_every_loss(whole):
 
 @pytest.mark.parametrize(("whole", "group", "single"), CASES)
 def test_a_branch_alone_is_the_single_config(whole, group, single):
-    config, wanted = load_config(CONFIG / whole), load_config(CONFIG / single)
+    config, expected = load_config(CONFIG / whole), load_config(CONFIG / single)
     for branch in config.branches:
         if not branch.name.startswith(f"{group}-"):
             continue
-        alone = dataclasses.replace(config.branch_config(branch), name=wanted.name, head_seed=None)
+        single_head = dataclasses.replace(
+            config.branch_config(branch), name=expected.name, head_seed=None
+        )
         if (whole, group) == ("config_ir50_all_glint360k.py", "pcnet"):
             # longer than its own config, with the same rate in every step of that
-            assert wanted.schedule.total_steps == 2000
+            assert expected.schedule.total_steps == 2000
             for step in range(2000):
-                assert alone.schedule.lr_at(step) == wanted.schedule.lr_at(step)
-            assert dataclasses.replace(alone.schedule, epochs=2) == wanted.schedule
-            alone = dataclasses.replace(alone, schedule=wanted.schedule)
+                assert single_head.schedule.lr_at(step) == expected.schedule.lr_at(step)
+            assert dataclasses.replace(single_head.schedule, epochs=2) == expected.schedule
+            single_head = dataclasses.replace(single_head, schedule=expected.schedule)
         if group == "idq_asymmetry":  # the images are those of the run
-            assert alone.augment == config.augment != wanted.augment
-            alone = dataclasses.replace(alone, augment=wanted.augment)
-        assert alone == wanted
+            assert single_head.augment == config.augment != expected.augment
+            single_head = dataclasses.replace(single_head, augment=expected.augment)
+        assert single_head == expected
         check_options("models.heads", branch.head)
         check_options("losses", branch.loss)

@@ -51,26 +51,22 @@ def test_the_log_names_the_branch_of_each_line(together):
     assert re.search(rf"reject_factor 0.0000 .*fmr1000 {area[1]}", last)
 
 
-class StopAfter(Trainer):
-    stop_at = 5
-
+class StopAfter5(Trainer):
     def train_step(self, *arguments):
         result = super().train_step(*arguments)
-        self.stop.is_requested = self.step == self.stop_at
+        self.stop.is_requested = self.step == 5
         return result
 
 
-@pytest.mark.parametrize("stop_at", [5, 6])
 def test_a_stopped_run_resumes_to_the_same_heads(
-    config_file, together, tmp_path, monkeypatch, assert_same_run, stop_at
+    config_file, together, tmp_path, monkeypatch, assert_same_run
 ):
     folder = tmp_path / "stopped"
     with monkeypatch.context() as patch:
-        patch.setattr(StopAfter, "stop_at", stop_at)
-        patch.setattr("training.job.Trainer", StopAfter)
+        patch.setattr("training.job.Trainer", StopAfter5)
         code = network.main(["--config_file", str(config_file), "--model_dir", str(folder)])
     assert code == 130
-    assert load_checkpoint(folder / "last.pt")["step"] == stop_at
+    assert load_checkpoint(folder / "last.pt")["step"] == 5
     assert network.main(["--resume", str(folder)]) == 0
     for name in ("idq-0", "dropped", "mls"):
         assert_same_run(folder / name, together / name)
