@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -87,14 +85,6 @@ def test_labelled_embeddings_and_the_cap(labelled, tmp_path, capsys):
     assert "no two share a person" in text
 
 
-def test_too_few_non_mated_comparisons_are_said(stored, tmp_path, capsys):
-    assert main(["--features", stored, "--out", str(tmp_path / "c.json")]) == 0
-    assert capsys.readouterr().err == (
-        "warning: stored: at FMR 0.001, 1000 non-mated pairs leave 1 expected false matches "
-        "(fewer than 5): the threshold, and FNMR with it, is too uncertain to trust\n"
-    )
-
-
 class Brightness:
     name = "brightness"
 
@@ -162,11 +152,3 @@ def test_several_uncertainties_are_not_mixed(made_up, tmp_path, capsys):
     assert "holds several uncertainties (column 0, column 1); calibrate one" in (
         capsys.readouterr().err
     )
-
-
-def test_the_script_runs_as_a_file_from_anywhere(stored, tmp_path):
-    script = ROOT / "evaluation" / "calibrate.py"
-    command = [sys.executable, str(script), "--features", stored, "--out", "c.json"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("wrote c.json\n")

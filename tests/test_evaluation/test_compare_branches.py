@@ -86,11 +86,6 @@ def test_groups_are_the_losses(run):
     )
 
 
-def test_the_same_run_twice_must_be_named(run):
-    with pytest.raises(ValueError, match=r"two methods are called 'idq-0': name them"):
-        open_models([str(run), str(run)])
-
-
 def test_a_moved_backbone_file_is_named_once_for_all(run, tmp_path):
     moved = tmp_path / "moved.pth"
     moved.write_bytes((run.parent / "backbone.pth").read_bytes())
@@ -174,12 +169,6 @@ def test_groups_can_be_compared_with_one_of_them(run, against, capsys):
     assert all("idq" in line for line in verdicts)
     assert compare_main([*argv, "--methods", str(run), "--against", "idc"]) == 2
     assert "--against idc: the methods are idq-0, idq-1, " in capsys.readouterr().err
-
-
-def test_one_head_alone_has_no_table_of_seeds(run, capsys):
-    argv = ["--target", FACES, "--fmr", "0.1", "--replicates", "20", "--device", "cpu"]
-    assert compare_main([*argv, "--methods", f"{run}/idq-0", f"{run}/mls-0"]) == 0
-    assert "seeds" not in capsys.readouterr().out
 
 
 def test_a_branch_that_was_never_saved_is_one_line(run, capsys):

@@ -98,11 +98,6 @@ def test_pairs_are_those_in_which_the_smaller_mean_is_ahead(draws):
     )
 
 
-def test_no_groups_no_rows(draws):
-    assert group_rows("made", FMR, draws, (), None) == []
-    assert group_rows("made", FMR, draws, (), "between") == []
-
-
 def test_without_any_error_means_are_nan(draws):
     relatives = {name: np.full(4, np.nan) for name in draws.curves}
     curves = {

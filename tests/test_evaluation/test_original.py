@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.features import Features
-from evaluation.metrics.protocols import Protocol
 from evaluation.original import original_table
 from report.results import original_dict
 from report.sentences import caution_sentences
@@ -51,64 +50,12 @@ def test_blocks_are_those_of_their_columns_alone(made_up):
     assert second.startswith("reject_factor 0.0000")
 
 
-def test_fewer_than_ten_pairs(made_up):
-    with pytest.raises(ValueError, match=r"^lfw: 9 pairs; at least 10 are needed$"):
-        original_table(made_up(pairs=9), name="lfw")
-    assert original_table(made_up(pairs=10)).pairs == 10
-
-
-@pytest.mark.parametrize(("value", "kind"), [(True, "non-mated"), (False, "mated")])
-def test_one_class_missing(made_up, value, kind):
-    features = made_up(pairs=20)
-    features = Features(features.mu, features.sigma_sq, np.full(20, value))
-    with pytest.raises(ValueError, match=rf"^lfw: no {kind} pair among 20; error rates need both"):
-        original_table(features, name="lfw")
-
-
-def test_sizes_that_do_not_fit_name_the_set(made_up):
-    with pytest.raises(ValueError, match=r"^lfw: sigma_sizes 8,1 must be .* the 3 columns"):
-        original_table(made_up(columns=3), sigma_sizes=(8, 1), name="lfw")
-
-
 def sorted_by_class(made_up, mated_first):
     """Pairs of one class are all more uncertain than those of the other."""
     features = made_up(pairs=40)
     order = features.issame if mated_first else ~features.issame
     sigma_sq = np.repeat(np.where(order, 2.0, 1.0) + np.linspace(0, 0.5, 40), 2)
     return Features(features.mu, sigma_sq, features.issame)
-
-
-@pytest.mark.parametrize("protocol", ["original", "original-mcdropout"])
-def test_no_mated_pair_left_goes_on_with_one_warning(made_up, protocol):
-    table = original_table(sorted_by_class(made_up, mated_first=True), protocol)
-    curve = table.blocks[0].curves[-1]
-    assert curve.mated[60] == 0
-    held = curve.fnmr[np.flatnonzero(curve.mated)[-1]]
-    assert (curve.fnmr[curve.mated == 0] == held).all()
-    lines = [line for line in sentences(table) if "no mated pair is kept" in line]
-    assert len(lines) == 1
-    assert "FNMR stays at its last value" in lines[0]
-    assert np.isfinite(table.blocks[0].areas.auerc)
-    assert "nan" not in original_text(table)
-    json.dumps(original_dict(table), allow_nan=False)
-
-
-def test_no_non_mated_pair_left_goes_on_with_one_warning(made_up):
-    features = sorted_by_class(made_up, mated_first=False)
-    fixed, recomputed = (
-        original_table(features, name) for name in ("original", "original-mcdropout")
-    )
-    assert (recomputed.blocks[0].curves[-1].fnmr[60:] == 0).all()
-    assert sum("no non-mated pair is kept" in line for line in sentences(fixed)) == 1
-    assert any(line.endswith("EER is 1 and FNMR is 0") for line in sentences(recomputed))
-    assert any(line.endswith("on: EER is 1") for line in sentences(fixed))
-
-
-def test_few_expected_false_matches_are_warned_of(made_up):
-    few = sentences(original_table(made_up(pairs=1000)))
-    assert [line[:12] for line in few] == ["at FMR 0.001"]
-    assert "500 non-mated pairs leave 0.5 expected false matches (fewer than 5)" in few[0]
-    assert original_table(made_up(pairs=10_000)).cautions == ()
 
 
 def test_an_uncertainty_that_knows_the_errors_has_the_smallest_area(made_up):
@@ -142,6 +89,35 @@ def test_order_of_pairs_scale_of_embeddings_and_of_uncertainty_do_not_matter(see
     assert first.eer == second.eer
 
 
-def test_own_switches_are_taken_as_they_are(made_up):
-    own = Protocol(name="mine", threshold="per_subset", fuse="sum")
-    assert original_table(made_up(), own).protocol is own
+@pytest.mark.parametrize(
+    ("pairs", "labels", "options", "message"),
+    [
+        (9, None, {}, "9 pairs; at least 10 are needed"),
+        (20, True, {}, "no non-mated pair among 20"),
+        (20, False, {}, "no mated pair among 20"),
+        (20, None, {"sigma_sizes": (8, 1)}, "sigma_sizes 8,1 must be .* the 3 columns"),
+        (20, None, {"protocol": "iso29794"}, "protocol iso29794 does not make the original's"),
+    ],
+)
+def test_what_has_no_table(made_up, pairs, labels, options, message):
+    features = made_up(pairs=pairs, columns=3)
+    issame = features.issame if labels is None else np.full(pairs, labels)
+    with pytest.raises(ValueError, match=f"^lfw: {message}"):
+        original_table(Features(features.mu, features.sigma_sq, issame), name="lfw", **options)
+
+
+@pytest.mark.parametrize("protocol", ["original", "original-mcdropout"])
+@pytest.mark.parametrize("kind", ["mated", "non-mated"])
+def test_a_kind_that_is_used_up_is_one_caution(made_up, kind, protocol):
+    table = original_table(sorted_by_class(made_up, mated_first=kind == "mated"), protocol)
+    curve = table.blocks[0].curves[-1]
+    held = 0.0
+    if kind == "mated":
+        held = curve.fnmr[np.flatnonzero(curve.mated)[-1]]
+        assert (curve.fnmr[curve.mated == 0] == held).all()
+    elif protocol == "original-mcdropout":
+        assert (curve.fnmr[60:] == 0).all()
+    (line,) = [line for line in sentences(table) if f"no {kind} pair is kept" in line]
+    assert ("FNMR is 0" in line) == (kind == "non-mated" and protocol == "original-mcdropout")
+    assert "nan" not in original_text(table)
+    json.dumps(original_dict(table), allow_nan=False)

@@ -135,21 +135,3 @@ def test_equal_embeddings_are_one_image(made_up):
     assert len(np.unique(one.image)) == expected.max() + 1
     for row in range(0, 6000, 97):
         np.testing.assert_array_equal(one.image == one.image[row], expected == expected[row])
-
-
-def test_images_are_numbered_in_order_of_appearance():
-    rng = np.random.default_rng(0)
-    rows = rng.normal(size=(4, 8)).astype(np.float32)[[2, 0, 2, 1, 0, 3] * 2]
-    features = Features(rows, np.ones(12), np.arange(6) % 2 == 0)
-    ((_, one),) = comparisons_of(features)
-    assert one.image.tolist() == [0, 1, 0, 2, 1, 3] * 2
-
-
-def test_sizes_that_do_not_fit_name_the_set(made_up):
-    with pytest.raises(ValueError, match=r"^lfw: sigma_sizes 8,1 must be .* the 3 columns"):
-        comparisons_of(made_up(columns=3), "lfw", sigma_sizes=(8, 1))
-
-
-def test_evaluate_refuses_what_has_no_table_of_the_original(golden_features):
-    with pytest.raises(ValueError, match=r"^J: protocol iso29794 does not make the original's tab"):
-        original_table(golden_features["J"], "iso29794", name="J")

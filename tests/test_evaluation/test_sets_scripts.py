@@ -130,11 +130,6 @@ def test_risk_intervals_and_report(scores, tmp_path, capsys):
     assert facts["name"] == "scores"
 
 
-def test_protocols_that_do_not_exist(scores, capsys):
-    assert main(["--features", str(scores), "--protocol", "original,isso29794"]) == 2
-    assert "did you mean 'iso29794'?" in capsys.readouterr().err
-
-
 def test_compare_methods_on_faces(backbone, tmp_path, capsys):
     other = tmp_path / "theirs.csv"
     folder = tmp_path / "out"

@@ -220,18 +220,6 @@ def test_what_is_listed_covers_the_equal_error_rate(monkeypatch):
         assert missed < share, "the rates must cross above the lowest listed score"
 
 
-def test_a_sample_is_seeded_and_of_the_size_asked_for():
-    mu, labels, uncertainty = made_up(rows=200)
-    one, same, other = (
-        labelled_comparisons(mu, labels, uncertainty, non_mated=700, cap=9, seed=seed)
-        for seed in (1, 1, 2)
-    )
-    np.testing.assert_array_equal(one.pairs, same.pairs)
-    assert (one.pairs != other.pairs).any()
-    assert one.non_mated_total == (~one.mated).sum() == 700
-    assert one.mated.sum() == 9 * len(np.unique(labels))
-
-
 def test_unsound_arrays_are_named():
     mu, labels, uncertainty = made_up(rows=20)
     with pytest.raises(ValueError, match="dev: 20 embeddings, 19 labels and 20 uncertainties"):
