@@ -13,7 +13,7 @@ from evaluation.metrics.thresholds import tar_at_far
 from evaluation.sets.ijb import FUSIONS, compare_fusions, open_ijb, possible_fusions
 from evaluation.sets.score_files import read_scores
 from evaluation.verification_risk_fnmr import main
-from photos.align import REFERENCE, align
+from photos.align import REFERENCE
 from report.tables import ijb_table
 
 PEOPLE, PER_PERSON = 6, 9
@@ -309,19 +309,6 @@ def test_values_of_another_set(folder):
     mu, sigma_sq = estimated(opened.images)
     with pytest.raises(ValueError, match="ijbc: fusion by inverse variance needs variances above"):
         opened.comparisons(mu, -sigma_sq, "inverse_variance")
-
-
-def test_alignment_undoes_turn_and_scale(faces):
-    """A face drawn larger and turned into a loose crop comes back up to interpolation."""
-    import cv2
-
-    face = cv2.GaussianBlur(faces.read(0), (0, 0), 2)
-    forth = np.array([[1.9, -0.6, 60.0], [0.6, 1.9, 10.0]])
-    crop = cv2.warpAffine(face, forth, (330, 320), flags=cv2.INTER_CUBIC)
-    points = REFERENCE @ forth[:, :2].T + forth[:, 2]
-    gap = np.abs(align(crop, points).astype(int) - face)[3:-3, 3:-3]
-    assert gap.mean() < 1
-    assert gap.max() < 12
 
 
 def test_example_of_the_page_runs(folder, capsys):
