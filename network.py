@@ -2,6 +2,7 @@
 
     python network.py --config_file config/config_ir50_idq_loss_glint360k.py
     python network.py --config_file config/config_demo.py --set schedule.lr=3e-3 seed=1
+    python network.py --config_file config/config_demo.py --steps 20
     python network.py --resume runs/glint_ir50_idq
 
 Writes a run folder: log.txt, metrics.jsonl, curves.png, best.pt and last.pt, the config as given
@@ -15,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.cli import Parser, run_command, run_on_ranks
+from utils.cli import Parser, positive, run_command, run_on_ranks
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="KEY=VALUE",
         help="override any field of the config: schedule.lr=3e-3 train_images=faces.rec",
     )
+    parser.add_argument("--steps", type=positive, help="a short run: one epoch of so many steps")
     args = parser.parse_args(argv)
+    if args.steps:
+        args.set += ["schedule.epochs=1", f"schedule.steps_per_epoch={args.steps}"]
     if args.resume and args.model_dir:
         parser.error("--resume names the run folder; --model_dir does not go with it")
     return run_command(lambda: _train(args.config_file, args.resume, args.model_dir, args.set))

@@ -240,3 +240,11 @@ def test_a_loss_that_explodes_stops_the_run_and_names_the_steps(config_file, tmp
     other.write_text(text)
     assert train(other, tmp_path / "run", *changes) == 2
     assert re.search(r"not finite at some step in \d+\.\.\d+; lower", capsys.readouterr().err)
+
+
+def test_a_short_run_leaves_the_later_drops_out(config_file, tmp_path):
+    text = config_file.read_text()
+    assert "drop_at" in text
+    arguments = ["--config_file", str(config_file), "--model_dir", str(tmp_path / "short")]
+    assert network.main([*arguments, "--steps", "2"]) == 0
+    assert load_checkpoint(tmp_path / "short" / "last.pt")["step"] == 2
