@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from estimators.base import harmonic_mean
-from evaluation.metrics.comparisons import Fuse, fuse_sides
 
 VALUES_AT_ONCE = 1 << 18  # 1 MB, which stays in the cache; results do not depend on it
 
@@ -75,11 +74,6 @@ def image_uncertainties(
         uncertainties.append(Uncertainty(_label(start, size) if len(cuts) > 1 else "", values))
         start += size
     return uncertainties
-
-
-def fuse_pairs(values: NDArray[np.float32], how: Fuse = "max") -> NDArray[np.float32]:
-    """Return one uncertainty per pair, (N,), from one per image, (2N,), as `fuse_sides` does."""
-    return fuse_sides(values[0::2], values[1::2], how)
 
 
 def _label(start: int, size: int) -> str:

@@ -5,9 +5,10 @@ import pytest
 from sklearn.model_selection import KFold
 
 from evaluation.metrics.accuracy import best_threshold, ten_fold_accuracy
+from evaluation.metrics.comparisons import fuse_sides
 from evaluation.metrics.engine import CurveEngine
 from evaluation.metrics.protocols import Protocol
-from evaluation.metrics.scores import fuse_pairs, image_uncertainties
+from evaluation.metrics.scores import image_uncertainties
 from evaluation.original import SHOWN
 from tests.test_evaluation.factories import one_each
 
@@ -20,7 +21,9 @@ def test_accuracy_at_discards_equals_the_original(
     scores, mated = golden_scores[name], golden_features[name].issame
     found = []
     for one in image_uncertainties(golden_features[name].sigma_sq):
-        uncertainty = fuse_pairs(one.values, "max" if how == "max" else "sum")
+        uncertainty = fuse_sides(
+            one.values[::2], one.values[1::2], "max" if how == "max" else "sum"
+        )
         kept = CurveEngine(one_each(scores, mated, uncertainty), Protocol(name="p")).kept()
         found += [ten_fold_accuracy(scores[kept.rows(i)], mated[kept.rows(i)]) for i in SHOWN]
     values, thresholds = (np.array(column) for column in zip(*found, strict=True))

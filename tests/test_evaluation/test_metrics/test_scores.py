@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from evaluation.metrics.comparisons import fuse_sides
 from evaluation.metrics.scores import (
     VALUES_AT_ONCE,
     cosine_of_pairs,
-    fuse_pairs,
     image_uncertainties,
 )
 
@@ -69,8 +69,8 @@ def test_sizes_that_do_not_fit_are_refused(sizes):
 
 
 def test_fuse():
-    values = np.array([1, 5, 4, 2], np.float32)
-    np.testing.assert_array_equal(fuse_pairs(values, "max"), [5, 4])
-    np.testing.assert_array_equal(fuse_pairs(values, "sum"), [6, 6])
+    first, second = np.float32([1, 4]), np.float32([5, 2])
+    np.testing.assert_array_equal(fuse_sides(first, second, "max"), [5, 4])
+    np.testing.assert_array_equal(fuse_sides(first, second, "sum"), [6, 6])
     with pytest.raises(ValueError, match=r"unknown fuse 'add' \(known: max, mean, sum, product\)"):
-        fuse_pairs(values, "add")
+        fuse_sides(first, second, "add")
