@@ -16,7 +16,7 @@ from evaluation.confidence.intervals import clopper_pearson
 from evaluation.metrics.engine import CurveEngine
 from evaluation.metrics.error_rates import equal_error_rates
 from report import facts
-from report.facts import number, numbers
+from report.facts import by_limit, number, numbers
 from report.sentences import caution_sentences, protocol_sentence, risk_sentences
 
 if TYPE_CHECKING:
@@ -62,9 +62,11 @@ def collect(data: ReportData) -> facts.ReportFacts:
         presets=[_preset(curve) for curve in data.presets],
         scores=histograms(comparisons, uncertainty),
         det=_det_curves(comparisons, main, kept),
-        risk_control=_risk(data),
+        risk_control=(
+            {**data.risk.to_dict(), "in_words": risk_sentences(data.risk)} if data.risk else None
+        ),
         reliability=_reliability(data),
-        calibration=_json_object(data.calibration.to_dict()) if data.calibration else None,
+        calibration=data.calibration.to_dict() if data.calibration else None,
         faces=_faces(comparisons, data.images),
         worst_errors=_worst_errors(data, uncertainty, limit),
         provenance=data.provenance,
@@ -107,10 +109,6 @@ def _fmr(curve: ProtocolCurve, index: int = 0) -> facts.Rate:
     return _rate(curve.edc.false_matches[index], curve.edc.non_mated[index])
 
 
-def _by_limit(areas: dict[float, float]) -> dict[str, float | None]:
-    return {f"{limit:g}": number(area) for limit, area in areas.items()}
-
-
 def _curve(
     curve: ProtocolCurve, data: ReportData, points: list[facts.OperatingPoint]
 ) -> facts.CurveFacts:
@@ -132,8 +130,8 @@ def _curve(
         mated=edc.mated[at].tolist(),
         false_matches=edc.false_matches[at].tolist(),
         non_mated=edc.non_mated[at].tolist(),
-        areas=_by_limit(curve.areas),
-        relative_areas=_by_limit(curve.relative),
+        areas=by_limit(curve.areas),
+        relative_areas=by_limit(curve.relative),
         bootstrap=_bands(data.draws(curve)),
         operating_points=points,
     )
@@ -168,8 +166,8 @@ def _preset(curve: ProtocolCurve) -> facts.Preset:
         fnmr_without_discard=_fnmr(curve),
         fmr_without_discard=_fmr(curve),
         fnmr_after_10_percent=_fnmr(curve, curve.index_at(REFUSED)),
-        areas=_by_limit(curve.areas),
-        relative_areas=_by_limit(curve.relative),
+        areas=by_limit(curve.areas),
+        relative_areas=by_limit(curve.relative),
     )
 
 
@@ -225,13 +223,9 @@ def _operating_points(
 ) -> list[facts.OperatingPoint]:
     """One row per discard fraction of `SHOWN`, at the curve's last fraction not above the row's.
 
-    Args:
-        data: its calibration, where it is one for this FMR target, adds what an uncertainty at the
-            threshold means.
-        curve: under any protocol.
-        eer: of the kept comparisons of each row; a row without comparisons of one kind has none.
-        thresholds: (F,) of the uncertainty at the curve's fractions; for mated comparisons where
-            the kinds have thresholds of their own.
+    `eer` has one per row, the (F,) uncertainty `thresholds` one per fraction of the curve (that of
+    mated comparisons, where the kinds have their own). A calibration for this FMR target adds what
+    an uncertainty at the threshold means.
     """
     edc, calibration = curve.edc, data.calibration
     is_main = curve is data.curves[0]
@@ -264,11 +258,8 @@ def _operating_points(
 def histograms(comparisons: Comparisons, uncertainty: NDArray[np.float32]) -> facts.Histograms:
     """Score histograms of both kinds: of all listed comparisons and per uncertainty decile.
 
-    The deciles are those of the mated comparisons; non-mated ones are sorted into their ranges.
-
-    Args:
-        comparisons: N of them.
-        uncertainty: (N,) of each comparison.
+    The deciles are those of the mated comparisons' (N,) uncertainties; non-mated ones are sorted
+    into their ranges.
     """
     scores, mated = comparisons.scores, comparisons.mated
     bins = int(np.clip(2.5 * np.count_nonzero(mated) ** (1 / 3), *BINS))
@@ -276,9 +267,8 @@ def histograms(comparisons: Comparisons, uncertainty: NDArray[np.float32]) -> fa
     edges = np.linspace(low, high if high > low else low + 1.0, bins + 1)
     place = np.clip(((scores - edges[0]) / (edges[1] - edges[0])).astype(np.int64), 0, bins - 1)
     bounds = np.percentile(uncertainty[mated].astype(np.float64), np.arange(0, 101, 10))
-    mated_scores = scores[mated]
     decile = np.searchsorted(bounds[1:-1], uncertainty, side="left")
-    mated_decile = decile[mated]
+    mated_scores, mated_decile = scores[mated], decile[mated]
     cell = (decile * 2 + mated) * bins + place
     counts = np.bincount(cell, minlength=2 * DECILES * bins).reshape(DECILES, 2, bins)
     return facts.Histograms(
@@ -304,51 +294,27 @@ def _median(values: NDArray[np.float32]) -> float | None:
 
 
 def _det_curves(comparisons: Comparisons, curve: ProtocolCurve, kept: Kept) -> list[facts.Det]:
-    """Of all comparisons and of the kept 90 % and 70 %, where both kinds are left."""
+    """Of all comparisons and of the kept 90 % and 70 %, where both kinds are left.
+
+    At most so many points as a picture can show, evenly over the logarithm of FMR; each is the
+    lowest threshold of its FMR, just above the next non-mated score.
+    """
     curves = []
     for share in DET_KEPT:
         rows = kept.rows(curve.index_at(1 - share))
         mated = np.sort(comparisons.scores[rows & comparisons.mated])
         non_mated = np.sort(comparisons.scores[rows & ~comparisons.mated])
-        if len(mated) and len(non_mated):
-            curves.append(_det(share, mated, non_mated, comparisons.unlisted))
+        count = len(non_mated)
+        total = count + comparisons.unlisted  # the unlisted ones are all lower
+        if not len(mated) or not count:
+            continue
+        steps = np.unique(np.geomspace(1, max(count - 1, 1), DET_POINTS).astype(np.int64))
+        rejected = np.unique(non_mated[np.maximum(count - 1 - steps, 0)])[::-1]
+        matches = count - np.searchsorted(non_mated, rejected, side="right")
+        missed = np.searchsorted(mated, rejected, side="right") / len(mated)
+        fmr = (matches / total).tolist()
+        curves.append(facts.Det(share, len(mated), total, fmr, missed.tolist()))
     return curves
-
-
-def _det(
-    kept: float, mated: NDArray[np.float32], non_mated: NDArray[np.float32], unlisted: int
-) -> facts.Det:
-    """At most so many points as a picture can show, evenly over the logarithm of FMR.
-
-    Each point is the lowest threshold of its FMR, just above the next non-mated score.
-
-    Args:
-        kept: share of the comparisons.
-        mated: (P,) ascending scores.
-        non_mated: (Q,) ascending scores.
-        unlisted: further non-mated ones, all lower.
-    """
-    count = len(non_mated)
-    steps = np.unique(np.geomspace(1, max(count - 1, 1), DET_POINTS).astype(np.int64))
-    rejected = np.unique(non_mated[np.maximum(count - 1 - steps, 0)])[::-1]
-    matches = count - np.searchsorted(non_mated, rejected, side="right")
-    return facts.Det(
-        kept=kept,
-        mated=len(mated),
-        non_mated=count + unlisted,
-        fmr=(matches / (count + unlisted)).tolist(),
-        fnmr=(np.searchsorted(mated, rejected, side="right") / len(mated)).tolist(),
-    )
-
-
-def _risk(data: ReportData) -> dict[str, facts.Json] | None:
-    if data.risk is None:
-        return None
-    return _json_object({**data.risk.to_dict(), "in_words": risk_sentences(data.risk)})
-
-
-def _json_object(values: dict[str, object]) -> dict[str, facts.Json]:
-    return {key: facts.plain(value) for key, value in values.items()}
 
 
 def _reliability(data: ReportData) -> facts.ReliabilityFacts | None:
@@ -356,18 +322,11 @@ def _reliability(data: ReportData) -> facts.ReliabilityFacts | None:
     if diagram is None:
         return None
     bins = [
-        facts.ReliabilityBin(
-            predicted=float(part.predicted),
-            errors=int(part.errors),
-            observed=float(part.observed),
-            count=int(part.count),
-            low=float(part.interval.low),
-            high=float(part.interval.high),
-        )
+        facts.ReliabilityBin(part.predicted, part.errors, part.observed, part.count, *part.interval)
         for part in diagram.bins
     ]
     return facts.ReliabilityFacts(
-        bins, float(diagram.calibration_error), float(diagram.chance), diagram.confidence
+        bins, diagram.calibration_error, diagram.chance, diagram.confidence
     )
 
 
@@ -405,13 +364,7 @@ def _face(comparisons: Comparisons, row: int, images: ImageAccess | None) -> fac
 def _worst_errors(
     data: ReportData, uncertainty: NDArray[np.float32], limit: float
 ) -> facts.WorstErrors:
-    """False non-matches with the lowest and false matches with the highest scores.
-
-    Args:
-        data: N comparisons, and images for their names.
-        uncertainty: (N,) of each comparison.
-        limit: a comparison above this uncertainty is refused.
-    """
+    """Name them, with the (N,) uncertainties of all; one above the limit is refused."""
     comparisons = data.comparisons
     scores, mated = comparisons.scores, comparisons.mated
     threshold = float(data.curves[0].edc.score_threshold[0])

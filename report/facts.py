@@ -295,9 +295,9 @@ class ReportFacts:
     presets: list[Preset]
     scores: Histograms
     det: list[Det]
-    risk_control: dict[str, Json] | None
+    risk_control: Mapping[str, object] | None
     reliability: ReliabilityFacts | None
-    calibration: dict[str, Json] | None
+    calibration: Mapping[str, object] | None
     faces: Faces
     worst_errors: WorstErrors
     provenance: Provenance | None
@@ -319,6 +319,11 @@ def number(value: float | np.floating) -> float | None:
 def numbers(values: NDArray[np.floating]) -> Numbers:
     """Return the floats of an array, None for NaN and infinity."""
     return [number(value) for value in values.tolist()]
+
+
+def by_limit(areas: Mapping[float, float]) -> dict[str, float | None]:
+    """Return areas by discard limit, as in "0.3"."""
+    return {f"{limit:g}": number(area) for limit, area in areas.items()}
 
 
 def plain(value: object) -> Json:

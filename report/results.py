@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from evaluation.original import PERCENTILES, SHOWN
 from evaluation.run import DISCARDS
-from report.facts import Json, number, plain
+from report.facts import Json, by_limit, number, plain
 from report.sentences import caution_sentences, protocol_sentence
 from report.text import original_text
 
@@ -68,9 +68,9 @@ def row_dict(row: ProtocolRow) -> dict[str, Json]:
         "non_mated": others,
         "fmr": matches / others if others else None,
         "discards": [_point_dict(row.curve, share) for share in DISCARDS],
-        "areas": _by_limit(row.curve.areas),
-        "relative": _by_limit(row.curve.relative),
-        "best_relative": _by_limit(row.curve.best_relative),
+        "areas": plain(by_limit(row.curve.areas)),
+        "relative": plain(by_limit(row.curve.relative)),
+        "best_relative": plain(by_limit(row.curve.best_relative)),
         "warnings": list(caution_sentences(row.curve.cautions)),
     }
 
@@ -86,10 +86,6 @@ def _point_dict(curve: ProtocolCurve, share: float) -> Json:
         "false_matches": int(curve.edc.false_matches[index]),
         "non_mated": int(curve.edc.non_mated[index]),
     }
-
-
-def _by_limit(values: dict[float, float]) -> Json:
-    return {f"{limit:g}": number(value) for limit, value in values.items()}
 
 
 def _uncertainty_dict(part: UncertaintyResult) -> Json:

@@ -123,16 +123,15 @@ CAUTIONS = {
 def caution_sentence(caution: Caution) -> str:
     """One line for people."""
     facts = caution.facts
+    is_zero = facts.get("threshold") == "per_subset"
     return CAUTIONS[caution.kind].format(
         **facts,
         fewest=FEWEST_ERRORS,
         fewest_units=FEWEST_UNITS,
         units=UNITS.get(str(facts.get("unit")), ""),
         bests=UNITS.get(str(facts.get("best")), ""),
-        zero_fnmr=" and FNMR is 0" if facts.get("threshold") == "per_subset" else "",
-        consequence=(
-            "FNMR is 0" if facts.get("threshold") == "per_subset" else "the threshold stays"
-        ),
+        zero_fnmr=" and FNMR is 0" if is_zero else "",
+        consequence="FNMR is 0" if is_zero else "the threshold stays",
     )
 
 
@@ -171,13 +170,12 @@ def verdict_sentence(verdict: Verdict | None) -> str:
 def signed(value: float, interval: Interval) -> str:
     """Write `-.012 [-.020, -.005]` with as many digits as the width of the interval deserves."""
     width = interval.high - interval.low
-    digits = 3
-    if np.isfinite(width) and width > 0:
-        digits = max(3, 1 - int(np.floor(np.log10(width))))
+    is_wide = np.isfinite(width) and width > 0
+    digits = max(3, 1 - int(np.floor(np.log10(width)))) if is_wide else 3
     ends = [end for end in interval if 1e-8 < abs(end) < np.inf]
     while any(round(end, digits) == 0 for end in ends):  # a sign without a digit says nothing
         digits += 1
-    texts = [f"{one:+.{digits}f}" for one in (value, *interval)]
+    texts = [f"{number:+.{digits}f}" for number in (value, *interval)]
     texts = [text[0] + text[2:] if text[1:3] == "0." else text for text in texts]
     return f"{texts[0]} [{texts[1]}, {texts[2]}]"
 
@@ -241,9 +239,8 @@ def _risk_answer(control: RiskControl) -> str:
 
 def _risk_facts(control: RiskControl) -> list[str]:
     kind, percent = KINDS[control.risk], f"{100 * control.confidence:g} %"
-    if control.threshold_count is None or control.fmr_target is None:
-        where = "as given"
-    else:
+    where = "as given"
+    if control.threshold_count is not None and control.fmr_target is not None:
         where = f"for FMR {control.fmr_target:g}: {control.threshold_count} where it was found"
         if control.fmr_target * control.threshold_count.total < FEWEST_ERRORS:
             where += ", too few for this target: give a score threshold instead"

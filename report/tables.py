@@ -11,7 +11,8 @@ import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import zip_longest
+from typing import TYPE_CHECKING, TypeVar
 
 from evaluation.run import DISCARDS
 from report.sentences import caution_sentence, protocol_sentence, verdict_sentence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from evaluation.metrics.thresholds import TarAtFar
     from evaluation.run import ProtocolRow
 
+Row = TypeVar("Row", "MethodRow", "GroupRow")
 FORMATS = ("txt", "csv", "md", "tex")
 AREA = "AUERC30/random"  # the column whose best cell is bold in LaTeX
 GROUP_DISCARDS = (0.0, 0.1, 0.3)  # in the table of seeds; its CSV has all of `DISCARDS`
@@ -36,15 +38,7 @@ GROUP_HEADER = (
 
 @dataclass(frozen=True)
 class Table:
-    """What people read of one set at one FMR target.
-
-    Attributes:
-        title: above it.
-        header: one text per column.
-        rows: cells.
-        remarks: lines below it; LaTeX has none.
-        best: of each row, whether its area is bold in LaTeX.
-    """
+    """What people read of one set at one FMR target; `best`: rows whose area is bold in LaTeX."""
 
     title: str
     header: Sequence[str]
@@ -66,18 +60,15 @@ def method_table(rows: Sequence[MethodRow], notation: str) -> str:
                 for row in rows
             ),
         )
-    tables: dict[tuple[str, float], list[MethodRow]] = {}
-    for row in rows:
-        tables.setdefault((row.set, row.fmr), []).append(row)
     return _WRITERS[notation](
         Table(
-            title=f"{name}, FMR {fmr:g}",
+            title=title,
             header=METHOD_HEADER,
             rows=[_method_cells(row) for row in group],
-            remarks=[verdict_sentence(row.verdict) for row in group if row.verdict],
+            remarks=_verdicts(group),
             best=[row.rank == 1 for row in group],
         )
-        for (name, fmr), group in tables.items()
+        for title, group in _by_title(rows)
     )
 
 
@@ -96,18 +87,15 @@ def group_table(rows: Sequence[GroupRow], notation: str) -> str:
                 for row in rows
             ),
         )
-    tables: dict[tuple[str, float], list[GroupRow]] = {}
-    for row in rows:
-        tables.setdefault((row.set, row.fmr), []).append(row)
     return _WRITERS[notation](
         Table(
-            title=f"{name}, FMR {fmr:g}, means over seeds",
+            title=f"{title}, means over seeds",
             header=GROUP_HEADER,
             rows=[_group_cells(row) for row in group],
-            remarks=_group_remarks(group),
+            remarks=[*_verdicts(group), *_seed_remarks(group)],
             best=[row.rank == 1 for row in group],
         )
-        for (name, fmr), group in tables.items()
+        for title, group in _by_title(rows)
     )
 
 
@@ -133,12 +121,7 @@ def protocol_table(name: str, rows: Sequence[ProtocolRow]) -> str:
 
 
 def ijb_table(name: str, results: Mapping[str, Sequence[TarAtFar]]) -> str:
-    """TAR at FAR of an IJB set under several fusions, one block of lines for each FMR.
-
-    Args:
-        name: of the set.
-        results: rows of each fusion, all for the same targets.
-    """
+    """TAR at FAR of an IJB set by fusion, all for the same targets: a block of lines for each."""
     lines = [["FMR", "fusion", "TAR", "matches", "realised FMR", "threshold"]]
     for rows in zip(*results.values(), strict=True):
         for fusion, row in zip(results, rows, strict=True):
@@ -158,19 +141,10 @@ def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
 
     The last cell of a row with fewer cells than the first row may be of any length.
     """
-    count = len(rows[0])
-    padded = [row if len(row) == count else row[:-1] for row in rows]
-    widths = [
-        max(len(row[column]) for row in padded if column < len(row)) for column in range(count)
-    ]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=False))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines
+    padded = [row if len(row) == len(rows[0]) else row[:-1] for row in rows]
+    widths = [max(map(len, column)) for column in zip_longest(*padded, fillvalue="")]
+    alignments = ["<"] * left + [">"] * (len(widths) - left)
+    return ["  ".join(map("{:{}{}}".format, row, alignments, widths)).rstrip() for row in rows]
 
 
 def _text(tables: Iterable[Table]) -> str:
@@ -234,6 +208,17 @@ def _for_latex(text: str) -> str:
     return "".join(escapes.get(char, f"\\{char}" if char in "&%$#_{}" else char) for char in text)
 
 
+def _by_title(rows: Iterable[Row]) -> Iterable[tuple[str, list[Row]]]:
+    tables: dict[str, list[Row]] = {}
+    for row in rows:
+        tables.setdefault(f"{row.set}, FMR {row.fmr:g}", []).append(row)
+    return tables.items()
+
+
+def _verdicts(rows: Iterable[MethodRow | GroupRow]) -> list[str]:
+    return [verdict_sentence(row.verdict) for row in rows if row.verdict]
+
+
 def _ends(interval: Interval) -> str:
     return f"[{interval.low:.3f}, {interval.high:.3f}]"
 
@@ -254,12 +239,11 @@ def _group_cells(row: GroupRow) -> list[str]:
     ]
 
 
-def _group_remarks(rows: Sequence[GroupRow]) -> list[str]:
-    lines = [verdict_sentence(row.verdict) for row in rows if row.verdict]
-    lines.append(
+def _seed_remarks(rows: Sequence[GroupRow]) -> list[str]:
+    lines = [
         "each row is the mean of its seeds; intervals are over the draws of this set, sd, smallest "
         "and largest over the seeds"
-    )
+    ]
     shared = [row.group for row in rows if row.orders < len(row.members)]
     if shared:
         lines.append(
