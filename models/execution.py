@@ -26,13 +26,10 @@ log = logging.getLogger("faceuq")
 
 
 def executed(forward: Forward, execution: Execution, device: torch.device) -> Forward:
-    """Return a forward pass that is carried out in that way.
+    """Return a forward pass that is carried out in that way; "eager" is `forward` itself.
 
-    Args:
-        forward: from images on the device to tensors there, always by the same operations for
-            images of the same shape and type; each image independent of the others.
-        execution: "eager" returns `forward` itself.
-        device: where it runs.
+    It maps images to tensors on the device, always by the same operations for images of the same
+    shape and type; each image independent of the others.
 
     Raises:
         ValueError: not an execution, or "cuda_graph" without CUDA; when called: images could not be
@@ -60,10 +57,7 @@ class FixedSizes:
     The first batch of a kind (shape and type of its images) prepares a run, and so does a larger
     one, up to `MOST_SIZES`. A smaller batch goes through the smallest run that it fills at least
     half, and else through the plain forward pass, like the rest of an evaluation set.
-
-    Args:
-        forward: the plain one.
-        prepare: returns a run for batches of up to as many images as it is given.
+    `prepare` returns a run for batches of up to as many images as it is given.
     """
 
     def __init__(self, forward: Forward, prepare: Callable[[Tensor], Forward]) -> None:
@@ -86,11 +80,10 @@ class Graphs(Protocol):
     """What records operations and repeats them: CUDA, or a stand-in of a test."""
 
     def capture(self, work: Callable[[], T], warm_up: int = ...) -> tuple[Callable[[], None], T]:
-        """Record; return what repeats it, and the tensors that it then fills.
+        """Record work on tensors that stay where they are, after doing it `warm_up` times.
 
-        Args:
-            work: on tensors that stay where they are.
-            warm_up: times that it is done first.
+        Returns:
+            What repeats it, and the tensors that it then fills.
         """
         ...
 
@@ -98,10 +91,7 @@ class Graphs(Protocol):
 class GraphRun:
     """A recorded forward pass: copies images in, repeats it, and copies the output out.
 
-    Args:
-        forward: what is recorded.
-        images: an example of the largest batch.
-        graphs: records it.
+    It is recorded for as many images as in the example.
     """
 
     def __init__(self, forward: Forward, images: Tensor, graphs: Graphs) -> None:
@@ -109,7 +99,7 @@ class GraphRun:
         self._replay, self._output = graphs.capture(lambda: forward(self._images))
 
     def __call__(self, images: Tensor) -> BackboneOutput:
-        """Run up to as many images as the example had; the caller may keep the output."""
+        """Run up to so many images; the caller may keep the output."""
         size = len(images)
         self._images[:size].copy_(images, non_blocking=True)
         self._replay()
@@ -117,11 +107,7 @@ class GraphRun:
 
 
 class CudaGraphs:
-    """CUDA graphs of one device, which share their working memory: they never run at once.
-
-    Args:
-        device: of all tensors in them.
-    """
+    """CUDA graphs of one device, which share their working memory: they never run at once."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -146,12 +132,7 @@ class CudaGraphs:
 
 
 class Compiler:
-    """Compiles a forward pass for each size that it is asked for.
-
-    Args:
-        forward: see `executed`.
-        backend: of `torch.compile`.
-    """
+    """Compiles a forward pass for each size that it is asked for."""
 
     def __init__(self, forward: Forward, backend: str | Callable[..., Any] = "inductor") -> None:
         self._forward = forward

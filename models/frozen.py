@@ -6,16 +6,15 @@ Heads train on what it gives and estimators compare with it.
 from __future__ import annotations
 
 import copy
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from models.backbones.base import Backbone
-from models.execution import executed
+from models.execution import Forward, executed
 from models.output import BackboneOutput
-from models.preprocessing import Preprocessing
 from utils.config import Execution, Precision
 from utils.device import autocast_dtype
 
@@ -58,28 +57,12 @@ class FrozenBackbone(nn.Module):
         self._unfolded = (_sharing_copy(backbone),)
         backbone.fold()
         self.backbone = backbone.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._run = executed(_Pipeline(self._to_run()).run, execution, self.device)
+        self.embedding_size = backbone.embedding_size
+        self.features_shape = backbone.features_shape
+        self.features_size = backbone.features_size
+        self.preprocessing = backbone.preprocessing
+        self._run = executed(_pipeline(self._to_run()), execution, self.device)
         super().train(False)
-
-    @property
-    def embedding_size(self) -> int:
-        """D."""
-        return self.backbone.embedding_size
-
-    @property
-    def features_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the feature map that heads read."""
-        return self.backbone.features_shape
-
-    @property
-    def features_size(self) -> int:
-        """F, the length of the flattened feature map."""
-        return self.backbone.features_size
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """What `__call__` does to images first."""
-        return self.backbone.preprocessing
 
     def unfolded(self) -> Backbone:
         """Return the backbone as it was before its BatchNorms were merged, on the device.
@@ -126,25 +109,20 @@ class FrozenBackbone(nn.Module):
         return _lowered(self.backbone, self.dtype)
 
     def _embed(self, images: Tensor) -> BackboneOutput:
-        with torch.no_grad(), self._autocast():
+        autocast = torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
+        with torch.no_grad(), autocast:
             return self._run(images)
 
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self.dtype is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
 
-
-class _Pipeline:
+def _pipeline(backbone: Backbone) -> Forward:
     """From images as they are stored to float32 embeddings and features, all on the device."""
 
-    def __init__(self, backbone: Backbone) -> None:
-        self.backbone = backbone
-
-    def run(self, images: Tensor) -> BackboneOutput:
-        normalised = self.backbone.preprocessing(images)
-        output = self.backbone(normalised.contiguous(memory_format=torch.channels_last))
+    def run(images: Tensor) -> BackboneOutput:
+        normalised = backbone.preprocessing(images)
+        output = backbone(normalised.contiguous(memory_format=torch.channels_last))
         return BackboneOutput(output.embedding.float(), output.features.float())
+
+    return run
 
 
 def _lowered(backbone: Backbone, dtype: torch.dtype) -> Backbone:

@@ -5,7 +5,7 @@ Files may come from strangers: only tensors are ever read, never pickled objects
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from utils.config import Method
 from utils.methods import build
 
 _WRAPPERS = ("state_dict", "model")
+_PROBLEMS = ("missing", "unexpected", "of another shape")
 _MAX_NAMES = 8
 
 
@@ -85,21 +86,13 @@ def load_state(
     Only `num_batches_tracked` may be missing: files converted from other frameworks or saved by
     very old versions of PyTorch lack it, and eval mode never reads it.
 
-    Args:
-        module: receives the tensors.
-        tensors: by name.
-        path: where they come from, for the message.
-        what: what the module is, for the message.
-
     Raises:
-        ValueError: names the missing, unexpected and mis-shaped tensors.
+        ValueError: names the file, the module (`what`), and the missing, unexpected and mis-shaped
+            tensors.
     """
     expected = module.state_dict()
-    missing = [
-        name
-        for name in expected
-        if name not in tensors and not name.endswith("num_batches_tracked")
-    ]
+    needed = [name for name in expected if not name.endswith("num_batches_tracked")]
+    missing = [name for name in needed if name not in tensors]
     unexpected = [name for name in tensors if name not in expected]
     misshaped = [
         f"{name} {tuple(tensors[name].shape)} for {tuple(own.shape)}"
@@ -107,12 +100,9 @@ def load_state(
         if name in tensors and tensors[name].shape != own.shape
     ]
     problems = [
-        f"{len(names)} {kind}: {_some(names)}"
-        for kind, names in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("of another shape", misshaped),
-        )
+        f"{len(names)} {kind}: {', '.join(names[:_MAX_NAMES])}"
+        + (f", ... ({len(names) - _MAX_NAMES} more)" if len(names) > _MAX_NAMES else "")
+        for kind, names in zip(_PROBLEMS, (missing, unexpected, misshaped), strict=True)
         if names
     ]
     if problems:
@@ -140,9 +130,3 @@ def _same_shapes(
 
 def _kind(value: object) -> str:
     return "an empty mapping" if isinstance(value, Mapping) and not value else type(value).__name__
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f", ... ({len(names) - _MAX_NAMES} more)" if len(names) > _MAX_NAMES else ""
-    return ", ".join(names[:_MAX_NAMES]) + more

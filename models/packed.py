@@ -35,35 +35,20 @@ VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What a model file says of itself, for people.
-
-    Attributes:
-        name: of the model.
-        license: of its weights, in words; "unknown, research only" is an answer too.
-        source: where the backbone's weights come from; "" where nobody said.
-        sha256: of the backbone's original file.
-        label: a warning or a remark that every output shows; "" for none.
-        colour_check: what export/colour_order.py found; None where it was not asked.
-        created: date, as in 2026-01-31.
-        version: of the code that packed it.
-    """
+    """What a model file says of itself, for people."""
 
     name: str
-    license: str
-    source: str
-    sha256: str
-    label: str
-    colour_check: dict[str, Any] | None
-    created: str
-    version: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values that `from_dict` reads back."""
-        return dataclasses.asdict(self)
+    license: str  # of its weights, in words; "unknown, research only" is an answer too
+    source: str  # of the backbone's weights; "" where nobody said
+    sha256: str  # of the backbone's original file
+    label: str  # a warning or a remark that every output shows; "" for none
+    colour_check: dict[str, Any] | None  # what export/colour_order.py found, if it was run
+    created: str  # date, as in 2026-01-31
+    version: str  # of the code that packed it
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> About:
-        """Build from what `to_dict` gave.
+        """Build from the plain values of a file.
 
         Raises:
             ValueError: an entry that is missing, unknown or of another type.
@@ -80,15 +65,9 @@ class About:
 
 @dataclass(frozen=True, kw_only=True)
 class PackedModel(Run):
-    """A model as it comes out of its file; the paths in its config are file names alone.
+    """A model as it comes out of its file; the paths in its config are file names alone."""
 
-    Attributes:
-        calibration: what `evaluation.confidence.calibration.Calibration.from_dict` reads; None
-            where the model was packed without.
-        about: see there.
-    """
-
-    calibration: dict[str, Any] | None
+    calibration: dict[str, Any] | None  # what `Calibration.from_dict` of evaluation reads
     about: About
 
 
@@ -110,16 +89,10 @@ def save_packed(
 ) -> None:
     """Write a run's model as one file, whole or not at all.
 
-    Tensors that float16 holds without any loss are stored as that; they come back as they were.
-
-    Args:
-        path: the file; its folder is made where it is missing.
-        run: config, backbone and head. Paths in the config are cut down to file names.
-        about: see there.
-        calibration: plain values, stored as they are.
-        half: store the backbone's weights, though not its biases and statistics, as float16.
+    Paths in the config are cut down to file names. Tensors that float16 holds without any loss are
+    stored as that, and with `half` the backbone's weights too, though not its biases and
+    statistics; they come back as float32.
     """
-    path = Path(path)
     payload = {
         "kind": KIND,
         "version": VERSION,
@@ -128,9 +101,9 @@ def save_packed(
         "backbone": _stored(run.frozen.unfolded(), half),
         "head": _stored(run.head, half=False),
         "calibration": calibration,
-        "about": about.to_dict(),
+        "about": dataclasses.asdict(about),
     }
-    save_checkpoint(path, payload)
+    save_checkpoint(Path(path), payload)
 
 
 def load_packed(
@@ -141,11 +114,7 @@ def load_packed(
 ) -> PackedModel:
     """Read a file of `save_packed`; nothing in it is executed.
 
-    Args:
-        path: the file.
-        device: see `TrainConfig.device`.
-        precision: see `TrainConfig.precision`.
-        execution: see `TrainConfig.execution`.
+    Device, precision and execution are as in `TrainConfig`.
 
     Raises:
         ValueError: no such file, a damaged, unsafe or foreign one, one of another version, or
@@ -203,16 +172,15 @@ def _without_folders(value: Any) -> Any:
 
 
 def _stored(module: nn.Module, half: bool) -> dict[str, Tensor]:
-    return {name: _smaller(tensor.cpu(), half) for name, tensor in module.state_dict().items()}
-
-
-def _smaller(tensor: Tensor, half: bool) -> Tensor:
-    """Return float16 where it loses nothing, or where it may lose; else the tensor."""
-    if tensor.dtype != torch.float32:
-        return tensor.clone()
-    halved = tensor.half()
-    fits = torch.equal(halved.float(), tensor)
-    return halved if fits or (half and tensor.ndim > 1) else tensor.clone()
+    """Return float16 tensors where that loses nothing, or may lose; else clones."""
+    stored = {}
+    for name, tensor in module.state_dict().items():
+        tensor, halved = tensor.cpu(), tensor.cpu().half()
+        fits = tensor.dtype == torch.float32 and (
+            (half and tensor.ndim > 1) or torch.equal(halved.float(), tensor)
+        )
+        stored[name] = halved if fits else tensor.clone()
+    return stored
 
 
 _PARTS: dict[str, type | tuple[type, ...]] = {

@@ -18,19 +18,12 @@ Color = Literal["RGB", "BGR"]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Colour order and scaling of a backbone's input: `(value - mean) / scale`.
+    """Colour order and scaling of a backbone's input: `(value - mean) / scale`."""
 
-    Attributes:
-        color: channel order that the backbone expects; images always come as RGB.
-        mean: subtracted from values in 0..255.
-        scale: divides the difference.
-        size: height and width in pixels.
-    """
-
-    color: Color = "RGB"
-    mean: float = 127.5
+    color: Color = "RGB"  # that the backbone expects; images always come as RGB
+    mean: float = 127.5  # of values in 0..255
     scale: float = 127.5
-    size: int = 112
+    size: int = 112  # height and width in pixels
 
     def __post_init__(self) -> None:
         if self.color not in get_args(Color):
@@ -41,11 +34,11 @@ class Preprocessing:
             raise ValueError(f"size = {self.size!r}: must be at least 1")
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Normalise a batch on the device where it is.
+        """Normalise a batch of RGB images with values 0..255 on the device where it is.
 
         Args:
-            images: RGB, values 0..255: uint8 (B, size, size, 3) as stored, or floating point
-                (B, 3, size, size) as augmentation leaves them.
+            images: uint8 (B, size, size, 3) as stored, or floating point (B, 3, size, size) as
+                augmentation leaves them.
 
         Returns:
             (B, 3, size, size) float32 in the backbone's channel order.

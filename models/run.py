@@ -27,25 +27,15 @@ from utils.methods import build, check_options
 
 @dataclass(frozen=True)
 class Run:
-    """A trained head with the backbone that it was trained on.
+    """A trained head with the backbone that it was trained on, in eval mode on one device."""
 
-    Attributes:
-        path: the run folder, or the packed file.
-        config: the run's config.
-        frozen: the backbone, ready for images.
-        head: the head, in eval mode on the backbone's device.
-        step: optimizer steps behind the head; 0 where nobody knows.
-        sha256: of the backbone's original weights file.
-        files: the weights of head and backbone.
-    """
-
-    path: Path
+    path: Path  # the run folder, or the packed file
     config: TrainConfig
     frozen: FrozenBackbone
     head: Head
-    step: int
-    sha256: str
-    files: tuple[Path, ...]
+    step: int  # of the optimizer; 0 where nobody knows
+    sha256: str  # of the backbone's original weights file
+    files: tuple[Path, ...]  # the weights of head and backbone
 
 
 def parse_backbone(text: str) -> Method:
@@ -69,14 +59,9 @@ def open_backbone(
     precision: Precision = "auto",
     execution: Execution = "eager",
 ) -> FrozenBackbone:
-    """Load a backbone by name, without any run or head, and freeze it on the device.
+    """Load a backbone, or one that `parse_backbone` reads, and freeze it on the device.
 
-    Args:
-        backbone: its class and options, or as `parse_backbone` reads them.
-        weights: its file.
-        device: see `TrainConfig.device`.
-        precision: see `TrainConfig.precision`.
-        execution: see `TrainConfig.execution`.
+    Device, precision and execution are as in `TrainConfig`.
 
     Raises:
         ValueError: an unknown name or option, no weights file, or one that does not fit.
@@ -127,12 +112,9 @@ def build_head(config: TrainConfig, frozen: FrozenBackbone) -> Head:
 
 
 def branch_folders(path: str | Path) -> list[Path]:
-    """Folders of the branches that a run trained together, in the config's order.
+    """Run folders of the branches that a run trained together, in the config's order.
 
-    Each is a run folder for `load_run`.
-
-    Returns:
-        [] for a run of one head, and for a folder that is not a run.
+    None for a run of one head, and for a folder that is not a run.
 
     Raises:
         ValueError: a branch without a trained head, or a damaged `config.json`.
@@ -169,16 +151,11 @@ def load_run(
     backbone_weights: str | None = None,
     shared: Run | None = None,
 ) -> Run:
-    """Load a run folder.
+    """Load a run folder of `network.py`: its "best" or "last" checkpoint.
 
-    Args:
-        model_dir: folder that `network.py` wrote.
-        checkpoint: "best" or "last".
-        device: see `TrainConfig.device`.
-        precision: see `TrainConfig.precision`.
-        execution: see `TrainConfig.execution`; the run's own is how it was trained.
-        backbone_weights: where the backbone's file is now, if it has moved since.
-        shared: a run whose backbone is shared, not loaded again, if it is this run's too.
+    Device, precision and execution are as in `TrainConfig`; the run's own are how it was trained.
+    `backbone_weights` says where that file is now, if it has moved since. The backbone of the run
+    `shared` is not loaded again, if it is this run's too.
 
     Raises:
         ValueError: no run there, a run of several branches, an unsafe or foreign checkpoint, or
@@ -186,7 +163,15 @@ def load_run(
     """
     path = Path(model_dir)
     file = path / f"{checkpoint}.pt"
-    _require_one_head(path, file)
+    if names := _branch_names(path):
+        raise ValueError(
+            f"{path} is a run of {len(names)} branches: {', '.join(names)}; name one, as in "
+            f"--model_dir {path / names[0]}, or give the folder to evaluation/compare.py for all"
+        )
+    if not file.is_file():
+        raise ValueError(
+            f"no trained run in {path}: {file.name} is missing (train with network.py)"
+        )
     payload = load_checkpoint(file)
     config = from_json(payload["config"])
     weights = Path(backbone_weights or config.backbone_weights)
@@ -211,19 +196,6 @@ def trained_head(checkpoint: Mapping[str, Any], frozen: FrozenBackbone) -> Head:
     head = build_head(config, frozen)
     head.load_state_dict(checkpoint["head"])
     return head.eval()
-
-
-def _require_one_head(path: Path, file: Path) -> None:
-    names = _branch_names(path)
-    if names:
-        raise ValueError(
-            f"{path} is a run of {len(names)} branches: {', '.join(names)}; name one, as in "
-            f"--model_dir {path / names[0]}, or give the folder to evaluation/compare.py for all"
-        )
-    if not file.is_file():
-        raise ValueError(
-            f"no trained run in {path}: {file.name} is missing (train with network.py)"
-        )
 
 
 def untrained_run(

@@ -32,11 +32,8 @@ ASIDE = (
 class Group:
     """Methods that differ in their seeds alone.
 
-    Attributes:
-        name: of the group.
-        members: names of two or more methods.
-        orders: how many different batches and augmentations they saw: 1 for branches of one run,
-            as many as members for independent runs.
+    They saw `orders` different batches and augmentations: 1 for branches of one run, as many as
+    members for independent runs.
     """
 
     name: str
@@ -45,13 +42,10 @@ class Group:
 
 
 def seed_groups(configs: Mapping[str, TrainConfig]) -> tuple[Group, ...]:
-    """Find the groups of two or more.
+    """Find the groups of two or more; `configs` are of heads on one backbone, by method.
 
     A seed counts once in a group: of runs that agree in their seeds too, the first ones make one
     group, the second ones another.
-
-    Args:
-        configs: of heads on one backbone, by the name of the method.
     """
     by_seeds: list[dict[tuple[int, int], str]] = []
     for name, config in configs.items():

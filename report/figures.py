@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
@@ -21,13 +20,14 @@ from numpy.typing import NDArray
 from evaluation.metrics.areas import Start, best_fnmr
 from report.collect import first_distinct
 from report.facts import FEW_ERRORS
+from report.pictures import solid_then_dashed
 from report.text import operating_point
 from utils.files import atomic_path
 
 if TYPE_CHECKING:
     from evaluation.confidence.bootstrap import Bootstrap
     from evaluation.metrics.curve import Edc
-    from evaluation.original import OriginalBlock, OriginalTable
+    from evaluation.original import OriginalTable
     from models.seeds import Group
     from report.data import ImageAccess
 
@@ -48,11 +48,9 @@ def edc_figure(table: OriginalTable, path: Path) -> Path:
 
     The line is dashed where fewer than ten false non-matches are left. The y axis is linear: a
     curve that reaches zero errors, as the optimum does, has no place on a logarithmic one.
-
-    Returns:
-        The path.
     """
-    figure, axes = _canvas((6.4, 4.6), dpi=200)
+    figure = Figure(figsize=(6.4, 4.6), dpi=200, layout="constrained")
+    axes = figure.add_subplot()
     curve = table.blocks[0].curves[-1]
     axes.axvspan(0, 0.3, color="#eef3f6", zorder=0, linewidth=0)
     axes.axhline(curve.fnmr[0], color=RANDOM, linestyle=(0, (1, 1.5)), label="random discard")
@@ -61,7 +59,9 @@ def edc_figure(table: OriginalTable, path: Path) -> Path:
     best = best_fnmr(Start(int(curve.false_non_matches[0]), mated, pairs), fine)
     axes.plot(fine, best, color=OPTIMUM, linewidth=1.2, label="exact optimum")
     for block, colour in zip(table.blocks, COLOURS * len(table.blocks), strict=False):
-        _draw_block(axes, block, colour)
+        errors, fnmr = block.curves[-1].false_non_matches, block.curves[-1].fnmr
+        label = f"{block.label or 'most uncertain first'}: AUERC30 {block.areas.auerc30:.4f}"
+        solid_then_dashed(axes, block.curves[-1].fractions, fnmr, errors, colour, label=label)
     _dress(axes, table, curve)
     return _save(figure, path)
 
@@ -72,21 +72,12 @@ def compare_figure(
     """Draw every method's FNMR against the discard fraction, and write a PNG.
 
     The legend is in order of rank; the best method has its interval drawn as a band. Methods that
-    differ in their seeds alone share a colour and a line of the legend.
-
-    Args:
-        draws: of all methods.
-        path: of the file; its folder is made.
-        name: of the set.
-        fmr: target that fixed the threshold.
-        groups: of methods among them.
-
-    Returns:
-        The path.
+    differ in their seeds alone (`groups`) share a colour and a line of the legend.
     """
     group_of = {method: group for group in groups for method in group.members}
     methods = _ordered(draws, group_of)
-    figure, axes = _canvas((8.6, 4.8), dpi=160)
+    figure = Figure(figsize=(8.6, 4.8), dpi=160, layout="constrained")
+    axes = figure.add_subplot()
     best = draws.bands(methods[0])
     shown = draws.fractions <= COMPARED_TO
     axes.fill_between(
@@ -124,18 +115,9 @@ def compare_figure(
 def contact_sheet(
     images: ImageAccess, uncertainty: NDArray[np.float32], path: Path, title: str
 ) -> Path:
-    """Write a PNG of the least and the most uncertain faces with their uncertainties.
+    """Write a PNG of the least and the most uncertain faces with their (M,) uncertainties.
 
     An image that occurs in several pairs is shown once.
-
-    Args:
-        images: the set.
-        uncertainty: (M,) one number per image.
-        path: of the PNG.
-        title: of the sheet.
-
-    Returns:
-        The path.
     """
 
     def pixels(row: int) -> NDArray[np.uint8]:
@@ -151,7 +133,6 @@ def contact_sheet(
     width, half_height = SHEET_COLUMNS * CELL[1] + MARGIN, HEADING + lines * CELL[0]
     canvas = np.full((HEADING + 2 * half_height + MARGIN, width, 3), 255, np.uint8)
     figure = Figure(figsize=(width / 100, canvas.shape[0] / 100), dpi=100)
-    FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")
     axes.text(MARGIN, HEADING / 2, title, fontsize=13, va="center")
@@ -173,11 +154,7 @@ def contact_sheet(
 def draw_training_curves(metrics: Path, out: Path, title: str, steps_per_epoch: int) -> bool:
     """Draw loss, cosine, spread of the uncertainty and AUERC30 against the epoch, as a PNG.
 
-    Args:
-        metrics: `metrics.jsonl` of a run; a line cut short by a crash is left out.
-        out: the picture, replaced as a whole.
-        title: of the picture.
-        steps_per_epoch: of the run.
+    A line of `metrics` (`metrics.jsonl` of a run) that was cut short by a crash is left out.
 
     Returns:
         Whether there was anything to draw.
@@ -200,7 +177,6 @@ def draw_training_curves(metrics: Path, out: Path, title: str, steps_per_epoch: 
         return False
     epochs = np.array([epoch for epoch, _ in records])
     figure = Figure(figsize=(9, 6), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title)
     loss, cosine, spread, area = figure.subplots(2, 2).ravel()
     loss.plot(epochs, [record["loss"] for _, record in records], color=COLOURS[0])
@@ -222,33 +198,14 @@ def draw_training_curves(metrics: Path, out: Path, title: str, steps_per_epoch: 
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_xlim(0, max(epochs[-1], 1e-9))
         axes.set_xlabel("epoch")
-    with atomic_path(out) as path:
-        figure.savefig(path, format="png")
+    _save(figure, out)
     return True
-
-
-def _canvas(size: tuple[float, float], dpi: int) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=size, dpi=dpi, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.add_subplot()
 
 
 def _save(figure: Figure, path: Path) -> Path:
     with atomic_path(path) as temporary:
-        figure.savefig(temporary)
+        figure.savefig(temporary, format="png")
     return path
-
-
-def _draw_block(axes: Axes, block: OriginalBlock, colour: str) -> None:
-    curve = block.curves[-1]
-    x, y = curve.fractions, curve.fnmr
-    solid = np.flatnonzero(curve.false_non_matches >= FEW_ERRORS)
-    last = int(solid[-1]) + 1 if solid.size else 1
-    label = f"{block.label or 'most uncertain first'}: AUERC30 {block.areas.auerc30:.4f}"
-    axes.plot(x[:last], y[:last], color=colour, linewidth=2, label=label)
-    axes.plot(x[last - 1 :], y[last - 1 :], color=colour, linewidth=1.3, linestyle=(0, (3, 1.5)))
-    if last < len(x):
-        axes.plot(x[last - 1], y[last - 1], "o", color=colour, markersize=3.5)
 
 
 def _dress(axes: Axes, table: OriginalTable, curve: Edc) -> None:

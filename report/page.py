@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.images import encode_jpeg
 from evaluation.confidence.calibration import Calibration
 from evaluation.confidence.reliability import Reliability, held_out_reliability
 from evaluation.metrics.protocols import PROTOCOLS
@@ -45,13 +46,9 @@ def write_reports(
     config: Mapping[str, object] | None = None,
     files: Sequence[Path] = (),
 ) -> Iterator[Path]:
-    """Write all files of one set into a folder, and yield their paths.
+    """Write all files of one set into a folder, which is made, and yield their paths.
 
-    Args:
-        result: with its `uncertainties`.
-        folder: of the report; made where it is missing.
-        config: settings of the run that was evaluated.
-        files: weights and data behind the numbers.
+    The page names the settings of the run (`config`), and the files behind the numbers.
     """
     from report.figures import contact_sheet, edc_figure  # matplotlib
 
@@ -71,17 +68,9 @@ def write_reports(
 
 
 def write_report(folder: str | Path, data: ReportData, stem: str = "report") -> list[Path]:
-    """Write `report.html` and `report.json` into a folder, which is made where it is missing.
+    """Write `report.html` and `report.json` into a folder, which is made; return their paths.
 
     Equal input gives equal files, byte for byte, under equal versions of the libraries.
-
-    Args:
-        folder: of the report.
-        data: what it shows; every optional part may be missing.
-        stem: of the two names, where it is not `report`.
-
-    Returns:
-        The paths written.
 
     Raises:
         ValueError: the folder is a file, or a curve does not fit its comparisons.
@@ -105,7 +94,9 @@ def page(facts: ReportFacts, images: ImageAccess | None) -> str:
         summary=[words.tested(facts), words.outcome(facts), words.area(facts)],
         risk=words.risk_lines(facts),
         pictures=_pictures(facts),
-        jpeg=None if images is None else lambda row: data_uri(_encoded(images, row)),
+        jpeg=None
+        if images is None
+        else lambda row: data_uri(encode_jpeg(images.decode(row, row + 1)[0], JPEG_QUALITY)),
     )
 
 
@@ -126,12 +117,6 @@ def _pictures(facts: ReportFacts) -> dict[str, Markup | list[Markup] | None]:
             pictures.reliability_picture(facts.reliability) if facts.reliability else None
         ),
     }
-
-
-def _encoded(images: ImageAccess, row: int) -> bytes:
-    from data.images import encode_jpeg
-
-    return encode_jpeg(images.decode(row, row + 1)[0], JPEG_QUALITY)
 
 
 def _data(result: EvaluationResult, part: UncertaintyResult, provenance: Provenance) -> ReportData:

@@ -11,12 +11,12 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from html import escape
+from typing import Literal
 
 import numpy as np
 from markupsafe import Markup
 from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import NDArray
@@ -37,15 +37,12 @@ _WITHOUT_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None
 def edc_picture(curve: CurveFacts, prefix: str, limit: float) -> Markup:
     """FNMR against the discard fraction, with its band, the random line and the optimum.
 
-    Args:
-        curve: to draw.
-        prefix: of its ids.
-        limit: right end of the range of the area, shaded.
+    Shaded up to `limit`, the right end of the area; `prefix` is put before the ids.
     """
     x, y = _array(curve.discard_fraction), _array(curve.fnmr)
     errors = np.array(curve.false_non_matches)
     right = curve.shown_to
-    style = "steps-post" if curve.steps else "default"
+    style: Literal["default", "steps-post"] = "steps-post" if curve.steps else "default"
     title = (
         f"FNMR at FMR {fmr(curve.fmr_target)} against the share of refused comparisons: "
         f"{_percent(float(y[0]))} when none is refused, {_percent(_at(x, y, 0.1))} at 10 %, "
@@ -55,21 +52,16 @@ def edc_picture(curve: CurveFacts, prefix: str, limit: float) -> Markup:
     def draw(axes: Axes) -> None:
         axes.axvspan(0, min(limit, right), color=COLOUR["shade"], zorder=0)
         axes.axhline(y[0], color=COLOUR["random"], linestyle=_DOTTED, linewidth=1.6)
-        axes.plot(
-            x,
-            _array(curve.optimum),
-            color=COLOUR["soft"],
-            lw=1,
-            linestyle=(0, (6, 2, 1, 2)),
-            drawstyle=style,
-        )
+        optimum = _array(curve.optimum)
+        (line,) = axes.plot(x, optimum, color=COLOUR["soft"], lw=1, linestyle=(0, (6, 2, 1, 2)))
+        line.set_drawstyle(style)
         top = max(float(y[0]), float(y[(x <= right) & (errors >= FEW_ERRORS)].max(initial=0)))
         if curve.bootstrap:
             low, high = _array(curve.bootstrap.fnmr_low), _array(curve.bootstrap.fnmr_high)
             at = _array(curve.bootstrap.discard_fraction)
             axes.fill_between(at, low, high, color=COLOUR["curve"], alpha=0.22)
             top = max(top, min(float(np.nanmax(high[at <= right], initial=0)), 2 * top))
-        _solid_then_dashed(axes, x, y, errors, style)
+        solid_then_dashed(axes, x, y, errors, COLOUR["curve"], drawstyle=style)
         axes.set_ylim(0, 1.12 * top if top > 0 else 1e-3)
         axes.set_xlim(0, right)
         axes.grid(axis="y")
@@ -134,17 +126,15 @@ def decile_picture(scores: Histograms, threshold: float | None) -> Markup:
 
 
 def det_picture(det: Sequence[Det], curves: Sequence[CurveFacts]) -> Markup | None:
-    """FNMR against FMR on normal-deviate axes, of all and of the kept comparisons.
+    """FNMR against FMR on normal-deviate axes, with the curves' points without discard marked.
 
-    Args:
-        det: to draw.
-        curves: whose operating points without discard are marked.
-
-    Returns:
-        None where no threshold has errors of both kinds: axes of normal deviates have no zero.
+    None where no threshold has errors of both kinds: axes of normal deviates have no zero.
     """
-    lines = [_inside(np.array(part.fmr), np.array(part.fnmr)) for part in det]
-    if not any(x.size for x, _ in lines):
+    lines = []
+    for part in det:
+        rates = np.array([part.fmr, part.fnmr]).reshape(2, -1)
+        lines.append(rates[:, ((rates > 0) & (rates < 1)).all(axis=0)])
+    if not any(rates.size for rates in lines):
         return None
 
     def draw(axes: Axes) -> None:
@@ -161,7 +151,7 @@ def det_picture(det: Sequence[Det], curves: Sequence[CurveFacts]) -> Markup | No
         for axis, low in zip((axes.xaxis, axes.yaxis), lowest, strict=True):
             ticks = [rate for rate in _RATES if rate >= low * 0.5]
             axis.set_major_locator(FixedLocator(list(ndtri(ticks))))
-            axis.set_major_formatter(FuncFormatter(lambda z, _: _percent(_cdf(z))))
+            axis.set_major_formatter(FuncFormatter(lambda z, _: _percent(_nearest_rate(z))))
         axes.set_xlim(ndtri(max(lowest[0] * 0.7, 1e-9)), ndtri(0.55))
         highest = max(float(y.max(initial=0)) for _, y in lines)
         axes.set_ylim(ndtri(max(lowest[1] * 0.7, 1e-9)), ndtri(min(0.55, max(0.02, 1.6 * highest))))
@@ -204,18 +194,34 @@ def _svg(
     draw: Callable[[Axes], None],
     size: tuple[float, float] = (344, 250),
 ) -> Markup:
-    """A picture as SVG for a page.
+    """What `draw` puts on the axes, of so many points, for a page.
 
-    Args:
-        prefix: put before every id, so that two pictures of one page cannot clash.
-        title: what a screen reader says.
-        draw: puts everything on the axes.
-        size: width and height in points.
+    The prefix of every id keeps pictures of one page apart; a screen reader says the title.
     """
     with rc_context():
-        _set_style(prefix)
+        rcdefaults()  # a user's own matplotlib settings must not change the report
+        rcParams.update(
+            {
+                "svg.fonttype": "none",
+                "font.size": 9.5,
+                "axes.edgecolor": COLOUR["soft"],
+                "axes.labelcolor": COLOUR["ink"],
+                "text.color": COLOUR["ink"],
+                "xtick.color": COLOUR["soft"],
+                "ytick.color": COLOUR["soft"],
+                "axes.linewidth": 0.8,
+                "grid.color": COLOUR["line"],
+                "grid.linewidth": 0.7,
+                "axes.spines.top": False,
+                "axes.spines.right": False,
+                "axes.axisbelow": True,
+                "patch.linewidth": 0,
+                "path.simplify": False,
+                "text.parse_math": False,
+                "svg.hashsalt": prefix,
+            }
+        )
         figure = Figure(figsize=(size[0] / 72, size[1] / 72), layout="constrained")
-        FigureCanvasSVG(figure)
         figure.patch.set_visible(False)
         axes = figure.add_subplot()
         axes.patch.set_visible(False)
@@ -223,31 +229,6 @@ def _svg(
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata=_WITHOUT_METADATA)
     return Markup(_for_a_page(buffer.getvalue(), prefix, escape(title)))
-
-
-def _set_style(prefix: str) -> None:
-    rcdefaults()  # a user's own matplotlib settings must not change the report
-    rcParams.update(
-        {
-            "svg.fonttype": "none",
-            "font.size": 9.5,
-            "axes.edgecolor": COLOUR["soft"],
-            "axes.labelcolor": COLOUR["ink"],
-            "text.color": COLOUR["ink"],
-            "xtick.color": COLOUR["soft"],
-            "ytick.color": COLOUR["soft"],
-            "axes.linewidth": 0.8,
-            "grid.color": COLOUR["line"],
-            "grid.linewidth": 0.7,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.axisbelow": True,
-            "patch.linewidth": 0,
-            "path.simplify": False,
-            "text.parse_math": False,
-            "svg.hashsalt": prefix,
-        }
-    )
 
 
 def _for_a_page(svg: str, prefix: str, title: str) -> str:
@@ -268,19 +249,23 @@ def _for_a_page(svg: str, prefix: str, title: str) -> str:
     return head + "\n".join(filter(None, lines))
 
 
-def _solid_then_dashed(
+def solid_then_dashed(
     axes: Axes,
     x: NDArray[np.float64],
     y: NDArray[np.float64],
     errors: NDArray[np.int64],
-    style: str,
+    colour: str,
+    *,
+    label: str | None = None,
+    drawstyle: Literal["default", "steps-post"] = "default",
 ) -> None:
+    """Draw a curve: dashed, from a dot on, where fewer than `FEW_ERRORS` errors are left."""
     enough = np.flatnonzero(errors >= FEW_ERRORS)
     last = int(enough[-1]) + 1 if enough.size else 1
-    colour = COLOUR["curve"]
-    axes.plot(x[:last], y[:last], color=colour, linewidth=2.2, drawstyle=style)
-    rest = slice(last - 1, None)
-    axes.plot(x[rest], y[rest], color=colour, lw=1.4, linestyle=(0, (2.5, 1.5)), drawstyle=style)
+    lines = axes.plot(x[:last], y[:last], linewidth=2.2, label=label)
+    lines += axes.plot(x[last - 1 :], y[last - 1 :], linewidth=1.4, linestyle=(0, (2.5, 1.5)))
+    for line in lines:
+        line.set(color=colour, drawstyle=drawstyle)
     if last < len(x):
         axes.plot(x[last - 1], y[last - 1], "o", color=colour, markersize=4)
 
@@ -299,14 +284,7 @@ def _percent(value: float, _: object = None) -> str:
     return f"{100 * value:.6g} %"
 
 
-def _inside(
-    x: NDArray[np.float64], y: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    inside = (x > 0) & (x < 1) & (y > 0) & (y < 1)
-    return x[inside], y[inside]
-
-
-def _cdf(z: float) -> float:
+def _nearest_rate(z: float) -> float:
     return min(_RATES, key=lambda rate: abs(float(ndtri(rate)) - z))
 
 

@@ -44,9 +44,6 @@ class SheetBuilder:
         between: faces to show at even steps of rank between those and the best.
         best: faces with the smallest uncertainty to show.
         failures: images without a face, and unreadable ones, to list of each kind.
-
-    Raises:
-        ValueError: a negative number.
     """
 
     def __init__(
@@ -56,12 +53,9 @@ class SheetBuilder:
         self._tally = Tally(failures)
 
     def add(self, score: FaceScore, name: str) -> None:
-        """Add a row.
+        """Add a row: a face of the photo of that name, or why there is none.
 
-        Args:
-            score: of a face, or why there is none. Its pixels (`aligned`) are encoded at once if it
-                is kept, so they may be overwritten afterwards; they may be missing.
-            name: of the photo, as people know it; any text.
+        Its pixels (`aligned`) may be missing, and may be overwritten afterwards.
         """
         self._tally.add(score, name)
         if score.status == "scored":
@@ -73,14 +67,11 @@ class SheetBuilder:
         """Write the page, whole or not at all; more rows may be added afterwards.
 
         Args:
-            path: of the HTML file; its folder is made where it is missing.
+            path: of the HTML file, which is returned; its folder is made.
             header: model, direction and thresholds, parted by semicolons. Where it says DEMO, the
                 page warns.
             title: its heading; by default the number of faces.
             pixels: asked for the faces shown that came without pixels, as after a resumed run.
-
-        Returns:
-            The path.
 
         Raises:
             ValueError: `path` is a folder, or no row was added.
@@ -159,24 +150,14 @@ class _Bar:
 
 @dataclass(frozen=True)
 class _Histogram:
-    """Stacked columns in the colours of the verdicts.
-
-    Attributes:
-        heading: of its section.
-        title: what a screen reader says.
-        columns: what each holds, and its parts from below.
-        ends: texts below the axis, evenly spread.
-        even: y of a dashed line; None for none.
-        key: verdicts and their colours.
-        caption: below it.
-    """
+    """Stacked columns in the colours of the verdicts."""
 
     heading: str
-    title: str
-    columns: list[tuple[str, list[_Bar]]]
-    ends: Sequence[str]
-    even: float | None
-    key: list[tuple[str, str]]
+    title: str  # what a screen reader says
+    columns: list[tuple[str, list[_Bar]]]  # what each holds, and its parts from below
+    ends: Sequence[str]  # texts below the axis, evenly spread
+    even: float | None  # y of a dashed line
+    key: list[tuple[str, str]]  # verdicts and their colours
     caption: str
     width: int = _WIDTH
     height: int = _HEIGHT
@@ -234,21 +215,14 @@ def _of_quality(counts: Mapping[str, NDArray[np.int64]], tally: Tally) -> _Histo
 def _columns(
     counts: Mapping[str, NDArray[np.int64]], ranges: Sequence[str], top: float
 ) -> list[tuple[str, list[_Bar]]]:
-    """Columns with their texts.
-
-    Args:
-        counts: for each verdict ("" for none) how many are in each of the n bins.
-        ranges: n texts, what each bin holds.
-        top: count at the upper end.
-    """
+    """Columns of the verdicts' counts, with what each holds; a column of `top` is the highest."""
     step = _WIDTH / len(ranges)
     columns = []
     for place, name in enumerate(ranges):
         parts = Counter({verdict: int(bins[place]) for verdict, bins in counts.items()})
-        details = ", ".join(f"{key} {words.count(n)}" for key, n in parts.items() if key and n)
-        text = f"{name}: {words.plural(parts.total(), 'face')}" + (
-            f" ({details})" if details else ""
-        )
+        text = f"{name}: {words.plural(parts.total(), 'face')}"
+        if details := ", ".join(f"{key} {words.count(n)}" for key, n in parts.items() if key and n):
+            text += f" ({details})"
         bars, base = [], float(_HEIGHT)
         for verdict, many in parts.items():
             if many:

@@ -29,28 +29,19 @@ _SAMPLED = 16  # faces sampled for each one shown between the worst and the best
 
 
 class Tally:
-    """Counts rows.
+    """Counts rows by status, and faces by verdict ("" for none), reason and quality.
 
     Args:
-        failures: images without a face, and unreadable ones, to remember of each kind.
-
-    Attributes:
-        statuses: rows by status.
-        verdicts: faces by verdict; "" for none.
-        reasons: faces by (reason, verdict).
-        without_reason: faces without a reason, by verdict.
-        quality: (BINS,) counts for each verdict.
-        without_quality: faces without one.
-        failures: for each status of `FAILED` the first names and what happened.
+        failures: names with what happened to remember for each status of `FAILED`.
     """
 
     def __init__(self, failures: int) -> None:
         self._limit = failures
         self.statuses: Counter[str] = Counter()
         self.verdicts: Counter[str] = Counter()
-        self.reasons: Counter[tuple[str, str]] = Counter()
+        self.reasons: dict[str, Counter[str]] = {}  # verdicts of the faces with each
         self.without_reason: Counter[str] = Counter()
-        self.quality = {verdict: [0] * BINS for verdict in (*VERDICTS, "")}
+        self.quality = {verdict: np.zeros(BINS, np.int64) for verdict in (*VERDICTS, "")}
         self.without_quality = 0
         self.failures: dict[str, list[tuple[str, str]]] = {status: [] for status in FAILED}
 
@@ -62,7 +53,8 @@ class Tally:
                 self.failures[score.status].append((name, score.note))
             return
         self.verdicts[score.verdict] += 1
-        self.reasons.update((reason, score.verdict) for reason in score.reasons)
+        for reason in score.reasons:
+            self.reasons.setdefault(reason, Counter())[score.verdict] += 1
         if not score.reasons:
             self.without_reason[score.verdict] += 1
         if score.quality == NOT_COMPUTED:
@@ -82,30 +74,20 @@ class Tally:
 
     def by_reason(self) -> list[tuple[str, Counter[str]]]:
         """Faces of each verdict with each reason, the most frequent first."""
-        rows: dict[str, Counter[str]] = {}
-        for (reason, verdict), count in self.reasons.items():
-            rows.setdefault(reason, Counter())[verdict] += count
-        return sorted(rows.items(), key=lambda row: (-row[1].total(), row[0]))
+        return sorted(self.reasons.items(), key=lambda row: (-row[1].total(), row[0]))
 
     def quality_counts(self) -> dict[str, NDArray[np.int64]]:
         """The counts of quality for each verdict that has any."""
-        counts = {verdict: np.array(bins, np.int64) for verdict, bins in self.quality.items()}
-        return {verdict: bins for verdict, bins in counts.items() if bins.any()}
+        return {verdict: bins for verdict, bins in self.quality.items() if bins.any()}
 
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """One face of the sheet.
+    """One face of the sheet."""
 
-    Attributes:
-        score: without pixels and embedding.
-        name: of the photo.
-        jpeg: its picture; empty where it came without pixels.
-    """
-
-    score: FaceScore
-    name: str
-    jpeg: bytes
+    score: FaceScore  # without pixels and embedding
+    name: str  # of the photo
+    jpeg: bytes  # empty where it came without pixels
 
 
 class Groups(NamedTuple):
@@ -122,22 +104,10 @@ _Ranked = tuple[float, int, Shown]  # badness; minus the place in order of arriv
 class Picks:
     """Keeps the extremes and a random sample of what is added; equal input, equal picks.
 
-    Args:
-        worst: most uncertain faces to show.
-        between: faces to show at even steps between them and the best.
-        best: least uncertain faces to show.
-
-    Attributes:
-        count: faces added.
-
-    Raises:
-        ValueError: a negative number.
+    The numbers of faces to show are those of `report.sheet.SheetBuilder`.
     """
 
     def __init__(self, worst: int, between: int, best: int) -> None:
-        for name, value in (("worst", worst), ("between", between), ("best", best)):
-            if value < 0:
-                raise ValueError(f"{name} = {value}: a sheet cannot show fewer than 0 faces")
         self.between = between
         self.shown = worst + between + best
         self.count = 0

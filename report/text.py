@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 def result_text(result: EvaluationResult) -> str:
     """Return what the scripts print of one set."""
     parts = []
-    if result.original is not None:
-        table = result.original
+    if table := result.original:
         parts.append(f"---{table.name}\n{original_text(table)}{original_notes(table)}")
     else:
         for part in result.uncertainties:

@@ -170,7 +170,7 @@ def test_bad_content_is_named_with_the_file(file):
     before = file.read_bytes()
     for change, text in (
         ({"version": 2}, r"model.pt: version 2 of a model file is not known \(known: 1\)"),
-        ({"about": {**ABOUT.to_dict(), "license": None}}, r"model.pt: about.license is NoneType"),
+        ({"about": {**vars(ABOUT), "license": None}}, r"model.pt: about.license is NoneType"),
         ({"about": {"name": "x"}}, "model.pt: missing or unknown entries of about: colour_check, "),
         ({"config": "{}"}, "model.pt: config: .*missing"),
         ({"config": "{"}, "model.pt: Expecting property name"),

@@ -274,8 +274,6 @@ def test_memory_does_not_grow_with_the_rows():
 
 
 def test_mistakes_are_told(tmp_path):
-    with pytest.raises(ValueError, match="best = -1: a sheet cannot show fewer than 0 faces"):
-        SheetBuilder(best=-1)
     with pytest.raises(ValueError, match=r"s\.html: no row was scored, so there is nothing"):
         SheetBuilder().write(tmp_path / "s.html", HEADER)
     with pytest.raises(ValueError, match=r"a contact sheet is a file \(\.html\), but a folder"):
