@@ -56,17 +56,17 @@ def mated_pairs(
     order, starts, sizes = index = label_order(labels)
     counts = _mated_counts(index, cap)
     rng = np.random.default_rng(seed)
-    found = np.empty((int(counts.sum()), 2), np.int32)
+    pairs = np.empty((int(counts.sum()), 2), np.int32)
     ends = np.cumsum(counts)
     for which in np.flatnonzero(counts):
         rows = order[starts[which] : starts[which] + sizes[which]]
         first, second = np.triu_indices(len(rows), k=1)
         if counts[which] < len(first):
-            kept = np.sort(rng.choice(len(first), counts[which], replace=False))
-            first, second = first[kept], second[kept]
-        part = found[ends[which] - counts[which] : ends[which]]
+            drawn = np.sort(rng.choice(len(first), counts[which], replace=False))
+            first, second = first[drawn], second[drawn]
+        part = pairs[ends[which] - counts[which] : ends[which]]
         part[:, 0], part[:, 1] = rows[first], rows[second]
-    return found
+    return pairs
 
 
 def non_mated_pairs(labels: NDArray[np.int64], count: int, seed: int = 0) -> NDArray[np.int32]:
@@ -124,11 +124,11 @@ def _distinct(total: int, count: int, seed: int) -> NDArray[np.int64]:
     rng = np.random.default_rng(seed)
     if count > total // 2:
         return np.sort(rng.permutation(total)[:count])
-    found = np.empty(0, np.int64)
-    while len(found) < count:
-        missing = count - len(found)
-        found = np.union1d(found, rng.integers(total, size=missing + missing // 2 + 16))
-    return np.sort(rng.permutation(found)[:count])
+    numbers = np.empty(0, np.int64)
+    while len(numbers) < count:
+        missing = count - len(numbers)
+        numbers = np.union1d(numbers, rng.integers(total, size=missing + missing // 2 + 16))
+    return np.sort(rng.permutation(numbers)[:count])
 
 
 def _pairs_numbered(index: LabelOrder, numbers: NDArray[np.int64]) -> NDArray[np.int32]:

@@ -334,15 +334,15 @@ def group_rows(
             None for the group with the smallest mean.
     """
     members = {group.name: group.members for group in groups}
-    values = {group: [draws.relative(one)[0] for one in own] for group, own in members.items()}
-    places = ranks([float(np.mean(one)) for one in values.values()])
+    values = {group: [draws.relative(name)[0] for name in own] for group, own in members.items()}
+    places = ranks([float(np.mean(relatives)) for relatives in values.values()])
     order = np.argsort(places, kind="stable")
     best = groups[order[0]].name if groups else ""
     reference = best if against is None else _reference(against, members)
     rows = []
     for place in order:
         group = groups[place]
-        rates = np.mean([_fnmr(draws, one) for one in group.members], axis=0).tolist()
+        rates = np.mean([_fnmr(draws, name) for name in group.members], axis=0).tolist()
         rows.append(
             GroupRow(
                 set=name,
@@ -379,12 +379,16 @@ def _verdict(
         return None
     ours, theirs = members[first], members.get(second, (second,))
     change = _mean(draws.areas, ours) - _mean(draws.areas, theirs)
-    one, other = (
+    first_areas, second_areas = (
         np.array([draws.curves[name].areas[draws.limit] for name in names])
         for names in (ours, theirs)
     )
-    difference = float(one.mean() - other.mean())
-    gaps = other - one[:, None] if difference < 0 else one[:, None] - other
+    difference = float(first_areas.mean() - second_areas.mean())
+    gaps = (
+        second_areas - first_areas[:, None]
+        if difference < 0
+        else first_areas[:, None] - second_areas
+    )
     interval = draws.interval(change)
     ahead = int((gaps > 0).sum())
     return Verdict(first, second, draws.limit, difference, interval, ahead, gaps.size)

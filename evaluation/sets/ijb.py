@@ -165,16 +165,16 @@ class IjbSet:
             scores = mls_scores(fused.mu, fused.sigma_sq, self.pairs)
         else:
             scores = scores_of(fused.mu, self.pairs)
-        one = fused.sigma_sq.shape[1] == 1
-        found = Comparisons(
+        has_one = fused.sigma_sq.shape[1] == 1
+        comparisons = Comparisons(
             self.name,
             scores,
             self.mated,
             self.pairs,
-            fused.sigma_sq[:, 0] if one else harmonic_mean(fused.sigma_sq),
+            fused.sigma_sq[:, 0] if has_one else harmonic_mean(fused.sigma_sq),
             image=np.arange(len(fused.ids)),
         )
-        return with_people(found)
+        return with_people(comparisons)
 
 
 def open_ijb(

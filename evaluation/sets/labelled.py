@@ -115,8 +115,8 @@ def _high_end(
     if listed >= total:
         pairs = non_mated_pairs(labels, max(total, 1), seed)
         return pairs, cosines(unit, pairs), 0, -np.inf
-    found = highest_non_mated(unit, labels, listed)
-    return found.pairs, found.scores, total - len(found.pairs), float(found.scores.min())
+    pairs, scores = highest_non_mated(unit, labels, listed)
+    return pairs, scores, total - len(pairs), float(scores.min())
 
 
 def _enough(mated: NDArray[np.float32], probe: NDArray[np.float32], total: int) -> int:
@@ -209,8 +209,8 @@ def highest_non_mated(
     del candidates, first, second
     pairs.sort(axis=1)
     scores = cosines(unit, pairs)
-    kept = scores >= _nth_highest(scores, count)
-    pairs, scores = pairs[kept], scores[kept]
+    highest = scores >= _nth_highest(scores, count)
+    pairs, scores = pairs[highest], scores[highest]
     order = np.argsort(pairs[:, 0].astype(np.int64) * len(unit) + pairs[:, 1])
     return HighEnd(pairs[order], scores[order])
 
@@ -238,8 +238,8 @@ class _Best:
         self._keys, self._scores = [keys], [scores]
         if len(keys) > self.count:
             self.floor = float(_nth_highest(scores, self.count)) - self.slack
-            kept = scores > self.floor
-            self._keys, self._scores = [keys[kept]], [scores[kept]]
+            high = scores > self.floor
+            self._keys, self._scores = [keys[high]], [scores[high]]
         self._held = len(self._keys[0])
         self._limit = 2 * max(self.count, self._held)  # many equal scores: do not sift each time
         return self._keys[0]
@@ -263,10 +263,10 @@ def _candidates(
             scores = unit[top:bottom] @ unit[left:right].T
             for place in np.flatnonzero(behind[top:bottom] > left):
                 scores[place, : behind[top + place] - left] = -np.inf
-            found = np.flatnonzero(scores > best.floor)
-            first, second = np.divmod(found, right - left)
+            places = np.flatnonzero(scores > best.floor)
+            first, second = np.divmod(places, right - left)
             keys = (first + top) * rows + second + left
-            best.add(keys, scores.ravel()[found])
+            best.add(keys, scores.ravel()[places])
     return best.keys()
 
 

@@ -5,15 +5,35 @@ import numpy as np
 import pytest
 
 from data.features import Features
+from estimators.base import Estimate
 from evaluation.metrics.curve import protocol_curve
 from evaluation.metrics.protocols import PROTOCOLS
 from evaluation.original import original_table
-from evaluation.run import DISCARDS, protocol_rows
-from evaluation.sets.stored import comparisons_of
+from evaluation.run import (
+    DISCARDS,
+    EvaluationOptions,
+    embed_set,
+    evaluate,
+    protocol_rows,
+    save_features,
+)
+from evaluation.sets.open_set import open_set
+from evaluation.sets.stored import comparisons_of, open_stored
 from report.results import row_dict
 from report.sentences import caution_sentences, protocol_sentence
 from report.tables import protocol_table
 from report.text import row_warnings
+
+
+class Brightness:
+    """Mean colours of twelve blocks as the embedding, their mean as the uncertainty."""
+
+    name = "brightness"
+
+    def __call__(self, batch):
+        blocks = batch.images.reshape(len(batch), 2, 56, 2, 56, 3).mean(axis=(2, 4))
+        mu = blocks.reshape(len(batch), 12).astype(np.float32) - 100
+        return Estimate(mu, mu.mean(axis=1, keepdims=True))
 
 
 @pytest.fixture
@@ -135,3 +155,31 @@ def test_equal_embeddings_are_one_image(made_up):
     assert len(np.unique(one.image)) == expected.max() + 1
     for row in range(0, 6000, 97):
         np.testing.assert_array_equal(one.image == one.image[row], expected == expected[row])
+
+
+def test_sets_estimates_and_stored_files_give_the_same(tmp_path):
+    source = open_set("faces:synthetic:identities=20,images=4,seed=1")
+    options = EvaluationOptions(fmr=(0.05,), replicates=20, target_risk=0.3)
+    result = evaluate(source, Brightness(), options)
+    assert (result.original, result.protocols[0].name) == (None, "iso29794")
+    (part,) = result.uncertainties
+    assert part.method == "brightness"
+    estimate = embed_set(source, Brightness(), options)
+    save_features(tmp_path / "e.npz", source, estimate)
+    for again in (
+        evaluate(source, estimate, options),
+        evaluate(open_stored(tmp_path / "e.npz"), options=options),
+    ):
+        for row, expected in zip(again.uncertainties[0].rows, part.rows, strict=True):
+            np.testing.assert_array_equal(row.curve.edc.fnmr, expected.curve.edc.fnmr)
+        assert again.uncertainties[0].risk.to_dict()["held_out"] == part.risk.to_dict()["held_out"]
+
+
+def test_what_does_not_go_together(tmp_path):
+    source = open_set("synthetic:pairs=20")
+    with pytest.raises(ValueError, match="which model"):
+        evaluate(source)
+    with pytest.raises(ValueError, match=r"e\.npz has its own uncertainties"):
+        evaluate(open_stored(tmp_path / "e.npz"), Brightness())
+    with pytest.raises(ValueError, match="did you mean 'original'"):
+        evaluate(source, Brightness(), EvaluationOptions(protocols=("orignal",)))
