@@ -71,7 +71,7 @@ class TrainedBranch:
         config: that trains this head by itself.
         frozen: the backbone.
         world: the processes that share each batch.
-        state: what `state` gave, to go on from there.
+        state: what `state` gave, to resume from.
 
     Attributes:
         draws: whether the head has dropout.
@@ -122,14 +122,8 @@ class TrainedBranch:
     ) -> tuple[Tensor, LossResult]:
         """Return the head's raw output (B, d) and its loss on this process's share of a batch.
 
-        Dropout follows from (seed, step, rank) alone, so a resumed run, and another number of
-        branches beside this one, sees the same masks.
-
-        Args:
-            step: global optimizer step.
-            images: of the step.
-            with_stats: whether the log needs statistics.
-            teacher: (B,), what this head's teacher says.
+        Dropout follows from (seed, global step, rank) alone, so a resumed run, and another number
+        of branches, sees the same masks. `teacher` (B,) is what this head's teacher says.
         """
         if self.draws:
             key = np.random.SeedSequence((self._seed, step, self.world.rank))
@@ -156,12 +150,9 @@ class TrainedBranch:
         return lr
 
     def state(self) -> dict[str, Any]:
-        """Return what going on from here needs, besides the step."""
-        return {
-            "head": self.head.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "best": self.best,
-        }
+        """Return what resuming needs, besides the step."""
+        optimizer = self.optimizer.state_dict()
+        return {"head": self.head.state_dict(), "optimizer": optimizer, "best": self.best}
 
     def _check(self) -> None:
         config, loss = self.config, self.config.loss
@@ -193,19 +184,11 @@ def _optimizer(
     parameters: list[nn.Parameter], config: TrainConfig, device: torch.device
 ) -> torch.optim.Optimizer:
     schedule, on_gpu = config.schedule, device.type == "cuda"
-    if schedule.optimizer == "adamw":
-        return torch.optim.AdamW(
-            parameters,
-            lr=schedule.lr,
-            betas=(schedule.momentum, _SECOND_BETA),
-            weight_decay=schedule.weight_decay,
-            capturable=on_gpu,  # its counts of steps stay on the device
-            fused=on_gpu,
-        )
-    return torch.optim.SGD(
-        parameters,
-        lr=schedule.lr,
-        momentum=schedule.momentum,
-        weight_decay=schedule.weight_decay,
-        fused=on_gpu,
+    lr, decay = schedule.lr, schedule.weight_decay
+    if schedule.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr, schedule.momentum, weight_decay=decay, fused=on_gpu)
+    # `capturable`: the counts of steps stay on the device
+    betas = schedule.momentum, _SECOND_BETA
+    return torch.optim.AdamW(
+        parameters, lr, betas, weight_decay=decay, capturable=on_gpu, fused=on_gpu
     )

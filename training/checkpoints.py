@@ -16,16 +16,10 @@ from utils.files import write_text
 
 
 class RunFiles:
-    """The files of a run.
+    """The files of a run; `backbone` is that of `models.run.backbone_record`.
 
     With branches, each has a folder of its own that is a run folder too, as if that head had been
     trained by itself; the run's own `last.pt` holds all of them.
-
-    Args:
-        folder: the run folder.
-        config: of the run.
-        backbone: what checkpoints say of the backbone (`models.run.backbone_record`).
-        branches: the heads.
     """
 
     def __init__(
@@ -39,7 +33,7 @@ class RunFiles:
         self._backbone = backbone
 
     def open_logs(self, step: int, stack: ExitStack) -> list[TrainLog]:
-        """Make each branch's folder and open its log, to go on from a step."""
+        """Make each branch's folder and open its log, to resume from a step."""
         width = max(len(branch.name) for branch in self.branches)
         logs = []
         for branch in self.branches:
@@ -52,7 +46,7 @@ class RunFiles:
         return logs
 
     def save(self, step: int) -> None:
-        """Write `last.pt` with everything that going on from here needs."""
+        """Write `last.pt` with everything that resuming needs."""
         states = {branch.name: branch.state() for branch in self.branches}
         run = {"branches": states} if self.config.branches else states[""]
         self._write(self.folder / "last.pt", self.config, step, run)

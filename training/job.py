@@ -33,14 +33,10 @@ from utils.stop import StopRequest
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """A run to start or to resume.
+    """A run to start or, with the content of its `last.pt` as checkpoint, to resume.
 
-    Attributes:
-        config: of the run.
-        checkpoint: what `last.pt` holds where the run is resumed.
-        folder: of the run; None for `<log_dir>/<name>`.
-        config_file: that the config was read from.
-        settings: `KEY=VALUE` texts that changed it.
+    `settings` are `KEY=VALUE` texts that changed the config; without a folder the run gets
+    `<log_dir>/<name>`.
     """
 
     config: TrainConfig
@@ -86,12 +82,10 @@ def train(job: TrainingJob, world: World, device: str) -> int:
                 say_last(world, f"{error}; {resume_hint(folder)}")
                 raise SystemExit(1) from error
         is_complete = trainer.step == trainer.config.schedule.total_steps
+        outcome = "complete" if is_complete else "stopped"
+        hint = "run folder:" if is_complete else "resume with --resume"
         if world.is_main:
-            sys.stdout.write(
-                f"complete at step {trainer.step}; run folder: {folder}\n"
-                if is_complete
-                else f"stopped at step {trainer.step}; resume with --resume {folder}\n"
-            )
+            sys.stdout.write(f"{outcome} at step {trainer.step}; {hint} {folder}\n")
         return 0 if is_complete else 130
     finally:
         stop_logging()

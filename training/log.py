@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +35,7 @@ def log_start(
     left_out: int,
     resume_at: int,
 ) -> None:
-    """Say what is about to be trained, and which identities cannot take part.
+    """Say what is about to be trained, and how many identities are left out.
 
     Args:
         config: of the run.
@@ -44,18 +43,17 @@ def log_start(
         num_images: of the faces to train on.
         num_classes: identities among them.
         left_out: identities with a single image.
-        resume_at: the step that the run goes on from.
+        resume_at: the step that the run resumes from.
     """
-    batch_size = config.classes_per_batch * config.images_per_class
     LOGGER.info("Start Training")
     if resume_at:
         LOGGER.info("resumed at step: %d", resume_at)
     LOGGER.info("name: %s", config.name)
     LOGGER.info("num_epochs: %d", config.schedule.epochs)
     LOGGER.info("epoch_size: %d", config.schedule.steps_per_epoch)
-    LOGGER.info("batch_size: %d", batch_size)
-    per_class = batch_size / config.classes_per_batch
-    LOGGER.info("num_c_in_batch %d num_img_each_c %s", config.classes_per_batch, per_class)
+    classes, per_class = config.classes_per_batch, config.images_per_class
+    LOGGER.info("batch_size: %d", classes * per_class)
+    LOGGER.info("num_c_in_batch %d num_img_each_c %.1f", classes, per_class)
     width = max(map(len, summaries))
     for name, summary in summaries.items():
         LOGGER.info(f"{name:{width}} {summary}".strip())
@@ -81,7 +79,7 @@ class TrainLog:
     Args:
         folder: where its `metrics.jsonl` is.
         config: that trains this head.
-        resume_at: the step that the run goes on from; later lines of an earlier try are dropped.
+        resume_at: the step that the run resumes from; later lines of an earlier try are dropped.
         label: which of several heads it is, as its lines say.
     """
 
@@ -98,12 +96,7 @@ class TrainLog:
     def __enter__(self) -> TrainLog:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._metrics.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
@@ -126,7 +119,7 @@ class TrainLog:
             loss: of that batch.
             stats: `LossResult.stats`.
             memory_gib: peak memory.
-            rank_correlation: of uncertainty with pair hardness (`training.collapse`).
+            rank_correlation: of uncertainty with pair hardness.
             uncertainty: (B,) of the batch.
         """
         steps = self._config.schedule.steps_per_epoch
@@ -191,11 +184,11 @@ def format_stat(name: str, values: Tensor) -> str:
     Two decimals, or two significant digits in scientific form where the mean is at most 0.01;
     scalars have three decimals.
     """
-    if values.ndim == 0:
-        return f" {name} {float(values):2.3f}"
-    mean, largest, smallest = float(values.mean()), float(values.max()), float(values.min())
-    form = ".1e" if abs(mean) <= 1e-2 else ".2f"
-    return f" {name} {mean:{form}} {largest:{form}} {smallest:{form}}"
+    numbers = _numbers(values)
+    if isinstance(numbers, float):
+        return f" {name} {numbers:2.3f}"
+    form = ".1e" if abs(numbers[0]) <= 1e-2 else ".2f"
+    return f" {name} {' '.join(f'{number:{form}}' for number in numbers)}"
 
 
 def format_line(
@@ -207,17 +200,7 @@ def format_line(
     memory_gib: float,
     label: str = "",
 ) -> str:
-    """Return one log line.
-
-    Args:
-        epoch: counted from 0.
-        step: steps done in this epoch, from 1.
-        loss: of the last batch.
-        lr: learning rate of the last step.
-        stats: `LossResult.stats` of the last batch.
-        memory_gib: peak memory.
-        label: which of several heads it is about.
-    """
+    """Return one log line; see `TrainLog`. Epochs count from 0, the steps of one from 1."""
     head = f"[{epoch}-{step}] {label}".rstrip()
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     text = "".join(format_stat(name, values) for name, values in stats.items())
@@ -226,12 +209,13 @@ def format_line(
 
 def stats_as_numbers(stats: Mapping[str, Tensor]) -> dict[str, float | list[float]]:
     """Return the same statistics unrounded, for `metrics.jsonl`: [mean, max, min] or a number."""
-    return {
-        name: float(values)
-        if values.ndim == 0
-        else [float(values.mean()), float(values.max()), float(values.min())]
-        for name, values in stats.items()
-    }
+    return {name: _numbers(values) for name, values in stats.items()}
+
+
+def _numbers(values: Tensor) -> float | list[float]:
+    if values.ndim == 0:
+        return float(values)
+    return [float(values.mean()), float(values.max()), float(values.min())]
 
 
 def rank_correlation(uncertainty: Tensor, mu: Tensor, labels: Tensor) -> float:
@@ -242,8 +226,7 @@ def rank_correlation(uncertainty: Tensor, mu: Tensor, labels: Tensor) -> float:
         mu: (B, D) L2-normalised embeddings; hardness is 1 - cos.
         labels: (B,).
 
-    Returns:
-        The correlation, 0 where all pairs are tied.
+    It is 0 where all pairs are tied.
     """
     first, second = np.triu_indices(len(labels), k=1)
     ids = labels.cpu().numpy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -13,8 +13,7 @@ from training.branch import StepInput, TrainedBranch
 MOST_RECORDINGS = 8  # one for each number of pairs; classes with few images make it vary
 
 
-@dataclass(frozen=True)
-class _Recording:
+class _Recording(NamedTuple):
     images: StepInput
     replay: Callable[[], None]
     losses: Tensor

@@ -38,17 +38,12 @@ class Teacher(Protocol):
             rows: (B,), which image each is.
             output: of the frozen backbone, for the images as augmented.
         """
-        ...
 
 
 def logit_of(raw: Tensor, output: str) -> Tensor:
     """Return (B,) logits of the uncertainty that a head's raw output (B, d) stands for.
 
     A variance v, summed over dimensions, reads as the odds v : 1: embeddings have length one.
-
-    Args:
-        raw: what the head gave.
-        output: the head's `output`.
     """
     if output == "probability" and raw.shape[1] == 1:
         return raw.detach()[:, 0]
@@ -61,13 +56,8 @@ def logit_of(raw: Tensor, output: str) -> Tensor:
 class RunTeacher:
     """The head of a finished run on the same backbone; it does not learn any more.
 
-    Args:
-        folder: the run folder.
-        config: of the student's run.
-        frozen: its backbone.
-
     Raises:
-        ValueError: no run there, or one of another backbone.
+        ValueError: no run in the folder, or one of another backbone than the student's.
     """
 
     def __init__(self, folder: Path, config: TrainConfig, frozen: FrozenBackbone) -> None:
@@ -129,11 +119,9 @@ def open_teachers(
         elif path.is_file():
             teachers[text] = FileTeacher(path, faces, augment, frozen.device)
         else:
-            branches = ", ".join(name for name in config.heads if name)
-            raise ValueError(
-                f"teacher = {text!r}: no run folder, no file of scores"
-                + (f" and none of the branches {branches}" if branches else "")
-            )
+            branches = ", ".join(filter(None, config.heads))
+            others = f" and none of the branches {branches}" if branches else ""
+            raise ValueError(f"teacher = {text!r}: no run folder, no file of scores{others}")
     return teachers
 
 

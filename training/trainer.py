@@ -123,9 +123,7 @@ class Trainer:
     def run(self, folder: Path) -> None:
         """Train from the current step to the end, or until a stop is requested.
 
-        Args:
-            folder: the run folder, which exists; the first process writes log, metrics, curves and
-                checkpoints there.
+        The first process writes log, metrics, curves and checkpoints into the folder, which exists.
         """
         self.files = RunFiles(folder, self.config, self.backbone, self.branches)
         loader = BatchLoader(
@@ -180,19 +178,14 @@ class Trainer:
 
         Returns:
             Above 0 where any process was asked to stop; read it only where waiting is cheap. None
-            where there is one process, which knows by itself.
+            after a recorded step, of one process, which knows by itself.
         """
         at_log = (self.step + 1) % self.config.log_every == 0
         losses = None if at_log else self._recorded_step(images)
         result = None
         if losses is None:
             result = step_heads(
-                self.branches,
-                self.step,
-                images,
-                self.world,
-                with_stats=at_log,
-                stop=self.stop.is_requested,
+                self.branches, self.step, images, self.world, at_log, self.stop.is_requested
             )
             losses = result.losses
         self._unchecked += losses
@@ -203,12 +196,9 @@ class Trainer:
 
     def _recorded_step(self, images: StepInput) -> Tensor | None:
         """Do a step as a recording of an earlier one, where that is requested and possible."""
-        is_requested = self.config.execution == "cuda_graph" and self.world.size == 1
-        if (
-            not is_requested
-            or self._steps_here == 0
-            or any(branch.draws for branch in self.branches)
-        ):
+        is_possible = self._steps_here > 0 and self.world.size == 1
+        draws = any(branch.draws for branch in self.branches)
+        if self.config.execution != "cuda_graph" or not is_possible or draws:
             return None
         if self._recorded is None:
             self._recorded = recorded_steps(self.branches, self.frozen.device)
@@ -298,12 +288,11 @@ class Trainer:
         return self.files.open_logs(self.step, stack)
 
     def _progress(self) -> tqdm[Any]:
-        is_hidden = not (self.world.is_main and sys.stderr.isatty())
         return tqdm(
             total=self.config.schedule.total_steps,
             initial=self.step,
             unit="step",
-            disable=is_hidden,
+            disable=not (self.world.is_main and sys.stderr.isatty()),
             dynamic_ncols=True,
         )
 
@@ -326,10 +315,7 @@ def step_inputs(
 ) -> Iterator[StepInput]:
     """Cut a batch and what the backbone gave for it into its steps, in order.
 
-    Args:
-        batch: the images.
-        output: of the backbone.
-        teachers: those outside the run, by name.
+    `teachers` are those outside the run, by name.
     """
     device = output.embedding.device
     rows_of, labels_of = (np.split(array, len(batch.steps)) for array in (batch.rows, batch.labels))
@@ -374,7 +360,6 @@ def step_heads(
     step: int,
     images: StepInput,
     world: World,
-    *,
     with_stats: bool = False,
     stop: bool = False,
 ) -> HeadsStep:
@@ -415,16 +400,10 @@ def recorded_steps(branches: Sequence[TrainedBranch], device: torch.device) -> R
 def share_gradients(
     parameters: Sequence[nn.Parameter], num_pairs: int, stop: bool, world: World
 ) -> Tensor:
-    """Make every process's gradients those of the whole batch.
+    """Make gradients of the sum over this process's pairs those of the mean of the whole batch.
 
     All gradients go in one flat buffer, with the number of pairs and the wish to stop at its end;
     nothing is changed before it has arrived, so a process that is lost here leaves a whole state.
-
-    Args:
-        parameters: with gradients of the sum over this process's pairs.
-        num_pairs: of this process.
-        stop: whether somebody asked this process to stop.
-        world: the processes.
 
     Returns:
         A scalar on the device, above 0 where any process was asked to stop.

@@ -46,10 +46,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description: str | None = None, epilog: str | None = None) -> None:
         super().__init__(
-            description=description,
-            epilog=epilog,
-            allow_abbrev=False,
-            formatter_class=_Formatter,
+            None, None, description, epilog, allow_abbrev=False, formatter_class=_Formatter
         )
 
     def error(self, message: str) -> NoReturn:
@@ -109,7 +106,7 @@ def run_on_ranks(device: str, body: Callable[[World, str], int], *, resume_hint:
 def _as_rank(device: str, body: Callable[[World, str], int], resume_hint: str) -> int:
     try:
         world, own = start(device)
-    except (ValueError, RankLost) as error:
+    except RankLost as error:
         if is_main_process():
             say_error(str(error))
         return 2
@@ -134,11 +131,10 @@ def _to_the_end(world: World, body: Callable[[], int]) -> int:
         return code
     except BrokenPipeError:
         raise
-    except PeerFailed as error:
+    except (PeerFailed, ValueError, OSError) as error:
         problem = str(error)
-    except (ValueError, OSError) as error:
-        problem = str(error)
-        world.fail(problem)
+        if not isinstance(error, PeerFailed):
+            world.fail(problem)
     say_last(world, problem)
     stop(world)
     return 2

@@ -24,9 +24,13 @@ def _require(holds: bool, field: str, value: object, rule: str) -> None:
         raise ValueError(f"{field} = {value!r}: must be {rule}")
 
 
-def _require_one_of(field: str, value: object, kind: object) -> None:
-    allowed = get_args(kind)
-    _require(value in allowed, field, value, f"one of {', '.join(map(repr, allowed))}")
+def _check(config: object, prefix: str = "", /, **rules: tuple[bool, str]) -> None:
+    for field, (holds, rule) in rules.items():
+        _require(holds, prefix + field, getattr(config, field), rule)
+
+
+def _one_of(value: object, kind: object) -> tuple[bool, str]:
+    return value in get_args(kind), f"one of {', '.join(map(repr, get_args(kind)))}"
 
 
 @dataclass(frozen=True, init=False)
@@ -71,21 +75,18 @@ class Schedule:
     optimizer: Optimizer = "sgd"
 
     def __post_init__(self) -> None:
-        _require(self.epochs >= 1, "schedule.epochs", self.epochs, "at least 1")
-        _require(
-            self.steps_per_epoch >= 1, "schedule.steps_per_epoch", self.steps_per_epoch, ">= 1"
-        )
-        _require(self.lr > 0, "schedule.lr", self.lr, "above 0")
-        _require(0 < self.drop_factor <= 1, "schedule.drop_factor", self.drop_factor, "in (0, 1]")
-        _require(0 <= self.momentum < 1, "schedule.momentum", self.momentum, "in [0, 1)")
-        _require(self.weight_decay >= 0, "schedule.weight_decay", self.weight_decay, "at least 0")
-        _require_one_of("schedule.optimizer", self.optimizer, Optimizer)
-        late = [epoch for epoch in self.drop_at if not 0 < epoch < self.epochs]
-        _require(
-            not late,
-            "schedule.drop_at",
-            self.drop_at,
-            f"inside (0, {self.epochs}), the epochs; schedule.drop_at=() never drops",
+        drops = f"inside (0, {self.epochs}), the epochs; schedule.drop_at=() never drops"
+        _check(
+            self,
+            "schedule.",
+            epochs=(self.epochs >= 1, "at least 1"),
+            steps_per_epoch=(self.steps_per_epoch >= 1, ">= 1"),
+            lr=(self.lr > 0, "above 0"),
+            drop_factor=(0 < self.drop_factor <= 1, "in (0, 1]"),
+            momentum=(0 <= self.momentum < 1, "in [0, 1)"),
+            weight_decay=(self.weight_decay >= 0, "at least 0"),
+            optimizer=_one_of(self.optimizer, Optimizer),
+            drop_at=(all(0 < epoch < self.epochs for epoch in self.drop_at), drops),
         )
 
     @property
@@ -155,12 +156,8 @@ class Augment:
         for name in ("flip", "blur", "occlusion", "rare", "degrade"):
             value = getattr(self, name)
             _require(0 <= value <= 1, f"augment.{name}", value, "a probability in [0, 1]")
-        _require(
-            bool(self.blur_radii) and min(self.blur_radii) > 0,
-            "augment.blur_radii",
-            self.blur_radii,
-            "one or more radii above 0",
-        )
+        are_radii = min(self.blur_radii, default=0) > 0
+        _check(self, "augment.", blur_radii=(are_radii, "one or more radii above 0"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +179,7 @@ class Verification:
     protocol: str = "original"
 
     def __post_init__(self) -> None:
-        _require(self.batch_size >= 1, "verification.batch_size", self.batch_size, "at least 1")
+        _check(self, "verification.", batch_size=(self.batch_size >= 1, "at least 1"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,32 +245,25 @@ class TrainConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        _require(bool(self.name), "name", self.name, "not empty")
         self._check_heads()
-        _require(self.classes_per_batch >= 1, "classes_per_batch", self.classes_per_batch, ">= 1")
-        _require(
-            self.images_per_class >= 2,
-            "images_per_class",
-            self.images_per_class,
-            "at least 2: a loss needs genuine pairs",
+        steps = self.steps_per_forward
+        _check(
+            self,
+            name=(bool(self.name), "not empty"),
+            classes_per_batch=(self.classes_per_batch >= 1, ">= 1"),
+            images_per_class=(self.images_per_class >= 2, "at least 2: a loss needs genuine pairs"),
+            log_every=(self.log_every >= 1, "at least 1"),
+            workers=(self.workers >= 1, "at least 1"),
+            max_bad_share=(0 <= self.max_bad_share <= 1, "in [0, 1]"),
+            steps_per_forward=(steps is None or steps >= 1, "at least 1, or None"),
+            precision=_one_of(self.precision, Precision),
+            execution=_one_of(self.execution, Execution),
         )
-        _require(self.log_every >= 1, "log_every", self.log_every, "at least 1")
-        _require(self.workers >= 1, "workers", self.workers, "at least 1")
-        _require(0 <= self.max_bad_share <= 1, "max_bad_share", self.max_bad_share, "in [0, 1]")
-        _require(
-            self.steps_per_forward is None or self.steps_per_forward >= 1,
-            "steps_per_forward",
-            self.steps_per_forward,
-            "at least 1, or None",
-        )
-        _require_one_of("precision", self.precision, Precision)
-        _require_one_of("execution", self.execution, Execution)
 
     def _check_heads(self) -> None:
         if not self.branches:
-            for field in ("head", "loss"):
-                value = getattr(self, field)
-                _require(value is not None, field, value, "given, unless branches are")
+            rule = "given, unless branches are"
+            _check(self, head=(self.head is not None, rule), loss=(self.loss is not None, rule))
             return
         for field in ("head", "loss", "teacher", "head_weights", "head_seed"):
             value = getattr(self, field)
@@ -285,13 +275,11 @@ class TrainConfig:
             later = branch.teacher in names[place:]
             rule = f"a branch before {branch.name!r}, or a path"
             _require(not later, f"branches.{branch.name}.teacher", branch.teacher, rule)
-            own = branch.schedule or self.schedule
-            same = (own.epochs, own.steps_per_epoch) == (
-                self.schedule.epochs,
-                self.schedule.steps_per_epoch,
+            own, steps = (
+                f"{schedule.epochs} x {schedule.steps_per_epoch} steps"
+                for schedule in (branch.schedule or self.schedule, self.schedule)
             )
-            steps = f"{own.epochs} x {own.steps_per_epoch} steps"
-            _require(same, f"branches.{branch.name}.schedule", steps, "as long as the run's")
+            _require(own == steps, f"branches.{branch.name}.schedule", own, "as long as the run's")
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -338,12 +326,9 @@ def load_config(path: str | Path) -> TrainConfig:
     except ValueError:
         raise
     except Exception as error:
-        lines = [
-            frame.lineno
-            for frame in traceback.extract_tb(error.__traceback__)
-            if frame.filename == str(path)
-        ]
-        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else "?"
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = ["?", *(frame.lineno for frame in frames if frame.filename == str(path))]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1]
         raise ValueError(f"{path}:{line}: {type(error).__name__}: {error}") from error
     if not isinstance(config, TrainConfig):
         raise ValueError(

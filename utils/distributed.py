@@ -40,12 +40,8 @@ class _Failure:
 class World:
     """This process among the processes of a job.
 
-    Every process must make the same calls in the same order.
-
-    Attributes:
-        rank: of this process, from 0.
-        size: number of processes.
-        local_rank: of this process among those of its machine.
+    Every process must make the same calls in the same order. Ranks count from 0; `local_rank` is
+    that among the processes of one machine.
     """
 
     rank: int

@@ -28,7 +28,7 @@ class PartStore:
 
     Args:
         folder: made by `claim`.
-        fingerprint: all that the parts depend on, in JSON's types.
+        fingerprint: all that the parts depend on.
         lock: whether one process at a time may have the folder. Without it several processes and
             machines may share it, each writing parts of its own; where two write the same part,
             either is kept.
@@ -38,9 +38,7 @@ class PartStore:
         compared: gives of a fingerprint what has to be equal on a later start; all by default.
         way_out: for messages, what to do where the folder does not fit.
 
-    Attributes:
-        folder: see Args.
-        settings: SHA-256 of what is compared, to be kept with the parts or the result.
+    `settings` is the SHA-256 of what is compared, to be kept with the parts or the result.
     """
 
     def __init__(
@@ -64,18 +62,20 @@ class PartStore:
         self.settings = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
     def claim(self, restart: bool = False) -> None:
-        """Make the folder, or check that the one that is there was made with these settings.
+        """Make the folder, or check that it was made with these settings.
 
-        Args:
-            restart: throw away the parts that are there, whatever they were made with.
+        `restart` throws away the parts that are there, whatever they were made with.
 
         Raises:
             ValueError: the folder was made with other settings (named), is damaged, holds other
                 files, is a file, or another process has it.
         """
-        if self.folder.exists() and not self.folder.is_dir():
-            raise ValueError(f"{self.folder} is a file, but a folder is needed: name another")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise ValueError(
+                f"{self.folder} is a file, but a folder is needed: name another"
+            ) from None
         self._acquire()
         own = (LOCK, self._about.name, self._finished.name)
         names = [path.name for path in self.folder.iterdir()]
@@ -129,18 +129,11 @@ class PartStore:
         """Return the numbers of all parts that are there, in order."""
         before, after = re.split(r"\{.*\}", Path(self._name).name)
         pattern = re.compile(rf"{re.escape(before)}(\d+){re.escape(after)}")
-        folder = self.path(0).parent
-        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-        matches = (pattern.fullmatch(name) for name in names)
+        matches = (pattern.fullmatch(path.name) for path in self.path(0).parent.glob("*"))
         return sorted(int(match[1]) for match in matches if match)
 
     def write(self, number: int, writer: Callable[[Path], object]) -> None:
-        """Write a part, whole or not at all.
-
-        Args:
-            number: of the part.
-            writer: makes a file or a folder at the path that it gets.
-        """
+        """Write a part whole or not at all; `writer` makes a file or folder at a path."""
         with atomic_path(self.path(number)) as temporary:
             writer(temporary)
 

@@ -26,16 +26,10 @@ def prefetch(
         depth: results at most that are being made or wait to be taken; memory holds so many.
 
     Raises:
-        ValueError: fewer than one thread or item.
+        ValueError: fewer than one thread or item; raised with the first result.
     """
     if workers < 1 or depth < 1:
         raise ValueError(f"{workers} threads and {depth} items ahead: both must be at least 1")
-    return _prefetch(function, items, workers, depth)
-
-
-def _prefetch(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int, depth: int
-) -> Generator[Result, None, None]:
     waiting: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(min(workers, depth), thread_name_prefix="prefetch")
     try:

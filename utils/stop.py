@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from types import FrameType, TracebackType
+from types import FrameType
 
 
 class StopRequest:
@@ -33,12 +33,7 @@ class StopRequest:
                 signal.signal(number, self._request)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             if signal.getsignal(number) != signal.SIG_IGN:  # somebody inside chose to ignore it
                 signal.signal(number, handler)

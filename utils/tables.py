@@ -39,11 +39,7 @@ Heading: TypeAlias = Callable[[Sequence[str]], bool]
 
 
 def require_pyarrow(purpose: str) -> None:
-    """Raise ValueError in one line where pyarrow is not installed.
-
-    Args:
-        purpose: what needs it, such as `scores.parquet: Parquet`.
-    """
+    """Raise ValueError where pyarrow is not installed; `purpose` names what needs it."""
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError:
@@ -122,14 +118,7 @@ class Column:
         return compute.utf8_trim_whitespace(values)
 
     def flags(self, meaning: str) -> NDArray[np.bool_]:
-        """(n,) booleans from 0/1 or true/false.
-
-        Args:
-            meaning: for the message, what 1 and 0 say.
-
-        Raises:
-            ValueError: names the first value that is neither.
-        """
+        """(n,) booleans from 0/1 or true/false; ValueError for any other, with what they mean."""
         values = self.values
         if isinstance(values, np.ndarray) and values.dtype.kind in "fiub":
             bad, flags = (values != 0) & (values != 1), values == 1
@@ -141,8 +130,8 @@ class Column:
             flags = np.array([bool(flag) for flag in known], np.bool_)[codes]
         if bad.any():
             row = int(np.argmax(bad))
-            value = str(values[row])
-            raise ValueError(f"{self.where(row)}: {self.name} is {value!r}: write {meaning}")
+            message = f"{self.name} is {str(values[row])!r}: write {meaning}"
+            raise ValueError(f"{self.where(row)}: {message}")
         return flags
 
 
@@ -155,6 +144,10 @@ def codes_of(columns: Sequence[Column]) -> tuple[NDArray[np.int64], list[str]]:
     encoded = pyarrow.concat_arrays(texts).take(pyarrow.array(rows)).dictionary_encode()
     places = encoded.indices.to_numpy().astype(np.int64).reshape(-1, len(texts))
     return places, encoded.dictionary.to_pylist()
+
+
+def _row(row: int) -> str:
+    return f"row {row} (counted from 0)"
 
 
 @dataclass(frozen=True)
@@ -174,15 +167,11 @@ class Table:
     path: Path
     columns: Sequence[str]
     read: Callable[[Sequence[str]], Iterator[list[Values]]]
-    where: Callable[[int], str] = "row {} (counted from 0)".format
+    where: Callable[[int], str] = _row
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def chunks(self, names: Sequence[str]) -> Iterator[dict[str, Column]]:
-        """Read some columns, a part of the rows at a time.
-
-        Raises:
-            ValueError: a damaged file, or a row that lacks a value; the message names the file.
-        """
+        """Read columns, part of the rows at a time; ValueError where the file is damaged."""
         start = 0
         with naming(self.path):
             for arrays in self.read(names):
@@ -196,10 +185,7 @@ class Table:
 
 
 def read_table(
-    path: str | Path,
-    what: str = "table",
-    *,
-    is_heading: Heading = lambda fields: True,
+    path: str | Path, what: str = "table", *, is_heading: Heading = lambda fields: True
 ) -> Table:
     """Open a table by the ending of its name.
 
@@ -263,9 +249,8 @@ def write_table(
             writer = csv.writer(text, lineterminator="\n")
             writer.writerow(columns)
             for start in range(0, len(next(iter(columns.values()))), ROWS):
-                parts = [
-                    array[start : start + ROWS].astype(str).tolist() for array in columns.values()
-                ]
+                rows = slice(start, start + ROWS)
+                parts = [array[rows].astype(str).tolist() for array in columns.values()]
                 writer.writerows(zip(*parts, strict=True))
 
 
@@ -286,9 +271,7 @@ def csv_rows(
     try:
         separator = _separator(path, separators, errors)
         reader = csv.reader(text_lines(path, errors), delimiter=separator)
-        for fields in reader:
-            if fields:
-                yield reader.line_num, fields
+        yield from ((reader.line_num, fields) for fields in reader if fields)
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is not a CSV file in UTF-8 ({error})") from error
 
@@ -296,9 +279,8 @@ def csv_rows(
 def text_lines(path: str | Path, errors: str = "strict") -> Iterator[str]:
     """Yield the lines of a text file, as they are; see `csv_rows`."""
     with Path(path).open(encoding=_encoding(path), errors=errors, newline="") as file:
-        number = 0
-        while line := file.readline(_LONGEST_LINE):
-            number += 1
+        lines = iter(partial(file.readline, _LONGEST_LINE), "")
+        for number, line in enumerate(lines, start=1):
             if "\0" in line or len(line) >= _LONGEST_LINE:
                 raise ValueError(f"line {number} is not text, or endless")
             yield line
@@ -315,12 +297,7 @@ def _encoding(path: str | Path) -> str:
 
 
 def read_npz(path: str | Path, names: Sequence[str]) -> dict[str, Array]:
-    """Read named arrays of an `.npz` file without unpickling.
-
-    Raises:
-        ValueError: not an .npz file, an array that is missing, or one that holds Python objects;
-            the message names the file.
-    """
+    """Read named arrays of an `.npz` file; ValueError where one is missing or has to unpickle."""
     with naming(Path(path)), _npz(path) as archive:
         missing = [name for name in names if name not in archive.files]
         if missing:
@@ -330,7 +307,7 @@ def read_npz(path: str | Path, names: Sequence[str]) -> dict[str, Array]:
 
 
 def npz_names(path: str | Path) -> list[str]:
-    """Names of the arrays of an `.npz` file; ValueError, with the file's name, where it is not."""
+    """Names of the arrays of an `.npz` file; ValueError where it is not one."""
     with naming(Path(path)), _npz(path) as archive:
         return list(archive.files)
 
@@ -407,7 +384,7 @@ def _open_parquet(path: Path) -> Table:
                 for place, array in enumerate(arrays):
                     if array.null_count:
                         row = start + compute.index(array.is_null(), True).as_py()
-                        raise ValueError(f"{table.where(row)}: {names[place]} is missing (null)")
+                        raise ValueError(f"{_row(row)}: {names[place]} is missing (null)")
                     if pyarrow.types.is_dictionary(array.type):
                         arrays[place] = array = array.dictionary_decode()
                     if not pyarrow.types.is_string(array.type):
@@ -421,8 +398,7 @@ def _open_parquet(path: Path) -> Table:
         key.decode(errors="replace"): value.decode(errors="replace")
         for key, value in (schema.metadata or {}).items()
     }
-    table = Table(path, schema.names, read, metadata=metadata)
-    return table
+    return Table(path, schema.names, read, metadata=metadata)
 
 
 def _open_csv(path: Path, is_heading: Heading) -> Table:

@@ -42,4 +42,4 @@ def test_an_error_comes_in_its_place_and_threads_end():
 def test_no_items_and_no_threads():
     assert list(prefetch(str, [], 2, 2)) == []
     with pytest.raises(ValueError, match="0 threads and 2 items ahead"):
-        prefetch(str, [1], 0, 2)
+        next(prefetch(str, [1], 0, 2))
