@@ -22,15 +22,7 @@ from evaluation.open_model import DEMO, LoadedModels, named, open_models
 from extraction.pipeline import Extraction
 from extraction.shards import ShardFolder
 from utils.cli import say_error
-from utils.distributed import (
-    PeerFailed,
-    RankLost,
-    World,
-    in_job,
-    is_main_process,
-    start,
-    stop,
-)
+from utils.distributed import PeerFailed, RankLost, World, in_job, is_main_process, start, stop
 from utils.files import file_sha256
 from utils.parts import Json, PartStore
 from utils.progress import Progress
@@ -158,18 +150,13 @@ def _open(options: ExtractOptions, device: torch.device) -> Extraction:
         way_out="give what it was made with, or name another --out",
     )
     store.claim()
+    form, size = options.format, options.shard_images
+    shards = ShardFolder(options.out, form, len(faces), size, models.names, store.settings)
     return Extraction(
         faces=faces,
         name_of=name_of,
         estimator=models.estimator,
-        shards=ShardFolder(
-            options.out,
-            options.format,
-            len(faces),
-            options.shard_images,
-            models.names,
-            store.settings,
-        ),
+        shards=shards,
         embedding_size=models.backbone.embedding_size,
         dtype=options.dtype,
         batch_size=options.batch_size,
@@ -282,10 +269,8 @@ def _work(job: Extraction, own: range, what: str, request: StopRequest) -> int:
     done = shards.count_done()
     if done < len(shards):
         if shown:
-            sys.stdout.write(
-                f"{shards.folder}: {done} of {len(shards)} shards are done; other processes or "
-                "parts make the rest\n"
-            )
+            rest = "other processes or parts make the rest"
+            sys.stdout.write(f"{shards.folder}: {done} of {len(shards)} shards are done; {rest}\n")
         return 0
     bad = shards.join_bad()  # by whichever process sees that all shards are there
     outcome = f"{bad} without embedding (see {BAD})" if bad else "all embedded"

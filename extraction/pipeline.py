@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -37,19 +36,17 @@ IN_FLIGHT = 2  # batches handed to the device whose results are not fetched yet
 
 
 class ShardBatches:
-    """Rows of the batches of some shards, one shard after the other; no batch spans two.
+    """Rows of the batches of some shards, in ascending order; no batch spans two.
 
-    Args:
-        shards: the folder.
-        todo: numbers of the shards, ascending.
-        batch_size: images of a batch; the last one of a shard may have fewer.
+    The last batch of a shard may have fewer images than the others.
     """
 
     def __init__(self, shards: ShardFolder, todo: Sequence[int], batch_size: int) -> None:
         self._shards, self._todo, self._size = shards, todo, batch_size
         self._per_shard = -(-shards.shard_images // batch_size)
-        last = -(-np.subtract(*shards.bounds(todo[-1])[::-1]) // batch_size) if todo else 0
-        self.num_steps = max(0, len(todo) - 1) * self._per_shard + int(last)
+        self.num_steps = sum(
+            -(-(stop - start) // batch_size) for start, stop in map(shards.bounds, todo)
+        )
 
     def rows(self, step: int) -> NDArray[np.int64]:
         """Return the rows of a step."""
@@ -96,7 +93,7 @@ class Extraction:
 
         Args:
             todo: their numbers, ascending.
-            progress: called with the images of each batch.
+            progress: called with the number of images of each batch.
             stop: looked at after every batch; a shard that is not complete is dropped.
 
         Raises:
@@ -156,14 +153,9 @@ class _Writer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._pool.shutdown(wait=True)
-        if error is None and self._writing is not None:
+        if kind is None and self._writing is not None:
             self._writing.result()
 
     def keep(self, batch: LoadedBatch, lines: Sequence[str], result: Result) -> int:
@@ -242,14 +234,9 @@ class _Writer:
 class DeviceQueue:
     """Runs batches on the device ahead of their results, so that a GPU does not wait for the host.
 
-    Estimates are those of `EstimatorGroup`, to the last bit.
-
-    Trained heads and embedding norms are queued on the device and fetched when the result is asked
-    for; with any other method among them `submit` waits.
-
-    Args:
-        estimator: the methods.
-        flip: average with the mirror image, as `evaluation.embed.embed_pairs` does.
+    Estimates are those of `EstimatorGroup`, to the last bit; `flip` averages with the mirror image
+    as `evaluation.embed.embed_pairs` does. Trained heads and embedding norms are queued on the
+    device and fetched when their result is used; with any other method `submit` waits.
     """
 
     def __init__(self, estimator: EstimatorGroup, *, flip: bool) -> None:
@@ -261,16 +248,13 @@ class DeviceQueue:
         self._heads = [member.head.eval() for member in members if isinstance(member, TrainedHead)]
 
     def submit(self, images: Tensor, rows: Sequence[int], names: Sequence[str] | None) -> Result:
-        """Start on a batch.
+        """Start on a batch; the returned call waits for its estimate.
 
         Args:
             images: (B, 112, 112, 3) uint8 RGB on the CPU; pinned memory is copied without waiting
-                and must stay as it is until the result is there.
+                and must not change until the result is there.
             rows: their numbers in the source.
             names: of the images; None where nothing reads them.
-
-        Returns:
-            A call that waits for the estimate of the batch.
         """
         if not self.queues or self._frozen is None:
             batch = Batch(images.numpy(), rows, names)
@@ -310,12 +294,9 @@ def _fetch(tensors: Sequence[Tensor]) -> Callable[[], list[NDArray[Any]]]:
     if device.type != "cuda":
         arrays = [tensor.cpu().numpy() for tensor in tensors]
         return lambda: arrays
-    copies = [
-        torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(
-            tensor, non_blocking=True
-        )
-        for tensor in tensors
-    ]
+    copies = [torch.empty(x.shape, dtype=x.dtype, pin_memory=True) for x in tensors]
+    for copy, tensor in zip(copies, tensors, strict=True):
+        copy.copy_(tensor, non_blocking=True)
     copied = torch.cuda.Event()
     copied.record(torch.cuda.current_stream(device))
 

@@ -92,14 +92,8 @@ class ShardFolder:
         """Write a shard under a temporary name, and give it its own when it is complete."""
         path = self.path(number)
         start, stop = self.bounds(number)
-        facts = {
-            "shard": number,
-            "start": start,
-            "stop": stop,
-            "bad": len(bad),
-            "settings": self.settings,
-            **facts,
-        }
+        own = {"shard": number, "start": start, "stop": stop, "bad": len(bad)}
+        facts = {**own, "settings": self.settings, **facts}
         for leftover in path.parent.glob(f".{path.stem}.*"):  # of a process that was killed
             remove(leftover)
         with atomic_path(path) as temporary:
@@ -159,19 +153,16 @@ def _write_parquet(
     }
     table = pyarrow.table(arrays).replace_schema_metadata({KEY: json.dumps(facts)})
     plain = ["name", "reason", "row", "label", "ok"]
+    others = [*map(uncertainty_column, columns), "embedding.list.element"]
+    compression = dict.fromkeys(plain, "zstd") | dict.fromkeys(others, "none")
     parquet.write_table(
         table,
         path,
-        compression={name: "zstd" if name in plain else "none" for name in _leaves(table)},
+        compression=compression,
         use_dictionary=False,
         write_statistics=["row", "label", "ok"],
         store_schema=True,
     )
-
-
-def _leaves(table: Any) -> list[str]:
-    """Parquet's own names of the columns."""
-    return [f"{name}.list.element" if name == "embedding" else name for name in table.schema.names]
 
 
 def _utf8(text: str) -> str:
