@@ -50,14 +50,18 @@ def images(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def flags():
+    return ["--shard_images", "8", "--batch_size", "4", "--workers", "2", "--device", "cpu"]
+
+
 @pytest.fixture
-def run(images, backbone):
+def run(images, backbone, flags):
     """Return a function that extracts the faces, with flags in place of or after the usual ones."""
 
-    def extracted(out, *flags, source=images, model=backbone):
-        small = ["--shard_images", "8", "--batch_size", "4", "--workers", "2", "--device", "cpu"]
+    def extracted(out, *changes, source=images, model=backbone):
         return extract.main(
-            ["--images", str(source), "--out", str(out), *model, *small, *map(str, flags)]
+            ["--images", str(source), "--out", str(out), *model, *flags, *map(str, changes)]
         )
 
     return extracted

@@ -12,6 +12,7 @@ from data.faces import FaceImages, open_faces
 from data.recordio import RecordWriter
 from evaluation.embed import embed_images
 from evaluation.open_model import open_models
+from models.frozen import FrozenBackbone
 
 METHODS = ["embedding_norm", "brightness"]
 
@@ -71,16 +72,24 @@ def test_float16_rounds_the_embedding_alone(run, images, backbone, tmp_path, cap
     np.testing.assert_array_equal(every.uncertainty, found.sigma_sq)
 
 
-def test_an_embedding_that_float16_spoils_is_refused(run, backbone, tmp_path, monkeypatch, capsys):
-    from models.frozen import FrozenBackbone
+@pytest.fixture
+def change_embedding(monkeypatch):
+    """Return a function that lets the backbone's embeddings go through another one."""
 
-    whole = FrozenBackbone.forward
+    def change(function):
+        forward = FrozenBackbone.forward
 
-    def huge(self, images):
-        output = whole(self, images)
-        return output._replace(embedding=output.embedding * 1e7)
+        def changed(self, images):
+            output = forward(self, images)
+            return output._replace(embedding=function(output.embedding.clone()))
 
-    monkeypatch.setattr(FrozenBackbone, "forward", huge)
+        monkeypatch.setattr(FrozenBackbone, "forward", changed)
+
+    return change
+
+
+def test_an_embedding_that_float16_spoils_is_refused(run, tmp_path, change_embedding, capsys):
+    change_embedding(lambda embedding: embedding * 1e7)
     assert run(tmp_path / "out") == 2
     assert "too large or too small for float16; name another --out" in capsys.readouterr().err
     assert run(tmp_path / "other", "--dtype", "float32") == 0
@@ -173,25 +182,18 @@ def test_too_many_unreadable_images_stop_the_work(run, damaged, tmp_path, capsys
     assert not (tmp_path / "out" / "shards" / "000000").exists()
 
 
-def test_an_embedding_without_direction_is_bad(run, tmp_path, monkeypatch):
-    from models.frozen import FrozenBackbone
-
-    whole = FrozenBackbone.forward
-
-    def broken(self, images):
-        output = whole(self, images)
-        embedding = output.embedding.clone()
+def test_an_embedding_without_direction_is_bad(run, tmp_path, change_embedding):
+    def spoil(embedding):
         embedding[0] = 0
         embedding[1, 3] = float("nan")
-        return output._replace(embedding=embedding)
+        return embedding
 
-    monkeypatch.setattr(FrozenBackbone, "forward", broken)
+    change_embedding(spoil)
     assert run(tmp_path / "out", "--max_bad_share", "1") == 0
-    found = open_extracted(tmp_path / "out")
-    assert [one.row for one in found.bad()][:5] == [0, 1, 4, 5, 8]
-    assert {one.reason for one in found.bad()} == {
-        "the embedding is no direction, or a value is not finite"
-    }
+    bad = list(open_extracted(tmp_path / "out").bad())
+    assert [image.row for image in bad][:5] == [0, 1, 4, 5, 8]
+    reasons = {image.reason for image in bad}
+    assert reasons == {"the embedding is no direction, or a value is not finite"}
 
 
 @pytest.mark.parametrize(

@@ -13,35 +13,32 @@ PROGRAM = "import sys; from extraction import extract; sys.exit(extract.main(sys
 
 
 @pytest.fixture
-def flags(images, backbone):
-    small = ["--shard_images", "8", "--batch_size", "4", "--workers", "1", "--device", "cpu"]
-    return ["--images", str(images), *backbone, *small]
+def command(images, backbone, flags):
+    return ["--images", str(images), *backbone, *flags]
 
 
 def about(folder):
-    found = json.loads((folder / "about.json").read_text())
-    del found["first_start"]
-    return found
+    settings = json.loads((folder / "about.json").read_text())
+    return {name: value for name, value in settings.items() if name != "first_start"}
 
 
-def there(folder):
+def shards(folder):
     return sorted(path.name for path in (folder / "shards").iterdir())
 
 
-def test_two_ranks_write_what_one_process_writes(run, ranks, flags, tmp_path, content):
+def test_two_ranks_write_what_one_process_writes(run, ranks, command, tmp_path, content):
     assert run(tmp_path / "one") == 0
-    done = ranks(PROGRAM, *flags, "--out", str(tmp_path / "two"))
-    assert [one.returncode for one in done] == [0, 0], done
+    done = ranks(PROGRAM, *command, "--out", str(tmp_path / "two"))
+    assert [process.returncode for process in done] == [0, 0], done
     assert content(tmp_path / "two") == content(tmp_path / "one")
     assert about(tmp_path / "two") == about(tmp_path / "one")
-    said = "".join(one.stdout for one in done)
-    assert "26 images, all embedded; 4 shards" in said
+    assert "26 images, all embedded; 4 shards" in "".join(process.stdout for process in done)
 
 
-def test_a_mistake_of_all_ranks_is_told_once(ranks, flags, tmp_path):
-    done = ranks(PROGRAM, *flags, "--out", str(tmp_path / "out"), "--max_bad_share", "2")
-    assert [one.returncode for one in done] == [2, 2]
-    assert "".join(one.stderr for one in done).count("error: ") == 1
+def test_a_mistake_of_all_ranks_is_reported_once(ranks, command, tmp_path):
+    done = ranks(PROGRAM, *command, "--out", str(tmp_path / "out"), "--max_bad_share", "2")
+    assert [process.returncode for process in done] == [2, 2]
+    assert "".join(process.stderr for process in done).count("error: ") == 1
 
 
 def test_parts_are_done_one_by_one(run, tmp_path, content, capsys):
@@ -52,27 +49,23 @@ def test_parts_are_done_one_by_one(run, tmp_path, content, capsys):
     assert capsys.readouterr().out == (
         f"{out}: 1 of 4 shards are done; other processes or parts make the rest\n"
     )
-    assert there(out) == ["000001"]
+    assert shards(out) == ["000001"]
     assert not (out / "bad.csv").exists()
     assert run(out, "--part", "1/3") == 0
-    assert sorted(path.name for path in (out / "shards").iterdir()) == [
-        "000000",
-        "000001",
-        "000003",
-    ]
+    assert shards(out) == ["000000", "000001", "000003"]
     assert run(out, "--part", "3/3") == 0
     assert content(out) == content(tmp_path / "one")
     assert run(out, "--part", "9/9") == 0  # more parts than shards: nothing to do
 
 
 @pytest.mark.slow
-def test_under_torchrun_itself(run, flags, tmp_path, content):
+def test_under_torchrun_itself(run, command, tmp_path, content):
     assert run(tmp_path / "one") == 0
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    script = [str(ROOT / "evaluation" / "extract.py"), *flags, "--out", str(tmp_path / "two")]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    script = [str(ROOT / "evaluation" / "extract.py"), *command, "--out", str(tmp_path / "two")]
     environment = {name: value for name, value in os.environ.items() if name != "RANK"}
     done = subprocess.run(
-        [*command, "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", *script],
+        [*torchrun, "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", *script],
         env=environment,
         cwd=tmp_path,
         capture_output=True,

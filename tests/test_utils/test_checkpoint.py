@@ -1,5 +1,4 @@
 import pickle
-import zipfile
 
 import pytest
 import torch
@@ -38,20 +37,12 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path, legacy):
         load_checkpoint(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04broken"])
-def test_rubbish_is_refused_by_name(tmp_path, content):
-    path = tmp_path / "rubbish.pt"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"rubbish\.pt"):
-        load_checkpoint(path)
-
-
-def test_a_truncated_checkpoint_is_refused_by_name(tmp_path):
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04broken", None])
+def test_a_damaged_file_is_refused_by_name(tmp_path, content):
     path = tmp_path / "last.pt"
     save_checkpoint(path, {"w": torch.zeros(1000)})
-    path.write_bytes(path.read_bytes()[:2000])
-    assert not zipfile.is_zipfile(path)
-    with pytest.raises(ValueError, match=r"last\.pt"):
+    path.write_bytes(path.read_bytes()[:2000] if content is None else content)
+    with pytest.raises(ValueError, match=r"last\.pt is not a file of tensors, or is incomplete"):
         load_checkpoint(path)
 
 

@@ -17,6 +17,14 @@ BASE = TrainConfig(
     schedule=Schedule(epochs=4, steps_per_epoch=10, drop_at=(2, 3)),
     verification=Verification(targets=("lfw", "cfp_fp")),
 )
+BRANCHED = dataclasses.replace(
+    BASE,
+    head=None,
+    loss=None,
+    branches=tuple(
+        Branch(name, head=BASE.head, loss=Method("idq", margin=0.4)) for name in ("one", "two-0")
+    ),
+)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -118,25 +126,15 @@ def test_a_shorter_run_loses_the_drops_beyond_its_end():
 
 
 def test_branches_travel_as_json_and_are_overridden_by_name():
-    branches = tuple(
-        Branch(name, head=Method("fc2", output="probability"), loss=Method("idq", margin=0.4))
-        for name in ("one", "two-0")
-    )
-    config = TrainConfig(
-        name="all",
-        backbone=Method("iresnet", depth=18),
-        backbone_weights="backbone.pth",
-        train_images="faces",
-        schedule=Schedule(epochs=1),
-        branches=branches,
-    )
+    config = dataclasses.replace(BRANCHED, schedule=Schedule(epochs=1))
     assert from_json(to_json(config)) == config
     changed = override(config, ["branches.two-0.loss.margin=0.3", "branches.one.seed=4"])
     assert [branch.loss.options["margin"] for branch in changed.branches] == [0.4, 0.3]
     assert [branch.seed for branch in changed.branches] == [4, None]
     own = Schedule(epochs=2, lr=1.0, drop_at=(1.5,))
     run = dataclasses.replace(config, schedule=Schedule(epochs=2))
-    slower = dataclasses.replace(run, branches=(dataclasses.replace(branches[0], schedule=own),))
+    slow = dataclasses.replace(config.branches[0], schedule=own)
+    slower = dataclasses.replace(run, branches=(slow,))
     shorter = override(slower, ["schedule.epochs=1", "schedule.lr=0.5", "schedule.drop_at=()"])
     assert shorter.branches[0].schedule == Schedule(epochs=1, lr=1.0)
     everywhere = override(config, ["branches.*.loss.margin=0.2", "branches.one.schedule.lr=3.0"])
@@ -159,10 +157,7 @@ def test_branches_travel_as_json_and_are_overridden_by_name():
     ],
 )
 def test_overrides_of_branches_fail_by_name(assignment, text):
-    head, loss = Method("fc2", output="probability"), Method("idq")
-    branches = tuple(Branch(name, head=head, loss=loss) for name in ("one", "two-0"))
-    config = dataclasses.replace(BASE, head=None, loss=None, branches=branches)
     with pytest.raises(ValueError, match=text):
-        override(config, [assignment])
+        override(BRANCHED, [assignment])
     with pytest.raises(ValueError, match="this config has one head and no branches"):
         override(BASE, ["branches.one.seed=5"])

@@ -9,14 +9,8 @@ from utils.distributed import ALONE, World, in_job, is_main_process, start, stop
 
 ROOT = Path(__file__).parents[2]
 
-JOB = {
-    "WORLD_SIZE": "4",
-    "RANK": "3",
-    "LOCAL_RANK": "1",
-    "LOCAL_WORLD_SIZE": "2",
-    "MASTER_ADDR": "127.0.0.1",
-    "MASTER_PORT": "1",
-}
+JOB = {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+JOB |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
 
 
 @pytest.fixture
@@ -72,16 +66,8 @@ def test_half_an_environment_is_refused(changed, message, job):
     ("device", "gpus", "message"),
     [
         ("cuda:1", 2, "device = 'cuda:1' with 4 processes: one device cannot be shared; take cuda"),
-        (
-            "cuda",
-            1,
-            "device = 'cuda': 2 processes on this machine, but it has 1 GPU; start it wit",
-        ),
-        (
-            "auto",
-            1,
-            "2 processes on this machine, but it has 1 GPU; start it with --nproc_per_nod",
-        ),
+        ("cuda", 1, "device = 'cuda': 2 processes on this machine, but it has 1 GPU"),
+        ("auto", 1, "1 GPU; start it with --nproc_per_node=1, or take cpu"),
         ("cuda", 0, "device = 'cuda': this machine has no such device"),
         ("mps", 0, "device = 'mps' with 4 processes: one device cannot be shared; take cpu"),
         ("gpu", 0, "device = 'gpu': use auto, cpu, cuda, cuda:N or mps"),

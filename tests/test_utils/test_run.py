@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from utils.config import load_config
-from utils.config_json import from_json
+from utils.config_json import from_json, override
 from utils.run import (
     LOGGER,
     MetricsFile,
@@ -20,8 +20,6 @@ CONFIG_FILE = Path(__file__).resolve().parents[2] / "config/config_ir50_idq_loss
 
 
 def config_in(folder):
-    from utils.config_json import override
-
     return override(load_config(CONFIG_FILE), [f"log_dir={folder}"])
 
 
