@@ -14,12 +14,9 @@ FORMAT = 1
 
 
 def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
-    """Write a checkpoint atomically: a crash leaves the old file or the new one, never half of one.
+    """Write a checkpoint, whole or not at all.
 
-    Args:
-        path: the file to write.
-        payload: tensors, numbers, strings, and lists and dicts of them; nothing else can be read
-            back.
+    Only tensors, numbers, strings, and lists and dicts of them can be read back.
     """
     with atomic_file(path) as file:
         torch.save({"format": FORMAT, **payload}, file)

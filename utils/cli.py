@@ -95,8 +95,7 @@ def run_on_ranks(device: str, body: Callable[[World, str], int], *, resume_hint:
             calls of `World.gather`; those that are not main print and write nothing.
         resume_hint: see `run_command`.
 
-    Returns:
-        The exit code; 2 on every rank when one of them meets a user's mistake, or is lost.
+    The exit code is 2 on every rank when one of them meets a user's mistake, or is lost.
     """
     if in_job():
         return run_command(lambda: _as_rank(device, body, resume_hint), resume_hint=resume_hint)

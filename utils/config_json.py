@@ -14,6 +14,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from utils.config import Method, TrainConfig
@@ -52,10 +53,7 @@ def parse_method(text: str) -> Method:
     """Read `name` or `name:option=value,option=value` of the command line.
 
     Values are Python literals, anything else is taken as a string; commas inside brackets belong to
-    the value.
-
-    Raises:
-        ValueError: an option without `=`, or without a name.
+    the value. ValueError for an option without `=` or without a name.
     """
     name, _, rest = text.partition(":")
     options: Plain = {}
@@ -73,11 +71,7 @@ def to_json(config: TrainConfig) -> str:
 
 
 def from_json(text: str) -> TrainConfig:
-    """Read what `to_json` wrote; runs no code.
-
-    Raises:
-        ValueError: not JSON, a field that does not exist, a missing one, or a value out of range.
-    """
+    """Read what `to_json` wrote, and run no code; ValueError where it is anything else."""
     return _train_config(json.loads(text))
 
 
@@ -178,10 +172,8 @@ def _parsed(kind: object, value: object, where: str) -> object:
         return _parsed_union(arguments, value, where)
     if origin is tuple:
         items = value if isinstance(value, (list, tuple)) else (value,)
-        return tuple(
-            _parsed(arguments[0], item, _place(where, index, item))
-            for index, item in enumerate(items)
-        )
+        places = [_place(where, index, item) for index, item in enumerate(items)]
+        return tuple(map(partial(_parsed, arguments[0]), items, places))
     if origin is Literal:
         if value in arguments:
             return value
@@ -199,9 +191,8 @@ def _parsed_dataclass(kind: Callable[..., object], value: object, where: str) ->
     if kind is Method and isinstance(value, str):
         return parse_method(value)
     if not isinstance(value, Mapping):
-        raise ValueError(
-            f"{where} = {value!r}: expected the fields of {kind.__name__}: {', '.join(hints)}"
-        )
+        fields = f"the fields of {kind.__name__}: {', '.join(hints)}"
+        raise ValueError(f"{where} = {value!r}: expected {fields}")
     if kind is Method:
         options = {key: _with_tuples(item) for key, item in value.get("options", {}).items()}
         return Method(value["name"], **options)

@@ -72,12 +72,7 @@ def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
 def all_to_device(arrays: Sequence[NDArray[Any]], device: torch.device) -> list[Tensor]:
     """Bring small arrays to the device in one transfer, where each would cost a launch of its own.
 
-    Args:
-        arrays: numbers, none of them empty.
-        device: where they go.
-
-    Returns:
-        Tensors of their shapes and types, views of one buffer, in the order of the arrays.
+    No array is empty. Tensors of their shapes and types come back in order, views of one buffer.
     """
     if not arrays:
         return []

@@ -122,11 +122,7 @@ def start(device: str) -> tuple[World, torch.device]:
     With several ranks "auto" and "cuda" give each rank of a machine a GPU of its own, and "auto"
     is the CPU where there is no CUDA. CPU tensors travel by gloo, CUDA tensors by NCCL.
 
-    Args:
-        device: "auto", "cpu", "cuda"; other names of `utils.device` without torchrun only.
-
-    Returns:
-        Who this process is, and its device.
+    Other names of devices than auto, cpu and cuda serve without torchrun only.
 
     Raises:
         ValueError: half an environment, a device that ranks cannot share, or more ranks than GPUs.
@@ -168,8 +164,7 @@ def stop(world: World, *, failed: bool = False) -> None:
     Args:
         world: of `start`.
         failed: this process ends on an error that the others may not know of: do not wait. With
-            NCCL the group is left as it is, since pending GPU work would keep this process for
-            ever.
+            NCCL the group stays, since pending GPU work would keep this process for ever.
 
     Raises:
         RankLost: another process is gone.
@@ -242,9 +237,10 @@ def _device_of(device: str, world: World) -> str:
         kind = "cuda" if torch.cuda.is_available() else "cpu"
     has_gpus = resolve_device(kind).type == "cuda"
     if kind not in ("cpu", "cuda"):
+        way_out = "take cuda, and each gets its own" if has_gpus else "take cpu"
         raise ValueError(
             f"device = {device!r} with {world.size} processes: one device cannot be shared; "
-            + ("take cuda, and each gets its own" if has_gpus else "take cpu")
+            f"{way_out}"
         )
     if kind == "cpu":
         return "cpu"

@@ -55,13 +55,8 @@ def atomic_file(
 ) -> AbstractContextManager[IO[bytes]] | AbstractContextManager[IO[str]]:
     r"""Open a file that takes the place of `path` when all went well; its folder is made.
 
-    Args:
-        path: the file.
-        mode: "wb", or "w" for text: UTF-8, with `\n` as it is written; a file name that is not
-            UTF-8 keeps its bytes.
-
-    Raises:
-        OSError: the file cannot be written; the error names `path`.
+    Mode "w" is for text in UTF-8, with `\n` as it is written; a file name that is not UTF-8 keeps
+    its bytes. An OSError names `path`.
     """
     return _atomic_file(Path(path), mode)
 
@@ -105,11 +100,7 @@ def remove(path: Path) -> None:
 
 
 def file_sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal.
-
-    Raises:
-        ValueError: there is no such file.
-    """
+    """Return the SHA-256 of a file in hexadecimal; ValueError where there is none."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"no file {path}")

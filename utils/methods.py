@@ -48,10 +48,8 @@ def find(package: str, name: str) -> type[Any]:
         raise ValueError(f"{file} cannot be imported: {error}") from error
     exported = list(getattr(module, "__all__", ()))
     if len(exported) != 1:
-        names_what = f"names {', '.join(exported)}" if exported else "is missing or empty"
-        raise ValueError(
-            f"{file}: __all__ {names_what}; it must name the file's one class, as ['MyLoss']"
-        )
+        state = f"names {', '.join(exported)}" if exported else "is missing or empty"
+        raise ValueError(f"{file}: __all__ {state}; it must name the file's one class")
     target = getattr(module, exported[0], None)
     if not isinstance(target, type):
         raise ValueError(f"{file}: __all__ names {exported[0]!r}, which is not a class of the file")
@@ -68,8 +66,7 @@ def find(package: str, name: str) -> type[Any]:
 def _contract(package: str) -> type:
     """Return the class of `package/base.py` whose parts a method has, or `object`."""
     name = getattr(import_module(package), "CONTRACT", "")
-    contract: type = getattr(import_module(f"{package}.base"), name) if name else object
-    return contract
+    return getattr(import_module(f"{package}.base"), name) if name else object
 
 
 def _require(file: str, target: type, missing: list[str]) -> None:
@@ -132,10 +129,9 @@ def build(package: str, method: Method, **runtime: object) -> Any:
         and name not in {**method.options, **objects}
     ]
     if missing:
-        raise ValueError(
-            f"{package}.{method.name} needs {', '.join(missing)}: give "
-            f"{method.name}:{','.join(f'{name}=...' for name in missing)}"
-        )
+        example = ",".join(f"{name}=..." for name in missing)
+        needs = f"{package}.{method.name} needs {', '.join(missing)}"
+        raise ValueError(f"{needs}: give {method.name}:{example}")
     built = target(**method.options, **objects)
     contract = _contract(package)
     required = [*inspect.get_annotations(contract), *{"__call__"}.intersection(vars(contract))]

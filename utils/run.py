@@ -25,13 +25,8 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("faceuq")
 _PACKAGES = (
-    "face-uncertainty",
-    "torch",
-    "numpy",
-    "scipy",
-    "opencv-python-headless",
-    "simplejpeg",
-    "matplotlib",
+    *("face-uncertainty", "torch", "numpy", "scipy"),
+    *("opencv-python-headless", "simplejpeg", "matplotlib"),
 )
 
 
@@ -146,16 +141,13 @@ def _step_of(line: str) -> float:
 
 
 def _version(package: str) -> str | None:
-    try:
+    with suppress(metadata.PackageNotFoundError):
         return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+    return None
 
 
 def _revision() -> str | None:
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
+    with suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL).strip()
+    return None
