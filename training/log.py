@@ -9,12 +9,17 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from data.faces import Faces
+from evaluation.original import FMR_TARGETS, OriginalTable
+from losses.base import genuine_pairs
+from report.results import original_dict
+from report.text import original_text
 from utils.config import TrainConfig
 from utils.run import LOGGER, MetricsFile
 
@@ -29,9 +34,7 @@ LEAST_RANK = 0.05
 def log_start(
     config: TrainConfig,
     summaries: Mapping[str, str],
-    *,
-    num_images: int,
-    num_classes: int,
+    faces: Faces,
     left_out: int,
     resume_at: int,
 ) -> None:
@@ -40,8 +43,7 @@ def log_start(
     Args:
         config: of the run.
         summaries: each loss in one line, by the name of its branch.
-        num_images: of the faces to train on.
-        num_classes: identities among them.
+        faces: to train on.
         left_out: identities with a single image.
         resume_at: the step that the run resumes from.
     """
@@ -57,7 +59,7 @@ def log_start(
     width = max(map(len, summaries))
     for name, summary in summaries.items():
         LOGGER.info(f"{name:{width}} {summary}".strip())
-    LOGGER.info("faces: %d of %d identities", num_images, num_classes)
+    LOGGER.info("faces: %d of %d identities", len(faces), faces.num_classes)
     if left_out:
         LOGGER.info("left out: %d identities with a single image (no genuine pair)", left_out)
 
@@ -142,29 +144,22 @@ class TrainLog:
                 mean = value[0] if isinstance(value, list) else value
                 self._tensorboard.add_scalar(name, mean, global_step)
 
-    def evaluation(
-        self, global_step: int, name: str, text: str, short: str, numbers: dict[str, Any]
-    ) -> None:
+    def evaluation(self, global_step: int, table: OriginalTable) -> None:
         """Write what one verification set says of the head.
 
-        Args:
-            global_step: steps done.
-            name: of the set.
-            text: the whole table. One of several heads has it in its own `log.txt` alone.
-            short: one line that stands for the table in the log of several heads.
-            numbers: all of it, for `metrics.jsonl`.
+        One of several heads has the table in its own `log.txt`, and a line in that of the run.
         """
-        table = f"---{name}\n{text.rstrip()}"
+        text, numbers = f"---{table.name}\n{original_text(table).rstrip()}", original_dict(table)
         if not self._label:
-            LOGGER.info(table)
+            LOGGER.info(text)
         else:
-            LOGGER.info("---%s %s %s", name, self._label, short)
+            LOGGER.info("---%s %s %s", table.name, self._label, summary_line(table))
             with self._tables.open("a", encoding="utf-8") as file:
-                file.write(f"step {global_step}\n{table}\n")
+                file.write(f"step {global_step}\n{text}\n")
         self._metrics.write(global_step=global_step, evaluation=numbers)
         if self._tensorboard is not None:
             area = numbers["uncertainties"][0]["auerc30"]
-            self._tensorboard.add_scalar(f"auerc30/{name}", area, global_step)
+            self._tensorboard.add_scalar(f"auerc30/{table.name}", area, global_step)
 
     def draw(self) -> None:
         """Draw `curves.png` from everything that was logged so far."""
@@ -176,6 +171,14 @@ class TrainLog:
             f"{self._config.name} {self._label}".strip(),
             self._config.schedule.steps_per_epoch,
         )
+
+
+def summary_line(table: OriginalTable) -> str:
+    """Return the FNMR at FMR 1e-3 with nothing and with 30 % discarded, and the area between."""
+    block = table.blocks[0]
+    fnmr = block.curves[FMR_TARGETS.index(1e-3)].fnmr
+    area = f"AUERC30 {block.areas.auerc30:.4f}"
+    return f"fmr1000 {fnmr[0]:.6f}, of the best 70 % {fnmr[30]:.6f}, {area}"
 
 
 def format_stat(name: str, values: Tensor) -> str:
@@ -228,10 +231,7 @@ def rank_correlation(uncertainty: Tensor, mu: Tensor, labels: Tensor) -> float:
 
     It is 0 where all pairs are tied.
     """
-    first, second = np.triu_indices(len(labels), k=1)
-    ids = labels.cpu().numpy()
-    genuine = ids[first] == ids[second]
-    first, second = first[genuine], second[genuine]
+    first, second = (index.numpy() for index in genuine_pairs(labels.cpu()))
     values = uncertainty.detach().float().cpu().numpy()
     similarity = (mu @ mu.T).detach().float().cpu().numpy()
     pair = np.maximum(values[first], values[second])

@@ -18,7 +18,6 @@ from data.augment.batch import BatchAugment
 from data.faces import Faces
 from estimators.from_file import FromFile
 from models.frozen import FrozenBackbone
-from models.heads.base import Head
 from models.output import BackboneOutput, to_scalar, to_sigma_sq
 from models.run import check_backbone, load_run, trained_head
 from utils.checkpoint import load_checkpoint
@@ -61,7 +60,18 @@ class RunTeacher:
     """
 
     def __init__(self, folder: Path, config: TrainConfig, frozen: FrozenBackbone) -> None:
-        self.head: Head = _head_of(folder, config, frozen)
+        saved = folder / "best.pt"
+        if not saved.is_file():
+            load_run(folder)  # says what is wrong with it
+        checkpoint = load_checkpoint(saved)
+        other = from_json(checkpoint["config"]).backbone
+        if other != config.backbone:
+            raise ValueError(
+                f"teacher = {str(folder)!r}: its head reads {other!r}, and this run has "
+                f"{config.backbone!r}"
+            )
+        check_backbone(checkpoint, frozen, config.backbone_weights)
+        self.head = trained_head(checkpoint, frozen).requires_grad_(False)
 
     @torch.no_grad()
     def __call__(self, step: int, rows: NDArray[np.int64], output: BackboneOutput) -> Tensor:
@@ -123,21 +133,6 @@ def open_teachers(
             others = f" and none of the branches {branches}" if branches else ""
             raise ValueError(f"teacher = {text!r}: no run folder, no file of scores{others}")
     return teachers
-
-
-def _head_of(folder: Path, config: TrainConfig, frozen: FrozenBackbone) -> Head:
-    saved = folder / "best.pt"
-    if not saved.is_file():
-        load_run(folder)  # says what is wrong with it
-    checkpoint = load_checkpoint(saved)
-    other = from_json(checkpoint["config"]).backbone
-    if other != config.backbone:
-        raise ValueError(
-            f"teacher = {str(folder)!r}: its head reads {other!r}, and this run has "
-            f"{config.backbone!r}"
-        )
-    check_backbone(checkpoint, frozen, config.backbone_weights)
-    return trained_head(checkpoint, frozen).requires_grad_(False)
 
 
 def _names(faces: Faces, file: FromFile) -> list[str]:

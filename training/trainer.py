@@ -27,13 +27,11 @@ from data.sampler import ClassBalancedBatches, RankShare
 from data.verification import open_verification
 from estimators.trained_head import TrainedHead
 from evaluation.embed import embed_pairs
-from evaluation.original import FMR_TARGETS, OriginalTable, original_table
+from evaluation.original import OriginalTable, original_table
 from losses.base import LossResult, genuine_pairs
 from models.execution import CudaGraphs
 from models.output import BackboneOutput, to_scalar, to_sigma_sq
 from models.run import backbone_record, check_backbone, load_frozen
-from report.results import original_dict
-from report.text import original_text
 from training.branch import StepInput, TrainedBranch
 from training.checkpoints import RunFiles
 from training.log import TrainLog, log_start, rank_correlation
@@ -246,8 +244,7 @@ class Trainer:
             return
         for branch, results, log in zip(self.branches, results_of, logs, strict=True):
             for table in results:
-                text, numbers = original_text(table), original_dict(table)
-                log.evaluation(self.step, table.name, text, summary_line(table), numbers)
+                log.evaluation(self.step, table)
             score = mean_area(results)
             if score is None or branch.best is None or score < branch.best:
                 branch.best = score
@@ -277,14 +274,9 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def _start_logs(self, stack: ExitStack) -> list[TrainLog]:
-        log_start(
-            self.config,
-            {branch.name: branch.loss.summary for branch in self.branches},
-            num_images=len(self.faces),
-            num_classes=self.faces.num_classes,
-            left_out=self.sampler.num_left_out_classes,
-            resume_at=self.step,
-        )
+        summaries = {branch.name: branch.loss.summary for branch in self.branches}
+        left_out = self.sampler.num_left_out_classes
+        log_start(self.config, summaries, self.faces, left_out, self.step)
         return self.files.open_logs(self.step, stack)
 
     def _progress(self) -> tqdm[Any]:
@@ -410,12 +402,9 @@ def share_gradients(
     """
     if world.size == 1:
         return torch.tensor(float(stop))
-    grads = [parameter.grad for parameter in parameters]
-    assert all(grad is not None for grad in grads)
-    device = parameters[0].device
-    tail = torch.tensor([float(num_pairs), float(stop)])
-    tail = tail.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tail
-    flat = torch.cat([*(grad.flatten() for grad in grads if grad is not None), tail])
+    grads = [weight.grad.flatten() for weight in parameters if weight.grad is not None]
+    tail = to_device(np.array([num_pairs, stop], np.float32), parameters[0].device)
+    flat = torch.cat([*grads, tail])
     world.sum_(flat)
     count, stop_wish = flat[-2], flat[-1]
     flat = flat[:-2] / count
@@ -497,16 +486,6 @@ def mean_area(results: Sequence[OriginalTable]) -> float | None:
     """Return the mean AUERC30 over sets, which the best checkpoint is chosen by; None without."""
     areas = [result.blocks[0].areas.auerc30 for result in results]
     return sum(areas) / len(areas) if areas else None
-
-
-def summary_line(table: OriginalTable) -> str:
-    """Return the FNMR at FMR 1e-3 with nothing and with 30 % discarded, and the area between."""
-    block = table.blocks[0]
-    curve = block.curves[FMR_TARGETS.index(1e-3)]
-    return (
-        f"fmr1000 {curve.fnmr[0]:.6f}, of the best 70 % {curve.fnmr[30]:.6f}, "
-        f"AUERC30 {block.areas.auerc30:.4f}"
-    )
 
 
 def _branch_state(checkpoint: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
