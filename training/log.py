@@ -149,16 +149,16 @@ class TrainLog:
 
         One of several heads has the table in its own `log.txt`, and a line in that of the run.
         """
-        text, numbers = f"---{table.name}\n{original_text(table).rstrip()}", original_dict(table)
+        text = f"---{table.name}\n{original_text(table).rstrip()}"
         if not self._label:
             LOGGER.info(text)
         else:
             LOGGER.info("---%s %s %s", table.name, self._label, summary_line(table))
             with self._tables.open("a", encoding="utf-8") as file:
                 file.write(f"step {global_step}\n{text}\n")
-        self._metrics.write(global_step=global_step, evaluation=numbers)
+        self._metrics.write(global_step=global_step, evaluation=original_dict(table))
         if self._tensorboard is not None:
-            area = numbers["uncertainties"][0]["auerc30"]
+            area = table.blocks[0].areas.auerc30
             self._tensorboard.add_scalar(f"auerc30/{table.name}", area, global_step)
 
     def draw(self) -> None:

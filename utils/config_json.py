@@ -191,8 +191,8 @@ def _parsed_dataclass(kind: Callable[..., object], value: object, where: str) ->
     if kind is Method and isinstance(value, str):
         return parse_method(value)
     if not isinstance(value, Mapping):
-        fields = f"the fields of {kind.__name__}: {', '.join(hints)}"
-        raise ValueError(f"{where} = {value!r}: expected {fields}")
+        expected = f"the fields of {kind.__name__}: {', '.join(hints)}"
+        raise ValueError(f"{where} = {value!r}: expected {expected}")
     if kind is Method:
         options = {key: _with_tuples(item) for key, item in value.get("options", {}).items()}
         return Method(value["name"], **options)
