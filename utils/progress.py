@@ -11,24 +11,17 @@ LINE_EVERY = 30.0  # seconds
 
 
 class Progress:
-    """Counts images; call it with the images of each batch.
+    """Counts images of `total`; call it with the number in each batch.
 
-    Args:
-        what: is being done, in a word or two.
-        total: images.
-        shown: False for a process that is not the main one.
+    A process that is not the main one shows nothing.
     """
 
     def __init__(self, what: str, total: int, *, shown: bool) -> None:
         self._what, self._total, self._done = what, total, 0
         terminal = sys.stderr.isatty()
+        hidden = not (shown and terminal)
         self._bar = tqdm(
-            total=total,
-            desc=what,
-            unit="img",
-            unit_scale=True,
-            leave=False,
-            disable=not (shown and terminal),
+            total=total, desc=what, unit="img", unit_scale=True, leave=False, disable=hidden
         )
         self._lines = shown and not terminal
         self._start = self._last = time.monotonic()
@@ -51,10 +44,6 @@ class Progress:
             f"{self._what}: {self._done} of {self._total} images "
             f"({self._done / max(self._total, 1):.1%}), {rate:.1f} images/s, {duration(left)} left"
         )
-
-    def tell(self, line: str) -> None:
-        """Write a line, above the bar where there is one."""
-        tqdm.write(line, file=sys.stderr)
 
     def close(self) -> None:
         """Take the bar away."""
