@@ -28,16 +28,14 @@ DIRECTION = "uncertainty: larger = less reliable"  # stands in every file of sco
 
 
 class Estimate(NamedTuple):
-    """What an estimator says of B images.
+    """What an estimator says of B images: float32 embeddings and uncertainties.
 
-    Attributes:
-        mu: (B, D) float32 embeddings; their length does not matter, scores are cosines.
-        sigma_sq: (B, c) float32 uncertainties, larger = less reliable (the file format's name);
-            c is 1 for most methods and D for per-dimension variances.
+    `sigma_sq` is the file format's name; larger = less reliable, and c is 1 for most methods and D
+    for per-dimension variances.
     """
 
-    mu: NDArray[np.float32]
-    sigma_sq: NDArray[np.float32]
+    mu: NDArray[np.float32]  # (B, D); their length does not matter, scores are cosines
+    sigma_sq: NDArray[np.float32]  # (B, c)
 
     def scalar(self) -> NDArray[np.float32]:
         """Return one uncertainty per image, (B,): several columns become their harmonic mean."""
@@ -112,16 +110,10 @@ class ReadsNames(Protocol):
 
 
 class EstimatorGroup:
-    """Several estimators as one, with a column of uncertainty for each.
+    """Several estimators, at least one, as one with a column of uncertainty for each.
 
-    So a comparison of methods decodes and embeds every image once.
-
-    Args:
-        members: name -> estimator, at least one; the embeddings are those of the first that has
-            any.
-
-    Attributes:
-        name: all their names.
+    So a comparison of methods decodes and embeds every image once. The embeddings are those of the
+    first member that has any.
     """
 
     def __init__(self, members: Mapping[str, Estimator]) -> None:
@@ -150,11 +142,7 @@ def harmonic_mean(sigma_sq: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 class PixelMeasure(ABC):
-    """An uncertainty from the pixels alone; subclasses give it for a batch.
-
-    Args:
-        frozen: gives the embeddings.
-    """
+    """An uncertainty from the pixels alone; subclasses give it, and `frozen` the embeddings."""
 
     name: str
 
@@ -194,11 +182,7 @@ def estimator_names() -> list[str]:
 
 
 def build_estimator(method: Method, **runtime: object) -> Estimator:
-    """Build an estimator by name.
-
-    Args:
-        method: its name and options.
-        runtime: `frozen`, and `head` where there is one.
+    """Build an estimator by name and options; `runtime` is `frozen`, and `head` if there is one.
 
     Raises:
         ValueError: an unknown name or option, or one that needs a head where there is none.

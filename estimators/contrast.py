@@ -17,9 +17,6 @@ class Contrast(PixelMeasure):
     """Uncertainty = -standard deviation of the luminance (0 black, 1 white) over the crop.
 
     The square is the luminance variance of ISO/IEC 29794-5, which takes it over the face alone.
-
-    Args:
-        frozen: gives the embeddings.
     """
 
     name = "contrast"

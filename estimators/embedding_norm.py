@@ -15,11 +15,7 @@ __all__ = ["EmbeddingNorm"]
 
 
 class EmbeddingNorm:
-    """Uncertainty = -||embedding||, the embedding as the backbone gives it.
-
-    Args:
-        frozen: the backbone, with its device and precision.
-    """
+    """Uncertainty = -||embedding||, the embedding as the backbone gives it."""
 
     name = "embedding_norm"
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from estimators.base import Batch, Estimate
 from models.frozen import FrozenBackbone
+from models.output import cosine_distance
 
 __all__ = ["FaceQAN"]
 
@@ -67,13 +67,8 @@ class FaceQAN:
             raise ValueError(f"epsilon = {epsilon}: must be above 0 and below 1")
         if not exponent > 0:
             raise ValueError(f"exponent = {exponent}: must be above 0")
-        self.frozen = frozen
-        self.passes = passes
-        self.steps = steps
-        self.epsilon = epsilon
-        self.exponent = exponent
-        self.symmetry = symmetry
-        self.seed = seed
+        self.frozen, self.passes, self.steps, self.epsilon = frozen, passes, steps, epsilon
+        self.exponent, self.symmetry, self.seed = exponent, symmetry, seed
         self._noise: Tensor | None = None
 
     def __call__(self, batch: Batch) -> Estimate:
@@ -86,7 +81,7 @@ class FaceQAN:
         lost = [distance.mean(1) / 2, distance.std(1, correction=0)]
         if self.symmetry:
             mirrored = batch.mirrored().output(self.frozen).embedding
-            lost.append(_distance(F.normalize(plain), mirrored))
+            lost.append(cosine_distance(plain, mirrored))
         # 1 - q from its logarithm: most values are small, and 1 - (1 - small) has few digits.
         log_q = self.exponent * torch.log1p(-torch.stack(lost).clamp(max=1)).sum(0)
         return Estimate(plain.cpu().numpy(), -torch.expm1(log_q)[:, None].cpu().numpy())
@@ -95,7 +90,7 @@ class FaceQAN:
         """Return 1 - cosine of each image to its copies, (B, steps * passes)."""
         levels = images.to(self.frozen.device).permute(0, 3, 1, 2).float()
         with torch.no_grad():
-            unit = F.normalize(self._embed(levels)).repeat_interleave(self.passes, 0)
+            own = self._embed(levels).repeat_interleave(self.passes, 0)
         copies = levels[:, None] + 255 * self.epsilon * self._draw(levels)
         copies = copies.flatten(0, 1).clamp_(0, 255)
         distances = []
@@ -103,7 +98,7 @@ class FaceQAN:
             last = step == self.steps - 1
             with torch.set_grad_enabled(not last):
                 copies.requires_grad_(not last)
-                distance = _distance(unit, self._embed(copies))
+                distance = cosine_distance(own, self._embed(copies))
                 if not last:
                     (gradient,) = torch.autograd.grad(distance.sum(), copies)
             distances.append(distance.detach().unflatten(0, (len(images), self.passes)))
@@ -126,8 +121,3 @@ class FaceQAN:
             noise = torch.rand((self.passes, *levels.shape[1:]), generator=generator)
             self._noise = (2 * noise - 1).to(levels.device)
         return self._noise
-
-
-def _distance(unit: Tensor, embedding: Tensor) -> Tensor:
-    """Return 1 - cosine, (N,), as half a squared distance: exact near 0, where a cosine is not."""
-    return (F.normalize(embedding) - unit).square().sum(1) / 2

@@ -5,10 +5,9 @@ A frontal face in even light is close to its mirror image; pose, occlusion and s
 
 from __future__ import annotations
 
-import torch.nn.functional as F
-
 from estimators.base import Batch, Estimate
 from models.frozen import FrozenBackbone
+from models.output import cosine_distance
 
 __all__ = ["FlipDisagreement"]
 
@@ -17,9 +16,6 @@ class FlipDisagreement:
     """Uncertainty = 1 - cos(embedding, embedding of the mirror image), in 0..2.
 
     Costs a second forward pass. `mu` is the embedding of the image as it is.
-
-    Args:
-        frozen: the backbone, with its device and precision.
     """
 
     name = "flip_disagreement"
@@ -31,6 +27,5 @@ class FlipDisagreement:
         """Estimate for the batch's images."""
         plain = batch.output(self.frozen).embedding
         mirrored = batch.mirrored().output(self.frozen).embedding
-        # Half the squared distance is 1 - cos, without its loss of digits near 0.
-        distance = (F.normalize(plain) - F.normalize(mirrored)).square().sum(1, keepdim=True) / 2
-        return Estimate(plain.cpu().numpy(), distance.cpu().numpy())
+        distance = cosine_distance(plain, mirrored)
+        return Estimate(plain.cpu().numpy(), distance[:, None].cpu().numpy())

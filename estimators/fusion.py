@@ -82,17 +82,14 @@ def open_members(
     folder: Path,
     backbone: str,
 ) -> dict[str, Estimator]:
-    """Open the members of a fusion.
+    """Open the members of a fusion, by name, over a backbone that a batch passes once.
 
     Args:
         texts: `embedding_norm`, `trained_head`, `ser_fiq:passes=50`, or a run folder.
-        frozen: the backbone, which all share: a batch passes it once.
+        frozen: the backbone.
         head: of the member `trained_head`; None takes that of the run in `folder`.
         folder: from which relative run folders are taken.
         backbone: SHA-256 of the backbone's weights file.
-
-    Returns:
-        Name -> estimator.
 
     Raises:
         ValueError: a name that occurs twice, a fusion inside a fusion, an unknown estimator or
@@ -119,10 +116,11 @@ def open_members(
 
 def head_hashes(members: Mapping[str, Estimator]) -> dict[str, str]:
     """SHA-256 of the head of each member that has one: its tensors' names, shapes and values."""
-    heads = {
-        name: member.head for name, member in members.items() if isinstance(member, TrainedHead)
+    return {
+        name: _hash(member.head)
+        for name, member in members.items()
+        if isinstance(member, TrainedHead)
     }
-    return {name: _hash(head) for name, head in heads.items()}
 
 
 def require_same(stored: Mapping[str, str], hashes: Mapping[str, str], path: str) -> None:
@@ -165,15 +163,10 @@ def _hash(head: Head) -> str:
 
 @dataclass(frozen=True)
 class RankTable:
-    """Where a value of one member stands among the reference images.
-
-    Attributes:
-        values: (K,) values of the member, strictly ascending.
-        ranks: (K,) share of reference images below each, half of the equal ones counted, ascending.
-    """
+    """Where a value of one member stands among the reference images: (K,) points, ascending."""
 
     values: NDArray[np.float64]
-    ranks: NDArray[np.float64]
+    ranks: NDArray[np.float64]  # share of reference images below, half of the equal ones counted
 
     def __call__(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
         """(N,) ranks: 0 for the least uncertain reference image, 1 for the most uncertain one.
@@ -190,11 +183,7 @@ class RankTable:
 
 
 def rank_table(reference: NDArray[np.floating], name: str = "member") -> RankTable:
-    """Sum a member's values on the reference images up in at most 257 points.
-
-    Args:
-        reference: (N,) values.
-        name: of the member, for messages.
+    """Sum a member's (N,) values on the reference images up in at most 257 points.
 
     Raises:
         ValueError: fewer than two different values, or one that is NaN or infinite.
@@ -219,21 +208,16 @@ def rank_table(reference: NDArray[np.floating], name: str = "member") -> RankTab
 
 @dataclass(frozen=True, kw_only=True)
 class FusionModel:
-    """A weighted mean of the members' ranks among the reference images.
+    """A weighted mean of the m members' ranks among the reference images.
 
-    Attributes:
-        members: (m) names, as the command line writes them.
-        tables: (m) one rank table per member.
-        weights: (m) at least 0, sum 1; all equal for the plain mean of ranks.
-        images: number of reference images.
-        files: SHA-256 by what it is of ("backbone", "trained_head", "run:..."), of the weights that
-            the members were computed with.
+    `files` has the SHA-256 of the weights that the members were computed with, by what it is of
+    ("backbone", "trained_head", "run:...").
     """
 
-    members: tuple[str, ...]
+    members: tuple[str, ...]  # as the command line writes them
     tables: tuple[RankTable, ...]
-    weights: tuple[float, ...]
-    images: int
+    weights: tuple[float, ...]  # at least 0, sum 1; all equal for the plain mean of ranks
+    images: int  # of the reference
     files: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -279,20 +263,15 @@ def fit_rank_mean(
 ) -> FusionModel:
     """Make the plain mean of ranks, which needs reference images but no identities.
 
-    Args:
-        columns: (R, m) uncertainties of the reference images.
-        members: (m) names.
-        files: see `FusionModel`.
+    From (R, m) uncertainties of the reference images; `files` as in `FusionModel`.
 
     Raises:
         ValueError: see `rank_table`.
     """
-    tables = tuple(rank_table(columns[:, at], name) for at, name in enumerate(members))
-    weights = (1 / len(members),) * len(members)
     return FusionModel(
         members=tuple(members),
-        tables=tables,
-        weights=weights,
+        tables=tuple(rank_table(columns[:, at], name) for at, name in enumerate(members)),
+        weights=(1 / len(members),) * len(members),
         images=len(columns),
         files=dict(files or {}),
     )
@@ -368,12 +347,7 @@ def _loss(
 def save_fusion(model: FusionModel, path: str | Path) -> None:
     """Write a fusion as JSON, which `load_fusion` reads back to the same numbers."""
     members = [
-        {
-            "name": name,
-            "weight": weight,
-            "values": table.values.tolist(),
-            "ranks": table.ranks.tolist(),
-        }
+        dict(name=name, weight=weight, values=table.values.tolist(), ranks=table.ranks.tolist())
         for name, table, weight in zip(model.members, model.tables, model.weights, strict=True)
     ]
     payload = {

@@ -115,11 +115,9 @@ class GraFIQs:
 
 
 def discrepancy(norm: nn.BatchNorm2d, maps: Tensor) -> Tensor:
-    """Return how far the channels' statistics are from the running ones, (B,).
+    """Return how far channels of the layer's input (B, C, H, W) are from its statistics, (B,).
 
-    Args:
-        norm: the layer.
-        maps: (B, C, H, W), its input. The variance is that of the population.
+    The variance is that of the population.
     """
     assert norm.running_mean is not None
     assert norm.running_var is not None

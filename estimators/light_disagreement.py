@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from estimators.base import Batch, Estimate
 from models.frozen import FrozenBackbone
+from models.output import cosine_distance
 
 __all__ = ["LightDisagreement"]
 
@@ -58,11 +57,6 @@ class LightDisagreement:
             255 * (levels / 255) ** (1 / self.gamma),
             (levels + self.pattern).clamp(0, 255),
         )
-        moved = [_distance(plain, self.frozen(copy).embedding) for copy in copies]
+        moved = [cosine_distance(plain, self.frozen(copy).embedding) for copy in copies]
         joined = torch.stack(moved).add(_FLOOR).log().mean(dim=0).exp()
         return Estimate(plain.cpu().numpy(), joined[:, None].cpu().numpy())
-
-
-def _distance(first: Tensor, second: Tensor) -> Tensor:
-    """(B,) 1 - cos, as half the squared distance, which keeps its digits near 0."""
-    return (F.normalize(first) - F.normalize(second)).square().sum(dim=1) / 2

@@ -62,13 +62,8 @@ class MCDropout:
         if form not in get_args(Form):
             raise ValueError(f"form = {form!r}: must be one of {', '.join(get_args(Form))}")
         self.name = f"mc_dropout_{form}"
-        self.frozen = frozen
-        self.passes = passes
-        self.rate = rate
-        self.seed = seed
-        self.batch_norm = batch_norm
-        self.form = form
-        self._backbone = frozen.backbone
+        self.frozen, self.passes, self.rate, self.seed = frozen, passes, rate, seed
+        self.batch_norm, self.form = batch_norm, form
         self._masks: Tensor | None = None
         self._spread: DropoutSpread | None = None
 
@@ -92,7 +87,7 @@ class MCDropout:
 
     def _closed_form(self, features: Tensor) -> Tensor:
         if self._spread is None:
-            weight, bias = self._backbone.tail_affine(self.batch_norm)
+            weight, bias = self.frozen.backbone.tail_affine(self.batch_norm)
             weight, bias = weight.float().to(features.device), bias.float().to(features.device)
             self._spread = DropoutSpread(weight, bias, self.rate, seed=self.seed)
         return self._spread(features)
@@ -109,7 +104,7 @@ class MCDropout:
         embedded = []
         for masks in self._masks.split(block):
             dropped = torch.mul(scaled[:, None], masks, out=buffer[:, : len(masks)])
-            out = self._backbone.tail(dropped.flatten(0, 1), self.batch_norm)
+            out = self.frozen.backbone.tail(dropped.flatten(0, 1), self.batch_norm)
             embedded.append(out.float().unflatten(0, (len(features), len(masks))))
         return torch.cat(embedded, dim=1)
 
@@ -120,9 +115,7 @@ def cosine_std(passes: Tensor) -> Tensor:
     Each pass is L2-normalised; the mean direction is their normalised mean. A pass of length zero
     has no direction: it adds nothing to the mean, and its cosine counts as 0. Where the mean has no
     direction either (all passes zero), the result is 1, the largest value there is.
-
-    Args:
-        passes: (B, T, D) embeddings.
+    `passes` are (B, T, D) embeddings.
     """
     lengths = passes.norm(dim=2, keepdim=True)
     unit = passes / torch.where(lengths == 0, 1.0, lengths)

@@ -36,12 +36,10 @@ class OnnxModel:
         threads: of ONNX Runtime; None leaves it the choice.
 
     Attributes:
-        name: of the file, for messages.
         outputs: names of what the file gives, in its order.
         embedding_size: D; 0 where the file gives no embedding.
         about: model, sha256, license, label, direction and more.
-        calibration: what `Calibration.from_dict` reads, or None.
-        decision: what `Decision.from_dict` reads, or None.
+        calibration, decision: what their classes' `from_dict` reads, or None.
 
     Raises:
         ValueError: no such file, not an ONNX file, one of another tool, or onnxruntime is missing.
@@ -89,12 +87,9 @@ def metadata(
     calibration: Mapping[str, Any] | None,
     decision: Mapping[str, Any] | None,
 ) -> dict[str, str]:
-    """Return the properties of the file's metadata that `OnnxModel` reads back.
+    """Return the properties of the file's metadata that `OnnxModel` reads back, and `direction`.
 
-    Args:
-        about: facts that JSON can carry; `direction` is added.
-        calibration: of `Calibration.to_dict`.
-        decision: of `Decision.to_dict`.
+    Calibration and decision are what their `to_dict` gives.
     """
     contents = (dict(about, direction=DIRECTION), calibration, decision)
     facts = zip(_FACTS, contents, strict=True)

@@ -24,9 +24,6 @@ class Resolution(PixelMeasure):
 
     A plain grating of frequency f has f; an image enlarged k times has nothing much above 0.7 / k.
     Unlike the variance of the Laplacian it does not depend on contrast. An even image has 0.
-
-    Args:
-        frozen: gives the embeddings.
     """
 
     name = "resolution"

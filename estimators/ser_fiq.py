@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from estimators.base import Batch, Estimate
-from mc_dropout.closed_form import dropout_masks, rows_at_once
+from mc_dropout.closed_form import check_rate, dropout_masks, rows_at_once
 from models.frozen import FrozenBackbone
 
 __all__ = ["SERFIQ"]
@@ -46,12 +46,8 @@ class SERFIQ:
     ) -> None:
         if passes < 2:
             raise ValueError(f"passes = {passes}: a distance needs at least 2 passes")
-        if not 0 < rate < 1:
-            raise ValueError(f"rate = {rate}: must be above 0 and below 1")
-        self.frozen = frozen
-        self.passes = passes
-        self.rate = rate
-        self.seed = seed
+        check_rate(rate)
+        self.frozen, self.passes, self.rate, self.seed = frozen, passes, rate, seed
         self._masks: Tensor | None = None
 
     @torch.no_grad()

@@ -21,9 +21,6 @@ class Sharpness(PixelMeasure):
 
     Four neighbours minus four times the middle; the border is mirrored without repeating its
     pixels, as OpenCV does by default (Pech-Pacheco et al., ICPR 2000).
-
-    Args:
-        frozen: gives the embeddings.
     """
 
     name = "sharpness"

@@ -16,15 +16,10 @@ __all__ = ["TrainedHead"]
 
 
 class TrainedHead:
-    """One forward pass of backbone and head.
+    """One forward pass of backbone and head, on the backbone's device.
 
-    Args:
-        frozen: the backbone, with its device and precision.
-        head: of `models.heads`, on the backbone's device; it is put into eval mode at each call and
-            back afterwards, so that training may use it in between.
-
-    Attributes:
-        gives_variances: whether sigma_sq are variances, which a likelihood score can be made of.
+    The head is put into eval mode at each call and back afterwards, so that training may use it in
+    between. Variances (`gives_variances`) are what a likelihood score can be made of.
     """
 
     name = "trained_head"

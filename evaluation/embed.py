@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -64,14 +65,9 @@ def embed_pairs(
 ) -> list[Features]:
     """Embed a set of pairs for one or more estimators, which share each backbone's forward pass.
 
-    Args:
-        estimators: at least one; each gives what it would give alone, to the last bit.
-        pairs: the set.
-        batch_size: images per call, at least 1.
-        flip: average with the mirror image: embeddings are added before normalisation, as the
-            original's test-time augmentation does, and uncertainties are averaged.
-        progress: show a bar; None shows it on a terminal only.
-        world: the ranks that share the work.
+    Each gives what it would give alone, to the last bit. `flip` averages with the mirror image:
+    embeddings are added before normalisation, as the original's test-time augmentation does, and
+    uncertainties are averaged. A bar (`progress`) is shown on a terminal only, if that is None.
 
     Raises:
         ValueError: a bad batch size, an image that cannot be decoded, or an estimator that gives
@@ -80,7 +76,7 @@ def embed_pairs(
     total = 2 * len(pairs.mated)
     if total == 0:
         raise ValueError(f"{pairs.name}: no pairs")
-    work = _Work(estimators, pairs, total, batch_size, flip, pairs.name, None)
+    work = _Work(estimators, pairs, total, batch_size, flip, pairs.name)
     return [Features(*estimate, pairs.mated) for estimate in work.run(None, progress, world)]
 
 
@@ -96,22 +92,14 @@ def embed_images(
     about: str = "",
     world: World = ALONE,
 ) -> Estimate:
-    """Embeddings and uncertainties of M images.
+    """Embeddings and uncertainties of M images; `flip` and `progress` as in `embed_pairs`.
 
-    Args:
-        estimator: any method.
-        images: the images.
-        batch_size: images per call, at least 1.
-        name: of the set, for messages and the bar.
-        flip: as in `embed_pairs`.
-        progress: as in `embed_pairs`.
-        parts: folder in which finished parts of the work are kept. A run that was stopped resumes
-            there, also with another number of ranks, and a finished one is read back. Batches are
-            cut the same way after a stop, so that the result is the same too (unless the estimator
-            draws random numbers in order).
-        about: anything else that the result depends on, such as a checkpoint's hash; parts made
-            with other words are refused.
-        world: as in `embed_pairs`. With `parts` a rank takes whole parts, else batches.
+    Finished parts of the work are kept in the folder `parts`. A run that was stopped resumes there,
+    also with another number of ranks, and a finished one is read back. Batches are cut the same way
+    after a stop, so that the result is the same too (unless the estimator draws random numbers in
+    order). A rank takes whole parts, or batches where there is no folder. `about` is anything else
+    that the result depends on, such as a checkpoint's hash: parts made with other words are
+    refused.
 
     Returns:
         mu (M, D) and sigma_sq (M, c), finite, no embedding of length zero.
@@ -143,23 +131,21 @@ def embed_images(
     return estimate
 
 
+@dataclass(frozen=True)
 class _Work:
-    """Estimators over one set's images; see `embed_pairs` for the arguments."""
+    """Estimators over one set's images."""
 
-    def __init__(
-        self,
-        estimators: Sequence[Estimator],
-        images: Decodes,
-        total: int,
-        batch_size: int,
-        flip: bool,
-        name: str,
-        names: Sequence[str] | None,
-    ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size = {batch_size}: must be at least 1")
-        self.estimators, self.images, self.total = estimators, images, total
-        self.batch_size, self.flip, self.name, self.names = batch_size, flip, name, names
+    estimators: Sequence[Estimator]
+    images: Decodes
+    total: int
+    batch_size: int
+    flip: bool
+    name: str
+    names: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size = {self.batch_size}: must be at least 1")
 
     def run(self, store: PartStore | None, progress: bool | None, world: World) -> list[Estimate]:
         """Return each estimator's estimate for all images; `store` is for one estimator alone."""

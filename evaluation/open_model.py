@@ -64,29 +64,17 @@ class Where(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where a model comes from; all values are plain, and "" where nobody said.
+    """Where a model comes from; all values are plain, and "" where nobody said."""
 
-    Attributes:
-        model: path of the run folder or file.
-        sha256: of the file of the head, of the packed or exported model, or of the scores.
-        license: of the weights, in words.
-        label: a warning or a remark that every output shows.
-        output: "probability", "variance", "embedding_norm" or "other".
-        method: the estimator with its options.
-        backbone_sha256: of the backbone's original file.
-        exported_from: of an exported model, the SHA-256 of what it was made from.
-        name: of the exported model.
-    """
-
-    model: str = ""
-    sha256: str = ""
-    license: str = ""
-    label: str = ""
-    output: str = "other"
-    method: str = "trained_head"
-    backbone_sha256: str = ""
-    exported_from: str = ""
-    name: str = ""
+    model: str = ""  # path of the run folder or file
+    sha256: str = ""  # of the file of the head, of the packed or exported model, or of the scores
+    license: str = ""  # of the weights, in words
+    label: str = ""  # a warning or a remark that every output shows
+    output: str = "other"  # or "probability", "variance", "embedding_norm"
+    method: str = "trained_head"  # the estimator with its options
+    backbone_sha256: str = ""  # of the backbone's original file
+    exported_from: str = ""  # SHA-256 of what an exported model was made from
+    name: str = ""  # of an exported model
 
     def to_dict(self) -> dict[str, str]:
         """Return what files of scores and exported models carry."""
@@ -101,33 +89,19 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A model with what its uncertainties mean.
+    """A model with what its uncertainties mean; what is unknown, or not in PyTorch, is None."""
 
-    Attributes:
-        name: of the run or packed model, else of the file without its ending.
-        estimator: aligned faces to embeddings and uncertainties.
-        calibration: percentiles, qualities, P(false non-match); None where none was made.
-        decision: accept, ask again or refuse; None without calibration.
-        provenance: where it comes from.
-        frozen: the backbone, which other methods can share; None where there is none in PyTorch.
-        head: the trained head; None where there is none in PyTorch.
-        embedding_size: D; 0 where the model gives no embedding.
-        config: how it was trained; None where nobody knows.
-        run: the run folder; None for any other kind.
-        files: what its numbers depend on: weights or scores.
-    """
-
-    name: str
-    estimator: Estimator
-    calibration: Calibration | None = None
-    decision: Decision | None = None
+    name: str  # of the run or packed model, else of the file without its ending
+    estimator: Estimator  # aligned faces to embeddings and uncertainties
+    calibration: Calibration | None = None  # percentiles, qualities, P(false non-match)
+    decision: Decision | None = None  # accept, ask again or refuse
     provenance: Provenance = field(default_factory=Provenance)
-    frozen: FrozenBackbone | None = None
+    frozen: FrozenBackbone | None = None  # the backbone, which other methods can share
     head: Head | None = None
-    embedding_size: int = 0
-    config: TrainConfig | None = None
-    run: Run | None = None
-    files: tuple[Path, ...] = ()
+    embedding_size: int = 0  # D; 0 where the model gives no embedding
+    config: TrainConfig | None = None  # how it was trained
+    run: Run | None = None  # the run folder; None for any other kind
+    files: tuple[Path, ...] = ()  # what its numbers depend on: weights or scores
 
     @property
     def fusion(self) -> Weights:
@@ -170,11 +144,9 @@ class LoadedModel:
             ValueError: names the model, and what would do.
         """
         if not self.embedding_size:
-            way_out = (
-                "export it again without --quality_only"
-                if self.provenance.model.endswith(".onnx")
-                else "give --backbone_name and --backbone_weights"
-            )
+            way_out = "give --backbone_name and --backbone_weights"
+            if self.provenance.model.endswith(".onnx"):
+                way_out = "export it again without --quality_only"
             raise ValueError(f"{self.name} gives no embeddings to compare faces with: {way_out}")
         return self
 
@@ -196,16 +168,14 @@ class LoadedModel:
 
         For files of scores, so that a number is never without its meaning.
         """
-        sha256, label = self.provenance.sha256, self.provenance.label
+        sha256, label, fitted = self.provenance.sha256, self.provenance.label, self.calibration
         parts = [f"model {self.name}" + (f" (SHA-256 {sha256[:12]}...)" if sha256 else "")]
         parts += [label.replace(";", ",")] if label else []  # a semicolon parts the clauses
         parts.append(DIRECTION)
-        if self.calibration is None:
+        if fitted is None:
             parts.append(f"not calibrated, so no quality, percentile or verdict: {self._remedy()}")
         else:
-            goal, fitted = "as given", self.calibration
-            if fitted.fmr_target is not None:
-                goal = f"for FMR {fitted.fmr_target:g}"
+            goal = "as given" if fitted.fmr_target is None else f"for FMR {fitted.fmr_target:g}"
             parts.append(
                 f"{QUALITY}; score threshold {fitted.score_threshold:.6g} {goal} on {fitted.name} "
                 f"(FMR {fitted.false_matches}, FNMR {fitted.false_non_matches})"
@@ -239,19 +209,12 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class LoadedModels:
-    """Models over one backbone, in the order in which they were named.
+    """Models over one backbone, in the order in which they were named."""
 
-    Attributes:
-        models: by the name of the method.
-        estimator: all of them in one, a column of uncertainty for each.
-        groups: of runs that differ in their seeds alone.
-        fingerprint: what the numbers depend on.
-    """
-
-    models: Mapping[str, LoadedModel]
-    estimator: EstimatorGroup
-    groups: tuple[Group, ...]
-    fingerprint: str
+    models: Mapping[str, LoadedModel]  # by the name of the method
+    estimator: EstimatorGroup  # all of them in one, a column of uncertainty for each
+    groups: tuple[Group, ...]  # of runs that differ in their seeds alone
+    fingerprint: str  # what the numbers depend on
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -280,20 +243,14 @@ def open_model(
 ) -> LoadedModel:
     """Open a model by what a person writes; see the kinds above.
 
-    The decision is the one stored with the calibration, or `Decision.from_calibration`.
+    The decision is the one stored with the calibration, or `Decision.from_calibration`. Device,
+    precision and execution are as in `TrainConfig`; an exported model runs on the CPU.
 
-    Args:
-        spec: the model.
-        device: see `TrainConfig.device`; an exported model runs on the CPU.
-        precision: see `TrainConfig.precision`.
-        execution: see `TrainConfig.execution`.
-        backbone_name: as `models.run.parse_backbone` reads it; for estimators and scores.
-        backbone_weights: its file; of a run: where the backbone's file is now.
-        checkpoint: of a run, "best" or "last".
-        calibration: file of calibrate.py, instead of the one that the model brings.
-        calibrated: read the calibration in a run folder, which must be of the run's own method.
-        host: another model, whose backbone an estimator or a file of scores takes, and a run of the
-            same backbone shares.
+    `backbone_name`, as `models.run.parse_backbone` reads it, is for estimators and scores, with its
+    file `backbone_weights`; of a run, that says where the file is now. `checkpoint` is "best" or
+    "last" of a run. A `calibration` is a file of calibrate.py, instead of the one that the model
+    brings; `calibrated=False` does not read that. `host` is another model, whose backbone an
+    estimator or a file of scores takes, and a run of the same backbone shares.
 
     Raises:
         ValueError: there is no such model (with what was probably meant), it cannot be read, a flag
@@ -342,15 +299,10 @@ def open_models(
     backbone_name: str | None = None,
     backbone_weights: str | None = None,
 ) -> LoadedModels:
-    """Open several models over one backbone: that of the trained ones, or the one that is named.
+    """Open several models, `[NAME=]MODEL` each, over one backbone.
 
-    Args:
-        specs: `[NAME=]MODEL` each, as `with_branches` and `named` read them.
-        device: see `TrainConfig.device`.
-        precision: see `TrainConfig.precision`.
-        execution: see `TrainConfig.execution`.
-        backbone_name: where no model has a backbone, as `models.run.parse_backbone` reads it.
-        backbone_weights: its file, or where the runs' file is now.
+    It is that of the trained ones, or the one that is named; `with_branches` and `named` read the
+    models, and all else is as in `open_model`.
 
     Raises:
         ValueError: two of one name, no or several backbones, or a model that cannot be opened.
@@ -623,10 +575,8 @@ def _open_onnx(path: Path) -> LoadedModel:
 
 
 def _read(stored: dict[str, Any] | None, path: Path) -> Calibration | None:
-    if stored is None:
-        return None
     try:
-        return Calibration.from_dict(stored)
+        return None if stored is None else Calibration.from_dict(stored)
     except ValueError as error:
         raise ValueError(f"{path}: its calibration: {error}") from error
 

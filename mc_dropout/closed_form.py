@@ -184,11 +184,7 @@ def dropout_cosine_std(
 
 
 def check_rate(rate: float) -> None:
-    """Refuse a share of dropped features outside (0, 1).
-
-    Raises:
-        ValueError: see above.
-    """
+    """Raise ValueError for a share of dropped features outside (0, 1)."""
     if not 0 < rate < 1:
         raise ValueError(f"rate = {rate}: the share of dropped features must lie inside (0, 1)")
 

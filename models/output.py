@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch.nn.functional as F
 from torch import Tensor
 
 _EPS = 1e-6
@@ -56,6 +57,11 @@ def to_sigma_sq(raw: Tensor, output: str) -> Tensor:
     if output == "variance":
         return raw.exp()
     raise ValueError(f"output = {output!r}: must be 'probability' or 'variance'")
+
+
+def cosine_distance(first: Tensor, second: Tensor) -> Tensor:
+    """Return 1 - cosine of the rows, (B,), as half a squared distance: exact near 0."""
+    return (F.normalize(first) - F.normalize(second)).square().sum(dim=1) / 2
 
 
 def to_scalar(sigma_sq: Tensor) -> Tensor:

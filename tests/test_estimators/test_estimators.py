@@ -201,7 +201,7 @@ def test_cuda_agrees_with_the_cpu(name, precision, smooth_images):
         ("mc_dropout", {"passes": 1}, "passes = 1: a spread needs at least 2 passes"),
         ("mc_dropout", {"form": "exact"}, "form = 'exact': must be one of sampled, closed_form"),
         ("ser_fiq", {"passes": 1}, "passes = 1: a distance needs at least 2"),
-        ("ser_fiq", {"rate": 1.0}, "rate = 1.0: must be above 0 and below 1"),
+        ("ser_fiq", {"rate": 1.0}, "rate = 1.0: the share of dropped features"),
         ("faceqan", {"steps": 0}, "steps = 0: must be at least 1"),
         ("faceqan", {"epsilon": 0.0}, "epsilon = 0.0: must be above 0 and below 1"),
         ("faceqan", {"exponent": 0}, "exponent = 0: must be above 0"),
