@@ -136,7 +136,7 @@ def test_the_figure_has_one_legend_line_per_group_in_the_order_of_the_means(
 ):
     legends = []
 
-    def savefig(figure, path):
+    def savefig(figure, path, **_):
         (axes,) = figure.axes
         legends.append([text.get_text() for text in axes.get_legend().get_texts()])
         path.touch()
