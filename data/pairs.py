@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from data.faces import FileFaces
 from utils.tables import csv_rows, naming
 
 
@@ -19,6 +23,52 @@ class Pair(NamedTuple):
     mated: bool
     where: str
     folders_are_people: bool = False
+
+
+class PairList(NamedTuple):
+    """A list of N pairs over M image files, each of which is there once.
+
+    Attributes:
+        faces: the M files, in the order in which the list names them.
+        rows: (N, 2) int32 their places.
+        mated: (N,) whether both show one person.
+        people: (M,) int64 numbers of the folders, which are people in LFW's format; else None.
+    """
+
+    faces: FileFaces
+    rows: NDArray[np.int32]
+    mated: NDArray[np.bool_]
+    people: NDArray[np.int64] | None
+
+
+def open_pairs(path: Path, root: Path) -> PairList:
+    """Open the pairs of a file; image paths start at `root`.
+
+    Raises:
+        ValueError: as `read_pairs`, or an image that is missing.
+    """
+    pairs = read_pairs(path, root)
+    for pair in pairs:
+        for file in (pair.first, pair.second):
+            if not file.is_file():
+                raise ValueError(
+                    f"{pair.where}: no image {file}; paths start at {root}, another folder can be "
+                    "named as dataset_path"
+                )
+    row_of: dict[Path, int] = {}
+    rows = [
+        [row_of.setdefault(file, len(row_of)) for file in (pair.first, pair.second)]
+        for pair in pairs
+    ]
+    numbers: dict[Path, int] = {}
+    people = [numbers.setdefault(file.parent, len(numbers)) for file in row_of]
+    names = (str(file.relative_to(root) if file.is_relative_to(root) else file) for file in row_of)
+    return PairList(
+        FileFaces(root, ((name, 0) for name in names)),
+        np.array(rows, np.int32),
+        np.array([pair.mated for pair in pairs], np.bool_),
+        np.array(people, np.int64) if pairs[0].folders_are_people else None,
+    )
 
 
 def read_pairs(path: Path, root: Path) -> list[Pair]:

@@ -123,7 +123,7 @@ def calibrate(
         embedding = EvaluationOptions(batch_size=options.batch_size, flip=options.flip)
         estimate = model if isinstance(model, Estimate) else embed_set(source, model, embedding)
         comparisons = source.comparisons(*estimate)
-        method = method or method_name(model)
+        method = method or method_name(model, with_run=False)
     require_pairs(comparisons.name, comparisons.mated)
     fitted = Calibration.fit(
         comparisons,

@@ -22,7 +22,6 @@ from evaluation.run import (
     embed_set,
     evaluate,
     file_name,
-    method_label,
     method_name,
     save_features,
 )
@@ -134,7 +133,7 @@ def calibration_main(args: argparse.Namespace) -> int:
             source, loaded = sets.open(args.target), model.open(device)
             embedding = EvaluationOptions(batch_size=options.batch_size, flip=options.flip)
             estimate = embed_set(source, loaded, embedding, world=world)
-            run = partial(run, source, estimate, method=method_name(loaded))
+            run = partial(run, source, estimate, method=method_name(loaded, with_run=False))
         if not world.is_main:
             return 0
         result = run()
@@ -221,7 +220,7 @@ def _evaluate_sets(
             path = _with_label(save_to, label)
             save_features(path, source, estimate)
             sys.stdout.write(f"wrote {path}\n")
-        result = evaluate(source, estimate, options, method=method_label(model))
+        result = evaluate(source, estimate, options, method=method_name(model))
         yield Evaluated(result, label, [*model.files, *_files(target, sets.dataset_path)])
 
 

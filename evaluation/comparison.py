@@ -103,8 +103,6 @@ class MethodRow:
         rank: 1 = smallest area of this set and FMR.
         best_share: share of bootstrap draws in which it had the smallest area.
         verdict: against the method that all are compared with; None for that one.
-        difference: of the areas to that method's; None for that one.
-        difference_interval: of the difference.
     """
 
     set: str
@@ -117,8 +115,6 @@ class MethodRow:
     rank: int
     best_share: float
     verdict: Verdict | None
-    difference: float | None = None
-    difference_interval: Interval | None = None
 
 
 def ranks(areas: Sequence[float]) -> list[int]:
@@ -313,8 +309,6 @@ def method_rows(name: str, fmr: float, draws: Bootstrap, against: str | None) ->
                 rank=places[place],
                 best_share=float(shares[method][0]),
                 verdict=Verdict(method, reference, draws.limit, *paired[:2]) if paired else None,
-                difference=paired.difference if paired else None,
-                difference_interval=paired.interval if paired else None,
             )
         )
     return rows

@@ -23,7 +23,7 @@ from evaluation.metrics.curve import ProtocolCurve, protocol_curve
 from evaluation.metrics.mutual_likelihood import rescored
 from evaluation.metrics.protocols import PROTOCOLS, Protocol, find_protocol
 from evaluation.metrics.scores import image_uncertainties
-from evaluation.original import OriginalTable, original_table, require_pairs
+from evaluation.original import FMR_TARGETS, OriginalTable, original_table, require_pairs
 from evaluation.sets.stored import StoredSet
 from evaluation.sets.templates import Fusion, Score
 from utils.distributed import ALONE, World
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from utils.config import Verification
 
 DISCARDS = (0.0, 0.05, 0.1, 0.2, 0.3)  # shares at which tables have FNMR
-FMR_TARGETS = (1e-2, 1e-3)
 LABELLED_PROTOCOL = "iso29794"  # of whatever has no pairs that the original's table could be of
 
 Labelled = list[tuple[str, Comparisons]]  # of each uncertainty; "" is the label of a single one
@@ -207,7 +206,7 @@ def evaluate(
             raise ValueError(f"{source.name}: which model? Only stored files go without")
         estimate = model if isinstance(model, Estimate) else embed_set(source, model, options)
         features = pairs_of(source, estimate, options.score)
-        method = method or method_label(model)
+        method = method or method_name(model)
     protocols = options.protocols_of(has_pairs=features is not None)
     original = None
     if features is not None and len(protocols) == 1 and protocols[0].prints_original:
@@ -216,10 +215,13 @@ def evaluate(
     if original is not None and options.table_only:
         return EvaluationResult(source.name, options, protocols, original, (), images=images)
     if isinstance(source, StoredSet):
-        labelled = source.comparisons(options.sigma_sizes)
+        labelled, templates = source.comparisons(options.sigma_sizes), {}
     else:
+        from evaluation.sets.ijb import IjbSet, compare_fusions
+
         assert estimate is not None
         labelled = _compare(source, estimate, options)
+        templates = compare_fusions(source, *estimate) if isinstance(source, IjbSet) else {}
     require_pairs(source.name, labelled[0][1].mated)
     return EvaluationResult(
         source.name,
@@ -232,7 +234,7 @@ def evaluate(
             )
             for label, each in labelled
         ),
-        {} if estimate is None else _fusions(source, estimate),
+        templates,
         images,
     )
 
@@ -271,23 +273,15 @@ def embed_set(
     )
 
 
-def method_name(model: LoadedModel | Estimator | Estimate) -> str:
-    """What a calibration calls the method of a model."""
+def method_name(model: LoadedModel | Estimator | Estimate, *, with_run: bool = True) -> str:
+    """What results call a model: its method, and (`with_run`) the name of a trained one."""
     from evaluation.open_model import LoadedModel
 
-    if isinstance(model, LoadedModel):
-        return model.provenance.method
-    return getattr(model, "name", "")
-
-
-def method_label(model: LoadedModel | Estimator | Estimate) -> str:
-    """What results call a model: the method, and the name of a trained one."""
-    from evaluation.open_model import LoadedModel
-
-    method = method_name(model)
-    if method != "trained_head" or not isinstance(model, LoadedModel):
-        return method
-    return f"trained_head ({model.config.name if model.config else model.name})"
+    if not isinstance(model, LoadedModel):
+        return getattr(model, "name", "")
+    method, config = model.provenance.method, model.config
+    run = f" ({config.name if config else model.name})"
+    return f"{method}{run if with_run and method == 'trained_head' else ''}"
 
 
 def pairs_of(source: EvaluationSet, estimate: Estimate, score: Score = "cosine") -> Features | None:
@@ -398,12 +392,6 @@ def _compare(source: EvaluationSet, estimate: Estimate, options: EvaluationOptio
             comparisons = rescored(comparisons, estimate.mu, estimate.sigma_sq)
         labelled.append((uncertainty.label, comparisons))
     return labelled
-
-
-def _fusions(source: EvaluationSet | StoredSet, estimate: Estimate) -> Mapping[str, list[TarAtFar]]:
-    from evaluation.sets.ijb import IjbSet, compare_fusions
-
-    return compare_fusions(source, *estimate) if isinstance(source, IjbSet) else {}
 
 
 def _evaluate_uncertainty(

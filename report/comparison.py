@@ -74,7 +74,7 @@ def write_comparisons(
     numbers = {
         "protocol": protocol_dict(protocol),
         "sets": [_facts(comparison) for comparison in comparisons],
-        "rows": list(map(row_dict, rows)),
+        "rows": list(map(method_dict, rows)),
         "groups": list(map(group_dict, means)),
     }
     texts["compare.json"] = json.dumps(numbers, indent=1)
@@ -88,6 +88,16 @@ def row_dict(row: MethodRow | GroupRow) -> dict[str, Json]:
     entry = {field.name: plain(getattr(row, field.name)) for field in fields(row)}
     rates = dict(zip(map(str, DISCARDS), row.fnmr, strict=True))
     return {**entry, "fnmr": plain(rates), "verdict": verdict_sentence(row.verdict)}
+
+
+def method_dict(row: MethodRow) -> dict[str, Json]:
+    """Return the row of a method in plain types, with the difference behind its verdict."""
+    verdict = row.verdict
+    return {
+        **row_dict(row),
+        "difference": verdict and verdict.difference,
+        "difference_interval": verdict and list(verdict.interval),
+    }
 
 
 def group_dict(row: GroupRow) -> dict[str, Json]:

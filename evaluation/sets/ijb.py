@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -16,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.ijb_files import find_paths, read_members, read_pairs
-from data.images import SIZE, decode
 from estimators.base import harmonic_mean
 from evaluation.metrics.comparisons import Comparisons, with_people
 from evaluation.metrics.mutual_likelihood import mls_scores
@@ -30,53 +27,7 @@ from evaluation.sets.templates import (
     Weights,
     fuse_templates,
 )
-from photos.align import align
-
-_WORKERS = min(8, os.cpu_count() or 1)  # threads that decode: the decoders release the GIL
-
-
-class IjbImages:
-    """M loose crops, aligned as they are decoded.
-
-    Args:
-        folder: of the images.
-        names: (M,) file names in it.
-        landmarks: (M, 5, 2) x, y in pixels of the crop.
-    """
-
-    def __init__(
-        self, folder: Path, names: NDArray[np.bytes_], landmarks: NDArray[np.float64]
-    ) -> None:
-        self.folder, self._names, self._landmarks = folder, names, landmarks
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def image_name(self, row: int) -> str:
-        """Return the file name in `loose_crop/`."""
-        name: str = self._names[row].decode()
-        return name
-
-    def decode(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Return images [start, stop) as (n, 112, 112, 3) RGB, aligned by their landmarks.
-
-        Raises:
-            ValueError: an image is missing or damaged, or has no usable landmarks; by its path.
-        """
-        rows = range(start, min(stop, len(self)))
-        batch = np.empty((len(rows), SIZE, SIZE, 3), np.uint8)
-        with ThreadPoolExecutor(_WORKERS) as pool:
-            for place, image in enumerate(pool.map(self._read, rows)):
-                batch[place] = image
-        return batch
-
-    def _read(self, row: int) -> NDArray[np.uint8]:
-        path = self.folder / self.image_name(row)
-        try:
-            return align(decode(path.read_bytes()), self._landmarks[row])
-        except (OSError, ValueError) as error:
-            what = error.strerror if isinstance(error, OSError) else error
-            raise ValueError(f"{path}: {what}") from error
+from photos.crops import LooseCrops
 
 
 @dataclass(frozen=True)
@@ -98,7 +49,7 @@ class IjbSet:
     """
 
     name: str
-    images: IjbImages
+    images: LooseCrops
     template: NDArray[np.int64]
     media: NDArray[np.int64]
     detector_score: NDArray[np.float64]
@@ -212,7 +163,7 @@ def open_ijb(
     pairs = read_pairs(paths.pairs, ids)
     return IjbSet(
         paths.prefix,
-        IjbImages(paths.images, members.names, members.landmarks),
+        LooseCrops(paths.images, members.names, members.landmarks),
         members.template,
         members.media,
         members.detector_score,

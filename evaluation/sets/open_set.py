@@ -13,10 +13,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from data.faces import FaceImages, FileFaces, Images, open_faces
+from data.faces import FaceImages, Images, open_faces
 from data.features import Features
 from data.labelled_pairs import require_pairs
-from data.pairs import Pair, read_pairs
+from data.pairs import open_pairs
 from data.verification import VerificationSet, open_verification
 from estimators.base import harmonic_mean
 from evaluation.metrics.comparisons import Comparisons, with_people
@@ -227,36 +227,10 @@ def _labelled(source: str, non_mated: NonMated, cap: int | None, seed: int) -> L
 
 def _pairs(path: Path, dataset_path: str | Path | None) -> PairsSet:
     root = path.parent if dataset_path is None else Path(dataset_path)
-    pairs = read_pairs(path, root)
-    row_of: dict[Path, int] = {}
-    rows = [
-        [row_of.setdefault(file, len(row_of)) for file in (pair.first, pair.second)]
-        for pair in pairs
-    ]
-    mated = np.array([pair.mated for pair in pairs], np.bool_)
+    listed = open_pairs(path, root)
+    mated = listed.mated
     if mated.all() or not mated.any():
         kind = "non-mated" if mated.any() else "mated"
         raise ValueError(f"{path}: no {kind} pair among {len(mated)}; error rates need both kinds")
-    _require_files(pairs, root)
-    identity = _folder_numbers(row_of) if pairs[0].folders_are_people else None
-    faces = FileFaces(root, ((_below(file, root), 0) for file in row_of))
-    return PairsSet(path.stem, FaceImages(faces, root), np.array(rows, np.int32), mated, identity)
-
-
-def _require_files(pairs: list[Pair], root: Path) -> None:
-    for pair in pairs:
-        for file in (pair.first, pair.second):
-            if not file.is_file():
-                raise ValueError(
-                    f"{pair.where}: no image {file}; paths start at {root}, another folder can be "
-                    "named as dataset_path"
-                )
-
-
-def _folder_numbers(files: dict[Path, int]) -> NDArray[np.int64]:
-    numbers: dict[Path, int] = {}
-    return np.array([numbers.setdefault(file.parent, len(numbers)) for file in files], np.int64)
-
-
-def _below(path: Path, root: Path) -> str:
-    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+    images = FaceImages(listed.faces, root)
+    return PairsSet(path.stem, images, listed.rows, mated, listed.people)

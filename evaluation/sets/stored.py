@@ -22,21 +22,12 @@ from evaluation.sets.labelled import NonMated, labelled_comparisons
 from evaluation.sets.score_files import SUFFIXES, read_scores
 from utils.tables import naming, npz_names
 
-__all__ = ["StoredSet", "comparisons_of", "open_stored"]
-
 ROWS_AT_ONCE = 4096  # bounds the memory of one step
 
 
 @dataclass(frozen=True)
 class StoredSet:
-    """A stored file or folder, as `evaluation.run.evaluate` takes it; open it with `open_stored`.
-
-    Attributes:
-        path: of it.
-        non_mated: for labelled images, as in `labelled_comparisons`.
-        cap: the same.
-        seed: the same.
-    """
+    """A stored file or folder, as `evaluation.run.evaluate` takes it; see `open_stored`."""
 
     path: Path
     non_mated: NonMated
