@@ -250,14 +250,6 @@ def rank_columns(columns: NDArray[np.floating], tables: Sequence[RankTable]) -> 
     return np.stack([table(columns[:, at]) for at, table in enumerate(tables)], axis=1)
 
 
-def rank_mean(
-    columns: NDArray[np.floating], reference: NDArray[np.floating]
-) -> NDArray[np.float64]:
-    """(N,) mean rank of each row of (N, m) among the reference images' (R, m) values."""
-    tables = [rank_table(reference[:, at], f"member {at}") for at in range(reference.shape[1])]
-    return np.asarray(rank_columns(columns, tables).mean(axis=1), np.float64)
-
-
 def fit_rank_mean(
     columns: NDArray[np.floating], members: Sequence[str], files: Mapping[str, str] | None = None
 ) -> FusionModel:

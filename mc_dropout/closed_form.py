@@ -170,19 +170,6 @@ class DropoutSpread:
         return features.unflatten(1, (self._weight.shape[1], -1)).sum(2)
 
 
-def dropout_cosine_std(
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    rate: float = 0.5,
-    *,
-    probes: int | None = _PROBES,
-    seed: int = 0,
-) -> Tensor:
-    """Return `DropoutSpread(weight, bias, rate, ...)(features)`, (B,), for a single use."""
-    return DropoutSpread(weight, bias, rate, probes=probes, seed=seed)(features)
-
-
 def check_rate(rate: float) -> None:
     """Raise ValueError for a share of dropped features outside (0, 1)."""
     if not 0 < rate < 1:

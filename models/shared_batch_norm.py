@@ -31,12 +31,7 @@ def share_batch_norms(head: nn.Module, world: World) -> None:
 
 
 class _SharedBatchNorm(_BatchNorm):
-    """A BatchNorm of another one's parameters, over the rows of all ranks.
-
-    Args:
-        other: whose parameters, buffers and mode it takes.
-        world: the ranks.
-    """
+    """A BatchNorm of another one's parameters, buffers and mode, over the rows of all ranks."""
 
     def __init__(self, other: _BatchNorm, world: World) -> None:
         super().__init__(

@@ -44,7 +44,11 @@ def collect(data: ReportData) -> facts.ReportFacts:
     comparisons, main = data.comparisons, data.curves[0]
     uncertainty = comparisons.pair_uncertainty(main.protocol.fuse)
     kept = CurveEngine(comparisons, main.protocol).kept()
-    eer = _equal_error_rates(comparisons, main, kept)
+    indices = [main.index_at(share) for share in _shown(main)]
+    eer: list[float | None] = [None] * len(indices)
+    if not comparisons.unlisted:
+        rates = equal_error_rates(comparisons.scores, comparisons.mated, kept, indices)
+        eer = [number(rate.value) for rate in rates]
     tables = [_operating_points(data, curve, eer, kept.thresholds) for curve in data.curves]
     limit = float(kept.thresholds[main.index_at(REFUSED)])
     return facts.ReportFacts(
@@ -87,12 +91,9 @@ def _set_size(comparisons: Comparisons) -> facts.SetSize:
 
 
 def _warnings(data: ReportData) -> list[str]:
-    lines = list(data.warnings)
-    for curve in data.curves:
-        lines += caution_sentences(curve.cautions)
-    for draws in data.bootstrap.values():
-        lines += caution_sentences(draws.cautions)
-    return list(dict.fromkeys(lines))
+    cautions = [caution for curve in data.curves for caution in curve.cautions]
+    cautions += [caution for draws in data.bootstrap.values() for caution in draws.cautions]
+    return list(dict.fromkeys([*data.warnings, *caution_sentences(cautions)]))
 
 
 def _rate(errors: int | np.integer, total: int | np.integer) -> facts.Rate:
@@ -202,17 +203,6 @@ def _headline(data: ReportData, points: list[facts.OperatingPoint]) -> facts.Hea
 def _shown(curve: ProtocolCurve) -> list[float]:
     """Discard fractions of the table, as far as the curve goes."""
     return [share for share in SHOWN if share <= curve.edc.fractions[-1] + 1e-9]
-
-
-def _equal_error_rates(
-    comparisons: Comparisons, curve: ProtocolCurve, kept: Kept
-) -> list[float | None]:
-    """EER of the kept comparisons at each of `_shown(curve)`; None where scores are unlisted."""
-    indices = [curve.index_at(share) for share in _shown(curve)]
-    if comparisons.unlisted:
-        return [None] * len(indices)
-    rates = equal_error_rates(comparisons.scores, comparisons.mated, kept, indices)
-    return [number(rate.value) for rate in rates]
 
 
 def _operating_points(

@@ -33,56 +33,31 @@ class ImageAccess(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where the numbers come from.
+    """Where the numbers come from; without a date, equal input gives equal files on any day."""
 
-    Attributes:
-        date: of the evaluation, as the caller writes it; "" leaves it out (equal input then gives
-            equal files on any day).
-        command: the command line, one word each.
-        environment: `utils.run.environment()`: versions, platform, code revision.
-        config: every setting of the run that was evaluated.
-        files: path -> SHA-256 of each data and weights file (`utils.files.file_sha256`).
-    """
-
-    date: str = ""
-    command: Sequence[str] = ()
-    environment: Mapping[str, object] = field(default_factory=dict)
-    config: Mapping[str, object] = field(default_factory=dict)
-    files: Mapping[str, str] = field(default_factory=dict)
+    date: str = ""  # of the evaluation
+    command: Sequence[str] = ()  # words of the command line
+    environment: Mapping[str, object] = field(default_factory=dict)  # `utils.run.environment()`
+    config: Mapping[str, object] = field(default_factory=dict)  # of the run that was evaluated
+    files: Mapping[str, str] = field(default_factory=dict)  # path -> SHA-256, of data and weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportData:
-    """One method on one set.
+    """One method on one set."""
 
-    Attributes:
-        name: of the set.
-        method: where the uncertainties come from, such as "trained_head".
-        comparisons: scores, labels and uncertainties.
-        curves: the chosen protocol at each FMR target; the first is the one of the summary.
-        presets: the same comparisons under every preset, for the table side by side.
-        bootstrap: FMR target -> intervals of the curve at that target, for `method`; a bootstrap of
-            a single method is taken to be of it, whatever its name.
-        risk: the chosen discard threshold, where a target risk was requested.
-        reliability: predicted against observed error rates of held-out pairs.
-        calibration: the map from uncertainty to probability and quality, for the threshold table.
-        images: access to the images; None where there are only numbers.
-        provenance: None where nothing is known.
-        warnings: further lines for people, in addition to those of the curves.
-    """
-
-    name: str
-    method: str
+    name: str  # of the set
+    method: str  # where the uncertainties come from, such as "trained_head"
     comparisons: Comparisons
-    curves: Sequence[ProtocolCurve]
-    presets: Sequence[ProtocolCurve] = ()
-    bootstrap: Mapping[float, Bootstrap] = field(default_factory=dict)
+    curves: Sequence[ProtocolCurve]  # one protocol by FMR target; the first is the summary's
+    presets: Sequence[ProtocolCurve] = ()  # every protocol, for the table side by side
+    bootstrap: Mapping[float, Bootstrap] = field(default_factory=dict)  # by FMR target
     risk: RiskControl | None = None
-    reliability: Reliability | None = None
-    calibration: Calibration | None = None
+    reliability: Reliability | None = None  # of held-out pairs
+    calibration: Calibration | None = None  # for the table of thresholds
     images: ImageAccess | None = None
     provenance: Provenance | None = None
-    warnings: Sequence[str] = ()
+    warnings: Sequence[str] = ()  # in addition to those of the curves
 
     def __post_init__(self) -> None:
         if not self.curves:
@@ -95,7 +70,7 @@ class ReportData:
             )
 
     def draws(self, curve: ProtocolCurve) -> tuple[Bootstrap, str] | None:
-        """Return the bootstrap of a curve and the method's name in it; None where there is none."""
+        """Return the bootstrap of a curve and the method's name in it: a single one is its."""
         draws = self.bootstrap.get(curve.edc.fmr_target)
         if draws is None:
             return None

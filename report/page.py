@@ -80,14 +80,13 @@ def write_report(folder: str | Path, data: ReportData, stem: str = "report") -> 
         raise ValueError(f"{folder}: a report needs a folder, but a file is there")
     facts = collect(data)
     stored = json.dumps(facts.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    texts = {f"{stem}.html": page(facts, data.images), f"{stem}.json": stored}
-    for name, text in texts.items():
-        write_text(folder / name, text)
-    return [folder / name for name in texts]
+    texts = {folder / f"{stem}.html": _page(facts, data.images), folder / f"{stem}.json": stored}
+    for path, text in texts.items():
+        write_text(path, text)
+    return list(texts)
 
 
-def page(facts: ReportFacts, images: ImageAccess | None) -> str:
-    """The whole page from the facts; faces are read from `images`."""
+def _page(facts: ReportFacts, images: ImageAccess | None) -> str:
     return render(
         "report.html",
         facts=facts,

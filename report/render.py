@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +19,10 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
+FILTERS = (
+    "share", "whole", "number", "count", "plural", "of", "fmr", "target", "visible", "shortened",
+    "slug",
+)  # fmt: skip
 
 
 def render(template: str, **values: object) -> str:
@@ -43,20 +46,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: tuple[Callable[..., str], ...] = (
-        *(
-            words.share,
-            words.whole,
-            words.number,
-            words.count,
-            words.plural,
-            words.of,
-            sentences.area_name,
-        ),
-        *(words.fmr, words.target, words.visible, words.shortened, words.slug),
-    )
-    environment.filters.update({format.__name__: format for format in filters})
-    environment.filters["data_uri"] = data_uri
+    for name in FILTERS:
+        environment.filters[name] = getattr(words, name)
+    environment.filters.update(area_name=sentences.area_name, data_uri=data_uri)
     environment.filters["json"] = lambda value: json.dumps(value, indent=1, ensure_ascii=False)
     environment.globals.update(units=sentences.UNITS, few_errors=FEW_ERRORS)
     return environment

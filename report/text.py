@@ -172,13 +172,12 @@ def _intervals(draws: Bootstrap, label: str) -> str:
     curve = draws.curves[name]
     bands = draws.bands(name)
     (area, area_interval), (relative, interval) = draws.area(name), draws.relative(name)
-    protocol = curve.protocol
     where = f"FMR {curve.edc.fmr_target:g}"
-    if protocol.rule == "starting_error":
-        where = f"a starting FNMR of {protocol.start_fnmr:g}"
+    if curve.protocol.rule == "starting_error":
+        where = f"a starting FNMR of {curve.protocol.start_fnmr:g}"
+    where += f" ({label})" if label else ""
     return (
-        f"{draws.confidence:.0%} intervals at {where}"
-        f"{f' ({label})' if label else ''}, {draws.replicates} bootstrap draws of "
+        f"{draws.confidence:.0%} intervals at {where}, {draws.replicates} bootstrap draws of "
         f"{drawn_sentence(draws)}: FNMR {curve.edc.fnmr[0]:.4f} [{bands.low[0]:.4f}, "
         f"{bands.high[0]:.4f}]; AUERC30 {area:.5f} [{area_interval.low:.5f}, "
         f"{area_interval.high:.5f}], of random {relative:.3f} [{interval.low:.3f}, "

@@ -77,10 +77,6 @@ class IResNet(Backbone):
         maps = self.layer4(self.layer3(self.layer2(self.layer1(maps))))
         return self.bn2(maps)
 
-    def tail_modules(self) -> tuple[nn.Module, ...]:
-        """Return what follows `bn2`."""
-        return (self.fc, self.features)
-
     def tail(self, features: Tensor, batch_norm: bool = True) -> Tensor:
         """Map features (B, F) through `fc` and, with `batch_norm`, the last BatchNorm."""
         embedding = self.fc(features)

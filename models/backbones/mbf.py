@@ -69,16 +69,10 @@ class MBF(Backbone):
         """Return the output of `conv_sep`, (B, 512, 7, 7)."""
         return self.conv_sep(self.layers(images))
 
-    def tail_modules(self) -> tuple[nn.Module, ...]:
-        """Return the 7 x 7 depthwise layer and what follows it."""
-        return (self.features,)
-
     def tail(self, features: Tensor, batch_norm: bool = True) -> Tensor:
         """Map features (B, F) through the 7 x 7 depthwise layer, the linear one and its BatchNorm.
 
-        Args:
-            features: flattened channel-major.
-            batch_norm: False leaves the last BatchNorm out.
+        Without `batch_norm`, the last BatchNorm is left out.
         """
         depthwise, _, linear, norm = self.features.layers.children()
         assert isinstance(depthwise, _Layers)
@@ -104,24 +98,19 @@ class _Residual(_Layers):
         return self.layers(maps) + maps
 
 
-def _bottleneck_layers(
-    in_channels: int, inner: int, channels: int, stride: int
-) -> tuple[nn.Module, ...]:
-    return (
+def _bottleneck(
+    in_channels: int, inner: int, channels: int, stride: int, kind: type[_Layers] = _Layers
+) -> _Layers:
+    """Expand, 3 x 3 depthwise, project."""
+    return kind(
         _conv(in_channels, inner, 1),
         _conv(inner, inner, 3, stride=stride, padding=1, groups=inner),
         _conv(inner, channels, 1, act=False),
     )
 
 
-def _bottleneck(in_channels: int, inner: int, channels: int, stride: int) -> _Layers:
-    """Expand, 3 x 3 depthwise, project."""
-    return _Layers(*_bottleneck_layers(in_channels, inner, channels, stride))
-
-
 def _residuals(channels: int, inner: int, blocks: int) -> _Layers:
-    layers = (_bottleneck_layers(channels, inner, channels, 1) for _ in range(blocks))
-    return _Layers(*(_Residual(*block) for block in layers))
+    return _Layers(*(_bottleneck(channels, inner, channels, 1, _Residual) for _ in range(blocks)))
 
 
 def _conv(

@@ -55,17 +55,8 @@ class MobileFaceNet(Backbone):
         """Return the output of `conv_6sep`, (B, 512, 7, 7)."""
         return self.body[:-1](images)
 
-    def tail_modules(self) -> tuple[nn.Module, ...]:
-        """Return the 7 x 7 depthwise layer."""
-        return (self.body[-1],)
-
     def tail(self, features: Tensor, batch_norm: bool = True) -> Tensor:
-        """Map features (B, F) through the 7 x 7 depthwise layer, `pre_fc1` and `fc1`.
-
-        Args:
-            features: flattened channel-major.
-            batch_norm: False leaves `fc1`, the last BatchNorm, out.
-        """
+        """Map features (B, F) through the 7 x 7 depthwise layer, `pre_fc1` and the BatchNorm."""
         embedding = self.pre_fc1(apply_global_depthwise(self.body[-1], features))
         return self.fc1(embedding) if batch_norm else embedding
 
@@ -75,9 +66,7 @@ def mobile_layers(
 ) -> OrderedDict[str, nn.Module]:
     """Return the layers from the image to 128 maps of a sixteenth of its size, by name.
 
-    Args:
-        blocks: how many residual blocks follow each of the three reductions.
-        act: the activation after each layer.
+    So many residual `blocks` follow each of the three reductions.
     """
     third, fourth, fifth = blocks
     layers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -137,13 +126,8 @@ def apply_global_depthwise(layers: nn.Module, features: Tensor) -> Tensor:
     """Apply a depthwise convolution over the whole map and its BatchNorm as a product and a sum.
 
     On a CPU a convolution first copies its input to channels_last, which costs more than itself.
-
-    Args:
-        layers: the convolution (no bias, no padding), then the BatchNorm.
-        features: (B, C * H * W), flattened channel-major.
-
-    Returns:
-        (B, C).
+    `layers` are the convolution (no bias, no padding) and the BatchNorm; they map features
+    (B, C * H * W), flattened channel-major, to (B, C).
     """
     conv, norm = layers.children()
     assert isinstance(conv, nn.Conv2d)

@@ -63,11 +63,7 @@ class Head(nn.Module, ABC):
 
 
 def check_head(name: str, output: str, dim: int, hidden: int | None = None) -> None:
-    """Refuse options that no head can be built from.
-
-    Raises:
-        ValueError: the message names the head, the option and what is allowed.
-    """
+    """Raise ValueError, with head, option and what is allowed, for one that cannot be built."""
     if output not in get_args(Output):
         raise ValueError(f"head {name!r}: output = {output!r}: must be one of {get_args(Output)}")
     for option, size in (("dim", dim), ("hidden", hidden)):

@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 from estimators.mc_dropout import cosine_std
 from mc_dropout import closed_form
 from mc_dropout import square_norm as _square_norm
-from mc_dropout.closed_form import DropoutSpread, dropout_cosine_std
+from mc_dropout.closed_form import DropoutSpread
 
 
 def drawn(features, weight, bias, rate, passes, seed=11):
@@ -45,7 +45,7 @@ def test_agrees_with_many_passes(many_passes, monkeypatch, tail, typical, worst,
     if probes is not None:
         monkeypatch.setattr(_square_norm, "_GRAM_COLUMNS", 0)
     features, weight, bias, reference = many_passes(tail)
-    found = dropout_cosine_std(features, weight, bias, 0.5, probes=probes).numpy()
+    found = DropoutSpread(weight, bias, 0.5, probes=probes)(features).numpy()
     error = np.abs(found / reference - 1)
     assert np.median(error) < typical
     assert error.max() < worst
@@ -68,14 +68,14 @@ def test_other_rates_agree_too(layer, rate):
     weight, bias = layer(32, 400)
     features = rows(12, 400, 1)
     reference = drawn(features, weight, bias, rate, 4000)
-    found = dropout_cosine_std(features, weight, bias, rate, probes=None).numpy()
+    found = DropoutSpread(weight, bias, rate, probes=None)(features).numpy()
     assert np.abs(found / reference - 1).max() < 0.08
 
 
 @pytest.mark.parametrize("size", [16, 512])
 def test_agrees_with_the_original_where_noise_has_many_sources(tiny, size):
     layer = tiny.layer(size)
-    found = dropout_cosine_std(tiny.features, layer.weight, layer.bias, 0.5, probes=None).numpy()
+    found = DropoutSpread(layer.weight, layer.bias, 0.5, probes=None)(tiny.features).numpy()
     error = np.abs(found / layer.std - 1)
     many = [0, 1, 2, 3, 4, 6]  # row 5 is sparse and row 7 has two features
     assert error[many].max() < {16: 0.08, 512: 0.035}[size]
@@ -99,7 +99,7 @@ def test_moments_are_exact_over_all_masks(rate):
     n = mean.norm()
     c = (n**2 + t) ** 1.5
     expected = torch.sqrt((t / c) ** 2 * var_a + (n / (2 * c)) ** 2 * var_r - t * n / c**2 * cov)
-    found = dropout_cosine_std(features, weight, bias, rate, probes=None)
+    found = DropoutSpread(weight, bias, rate, probes=None)(features)
     assert found.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
@@ -122,9 +122,9 @@ def test_parallel_columns_change_nothing(layer, rate):
 def test_directions_come_near_the_exact_trace(layer, monkeypatch, tail):
     weight, bias = layer(64, 800)
     features = rows(24, 800, tail)
-    exact = dropout_cosine_std(features, weight, bias, probes=None)
+    exact = DropoutSpread(weight, bias, probes=None)(features)
     monkeypatch.setattr(_square_norm, "_GRAM_COLUMNS", 0)
-    found = dropout_cosine_std(features, weight, bias, probes=128)
+    found = DropoutSpread(weight, bias, probes=128)(features)
     error = (found / exact - 1).abs()
     assert error.median() < 0.01
     assert error.max() < 0.05
@@ -142,8 +142,8 @@ def test_blocks_of_rows_do_not_matter(layer, monkeypatch):
 def test_scale_of_the_layer_does_not_matter(layer, scale):
     weight, bias = layer(5, 300)
     features = rows(4, 300, 1)
-    plain = dropout_cosine_std(features, weight, bias, 0.5)
-    scaled = dropout_cosine_std(features, weight * scale, bias * scale, 0.5)
+    plain = DropoutSpread(weight, bias, 0.5)(features)
+    scaled = DropoutSpread(weight * scale, bias * scale, 0.5)(features)
     torch.testing.assert_close(scaled, plain, rtol=1e-3, atol=0)
 
 
@@ -158,9 +158,10 @@ def test_scale_of_the_layer_does_not_matter(layer, scale):
 )
 def test_wrong_input_is_refused(layer, change, text):
     weight, bias = layer(5, 30)
-    arguments = {"features": torch.zeros(2, 30), "weight": weight, "bias": bias} | change
+    arguments = {"weight": weight, "bias": bias} | change
+    features = arguments.pop("features", torch.zeros(2, 30))
     with pytest.raises(ValueError, match=text):
-        dropout_cosine_std(**arguments)
+        DropoutSpread(**arguments)(features)
 
 
 @pytest.mark.gpu

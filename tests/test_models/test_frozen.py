@@ -120,7 +120,7 @@ def test_weights_converted_beforehand_are_those_of_autocast(tiny, images, precis
 
 
 def test_layers_run_channels_last_in_the_chosen_type(tiny, images):
-    seen = []
+    frozen, seen = FrozenBackbone(tiny, precision="bf16"), []
 
     def look(module, inputs, output):
         seen.append((output.dtype, output.is_contiguous(memory_format=torch.channels_last)))
@@ -129,7 +129,7 @@ def test_layers_run_channels_last_in_the_chosen_type(tiny, images):
         lambda module, *rest: look(module, *rest) if isinstance(module, nn.Conv2d) else None
     )
     try:
-        FrozenBackbone(tiny, precision="bf16")(images)
+        frozen(images)
     finally:
         handle.remove()
     assert len(seen) > 10
