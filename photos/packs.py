@@ -1,16 +1,21 @@
-"""Faces of `.bin` sets and `.rec` packs, photos of Parquet files and frames of videos, in order.
+"""Items: photos, faces of `.bin` and `.rec`, rows of Parquet files and frames of videos, in order.
 
 Used by photos/sources.py. A pack that is damaged gives rows that say so.
 """
 
+# A Path costs 5 us a file:
+# ruff: noqa: PTH123
+
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import cv2
 import numpy as np
@@ -21,13 +26,13 @@ from data.rec.index import pack_key
 from data.rec.reader import RecordPack
 from data.verification import Image, read_bin
 from photos.decode import Photo, from_array, read_photo
-from photos.items import Item, ready, reason, refused
 from utils.tables import require_pyarrow
 
 if TYPE_CHECKING:
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
+LONGEST_FILE = 1 << 30  # bytes
 VIDEO_SUFFIXES = frozenset(
     f".{suffix}"
     for group in (
@@ -39,6 +44,85 @@ VIDEO_SUFFIXES = frozenset(
 _MISSING = 0.1  # of the frames that the file announces; announcements are often a little off
 _OPEN = 2  # packs that stay open after they were read: one, and the one that follows
 _IMAGES_AT_ONCE, _PATHS_AT_ONCE = 16, 8192  # rows of a Parquet file
+
+
+@dataclass(frozen=True)
+class Item:
+    """A photo, a face of a pack, or a frame of a video. Can be pickled.
+
+    Attributes:
+        file: path of the photo, pack or video, as the user or the folder names it.
+        index: row of a `.bin`, `.rec` or `.parquet`, frame of a video; None for a photo.
+        aligned: True for a face of a `.bin` or `.rec`; None where it is not known.
+    """
+
+    file: str
+    index: int | None = None
+    aligned: bool | None = None
+    _read: Callable[[], Photo] | None = field(default=None, repr=False, compare=False)
+
+    def load(self) -> Photo:
+        """Read and decode; safe to call from any thread, and more than once.
+
+        Raises:
+            ValueError: why it cannot be read; without the file's name.
+        """
+        return load_file(self.file) if self._read is None else self._read()
+
+
+class Source(Protocol):
+    """One of the inputs."""
+
+    def items(self, skip: int) -> Iterator[Item | None]:
+        """Yield its items in order; instead of the first `skip` of them None, without reading."""
+        ...
+
+    def count(self) -> int | None:
+        """Return the number of items; None where it takes decoding to know."""
+        ...
+
+
+def load_file(path: str) -> Photo:
+    """Read a photo's file; ValueError with the reason where that fails."""
+    try:
+        # a pipe that nobody writes to would be waited for without end
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            about = os.fstat(file.fileno())
+            if not stat.S_ISREG(about.st_mode):
+                raise ValueError("not a regular file")
+            if about.st_size > LONGEST_FILE:
+                raise ValueError(f"too large: {about.st_size} bytes, more than {LONGEST_FILE}")
+            encoded = file.read()
+    except OSError as error:
+        raise ValueError(reason(error)) from error
+    return read_photo(encoded)
+
+
+def refused(file: str, why: str, index: int | None = None, aligned: bool | None = None) -> Item:
+    """Return an item whose `load` raises ValueError with this reason."""
+    return Item(file, index, aligned, partial(_refuse, why))
+
+
+def ready(file: str, index: int, photo: Photo) -> Item:
+    """Return an item that is decoded already."""
+    return Item(file, index, None, partial(_return, photo))
+
+
+def reason(error: OSError) -> str:
+    """Say in words why a file could not be read."""
+    return error.strerror or str(error)
+
+
+def _refuse(why: str) -> NoReturn:
+    raise ValueError(why)
+
+
+def _return(photo: Photo) -> Photo:
+    return photo
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 @dataclass(frozen=True)

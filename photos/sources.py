@@ -15,8 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from photos.decode import Photo
-from photos.items import Item, Source, reason, refused
-from photos.packs import VIDEO_SUFFIXES, PackSource, ParquetSource, VideoSource
+from photos.packs import (
+    VIDEO_SUFFIXES,
+    Item,
+    PackSource,
+    ParquetSource,
+    Source,
+    VideoSource,
+    reason,
+    refused,
+)
 from utils.prefetch import prefetch
 from utils.tables import csv_rows, text_lines
 

@@ -19,9 +19,8 @@ from photos.decode import Photo
 from photos.sources import Sources
 from report.face_score import FaceScore
 from report.sheet import SheetBuilder
-from scoring.images import load_items
 from scoring.rows import Row, face_score
-from scoring.scorer import Scores
+from scoring.scorer import Scores, load_items
 
 FILE_NAME = "contact_sheet.html"
 Face = tuple[int, int]  # number of the input, number of the face in it

@@ -6,28 +6,29 @@ lie in a folder beside it, so that the same command resumes where it was stopped
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from glob import escape
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self, get_args
+
+from tqdm import tqdm
 
 from photos.sources import Item, Sources, open_sources
+from report.face_score import NOT_COMPUTED, Status, Verdict
 from scoring.contact_sheet import ContactSheet, sheet_path
-from scoring.images import LoadedImage, Source, load_items
-from scoring.progress import HEADING, FaceProgress, Summary, table_lines
-from scoring.rows import Row, as_line, check_path, plain_text, write_rows
-from scoring.scorer import Scorer, Scores, load_scorer
-from utils.files import write_text
-from utils.parts import Json, PartStore
+from scoring.rows import Row, RowParts, Source, check_path, digest, write_rows
+from scoring.scorer import LoadedImage, Scorer, Scores, load_items, load_scorer
+from utils.parts import Json
+from utils.progress import LINE_EVERY, duration
 from utils.stop import StopRequest
 
 if TYPE_CHECKING:
@@ -38,8 +39,12 @@ MOST_WORKERS = 16
 VERSION = 1  # of what rows mean; parts of another one are not resumed
 PART_INPUTS = 512  # a part is written after so many inputs,
 PART_SECONDS = 20.0  # or after this time, if that is sooner
-ABOUT = "about.json"
-WAY_OUT = "give what it was made with, or --restart to begin anew, or another --out"
+HEADING = "uncertainty quality P(miss)  verdict    image"
+_STATUSES: dict[Status, str] = {
+    "scored": "scored",
+    "no face": "without a face",
+    "unreadable": "unreadable",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +134,115 @@ class ScoreOptions:
             "max_faces": self.max_faces,
             "precision": self.precision,
         }
+
+
+class FaceProgress:
+    """Inputs and faces: a bar on a terminal, a line now and then elsewhere; a context manager.
+
+    The time left is shown once all inputs are counted, which a thread does beside the work.
+
+    Args:
+        count: gives the number of inputs, or None where it takes too long.
+        done: inputs that an earlier start has finished.
+    """
+
+    def __init__(self, count: Callable[[], int | None], done: int = 0) -> None:
+        self._count, self._done = count, done
+        self.inputs = self.faces = 0
+        self._total: int | None = None
+        terminal = sys.stderr.isatty()
+        self._lines = not terminal
+        self._bar = tqdm(
+            desc="score",
+            unit="img",
+            unit_scale=True,
+            leave=False,
+            initial=done,
+            disable=not terminal,
+        )
+        self._start = self._last = time.monotonic()
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.count_total, name="count", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def add_finished(self, inputs: int) -> None:
+        """Count inputs that an earlier start has finished."""
+        self._done += inputs
+        self._bar.update(inputs)
+
+    def add_inputs(self, count: int = 1) -> None:
+        """Count inputs that were taken up."""
+        self.inputs += count
+        self._bar.total = self._total
+        self._bar.update(count)
+        now = time.monotonic()
+        if self._lines and now - self._last >= LINE_EVERY:
+            self._last = now
+            sys.stderr.write(self.line(now - self._start) + "\n")
+            sys.stderr.flush()
+
+    def add_faces(self, count: int) -> None:
+        """Count scored faces."""
+        self.faces += count
+        self._bar.set_postfix_str(f"{self.faces} faces", refresh=False)
+
+    def line(self, seconds: float) -> str:
+        """Say how far it is, how fast, and how long it will take, after so many seconds."""
+        done = self._done + self.inputs
+        rate = self.inputs / max(seconds, 1e-9)
+        text = f"score: {done} images, {self.faces} faces, {rate:.1f} images/s"
+        if self._total is None:
+            return text
+        left = duration((self._total - done) / max(rate, 1e-9))
+        share = done / max(self._total, 1)
+        return f"{text}, {share:.1%} of {self._total}, {left} left"
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Take the bar away while something else is written."""
+        with tqdm.external_write_mode():
+            yield
+
+    def count_total(self) -> None:
+        """Count all inputs; the work itself reports what is wrong with one."""
+        try:
+            self._total = self._count()
+        except (ValueError, OSError):
+            self._total = None
+
+
+class Summary:
+    """Counts rows by status and by verdict."""
+
+    def __init__(self) -> None:
+        self.statuses: Counter[Status] = Counter()
+        self.verdicts: Counter[Verdict] = Counter()
+
+    def counted(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Pass flat rows on, and count them."""
+        for row in rows:
+            self.add(row["status"], row["verdict"])
+            yield row
+
+    def add(self, status: Status, verdict: Verdict) -> None:
+        """Count a row."""
+        self.statuses[status] += 1
+        self.verdicts[verdict] += 1
+
+    def text(self) -> str:
+        """Return a line or two."""
+        total, scored = self.statuses.total(), self.statuses["scored"]
+        counts = ", ".join(f"{self.statuses[name]} {word}" for name, word in _STATUSES.items())
+        text = f"{total} {'row' if total == 1 else 'rows'}: {counts}\n"
+        if total == self.verdicts[""]:
+            return text
+        verdicts = ", ".join(f"{self.verdicts[name]} {name}" for name in get_args(Verdict) if name)
+        unusable = f" ({total - scored} of them without a usable face)" if total > scored else ""
+        return f"{text}verdicts: {verdicts}{unusable}\n"
 
 
 class Stopped(KeyboardInterrupt):
@@ -318,138 +432,27 @@ def add_parts(chunks: Iterator[Scores], parts: RowParts) -> None:
         parts.add(sources, rows)
 
 
-class RowParts:
-    """Rows of consecutive inputs, part after part, in a folder beside the output.
-
-    Args:
-        out: the output; the folder is its name with `.parts`.
-        fingerprint: all that rows depend on.
-
-    Attributes:
-        settings: short hash of the fingerprint; it stands in the output too.
-        count: of finished parts that are known.
-    """
-
-    def __init__(self, out: Path, fingerprint: Mapping[str, Json]) -> None:
-        self.out, self.count = out, 0
-        folder = out.with_name(f"{out.name}.parts")
-        name = "part-{:06d}.jsonl"
-        self._store = PartStore(folder, fingerprint, name=name, about=ABOUT, way_out=WAY_OUT)
-        self.settings = f"settings {self._store.settings[:16]}"
-
-    def is_finished(self) -> bool:
-        """Whether the output is there and was made with these settings; nothing is left to do.
-
-        Raises:
-            ValueError: the output is there and was made with others, or by something else.
-        """
-        begun = (self._store.folder / ABOUT).exists()
-        if not self.out.exists() or (begun and not self._store.is_finished):
-            return False
-        if self.settings.encode() in _ends(self.out):
-            self._store.discard()  # what a crash left
-            return True
-        raise ValueError(
-            f"{self.out} is there already, made in another way: --restart overwrites it, or name "
-            "another --out"
-        )
-
-    def open(self, *, restart: bool = False) -> None:
-        """Make the folder, or take up the one that is there; see `PartStore.claim`."""
-        self._store.claim(restart)
-
-    def resume(self, items_from: Callable[[int], Iterator[Item]]) -> tuple[int, Iterator[Item]]:
-        """Find where to resume.
-
-        Args:
-            items_from: gives the inputs from a number on.
-
-        Returns:
-            How many inputs finished parts have, and the inputs after them.
-
-        Raises:
-            ValueError: the input before these is another than when the parts were made.
-        """
-        done, last = 0, None
-        while self._store.has(self.count):
-            facts = self._facts(self.count)
-            done, last = done + facts["inputs"], facts["last"]
-            self.count += 1
-        for number in self._store.numbers()[self.count :]:  # after one that somebody has deleted
-            self._store.remove(number)
-        if not done:
-            return 0, items_from(0)
-        items = items_from(done - 1)
-        item = next(items, None)
-        if item is None or _name(item) != last:
-            raise ValueError(
-                f"the inputs have changed since {self._store.folder} was begun (files were added, "
-                "removed or renamed): --restart begins anew"
-            )
-        return done, items
-
-    def add(self, sources: Sequence[Source], rows: Sequence[Row]) -> None:
-        """Store the part that comes next."""
-        facts = {"inputs": len(sources), "last": _name(sources[-1]), "rows": len(rows)}
-        lines = [as_line(facts), *map(as_line, rows)]
-        write_text(self._store.path(self.count), "\n".join(lines) + "\n")
-        self.count += 1
-
-    def rows(self) -> Iterator[Row]:
-        """Yield the rows of all parts in order; ValueError where one is damaged."""
-        for number in range(self.count):
-            left = self._facts(number)["rows"]
-            with self._store.path(number).open(encoding="utf-8") as file:
-                next(file)
-                for line in file:
-                    yield json.loads(line)
-                    left -= 1
-            if left:
-                raise self._damaged(number)
-
-    def discard(self) -> None:
-        """Remove the folder; a crash meanwhile leaves one that says that it is finished."""
-        self._store.finish()
-        self._store.discard()
-
-    def close(self) -> None:
-        """Let another process have the folder."""
-        self._store.close()
-
-    def _facts(self, number: int) -> Row:
-        try:
-            with self._store.path(number).open(encoding="utf-8") as file:
-                facts = json.loads(file.readline())
-            return {name: facts[name] for name in ("inputs", "last", "rows")}
-        except (ValueError, KeyError, TypeError) as error:
-            raise self._damaged(number) from error
-
-    def _damaged(self, number: int) -> ValueError:
-        path = self._store.path(number)
-        return ValueError(f"{path} is damaged: delete it and give the same command")
-
-
-def digest(value: Json | Mapping[str, object]) -> str:
-    """Return a short hash of plain values, to compare them by."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _name(item: Item | Source) -> list[str | int | None]:
-    return [plain_text(item.file), item.index]
-
-
-def _ends(path: Path) -> bytes:
-    """First and last bytes of a file: its header lies in one of them, whatever the format."""
-    size = 1 << 16
-    with path.open("rb") as file:
-        first = file.read(size)
-        file.seek(max(0, path.stat().st_size - size))
-        return first + file.read(size)
-
-
 def _check_writable(flag: str, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
         raise ValueError(f"{flag} {path}: cannot be written there ({error.strerror})") from error
+
+
+def table_lines(scores: Scores) -> Iterator[str]:
+    """Yield a line for each row, as wide as `HEADING` up to the image's name."""
+    for score in scores:
+        name = scores.sources[score.image].display_name
+        face = f" face {score.face}" if score.face > 0 else ""
+        why = "; ".join(score.reasons) or ("" if score.status == "scored" else score.note)
+        quality = "-" if score.quality == NOT_COMPUTED else str(score.quality)
+        line = (
+            f"{_number(score.uncertainty, '.5g'):>11} {quality:>7} "
+            f"{_number(score.p_false_non_match, '.2g'):<8} {score.verdict or '-':<10} {name}{face}"
+        )
+        yield f"{line}  ({' '.join(why.split())})" if why else line
+
+
+def _number(value: float, form: str) -> str:
+    return "-" if value != value else format(value, form)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from report.face_score import LANDMARKS, Measures
 
-__all__ = ["FACE_MODEL", "LIMITS", "head_pose", "measure", "reasons"]
+__all__ = ["FACE_MODEL", "LIMITS", "head_pose", "measure", "reasons", "spans_a_face"]
 
 # x to the viewer's right, y down, z away from the viewer, of `LANDMARKS` in eye distances: the tip
 # of the nose lies half an eye distance (some 32 mm) before the plane of eyes and mouth corners.
@@ -63,7 +63,7 @@ def measure(
     if len(aligned) != len(landmarks):
         raise ValueError(f"{len(aligned)} faces, but landmarks for {len(landmarks)}")
     measures = [Measures(**_light(face)) for face in aligned]
-    usable = [place for place, points in enumerate(landmarks) if _spans_a_face(points)]
+    usable = [place for place, points in enumerate(landmarks) if spans_a_face(points)]
     if usable:
         points = np.stack([np.asarray(landmarks[place], np.float64) for place in usable])
         distances = np.linalg.norm(points[:, 1] - points[:, 0], axis=1)
@@ -142,7 +142,8 @@ def _light(face: NDArray[np.uint8]) -> dict[str, float]:
     }
 
 
-def _spans_a_face(points: NDArray[np.floating] | None) -> bool:
+def spans_a_face(points: NDArray[np.floating] | None) -> bool:
+    """Whether five landmarks can be aligned: finite, and not all at one place."""
     if points is None:
         return False
     if np.shape(points) != (len(LANDMARKS), 2):

@@ -27,9 +27,8 @@ import pyarrow
 from pyarrow import parquet
 
 from photos.sources import Item
-from scoring.job import WAY_OUT, Job, ScoreOptions, Stopped, digest, score_chunks
-from scoring.progress import FaceProgress
-from scoring.rows import KEY, Row, arrow_table, as_line, plain_text
+from scoring.job import FaceProgress, Job, ScoreOptions, Stopped, score_chunks
+from scoring.rows import KEY, WAY_OUT, Row, arrow_table, as_line, digest, plain_name
 from scoring.scorer import Scorer
 from utils.parts import Json, PartStore
 from utils.stop import StopRequest
@@ -325,4 +324,4 @@ def _import_ray() -> ModuleType:
 
 
 def _names_digest(items: Sequence[Item]) -> str:
-    return digest([[plain_text(item.file), item.index] for item in items])
+    return digest([plain_name(item) for item in items])

@@ -1,4 +1,4 @@
-r"""The flat row of a scored face, and its files: CSV, JSON, JSON lines and Parquet.
+r"""The flat row of a scored face, its files (CSV, JSON, JSON lines, Parquet), and a job's parts.
 
 Names, order, rounding and types of the columns are the same in score_images' files, in `to_rows` of
 the Python scorer and in the Ray engine's parts; docs/score_photos.md shows how to read them.
@@ -7,9 +7,11 @@ the Python scorer and in the Ray engine's parts; docs/score_photos.md shows how 
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
@@ -17,15 +19,20 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from report.face_score import LANDMARKS, FaceScore, Measures
-from utils.files import atomic_file
+from utils.files import atomic_file, write_text
+from utils.parts import Json, PartStore
 from utils.tables import require_pyarrow
 
 if TYPE_CHECKING:
     import pyarrow
 
+    from photos.sources import Item
+
 Row: TypeAlias = dict[str, Any]  # column -> text, number or None
 
 KEY = b"face-uncertainty"  # of a Parquet file's metadata, as in extracted shards
+ABOUT = "about.json"
+WAY_OUT = "give what it was made with, or --restart to begin anew, or another --out"
 GROUP = 16384  # rows of a Parquet row group
 
 _BOX = ("left", "top", "right", "bottom")
@@ -41,6 +48,25 @@ COLUMNS = (
     *("verdict", "reasons"),
     *_MEASURES,
 )
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an image came from.
+
+    Attributes:
+        file: path as given; "" for pixels that came without one.
+        index: row of a pack or frame of a video; None for a photo.
+    """
+
+    file: str = ""
+    index: int | None = None
+
+    @property
+    def display_name(self) -> str:
+        """The name in a line for people."""
+        name = "".join(c if c.isprintable() else repr(c)[1:-1] for c in self.file)
+        return name if self.index is None else f"{name}[{self.index}]"
 
 
 def flat_row(file: str, index: int | None, score: FaceScore) -> Row:
@@ -205,6 +231,136 @@ _WRITERS: dict[str, Callable[[IO[bytes], Iterable[Row], Mapping[str, object]], N
     ".jsonl": _write_jsonl,
     ".parquet": _write_parquet,
 }
+
+
+class RowParts:
+    """Rows of consecutive inputs, part after part, in a folder beside the output.
+
+    Args:
+        out: the output; the folder is its name with `.parts`.
+        fingerprint: all that rows depend on.
+
+    Attributes:
+        settings: short hash of the fingerprint; it stands in the output too.
+        count: of finished parts that are known.
+    """
+
+    def __init__(self, out: Path, fingerprint: Mapping[str, Json]) -> None:
+        self.out, self.count = out, 0
+        folder = out.with_name(f"{out.name}.parts")
+        name = "part-{:06d}.jsonl"
+        self._store = PartStore(folder, fingerprint, name=name, about=ABOUT, way_out=WAY_OUT)
+        self.settings = f"settings {self._store.settings[:16]}"
+
+    def is_finished(self) -> bool:
+        """Whether the output is there and was made with these settings; nothing is left to do.
+
+        Raises:
+            ValueError: the output is there and was made with others, or by something else.
+        """
+        begun = (self._store.folder / ABOUT).exists()
+        if not self.out.exists() or (begun and not self._store.is_finished):
+            return False
+        if self.settings.encode() in _ends(self.out):
+            self._store.discard()  # what a crash left
+            return True
+        raise ValueError(
+            f"{self.out} is there already, made in another way: --restart overwrites it, or name "
+            "another --out"
+        )
+
+    def open(self, *, restart: bool = False) -> None:
+        """Make the folder, or take up the one that is there; see `PartStore.claim`."""
+        self._store.claim(restart)
+
+    def resume(self, items_from: Callable[[int], Iterator[Item]]) -> tuple[int, Iterator[Item]]:
+        """Find where to resume.
+
+        Args:
+            items_from: gives the inputs from a number on.
+
+        Returns:
+            How many inputs finished parts have, and the inputs after them.
+
+        Raises:
+            ValueError: the input before these is another than when the parts were made.
+        """
+        done, last = 0, None
+        while self._store.has(self.count):
+            facts = self._facts(self.count)
+            done, last = done + facts["inputs"], facts["last"]
+            self.count += 1
+        for number in self._store.numbers()[self.count :]:  # after one that somebody has deleted
+            self._store.remove(number)
+        if not done:
+            return 0, items_from(0)
+        items = items_from(done - 1)
+        item = next(items, None)
+        if item is None or plain_name(item) != last:
+            raise ValueError(
+                f"the inputs have changed since {self._store.folder} was begun (files were added, "
+                "removed or renamed): --restart begins anew"
+            )
+        return done, items
+
+    def add(self, sources: Sequence[Source], rows: Sequence[Row]) -> None:
+        """Store the part that comes next."""
+        facts = {"inputs": len(sources), "last": plain_name(sources[-1]), "rows": len(rows)}
+        lines = [as_line(facts), *map(as_line, rows)]
+        write_text(self._store.path(self.count), "\n".join(lines) + "\n")
+        self.count += 1
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows of all parts in order; ValueError where one is damaged."""
+        for number in range(self.count):
+            left = self._facts(number)["rows"]
+            with self._store.path(number).open(encoding="utf-8") as file:
+                next(file)
+                for line in file:
+                    yield json.loads(line)
+                    left -= 1
+            if left:
+                raise self._damaged(number)
+
+    def discard(self) -> None:
+        """Remove the folder; a crash meanwhile leaves one that says that it is finished."""
+        self._store.finish()
+        self._store.discard()
+
+    def close(self) -> None:
+        """Let another process have the folder."""
+        self._store.close()
+
+    def _facts(self, number: int) -> Row:
+        try:
+            with self._store.path(number).open(encoding="utf-8") as file:
+                facts = json.loads(file.readline())
+            return {name: facts[name] for name in ("inputs", "last", "rows")}
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._damaged(number) from error
+
+    def _damaged(self, number: int) -> ValueError:
+        path = self._store.path(number)
+        return ValueError(f"{path} is damaged: delete it and give the same command")
+
+
+def digest(value: Json | Mapping[str, object]) -> str:
+    """Return a short hash of plain values, to compare them by."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def plain_name(item: Item | Source) -> list[str | int | None]:
+    """Return path and row of an input, as parts store them."""
+    return [plain_text(item.file), item.index]
+
+
+def _ends(path: Path) -> bytes:
+    """First and last bytes of a file: its header lies in one of them, whatever the format."""
+    size = 1 << 16
+    with path.open("rb") as file:
+        first = file.read(size)
+        file.seek(max(0, path.stat().st_size - size))
+        return first + file.read(size)
 
 
 def _or_nan(value: float | None) -> float:

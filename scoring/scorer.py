@@ -5,27 +5,56 @@ For Python users through `load_scorer`, for score_images and for the Ray engine.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeGuard, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from data.images import SIZE, to_112
 from estimators.base import Batch, Estimate
 from evaluation.confidence.decision import Decision
 from evaluation.open_model import LoadedModel, open_model
-from photos.detectors import Detections, Detector, open_detector
+from photos.align import align
+from photos.decode import Photo, from_array, read_photo
+from photos.detectors import Detector, open_detector
+from photos.sources import Item, open_sources, read_ahead
 from report.face_score import FaceScore
-from scoring.images import LoadedImage, Source, aligned_faces, load_images
-from scoring.measures import measure, reasons
-from scoring.rows import Row, flat_row
+from scoring.measures import measure, reasons, spans_a_face
+from scoring.rows import Row, Source, flat_row
 from scoring.templates import ComparisonResult, Template, compare_faces, fuse_faces
 
 if TYPE_CHECKING:
     from evaluation.sets.templates import Weights
     from utils.config import Precision
+
+
+WORKERS = 2  # threads that decode: detection and the model take longer than that
+AHEAD = 2  # photos for each thread that are decoded or being decoded
+
+_PATH = (str, os.PathLike)
+_BYTES = (bytes, bytearray, memoryview)
+_KINDS = (
+    "a path, the bytes of an image file, a PIL image, an array (H, W, 3), a batch of aligned faces "
+    "(N, 112, 112, 3), or several of them"
+)
+
+
+class LoadedImage(NamedTuple):
+    """One image.
+
+    Attributes:
+        photo: its pixels, or why it cannot be read.
+        aligned: whether it is an aligned face; None takes one of 112x112 pixels as such.
+    """
+
+    source: Source
+    photo: Photo | ValueError
+    aligned: bool | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +197,7 @@ class Scorer:
             name = image.source.display_name or f"image {number}"
             if aligned is not None:
                 image = image._replace(aligned=aligned)
-            for row in aligned_faces(number, image, self._detect, self.max_faces):
+            for row in self._aligned_faces(number, image):
                 batches.add(row, name)
             del image
         return Scores(tuple(batches.finish()), tuple(sources))
@@ -215,7 +244,9 @@ class Scorer:
             ValueError: no face, a model without embeddings, not one medium per image, or
                 uncertainties that do not suit the weights.
         """
-        if _are_faces(template):
+        if isinstance(template, list | tuple) and all(
+            isinstance(face, FaceScore) for face in template
+        ):
             rows = tuple(template)
         else:
             rows = (template if isinstance(template, Scores) else self(template, aligned)).largest
@@ -263,8 +294,37 @@ class Scorer:
             raise ValueError(f"the {which} side cannot be compared: {face.status}; {face.note}")
         return face
 
-    def _detect(self, photo: NDArray[np.uint8]) -> Detections:
-        return self.detector(photo)
+    def _aligned_faces(self, number: int, image: LoadedImage) -> list[FaceScore]:
+        """The aligned faces of image `number`, not scored yet, or one row that says why none."""
+        photo, aligned = image.photo, image.aligned
+        if isinstance(photo, ValueError):
+            return [FaceScore(image=number, status="unreadable", note=str(photo))]
+        height, width = photo.pixels.shape[:2]
+        has_size = (height, width) == (SIZE, SIZE)
+        if not (has_size if aligned is None else aligned):
+            return self._detected(number, photo)
+        note = "" if has_size else f"resized from {width}x{height}"
+        note = "; ".join(filter(None, (photo.note, note)))
+        return [FaceScore(image=number, face=0, note=note, aligned=to_112(photo.pixels))]
+
+    def _detected(self, number: int, photo: Photo) -> list[FaceScore]:
+        boxes, landmarks, scores = self.detector(photo.pixels)
+        usable = [place for place, points in enumerate(landmarks) if spans_a_face(points)]
+        if not usable:
+            note = "; ".join(filter(None, ("no face found", photo.note)))
+            return [FaceScore(image=number, status="no face", note=note)]
+        return [
+            FaceScore(
+                image=number,
+                face=face,
+                note=photo.note,
+                box=tuple((boxes[place] * photo.scale).tolist()),
+                landmarks=(landmarks[place] * photo.scale).astype(np.float32),
+                detection=float(scores[place]),
+                aligned=align(photo.pixels, landmarks[place]),
+            )
+            for face, place in enumerate(usable[: self.max_faces])
+        ]
 
 
 def load_scorer(
@@ -397,5 +457,50 @@ class _Batches:
             )
 
 
-def _are_faces(template: object) -> TypeGuard[Sequence[FaceScore]]:
-    return isinstance(template, list | tuple) and all(isinstance(x, FaceScore) for x in template)
+def load_images(images: object) -> Iterator[LoadedImage]:
+    """Read images one after the other; files are decoded a few ahead, by threads.
+
+    Args:
+        images: one or many of a path, encoded bytes, a PIL image, an array; or a batch. A path may
+            be any input of `photos.sources`: a folder, a list, a pack, a video.
+
+    Raises:
+        ValueError: something that is not an image of these kinds, or not a file; names which one.
+    """
+    many = [images] if _is_single(images) else images
+    if isinstance(many, dict | set) or not isinstance(many, Iterable):
+        raise ValueError(f"{type(images).__name__} is not an image: give {_KINDS}")
+    if isinstance(many, list | tuple) and many and all(isinstance(x, _PATH) for x in many):
+        yield from load_items(open_sources([os.fspath(path) for path in many]), WORKERS)
+        return
+    for place, image in enumerate(many):
+        if isinstance(image, _PATH):
+            yield from load_items(open_sources([os.fspath(image)]), WORKERS)
+        else:
+            yield LoadedImage(Source(), _pixels(image, place))
+
+
+def load_items(items: Iterable[Item], workers: int) -> Generator[LoadedImage]:
+    """Read items of `photos.sources` ahead, in so many threads."""
+    for item, photo in read_ahead(items, workers, AHEAD * workers):
+        yield LoadedImage(Source(item.file, item.index), photo, item.aligned)
+
+
+def _is_single(images: object) -> bool:
+    if isinstance(images, np.ndarray):
+        return images.ndim < 4
+    return isinstance(images, (*_PATH, *_BYTES, Image.Image))
+
+
+def _pixels(image: object, place: int) -> Photo | ValueError:
+    """Pixels, or why an image cannot be decoded; what is not an image at all is an error."""
+    try:
+        if isinstance(image, _BYTES):
+            return read_photo(bytes(image))
+        if isinstance(image, np.ndarray | Image.Image):
+            return from_array(image)
+    except ValueError as error:
+        if isinstance(image, np.ndarray):
+            raise ValueError(f"image {place}: {error}") from error
+        return error
+    raise ValueError(f"image {place} is {type(image).__name__}: give {_KINDS}")

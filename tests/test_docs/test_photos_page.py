@@ -8,8 +8,7 @@ import pytest
 
 from data.images import encode_jpeg
 from data.verification import write_bin
-from photos.decode import LARGEST, LARGEST_JPEG, MOST_PIXELS, turn_note
-from photos.pillow import _COLOURS, _READERS
+from photos.decode import _MODES, _READERS, LARGEST, LARGEST_JPEG, MOST_PIXELS, turn_note
 from photos.sources import COLUMNS, PHOTO_SUFFIXES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +35,7 @@ def test_the_example_runs(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == "{'.doc': 1}\n"
 
 
-@pytest.mark.parametrize("note", sorted({*_COLOURS.values(), turn_note(2), turn_note(3)}))
+@pytest.mark.parametrize("note", sorted({*_MODES.values(), turn_note(2), turn_note(3)}))
 def test_notes_are_explained(note):
     assert f"`{note}`" in PAGE
 

@@ -168,7 +168,7 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path, monkeypatch):
     assert outcome(pipe) == "not a regular file"
     assert outcome(Item(str(tmp_path))) in ("Is a directory", "not a regular file")
     assert outcome(Item("a\0b.jpg")) == "embedded null byte"
-    monkeypatch.setattr("photos.items.LONGEST_FILE", 10)
+    monkeypatch.setattr("photos.packs.LONGEST_FILE", 10)
     assert outcome(ok) == f"too large: {len(encode_png(picture()))} bytes, more than 10"
 
 

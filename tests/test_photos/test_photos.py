@@ -269,7 +269,7 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(shape, monkeypatch):
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1", "I;16", "F", "CMYK"])
 def test_another_large_photo_is_reduced_by_averaging_boxes(mode, monkeypatch):
-    monkeypatch.setattr("photos.pillow._BAND", 2000)
+    monkeypatch.setattr("photos.decode._BAND", 2000)
     monkeypatch.setattr(photos, "MOST_PIXELS", 4000)
     if mode == "I;16":
         image = Image.fromarray((picture(203, 301)[..., 0].astype(np.uint16) << 8) + 77)

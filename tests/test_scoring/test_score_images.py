@@ -27,9 +27,8 @@ from photos.detectors.base import Detections
 from photos.sources import Item
 from report.face_score import FaceScore
 from scoring import job, score_images
-from scoring.job import RowParts, ScoreOptions, add_parts, score_chunks
-from scoring.progress import FaceProgress, Summary
-from scoring.rows import COLUMNS, write_rows
+from scoring.job import FaceProgress, ScoreOptions, Summary, add_parts, score_chunks
+from scoring.rows import COLUMNS, RowParts, write_rows
 from scoring.scorer import Scorer, Scores, load_scorer
 
 FACES = SyntheticFaces(identities=6, images=1, seed=5)

@@ -17,8 +17,8 @@ from estimators.trained_head import TrainedHead
 from models.run import load_run
 from photos.decode import Photo
 from report.face_score import NOT_COMPUTED
-from scoring.images import LoadedImage, Source
-from scoring.scorer import load_scorer
+from scoring.rows import Source
+from scoring.scorer import LoadedImage, load_scorer
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = {
