@@ -27,9 +27,6 @@ class Brightness(PixelMeasure):
         dark: mean luminance below which a face is underexposed.
         bright: mean luminance above which it is overexposed.
         width: of the two steps.
-
-    Raises:
-        ValueError: unless 0 <= dark < bright <= 1 and width is above 0.
     """
 
     name = "brightness"

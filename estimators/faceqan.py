@@ -42,9 +42,6 @@ class FaceQAN:
         exponent: spreads the values (the paper's p).
         symmetry: False leaves f out.
         seed: of the noise.
-
-    Raises:
-        ValueError: an option out of range.
     """
 
     name = "faceqan"

@@ -29,9 +29,6 @@ class LightDisagreement:
         gamma: above 1.
         noise: standard deviation in levels of 0..255, above 0.
         seed: of the noise.
-
-    Raises:
-        ValueError: gamma or noise out of range.
     """
 
     name = "light_disagreement"

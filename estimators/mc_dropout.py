@@ -42,9 +42,6 @@ class MCDropout:
         batch_norm: True spreads the embedding that is compared. False leaves out the BatchNorm at
             the backbone's end, as the original does.
         form: "sampled", or "closed_form": the limit of many passes, from `mc_dropout.closed_form`.
-
-    Raises:
-        ValueError: rate, passes or form out of range.
     """
 
     def __init__(

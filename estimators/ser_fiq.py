@@ -34,9 +34,6 @@ class SERFIQ:
         passes: number of dropout passes, at least 2.
         rate: share of features dropped, in (0, 1).
         seed: of the masks.
-
-    Raises:
-        ValueError: passes or rate out of range.
     """
 
     name = "ser_fiq"

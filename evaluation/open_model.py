@@ -138,11 +138,7 @@ class LoadedModel:
         )
 
     def require_embeddings(self) -> LoadedModel:
-        """Refuse a model that cannot be evaluated, because it gives no embeddings to compare.
-
-        Raises:
-            ValueError: names the model, and what would do.
-        """
+        """Raise ValueError for a model that gives no embeddings to compare."""
         if not self.embedding_size:
             way_out = "give --backbone_name and --backbone_weights"
             if self.provenance.model.endswith(".onnx"):
@@ -151,11 +147,7 @@ class LoadedModel:
         return self
 
     def require_photos(self) -> LoadedModel:
-        """Refuse a model that knows the images of a set alone, and so cannot score photos.
-
-        Raises:
-            ValueError: names the model.
-        """
+        """Raise ValueError for a model that knows the images of a set alone, not photos."""
         if name_readers(self.estimator):
             raise ValueError(
                 f"{self.provenance.method} looks up the images of a set by name, so it cannot "
@@ -164,10 +156,7 @@ class LoadedModel:
         return self
 
     def header(self) -> str:
-        """Say in one line which model this is, which way its numbers run and where the limits lie.
-
-        For files of scores, so that a number is never without its meaning.
-        """
+        """Say in one line, for files of scores, which model this is and what its numbers mean."""
         sha256, label, fitted = self.provenance.sha256, self.provenance.label, self.calibration
         parts = [f"model {self.name}" + (f" (SHA-256 {sha256[:12]}...)" if sha256 else "")]
         parts += [label.replace(";", ",")] if label else []  # a semicolon parts the clauses

@@ -209,8 +209,8 @@ def _payload(path: Path) -> dict[str, Any]:
         )
     for name, kind in _PARTS.items():
         if not isinstance(payload.get(name, ...), kind):
-            kind_found = type(payload[name]).__name__ if name in payload else "missing"
-            raise ValueError(f"{path}: part {name!r} of the model file is {kind_found}")
+            actual = type(payload[name]).__name__ if name in payload else "missing"
+            raise ValueError(f"{path}: part {name!r} of the model file is {actual}")
     for name in ("backbone", "head"):
         wrong = [key for key, value in payload[name].items() if not isinstance(value, Tensor)]
         if wrong:

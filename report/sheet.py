@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
@@ -21,7 +21,7 @@ from report.render import render
 from report.sheet_rows import BINS, VERDICTS, Groups, Picks, Pixels, Shown, Tally
 from utils.files import write_text
 
-__all__ = ["Pixels", "SheetBuilder", "write_sheet"]
+__all__ = ["Pixels", "SheetBuilder"]
 
 COLOUR = {
     "refuse": "var(--bad)",
@@ -112,16 +112,6 @@ class SheetBuilder:
                 ("unreadable", "Images that could not be read"),
             ],
         )
-
-
-def write_sheet(
-    rows: Iterable[tuple[FaceScore, str]], header: str, path: str | Path, *, title: str = ""
-) -> Path:
-    """Write a contact sheet of rows with their photos' names; see `SheetBuilder.write`."""
-    builder = SheetBuilder()
-    for score, name in rows:
-        builder.add(score, name)
-    return builder.write(path, header, title=title)
 
 
 def _titled(groups: Groups, total: int) -> list[tuple[str, list[Shown]]]:

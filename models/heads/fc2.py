@@ -28,9 +28,6 @@ class FC2Head(Head):
         output, features_shape, dim, log_norm: see `models.heads.base`.
         hidden: width of the inner layer; by default 256 for a probability, 512 for variances.
         dropout: share of the features that is dropped in training.
-
-    Raises:
-        ValueError: another output, or a size that does not fit.
     """
 
     def __init__(

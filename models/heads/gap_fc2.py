@@ -17,13 +17,7 @@ class GapFC2Head(Head):
     """Global average pooling, Linear(C, hidden), BatchNorm, ReLU, Linear(hidden, d), and a scale.
 
     Parameter names are the original's: `layers.2`, `layers.3`, `layers.5`, `gamma` and `beta` (as
-    in `FC2Head`).
-
-    Args:
-        output, features_shape, hidden, dim: see `models.heads.base`.
-
-    Raises:
-        ValueError: another output, or a size that does not fit.
+    in `FC2Head`). For arguments see `models.heads.base`.
     """
 
     def __init__(

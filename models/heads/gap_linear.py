@@ -34,9 +34,6 @@ class GapLinearHead(Head):
     Args:
         output, features_shape, dim, log_norm: see `models.heads.base`.
         asymmetry: also read how far the left and right half of each channel's map differ.
-
-    Raises:
-        ValueError: another output, a size that does not fit, or asymmetry of maps one column wide.
     """
 
     def __init__(

@@ -18,12 +18,7 @@ class LinearHead(Head):
     Parameter names are the original's: `layers.1`, `layers.2`, `gamma` (1 at the start) and `beta`
     (log(0.1 / d)), so that the variance starts between 0.1 / d and 0.272 / d. The original adds
     1e-6 to the variance after the exponential; this head leaves that to whoever divides by it.
-
-    Args:
-        output, features_shape, dim: see `models.heads.base`.
-
-    Raises:
-        ValueError: another output, or a size that does not fit.
+    For arguments see `models.heads.base`.
     """
 
     def __init__(

@@ -44,9 +44,6 @@ class StudentHead(Head):
             afterwards, has to tell the averages and side differences of the backbone's feature map
             from the student's; the mean squared error, standardised, is added to the loss. Several
             processes weigh it by their numbers of pairs.
-
-    Raises:
-        ValueError: another output, size, number of layers or weight.
     """
 
     reads: ClassVar[Literal["features", "images"]] = "images"
@@ -118,12 +115,8 @@ class StudentHead(Head):
         if "pre_fc1.weight" in tensors:
             return {name: tensors.get(name, value) for name, value in own.items()}
         hints = {name: value for name, value in own.items() if name.startswith("hint_")}
-        usable = {
-            name: value
-            for name, value in tensors.items()
-            if name in own or not name.startswith("hint_")
-        }
-        return {**hints, **usable}
+        unused = {name for name in tensors if name.startswith("hint_")} - own.keys()
+        return hints | {name: value for name, value in tensors.items() if name not in unused}
 
 
 def _shrinking(size: int) -> Tensor:

@@ -171,15 +171,6 @@ def test_a_block_of_stride_one_adds_its_input(network, channels, block, last_nor
     assert torch.equal(layer(maps), maps)
 
 
-@pytest.mark.parametrize(
-    ("network", "channels", "block"),
-    [(MobileFaceNet, 64, "body.dconv_34"), (MBF, 128, "layers.4")],
-)
-def test_a_block_of_stride_two_does_not(network, channels, block):
-    out = network().eval().get_submodule(block)(torch.randn(1, channels, 28, 28))
-    assert out.shape == (1, 2 * channels, 14, 14)
-
-
 def test_batch_norm_of_mobilefacenet_has_the_published_eps():
     layers = list(MobileFaceNet().modules())
     assert {layer.eps for layer in layers if isinstance(layer, nn.BatchNorm2d)} == {1e-3}

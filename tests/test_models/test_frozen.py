@@ -7,7 +7,6 @@ from torch import nn
 
 from estimators.base import Batch, build_estimator
 from models.backbones.base import Backbone
-from models.backbones.mobilefacenet import MobileFaceNet
 from models.frozen import FrozenBackbone
 from models.heads.fc2 import FC2Head
 from utils.config import Method
@@ -134,14 +133,6 @@ def test_layers_run_channels_last_in_the_chosen_type(tiny, images):
         handle.remove()
     assert len(seen) > 10
     assert set(seen) == {(torch.bfloat16, True)}
-
-
-def test_the_convolutional_tail_of_a_light_network_keeps_float32():
-    frozen = FrozenBackbone(MobileFaceNet(), precision="bf16")
-    images = torch.zeros(2, 112, 112, 3, dtype=torch.uint8)
-    features = frozen(images).features
-    with torch.no_grad():
-        torch.testing.assert_close(frozen(images).embedding, frozen.backbone.tail(features))
 
 
 class Foreign(Backbone):

@@ -26,20 +26,14 @@ def _same(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
-def test_the_old_file_format(save, tiny):
-    old = save(tiny.state_dict(), _use_new_zipfile_serialization=False)
-    assert _same(load_tensors(old), tiny.state_dict())
-
-
-def test_the_prefix_of_several_gpus_is_removed(save, tiny):
-    prefixed = {f"module.{name}": tensor for name, tensor in tiny.state_dict().items()}
-    assert _same(load_tensors(save(prefixed)), tiny.state_dict())
-
-
-@pytest.mark.parametrize("key", ["state_dict", "model"])
-def test_a_state_dict_inside_a_checkpoint(save, tiny, key):
-    path = save({"epoch": 3, key: tiny.state_dict(), "name": "run"})
-    assert _same(load_tensors(path), tiny.state_dict())
+def test_old_files_checkpoints_and_the_prefix_of_several_gpus_are_read(save, tiny):
+    state = tiny.state_dict()
+    assert _same(load_tensors(save(state, _use_new_zipfile_serialization=False)), state)
+    assert _same(
+        load_tensors(save({f"module.{name}": value for name, value in state.items()})), state
+    )
+    for key in ("state_dict", "model"):
+        assert _same(load_tensors(save({"epoch": 3, key: state, "name": "run"})), state)
 
 
 def test_no_file(tmp_path):
@@ -100,25 +94,17 @@ def test_other_content_is_named(save):
         load_tensors(save({"a": torch.ones(1), "module.a": torch.ones(1)}))
 
 
-def test_load_backbone(save, tiny):
-    loaded = load_backbone(SMALL, save(tiny.state_dict()))
+def test_load_backbone_from_whole_half_precision_and_old_files(save, tiny):
+    state = tiny.state_dict()
+    loaded = load_backbone(SMALL, save(state))
     assert isinstance(loaded, IResNet)
     assert not loaded.training
-    assert _same(loaded.state_dict(), tiny.state_dict())
-
-
-def test_half_precision_weights_become_float32(save, tiny):
-    half = {name: tensor.half() for name, tensor in tiny.state_dict().items()}
-    loaded = load_backbone(SMALL, save(half))
-    assert loaded.fc.weight.dtype == torch.float32
-    assert torch.equal(loaded.fc.weight, half["fc.weight"].float())
-
-
-def test_old_files_lack_the_number_of_batches(save, tiny):
-    old = {name: t for name, t in tiny.state_dict().items() if "num_batches" not in name}
-    assert len(old) < len(tiny.state_dict())
-    loaded = load_backbone(SMALL, save(old))
-    assert torch.equal(loaded.fc.weight, tiny.fc.weight)
+    assert _same(loaded.state_dict(), state)
+    half = load_backbone(SMALL, save({name: tensor.half() for name, tensor in state.items()}))
+    assert half.fc.weight.dtype == torch.float32
+    assert torch.equal(half.fc.weight, state["fc.weight"].half().float())
+    old = {name: tensor for name, tensor in state.items() if "num_batches" not in name}
+    assert torch.equal(load_backbone(SMALL, save(old)).fc.weight, tiny.fc.weight)
 
 
 def test_what_does_not_fit_is_named_and_nothing_is_loaded(tiny):
@@ -154,15 +140,11 @@ def test_a_long_report_is_cut(save, tiny):
 
 
 def test_load_head_with_the_originals_names(save):
-    trained = FC2Head(output="variance", features_shape=(4, 3, 3), hidden=5, dim=2)
-    head = FC2Head(output="variance", features_shape=(4, 3, 3), hidden=5, dim=2)
+    options = {"output": "variance", "features_shape": (4, 3, 3), "hidden": 5}
+    trained, head = FC2Head(**options), FC2Head(**options)
     assert not _same(head.state_dict(), trained.state_dict())
     load_head(head, save(trained.state_dict()))
     assert _same(head.state_dict(), trained.state_dict())
-
-
-def test_a_head_of_the_other_output_does_not_fit(save):
-    trained = FC2Head(output="variance", features_shape=(4, 3, 3), hidden=5)
-    head = FC2Head(output="probability", features_shape=(4, 3, 3), hidden=5)
+    head = FC2Head(**{**options, "output": "probability"})
     with pytest.raises(ValueError, match="does not fit head FC2Head: 2 unexpected: gamma, beta"):
         load_head(head, save(trained.state_dict()))

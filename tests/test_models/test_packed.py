@@ -1,7 +1,6 @@
 """One file carries a whole model: what comes out is what went in, and nothing else is taken in."""
 
 import dataclasses
-import os
 
 import pytest
 import torch
@@ -192,24 +191,3 @@ def test_foreign_files_are_told_apart(tiny, tmp_path):
     torch.save({"format": 1, "step": 3, "head": {}}, path)
     with pytest.raises(ValueError, match=r"is not a packed model but a checkpoint; export"):
         load_packed(path)
-    path.write_bytes(b"PK\x03\x04rubbish")
-    with pytest.raises(ValueError, match="model.pt is not a file of tensors, or is incomplete"):
-        load_packed(path)
-    with pytest.raises(ValueError, match="no file .*none.pt"):
-        load_packed(tmp_path / "none.pt")
-
-
-class _Harmful:
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.mkdir, (self.marker,)
-
-
-def test_a_file_that_would_run_code_is_refused(file, tmp_path):
-    changed(file, lambda content: content.update(calibration=_Harmful(str(tmp_path / "ran"))))
-    assert is_packed(file)
-    with pytest.raises(ValueError, match="holds posix.mkdir, which is not a tensor and could run"):
-        load_packed(file)
-    assert not (tmp_path / "ran").exists()

@@ -56,9 +56,10 @@ def test_it_survives_json():
 def test_wrong_values_are_refused():
     with pytest.raises(ValueError, match="no field 'std' .known: color, mean, scale, size"):
         Preprocessing.from_dict({"std": 1.0})
-    with pytest.raises(ValueError, match="color = 'GRB'"):
-        Preprocessing("GRB")
-    with pytest.raises(ValueError, match="scale = 0: must be above 0"):
-        Preprocessing(scale=0)
-    with pytest.raises(ValueError, match="size = 0: must be at least 1"):
-        Preprocessing(size=0)
+    for values, text in (
+        ({"color": "GRB"}, "color"),
+        ({"scale": 0}, "scale"),
+        ({"size": 0}, "size"),
+    ):
+        with pytest.raises(ValueError, match=f"{text} = .*must be"):
+            Preprocessing(**values)

@@ -11,7 +11,7 @@ import pytest
 from data.images import decode
 from data.synthetic import degradation_sweep
 from report.face_score import FaceScore
-from report.sheet import SheetBuilder, write_sheet
+from report.sheet import SheetBuilder
 from report.words import shortened, visible
 
 HEADER = "model student; larger = less reliable; accept uncertainty <= 0.8, refuse > 0.95"
@@ -242,7 +242,7 @@ def test_pixels_are_asked_for_where_they_are_missing_and_shown(tmp_path, parse):
 
 def test_equal_rows_give_equal_pages_whatever_becomes_of_the_pixels(tmp_path):
     values = np.random.default_rng(3).random(500)
-    first = write_sheet(numbered(values), HEADER, tmp_path / "new" / "a.html").read_bytes()
+    first = built(numbered(values)).write(tmp_path / "new" / "a.html", HEADER).read_bytes()
     builder, buffer = SheetBuilder(), np.empty_like(FACES[0])
     for score, name in numbered(values):
         buffer[...] = FACES[0]
