@@ -45,10 +45,8 @@ class Estimate(NamedTuple):
 class Batch:
     """B images on their way through estimators, which share each backbone's forward pass.
 
-    Args:
-        images: (B, 112, 112, 3) uint8 RGB; must not change while the batch is in use.
-        rows: (B,) their places in the set; None where there is no set.
-        names: (B,) what the set calls them; None where their rows are all that is known.
+    They are (B, 112, 112, 3) uint8 RGB and must not change while the batch is in use. `rows` are
+    their places in a set, if they are of one, and `names` what the set calls them, if it does.
     """
 
     def __init__(

@@ -492,9 +492,8 @@ def _sharing(name: str, model: LoadedModel, others: Mapping[str, LoadedModel]) -
     for other_name, other in others.items():
         if not (model.embedding_size and other.embedding_size) or model.frozen is other.frozen:
             continue
-        if model.frozen is None or other.frozen is None:
-            same = model.provenance.backbone_sha256 == other.provenance.backbone_sha256
-        else:
+        same = model.provenance.backbone_sha256 == other.provenance.backbone_sha256
+        if model.frozen is not None and other.frozen is not None:
             same = model.frozen.is_same_as(other.frozen)
         if not same:
             raise ValueError(

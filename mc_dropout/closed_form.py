@@ -103,10 +103,8 @@ class DropoutSpread:
     def __call__(self, features: Tensor) -> Tensor:
         """Return (B,) standard deviations, of the sampled statistic's population form.
 
-        An image with W x + b = 0 has no direction to spread around: 1, the largest possible value.
-
-        Args:
-            features: (B, F), before dropout, on the weight's device.
+        Of features (B, F), before dropout, on the weight's device. An image with W x + b = 0 has no
+        direction to spread around: 1, the largest possible value.
 
         Raises:
             ValueError: features of another length than the weight's.

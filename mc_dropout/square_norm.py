@@ -21,12 +21,9 @@ def merge_parallel(weight: Tensor) -> tuple[Tensor | None, Tensor]:
     A depthwise layer before a linear one makes the columns of a channel's features parallel:
     25088 features then come down to 512 groups.
 
-    Args:
-        weight: (D, F).
-
     Returns:
         factors (F,) and columns (D, F / k), so that W_f = factor_f * column of group f // k; for
-        k = 1 (nothing in common) None and the weight.
+        k = 1 (nothing in common) None and the weight (D, F).
     """
     features = weight.shape[1]
     wide = weight.double()

@@ -40,14 +40,10 @@ class BackboneOutput(NamedTuple):
 
 
 def to_sigma_sq(raw: Tensor, output: str) -> Tensor:
-    """Return the uncertainty that a head's raw output stands for.
+    """Return the uncertainty (B, d) that a head's raw output (B, d) stands for.
 
-    Args:
-        raw: (B, d), what the head gave.
-        output: the head's `output`: "probability" (raw is a logit) or "variance" (a log variance).
-
-    Returns:
-        (B, d): a probability of being unreliable in (0, 1), or a variance above 0.
+    By the head's `output`: "probability" of being unreliable, in (0, 1), of a logit; or "variance",
+    above 0, of a log variance.
 
     Raises:
         ValueError: any other output.

@@ -36,12 +36,8 @@ class Preprocessing:
     def __call__(self, images: Tensor) -> Tensor:
         """Normalise a batch of RGB images with values 0..255 on the device where it is.
 
-        Args:
-            images: uint8 (B, size, size, 3) as stored, or floating point (B, 3, size, size) as
-                augmentation leaves them.
-
-        Returns:
-            (B, 3, size, size) float32 in the backbone's channel order.
+        From uint8 (B, size, size, 3) as stored, or floating point (B, 3, size, size) as
+        augmentation leaves them, to (B, 3, size, size) float32 in the backbone's channel order.
 
         Raises:
             ValueError: any other shape or type.

@@ -303,11 +303,7 @@ class ReportFacts:
     provenance: Provenance | None
 
     def to_dict(self) -> dict[str, Json]:
-        """Return the content of `report.json`.
-
-        Raises:
-            TypeError: the provenance holds a type that JSON has no place for.
-        """
+        """Return the content of `report.json`; TypeError as of `plain`."""
         return {field.name: plain(getattr(self, field.name)) for field in fields(self)}
 
 

@@ -26,7 +26,6 @@ from utils.files import atomic_path
 
 if TYPE_CHECKING:
     from evaluation.confidence.bootstrap import Bootstrap
-    from evaluation.metrics.curve import Edc
     from evaluation.original import OriginalTable
     from models.seeds import Group
     from report.data import ImageAccess
@@ -62,7 +61,27 @@ def edc_figure(table: OriginalTable, path: Path) -> Path:
         errors, fnmr = block.curves[-1].false_non_matches, block.curves[-1].fnmr
         label = f"{block.label or 'most uncertain first'}: AUERC30 {block.areas.auerc30:.4f}"
         solid_then_dashed(axes, block.curves[-1].fractions, fnmr, errors, colour, label=label)
-    _dress(axes, table, curve)
+    # a spike of a few errors must not set the scale
+    firm = [
+        block.curves[-1].fnmr[block.curves[-1].false_non_matches >= FEW_ERRORS].max(initial=0)
+        for block in table.blocks
+    ]
+    top = max(*firm, float(curve.fnmr[0]))
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.1 * top if top > 0 else 1e-3)
+    _style(axes, decimals=0 if top > 0.05 else 1 if top > 0.005 else 2)
+    axes.set_xlabel("pairs discarded, most uncertain first")
+    axes.set_ylabel(f"FNMR at FMR {curve.fmr_target:g}")
+    axes.set_axisbelow(True)
+    axes.set_title(f"{table.name}: error versus discard", loc="left", fontsize=11)
+    axes.legend(
+        fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False
+    )
+    note = (
+        f"{operating_point(curve)}.\nprotocol {table.protocol.name}; shaded: range of AUERC30; "
+        f"dashed: fewer than {FEW_ERRORS} false non-matches left."
+    )
+    figure.supxlabel(note, fontsize=7.5, color="#374151", x=0.01, ha="left")
     return _save(figure, path)
 
 
@@ -206,30 +225,6 @@ def _save(figure: Figure, path: Path) -> Path:
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")
     return path
-
-
-def _dress(axes: Axes, table: OriginalTable, curve: Edc) -> None:
-    # a spike of a few errors must not set the scale
-    firm = [
-        block.curves[-1].fnmr[block.curves[-1].false_non_matches >= FEW_ERRORS].max(initial=0)
-        for block in table.blocks
-    ]
-    top = max(*firm, float(curve.fnmr[0]))
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1.1 * top if top > 0 else 1e-3)
-    _style(axes, decimals=0 if top > 0.05 else 1 if top > 0.005 else 2)
-    axes.set_xlabel("pairs discarded, most uncertain first")
-    axes.set_ylabel(f"FNMR at FMR {curve.fmr_target:g}")
-    axes.set_axisbelow(True)
-    axes.set_title(f"{table.name}: error versus discard", loc="left", fontsize=11)
-    axes.legend(
-        fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False
-    )
-    note = (
-        f"{operating_point(curve)}.\nprotocol {table.protocol.name}; shaded: range of AUERC30; "
-        f"dashed: fewer than {FEW_ERRORS} false non-matches left."
-    )
-    axes.figure.supxlabel(note, fontsize=7.5, color="#374151", x=0.01, ha="left")
 
 
 def _style(axes: Axes, decimals: int) -> None:

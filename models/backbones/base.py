@@ -54,11 +54,9 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def tail(self, features: Tensor, batch_norm: bool = True) -> Tensor:
-        """Map features (B, F) to embeddings (B, D), without dropout.
+        """Map features (B, F), flattened channel-major, to embeddings (B, D), without dropout.
 
-        Args:
-            features: the feature map, flattened channel-major.
-            batch_norm: False leaves out the last layer, where that is a BatchNorm.
+        Without `batch_norm`, the last layer is left out where that is a BatchNorm.
         """
 
     def tail_modules(self) -> tuple[nn.Module, ...]:
@@ -79,11 +77,8 @@ class Backbone(nn.Module, ABC):
         finally:
             for hook in hooks:
                 hook.remove()
-        return tuple(
-            module
-            for module in self.modules()
-            if not any(id(part) in called for part in module.modules())
-        )
+        modules = ((module, set(map(id, module.modules()))) for module in self.modules())
+        return tuple(module for module, parts in modules if not parts & called)
 
     def starting_from(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return a file's tensors under this network's names, by `published_names`."""

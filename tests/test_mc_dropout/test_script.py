@@ -82,7 +82,8 @@ def test_a_model_gives_backbone_and_sets(monkeypatch, capsys):
 
     def open_model(spec, **options):
         calls.append((spec, options))
-        config = make_dataclass("Config", ["verification"])(Verification(targets=(TARGET,)))
+        kind = make_dataclass("Config", ["name", "verification"])
+        config = kind("x", Verification(targets=(TARGET,)))
         frozen = FrozenBackbone(small_backbone(), "cpu")
         return LoadedModel(
             name="x", estimator=None, frozen=frozen, embedding_size=16, config=config
