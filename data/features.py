@@ -15,6 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from utils.files import atomic_file
 from utils.tables import Array, naming, npz_names, read_npz
 
+_GATHERED = 1 << 22  # numbers per side that cosines holds at a time
+ROWS_AT_ONCE = 4096  # bounds the memory of one step
+
 
 class _Stored:
     """Arrays in an `.npz` file, under the names of the fields."""
@@ -141,3 +144,61 @@ def _numbers(name: str, values: ArrayLike) -> NDArray[np.float32]:
     if bad:
         raise ValueError(f"{name} has {bad} of {numbers.size} values that are NaN or infinite")
     return numbers
+
+
+def unit_rows(mu: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale (M, D) embeddings to length 1, in float32 as `scores.cosine_of_pairs` does.
+
+    Raises:
+        ValueError: embeddings of length zero, NaN or infinite ones.
+    """
+    mu = np.asarray(mu, np.float32)
+    length = np.sqrt((mu**2).sum(axis=1, keepdims=True))
+    bad = np.flatnonzero(~(np.isfinite(length) & (length > 0)))
+    if bad.size:
+        raise ValueError(
+            f"mu has {bad.size} embeddings of length zero, NaN or infinity, the first in row "
+            f"{bad[0]}: a cosine with them is undefined"
+        )
+    return mu / length
+
+
+def cosines(unit: NDArray[np.float32], pairs: NDArray[np.integer]) -> NDArray[np.float32]:
+    """Cosine of each pair of rows, in blocks of bounded memory.
+
+    A pair's score does not depend on the pairs around it, and is what `scores.cosine_of_pairs`
+    gives to the last bit.
+
+    Args:
+        unit: (M, D) embeddings of length 1 (`unit_rows`).
+        pairs: (P, 2) row numbers.
+
+    Returns:
+        (P,) float32.
+    """
+    scores = np.empty(len(pairs), np.float32)
+    step = max(1, _GATHERED // unit.shape[1])
+    for start in range(0, len(pairs), step):
+        block = pairs[start : start + step]
+        product = unit[block[:, 0]]
+        product *= unit[block[:, 1]]
+        product.sum(axis=1, out=scores[start : start + len(block)])
+    return scores
+
+
+def equal_rows(mu: NDArray[np.float32]) -> NDArray[np.int64]:
+    """(M,) the same number for rows with the same bits, by a 64-bit sum of products.
+
+    Odd random factors and wrapping sums: two different rows of a million share a number with a
+    chance below 1e-7.
+    """
+    factors = np.random.default_rng(0).integers(2**63, size=mu.shape[1], dtype=np.uint64) * 2 + 1
+    sums = np.empty(len(mu), np.uint64)
+    for start in range(0, len(mu), ROWS_AT_ONCE):
+        block = np.ascontiguousarray(mu[start : start + ROWS_AT_ONCE])
+        words = block.view(np.uint32).astype(np.uint64)
+        sums[start : start + len(block)] = (words * factors).sum(axis=1, dtype=np.uint64)
+    _, first, same = np.unique(sums, return_index=True, return_inverse=True)
+    number = np.empty(len(first), np.int64)
+    number[np.argsort(first)] = np.arange(len(first))  # in order of appearance, as in a set
+    return number[same]

@@ -21,7 +21,6 @@ from evaluation.run import (
     EvaluationResult,
     embed_set,
     evaluate,
-    file_name,
     method_name,
     save_features,
 )
@@ -31,7 +30,7 @@ from report.text import result_text, warnings
 from utils.cli import PARTS_HINT, run_on_ranks
 from utils.config import Verification
 from utils.distributed import World
-from utils.files import write_text
+from utils.files import file_name, write_text
 
 if TYPE_CHECKING:
     from evaluation.comparison import ComparisonOptions, MethodComparison

@@ -27,6 +27,7 @@ from evaluation.original import FMR_TARGETS, OriginalTable, original_table, requ
 from evaluation.sets.stored import StoredSet
 from evaluation.sets.templates import Fusion, Score
 from utils.distributed import ALONE, World
+from utils.files import file_name
 
 if TYPE_CHECKING:
     from data.faces import Images
@@ -349,11 +350,6 @@ def protocol_rows(
     if all(row.curve is None for row in rows):
         raise ValueError(rows[0].reason)
     return tuple(rows)
-
-
-def file_name(name: str) -> str:
-    """Replace what may not stand in a file name."""
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
 
 
 def show_draws(draws: Iterable[int]) -> Iterator[int]:

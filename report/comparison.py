@@ -8,12 +8,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluation.run import DISCARDS, file_name
+from evaluation.run import DISCARDS
 from report.facts import Json, number, plain
 from report.results import protocol_dict
 from report.sentences import caution_sentences, drawn_sentence, verdict_sentence
 from report.tables import FORMATS, group_table, method_table
-from utils.files import write_text
+from utils.files import file_name, write_text
 
 if TYPE_CHECKING:
     from evaluation.comparison import GroupRow, MethodComparison, MethodRow

@@ -21,7 +21,6 @@ from evaluation.run import (
     EvaluationOptions,
     EvaluationResult,
     UncertaintyResult,
-    file_name,
     protocol_rows,
 )
 from report import words
@@ -31,7 +30,7 @@ from report.facts import ReportFacts
 from report.render import data_uri, render
 from report.sentences import caution_sentences
 from report.text import report_text
-from utils.files import file_sha256, write_text
+from utils.files import file_name, file_sha256, write_text
 
 if TYPE_CHECKING:
     from markupsafe import Markup

@@ -106,3 +106,8 @@ def file_sha256(path: str | Path) -> str:
         raise ValueError(f"no file {path}")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_name(name: str) -> str:
+    """Replace what may not stand in a file name."""
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)

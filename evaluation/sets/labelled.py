@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from data.features import cosines, unit_rows
 from data.labelled_pairs import (
     LabelOrder,
     label_order,
@@ -28,7 +29,6 @@ LISTED_AT_LEAST = 2_000_000
 LISTED_AT_MOST = 20_000_000  # the search takes about 65 bytes for each
 PROBED = 200_000
 _BLOCK = (1024, 8192)  # rows and columns of one product: 32 MiB of scores
-_GATHERED = 1 << 22  # numbers per side that cosines holds at a time
 
 
 def labelled_comparisons(
@@ -137,46 +137,6 @@ class HighEnd(NamedTuple):
 
     pairs: NDArray[np.int32]
     scores: NDArray[np.float32]
-
-
-def unit_rows(mu: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scale (M, D) embeddings to length 1, in float32 as `scores.cosine_of_pairs` does.
-
-    Raises:
-        ValueError: embeddings of length zero, NaN or infinite ones.
-    """
-    mu = np.asarray(mu, np.float32)
-    length = np.sqrt((mu**2).sum(axis=1, keepdims=True))
-    bad = np.flatnonzero(~(np.isfinite(length) & (length > 0)))
-    if bad.size:
-        raise ValueError(
-            f"mu has {bad.size} embeddings of length zero, NaN or infinity, the first in row "
-            f"{bad[0]}: a cosine with them is undefined"
-        )
-    return mu / length
-
-
-def cosines(unit: NDArray[np.float32], pairs: NDArray[np.integer]) -> NDArray[np.float32]:
-    """Cosine of each pair of rows, in blocks of bounded memory.
-
-    A pair's score does not depend on the pairs around it, and is what `scores.cosine_of_pairs`
-    gives to the last bit.
-
-    Args:
-        unit: (M, D) embeddings of length 1 (`unit_rows`).
-        pairs: (P, 2) row numbers.
-
-    Returns:
-        (P,) float32.
-    """
-    scores = np.empty(len(pairs), np.float32)
-    step = max(1, _GATHERED // unit.shape[1])
-    for start in range(0, len(pairs), step):
-        block = pairs[start : start + step]
-        product = unit[block[:, 0]]
-        product *= unit[block[:, 1]]
-        product.sum(axis=1, out=scores[start : start + len(block)])
-    return scores
 
 
 def highest_non_mated(

@@ -12,17 +12,14 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data.extracted import open_extracted
-from data.features import Embeddings, Features
+from data.features import Embeddings, Features, equal_rows
 from evaluation.metrics.comparisons import Comparisons, with_people
 from evaluation.metrics.scores import Uncertainty, cosine_of_pairs, image_uncertainties
 from evaluation.sets.labelled import NonMated, labelled_comparisons
 from evaluation.sets.score_files import SUFFIXES, read_scores
 from utils.tables import naming, npz_names
-
-ROWS_AT_ONCE = 4096  # bounds the memory of one step
 
 
 @dataclass(frozen=True)
@@ -118,29 +115,11 @@ def comparisons_of(
         uncertainties = image_uncertainties(features.sigma_sq, sigma_sizes)
     scores = cosine_of_pairs(features.mu)
     pairs = np.arange(len(features.mu), dtype=np.int32).reshape(-1, 2)
-    image = _equal_rows(features.mu)
+    image = equal_rows(features.mu)
     first = with_people(
         Comparisons(name, scores, features.issame, pairs, uncertainties[0].values, image=image)
     )
     return [(each.label, first.with_uncertainty(each.values)) for each in uncertainties]
-
-
-def _equal_rows(mu: NDArray[np.float32]) -> NDArray[np.int64]:
-    """(M,) the same number for rows with the same bits, by a 64-bit sum of products.
-
-    Odd random factors and wrapping sums: two different rows of a million share a number with a
-    chance below 1e-7.
-    """
-    factors = np.random.default_rng(0).integers(2**63, size=mu.shape[1], dtype=np.uint64) * 2 + 1
-    sums = np.empty(len(mu), np.uint64)
-    for start in range(0, len(mu), ROWS_AT_ONCE):
-        block = np.ascontiguousarray(mu[start : start + ROWS_AT_ONCE])
-        words = block.view(np.uint32).astype(np.uint64)
-        sums[start : start + len(block)] = (words * factors).sum(axis=1, dtype=np.uint64)
-    _, first, same = np.unique(sums, return_index=True, return_inverse=True)
-    number = np.empty(len(first), np.int64)
-    number[np.argsort(first)] = np.arange(len(first))  # in order of appearance, as in a set
-    return number[same]
 
 
 def _embeddings(

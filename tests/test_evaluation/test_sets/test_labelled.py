@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.faces import open_faces
+from data.features import unit_rows
 from data.labelled_pairs import mated_pairs, non_mated_pairs, require_pairs
 from evaluation.metrics.scores import cosine_of_pairs
 from evaluation.sets import labelled
-from evaluation.sets.labelled import highest_non_mated, labelled_comparisons, scores_of, unit_rows
+from evaluation.sets.labelled import highest_non_mated, labelled_comparisons, scores_of
 
 LABELS = np.array([4, 2, 4, 9, 2, 4, 7])
 FACES = Path(__file__).resolve().parents[3].parent / "shared" / "faces" / "lfw_dev"
@@ -130,7 +131,7 @@ def test_scores_of_pairs_are_the_bin_protocols_to_the_last_bit(monkeypatch):
     mu, _, _ = made_up(rows=40, size=33)
     pairs = np.arange(40).reshape(-1, 2)
     np.testing.assert_array_equal(scores_of(mu, pairs), cosine_of_pairs(mu))
-    monkeypatch.setattr("evaluation.sets.labelled._GATHERED", 100)
+    monkeypatch.setattr("data.features._GATHERED", 100)
     np.testing.assert_array_equal(scores_of(mu, pairs), cosine_of_pairs(mu))
 
 
