@@ -1,6 +1,6 @@
 """Opening an exported model: facts are read, and files of others are refused with a reason."""
 
-import json
+import re
 
 import numpy as np
 import pytest
@@ -58,29 +58,20 @@ def test_calibration_and_decision_may_be_missing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("facts", "message"),
-    [
-        ({}, "is an ONNX file of another tool (its metadata has kind None, not "),
-        ({**FACTS, "version": "2"}, "version '2' of an exported model is not known (known: 1)"),
-        ({**FACTS, "about": "{"}, "its metadata is damaged: Expecting"),
-        ({**FACTS, "decision": "[]"}, "its metadata is damaged: a fact is not a JSON object"),
-        ({"kind": KIND, "version": "1"}, f"direction None must be {DIRECTION!r}"),
-        (
-            {**FACTS, "about": json.dumps({"direction": "quality"})},
-            f"direction 'quality' must be {DIRECTION!r}",
-        ),
-    ],
-)
-def test_metadata_of_others_is_refused(facts, message, tmp_path):
-    path = write(tmp_path / "m.onnx", facts)
-    with pytest.raises(ValueError, match="m.onnx") as raised:
-        OnnxModel(path)
-    assert message in str(raised.value)
-
-
-@pytest.mark.parametrize(
     ("changed", "message"),
     [
+        ({"facts": {}}, "is an ONNX file of another tool (its metadata has kind None, not "),
+        (
+            {"facts": {**FACTS, "version": "2"}},
+            "version '2' of an exported model is not known (known: 1)",
+        ),
+        ({"facts": {**FACTS, "about": "{"}}, "its metadata is damaged: Expecting"),
+        (
+            {"facts": {**FACTS, "decision": "[]"}},
+            "its metadata is damaged: a fact is not a JSON object",
+        ),
+        ({"facts": {"kind": KIND, "version": "1"}}, f"direction None must be {DIRECTION!r}"),
+        ({"facts": {**FACTS, "about": '{"direction": "quality"}'}}, "direction 'quality' must be"),
         ({"source": "input"}, "expected images, uint8 (N, 112, 112, 3), N free"),
         ({"size": 96}, "expected images, uint8 (N, 112, 112, 3), N free"),
         ({"batch": 2}, "expected images, uint8 (N, 112, 112, 3), N free"),
@@ -88,11 +79,10 @@ def test_metadata_of_others_is_refused(facts, message, tmp_path):
         ({"domain": "org.example"}, "cannot be opened as an ONNX model"),
     ],
 )
-def test_networks_of_others_are_refused(changed, message, tmp_path):
-    path = write(tmp_path / "m.onnx", FACTS, **changed)
-    with pytest.raises(ValueError, match="m.onnx") as raised:
+def test_files_of_others_are_refused(changed, message, tmp_path):
+    path = write(tmp_path / "m.onnx", **{"facts": FACTS, **changed})
+    with pytest.raises(ValueError, match=rf"m\.onnx.*{re.escape(message)}"):
         OnnxModel(path)
-    assert message in str(raised.value)
 
 
 def test_other_files_are_refused(tmp_path):

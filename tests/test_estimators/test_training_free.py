@@ -1,4 +1,4 @@
-"""SER-FIQ, GraFIQs, FaceQAN and flip disagreement against the same thing done image by image."""
+"""SER-FIQ, GraFIQs, FaceQAN and disagreements against the same thing done image by image."""
 
 import copy
 import itertools
@@ -14,6 +14,7 @@ from estimators.base import Batch
 from estimators.faceqan import FaceQAN
 from estimators.flip_disagreement import FlipDisagreement
 from estimators.grafiqs import GraFIQs, discrepancy
+from estimators.light_disagreement import LightDisagreement
 from estimators.ser_fiq import SERFIQ, mean_distance
 from models.backbones.iresnet import IResNet
 from models.backbones.mobilefacenet import MobileFaceNet
@@ -65,22 +66,39 @@ def embed_of(backbone, pixels):
     return features[0], backbone.tail(features)[0]
 
 
+def cosine(a, b):
+    return a @ b / a.norm() / b.norm()
+
+
 def normalised(image, backbone):
     return backbone.preprocessing(torch.from_numpy(image)[None]).double()
 
 
-# --- flip disagreement -------------------------------------------------------------------------
+# --- flip and light disagreement ---------------------------------------------------------------
 
 
 def test_flip_disagreement_is_one_minus_the_cosine(frozen, backbone):
     estimate = FlipDisagreement(frozen=frozen)(Batch(FACES))
     for row, image in enumerate(FACES):
         plain, mirrored = (
-            embed_of(backbone, normalised(np.ascontiguousarray(one), backbone))[1].numpy()
-            for one in (image, image[:, ::-1])
+            embed_of(backbone, normalised(np.ascontiguousarray(side), backbone))[1]
+            for side in (image, image[:, ::-1])
         )
-        cosine = plain @ mirrored / np.linalg.norm(plain) / np.linalg.norm(mirrored)
-        assert estimate.sigma_sq[row, 0] == pytest.approx(1 - cosine, rel=1e-3, abs=1e-6)
+        expected = 1 - cosine(plain, mirrored).item()
+        assert estimate.sigma_sq[row, 0] == pytest.approx(expected, rel=1e-3, abs=1e-6)
+        np.testing.assert_allclose(estimate.mu[row], plain, rtol=1e-3, atol=1e-4)
+
+
+def test_light_disagreement_is_the_geometric_mean_of_three_moves(frozen, backbone):
+    estimate = LightDisagreement(frozen=frozen, gamma=3.0, noise=20.0, seed=4)(Batch(FACES))
+    noise = 20 * torch.randn(1, 3, 112, 112, generator=torch.Generator().manual_seed(4))
+    for row, image in enumerate(FACES):
+        levels = torch.from_numpy(image.transpose(2, 0, 1)[None].astype(np.float64))
+        copies = [255 * (levels / 255) ** power for power in (1, 3, 1 / 3)]
+        copies.append((levels + noise).clamp(0, 255))
+        plain, *others = (embed_of(backbone, (copy - 127.5) / 127.5)[1] for copy in copies)
+        moves = [1 - cosine(plain, other).item() + 1e-4 for other in others]
+        assert estimate.sigma_sq[row, 0] == pytest.approx(math.prod(moves) ** (1 / 3), rel=1e-3)
         np.testing.assert_allclose(estimate.mu[row], plain, rtol=1e-3, atol=1e-4)
 
 
@@ -208,9 +226,6 @@ def quality_of_one(backbone, image, noise, steps, epsilon, exponent):
 
     def embed(levels):
         return embed_of(backbone, (levels[None] - 127.5) / 127.5)[1]
-
-    def cosine(a, b):
-        return a @ b / a.norm() / b.norm()
 
     levels = torch.from_numpy(image.transpose(2, 0, 1).astype(np.float64))
     own = embed(levels)

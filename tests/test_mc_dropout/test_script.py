@@ -1,9 +1,5 @@
 import json
-import os
-import subprocess
-import sys
 from dataclasses import make_dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +13,6 @@ from models.frozen import FrozenBackbone
 from models.run import parse_backbone
 from utils.config import Method, Verification
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"layers": (1, 1, 1, 1), "widths": (4, 4, 8, 8), "embedding_size": 16}
 NAME = "iresnet:layers=(1,1,1,1),widths=(4,4,8,8),embedding_size=16"
 TARGET = "synthetic:pairs=24,seed=3"
@@ -94,21 +89,6 @@ def test_a_model_gives_backbone_and_sets(monkeypatch, capsys):
     assert calls[0][0] == "runs/x"
     assert calls[0][1]["device"] == "cpu"
     assert TARGET in capsys.readouterr().out
-
-
-def test_script_runs_as_a_file_from_anywhere(weights, tmp_path):
-    script = ROOT / "mc_dropout" / "verification_risk_mcdropout_fnmr.py"
-    done = subprocess.run(
-        [sys.executable, str(script), "--help"],
-        cwd=tmp_path,
-        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    for flag in ("--log_dir", "--no_batch_norm", "original-mcdropout"):
-        assert flag in done.stdout
 
 
 @pytest.mark.parametrize(

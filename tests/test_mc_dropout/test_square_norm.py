@@ -28,11 +28,12 @@ def grouped(size, groups, each):
     return (columns[:, :, None] * factors).flatten(1)
 
 
-def test_parallel_columns_are_merged():
+@pytest.mark.parametrize("unused", [[], [8, 9, 10, 11, 16]], ids=["all", "some without weight"])
+def test_parallel_columns_are_merged(unused):
     weight = grouped(5, 7, 4)
+    weight[:, unused] = 0
     factors, columns = merge_parallel(weight)
-    assert columns.shape == (5, 7)
-    assert factors.shape == (28,)
+    assert (columns.shape, factors.shape) == ((5, 7), (28,))
     torch.testing.assert_close(columns.repeat_interleave(4, dim=1) * factors, weight)
 
 
@@ -42,15 +43,6 @@ def test_groups_of_unequal_size_are_merged_by_their_common_divisor():
     factors, found = merge_parallel(weight)
     torch.testing.assert_close(found, columns[:, [0, 0, 1, 2, 2, 2]])
     torch.testing.assert_close(factors, torch.ones(12))
-
-
-def test_groups_without_any_weight_are_merged_too():
-    weight = grouped(5, 7, 4)
-    weight[:, 8:12] = 0
-    weight[:, 16] = 0
-    factors, columns = merge_parallel(weight)
-    assert columns.shape == (5, 7)
-    torch.testing.assert_close(columns.repeat_interleave(4, dim=1) * factors, weight)
 
 
 @pytest.mark.parametrize("change", ["none in common", "nearly parallel", "hidden by a zero"])
