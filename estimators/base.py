@@ -100,11 +100,7 @@ class ReadsNames(Protocol):
     """An estimator that looks images up by their names, such as stored scores."""
 
     def check_names(self, names: Sequence[str]) -> None:
-        """Refuse names that it does not know, before anything is embedded.
-
-        Raises:
-            ValueError: the message has their number and the first one.
-        """
+        """Raise ValueError for unknown names (their number, the first), before any embedding."""
 
 
 class EstimatorGroup:

@@ -124,11 +124,7 @@ def head_hashes(members: Mapping[str, Estimator]) -> dict[str, str]:
 
 
 def require_same(stored: Mapping[str, str], hashes: Mapping[str, str], path: str) -> None:
-    """Refuse heads that are not those whose uncertainties the fusion was fitted on.
-
-    Raises:
-        ValueError: the message names the member.
-    """
+    """Raise ValueError, with the member, for a head that the fusion was not fitted on."""
     for name, value in hashes.items():
         if stored.get(name) != value:
             raise ValueError(

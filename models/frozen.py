@@ -24,9 +24,8 @@ _CPU_CHUNK = 16  # images; larger activations leave the caches and go back to th
 class FrozenBackbone(nn.Module):
     """Wrap a backbone for use without training it; `train()` leaves it in eval mode.
 
-    BatchNorms are merged into the convolutions before them, where that is exact.
-
-    Runs under `no_grad` and not `inference_mode`: a head keeps the features for its backward pass.
+    BatchNorms are merged into the convolutions before them, where that is exact. It runs under
+    `no_grad` and not `inference_mode`: a head keeps the features for its backward pass.
 
     Args:
         backbone: one of `models.backbones`; it is frozen in place and moved to the device.
@@ -61,7 +60,11 @@ class FrozenBackbone(nn.Module):
         self.features_shape = backbone.features_shape
         self.features_size = backbone.features_size
         self.preprocessing = backbone.preprocessing
-        self._run = executed(_pipeline(self._to_run()), execution, self.device)
+        network = self.backbone
+        # On MPS, which operations autocast converts differs between versions.
+        if self.dtype is not None and self.device.type != "mps":
+            network = _lowered(self.backbone, self.dtype)
+        self._run = executed(_pipeline(network), execution, self.device)
         super().train(False)
 
     def unfolded(self) -> Backbone:
@@ -101,12 +104,6 @@ class FrozenBackbone(nn.Module):
             return outputs[0]._replace(images=images)
         embeddings, features, _ = zip(*outputs, strict=True)
         return BackboneOutput(torch.cat(embeddings), torch.cat(features), images)
-
-    def _to_run(self) -> Backbone:
-        # On MPS, which operations autocast converts differs between versions.
-        if self.dtype is None or self.device.type == "mps":
-            return self.backbone
-        return _lowered(self.backbone, self.dtype)
 
     def _embed(self, images: Tensor) -> BackboneOutput:
         autocast = torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()

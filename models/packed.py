@@ -133,17 +133,8 @@ def load_packed(
     frozen = FrozenBackbone(backbone, resolve_device(device), precision, execution)
     head = build_head(config, frozen)
     load_state(head, payload["head"], path, f"head {config.head!r}")
-    return PackedModel(
-        path,
-        config,
-        frozen,
-        head.eval(),
-        0,
-        about.sha256,
-        (path,),
-        calibration=payload["calibration"],
-        about=about,
-    )
+    run = path, config, frozen, head.eval(), 0, about.sha256, (path,)
+    return PackedModel(*run, calibration=payload["calibration"], about=about)
 
 
 def is_packed(path: str | Path) -> bool:

@@ -233,11 +233,7 @@ def backbone_record(frozen: FrozenBackbone, weights: str) -> dict[str, Any]:
 
 
 def check_backbone(payload: Mapping[str, Any], frozen: FrozenBackbone, weights: str) -> None:
-    """Refuse a backbone that is not the one the checkpoint's head was trained on.
-
-    Raises:
-        ValueError: another weights file, or another preprocessing.
-    """
+    """Raise ValueError for another weights file or preprocessing than a head was trained on."""
     record = payload["backbone"]
     sha256 = file_sha256(weights)
     if record["sha256"] != sha256:

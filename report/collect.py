@@ -118,7 +118,7 @@ def _curve(
     if len(at) > LONGEST:
         at = np.unique([curve.index_at(share) for share in np.linspace(0, 1, LONGEST)])
     return facts.CurveFacts(
-        fmr_target=number(curve.edc.fmr_target),
+        fmr_target=number(edc.fmr_target),
         score_threshold=number(edc.score_threshold[0]),
         fnmr_without_discard=_fnmr(curve),
         fmr_without_discard=_fmr(curve),

@@ -125,7 +125,18 @@ def compare_figure(
             linewidth=0.9 if group else 1.6,
             label=label,
         )
-    _draw_limits(axes, draws, methods[0])
+    curve = draws.curves[methods[0]]
+    fine = np.linspace(0, COMPARED_TO, 401)
+    axes.axhline(curve.edc.fnmr[0], color=RANDOM, linewidth=1, linestyle=DASHES[2], label="random")
+    axes.plot(fine, curve.optimum_at(fine), color=RANDOM, linewidth=1, label="exact optimum")
+    axes.axvline(draws.limit, color=RANDOM, linewidth=0.6)
+    axes.set_xlim(0, COMPARED_TO)
+    top = 1.15 * float(curve.edc.fnmr[0]) or 1e-3
+    axes.set_ylim(0, top)
+    kind = "mated pairs" if curve.protocol.discard_over == "mated" else "discarded"
+    axes.set_xlabel(f"{kind}, most uncertain first; areas up to {draws.limit:.0%} in the legend")
+    axes.set_ylabel("FNMR")
+    _style(axes, decimals=2 if top < 0.05 else 0)
     axes.set_title(f"{name}: error versus discard at FMR {fmr:g}", loc="left", fontsize=11)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     return _save(figure, path)
@@ -253,21 +264,6 @@ def _label(draws: Bootstrap, method: str, group: Group | None) -> str:
     values = [draws.relative(member)[0] for member in group.members]
     ends = f"{min(values):.3f} to {max(values):.3f}"
     return f"{group.name}, {len(values)} seeds  {np.mean(values):.3f}, {ends}"
-
-
-def _draw_limits(axes: Axes, draws: Bootstrap, method: str) -> None:
-    curve = draws.curves[method]
-    fine = np.linspace(0, COMPARED_TO, 401)
-    axes.axhline(curve.edc.fnmr[0], color=RANDOM, linewidth=1, linestyle=DASHES[2], label="random")
-    axes.plot(fine, curve.optimum_at(fine), color=RANDOM, linewidth=1, label="exact optimum")
-    axes.axvline(draws.limit, color=RANDOM, linewidth=0.6)
-    axes.set_xlim(0, COMPARED_TO)
-    top = 1.15 * float(curve.edc.fnmr[0]) or 1e-3
-    axes.set_ylim(0, top)
-    kind = "mated pairs" if curve.protocol.discard_over == "mated" else "discarded"
-    axes.set_xlabel(f"{kind}, most uncertain first; areas up to {draws.limit:.0%} in the legend")
-    axes.set_ylabel("FNMR")
-    _style(axes, decimals=2 if top < 0.05 else 0)
 
 
 def _draw_range(axes: Axes, epochs: NDArray[np.float64], values: NDArray[np.float64]) -> None:

@@ -73,10 +73,9 @@ def test_direction_goes_by_the_heading(tmp_path, heading, orientation, sign):
 
 
 def test_direction_goes_by_the_array(tmp_path):
-    np.savez(tmp_path / "u.npz", key=["a"], uncertainty=[5])
-    np.savez(tmp_path / "q.npz", key=["a"], quality=[5])
-    for name, sign in (("u", 1), ("q", -1)):
-        estimator = FromFile(path=str(tmp_path / f"{name}.npz"))
+    for name, sign in (("uncertainty", 1), ("quality", -1)):
+        np.savez(tmp_path / "scores.npz", key=["a"], **{name: [5]})
+        estimator = FromFile(path=str(tmp_path / "scores.npz"))
         assert estimator.uncertainty_of(["a"]).tolist() == [5 * sign]
 
 
