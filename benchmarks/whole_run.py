@@ -1,4 +1,4 @@
-"""The seed's whole run, from the command to the evaluated head: 12 x 1000 steps of 80 images.
+"""The published run, from the command to the evaluated head: 12 x 1000 steps of 80 images.
 
 python benchmarks/whole_run.py --pack faces/train.rec --device cuda --execution cuda_graph
 python benchmarks/whole_run.py --pack faces/train.rec --epochs 2 --steps_per_epoch 2 --pairs 60

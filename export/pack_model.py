@@ -1,4 +1,4 @@
-"""One file with everything: pack a run's backbone, head and calibration, and say whence they are.
+"""One file with everything: pack a run's backbone, head and calibration, with their sources.
 
 python export/pack_model.py --model_dir runs/NAME --out model.pt --license "research only" \
     --source "arcface_torch model zoo, R50 Glint360K" --sha256 HEX --pairs lfw.bin

@@ -201,7 +201,7 @@ def calibration_text(result: CalibrationResult) -> str:
         f"score threshold {fitted.score_threshold:.6g}, {goal}: FMR {fitted.false_matches}, "
         f"FNMR {fitted.false_non_matches} [{low:.4g}, {high:.4g}]\n\n"
         f"{_cutoff_table(result)}\n"
-        "An image scores 100 when its uncertainty is lower than all of the set, 0 when higher.\n"
+        "Quality is 100 for an uncertainty below all of this set, and 0 for one above all of it.\n"
         f"Intervals take comparisons as independent; {people}.\n\n"
         f"calibration error on people that the map was not fitted on: "
         f"{checked.calibration_error:.4f} (a perfect map would show {checked.chance:.4f} by "

@@ -51,7 +51,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Write the line, with the closest flag, and leave with exit code 2."""
-        known = [flag for action in self._actions for flag in action.option_strings]
+        known = {flag for action in self._actions for flag in action.option_strings} - {"--help"}
         wrong = message.partition("unrecognized arguments: ")[2].split()[:1]
         close = difflib.get_close_matches(wrong[0].partition("=")[0], known, n=1) if wrong else []
         hint = f"; did you mean {close[0]}?" if close else ""
@@ -187,5 +187,5 @@ def share(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} does not lie between 0 and 1, as 0.001 does")
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1, such as 0.001")
     return value

@@ -101,8 +101,8 @@ class Decision:
         if accept is not None and refuse is not None:
             refuse = max(accept, refuse)
         promise = (
-            f"{RISK_NAMES[control.risk]} of accepted comparisons at most {control.target_risk:g}, "
-            f"confidence {control.confidence:g}"
+            f"{RISK_NAMES[control.risk]} of accepted comparisons is at most "
+            f"{control.target_risk:g}, confidence {control.confidence:g}"
         )
         if accept is None:
             promise = f"accept none: it could not be certified that {promise}"

@@ -78,7 +78,7 @@ def test_a_certified_cut_off_is_taken_over(fitted, risk):
     assert decision.accept_up_to == found.uncertainty_threshold is not None
     name = {"fnmr": "FNMR", "total": "total error"}[risk]
     assert decision.rule.startswith(
-        f"{name} of accepted comparisons at most 0.15, confidence 0.95; refuse where P(false non-m"
+        f"{name} of accepted comparisons is at most 0.15, confidence 0.95; refuse where P(false no"
     )
 
 
