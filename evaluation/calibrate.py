@@ -20,7 +20,7 @@ if not __package__:  # run as a file: import from the checkout, not from this fo
 
 from collections.abc import Sequence
 
-from evaluation import flags
+from commands import flags
 from utils.cli import Parser
 
 CAP = 20  # mated pairs of one person
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     flags.add_calibration_flags(parser, CAP)
     args = parser.parse_args(argv)
-    from evaluation.command import calibration_main  # later than --help
+    from commands.run import calibration_main  # later than --help
 
     return calibration_main(args)
 

@@ -19,7 +19,7 @@ if not __package__:  # run as a file: import from the checkout, not from this fo
 
 from collections.abc import Sequence
 
-from evaluation import flags
+from commands import flags
 from utils.cli import Parser
 
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(description="Uncertainty methods side by side.")
     flags.add_comparison_flags(parser)
     args = parser.parse_args(argv)
-    from evaluation.command import comparison_main  # later than --help
+    from commands.run import comparison_main  # later than --help
 
     return comparison_main(args)
 

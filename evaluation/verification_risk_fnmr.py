@@ -20,7 +20,7 @@ if not __package__:  # run as a file: import from the checkout, not from this fo
 
 from collections.abc import Sequence
 
-from evaluation import flags
+from commands import flags
 from utils.cli import Parser
 
 
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     flags.add_evaluation_flags(parser)
     args = parser.parse_args(argv)
-    from evaluation.command import evaluation_main  # later than --help
+    from commands.run import evaluation_main  # later than --help
 
     return evaluation_main(args, flags.read(flags.ModelFlags, args))
 

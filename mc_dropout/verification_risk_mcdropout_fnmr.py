@@ -17,7 +17,7 @@ if not __package__:  # run as a file: import from the checkout, not from this fo
 
 from collections.abc import Sequence
 
-from evaluation import flags
+from commands import flags
 from utils.cli import Parser
 
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     spec = f"mc_dropout:passes={args.passes},rate={args.rate},seed={args.seed}"
     spec += f",batch_norm={not args.no_batch_norm},form={args.form}"
-    from evaluation.command import evaluation_main  # later than --help
+    from commands.run import evaluation_main  # later than --help
 
     return evaluation_main(args, flags.read(flags.ModelFlags, args, estimator=spec))
 

@@ -13,9 +13,11 @@ import argparse
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = (
     *("utils", "losses", "models", "data", "photos", "mc_dropout", "estimators", "evaluation"),
-    *("report", "training", "scoring", "extraction", "export", "config", "demo"),
+    *("report", "training", "scoring", "extraction", "export", "commands", "config", "demo"),
 )
 MOST_PRIVATE, MOST_ANY, LARGEST_SHARE = 25, 120, 0.25
 TRACER = """
@@ -138,6 +140,20 @@ def foreign_privates(modules: list[Module], graph: dict[str, set[str]]) -> list[
     )
 
 
+def outside_layers(graph: dict[str, set[str]]) -> list[str]:
+    """Modules of rooms with scripts that the contract of layers does not name."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (contract,) = settings["tool"]["importlinter"]["contracts"]
+    named = {name for layer in contract["layers"] for name in re.split(r" [|:] ", layer)}
+    split = {name.partition(".")[0] for name in named if "." in name}
+    return sorted(
+        f"{name} is in no layer of pyproject.toml"
+        for name, imported in graph.items()
+        if imported and name.count(".") and name.partition(".")[0] in split
+        if ".".join(name.split(".")[:2]) not in named
+    )
+
+
 def count_any(module: Module) -> int:
     """Uses of `Any`, imports apart."""
     return sum(isinstance(node, ast.Name) and node.id == "Any" for node in ast.walk(module.tree))
@@ -240,6 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, paths in walks.items():
             sys.stdout.write(f"\n{name}:\n" + "".join(f"  {path}\n" for path in paths))
     problems = [f"circle: {' -> '.join(loop)}" for loop in loops] + crossings
+    problems += outside_layers(graph)
     if len(private) > MOST_PRIVATE:
         problems.append(f"{len(private)} private modules: {', '.join(private)}")
     if rooms[largest] > LARGEST_SHARE * lines:

@@ -19,6 +19,7 @@ from utils.methods import available, check_options, find
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("README.md"), *(ROOT / "docs").glob("*.md")])
 PACKAGES = (
+    "commands",
     "config",
     "data",
     "demo",

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from commands import flags
 from data.features import Features
 from data.verification import VerificationSet
 from estimators.trained_head import TrainedHead
-from evaluation import flags
 from evaluation.open_model import LoadedModel
 from evaluation.run import EvaluationOptions
 from evaluation.verification_risk_fnmr import main

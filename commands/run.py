@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from evaluation import flags
-from evaluation.flags import Outputs, SetFlags
+from commands import flags
+from commands.flags import Outputs, SetFlags
 from evaluation.run import (
     EvaluationOptions,
     EvaluationResult,
