@@ -23,7 +23,6 @@ class Brightness(PixelMeasure):
     Its quality component is `100 q`, rounded.
 
     Args:
-        frozen: gives the embeddings.
         dark: mean luminance below which a face is underexposed.
         bright: mean luminance above which it is overexposed.
         width: of the two steps.

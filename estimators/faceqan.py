@@ -35,7 +35,6 @@ class FaceQAN:
     by far the most expensive score here.
 
     Args:
-        frozen: the backbone.
         passes: noisy copies of each image (the paper's k).
         steps: places at which each copy is compared (the paper's l).
         epsilon: size of the noise and of a step, where 1 is the range from black to white.

@@ -42,7 +42,6 @@ class GraFIQs:
     Cost: a forward pass without merged BatchNorms, and a backward pass down to `at`.
 
     Args:
-        frozen: the backbone.
         at: where the gradient is read: "image", or "block1" to "block4".
 
     Raises:

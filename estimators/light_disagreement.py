@@ -25,7 +25,6 @@ class LightDisagreement:
     is.
 
     Args:
-        frozen: the backbone, with its device and precision.
         gamma: above 1.
         noise: standard deviation in levels of 0..255, above 0.
         seed: of the noise.

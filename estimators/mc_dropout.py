@@ -35,7 +35,6 @@ class MCDropout:
     them no worse than masks of their own would.
 
     Args:
-        frozen: the backbone.
         passes: number of dropout passes, at least 2; not used by the closed form.
         rate: share of features dropped, in (0, 1).
         seed: of the masks (sampled), or of the features that the closed form looks at first.

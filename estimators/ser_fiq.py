@@ -30,7 +30,6 @@ class SERFIQ:
     Cost: `passes` times the last layers, and passes^2 / 2 distances per image.
 
     Args:
-        frozen: the backbone, with its device and precision.
         passes: number of dropout passes, at least 2.
         rate: share of features dropped, in (0, 1).
         seed: of the masks.
