@@ -1,7 +1,4 @@
-"""An `EvaluationResult` as plain values: what `--json` writes.
-
-Sentences such as warnings are part of it, so it is made here and not beside the numbers.
-"""
+"""What `--json` writes: an `EvaluationResult` as plain values, with sentences such as warnings."""
 
 from __future__ import annotations
 

@@ -98,8 +98,8 @@ def original_notes(table: OriginalTable) -> str:
     lines = [f"{protocol_sentence(table.protocol, 'cosine scores')}."]
     lines += [operating_point(curve) for curve in table.blocks[0].curves]
     for block in table.blocks:
-        lines.append(f"errors / comparisons behind the rates{_suffix(block)}:")
-        lines.append(_counts_table(block))
+        title = f"errors / comparisons behind the rates{_suffix(block.label)}:"
+        lines += [title, _counts_table(block)]
     return "\n".join(lines) + "\n"
 
 
@@ -118,7 +118,7 @@ def original_report(table: OriginalTable) -> str:
     """Return the whole report: block, switches, and a table with counts and accuracies."""
     lines = [f"---{table.name}", original_text(table), original_notes(table)]
     for block in table.blocks:
-        lines += [f"EER and ten-fold accuracy{_suffix(block)}:", _accuracy_table(block)]
+        lines += [f"EER and ten-fold accuracy{_suffix(block.label)}:", _accuracy_table(block)]
     lines += [f"warning: {line}" for line in caution_sentences(table.cautions)]
     return "\n".join(lines)
 
@@ -163,8 +163,8 @@ def _accuracy_table(block: OriginalBlock) -> str:
     return "\n".join(aligned(rows, left=0)) + "\n"
 
 
-def _suffix(block: OriginalBlock) -> str:
-    return f" ({block.label})" if block.label else ""
+def _suffix(label: str) -> str:
+    return f" ({label})" if label else ""
 
 
 def _intervals(draws: Bootstrap, label: str) -> str:
@@ -175,11 +175,10 @@ def _intervals(draws: Bootstrap, label: str) -> str:
     where = f"FMR {curve.edc.fmr_target:g}"
     if curve.protocol.rule == "starting_error":
         where = f"a starting FNMR of {curve.protocol.start_fnmr:g}"
-    where += f" ({label})" if label else ""
     return (
-        f"{draws.confidence:.0%} intervals at {where}, {draws.replicates} bootstrap draws of "
-        f"{drawn_sentence(draws)}: FNMR {curve.edc.fnmr[0]:.4f} [{bands.low[0]:.4f}, "
-        f"{bands.high[0]:.4f}]; AUERC30 {area:.5f} [{area_interval.low:.5f}, "
+        f"{draws.confidence:.0%} intervals at {where}{_suffix(label)}, {draws.replicates} "
+        f"bootstrap draws of {drawn_sentence(draws)}: FNMR {curve.edc.fnmr[0]:.4f} "
+        f"[{bands.low[0]:.4f}, {bands.high[0]:.4f}]; AUERC30 {area:.5f} [{area_interval.low:.5f}, "
         f"{area_interval.high:.5f}], of random {relative:.3f} [{interval.low:.3f}, "
         f"{interval.high:.3f}]\n"
     )
