@@ -99,9 +99,7 @@ def check_size(width: int, height: int, largest: int) -> None:
 def decode_into(encoded: bytes | memoryview, out: NDArray[np.uint8]) -> None:
     """Decode to 112x112 in place: what `to_112(decode(encoded))` returns, without a copy of a JPEG.
 
-    Args:
-        encoded: as `decode` takes it, or a view of a mapped file.
-        out: uint8 (112, 112, 3), C order; overwritten, also where this fails.
+    `out` is uint8 (112, 112, 3), C order; it is overwritten, also where this fails.
 
     Raises:
         ValueError: not an image, or a damaged one.

@@ -43,12 +43,9 @@ def non_mated_total(index: LabelOrder) -> int:
 def mated_pairs(
     labels: NDArray[np.int64], cap: int | None = None, seed: int = 0
 ) -> NDArray[np.int32]:
-    """All pairs (P, 2) of rows with equal labels, first < second, identity by identity.
+    """All pairs (P, 2) of rows with equal labels (N,), first < second, identity by identity.
 
-    Args:
-        labels: (N,) identities.
-        cap: at most so many pairs per identity, drawn at random; None for all.
-        seed: of the draw.
+    With a cap, at most so many pairs per identity are drawn at random.
 
     Raises:
         ValueError: no identity has two images, cap below 1, or more than `MOST_MATED` pairs.

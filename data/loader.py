@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple, Protocol
@@ -69,27 +68,18 @@ class _Pending(NamedTuple):
 
 
 class BatchLoader:
-    """Iterates over the batches of `steps`, the same ones whatever `workers` is.
+    """Iterates over the batches of `steps`, the same ones whatever `workers` (threads) is.
 
-    A bad image is reported once, by name, and its place is taken by a copy of a good image of the
-    same step: of its identity where there is one, else any. Threads end with the iteration, also
-    when the loop is left early or fails.
+    A bad image is reported once, by name, through `on_bad`, and its place is taken by a copy of a
+    good image of the same step, of its identity where there is one, else any; without `replace_bad`
+    it stays as zeros. Threads end with the iteration, also when the loop is left early or fails.
 
-    Args:
-        faces: what to read.
-        sampler: rows of each step.
-        steps: which steps, in this order.
-        workers: threads.
-        max_bad_share: of the images read; judged from 1000 images on, and at the end.
-        on_bad: called with a line that names the image.
-        steps_per_batch: S.
-        pin: put images into pinned memory (needs CUDA), from which copies to the device do not
-            wait. PyTorch keeps such memory and takes it again once a batch was copied and freed.
-        replace_bad: False leaves bad images in their place as zeros.
+    With `pin` images come in pinned memory (needs CUDA), from which copies to the device do not
+    wait. PyTorch keeps such memory and takes it again once a batch was copied and freed.
 
     Raises:
-        ValueError: while iterating: more than `max_bad_share` of the images are bad, or there is
-            no image to replace those of a step with.
+        ValueError: while iterating: more than `max_bad_share` of the images are bad (judged from
+            1000 images on, and at the end), or no image can replace those of a step.
     """
 
     def __init__(
@@ -115,14 +105,17 @@ class BatchLoader:
         return -(-len(self.steps) // self.steps_per_batch)
 
     def __iter__(self) -> Generator[Batch, None, None]:
-        with _pool(self.workers) as pool:
-            pending: deque[_Pending] = deque()
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
+        pending: deque[_Pending] = deque()
+        try:
             for plan in self._plans(pool):
                 pending.append(self._start(pool, plan))
                 if len(pending) > LOOK_AHEAD:
                     yield self._finish(pending.popleft())
             while pending:
                 yield self._finish(pending.popleft())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
         self._judge()
 
     def _plans(self, pool: ThreadPoolExecutor) -> Iterator[_Plan]:
@@ -214,12 +207,3 @@ def _substitutes(
             chosen = same if len(same) else good
             source[place] = chosen[(place - start) % len(chosen)]
     return source
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[ThreadPoolExecutor]:
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

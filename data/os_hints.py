@@ -22,12 +22,9 @@ AT_ONCE = 128 << 10  # bytes of one request; Linux may cut what is longer
 
 
 def will_need(file: int, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
-    """Ask for parts of a file; returns before they are there, and lets other threads run.
+    """Ask for the bytes from starts (n,) to ends (n,), in any order, of an open file.
 
-    Args:
-        file: descriptor.
-        starts: (n,) first bytes, in any order.
-        ends: (n,) bytes after the last.
+    Returns before they are there, and lets other threads run.
     """
     if hasattr(os, "posix_fadvise"):
         for start, end in merged(starts, ends):
@@ -51,15 +48,10 @@ def gather_scattered(
     gather: Callable[[NDArray[np.int64]], list[NDArray[Any]]],
     offsets: NDArray[np.int64],
 ) -> list[NDArray[Any]]:
-    """Return `gather(offsets)`; where many places lie far apart, by threads and page by page.
+    """Return `gather(offsets)`, arrays with a row for each; far apart, by threads and page by page.
 
-    By itself the system would read 128 KB around each place, one after the other, which for a pack
-    that is not in memory comes to all of it.
-
-    Args:
-        mapped: what `gather` reads from.
-        gather: takes some offsets, returns arrays with a row for each.
-        offsets: (n,) bytes.
+    By itself the system would read 128 KB around each place of the mapped file, one after the
+    other, which for a pack that is not in memory comes to all of it.
     """
     few = len(offsets) < MANY or not hasattr(mmap, "MADV_RANDOM")
     if few or np.ptp(offsets) < FAR * len(offsets):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -50,24 +51,19 @@ def load_pickle(path: Path) -> object:
         raise ValueError(f"{path}: damaged or cut short ({error})") from error
 
 
-class _Frozen:
+class _Call:
     """A stand-in that pickled instructions can call but not change."""
 
-    __slots__ = ()
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        self._function = function
+
+    def __call__(self, *arguments: object) -> object:
+        return self._function(*arguments)
 
     def __setstate__(self, state: object) -> NoReturn:
         raise UnsafePickleError("it tries to change a function")
-
-
-class _Encode(_Frozen):
-    """`_codecs.encode`: how protocol 2 of Python 3 spells bytes."""
-
-    __slots__ = ()
-
-    def __call__(self, text: str, encoding: str = "latin1") -> bytes:
-        if encoding not in ("latin1", "latin-1") or not isinstance(text, str):
-            raise UnsafePickleError(f"it encodes as {encoding!r}")
-        return text.encode("latin1")
 
 
 class _DType:
@@ -75,7 +71,7 @@ class _DType:
 
     __slots__ = ("value",)
 
-    def __init__(self, code: object) -> None:
+    def __init__(self, code: object, *_: object) -> None:
         if not isinstance(code, str) or not _DTYPE.fullmatch(code):
             raise UnsafePickleError(f"an array of dtype {code!r}")
         self.value = np.dtype(code)
@@ -85,19 +81,12 @@ class _DType:
             self.value = self.value.newbyteorder("<" if state[1] == "<" else ">")
 
 
-class _MakeDType(_Frozen):
-    __slots__ = ()
-
-    def __call__(self, code: object, *_: object) -> _DType:
-        return _DType(code)
-
-
 class _Array:
     """What `_reconstruct` gives: empty until its state says shape, dtype and bytes."""
 
     __slots__ = ("value",)
 
-    def __init__(self) -> None:
+    def __init__(self, *_: object) -> None:
         self.value: NDArray[np.generic] = np.empty(0, dtype=np.uint8)
 
     def __setstate__(self, state: tuple[object, ...]) -> None:
@@ -105,54 +94,45 @@ class _Array:
         self.value = _array(raw, dtype, shape, "F" if fortran else "C")
 
 
-class _MakeArray(_Frozen):
-    __slots__ = ()
+def _encode(text: object, encoding: object = "latin1") -> bytes:
+    """`_codecs.encode`: how protocol 2 of Python 3 spells bytes."""
+    if encoding not in ("latin1", "latin-1") or not isinstance(text, str):
+        raise UnsafePickleError(f"it encodes as {encoding!r}")
+    return text.encode("latin1")
 
-    def __call__(self, *_: object) -> _Array:
-        return _Array()
 
-
-class _FromBuffer(_Frozen):
+def _from_buffer(raw: object, dtype: object, shape: object, order: str) -> _Array:
     """`numpy.core.numeric._frombuffer`: how protocol 5 spells an array."""
-
-    __slots__ = ()
-
-    def __call__(self, raw: object, dtype: object, shape: object, order: str) -> _Array:
-        array = _Array()
-        array.value = _array(raw, dtype, shape, order)
-        return array
+    array = _Array()
+    array.value = _array(raw, dtype, shape, order)
+    return array
 
 
-class _Scalar(_Frozen):
-    __slots__ = ()
-
-    def __call__(self, dtype: object, raw: object) -> object:
-        return _array(raw, dtype, (1,), "C")[0].item()
+def _scalar(dtype: object, raw: object) -> object:
+    return _array(raw, dtype, (1,), "C")[0].item()
 
 
-class _Marker(_Frozen):
-    """`numpy.ndarray`, which only ever is an argument of `_reconstruct`."""
-
-    __slots__ = ()
+def _not_called(*_: object) -> NoReturn:
+    raise UnsafePickleError("it makes a numpy.ndarray, which is only an argument of _reconstruct")
 
 
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
 _NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
-_ALLOWED: dict[tuple[str, str], type[_Frozen]] = {
-    ("_codecs", "encode"): _Encode,
-    ("numpy", "dtype"): _MakeDType,
-    ("numpy", "ndarray"): _Marker,
-    **{(module, "_reconstruct"): _MakeArray for module in _MULTIARRAY},
-    **{(module, "scalar"): _Scalar for module in _MULTIARRAY},
-    **{(module, "_frombuffer"): _FromBuffer for module in _NUMERIC},
+_ALLOWED: dict[tuple[str, str], _Call] = {
+    ("_codecs", "encode"): _Call(_encode),
+    ("numpy", "dtype"): _Call(_DType),
+    ("numpy", "ndarray"): _Call(_not_called),
+    **{(module, "_reconstruct"): _Call(_Array) for module in _MULTIARRAY},
+    **{(module, "scalar"): _Call(_scalar) for module in _MULTIARRAY},
+    **{(module, "_frombuffer"): _Call(_from_buffer) for module in _NUMERIC},
 }
 
 
 class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> _Frozen:
+    def find_class(self, module: str, name: str) -> _Call:
         if (module, name) not in _ALLOWED:
             raise UnsafePickleError(f"it asks for {module}.{name}")
-        return _ALLOWED[module, name]()
+        return _ALLOWED[module, name]
 
     def persistent_load(self, pid: object) -> NoReturn:
         raise UnsafePickleError(f"it refers to an object outside the file ({pid!r})")

@@ -1,4 +1,4 @@
-"""Which rows a step has: class-balanced batches (P identities x K images), or all in order.
+"""Which rows a step has: class-balanced batches (P identities x K images).
 
 Stateless: a batch follows from (seed, step) alone, so a resumed run has the same batches. The
 time it takes does not depend on the size of the data set.
@@ -84,14 +84,9 @@ class ClassBalancedBatches:
 
 
 class RankShare:
-    """The part of each class-balanced batch that one of several processes has: whole classes.
+    """The part of each class-balanced batch that one of `size` processes has: whole classes.
 
     Together the processes have the batch that one process would have; pairs stay within a process.
-
-    Args:
-        sampler: draws the batches of all.
-        rank: of this process.
-        size: number of processes.
 
     Raises:
         ValueError: the classes of a batch cannot be shared out evenly.
@@ -111,26 +106,6 @@ class RankShare:
     def rows(self, step: int) -> NDArray[np.int64]:
         """Return this process's rows of the batch of a step, class by class."""
         return self.sampler.rows(step)[self._share]
-
-
-class InOrder:
-    """Every row once, in order.
-
-    Args:
-        total: rows.
-        batch_size: rows of a step; the last one has what remains.
-
-    Attributes:
-        num_steps: steps that it takes.
-    """
-
-    def __init__(self, total: int, batch_size: int) -> None:
-        self.total, self.batch_size = total, batch_size
-        self.num_steps = -(-total // batch_size)
-
-    def rows(self, step: int) -> NDArray[np.int64]:
-        """Return the rows of a step, none from `num_steps` on."""
-        return np.arange(step * self.batch_size, min(self.total, (step + 1) * self.batch_size))
 
 
 def _distinct(

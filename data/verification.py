@@ -97,10 +97,7 @@ def write_bin(
 ) -> None:
     """Write a `.bin` set that insightface's own loader reads.
 
-    Args:
-        path: the file; its folder is made.
-        images: 2N encoded images, pair i being 2i and 2i + 1; pixels are encoded as PNG.
-        mated: N flags.
+    Images 2i and 2i + 1 are pair i, whose flag is mated[i]; pixels are encoded as PNG.
 
     Raises:
         ValueError: not two images for each flag.
@@ -113,11 +110,7 @@ def write_bin(
 
 
 def open_verification(target: str, dataset_path: str | Path | None) -> VerificationSet:
-    """Open the set that a config or a command line names.
-
-    Args:
-        target: `lfw` for `<dataset_path>/lfw.bin`, or `synthetic:pairs=600,seed=1`.
-        dataset_path: folder of `.bin` files.
+    """Open `<dataset_path>/lfw.bin` by the target `lfw`, or render `synthetic:pairs=600,seed=1`.
 
     Raises:
         ValueError: no such set; the message lists those in the folder.
@@ -170,14 +163,9 @@ def synthetic_verification(
 ) -> VerificationSet:
     """Render a verification set: mated and non-mated pairs in turn, every image another one.
 
-    Args:
-        pairs: number of pairs.
-        seed: names the population; choose another one than for training.
-        identities: number of people, by default one for every four pairs and at least two.
-        severity: scales the strength of all degradations.
-
-    Returns:
-        A set whose images are JPEG (quality 95) bytes.
+    The images are JPEG (quality 95) bytes. The seed names the population: choose another one than
+    for training. By default there are two people or more, one for every four pairs; `severity`
+    scales the strength of all degradations.
 
     Raises:
         ValueError: a count below 1 (identities: below 2), a negative seed, or a bad severity.
@@ -192,17 +180,10 @@ def synthetic_verification(
 def write_bin_from_pairs(
     pairs_file: str | Path, image_root: str | Path, out: str | Path, *, progress: bool = False
 ) -> int:
-    """Write a `.bin` set from a list of pairs; the image files go in byte for byte.
+    """Write a `.bin` set from a list of pairs, files byte for byte; return the number of pairs.
 
-    Args:
-        pairs_file: CSV lines `path_a,path_b,same` (same = 1 or 0; a header line is skipped), or
-            LFW's `pairs.txt`.
-        image_root: folder that the paths are relative to.
-        out: the `.bin` file.
-        progress: show a bar.
-
-    Returns:
-        the number of pairs.
+    The list has CSV lines `path_a,path_b,same` (same = 1 or 0; a header line is skipped), or is
+    LFW's `pairs.txt`; paths are relative to `image_root`.
 
     Raises:
         ValueError: a line that is not a pair, or an image that cannot be read; with its line.

@@ -104,11 +104,8 @@ class ColourCheck:
 def colour_check(frozen: FrozenBackbone, pairs: str, count: int = COUNT) -> ColourCheck:
     """Embed pairs in the recorded and in the swapped channel order, and compare.
 
-    Args:
-        frozen: the backbone; its preprocessing says the recorded order.
-        pairs: a `.bin` file, or a target of `open_set`: `synthetic:...`, `faces:PATH`,
-            `pairs:FILE`.
-        count: pairs of each kind at most; drawn by a fixed rule, spread over the set.
+    Pairs are a `.bin` file or a target of `open_set`; at most `count` of each kind are taken, by a
+    fixed rule, spread over the set.
 
     Raises:
         ValueError: no such set, one of templates, or one without two pairs of both kinds.
@@ -138,25 +135,16 @@ def colour_check(frozen: FrozenBackbone, pairs: str, count: int = COUNT) -> Colo
 
 
 def some_images(pairs: str, count: int) -> NDArray[np.uint8]:
-    """Return images (n, 112, 112, 3) of `count` pairs at most of each kind, spread over the set.
-
-    Args:
-        pairs: as in `colour_check`.
-        count: 2 or more.
-    """
+    """Return images (n, 112, 112, 3) of at most `count` >= 2 pairs of each kind, spread evenly."""
     labelled = open_named_set("--pairs", pairs, count)
     return _decoded(labelled, _some_pairs(labelled, count)[0])
 
 
 def require_colour_order(check: ColourCheck, advice: str) -> None:
-    """Refuse a backbone whose recorded order is the worse one.
-
-    Args:
-        check: of the backbone.
-        advice: ends the message, which has named the option that gives the other order.
+    """Refuse a backbone whose recorded order is the worse one; `advice` ends the message.
 
     Raises:
-        ValueError: the swapped order is better.
+        ValueError: the swapped order is better; names the option that gives it.
     """
     if check.verdict != "other":
         return

@@ -9,7 +9,8 @@ import copy
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,6 @@ from models.backbones.base import Backbone
 from models.heads.base import Head
 from models.output import BackboneOutput, to_scalar, to_sigma_sq
 from utils.files import atomic_path
-
-_REGISTRATION = "torch.onnx._internal.exporter._registration"
 
 
 class PiecewiseLinear(nn.Module):
@@ -136,13 +135,7 @@ def images_alone(images: Tensor) -> BackboneOutput:
 
 
 def write_onnx(path: str | Path, model: ExportedModel, facts: Mapping[str, str], doc: str) -> None:
-    """Write a model as one ONNX file, for batches of any size.
-
-    Args:
-        path: the file; its folder is made.
-        model: what is written.
-        facts: properties of the file's metadata.
-        doc: a line for people.
+    """Write a model as one ONNX file, for batches of any size, with facts and a line for people.
 
     Raises:
         ValueError: a package is missing.
@@ -150,7 +143,7 @@ def write_onnx(path: str | Path, model: ExportedModel, facts: Mapping[str, str],
     onnx = needed("onnx")
     needed("onnxscript")
     example = torch.zeros(2, 112, 112, 3, dtype=torch.uint8)
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         program = torch.onnx.export(
             model.eval(),
             (example,),
@@ -196,14 +189,13 @@ def _strip(proto: Any) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what the exporter says of itself: torchvision's operators, deprecations."""
-    logger = logging.getLogger(_REGISTRATION)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def quiet() -> Iterator[None]:
+    """Silence exporter and quantiser: torchvision's operators, deprecations, advice, counts."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(before)

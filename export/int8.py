@@ -5,10 +5,6 @@ export/export.py --int8 and benchmarks/onnx.py use it.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from estimators.onnx import INPUT, needed
-from export.graph import describe
+from export.graph import describe, quiet
 
 _BATCH = 16
 _KEPT = 99.99  # percent of an activation's values that its range holds
@@ -26,24 +22,17 @@ _TYPES = ("Conv", "Gemm", "MatMul")
 def quantise(
     source: str | Path, out: str | Path, faces: NDArray[np.uint8], note: str
 ) -> tuple[str, ...]:
-    """Write an 8-bit form of a file of `write_onnx`, with the same facts.
+    """Write an 8-bit form of a file of `write_onnx`, with the same facts; return the layers' names.
 
     Dense convolutions and matrix products get 8-bit activations (QDQ form), whose ranges hold all
     but the largest of those that the faces cause, and weights scaled per channel into 7 of their 8
     bits: a CPU without VNNI adds two products in 16 bits, which larger weights overflow. Depthwise
-    convolutions stay float: they have few weights, and each would be one more rounding.
-
-    Args:
-        source: the float file.
-        out: the file to write.
-        faces: uint8 (N, 112, 112, 3), at least 16, like those that will be scored.
-        note: added to the file's line for people.
-
-    Returns:
-        names of the layers that were quantised.
+    convolutions stay float: they have few weights, and each would be one more rounding. Faces are
+    uint8 (N, 112, 112, 3), like those that will be scored; the note is added to the file's line for
+    people.
 
     Raises:
-        ValueError: a package is missing, too few faces, or a file without embedding.
+        ValueError: a package is missing, fewer than 16 faces, or a file without embedding.
     """
     onnx = needed("onnx")
     tools = needed("onnxruntime.quantization")
@@ -53,7 +42,7 @@ def quantise(
         raise ValueError(f"{len(faces)} faces to take ranges from: at least {_BATCH} are needed")
     if not layers:
         raise ValueError(f"{source} has no embedding: 8 bits are for the backbone's layers")
-    with _quiet():
+    with quiet():
         tools.quantize_static(
             proto,
             out,
@@ -112,15 +101,3 @@ def _dense_layers(graph: Any) -> tuple[str, ...]:
 def _mixes_channels(node: Any) -> bool:
     groups = [option.i for option in node.attribute if option.name == "group"]
     return node.op_type in _TYPES and (not groups or groups[0] == 1)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence advice to preprocess the graph, which the exporter has done, and counts."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with redirect_stdout(StringIO()):
-            yield
-    finally:
-        logging.disable(before)

@@ -80,11 +80,7 @@ class ExportOptions:
 
 
 def export(options: ExportOptions, write: Write) -> None:
-    """Write the file; nothing is left of one that does not give the same numbers.
-
-    Args:
-        options: see there.
-        write: takes the report, piece by piece.
+    """Write the file and a report; nothing is left of one that does not give the same numbers.
 
     Raises:
         ValueError: what cannot be opened or exported, or a file outside the bounds.
@@ -127,11 +123,7 @@ def exported_network(model: LoadedModel, quality_only: bool = False) -> Exported
 
 
 class HeadAlone:
-    """A head that reads images, in PyTorch, without backbone and embedding.
-
-    Args:
-        head: with `reads = "images"`.
-    """
+    """A head that reads images, in PyTorch, without backbone and embedding."""
 
     name = "head_alone"
 

@@ -159,13 +159,9 @@ def difference(
     images: NDArray[np.uint8],
     calibration: Calibration | None,
 ) -> Difference:
-    """Run both on the same faces, the file in batches of all of `BATCHES`.
+    """Run both on the same faces, uint8 (N, 112, 112, 3), the file in batches of all of `BATCHES`.
 
-    Args:
-        reference: in PyTorch, or another file.
-        exported: the file.
-        images: uint8 (N, 112, 112, 3), at least 2.
-        calibration: of the file, for its own maps.
+    The calibration is the file's, for its own maps.
     """
     expected = _in_batches(reference, images, 32)
     uncertainty = expected.scalar()
@@ -215,15 +211,10 @@ def accuracy(estimator: Estimator, labelled: EvaluationSet) -> Accuracy:
 def latency(
     engines: Mapping[str, Estimator], images: NDArray[np.uint8], runs: int = 15
 ) -> dict[str, dict[int, float]]:
-    """Median milliseconds per face on one thread, the engines in turn.
+    """Median milliseconds per face on one thread, the engines in turn: name -> batch size -> ms.
 
-    Args:
-        engines: name to estimator; ONNX Runtime's opened with one thread.
-        images: uint8 (N, 112, 112, 3), at least as many as the largest of `TIMED`.
-        runs: timings of each.
-
-    Returns:
-        name -> batch size -> milliseconds per face.
+    Engines of ONNX Runtime are to be opened with one thread; images are uint8 (N, 112, 112, 3), at
+    least as many as the largest of `TIMED`; each engine is timed `runs` times.
     """
     medians: dict[str, dict[int, float]] = {name: {} for name in engines}
     with _one_thread():

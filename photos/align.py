@@ -29,9 +29,7 @@ def similarity_transforms(points: NDArray[np.floating]) -> NDArray[np.float64]:
 
     Closed form (Umeyama, PAMI 1991, in the plane): with centred points as complex numbers z and
     reference w, rotation and scale are sum(conj(z) w) / sum |z|^2. It never mirrors.
-
-    Args:
-        points: (N, 5, 2) x, y in pixels.
+    Points are (N, 5, 2) x, y in pixels.
 
     Returns:
         (N, 2, 3) matrices for `cv2.warpAffine`; NaN where all five points coincide.
@@ -49,14 +47,10 @@ def similarity_transforms(points: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def align(image: NDArray[np.uint8], points: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Cut the aligned face out of a picture; what lies outside of the picture is black.
+    """Cut the aligned face (112, 112, 3) out of a picture (H, W, 3) RGB.
 
-    Args:
-        image: (H, W, 3) RGB.
-        points: (5, 2) landmarks x, y in its pixels.
-
-    Returns:
-        (112, 112, 3) RGB, bilinear.
+    It is bilinear, and black outside of the picture. Landmarks are (5, 2) x, y in the picture's
+    pixels.
 
     Raises:
         ValueError: all five landmarks coincide.

@@ -192,12 +192,7 @@ def orientation(exif: bytes) -> int:
 
 
 def turn(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Return the upright image.
-
-    Args:
-        pixels: (H, W, 3).
-        orientation: of EXIF, 1..8.
-    """
+    """Return the upright image of pixels (H, W, 3) by the orientation 1..8 of EXIF."""
     if orientation >= 5:
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
@@ -268,11 +263,7 @@ def open_image(encoded: bytes) -> Image.Image | None:
 
 
 def load_rgb(image: Image.Image, factor: int) -> tuple[NDArray[np.uint8], list[str], int, bytes]:
-    """Decode, and bring to 8-bit RGB.
-
-    Args:
-        image: its first frame is taken.
-        factor: boxes of so many pixels a side are averaged; 1 for none.
+    """Decode the first frame, and bring it to 8-bit RGB, boxes of factor x factor pixels averaged.
 
     Returns:
         uint8 (H, W, 3); notes; the orientation by which Pillow has turned it (a TIFF); the EXIF
@@ -289,12 +280,8 @@ def load_rgb(image: Image.Image, factor: int) -> tuple[NDArray[np.uint8], list[s
 def guarded(name: str, function: Callable[[], Result]) -> Result:
     """Call a decoder of Pillow's, which raises nearly anything where a file is damaged.
 
-    Args:
-        name: of the format.
-        function: the call.
-
     Raises:
-        ValueError: whatever it raised, in one line.
+        ValueError: whatever it raised, in one line that names the format.
     """
     try:
         return function()

@@ -108,10 +108,8 @@ def read_ahead(
 ) -> Iterator[tuple[Item, Photo | ValueError]]:
     """Load items in threads, and yield them in order with their photo or the reason for none.
 
-    Args:
-        items: iterated over in the calling thread.
-        workers: threads.
-        depth: items at most that are being loaded or wait to be taken; memory holds so many photos.
+    Items are iterated over in the calling thread; at most `depth` are being loaded or wait to be
+    taken.
 
     Raises:
         ValueError: fewer than one thread or item.

@@ -63,12 +63,7 @@ class ContactSheet:
             yield row
 
     def write(self, header: str, sources: Sources | None = None, workers: int = 1) -> None:
-        """Write the sheet.
-
-        Args:
-            header: see `SheetBuilder.write`.
-            sources: what the rows came from, for faces without pixels.
-            workers: threads that read it.
+        """Write the sheet; `sources` has the photos of rows that came without pixels.
 
         Raises:
             OSError: it cannot be written.

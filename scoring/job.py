@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from glob import escape
 from itertools import islice
@@ -151,7 +151,6 @@ class FaceProgress:
         self.inputs = self.faces = 0
         self._total: int | None = None
         terminal = sys.stderr.isatty()
-        self._lines = not terminal
         self._bar = tqdm(
             desc="score",
             unit="img",
@@ -180,7 +179,7 @@ class FaceProgress:
         self._bar.total = self._total
         self._bar.update(count)
         now = time.monotonic()
-        if self._lines and now - self._last >= LINE_EVERY:
+        if self._bar.disable and now - self._last >= LINE_EVERY:
             self._last = now
             sys.stderr.write(self.line(now - self._start) + "\n")
             sys.stderr.flush()
@@ -200,12 +199,6 @@ class FaceProgress:
         left = duration((self._total - done) / max(rate, 1e-9))
         share = done / max(self._total, 1)
         return f"{text}, {share:.1%} of {self._total}, {left} left"
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Take the bar away while something else is written."""
-        with tqdm.external_write_mode():
-            yield
 
     def count_total(self) -> None:
         """Count all inputs; the work itself reports what is wrong with one."""
@@ -307,7 +300,7 @@ class Job:
                     self.summary.add(score.status, score.verdict)
                 if self.sheet:
                     self.sheet.add(chunk)
-                with progress.paused():
+                with tqdm.external_write_mode():  # takes the bar away
                     sys.stdout.writelines(f"{line}\n" for line in table_lines(chunk))
                     sys.stdout.flush()
         if not self.summary.statuses:
@@ -380,13 +373,8 @@ def score_chunks(
 ) -> Iterator[Scores]:
     """Yield scored inputs; a chunk has as many inputs as a batch of the scorer has faces.
 
-    So the chunks after a restart are those of a run that never stopped, and its digits too.
-
-    Args:
-        scorer: detector and model.
-        items: the inputs, iterated over in this thread.
-        options: how they are read.
-        before_input: called before each is searched for faces.
+    So the chunks after a restart are those of a run that never stopped, and its digits too. Items
+    are taken in this thread; `before_input` is called before each is searched for faces.
     """
 
     def chunk_of(images: Iterator[LoadedImage]) -> Iterator[LoadedImage]:

@@ -46,16 +46,11 @@ _WHITE = 255.0
 def measure(
     aligned: NDArray[np.uint8], landmarks: Sequence[NDArray[np.floating] | None]
 ) -> list[Measures]:
-    """Measure B faces.
+    """Measure B faces, uint8 (B, 112, 112, 3) RGB.
 
     Sharpness, brightness and contrast are those of OpenCV's grey levels of the whole aligned face,
-    the first as `estimators.sharpness` has it.
-
-    Args:
-        aligned: uint8 (B, 112, 112, 3) RGB.
-        landmarks: for each face (5, 2) x, y in the photo's pixels, or None for one that came
-            aligned; the three measures of its place in the photo are then None, as they are where
-            all five points coincide or one is not finite.
+    the first as `estimators.sharpness` has it. Landmarks are (5, 2) x, y in the photo's pixels;
+    without finite ones that span a face the three measures of its place in the photo are None.
 
     Raises:
         ValueError: not one entry of landmarks per face.

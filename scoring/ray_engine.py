@@ -206,15 +206,9 @@ def score_missing(
 ) -> None:
     """Score parts on the cluster that the options name, or on one that is started here.
 
-    Args:
-        missing: number and inputs of each part.
-        task: see `Task`.
-        stop: looked at after every part.
-        progress: gets the inputs and faces of every part.
-
     Raises:
         ValueError: Ray is not installed, no such cluster, or it is too small.
-        Stopped: after a stop request; finished parts are kept.
+        Stopped: after a stop request, looked for after every part; finished parts are kept.
     """
     options = task.options
     with _cluster(options.ray_address, options.ray_workers) as ray:

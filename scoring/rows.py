@@ -39,7 +39,6 @@ _BOX = ("left", "top", "right", "bottom")
 _POINTS = tuple(f"{name}_{axis}" for name in LANDMARKS for axis in "xy")
 _MEASURES = ("sharpness", "brightness", "contrast", "eye_distance", "yaw", "roll")
 WORDS = ("file", "status", "note", "verdict", "reasons")
-COUNTS = ("index", "face", "quality")
 COLUMNS = (
     *("file", "index", "face", "status", "note"),
     *_BOX,
@@ -70,16 +69,11 @@ class Source:
 
 
 def flat_row(file: str, index: int | None, score: FaceScore) -> Row:
-    r"""Return the columns of one face, in the order of `COLUMNS`.
+    r"""Return the columns of one face of a file (`index`: row of a pack, frame of a video).
 
-    Args:
-        file: path of a photo, a pack or a video; bytes that are not text become `\udcff`.
-        index: row of a pack, frame of a video; None for a photo.
-        score: the face, or why there is none.
-
-    Returns:
-        Words (never None), ints and floats; None for what is missing. Pixels and measures have two
-        decimals, `uncertainty` the digits of its float32, probabilities six significant digits.
+    The order is that of `COLUMNS`. Words are never None; of numbers, None is missing. Pixels and
+    measures have two decimals, `uncertainty` the digits of its float32, probabilities six
+    significant digits. Bytes of the file's name that are not text become `\udcff`.
     """
     points = (
         [None] * len(_POINTS) if score.landmarks is None else score.landmarks.reshape(-1).tolist()
@@ -155,11 +149,8 @@ def check_path(path: Path) -> None:
 def write_rows(path: Path, rows: Iterable[Row], header: Mapping[str, object]) -> None:
     """Write a file in the format of its ending, in memory that does not grow.
 
-    Args:
-        path: replaced when the new file is complete; a crash leaves the old one, or none.
-        rows: of `flat_row`.
-        header: what the numbers come from, as JSON; a CSV has its `meaning` and `settings`, a line
-            each.
+    It is replaced when the new one is complete. The header says what the numbers come from; a CSV
+    has its `meaning` and `settings`, a line each.
 
     Raises:
         ValueError: see `check_path`.
@@ -234,14 +225,10 @@ _WRITERS: dict[str, Callable[[IO[bytes], Iterable[Row], Mapping[str, object]], N
 
 
 class RowParts:
-    """Rows of consecutive inputs, part after part, in a folder beside the output.
-
-    Args:
-        out: the output; the folder is its name with `.parts`.
-        fingerprint: all that rows depend on.
+    """Rows of consecutive inputs, part after part, in the folder `OUT.parts` beside the output.
 
     Attributes:
-        settings: short hash of the fingerprint; it stands in the output too.
+        settings: short hash of all that rows depend on; it stands in the output too.
         count: of finished parts that are known.
     """
 
@@ -274,13 +261,9 @@ class RowParts:
         self._store.claim(restart)
 
     def resume(self, items_from: Callable[[int], Iterator[Item]]) -> tuple[int, Iterator[Item]]:
-        """Find where to resume.
+        """Return how many inputs finished parts have, and the inputs after them.
 
-        Args:
-            items_from: gives the inputs from a number on.
-
-        Returns:
-            How many inputs finished parts have, and the inputs after them.
+        `items_from` gives the inputs from a number on.
 
         Raises:
             ValueError: the input before these is another than when the parts were made.
@@ -349,7 +332,7 @@ def digest(value: Json | Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def plain_name(item: Item | Source) -> list[str | int | None]:
+def plain_name(item: Item | Source) -> list[Json]:
     """Return path and row of an input, as parts store them."""
     return [plain_text(item.file), item.index]
 

@@ -129,13 +129,7 @@ class BestShot:
 
 
 class Scorer:
-    """Scores faces in photos; make one with `load_scorer`.
-
-    Args:
-        model: what scores an aligned face.
-        detector: of faces; a name is opened when the first photo needs it.
-        batch_size: faces per forward pass.
-        max_faces: of a photo, the largest ones; None for all.
+    """Scores faces in photos; make one with `load_scorer`, which explains the arguments.
 
     Raises:
         ValueError: a batch size or a number of faces below 1.
@@ -205,9 +199,7 @@ class Scorer:
     def best_shot(self, frames: object, aligned: bool | None = None) -> BestShot:
         """Pick the frame whose largest face is the most reliable; of equal ones the first.
 
-        Args:
-            frames: pictures of one person, as a call takes images; or their `Scores`.
-            aligned: as in a call.
+        Frames are pictures of one person, as a call takes images, or their `Scores`.
 
         Raises:
             ValueError: no frame has a face.
@@ -264,12 +256,8 @@ class Scorer:
     ) -> ComparisonResult:
         """Compare two faces: the score, how far it can be trusted, and what follows.
 
+        Each side is one image as a call takes it (its largest face), a `FaceScore` or a `Template`.
         Without calibration the score and the uncertainty are given, but no decision.
-
-        Args:
-            first: one image as a call takes it (its largest face), a `FaceScore`, or a `Template`.
-            second: the same.
-            aligned: as in a call.
 
         Raises:
             ValueError: a side without a face or with several images, or a model without embeddings.
@@ -458,11 +446,9 @@ class _Batches:
 
 
 def load_images(images: object) -> Iterator[LoadedImage]:
-    """Read images one after the other; files are decoded a few ahead, by threads.
+    """Read what `Scorer` takes as images one after the other; files are decoded ahead, by threads.
 
-    Args:
-        images: one or many of a path, encoded bytes, a PIL image, an array; or a batch. A path may
-            be any input of `photos.sources`: a folder, a list, a pack, a video.
+    A path may be any input of `photos.sources`: a folder, a list, a pack, a video.
 
     Raises:
         ValueError: something that is not an image of these kinds, or not a file; names which one.

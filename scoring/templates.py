@@ -64,15 +64,7 @@ def fuse_faces(
     media: Sequence[int] | None = None,
     weights: Weights | NDArray[np.floating] | None = None,
 ) -> Template:
-    """Fuse faces of one person, weighed by how reliable each is.
-
-    Args:
-        model: that scored them.
-        faces: at least one, each with an embedding.
-        media: for each the number of the photo or video that it is from: frames of one video say
-            nearly the same thing. None: all are separate photos.
-        weights: see `fuse_templates`; None: what suits the model's uncertainty
-            (`LoadedModel.fusion`).
+    """Fuse faces of one person, weighed by how reliable each is; see `Scorer.fuse`.
 
     Raises:
         ValueError: no face, one without an embedding, not one medium per face, or uncertainties
@@ -103,16 +95,11 @@ def fuse_faces(
 def compare_faces(
     model: LoadedModel, first: FaceScore | Template, second: FaceScore | Template
 ) -> ComparisonResult:
-    """Score two faces against each other and say what follows.
+    """Score two faces of one model against each other and say what follows.
 
     The less reliable one decides how far the score can be trusted. With the verdict "accept" for
     its uncertainty the answer is "match" or "no match" by the calibration's score threshold, with
     any other it is "cannot tell".
-
-    Args:
-        model: that scored both.
-        first: with an embedding.
-        second: with an embedding.
 
     Raises:
         ValueError: a side without an embedding, or of another model.

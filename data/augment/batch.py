@@ -79,22 +79,15 @@ class BatchAugment:
         self._banks: dict[torch.device, Tensor] = {}
 
     def parameters(self, step: int, rows: NDArray[np.int64]) -> AugmentParameters:
-        """Draw what happens to a batch.
-
-        Args:
-            step: global optimizer step, at least 0.
-            rows: (B,), which image each position holds; copies of one row differ by their
-                order.
-        """
+        """Draw what happens to the images `rows` (B,) of a step; copies differ by their order."""
         uniforms = keyed_uniforms(self.seed, step, np.asarray(rows), COLUMNS)
         return draw_parameters(self.config, uniforms)
 
     def __call__(self, images: Tensor, parameters: AugmentParameters) -> Tensor:
-        """Return the changed images, (B, 3, 112, 112) float32 with levels 0..255, channels last.
+        """Change images (B, 112, 112, 3) uint8, which stay as they are, as `parameters` drew.
 
-        Args:
-            images: (B, 112, 112, 3) uint8; left as it is.
-            parameters: of these images, from `parameters`.
+        Returns:
+            (B, 3, 112, 112) float32 with levels 0..255, channels last.
 
         Raises:
             ValueError: images of another shape or type, or another number of parameters.

@@ -26,13 +26,10 @@ _BYTES_MEAN = 510  # of the sum of four uniform bytes, whose standard deviation 
 
 
 def blur_matrix(radius: float) -> Matrix:
-    """Return the (112, 112) matrix of Pillow's `GaussianBlur(radius)`; edges repeat.
+    """Return the (112, 112) matrix of Pillow's `GaussianBlur(radius)`, radius > 0; edges repeat.
 
     Three extended box filters of the Gaussian's variance: Gwosdek et al., "Theoretical Foundations
     of Gaussian Convolution by Extended Box Filtering", SSVM 2011.
-
-    Args:
-        radius: standard deviation of the Gaussian in pixels, above 0.
     """
     variance = radius * radius / _PASSES
     whole = math.floor((math.sqrt(12 * variance + 1) - 1) / 2)
@@ -108,15 +105,9 @@ def cover(
     noisy: Tensor | None = None,
     keys: Tensor | None = None,
 ) -> None:
-    """Cover boxes (n, 4) with colours (n, 3), or with noise.
+    """Cover boxes (n, 4) of top, left, height, width with colours (n, 3), or with noise; all int64.
 
-    Args:
-        pixels: see above.
-        index: see above.
-        box: top, left, height and width, int64.
-        colour: levels, int64.
-        noisy: (m,) which of the n boxes are noise, int64.
-        keys: (m,) of that noise.
+    Those of the n boxes that `noisy` (m,) names get the noise of `keys` (m,).
     """
     top, left, height, width = box.T[:, :, None]
     at = torch.arange(SIZE, device=pixels.device)
@@ -138,13 +129,9 @@ def brighten(pixels: Tensor, index: Tensor, power: Tensor) -> None:
 
 
 def add_noise(pixels: Tensor, index: Tensor, keys: Tensor, scale: Tensor) -> None:
-    """Add noise that is close to Gaussian: the sum of the four bytes of a hash.
+    """Add noise that is close to Gaussian: the sum of the four bytes of a hash of keys (n,).
 
-    Args:
-        pixels: see above.
-        index: see above.
-        keys: (n,) from which the noise follows.
-        scale: (n,) float32, its standard deviation over `BYTES_DEVIATION`.
+    Its standard deviation is scale (n,) float32 times `BYTES_DEVIATION`.
     """
     state = _hashed(keys)
     pairs = (state & 0x00FF00FF) + (state.bitwise_right_shift_(8).bitwise_and_(0x00FF00FF))

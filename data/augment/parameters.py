@@ -77,10 +77,8 @@ class StrongParameters:
 def draw_strong(probability: float, uniforms: Uniforms) -> StrongParameters:
     """Turn uniform numbers (B, STRONG_COLUMNS) in [0, 1) into parameters, row by row.
 
-    Args:
-        probability: that an image is degraded: by 1, 2 or 3 distinct kinds with probability 0.5,
-            0.35 and 0.15, every kind equally often.
-        uniforms: see above.
+    An image is degraded with this probability: by 1, 2 or 3 distinct kinds with probability 0.5,
+    0.35 and 0.15, every kind equally often.
     """
     degraded, count, exponent, length, axis, radius, size, deviation, key = uniforms[:, :9].T
     kinds = 1 + np.searchsorted(_COUNT_SHARES, count, side="right")
@@ -214,16 +212,10 @@ def _rare(probability: float, uniforms: Uniforms) -> NDArray[np.int64]:
 def keyed_uniforms(
     seed: int, step: int, rows: NDArray[np.int64], columns: int
 ) -> NDArray[np.float64]:
-    """Return (B, columns) uniform numbers in [0, 1).
+    """Return (B, columns) uniform numbers in [0, 1) for the images `rows` (B,) of a step.
 
     A row that occurs again in `rows` (an identity with few images) gets other numbers each time.
     Steele et al., "Fast Splittable Pseudorandom Number Generators" (SplitMix64), OOPSLA 2014.
-
-    Args:
-        seed: of the run, at least 0.
-        step: global optimizer step, at least 0.
-        rows: (B,), which image each position holds.
-        columns: numbers per image.
     """
     keys = np.random.SeedSequence((seed, step)).generate_state(2, np.uint64)
     state = _mixed(rows.astype(np.uint64) ^ keys[0])

@@ -42,10 +42,8 @@ class Record(NamedTuple):
 def pack_record(label: float | Sequence[float], key: int, image: bytes = b"") -> bytes:
     """Put the header before an encoded image, as `mxnet.recordio.pack` does.
 
-    Args:
-        label: one number (flag 0) or several (flag = how many).
-        key: written as the header's id.
-        image: encoded image, or nothing for a header or identity record.
+    Identity records have no image. The label is one number (flag 0) or several (flag = how many);
+    the key is written as header's id.
     """
     if isinstance(label, (int, float)):
         return HEADER.pack(0, label, key, 0) + image
@@ -143,12 +141,10 @@ class RecordWriter:
         self._records.write(framed)
 
     def write_image(self, label: int, encoded: bytes, name: str = "") -> None:
-        """Append an encoded image of an identity; keys are given in the order of the calls.
+        """Append a JPEG or PNG of an identity; keys are given in the order of the calls.
 
-        Args:
-            label: identity, counted 0, 1, 2, ...; all images of one before those of the next.
-            encoded: JPEG or PNG bytes.
-            name: noted in the `.lst` file.
+        Identities are counted 0, 1, 2, ...; all images of one come before those of the next. The
+        name is noted in the `.lst` file.
 
         Raises:
             ValueError: labels that do not come in this order.

@@ -113,13 +113,7 @@ def verification_images(
 def degradation_sweep(
     kind: Degradation, levels: Sequence[float], identities: int, seed: int = 2
 ) -> NDArray[np.uint8]:
-    """Render the same images at rising strengths of one degradation.
-
-    Args:
-        kind: one of `DEGRADATIONS`.
-        levels: L strengths in [0, 1].
-        identities: n people, one image of each, otherwise clean.
-        seed: names the population.
+    """Render one image each of n people at L rising strengths of one degradation, otherwise clean.
 
     Returns:
         (L, n, 112, 112, 3) RGB.

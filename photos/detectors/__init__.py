@@ -8,11 +8,9 @@ __all__ = ["Detections", "Detector", "open_detector"]
 
 
 def open_detector(text: str) -> Detector:
-    """Build a detector from the command line's word for it.
+    """Build a detector from `name` or `name:option=value,option=value`, as in `mtcnn:min_face=40`.
 
-    Args:
-        text: `name` or `name:option=value,option=value`, as in `mtcnn:min_face=40` or
-            `centerface:weights=centerface.onnx`; the name is a file of this folder.
+    The name is a file of this folder.
 
     Raises:
         ValueError: unknown name or option, a value out of range, or a package or a file of

@@ -59,16 +59,10 @@ def check_options(
 def suppress(
     boxes: Floats, scores: Floats, most: float, share_of: Literal["union", "smaller"] = "union"
 ) -> NDArray[np.intp]:
-    """Choose boxes, most certain first; none covers a more certain one by more than allowed.
+    """Choose boxes (K, 4), the highest scores (K,) first; return their rows in this order.
 
-    Args:
-        boxes: (K, 4).
-        scores: (K,); of equal ones the first comes first.
-        most: largest allowed intersection, as a share of the union or of the smaller box.
-        share_of: what the intersection is divided by.
-
-    Returns:
-        Rows of the chosen boxes, most certain first.
+    No box covers a more certain one by more than `most`, their intersection as a share of the union
+    or of the smaller box. Of equal scores the first comes first.
     """
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     rest = np.argsort(-scores, kind="stable")
@@ -95,15 +89,10 @@ def squared(boxes: Floats) -> Floats:
 
 
 def cut(image: NDArray[np.uint8], boxes: NDArray[np.int64], side: int) -> NDArray[np.uint8]:
-    """Cut boxes out of a picture and scale them to squares; black where they pass its border.
+    """Cut boxes out of a picture (H, W, 3) as squares; black where they pass its border.
 
-    Args:
-        image: (H, W, 3).
-        boxes: (K, 4) whole pixels, right and bottom exclusive, each with an area.
-        side: pixels of the squares.
-
-    Returns:
-        (K, side, side, 3); shrunk by averaging, so that fine patterns do not alias.
+    Boxes are (K, 4) whole pixels, right and bottom exclusive, each with an area. Returns (K, side,
+    side, 3), shrunk by averaging, so that fine patterns do not alias.
     """
     height, width = image.shape[:2]
     squares = np.zeros((len(boxes), side, side, 3), dtype=np.uint8)
@@ -122,11 +111,7 @@ def cut(image: NDArray[np.uint8], boxes: NDArray[np.int64], side: int) -> NDArra
 
 
 def shrunk(image: NDArray[np.uint8], max_side: int) -> tuple[NDArray[np.uint8], float]:
-    """Reduce a photo whose longer side is larger than allowed.
-
-    Returns:
-        The photo, and its size relative to the original's, at most 1.
-    """
+    """Reduce a photo whose longer side is too large; return it and its relative size, at most 1."""
     scale = min(1.0, max_side / max(image.shape[:2]))
     if scale == 1.0:
         return image, scale
@@ -139,13 +124,9 @@ def shrunk(image: NDArray[np.uint8], max_side: int) -> tuple[NDArray[np.uint8], 
 def detections(
     boxes: Floats, landmarks: Floats, scores: Floats, shape: tuple[int, ...]
 ) -> Detections:
-    """Put boxes into the order and the types of `Detections`.
+    """Sort boxes (K, 4), clipped to the photo's shape, and their landmarks (K, 5, 2) by size.
 
-    Args:
-        boxes: (K, 4) in pixels of the photo; those that pass its border are clipped.
-        landmarks: (K, 5, 2).
-        scores: (K,); clipped to 0..1.
-        shape: of the photo, height and width first; a box wholly outside of it is dropped.
+    A box wholly outside of it is dropped; scores (K,) are clipped to 0..1.
     """
     height, width = shape[:2]
     boxes = np.clip(boxes.reshape(-1, 4), 0, [width, height, width, height])
@@ -160,12 +141,7 @@ def detections(
 
 
 def needed_file(name: str, weights: str, source: str) -> Path:
-    """Path of the weights that a user brings.
-
-    Args:
-        name: of the detector.
-        weights: path; "" for none.
-        source: where to get such a file, for the message.
+    """Path of the weights that a user brings; `source` says where to get such a file.
 
     Raises:
         ValueError: no path, or no such file.

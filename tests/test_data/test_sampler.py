@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.sampler import ClassBalancedBatches, InOrder, RankShare
+from data.sampler import ClassBalancedBatches, RankShare
 
 
 @settings(max_examples=80, deadline=None)
@@ -81,16 +81,6 @@ def test_shares_of_ranks_are_whole_classes_of_the_global_batch(size):
         assert np.concatenate(parts).tolist() == whole.rows(step).tolist()
         people = [set(labels[part].tolist()) for part in parts]
         assert [len(one) for one in people] == [6 // size] * size
-
-
-@pytest.mark.parametrize(("total", "steps"), [(0, 0), (1, 1), (7, 1), (8, 2), (21, 3), (22, 4)])
-def test_in_order(total, steps):
-    sampler = InOrder(total, 7)
-    assert sampler.num_steps == steps
-    rows = [sampler.rows(step).tolist() for step in range(steps)]
-    assert sum(rows, []) == list(range(total))
-    assert all(len(some) == 7 for some in rows[:-1])
-    assert sampler.rows(steps).tolist() == []
 
 
 def test_rows_do_not_depend_on_the_type_of_labels_or_their_order():
