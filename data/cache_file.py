@@ -36,11 +36,10 @@ log = logging.getLogger("faceuq")
 
 
 def load(source: Path, key: Key) -> Arrays | None:
-    """Return the arrays that were stored for a source, mapped from the file; None without a match.
+    """Return the arrays that were stored for a file or folder, mapped; None without a match.
 
-    Args:
-        source: what they describe: a file or a folder.
-        key: what they depend on (sizes, times), of JSON's types; has to equal the stored one.
+    The key says what they depend on (sizes, times), in JSON's types; it has to equal the stored
+    one.
     """
     for path in _places(source):
         try:
@@ -56,13 +55,7 @@ def load(source: Path, key: Key) -> Arrays | None:
 
 
 def store(source: Path, key: Key, arrays: Arrays) -> None:
-    """Store arrays for the next start: whole or not at all, whoever else does the same.
-
-    Args:
-        source: what they describe.
-        key: as `load` will get it.
-        arrays: one-dimensional.
-    """
+    """Store 1-D arrays for the next start: whole or not at all, whoever else does the same."""
     why = "files of other programs are in its place"
     for path in _places(source):
         if _is_foreign(path):

@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple, TypedDict, overload
 
@@ -192,10 +193,9 @@ class Lines(Sequence[str]):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lines: list[str] | None = None
 
     def __len__(self) -> int:
-        return len(self._read())
+        return len(self._lines)
 
     @overload
     def __getitem__(self, place: int) -> str: ...
@@ -203,13 +203,12 @@ class Lines(Sequence[str]):
     def __getitem__(self, place: slice) -> list[str]: ...
     def __getitem__(self, place: int | slice) -> str | list[str]:
         """Return one name or several."""
-        return self._read()[place]
+        return self._lines[place]
 
-    def _read(self) -> list[str]:
-        if self._lines is None:
-            text = self._path.read_text(encoding="utf-8", errors="surrogateescape")
-            self._lines = text.split("\n")[:-1]
-        return self._lines
+    @cached_property
+    def _lines(self) -> list[str]:
+        text = self._path.read_text(encoding="utf-8", errors="surrogateescape")
+        return text.split("\n")[:-1]
 
 
 class Extracted:
@@ -217,9 +216,6 @@ class Extracted:
 
     `.npy` shards are memory-mapped: what is not touched costs nothing. A Parquet shard is read
     whole. Nothing is kept between calls.
-
-    Args:
-        path: the folder.
 
     Attributes:
         about: content of its about.json.
@@ -292,12 +288,12 @@ class Extracted:
         names: list[str] = []
         start = 0
         for shard in self:
-            kept = np.flatnonzero(shard.ok)
-            place = slice(start, start + len(kept))
-            mu[place], sigma_sq[place] = shard.embedding[kept], shard.uncertainty[kept]
-            identity[place] = shard.label[kept]
-            names += [shard.name[row] for row in kept.tolist()]
-            start += len(kept)
+            good = np.flatnonzero(shard.ok)
+            place = slice(start, start + len(good))
+            mu[place], sigma_sq[place] = shard.embedding[good], shard.uncertainty[good]
+            identity[place] = shard.label[good]
+            names += [shard.name[row] for row in good.tolist()]
+            start += len(good)
         try:
             return Embeddings(mu, sigma_sq, identity, np.array(names, np.str_))
         except ValueError as error:

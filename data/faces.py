@@ -71,12 +71,7 @@ class Images(Protocol):
 
 
 class FaceImages:
-    """The images of any `Faces`, under short names.
-
-    Args:
-        faces: the images.
-        root: folder that is left out of their names.
-    """
+    """The images of any `Faces`, their names without the folder `root`."""
 
     def __init__(self, faces: Faces, root: Path | None = None) -> None:
         self.faces = faces
@@ -114,10 +109,9 @@ class ClassIndex(NamedTuple):
 
 
 def class_index(labels: NDArray[np.integer]) -> ClassIndex:
-    """Index rows by class. Cost: 0.05 s for 17 M sorted labels, a few seconds for unsorted ones.
+    """Index rows by class, from labels (N,) 0..C-1, whole numbers of any type.
 
-    Args:
-        labels: (N,) 0..C-1, whole numbers of any type.
+    Cost: 0.05 s for 17 M sorted labels, a few seconds for unsorted ones.
     """
     if (labels[1:] >= labels[:-1]).all():
         return ClassIndex(range(len(labels)), _sorted_starts(labels))
@@ -160,10 +154,8 @@ def open_faces(source: str | Sequence[str]) -> Faces:
 class FileFaces(Faces):
     """Image files with labels. Reading ahead does nothing: to announce a file takes opening it.
 
-    Args:
-        root: folder that the paths are relative to.
-        entries: (path, label) pairs, whose labels are any whole numbers and are numbered 0..C-1 in
-            the order in which they first come; or a listing.
+    Paths are relative to `root`; entries are (path, label) pairs, whose labels are any whole
+    numbers and are numbered 0..C-1 in the order in which they first come, or a listing.
     """
 
     def __init__(self, root: Path, entries: Iterable[tuple[str, int]] | Listing) -> None:
@@ -198,9 +190,6 @@ class FileFaces(Faces):
 
 class PackFaces(Faces):
     """Images of a `.rec` pack.
-
-    Args:
-        path: the `.rec` file.
 
     Raises:
         ValueError: no pack, a corrupt one, or one without images.
@@ -307,15 +296,10 @@ def _compact(labels: NDArray[np.integer]) -> NDArray[np.integer]:
 
 
 def write_pack(faces: Faces, prefix: str | Path, quality: int = 95) -> None:
-    """Pack faces identity by identity into `.rec`, `.idx`, `.lst` and `property`.
+    """Pack faces identity by identity into `.rec`, `.idx`, `.lst` and `property` by `RecordWriter`.
 
     Images of 112x112 that are encoded already are stored as they are, byte for byte; others are
-    resized and encoded as JPEG.
-
-    Args:
-        faces: to pack.
-        prefix: as `RecordWriter` takes it.
-        quality: of the JPEG.
+    resized and encoded as JPEG of this quality.
 
     Raises:
         ValueError: an image that cannot be read (named).

@@ -96,11 +96,9 @@ def read_members(paths: Paths) -> Members:
 
 
 def read_pairs(path: Path, templates: NDArray[np.int64]) -> Pairs:
-    """Read the comparisons. Cost: a few seconds for 15 M lines, and the memory of the result.
+    """Read lines `template template label`, label 1 (mated) or 0; templates are (T,), ascending.
 
-    Args:
-        path: lines `template template label`, label 1 (mated) or 0.
-        templates: (T,) the known template numbers, ascending.
+    Cost: a few seconds for 15 M lines, and the memory of the result.
 
     Raises:
         ValueError: no line, a line that is not one, a label that is not 0 or 1, or a template
@@ -109,7 +107,10 @@ def read_pairs(path: Path, templates: NDArray[np.int64]) -> Pairs:
     lookup = _lookup(path, templates)
     rows, mated = [], []
     for line, text in _chunks(path):
-        values = _pair_numbers(path, line, text)
+        values = _numbers(text, np.int64)
+        if values.size != len(_PAIR_FIELDS) * text.count(b"\n"):
+            _check_lines(path, line, text, _PAIR_FIELDS, np.int64)
+        values = values.reshape(-1, len(_PAIR_FIELDS))
         # places outside of the table become its last one, which is not a template
         places = lookup[np.clip(values[:, :2] - templates[0], -1, len(lookup) - 1)]
         bad = (places < 0).any(axis=1) | (values[:, 2] & ~1).astype(np.bool_)
@@ -160,14 +161,6 @@ def _table(
     if not names:
         raise ValueError(f"{path}: no images")
     return np.array(names), np.concatenate(parts)
-
-
-def _pair_numbers(path: Path, line: int, text: bytes) -> NDArray[np.int64]:
-    """(n, 3) numbers of a block of lines."""
-    values = _numbers(text, np.int64)
-    if values.size != len(_PAIR_FIELDS) * text.count(b"\n"):
-        _check_lines(path, line, text, _PAIR_FIELDS, np.int64)
-    return values.reshape(-1, len(_PAIR_FIELDS))
 
 
 def _numbers(text: bytes, kind: type[Number]) -> NDArray[Number]:

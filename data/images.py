@@ -115,11 +115,7 @@ def decode_into(encoded: bytes | memoryview, out: NDArray[np.uint8]) -> None:
 
 
 def to_112(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the image at 112x112: itself, or resized (bilinear, as `cv2.resize` does).
-
-    Args:
-        image: uint8 (H, W, 3) RGB.
-    """
+    """Return uint8 (H, W, 3) at 112x112: itself, or resized (bilinear, as `cv2.resize` does)."""
     if image.shape[:2] == (SIZE, SIZE):
         return image
     resized = cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)

@@ -119,5 +119,5 @@ def _lfw_pair(row: list[str], where: str, root: Path) -> Pair:
 
 def _lfw_image(root: Path, name: str, number: int) -> Path:
     stem = root / name / f"{name}_{number:04d}"
-    found = [stem.with_suffix(suffix) for suffix in (".jpg", ".png", ".jpeg")]
-    return next((path for path in found if path.exists()), found[0])
+    paths = [stem.with_suffix(suffix) for suffix in (".jpg", ".png", ".jpeg")]
+    return next((path for path in paths if path.exists()), paths[0])

@@ -45,16 +45,11 @@ def steps(folder: Path, out: Path, changes: Sequence[str]) -> list[list[str]]:
     config = ROOT / "config" / "config_demo.py"
     run, on_cpu = ["--model_dir", str(folder)], ["--device", "cpu"]
     about = ["--label", LABEL, "--license", LICENSE, "--source", SOURCE, "--created", CREATED]
+    packed = [*run, "--out", str(out), "--pairs", COLOURS, *about, *on_cpu]
     return [
         ["network.py", "--config_file", str(config), *run, "--set", *CHANGES, *changes],
         ["evaluation/calibrate.py", *run, *("--target", CALIBRATION, "--fmr", FMR), *on_cpu],
-        [
-            "export/pack_model.py",
-            *run,
-            *("--out", str(out), "--pairs", COLOURS),
-            *about,
-            *on_cpu,
-        ],
+        ["export/pack_model.py", *packed],
     ]
 
 

@@ -28,12 +28,7 @@ from utils.files import atomic_path
 
 
 class PiecewiseLinear(nn.Module):
-    """`np.interp` between knots, in float64 and in NumPy's order of operations.
-
-    Args:
-        knots: (K,) float64, ascending.
-        heights: (K,) float64, at the knots.
-    """
+    """`np.interp` between knots (K,) float64, ascending, in NumPy's order of operations."""
 
     def __init__(self, knots: NDArray[np.float64], heights: NDArray[np.float64]) -> None:
         super().__init__()
@@ -79,10 +74,8 @@ def _scaled(factors: Tensor) -> nn.Conv2d:
 class ExportedModel(nn.Module):
     """Preprocessing, backbone, head and calibration in one network.
 
-    Args:
-        backbone: folded, in eval mode; None for a head that reads images, and no embedding.
-        head: in eval mode.
-        calibration: None leaves out quality, percentile and probability.
+    Backbone (folded) and head are in eval mode. A head that reads images needs no backbone and
+    gives no embedding; without calibration quality, percentile and probability are left out.
     """
 
     def __init__(

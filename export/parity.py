@@ -258,8 +258,8 @@ def _outputs(exported: OnnxModel, images: NDArray[np.uint8], size: int) -> dict[
     return {name: np.concatenate([part[name] for part in parts]) for name in exported.outputs}
 
 
-def _cosines(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> NDArray[np.float64]:
-    left, right = ours.astype(np.float64), theirs.astype(np.float64)
+def _cosines(exported: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[np.float64]:
+    left, right = exported.astype(np.float64), expected.astype(np.float64)
     products: NDArray[np.float64] = (left * right).sum(1)
     return products / (np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1))
 

@@ -16,13 +16,7 @@ _WORKERS = min(8, os.cpu_count() or 1)  # threads that decode: the decoders rele
 
 
 class LooseCrops:
-    """M loose crops, aligned as they are decoded.
-
-    Args:
-        folder: of the images.
-        names: (M,) file names in it.
-        landmarks: (M, 5, 2) x, y in pixels of the crop.
-    """
+    """M loose crops, aligned when they are decoded; landmarks are (M, 5, 2) x, y in pixels."""
 
     def __init__(
         self, folder: Path, names: NDArray[np.bytes_], landmarks: NDArray[np.float64]

@@ -167,9 +167,8 @@ class PackSource:
 class ParquetSource:
     """The rows of a Parquet file: images, or paths that start at its folder.
 
-    Args:
-        path: a file with a column `image` (bytes, or Hugging Face's structure with `bytes`), or
-            `path` or `file` (text).
+    Images are a column `image` (bytes, or Hugging Face's structure with `bytes`), paths a column
+    `path` or `file` (text).
 
     Raises:
         ValueError: no such file or column, damaged, or pyarrow is not installed.

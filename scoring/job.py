@@ -139,11 +139,8 @@ class ScoreOptions:
 class FaceProgress:
     """Inputs and faces: a bar on a terminal, a line now and then elsewhere; a context manager.
 
-    The time left is shown once all inputs are counted, which a thread does beside the work.
-
-    Args:
-        count: gives the number of inputs, or None where it takes too long.
-        done: inputs that an earlier start has finished.
+    The time left is shown once all inputs are counted, which a thread does beside the work; `count`
+    gives None where that takes too long. An earlier start has finished `done` inputs.
     """
 
     def __init__(self, count: Callable[[], int | None], done: int = 0) -> None:

@@ -29,7 +29,6 @@ from pyarrow import parquet
 from photos.sources import Item
 from scoring.job import FaceProgress, Job, ScoreOptions, Stopped, score_chunks
 from scoring.rows import KEY, WAY_OUT, Row, arrow_table, as_line, digest, plain_name
-from scoring.scorer import Scorer
 from utils.parts import Json, PartStore
 from utils.stop import StopRequest
 
@@ -183,19 +182,14 @@ class PartScorer:
         self._scorer = task.options.open_scorer()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        """Score the parts of a batch of Ray Data, and write them."""
-        facts = []
+        """Score the parts of a batch of Ray Data as the local engine does, and write them."""
+        task, facts = self._task, []
         for number, pickled in zip(batch["part"], batch["items"], strict=True):
             items = pickle.loads(pickled)  # of this job's own process, never from a file
-            facts.append(score_part(self._scorer, int(number), items, self._task).to_json())
+            chunks = score_chunks(self._scorer, iter(items), task.options)
+            rows = [row for chunk in chunks for row in chunk.to_rows()]
+            facts.append(task.parts.write(int(number), items, rows, task.header).to_json())
         return {"facts": facts}
-
-
-def score_part(scorer: Scorer, number: int, items: list[Item], task: Task) -> PartFacts:
-    """Score the inputs of one part as the local engine does, and write its file."""
-    chunks = score_chunks(scorer, iter(items), task.options)
-    rows = [row for chunk in chunks for row in chunk.to_rows()]
-    return task.parts.write(number, items, rows, task.header)
 
 
 def score_missing(

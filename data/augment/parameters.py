@@ -166,22 +166,17 @@ def draw_parameters(config: Augment, uniforms: Uniforms) -> AugmentParameters:
     blurred = (blur < config.blur) & ~degraded
     return AugmentParameters(
         flip=flip < config.flip,
-        blur=np.where(blurred, _below(radius, len(config.blur_radii)), -1),
+        blur=np.where(blurred, _between(radius, 0, len(config.blur_radii) - 1), -1),
         box=_boxes(covered, degraded, shape),
         noisy=noisy < 0.5,
-        colour=_below(colour, 256),
-        noise_key=_below(key, 2**32),
+        colour=_between(colour, 0, 255),
+        noise_key=_between(key, 0, 2**32 - 1),
         rare=np.where(degraded[:, None], -1, _rare(config.rare, rare)),
-        size=SMALLEST + _below(uniforms[:, 17:19], SIZE - SMALLEST),
+        size=_between(uniforms[:, 17:19], SMALLEST, SIZE - 1),
         angle=np.where(uniforms[:, 19:21] < 0.5, -ANGLE, ANGLE),
-        corner=_below(uniforms[:, 21:25], SIZE - CROP + 1).reshape(-1, 2, 2),
+        corner=_between(uniforms[:, 21:25], 0, SIZE - CROP).reshape(-1, 2, 2),
         strong=strong,
     )
-
-
-def _below(uniforms: Uniforms, count: int) -> NDArray[np.int64]:
-    """Return integers 0 to count - 1."""
-    return (uniforms * count).astype(np.int64)
 
 
 def _boxes(

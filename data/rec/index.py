@@ -30,9 +30,8 @@ _SHIFT = 12  # records that share a base: 4096, about 20 MB of a pack
 class Offsets:
     """R byte offsets in 4 bytes each, where records near in key are near in the file, else in 8.
 
-    Args:
-        low: (R,) distance from the record's base: uint32 in steps of 4 bytes, or int64 in bytes.
-        bases: one for every 4096 records, in bytes.
+    `low` (R,) is the distance from the record's base: uint32 in steps of 4 bytes, or int64 in
+    bytes. There is a base, in bytes, for every 4096 records.
     """
 
     def __init__(self, low: NDArray[np.integer], bases: NDArray[np.int64]) -> None:

@@ -47,7 +47,12 @@ class Detector(Protocol):
 def check_options(
     name: str, threshold: float, overlap: float, max_side: int, smallest: int
 ) -> None:
-    """Refuse options of a detector that sees a photo once; ValueError names the value."""
+    """Refuse options of a detector that sees a photo once; ValueError names the value.
+
+    `threshold` is the least score of a face, in 0..1; `overlap` the largest share of its union with
+    a more certain face that a face may have; a photo whose longer side has more than `max_side`
+    pixels is reduced to it.
+    """
     if not 0 < threshold < 1 or not 0 < overlap < 1:
         raise ValueError(
             f"{name}: threshold = {threshold}, overlap = {overlap}: must be between 0 and 1"

@@ -47,13 +47,7 @@ class CenterFace:
         overlap: float = 0.3,
         max_side: int = 1280,
     ) -> None:
-        """Load the network.
-
-        Args:
-            weights: centerface.onnx.
-            threshold: least score of a face, in 0..1.
-            overlap: largest share of its union with a more certain face that a face may have.
-            max_side: pixels; a photo whose longer side is larger is reduced to it.
+        """Load the network of the file `weights`; `check_options` explains the rest.
 
         Raises:
             ValueError: value out of range, or a file that is missing or another network.
