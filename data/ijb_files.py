@@ -174,11 +174,7 @@ def _numbers(text: bytes, kind: type[Number]) -> NDArray[Number]:
 
 
 def _check_lines(
-    path: Path,
-    line: int,
-    text: bytes,
-    fields: tuple[str, ...],
-    kind: type[Number],
+    path: Path, line: int, text: bytes, fields: tuple[str, ...], kind: type[Number]
 ) -> None:
     """Name the first line that has not these fields; empty ones are none."""
     names = int(fields[0] == "image")

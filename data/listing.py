@@ -179,10 +179,7 @@ def _scan(root: Path) -> tuple[list[bytes], NDArray[np.int64]]:
 
 
 def _list(
-    root: Path,
-    names: list[bytes],
-    changed: NDArray[np.int64],
-    cached: _Folders | None,
+    root: Path, names: list[bytes], changed: NDArray[np.int64], cached: _Folders | None
 ) -> _Folders:
     known = {} if cached is None else cached.by_name()
     block, lengths, counts = bytearray(), array("q"), array("i")

@@ -36,11 +36,7 @@ class ClassBalancedBatches:
     """
 
     def __init__(
-        self,
-        labels: NDArray[np.integer],
-        classes_per_batch: int,
-        images_per_class: int,
-        seed: int,
+        self, labels: NDArray[np.integer], classes_per_batch: int, images_per_class: int, seed: int
     ) -> None:
         self._rows, starts = class_index(labels)
         counts = np.diff(starts)

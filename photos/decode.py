@@ -22,14 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageFile, TiffImagePlugin
 
-from data.images import (
-    JPEG_START,
-    LARGEST_JPEG,
-    JpegHeader,
-    check_size,
-    decode_jpeg,
-    jpeg_header,
-)
+from data.images import JPEG_START, LARGEST_JPEG, JpegHeader, check_size, decode_jpeg, jpeg_header
 
 __all__ = ["Photo", "from_array", "read_photo"]
 

@@ -19,13 +19,7 @@ __all__ = ["FACE_MODEL", "LIMITS", "head_pose", "measure", "reasons", "spans_a_f
 # x to the viewer's right, y down, z away from the viewer, of `LANDMARKS` in eye distances: the tip
 # of the nose lies half an eye distance (some 32 mm) before the plane of eyes and mouth corners.
 FACE_MODEL: NDArray[np.float64] = np.array(
-    [
-        (-0.5, 0.0, 0.0),
-        (0.5, 0.0, 0.0),
-        (0.0, 0.55, -0.5),
-        (-0.42, 1.1, 0.0),
-        (0.42, 1.1, 0.0),
-    ]
+    [(-0.5, 0.0, 0.0), (0.5, 0.0, 0.0), (0.0, 0.55, -0.5), (-0.42, 1.1, 0.0), (0.42, 1.1, 0.0)]
 )
 _TO_CAMERA = np.linalg.pinv(FACE_MODEL - FACE_MODEL.mean(axis=0)).T  # (5, 3)
 
@@ -130,11 +124,7 @@ def _light(face: NDArray[np.uint8]) -> dict[str, float]:
     grey = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)
     _, edges = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))
     sharpness = float(edges[0, 0]) ** 2
-    return {
-        "sharpness": sharpness,
-        "brightness": float(grey.mean()),
-        "contrast": float(grey.std()),
-    }
+    return {"sharpness": sharpness, "brightness": float(grey.mean()), "contrast": float(grey.std())}
 
 
 def spans_a_face(points: NDArray[np.floating] | None) -> bool:

@@ -193,10 +193,7 @@ class PartScorer:
 
 
 def score_missing(
-    missing: Iterator[tuple[int, list[Item]]],
-    task: Task,
-    stop: StopRequest,
-    progress: FaceProgress,
+    missing: Iterator[tuple[int, list[Item]]], task: Task, stop: StopRequest, progress: FaceProgress
 ) -> None:
     """Score parts on the cluster that the options name, or on one that is started here.
 
