@@ -147,14 +147,13 @@ class FaceProgress:
         self._count, self._done = count, done
         self.inputs = self.faces = 0
         self._total: int | None = None
-        terminal = sys.stderr.isatty()
         self._bar = tqdm(
             desc="score",
             unit="img",
             unit_scale=True,
             leave=False,
             initial=done,
-            disable=not terminal,
+            disable=not sys.stderr.isatty(),
         )
         self._start = self._last = time.monotonic()
 
