@@ -230,16 +230,16 @@ def open_model(
     calibrated: bool = True,
     host: LoadedModel | None = None,
 ) -> LoadedModel:
-    """Open a model by what a person writes; see the kinds above.
+    """Open a model by its path or name: every kind that the top of this module lists.
 
     The decision is the one stored with the calibration, or `Decision.from_calibration`. Device,
     precision and execution are as in `TrainConfig`; an exported model runs on the CPU.
 
     `backbone_name`, as `models.run.parse_backbone` reads it, is for estimators and scores, with its
-    file `backbone_weights`; of a run, that says where the file is now. `checkpoint` is "best" or
-    "last" of a run. A `calibration` is a file of calibrate.py, instead of the one that the model
-    brings; `calibrated=False` does not read that. `host` is another model, whose backbone an
-    estimator or a file of scores takes, and a run of the same backbone shares.
+    file `backbone_weights`; for a run, the latter says where the file is now. `checkpoint` is
+    "best" or "last", for a run. `calibration` is a file of calibrate.py, to use instead of the
+    model's own; with `calibrated=False` that one is not read. `host` is another model: an
+    estimator or a file of scores uses its backbone, and a run of the same backbone shares it.
 
     Raises:
         ValueError: there is no such model (with what was probably meant), it cannot be read, a flag
@@ -290,11 +290,12 @@ def open_models(
 ) -> LoadedModels:
     """Open several models, `[NAME=]MODEL` each, over one backbone.
 
-    It is that of the trained ones, or the one that is named; `with_branches` and `named` read the
-    models, and all else is as in `open_model`.
+    The backbone is that of the trained models, or the one that is named. `with_branches` and
+    `named` read the list of models; everything else is as in `open_model`.
 
     Raises:
-        ValueError: two of one name, no or several backbones, or a model that cannot be opened.
+        ValueError: two models have one name, there is no backbone or more than one, or a model
+            cannot be opened.
     """
     in_order = named(with_branches(specs))
     opened: dict[str, LoadedModel] = {}

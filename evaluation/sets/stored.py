@@ -83,11 +83,11 @@ def open_stored(
     cap: int | None = None,
     seed: int = 0,
 ) -> StoredSet:
-    """Open stored arrays or scores to be evaluated; they are read when they are needed.
+    """Open stored arrays or scores to evaluate; they are read when they are first needed.
 
     Args:
-        path: `.npz` with mu, sigma_sq and issame (pairs) or identity (labelled images; where both
-            are there, the pairs count), a folder that extraction/extract.py wrote (labelled images
+        path: `.npz` with mu, sigma_sq and issame (pairs) or identity (labelled images; if it has
+            both, the pairs are used), a folder that extraction/extract.py wrote (labelled images
             too, in memory at once), or a score file (.npz, .csv, .parquet).
         non_mated: for labelled images, as in `labelled_comparisons`.
         cap: the same.
