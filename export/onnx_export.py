@@ -167,11 +167,7 @@ def range_faces(source: str) -> NDArray[np.uint8]:
 def _prove(
     options: ExportOptions, model: LoadedModel, float32: Path, out: Path, write: Write
 ) -> None:
-    """Compare and time; with `int8` the float file is quantised into `out`.
-
-    Raises:
-        ValueError: a bound that does not hold.
-    """
+    """Compare and time, or raise ValueError; with `int8` the float file is quantised into `out`."""
     labelled = open_named_set("--check", options.check)
     images = parity.some_faces(labelled, options.faces)
     reference = model.estimator

@@ -223,9 +223,10 @@ def latency(
             taken: dict[str, list[float]] = {name: [] for name in engines}
             for turn in range(runs + 1):
                 for name, engine in engines.items():
-                    seconds = _seconds(engine, batch)
+                    start = time.perf_counter()
+                    engine(Batch(batch))
                     if turn:  # the first one warms up
-                        taken[name].append(seconds)
+                        taken[name].append(time.perf_counter() - start)
             for name, values in taken.items():
                 medians[name][size] = 1000 * statistics.median(values) / len(batch)
     return medians
@@ -270,12 +271,6 @@ def _map_difference(outputs: Mapping[str, NDArray[Any]], calibration: Calibratio
     percentile = outputs["percentile"] - calibration.percentile(own)
     percent = 100 * (outputs["p_false_non_match"] - calibration.probability(own))
     return float(max(np.abs(off).max() for off in (quality, percentile, percent)))
-
-
-def _seconds(engine: Estimator, batch: NDArray[np.uint8]) -> float:
-    start = time.perf_counter()
-    engine(Batch(batch))
-    return time.perf_counter() - start
 
 
 @contextmanager

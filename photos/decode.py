@@ -24,8 +24,6 @@ from PIL import Image, ImageFile, TiffImagePlugin
 
 from data.images import JPEG_START, LARGEST_JPEG, JpegHeader, check_size, decode_jpeg, jpeg_header
 
-__all__ = ["Photo", "from_array", "read_photo"]
-
 MOST_PIXELS = 25_000_000  # pixels; a larger photo is reduced
 LARGEST = 89_000_000  # pixels that are decoded whole; Pillow itself warns a little above
 _EXIF = b"Exif\0\0"

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from report.face_score import LANDMARKS, Measures
 
-__all__ = ["FACE_MODEL", "LIMITS", "head_pose", "measure", "reasons", "spans_a_face"]
-
 # x to the viewer's right, y down, z away from the viewer, of `LANDMARKS` in eye distances: the tip
 # of the nose lies half an eye distance (some 32 mm) before the plane of eyes and mouth corners.
 FACE_MODEL: NDArray[np.float64] = np.array(

@@ -367,10 +367,7 @@ def load_scorer(
 
 
 class _Batches:
-    """Collects rows; whenever `size` faces wait, they go through the model together.
-
-    So batches are full, whatever the photos hold.
-    """
+    """Collects rows; `size` faces go through the model together, whatever the photos hold."""
 
     def __init__(self, model: LoadedModel, size: int) -> None:
         self._model, self._size = model, size
