@@ -69,7 +69,8 @@ def run_command(body: Callable[[], int], *, resume_hint: str = "") -> int:
     """Run a script's body and return its exit code.
 
     Args:
-        body: ValueError and OSError are mistakes of the user; other exceptions are bugs, and pass.
+        body: ValueError and OSError are mistakes of the user, and so is a package that is not
+            installed; other exceptions are bugs, and pass.
         resume_hint: after Ctrl-C, how to continue: "the same command resumes where it stopped".
     """
     try:
@@ -83,6 +84,12 @@ def run_command(body: Callable[[], int], *, resume_hint: str = "") -> int:
     except (ValueError, OSError) as error:
         if is_main_process():
             say_error(str(error))
+        return 2
+    except ModuleNotFoundError as error:
+        say_error(
+            f"{sys.executable} lacks the package {error.name}: activate the environment that "
+            "`make setup` made, or pip install -r requirements.txt"
+        )
         return 2
 
 

@@ -78,3 +78,14 @@ def test_types_of_values(read, good, bad):
     for text in bad:
         with pytest.raises(argparse.ArgumentTypeError, match="is not|neither|does not"):
             read(text)
+
+
+def test_a_package_that_is_not_installed_is_one_line(capsys):
+    def body():
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    assert run_command(body) == 2
+    error = capsys.readouterr().err
+    assert "torch" in error
+    assert "requirements.txt" in error
+    assert error.count("\n") == 1
