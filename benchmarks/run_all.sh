@@ -126,6 +126,7 @@ anywhere() {
     bench mc_dropout mc_dropout.py --backbone_weights "$net" --images "$faces" "${small[@]}"
     $quick && small=(--runs 1)
     OMP_NUM_THREADS=1 bench evaluation evaluation.py "${small[@]}"
+    OMP_NUM_THREADS=1 bench startup startup.py "${small[@]}"
     $quick && small=(--images 2000)
     bench all_pairs all_pairs.py "${small[@]}"
     $quick && small=(--sets 20)
