@@ -133,6 +133,7 @@ def stand_ins(tmp_path_factory, write_run):
     for path in ("backbone.pth", weights / "backbone.pth"):
         shutil.copy(folder / "runs" / "idq" / "backbone.pth", folder / path)
     shutil.copy(folder / "runs" / "idq" / "backbone.pth", folder / "FILE")
+    shutil.copy(ROOT / "demo" / "backbone.pth", folder / "WEIGHTS")
     mobile = build("models.backbones", Method("mobilefacenet")).state_dict()
     for path in ("mbf_y1.pth", "FILE.pth", "weights/mbf_y1.pth"):
         torch.save(mobile, folder / path)
