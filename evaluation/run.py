@@ -194,7 +194,7 @@ def evaluate(
             go with the set, or no protocol that can be applied; the message names the set.
     """
     options = options or EvaluationOptions()
-    options.protocols_of(has_pairs=True)  # a wrong name is told before any work
+    options.protocols_of(has_pairs=True)  # a wrong name is refused before any work
     estimate = None
     if isinstance(source, StoredSet):
         if model is not None:

@@ -32,7 +32,7 @@ class FrozenBackbone(nn.Module):
         device: where it runs.
         precision: of the layers up to the feature map (the tail is always float32). "auto" takes
             bf16 on CUDA (fp16 on cards without it), fp16 on MPS, fp32 on a CPU. With "fp32", CUDA
-            convolutions still use TF32 unless `torch.backends.cudnn` is told otherwise.
+            convolutions still use TF32 unless `torch.backends.cudnn` is set otherwise.
         execution: "eager"; "cuda_graph" repeats recorded kernels, so that the host has no work for
             each; "compile" is torch.compile, whose first batch takes long. Both are
             prepared for few sizes of a batch (models/execution.py); others run as "eager".

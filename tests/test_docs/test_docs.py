@@ -12,30 +12,13 @@ from pathlib import Path
 import pytest
 
 from evaluation.metrics.protocols import PROTOCOLS, SWITCHES
+from tests.measure import ROOMS
 from utils.config import TrainConfig, load_config
 from utils.config_json import override, parse_method
 from utils.methods import available, check_options, find
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("README.md"), *(ROOT / "docs").glob("*.md")])
-PACKAGES = (
-    "commands",
-    "config",
-    "data",
-    "demo",
-    "estimators",
-    "evaluation",
-    "export",
-    "extraction",
-    "losses",
-    "mc_dropout",
-    "models",
-    "photos",
-    "report",
-    "scoring",
-    "training",
-    "utils",
-)
 FENCE = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9_-]*")
 # names of the original, which docs/migrating.md sets against ours
@@ -106,7 +89,7 @@ def test_named_files_exist(page):
     prose = FENCE.sub("", text_of(page))
     named = re.findall(r"`((?:\w+/)+\w+\.(?:py|md|txt)|\w+\.py)`", prose)
     known = written_by_pages() | THEIRS
-    beside = {path.name for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
+    beside = {path.name for package in ROOMS for path in (ROOT / package).rglob("*.py")}
     for name in named:
         exists = (ROOT / name).exists() or ("/" not in name and name in beside)
         run_folder = name in ("config.py",)

@@ -10,25 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.measure import ROOMS
+from tests.test_docs.test_docs import FENCE
+
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = (
-    "commands",
-    "config",
-    "data",
-    "estimators",
-    "evaluation",
-    "export",
-    "extraction",
-    "losses",
-    "mc_dropout",
-    "models",
-    "photos",
-    "report",
-    "scoring",
-    "training",
-    "utils",
-)
-FENCE = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
 
 def blocks(page):
@@ -94,7 +79,7 @@ print("all ran")
 def ran(tmp_path_factory):
     """Run the examples of two pages in one process, in a copy of the code."""
     copy = tmp_path_factory.mktemp("checkout")
-    for package in PACKAGES:
+    for package in ROOMS:
         shutil.copytree(
             ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__")
         )
