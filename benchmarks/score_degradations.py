@@ -31,7 +31,7 @@ from data.faces import open_faces
 from estimators.base import Batch, build_estimator
 from models.run import open_backbone
 from utils.cli import run_command
-from utils.config_json import parse_method
+from utils.config import parse_method
 
 Image = NDArray[np.uint8]
 

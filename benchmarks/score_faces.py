@@ -31,7 +31,7 @@ from data.faces import Faces, open_faces
 from estimators.base import Batch, Estimator, PixelMeasure
 from models.run import open_backbone
 from utils.cli import run_command
-from utils.config_json import parse_method
+from utils.config import parse_method
 from utils.files import file_sha256
 from utils.methods import build, check_options
 

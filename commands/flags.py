@@ -104,8 +104,7 @@ class ModelFlags:
 
         if self.config_file:
             from models.run import untrained_run
-            from utils.config import load_config
-            from utils.config_json import override
+            from utils.config import load_config, override
 
             run = untrained_run(
                 override(load_config(self.config_file), self.set),

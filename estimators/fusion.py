@@ -27,7 +27,7 @@ from models.frozen import FrozenBackbone
 from models.heads.base import Head
 from models.run import trained_head
 from utils.checkpoint import load_checkpoint
-from utils.config_json import parse_method
+from utils.config import parse_method
 from utils.files import write_text
 
 __all__ = ["Fusion"]

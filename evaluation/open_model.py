@@ -29,7 +29,7 @@ from evaluation.confidence.calibration import FILE_NAME, Calibration
 from evaluation.confidence.decision import Decision
 from evaluation.sets.templates import Weights
 from models.seeds import Group, seed_groups
-from utils.config_json import parse_method
+from utils.config import parse_method
 from utils.files import file_sha256
 from utils.tables import SUFFIXES
 

@@ -24,8 +24,7 @@ from models.load import load_state
 from models.preprocessing import Preprocessing
 from models.run import Run, build_head
 from utils.checkpoint import read_safely, save_checkpoint
-from utils.config import Execution, Precision, TrainConfig
-from utils.config_json import from_json, to_json
+from utils.config import Execution, Precision, TrainConfig, from_json, to_json
 from utils.device import resolve_device
 from utils.methods import build
 

@@ -18,8 +18,7 @@ from models.heads.base import Head
 from models.load import load_backbone, load_head
 from models.preprocessing import Preprocessing
 from utils.checkpoint import load_checkpoint
-from utils.config import Execution, Method, Precision, TrainConfig
-from utils.config_json import from_json, parse_method
+from utils.config import Execution, Method, Precision, TrainConfig, from_json, parse_method
 from utils.device import resolve_device
 from utils.files import file_sha256
 from utils.methods import build, check_options

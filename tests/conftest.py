@@ -34,8 +34,7 @@ from photos.align import REFERENCE
 from photos.detectors import Detections
 from scoring.scorer import Scorer
 from utils.checkpoint import save_checkpoint
-from utils.config import Method, Schedule, TrainConfig
-from utils.config_json import to_json
+from utils.config import Method, Schedule, TrainConfig, to_json
 from utils.methods import build
 
 ROOT = Path(__file__).parents[1]

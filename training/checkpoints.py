@@ -10,8 +10,7 @@ from typing import Any
 from training.branch import TrainedBranch
 from training.log import TrainLog
 from utils.checkpoint import save_checkpoint
-from utils.config import TrainConfig
-from utils.config_json import to_json
+from utils.config import TrainConfig, to_json
 from utils.files import write_text
 
 

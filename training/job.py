@@ -15,8 +15,7 @@ from evaluation.metrics.protocols import PROTOCOLS, find_protocol
 from training.trainer import SharedError, Trainer
 from utils.checkpoint import load_checkpoint
 from utils.cli import say_last
-from utils.config import TrainConfig, load_config
-from utils.config_json import from_json, override
+from utils.config import TrainConfig, from_json, load_config, override
 from utils.device import resolve_device
 from utils.distributed import RankLost, World
 from utils.run import (

@@ -21,8 +21,7 @@ from models.frozen import FrozenBackbone
 from models.output import BackboneOutput, to_scalar, to_sigma_sq
 from models.run import check_backbone, load_run, trained_head
 from utils.checkpoint import load_checkpoint
-from utils.config import TrainConfig
-from utils.config_json import from_json
+from utils.config import TrainConfig, from_json
 from utils.device import to_device
 
 

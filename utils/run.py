@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from utils.config import TrainConfig
-from utils.config_json import to_json
+from utils.config import TrainConfig, to_json
 from utils.files import write_text
 
 if TYPE_CHECKING:

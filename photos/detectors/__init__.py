@@ -1,7 +1,7 @@
 """Face detectors, one file each: boxes and five landmarks of the faces in a photo."""
 
 from photos.detectors.base import Detections, Detector
-from utils.config_json import parse_method
+from utils.config import parse_method
 from utils.methods import build
 
 __all__ = ["Detections", "Detector", "open_detector"]

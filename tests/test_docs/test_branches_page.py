@@ -9,8 +9,7 @@ import pytest
 
 from losses.base import GenuinePairLoss
 from models.run import load_frozen
-from utils.config import TrainConfig
-from utils.config_json import from_json, override, to_json
+from utils.config import TrainConfig, from_json, override, to_json
 from utils.methods import build
 
 ROOT = Path(__file__).resolve().parents[2]

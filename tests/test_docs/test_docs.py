@@ -13,8 +13,7 @@ import pytest
 
 from evaluation.metrics.protocols import PROTOCOLS, SWITCHES
 from tests.measure import ROOMS
-from utils.config import TrainConfig, load_config
-from utils.config_json import override, parse_method
+from utils.config import TrainConfig, load_config, override, parse_method
 from utils.methods import available, check_options, find
 
 ROOT = Path(__file__).resolve().parents[2]

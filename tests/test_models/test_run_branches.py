@@ -11,8 +11,7 @@ from models.run import (
     load_run,
     untrained_run,
 )
-from utils.config import Branch, Method
-from utils.config_json import from_json
+from utils.config import Branch, Method, from_json
 
 TINY = Method("iresnet", layers=(1, 1, 1, 1), widths=(4, 4, 8, 8))
 HEAD = Method("fc2", output="probability", hidden=4)

@@ -10,8 +10,7 @@ import network
 from models.backbones.iresnet import IResNet
 from training.trainer import Trainer
 from utils.checkpoint import load_checkpoint
-from utils.config import load_config
-from utils.config_json import to_json
+from utils.config import load_config, to_json
 
 CONFIG = """
 from utils.config import Branch, Method, Schedule, TrainConfig, Verification
@@ -61,7 +60,7 @@ def config(config_file):
 def train_to(folder, config, *changes):
     """Train a config, or a file of one, into a folder; it must succeed."""
     if dataclasses.is_dataclass(config):
-        text = f"from utils.config_json import from_json\nconfig = from_json({to_json(config)!r})\n"
+        text = f"from utils.config import from_json\nconfig = from_json({to_json(config)!r})\n"
         config = folder.parent / f"{folder.name}.py"
         config.write_text(text)
     arguments = ["--config_file", str(config), "--model_dir", str(folder)]

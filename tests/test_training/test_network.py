@@ -17,8 +17,7 @@ from evaluation import verification_risk_fnmr
 from models.run import load_run
 from training.trainer import Trainer
 from utils.checkpoint import load_checkpoint
-from utils.config import load_config
-from utils.config_json import override
+from utils.config import load_config, override
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE_HEAD = "head=FC2, loss=Method('idq', scale=16.0, margin=0.45)"

@@ -22,8 +22,17 @@ from models.run import load_run
 from training.teachers import FileTeacher, RunTeacher, logit_of
 from training.trainer import Trainer
 from utils.checkpoint import load_checkpoint
-from utils.config import Augment, Branch, Method, Schedule, Verification, load_config
-from utils.config_json import from_json, override, to_json
+from utils.config import (
+    Augment,
+    Branch,
+    Method,
+    Schedule,
+    Verification,
+    from_json,
+    load_config,
+    override,
+    to_json,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN = Augment(flip=0.5, blur=0.0, occlusion=0.0, rare=0.0)

@@ -3,8 +3,18 @@ from pathlib import Path
 
 import pytest
 
-from utils.config import Branch, Method, Schedule, TrainConfig, Verification, load_config
-from utils.config_json import from_json, override, parse_method, to_json
+from utils.config import (
+    Branch,
+    Method,
+    Schedule,
+    TrainConfig,
+    Verification,
+    from_json,
+    load_config,
+    override,
+    parse_method,
+    to_json,
+)
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "config").glob("*.py"))
 BASE = TrainConfig(

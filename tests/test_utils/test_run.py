@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.config import load_config
-from utils.config_json import from_json, override
+from utils.config import from_json, load_config, override
 from utils.run import (
     LOGGER,
     MetricsFile,
