@@ -42,8 +42,8 @@ from models.heads.fc2 import FC2Head
 from models.run import parse_backbone
 from utils.config import Execution, Precision
 from utils.device import resolve_device
+from utils.long_work import StopRequest
 from utils.methods import build
-from utils.stop import StopRequest
 
 RENDERED = 400  # distinct faces; the pack repeats them
 

@@ -1,7 +1,7 @@
 """Batches of decoded images, in order, from a few threads that work ahead.
 
 Decoding releases the interpreter lock, so threads scale like processes and nothing is pickled.
-utils/prefetch.py does not serve here: several threads fill parts of one batch, and the disk gets
+utils/long_work.py does not serve here: several threads fill parts of one batch, and the disk gets
 its requests long before.
 """
 

@@ -21,8 +21,8 @@ from tqdm import tqdm
 from data.features import Features, checked_rows
 from estimators.base import Batch, Estimate, Estimator, name_readers
 from utils.distributed import ALONE, World
+from utils.long_work import prefetch
 from utils.parts import Json, PartStore
-from utils.prefetch import prefetch
 from utils.tables import read_npz
 
 if TYPE_CHECKING:

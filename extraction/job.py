@@ -24,10 +24,9 @@ from extraction.shards import ShardFolder
 from utils.cli import say_error
 from utils.distributed import PeerFailed, RankLost, World, in_job, is_main_process, start, stop
 from utils.files import file_sha256
+from utils.long_work import Progress, StopRequest
 from utils.parts import Json, PartStore
-from utils.progress import Progress
 from utils.run import environment
-from utils.stop import StopRequest
 from utils.tables import require_pyarrow
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ from photos.detectors import Detector, open_detector
 from photos.sources import Item, open_sources
 from utils.cli import Parser, positive, run_command
 from utils.files import write_bytes
-from utils.prefetch import prefetch
+from utils.long_work import prefetch
 
 
 @dataclass(frozen=True)

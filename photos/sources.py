@@ -25,7 +25,7 @@ from photos.packs import (
     reason,
     refused,
 )
-from utils.prefetch import prefetch
+from utils.long_work import prefetch
 from utils.tables import csv_rows, text_lines
 
 __all__ = ["Item", "Sources", "open_sources", "read_ahead"]

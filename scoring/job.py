@@ -27,9 +27,8 @@ from report.face_score import NOT_COMPUTED, Status, Verdict
 from scoring.contact_sheet import ContactSheet, sheet_path
 from scoring.rows import Row, RowParts, Source, check_path, digest, write_rows
 from scoring.scorer import LoadedImage, Scorer, Scores, load_items, load_scorer
+from utils.long_work import LINE_EVERY, StopRequest, duration
 from utils.parts import Json
-from utils.progress import LINE_EVERY, duration
-from utils.stop import StopRequest
 
 if TYPE_CHECKING:
     from utils.config import Precision

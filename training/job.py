@@ -18,6 +18,7 @@ from utils.cli import say_last
 from utils.config import TrainConfig, from_json, load_config, override
 from utils.device import resolve_device
 from utils.distributed import RankLost, World
+from utils.long_work import StopRequest
 from utils.run import (
     LOGGER,
     environment,
@@ -27,7 +28,6 @@ from utils.run import (
     start_logging,
     stop_logging,
 )
-from utils.stop import StopRequest
 
 
 @dataclass(frozen=True)

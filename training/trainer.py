@@ -40,8 +40,8 @@ from training.teachers import Teacher, logit_of, open_teachers
 from utils.config import TrainConfig
 from utils.device import peak_memory_gib, to_device
 from utils.distributed import ALONE, World
+from utils.long_work import StopRequest
 from utils.run import LOGGER
-from utils.stop import StopRequest
 
 SECONDS_BETWEEN_SAVES = 60.0
 IMAGES_PER_FORWARD = 512  # on an accelerator, unless the config says how many steps go together

@@ -12,7 +12,7 @@ import pytest
 
 from extraction import pipeline
 from models.frozen import FrozenBackbone
-from utils.progress import Progress, duration
+from utils.long_work import Progress, duration
 
 ROOT = Path(__file__).parents[2]
 
@@ -212,7 +212,7 @@ def test_a_shard_that_cannot_be_written_is_an_error(run, tmp_path, monkeypatch, 
 
 def test_progress_off_a_terminal_is_a_line_now_and_then(monkeypatch, capsys):
     clock = iter([0.0, 10.0, 31.0, 40.0])
-    monkeypatch.setattr("utils.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("utils.long_work.time.monotonic", lambda: next(clock))
     progress = Progress("extract", 1000, shown=True)
     for _ in range(3):
         progress(100)

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from utils.prefetch import prefetch
+from utils.long_work import prefetch
 
 
 def test_in_order_and_not_further_ahead_than_told():

@@ -2,7 +2,7 @@ import signal
 
 import pytest
 
-from utils.stop import StopRequest
+from utils.long_work import StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,0 +1,143 @@
+"""Work over many images: read ahead in threads, shown as it goes on, stopped at a safe point."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import FrameType
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def prefetch(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int, depth: int
+) -> Generator[Result, None, None]:
+    """Yield `function(item)` for each item, in order.
+
+    An error of the function is raised in the place of its result, and ends the iteration; so does a
+    consumer that closes it. Both wait for what the threads are working on.
+
+    Args:
+        function: called in threads, several at a time.
+        items: iterated over in the calling thread.
+        workers: threads.
+        depth: results at most that are being made or wait to be taken; memory holds so many.
+
+    Raises:
+        ValueError: fewer than one thread or item; raised with the first result.
+    """
+    if workers < 1 or depth < 1:
+        raise ValueError(f"{workers} threads and {depth} items ahead: both must be at least 1")
+    waiting: deque[Future[Result]] = deque()
+    pool = ThreadPoolExecutor(min(workers, depth), thread_name_prefix="prefetch")
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) == depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+LINE_EVERY = 30.0  # seconds
+
+
+class Progress:
+    """Counts images of `total`; call it with the number in each batch.
+
+    A process that is not the main one shows nothing.
+    """
+
+    def __init__(self, what: str, total: int, *, shown: bool) -> None:
+        self._what, self._total, self._done = what, total, 0
+        terminal = sys.stderr.isatty()
+        hidden = not (shown and terminal)
+        self._bar = tqdm(
+            total=total, desc=what, unit="img", unit_scale=True, leave=False, disable=hidden
+        )
+        self._lines = shown and not terminal
+        self._start = self._last = time.monotonic()
+
+    def __call__(self, images: int) -> None:
+        """Count images that are done."""
+        self._done += images
+        self._bar.update(images)
+        now = time.monotonic()
+        if self._lines and now - self._last >= LINE_EVERY:
+            self._last = now
+            sys.stderr.write(self.line(now - self._start) + "\n")
+            sys.stderr.flush()
+
+    def line(self, seconds: float) -> str:
+        """Say how far it is, how fast, and how long it will take, after so many seconds."""
+        rate = self._done / max(seconds, 1e-9)
+        left = (self._total - self._done) / max(rate, 1e-9)
+        return (
+            f"{self._what}: {self._done} of {self._total} images "
+            f"({self._done / max(self._total, 1):.1%}), {rate:.1f} images/s, {duration(left)} left"
+        )
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.close()
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as 45 s, 12 min, 3 h 20 min or 5 days 4 h."""
+    minutes, hours, days = seconds / 60, seconds / 3600, seconds / 86400
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if minutes < 90:
+        return f"{minutes:.0f} min"
+    if hours < 48:
+        return f"{int(hours)} h {int(minutes % 60)} min"
+    return f"{int(days)} days {int(hours % 24)} h"
+
+
+class StopRequest:
+    """While active, Ctrl-C and SIGTERM set `is_requested`; a second Ctrl-C interrupts at once.
+
+    A Ctrl-C that is ignored from the start, as a script's `command &` has it, stays ignored.
+
+    Args:
+        second_interrupts: False where one Ctrl-C may arrive twice, as under torchrun, which passes
+            signals on.
+
+    Attributes:
+        is_requested: whether somebody wants the work to stop; the work looks at it where it can.
+        terminated: whether SIGTERM requested it.
+    """
+
+    _signals = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self, second_interrupts: bool = True) -> None:
+        self.is_requested = self.terminated = False
+        self._second_interrupts = second_interrupts
+
+    def __enter__(self) -> StopRequest:
+        self._previous = {number: signal.getsignal(number) for number in self._signals}
+        for number, handler in self._previous.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, self._request)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            if signal.getsignal(number) != signal.SIG_IGN:  # somebody inside chose to ignore it
+                signal.signal(number, handler)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self.is_requested = True
+        self.terminated |= number == signal.SIGTERM
+        if self._second_interrupts:
+            signal.signal(signal.SIGINT, self._previous[signal.SIGINT])
