@@ -36,8 +36,8 @@ if TYPE_CHECKING:  # the same names for editors and type checkers
     from evaluation.sets.open_set import open_set as open_set
     from evaluation.sets.stored import open_stored as open_stored
     from report.face_score import FaceScore as FaceScore
-    from report.tables import method_table as method_table
     from report.text import calibration_text as calibration_text
+    from report.text import method_table as method_table
     from report.text import result_text as result_text
     from scoring.scorer import BestShot as BestShot
     from scoring.scorer import Scorer as Scorer
@@ -79,7 +79,7 @@ _NAMES = {
     ),
     "evaluation.sets.open_set": ("open_set",),
     "evaluation.sets.stored": ("open_stored",),
-    "report.tables": ("method_table",),
+    "report.text": ("method_table",),
     "report.text": (
         "calibration_text",
         "result_text",

@@ -12,7 +12,7 @@ from evaluation.run import DISCARDS
 from report.facts import Json, number, plain
 from report.results import protocol_dict
 from report.sentences import caution_sentences, drawn_sentence, verdict_sentence
-from report.tables import FORMATS, group_table, method_table
+from report.text import FORMATS, group_table, method_table
 from utils.files import file_name, write_text
 
 if TYPE_CHECKING:

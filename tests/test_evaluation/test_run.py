@@ -21,8 +21,7 @@ from evaluation.sets.open_set import open_set
 from evaluation.sets.stored import comparisons_of, open_stored
 from report.results import row_dict
 from report.sentences import caution_sentences, protocol_sentence
-from report.tables import protocol_table
-from report.text import row_warnings
+from report.text import protocol_table, row_warnings
 
 
 class Brightness:

@@ -14,7 +14,7 @@ from evaluation.sets.ijb import FUSIONS, compare_fusions, open_ijb, possible_fus
 from evaluation.sets.score_files import read_scores
 from evaluation.verification_risk_fnmr import main
 from photos.align import REFERENCE
-from report.tables import ijb_table
+from report.text import ijb_table
 
 PEOPLE, PER_PERSON = 6, 9
 SHIFT = (23, 11)  # of the face in its loose crop
