@@ -25,8 +25,8 @@ from evaluation.run import (
     save_features,
 )
 from report.results import result_dict
-from report.sentences import protocol_sentence
 from report.text import result_text, warnings
+from report.words import protocol_sentence
 from utils.cli import PARTS_HINT, run_on_ranks
 from utils.config import Verification
 from utils.distributed import World

@@ -17,7 +17,7 @@ from evaluation.metrics.engine import CurveEngine
 from evaluation.metrics.error_rates import equal_error_rates
 from report import facts
 from report.facts import by_limit, number, numbers
-from report.sentences import caution_sentences, protocol_sentence, risk_sentences
+from report.words import caution_sentences, protocol_sentence, risk_sentences
 
 if TYPE_CHECKING:
     from evaluation.confidence.bootstrap import Bootstrap

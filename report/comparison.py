@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from evaluation.run import DISCARDS
 from report.facts import Json, number, plain
 from report.results import protocol_dict
-from report.sentences import caution_sentences, drawn_sentence, verdict_sentence
 from report.text import FORMATS, group_table, method_table
+from report.words import caution_sentences, drawn_sentence, verdict_sentence
 from utils.files import file_name, write_text
 
 if TYPE_CHECKING:

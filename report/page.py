@@ -28,8 +28,8 @@ from report.collect import collect
 from report.data import ImageAccess, Provenance, ReportData
 from report.facts import ReportFacts
 from report.render import data_uri, render
-from report.sentences import caution_sentences
 from report.text import report_text
+from report.words import caution_sentences
 from utils.files import file_name, file_sha256, write_text
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from evaluation.original import PERCENTILES, SHOWN
 from evaluation.run import DISCARDS
 from report.facts import Json, by_limit, number, plain
-from report.sentences import caution_sentences, protocol_sentence
 from report.text import original_text
+from report.words import caution_sentences, protocol_sentence
 
 if TYPE_CHECKING:
     from evaluation.confidence.bootstrap import Bootstrap

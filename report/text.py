@@ -18,7 +18,7 @@ import numpy as np
 from evaluation.metrics.thresholds import caution_few_matches
 from evaluation.original import PERCENTILES, SHOWN
 from evaluation.run import DISCARDS
-from report.sentences import (
+from report.words import (
     caution_sentence,
     caution_sentences,
     drawn_sentence,

@@ -22,7 +22,7 @@ class Caution(NamedTuple):
     """Something that makes a number too uncertain to trust, or incomplete.
 
     Attributes:
-        kind: what it is; `report.sentences` has the sentence for each.
+        kind: what it is; `report.words` has the sentence for each.
         facts: the numbers of that sentence.
     """
 

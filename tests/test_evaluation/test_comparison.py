@@ -12,7 +12,7 @@ from evaluation.metrics.protocols import find_protocol
 from evaluation.run import DISCARDS
 from models.seeds import Group
 from report.comparison import group_dict
-from report.sentences import verdict_sentence
+from report.words import verdict_sentence
 
 FMR = 0.05
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from data.features import Features
 from evaluation.original import original_table
 from report.results import original_dict
-from report.sentences import caution_sentences
 from report.text import original_text
+from report.words import caution_sentences
 
 
 def sentences(table):

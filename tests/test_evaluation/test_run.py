@@ -20,8 +20,8 @@ from evaluation.run import (
 from evaluation.sets.open_set import open_set
 from evaluation.sets.stored import comparisons_of, open_stored
 from report.results import row_dict
-from report.sentences import caution_sentences, protocol_sentence
 from report.text import protocol_table, row_warnings
+from report.words import caution_sentences, protocol_sentence
 
 
 class Brightness:

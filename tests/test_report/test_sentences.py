@@ -12,7 +12,7 @@ from evaluation.confidence.risk_control import control_risk
 from evaluation.metrics.curve import protocol_curve
 from evaluation.metrics.protocols import PROTOCOLS, SWITCHES, Protocol, find_protocol
 from evaluation.metrics.thresholds import Caution
-from report.sentences import (
+from report.words import (
     CAUTIONS,
     caution_sentence,
     protocol_sentence,

@@ -10,8 +10,8 @@ import pytest
 from evaluation.comparison import GroupRow, MethodRow, Verdict, ranks
 from evaluation.confidence.intervals import Interval
 from report.comparison import group_dict, row_dict
-from report.sentences import verdict_sentence
 from report.text import GROUP_HEADER, METHOD_HEADER, aligned, group_table, method_table
+from report.words import verdict_sentence
 
 FNMR = (0.05, 0.04, 0.03, 0.02, 0.01)
 

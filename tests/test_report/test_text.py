@@ -4,8 +4,8 @@ import pytest
 
 from evaluation.original import original_table
 from report.results import original_dict
-from report.sentences import caution_sentence
 from report.text import original_notes, original_report, original_text
+from report.words import caution_sentence
 
 
 def test_notes_say_the_switches_and_the_counts(golden_features):
