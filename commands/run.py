@@ -102,7 +102,7 @@ def comparison_main(args: argparse.Namespace) -> int:
             )
         comparisons = list(_printed(compared, folder, options))
         if world.is_main:
-            from report.comparison import write_comparisons
+            from report.results import write_comparisons
 
             sys.stdout.write(f"{protocol_sentence(protocol)}.\n")
             for path in write_comparisons(folder, comparisons, protocol) if folder else ():
@@ -178,7 +178,7 @@ def _printed(
     compared: Iterator[MethodComparison], folder: Path | None, options: ComparisonOptions
 ) -> Iterator[MethodComparison]:
     """Print each comparison as it comes, and draw it."""
-    from report.comparison import comparison_text, draw_comparison
+    from report.results import comparison_text, draw_comparison
 
     for comparison in compared:
         sys.stdout.write(comparison_text(comparison))

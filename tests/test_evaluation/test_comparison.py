@@ -11,7 +11,7 @@ from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.protocols import find_protocol
 from evaluation.run import DISCARDS
 from models.seeds import Group
-from report.comparison import group_dict
+from report.results import group_dict
 from report.words import verdict_sentence
 
 FMR = 0.05

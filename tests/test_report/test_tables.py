@@ -9,7 +9,7 @@ import pytest
 
 from evaluation.comparison import GroupRow, MethodRow, Verdict, ranks
 from evaluation.confidence.intervals import Interval
-from report.comparison import group_dict, row_dict
+from report.results import group_dict, row_dict
 from report.text import GROUP_HEADER, METHOD_HEADER, aligned, group_table, method_table
 from report.words import verdict_sentence
 
