@@ -6,10 +6,12 @@ The page needs no network, no script and no other file; docs/evaluate.md describ
 
 from __future__ import annotations
 
+import base64
 import datetime
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,11 +25,10 @@ from evaluation.run import (
     UncertaintyResult,
     protocol_rows,
 )
-from report import words
+from report import sentences, words
 from report.collect import collect
 from report.data import ImageAccess, Provenance, ReportData
-from report.facts import ReportFacts
-from report.render import data_uri, render
+from report.facts import FEW_ERRORS, ReportFacts
 from report.text import report_text
 from report.words import caution_sentences
 from utils.files import file_name, file_sha256, write_text
@@ -166,3 +167,42 @@ def _provenance(config: Mapping[str, object], files: Sequence[Path]) -> Provenan
         config=config,
         files={str(path): file_sha256(path) for path in files},
     )
+
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TEMPLATES = Path(__file__).parent / "templates"
+FILTERS = (
+    "share", "whole", "number", "count", "plural", "of", "fmr", "target", "visible", "shortened",
+    "slug",
+)  # fmt: skip
+
+
+def render(template: str, **values: object) -> str:
+    """Fill a template of `report/templates`; every value is escaped unless it is `Markup`."""
+    return _environment().get_template(template).render(**values)
+
+
+def data_uri(jpeg: bytes) -> str:
+    """A JPEG file as the address of a picture that stands in the page."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in FILTERS:
+        environment.filters[name] = getattr(words, name)
+    environment.filters.update(area_name=sentences.area_name, data_uri=data_uri)
+    environment.filters["json"] = lambda value: json.dumps(value, indent=1, ensure_ascii=False)
+    environment.globals.update(units=sentences.UNITS, few_errors=FEW_ERRORS)
+    return environment

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from report import words
 from report.face_score import NOT_COMPUTED, FaceScore
-from report.render import render
+from report.page import render
 from report.sheet_rows import BINS, VERDICTS, Groups, Picks, Pixels, Shown, Tally
 from utils.files import write_text
 

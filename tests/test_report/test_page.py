@@ -26,8 +26,7 @@ from report import words
 from report.collect import collect
 from report.data import Provenance, ReportData
 from report.facts import Rate
-from report.page import write_report
-from report.render import TEMPLATES
+from report.page import TEMPLATES, write_report
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "report.schema.json"
 VALIDATOR = Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
