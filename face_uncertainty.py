@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # the same names for editors and type checkers
     from evaluation.run import evaluate as evaluate
     from evaluation.sets.open_set import open_set as open_set
     from evaluation.sets.stored import open_stored as open_stored
-    from report.face_score import FaceScore as FaceScore
+    from report.sheet import FaceScore as FaceScore
     from report.text import calibration_text as calibration_text
     from report.text import method_table as method_table
     from report.text import result_text as result_text
@@ -65,7 +65,7 @@ _NAMES = {
     ),
     "evaluation.confidence.calibration": ("Calibration",),
     "evaluation.confidence.decision": ("Decision",),
-    "report.face_score": ("FaceScore",),
+    "report.sheet": ("FaceScore",),
     "evaluation.metrics.comparisons": ("Comparisons",),
     "evaluation.open_model": (
         "LoadedModel",

@@ -5,20 +5,23 @@ score_images writes it; `SheetBuilder` takes any number of rows in little memory
 
 from __future__ import annotations
 
+import heapq
+import math
+import random
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain, pairwise
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data.images import encode_jpeg
 from report import words
-from report.face_score import NOT_COMPUTED, FaceScore
 from report.page import render
-from report.sheet_rows import BINS, VERDICTS, Groups, Picks, Pixels, Shown, Tally
 from utils.files import write_text
 
 __all__ = ["Pixels", "SheetBuilder"]
@@ -221,3 +224,217 @@ def _columns(
                 bars.append(_Bar(place * step, base, step - _GAP, height, COLOUR[verdict]))
         columns.append((text, bars))
     return columns
+
+
+Status = Literal["scored", "no face", "unreadable"]
+Verdict = Literal["accept", "ask again", "refuse", ""]
+NO_FACE = -1  # face index of a row that says why there is no face
+NOT_COMPUTED = 255  # ISO/IEC 29794-1: no quality could be computed
+LANDMARKS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measures:
+    """What a person can see in an aligned grey face, and in the photo that it was found in."""
+
+    sharpness: float  # variance of the Laplacian; small = blurred
+    brightness: float  # mean, 0..255
+    contrast: float  # standard deviation
+    eye_distance: float | None = None  # in pixels of the photo
+    yaw: float | None = None  # degrees turned, from the landmarks, positive to the viewer's right
+    roll: float | None = None  # degrees tilted, positive clockwise
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FaceScore:
+    """One face of one image, or the reason why an image has none.
+
+    Without calibration, percentile and probability are NaN and the verdict is "". An aligned input
+    has no box, landmarks and detection. `sigma_sq` is of models that give variances per dimension.
+    """
+
+    image: int  # its number in the input, from 0
+    face: int = NO_FACE  # its number in the image, largest first, from 0
+    status: Status = "scored"
+    note: str = ""  # what was done to the image or what is wrong with it
+    box: tuple[float, float, float, float] | None = None  # left, top, right, bottom; upright photo
+    landmarks: NDArray[np.float32] | None = None  # (5, 2) x, y in the order of `LANDMARKS`
+    detection: float | None = None  # confidence of the detector, 0..1
+    uncertainty: float = float("nan")  # larger = less reliable
+    quality: int = NOT_COMPUTED  # 0..100, 100 = best
+    percentile: float = float("nan")  # of the calibration set's images with lower uncertainty
+    # that a mated comparison is missed when this is the face of lower quality of the two
+    p_false_non_match: float = float("nan")
+    verdict: Verdict = ""
+    reasons: tuple[str, ...] = ()  # what may be the cause, as in "blurred"; the worst first
+    measures: Measures | None = None
+    embedding: NDArray[np.float32] | None = field(default=None, repr=False)  # (D,), not normalised
+    sigma_sq: NDArray[np.float32] | None = field(default=None, repr=False)  # (D,)
+    aligned: NDArray[np.uint8] | None = field(default=None, repr=False)  # (112, 112, 3) RGB
+
+
+# Returns the aligned face, uint8 (112, 112, 3) RGB, of a row without pixels; None where it cannot.
+Pixels = Callable[[FaceScore, str], NDArray[np.uint8] | None]
+JPEG_QUALITY = 88
+BINS = 20  # of quality, five numbers each; 100 is in the last
+VERDICTS = ("refuse", "ask again", "accept")  # worst first, as the sheet
+FAILED = ("no face", "unreadable")
+_SAMPLED = 16  # faces sampled for each one shown between the worst and the best
+
+
+class Tally:
+    """Counts rows by status, and faces by verdict ("" for none), reason and quality.
+
+    Args:
+        failures: names with what happened to remember for each status of `FAILED`.
+    """
+
+    def __init__(self, failures: int) -> None:
+        self._limit = failures
+        self.statuses: Counter[str] = Counter()
+        self.verdicts: Counter[str] = Counter()
+        self.reasons: dict[str, Counter[str]] = {}  # verdicts of the faces with each
+        self.without_reason: Counter[str] = Counter()
+        self.quality = {verdict: np.zeros(BINS, np.int64) for verdict in (*VERDICTS, "")}
+        self.without_quality = 0
+        self.failures: dict[str, list[tuple[str, str]]] = {status: [] for status in FAILED}
+
+    def add(self, score: FaceScore, name: str) -> None:
+        """Count one row."""
+        self.statuses[score.status] += 1
+        if score.status != "scored":
+            if len(self.failures[score.status]) < self._limit:
+                self.failures[score.status].append((name, score.note))
+            return
+        self.verdicts[score.verdict] += 1
+        for reason in score.reasons:
+            self.reasons.setdefault(reason, Counter())[score.verdict] += 1
+        if not score.reasons:
+            self.without_reason[score.verdict] += 1
+        if score.quality == NOT_COMPUTED:
+            self.without_quality += 1
+        else:
+            self.quality[score.verdict][min(score.quality * BINS // 100, BINS - 1)] += 1
+
+    @property
+    def faces(self) -> int:
+        """Faces scored."""
+        return self.statuses["scored"]
+
+    @property
+    def used_verdicts(self) -> list[str]:
+        """Verdicts that occur, the worst first."""
+        return [verdict for verdict in VERDICTS if self.verdicts[verdict]]
+
+    def by_reason(self) -> list[tuple[str, Counter[str]]]:
+        """Faces of each verdict with each reason, the most frequent first."""
+        return sorted(self.reasons.items(), key=lambda row: (-row[1].total(), row[0]))
+
+    def quality_counts(self) -> dict[str, NDArray[np.int64]]:
+        """The counts of quality for each verdict that has any."""
+        return {verdict: bins for verdict, bins in self.quality.items() if bins.any()}
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """One face of the sheet."""
+
+    score: FaceScore  # without pixels and embedding
+    name: str  # of the photo
+    jpeg: bytes  # empty where it came without pixels
+
+
+class Groups(NamedTuple):
+    """Faces from worst to best; all of them in `worst` where there are few."""
+
+    worst: list[Shown]
+    between: list[Shown]
+    best: list[Shown]
+
+
+_Ranked = tuple[float, int, Shown]  # badness; minus the place in order of arrival; no two are equal
+
+
+class Picks:
+    """Keeps the extremes and a random sample of what is added; equal input, equal picks.
+
+    The numbers of faces to show are those of `report.sheet.SheetBuilder`.
+    """
+
+    def __init__(self, worst: int, between: int, best: int) -> None:
+        self.between = between
+        self.shown = worst + between + best
+        self.count = 0
+        self._random = random.Random(0)
+        self._worst = _Largest(worst)
+        self._best = _Largest(best)
+        self._sample = _Largest(max(self.shown, _SAMPLED * between))
+
+    def add(self, score: FaceScore, name: str) -> None:
+        """Look at a scored face; its pixels are encoded where it is kept for now."""
+        badness = math.inf if math.isnan(score.uncertainty) else score.uncertainty
+        place, self.count = self.count, self.count + 1
+        keys = (
+            (self._worst, (badness, -place)),
+            (self._best, (-badness, place)),
+            (self._sample, (self._random.random(), place)),
+        )
+        takers = [(group, key) for group, key in keys if group.takes(key)]
+        if takers:
+            face = (badness, -place, _shown(score, name))
+            for group, key in takers:
+                group.put(key, face)
+
+    def groups(self, pixels: Pixels | None = None) -> Groups:
+        """What is shown of the faces so far; `pixels` is asked for those without a picture."""
+        sample = self._sample.in_order()
+        if self.count <= self.shown:
+            return Groups(_with_pictures(sample, pixels), [], [])
+        worst, best = self._worst.in_order(), self._best.in_order()
+        outer = {place for _, place, _ in (*worst, *best)}
+        inner = [face for face in sample if face[1] not in outer]
+        steps = np.linspace(0, len(inner) - 1, min(self.between, len(inner))).round().astype(int)
+        middle = [inner[step] for step in steps.tolist()]
+        return Groups(*(_with_pictures(group, pixels) for group in (worst, middle, best)))
+
+    def sampled(self) -> NDArray[np.float64]:
+        """Finite uncertainties of a random sample: of all faces where there are few."""
+        faces = self._sample.in_order()
+        values = np.array([face.score.uncertainty for *_, face in faces], np.float64)
+        return values[np.isfinite(values)]
+
+
+class _Largest:
+    """The `size` faces with the largest keys."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._heap: list[tuple[tuple[float, int], _Ranked]] = []
+
+    def takes(self, key: tuple[float, int]) -> bool:
+        return len(self._heap) < self.size or (self.size > 0 and key > self._heap[0][0])
+
+    def put(self, key: tuple[float, int], face: _Ranked) -> None:
+        if len(self._heap) < self.size:
+            heapq.heappush(self._heap, (key, face))
+        else:
+            heapq.heapreplace(self._heap, (key, face))
+
+    def in_order(self) -> list[_Ranked]:
+        return sorted((face for _, face in self._heap), key=lambda face: face[:2], reverse=True)
+
+
+def _with_pictures(group: list[_Ranked], pixels: Pixels | None) -> list[Shown]:
+    faces = [face for *_, face in group]
+    if pixels is None:
+        return faces
+    return [
+        face if face.jpeg else _shown(face.score, face.name, pixels(face.score, face.name))
+        for face in faces
+    ]
+
+
+def _shown(score: FaceScore, name: str, pixels: NDArray[np.uint8] | None = None) -> Shown:
+    pixels = score.aligned if pixels is None else pixels
+    jpeg = b"" if pixels is None else encode_jpeg(pixels, JPEG_QUALITY)
+    return Shown(replace(score, aligned=None, embedding=None), name, jpeg)

@@ -17,8 +17,7 @@ from data.images import to_112
 from photos.align import align
 from photos.decode import Photo
 from photos.sources import Sources
-from report.face_score import FaceScore
-from report.sheet import SheetBuilder
+from report.sheet import FaceScore, SheetBuilder
 from scoring.rows import Row, face_score
 from scoring.scorer import Scores, load_items
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal, Self, get_args
 from tqdm import tqdm
 
 from photos.sources import Item, Sources, open_sources
-from report.face_score import NOT_COMPUTED, Status, Verdict
+from report.sheet import NOT_COMPUTED, Status, Verdict
 from scoring.contact_sheet import ContactSheet, sheet_path
 from scoring.rows import Row, RowParts, Source, check_path, digest, write_rows
 from scoring.scorer import LoadedImage, Scorer, Scores, load_items, load_scorer

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from report.face_score import LANDMARKS, Measures
+from report.sheet import LANDMARKS, Measures
 
 # x to the viewer's right, y down, z away from the viewer, of `LANDMARKS` in eye distances: the tip
 # of the nose lies half an eye distance (some 32 mm) before the plane of eyes and mouth corners.

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from report.face_score import LANDMARKS, FaceScore, Measures
+from report.sheet import LANDMARKS, FaceScore, Measures
 from utils.files import atomic_file, write_text
 from utils.parts import Json, PartStore
 from utils.tables import require_pyarrow

@@ -23,7 +23,7 @@ from photos.align import align
 from photos.decode import Photo, from_array, read_photo
 from photos.detectors import Detector, open_detector
 from photos.sources import Item, open_sources, read_ahead
-from report.face_score import FaceScore
+from report.sheet import FaceScore
 from scoring.measures import measure, reasons, spans_a_face
 from scoring.rows import Row, Source, flat_row
 from scoring.templates import ComparisonResult, Template, compare_faces, fuse_faces

@@ -16,7 +16,7 @@ from estimators.base import harmonic_mean
 from evaluation.metrics.scores import cosine_of_pairs
 from evaluation.open_model import LoadedModel
 from evaluation.sets.templates import Weights, fuse_templates
-from report.face_score import FaceScore
+from report.sheet import FaceScore
 
 Answer = Literal["match", "no match", "cannot tell"]
 

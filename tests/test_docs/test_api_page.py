@@ -10,7 +10,7 @@ import pytest
 
 from data.images import encode_jpeg
 from data.synthetic import SyntheticFaces
-from report.face_score import FaceScore
+from report.sheet import FaceScore
 from scoring.scorer import load_scorer
 from scoring.templates import Template
 from tests.test_docs.test_commands_run import write_people

@@ -10,7 +10,7 @@ from PIL import Image
 from data.synthetic import SyntheticFaces
 from data.verification import write_bin
 from estimators.from_file import FromFile
-from report.face_score import LANDMARKS
+from report.sheet import LANDMARKS
 from scoring import score_images
 from scoring.rows import COLUMNS
 

@@ -10,8 +10,7 @@ import pytest
 
 from data.images import decode
 from data.synthetic import degradation_sweep
-from report.face_score import FaceScore
-from report.sheet import SheetBuilder
+from report.sheet import FaceScore, SheetBuilder
 from report.words import shortened, visible
 
 HEADER = "model student; larger = less reliable; accept uncertainty <= 0.8, refuse > 0.95"

@@ -12,7 +12,7 @@ import pytest
 from data.synthetic import degradation_sweep
 from estimators.sharpness import Sharpness
 from photos.align import REFERENCE
-from report.face_score import Measures
+from report.sheet import Measures
 from scoring.measures import FACE_MODEL, LIMITS, head_pose, measure, reasons
 
 FACES = degradation_sweep("blur", [0.0], 12)[0]

@@ -15,7 +15,7 @@ from pyarrow import parquet
 from data.images import encode_jpeg
 from data.synthetic import SyntheticFaces
 from photos.sources import Item
-from report.face_score import FaceScore
+from report.sheet import FaceScore
 from scoring import score_images
 from scoring.ray_engine import PART_INPUTS, ParquetParts
 from scoring.rows import flat_row

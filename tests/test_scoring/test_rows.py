@@ -11,7 +11,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from report.face_score import LANDMARKS, FaceScore, Measures
+from report.sheet import LANDMARKS, FaceScore, Measures
 from scoring import rows as module
 from scoring.rows import (
     COLUMNS,

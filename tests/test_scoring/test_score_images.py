@@ -25,7 +25,7 @@ from photos.align import REFERENCE
 from photos.decode import Photo
 from photos.detectors.base import Detections
 from photos.sources import Item
-from report.face_score import FaceScore
+from report.sheet import FaceScore
 from scoring import job, score_images
 from scoring.job import FaceProgress, ScoreOptions, Summary, add_parts, score_chunks
 from scoring.rows import COLUMNS, RowParts, write_rows

@@ -16,7 +16,7 @@ from estimators.base import Batch, Estimate
 from estimators.trained_head import TrainedHead
 from models.run import load_run
 from photos.decode import Photo
-from report.face_score import NOT_COMPUTED
+from report.sheet import NOT_COMPUTED
 from scoring.rows import Source
 from scoring.scorer import LoadedImage, load_scorer
 

@@ -8,7 +8,7 @@ import pytest
 from estimators.base import Batch, Estimate
 from evaluation.confidence.decision import Decision
 from evaluation.open_model import LoadedModel, Provenance
-from report.face_score import FaceScore
+from report.sheet import FaceScore
 from scoring.scorer import Scorer
 from scoring.templates import Template, compare_faces, fuse_faces
 
