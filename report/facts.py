@@ -7,16 +7,22 @@ numbers (NaN and infinity) are None.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.confidence.intervals import clopper_pearson
+from evaluation.metrics.engine import CurveEngine
+from evaluation.metrics.error_rates import equal_error_rates
+from report import facts
+from report.words import caution_sentences, protocol_sentence, risk_sentences
+
 if TYPE_CHECKING:
-    from report.data import Provenance
+    from report.facts import Provenance
 
 SCHEMA = "face-uncertainty/report/1"
 FEW_ERRORS = 10  # a curve is dashed where fewer are left
@@ -343,3 +349,430 @@ def plain(value: object) -> Json:
     if value is None or isinstance(value, bool | int | str):
         return value
     raise TypeError(f"a report cannot hold a {type(value).__name__}: {value!r:.80}")
+
+
+if TYPE_CHECKING:
+    from evaluation.confidence.bootstrap import Bootstrap
+    from evaluation.confidence.calibration import Calibration
+    from evaluation.confidence.reliability import Reliability
+    from evaluation.confidence.risk_control import RiskControl
+    from evaluation.metrics.comparisons import Comparisons
+    from evaluation.metrics.curve import ProtocolCurve
+
+
+class ImageAccess(Protocol):
+    """The M images behind a `Comparisons`, as evaluation sets offer them."""
+
+    def decode(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Images start..stop-1 as (n, H, W, 3) RGB."""
+
+    def image_name(self, row: int) -> str:
+        """Return a name that a person can find the image by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where the numbers come from; without a date, equal input gives equal files on any day."""
+
+    date: str = ""  # of the evaluation
+    command: Sequence[str] = ()  # words of the command line
+    environment: Mapping[str, object] = field(default_factory=dict)  # `utils.run.environment()`
+    config: Mapping[str, object] = field(default_factory=dict)  # of the run that was evaluated
+    files: Mapping[str, str] = field(default_factory=dict)  # path -> SHA-256, of data and weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportData:
+    """One method on one set."""
+
+    name: str  # of the set
+    method: str  # where the uncertainties come from, such as "trained_head"
+    comparisons: Comparisons
+    curves: Sequence[ProtocolCurve]  # one protocol by FMR target; the first is the summary's
+    presets: Sequence[ProtocolCurve] = ()  # every protocol, for the table side by side
+    bootstrap: Mapping[float, Bootstrap] = field(default_factory=dict)  # by FMR target
+    risk: RiskControl | None = None
+    reliability: Reliability | None = None  # of held-out pairs
+    calibration: Calibration | None = None  # for the table of thresholds
+    images: ImageAccess | None = None
+    provenance: Provenance | None = None
+    warnings: Sequence[str] = ()  # in addition to those of the curves
+
+    def __post_init__(self) -> None:
+        if not self.curves:
+            raise ValueError(f"{self.name}: a report needs the curve of at least one FMR target")
+        names = {curve.protocol.name for curve in self.curves}
+        if len(names) > 1:
+            raise ValueError(
+                f"{self.name}: curves of several protocols ({', '.join(sorted(names))}): a report "
+                "has one; the others belong in presets"
+            )
+
+    def draws(self, curve: ProtocolCurve) -> tuple[Bootstrap, str] | None:
+        """Return the bootstrap of a curve and the method's name in it: a single one is its."""
+        draws = self.bootstrap.get(curve.edc.fmr_target)
+        if draws is None:
+            return None
+        return draws, next(iter(draws.curves)) if len(draws.curves) == 1 else self.method
+
+
+if TYPE_CHECKING:
+    from evaluation.confidence.bootstrap import Bootstrap
+    from evaluation.metrics.comparisons import Comparisons
+    from evaluation.metrics.curve import ProtocolCurve
+    from evaluation.metrics.engine import Kept
+    from report.facts import ImageAccess, ReportData
+
+SHOWN = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)  # shares of the table
+REFUSED = 0.1
+CONFIDENCE = 0.95
+LONGEST = 1001  # points of a curve; longer ones are read at every thousandth
+BINS = 20, 80  # fewest and most: histograms of few scores would be noise
+DECILES = 10
+DET_POINTS = 300
+DET_KEPT = (1.0, 0.9, 0.7)
+FACES = 12
+ERRORS = 8
+_TRIED = 20  # rows looked at per face shown: copies of one face are skipped
+
+
+def collect(data: ReportData) -> facts.ReportFacts:
+    """Return everything that the page shows and `report.json` holds."""
+    comparisons, main = data.comparisons, data.curves[0]
+    uncertainty = comparisons.pair_uncertainty(main.protocol.fuse)
+    kept = CurveEngine(comparisons, main.protocol).kept()
+    indices = [main.index_at(share) for share in _shown(main)]
+    eer: list[float | None] = [None] * len(indices)
+    if not comparisons.unlisted:
+        rates = equal_error_rates(comparisons.scores, comparisons.mated, kept, indices)
+        eer = [number(rate.value) for rate in rates]
+    tables = [_operating_points(data, curve, eer, kept.thresholds) for curve in data.curves]
+    limit = float(kept.thresholds[main.index_at(REFUSED)])
+    return facts.ReportFacts(
+        schema=facts.SCHEMA,
+        name=data.name,
+        method=data.method,
+        date=data.provenance.date if data.provenance else "",
+        set=_set_size(comparisons),
+        protocol=facts.ProtocolWords(main.protocol.name, protocol_sentence(main.protocol)),
+        headline=_headline(data, tables[0]),
+        warnings=_warnings(data),
+        curves=[
+            _curve(curve, data, points) for curve, points in zip(data.curves, tables, strict=True)
+        ],
+        presets=[_preset(curve) for curve in data.presets],
+        scores=histograms(comparisons, uncertainty),
+        det=_det_curves(comparisons, main, kept),
+        risk_control=(
+            {**data.risk.to_dict(), "in_words": risk_sentences(data.risk)} if data.risk else None
+        ),
+        reliability=_reliability(data),
+        calibration=data.calibration.to_dict() if data.calibration else None,
+        faces=_faces(comparisons, data.images),
+        worst_errors=_worst_errors(data, uncertainty, limit),
+        provenance=data.provenance,
+    )
+
+
+def _set_size(comparisons: Comparisons) -> facts.SetSize:
+    mated = int(comparisons.mated.sum())
+    identity, image = comparisons.identity, comparisons.image
+    return facts.SetSize(
+        comparisons=mated + comparisons.non_mated_total,
+        mated=mated,
+        non_mated=comparisons.non_mated_total,
+        unlisted=comparisons.unlisted,
+        images=len(comparisons.uncertainty if image is None else np.unique(image)),
+        identities=None if identity is None else len(np.unique(identity)),
+    )
+
+
+def _warnings(data: ReportData) -> list[str]:
+    cautions = [caution for curve in data.curves for caution in curve.cautions]
+    cautions += [caution for draws in data.bootstrap.values() for caution in draws.cautions]
+    return list(dict.fromkeys([*data.warnings, *caution_sentences(cautions)]))
+
+
+def _rate(errors: int | np.integer, total: int | np.integer) -> facts.Rate:
+    errors, total = int(errors), int(total)
+    low, high = clopper_pearson(errors, total, CONFIDENCE)
+    return facts.Rate(errors, total, errors / total if total else None, low, high)
+
+
+def _fnmr(curve: ProtocolCurve, index: int = 0) -> facts.Rate:
+    return _rate(curve.edc.false_non_matches[index], curve.edc.mated[index])
+
+
+def _fmr(curve: ProtocolCurve, index: int = 0) -> facts.Rate:
+    return _rate(curve.edc.false_matches[index], curve.edc.non_mated[index])
+
+
+def _curve(
+    curve: ProtocolCurve, data: ReportData, points: list[facts.OperatingPoint]
+) -> facts.CurveFacts:
+    edc = curve.edc
+    at = np.arange(len(edc.fractions))
+    if len(at) > LONGEST:
+        at = np.unique([curve.index_at(share) for share in np.linspace(0, 1, LONGEST)])
+    return facts.CurveFacts(
+        fmr_target=number(edc.fmr_target),
+        score_threshold=number(edc.score_threshold[0]),
+        fnmr_without_discard=_fnmr(curve),
+        fmr_without_discard=_fmr(curve),
+        fixed_threshold=curve.protocol.threshold == "fixed",
+        steps=curve.protocol.area == "step",
+        discard_fraction=numbers(edc.fractions[at]),
+        fnmr=numbers(edc.fnmr[at]),
+        optimum=numbers(curve.optimum[at]),
+        false_non_matches=edc.false_non_matches[at].tolist(),
+        mated=edc.mated[at].tolist(),
+        false_matches=edc.false_matches[at].tolist(),
+        non_mated=edc.non_mated[at].tolist(),
+        areas=by_limit(curve.areas),
+        relative_areas=by_limit(curve.relative),
+        bootstrap=_bands(data.draws(curve)),
+        operating_points=points,
+    )
+
+
+def _bands(draws: tuple[Bootstrap, str] | None) -> facts.Bands | None:
+    if draws is None:
+        return None
+    bootstrap, method = draws
+    bands = bootstrap.bands(method)
+    area, area_interval = bootstrap.area(method)
+    relative, relative_interval = bootstrap.relative(method)
+    return facts.Bands(
+        unit=bootstrap.unit,
+        replicates=bootstrap.replicates,
+        confidence=bootstrap.confidence,
+        limit=bootstrap.limit,
+        discard_fraction=numbers(bootstrap.fractions),
+        fnmr_low=numbers(bands.low),
+        fnmr_high=numbers(bands.high),
+        area=facts.Span(number(area), *map(number, area_interval)),
+        relative=facts.Span(number(relative), *map(number, relative_interval)),
+    )
+
+
+def _preset(curve: ProtocolCurve) -> facts.Preset:
+    return facts.Preset(
+        protocol=curve.protocol.name,
+        in_words=protocol_sentence(curve.protocol),
+        fmr_target=number(curve.edc.fmr_target),
+        score_threshold=number(curve.edc.score_threshold[0]),
+        fnmr_without_discard=_fnmr(curve),
+        fmr_without_discard=_fmr(curve),
+        fnmr_after_10_percent=_fnmr(curve, curve.index_at(REFUSED)),
+        areas=by_limit(curve.areas),
+        relative_areas=by_limit(curve.relative),
+    )
+
+
+def _headline(data: ReportData, points: list[facts.OperatingPoint]) -> facts.Headline:
+    """FNMR before and after refusing 10 %, and AUERC30 or else the area of the lowest limit."""
+    curve = data.curves[0]
+    draws = data.draws(curve)
+    after = next((point for point in points if point.discard == REFUSED), None)
+    limit = 0.3 if 0.3 in curve.relative else min(curve.relative)
+    area, interval = curve.relative[limit], None
+    if draws is not None:
+        bootstrap, method = draws
+        limit = bootstrap.limit
+        area, (low, high) = bootstrap.relative(method)
+        interval = facts.AreaInterval(
+            number(low), number(high), bootstrap.confidence, bootstrap.unit
+        )
+    return facts.Headline(
+        fmr_target=number(curve.edc.fmr_target),
+        score_threshold=number(curve.edc.score_threshold[0]),
+        fnmr_before=points[0].fnmr,
+        fmr_before=points[0].fmr,
+        refused=REFUSED,
+        uncertainty_threshold=after.uncertainty_threshold if after else None,
+        fnmr_after=after.fnmr if after else None,
+        area_limit=limit,
+        relative_area=number(area),
+        interval=interval,
+    )
+
+
+def _shown(curve: ProtocolCurve) -> list[float]:
+    """Discard fractions of the table, as far as the curve goes."""
+    return [share for share in SHOWN if share <= curve.edc.fractions[-1] + 1e-9]
+
+
+def _operating_points(
+    data: ReportData,
+    curve: ProtocolCurve,
+    eer: list[float | None],
+    thresholds: NDArray[np.floating],
+) -> list[facts.OperatingPoint]:
+    """One row per discard fraction of `SHOWN`, at the curve's last fraction not above the row's.
+
+    `eer` has one per row, the (F,) uncertainty `thresholds` one per fraction of the curve (that of
+    mated comparisons, where the kinds have their own). A calibration for this FMR target adds what
+    an uncertainty at the threshold means.
+    """
+    edc, calibration = curve.edc, data.calibration
+    is_main = curve is data.curves[0]
+    if calibration and not (is_main or calibration.fmr_target == edc.fmr_target):
+        calibration = None
+    points = []
+    for share, error in zip(_shown(curve), eer, strict=True):
+        at = curve.index_at(share)
+        limit = float(thresholds[at])
+        point = facts.OperatingPoint(
+            discard=share,
+            uncertainty_threshold=number(limit),
+            score_threshold=number(edc.score_threshold[at]),
+            kept_mated=int(edc.mated[at]),
+            kept_non_mated=int(edc.non_mated[at]),
+            fnmr=_fnmr(curve, at),
+            fmr=_fmr(curve, at),
+            eer=error if edc.mated[at] and edc.non_mated[at] else None,
+        )
+        if calibration and curve.protocol.fuse == "max":
+            point = facts.CalibratedPoint(
+                **vars(point),
+                error_probability=number(calibration.probability([limit])[0]),
+                iso_quality=int(calibration.iso_quality([limit])[0]),
+            )
+        points.append(point)
+    return points
+
+
+def histograms(comparisons: Comparisons, uncertainty: NDArray[np.float32]) -> facts.Histograms:
+    """Score histograms of both kinds: of all listed comparisons and per uncertainty decile.
+
+    The deciles are those of the mated comparisons' (N,) uncertainties; non-mated ones are sorted
+    into their ranges.
+    """
+    scores, mated = comparisons.scores, comparisons.mated
+    bins = int(np.clip(2.5 * np.count_nonzero(mated) ** (1 / 3), *BINS))
+    low, high = float(scores.min()), float(scores.max())
+    edges = np.linspace(low, high if high > low else low + 1.0, bins + 1)
+    place = np.clip(((scores - edges[0]) / (edges[1] - edges[0])).astype(np.int64), 0, bins - 1)
+    bounds = np.percentile(uncertainty[mated].astype(np.float64), np.arange(0, 101, 10))
+    decile = np.searchsorted(bounds[1:-1], uncertainty, side="left")
+    mated_scores, mated_decile = scores[mated], decile[mated]
+    cell = (decile * 2 + mated) * bins + place
+    counts = np.bincount(cell, minlength=2 * DECILES * bins).reshape(DECILES, 2, bins)
+    return facts.Histograms(
+        edges=edges.tolist(),
+        mated=counts[:, 1].sum(axis=0).tolist(),
+        non_mated=counts[:, 0].sum(axis=0).tolist(),
+        deciles=[
+            facts.Decile(
+                uncertainty_from=float(bounds[tenth]),
+                uncertainty_to=float(bounds[tenth + 1]),
+                mated=counts[tenth, 1].tolist(),
+                non_mated=counts[tenth, 0].tolist(),
+                mated_total=int(counts[tenth, 1].sum()),
+                mated_median=_median(mated_scores[mated_decile == tenth]),
+            )
+            for tenth in range(DECILES)
+        ],
+    )
+
+
+def _median(values: NDArray[np.float32]) -> float | None:
+    return number(float(np.median(values))) if len(values) else None
+
+
+def _det_curves(comparisons: Comparisons, curve: ProtocolCurve, kept: Kept) -> list[facts.Det]:
+    """Of all comparisons and of the kept 90 % and 70 %, where both kinds are left.
+
+    At most so many points as a picture can show, evenly over the logarithm of FMR; each is the
+    lowest threshold of its FMR, just above the next non-mated score.
+    """
+    curves = []
+    for share in DET_KEPT:
+        rows = kept.rows(curve.index_at(1 - share))
+        mated = np.sort(comparisons.scores[rows & comparisons.mated])
+        non_mated = np.sort(comparisons.scores[rows & ~comparisons.mated])
+        count = len(non_mated)
+        total = count + comparisons.unlisted  # the unlisted ones are all lower
+        if not len(mated) or not count:
+            continue
+        steps = np.unique(np.geomspace(1, max(count - 1, 1), DET_POINTS).astype(np.int64))
+        rejected = np.unique(non_mated[np.maximum(count - 1 - steps, 0)])[::-1]
+        matches = count - np.searchsorted(non_mated, rejected, side="right")
+        missed = np.searchsorted(mated, rejected, side="right") / len(mated)
+        fmr = (matches / total).tolist()
+        curves.append(facts.Det(share, len(mated), total, fmr, missed.tolist()))
+    return curves
+
+
+def _reliability(data: ReportData) -> facts.ReliabilityFacts | None:
+    diagram = data.reliability
+    if diagram is None:
+        return None
+    bins = [
+        facts.ReliabilityBin(part.predicted, part.errors, part.observed, part.count, *part.interval)
+        for part in diagram.bins
+    ]
+    return facts.ReliabilityFacts(
+        bins, diagram.calibration_error, diagram.chance, diagram.confidence
+    )
+
+
+def _faces(comparisons: Comparisons, images: ImageAccess | None) -> facts.Faces:
+    order = np.argsort(comparisons.uncertainty, kind="stable")
+    count = min(FACES, max(1, len(order) // 2))
+
+    def key(row: int) -> Hashable:
+        if comparisons.image is not None:
+            return int(comparisons.image[row])
+        return row if images is None else images.decode(row, row + 1)[0].tobytes()
+
+    def ends(order: NDArray[np.intp]) -> list[facts.Face]:
+        rows = first_distinct(order[: _TRIED * count], count, key)
+        return [_face(comparisons, row, images) for row in rows]
+
+    return facts.Faces(least_uncertain=ends(order), most_uncertain=ends(order[::-1]))
+
+
+def first_distinct(rows: NDArray[np.intp], count: int, key: Callable[[int], Hashable]) -> list[int]:
+    """The first `count` rows of an order, each key once; fewer where the order ends."""
+    chosen: dict[Hashable, int] = {}
+    for row in map(int, rows):
+        if len(chosen) == count:
+            break
+        chosen.setdefault(key(row), row)
+    return list(chosen.values())
+
+
+def _face(comparisons: Comparisons, row: int, images: ImageAccess | None) -> facts.Face:
+    name = "" if images is None else images.image_name(row)
+    return facts.Face(row, name, number(comparisons.uncertainty[row]))
+
+
+def _worst_errors(
+    data: ReportData, uncertainty: NDArray[np.float32], limit: float
+) -> facts.WorstErrors:
+    """Name them, with the (N,) uncertainties of all; one above the limit is refused."""
+    comparisons = data.comparisons
+    scores, mated = comparisons.scores, comparisons.mated
+    threshold = float(data.curves[0].edc.score_threshold[0])
+    missed = np.flatnonzero(mated & (scores < threshold))
+    matched = np.flatnonzero(~mated & (scores >= threshold))
+    missed = missed[np.argsort(scores[missed], kind="stable")]
+    matched = matched[np.argsort(-scores[matched], kind="stable")]
+
+    def error(place: int) -> facts.ErrorFacts:
+        return facts.ErrorFacts(
+            comparison=place,
+            sides=[_face(comparisons, int(row), data.images) for row in comparisons.pairs[place]],
+            score=float(scores[place]),
+            uncertainty=number(uncertainty[place]),
+            kept=bool(uncertainty[place] <= limit),
+        )
+
+    return facts.WorstErrors(
+        refused=REFUSED,
+        uncertainty_threshold=number(limit),
+        score_threshold=number(threshold),
+        false_non_matches=[error(place) for place in missed[:ERRORS].tolist()],
+        false_matches=[error(place) for place in matched[:ERRORS].tolist()],
+    )

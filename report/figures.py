@@ -24,8 +24,15 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from evaluation.metrics.areas import Start, best_fnmr
-from report.collect import first_distinct
-from report.facts import FEW_ERRORS, CurveFacts, Det, Histograms, Numbers, ReliabilityFacts
+from report.facts import (
+    FEW_ERRORS,
+    CurveFacts,
+    Det,
+    Histograms,
+    Numbers,
+    ReliabilityFacts,
+    first_distinct,
+)
 from report.text import operating_point
 from report.words import fmr
 from utils.files import atomic_path
@@ -34,7 +41,7 @@ if TYPE_CHECKING:
     from evaluation.confidence.bootstrap import Bootstrap
     from evaluation.original import OriginalTable
     from models.seeds import Group
-    from report.data import ImageAccess
+    from report.facts import ImageAccess
 
 COLOURS = ("#0b6e99", "#c8553d", "#4f772d", "#7b4b94")  # told apart in grey and when colour-blind
 # Okabe and Ito's colours, which are told apart by colour-blind readers; then again, dashed.

@@ -26,9 +26,7 @@ from evaluation.run import (
     protocol_rows,
 )
 from report import sentences, words
-from report.collect import collect
-from report.data import ImageAccess, Provenance, ReportData
-from report.facts import FEW_ERRORS, ReportFacts
+from report.facts import FEW_ERRORS, ImageAccess, Provenance, ReportData, ReportFacts, collect
 from report.text import report_text
 from report.words import caution_sentences
 from utils.files import file_name, file_sha256, write_text

@@ -23,9 +23,7 @@ from evaluation.metrics.error_rates import error_rates
 from evaluation.metrics.protocols import PROTOCOLS
 from evaluation.metrics.thresholds import Caution
 from report import words
-from report.collect import collect
-from report.data import Provenance, ReportData
-from report.facts import Rate
+from report.facts import Provenance, Rate, ReportData, collect
 from report.page import TEMPLATES, write_report
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "report.schema.json"
