@@ -1,15 +1,19 @@
 """Align faces by five landmarks: the similarity transform to ArcFace's 112x112 template.
 
-For sets that come as loose crops with landmarks (IJB-B/C); others are aligned already.
+`LooseCrops` aligns the images of a set that comes as loose crops with landmarks (IJB-B/C).
 """
 
 from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.images import SIZE
+from data.images import SIZE, decode
 
 # (x, y) in pixels of left eye, right eye, nose tip, left and right mouth corner, as seen by the
 # viewer: where every public ArcFace-style recogniser expects them.
@@ -22,6 +26,7 @@ REFERENCE: NDArray[np.float64] = np.array(
         (70.7299, 92.2041),
     ]
 )
+_WORKERS = min(8, os.cpu_count() or 1)  # threads that decode: the decoders release the GIL
 
 
 def similarity_transforms(points: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -60,3 +65,41 @@ def align(image: NDArray[np.uint8], points: NDArray[np.floating]) -> NDArray[np.
         raise ValueError(f"the five landmarks do not span a face: {points.tolist()}")
     warped = cv2.warpAffine(image, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR, borderValue=0)
     return np.asarray(warped, dtype=np.uint8)
+
+
+class LooseCrops:
+    """M loose crops, aligned when they are decoded; landmarks are (M, 5, 2) x, y in pixels."""
+
+    def __init__(
+        self, folder: Path, names: NDArray[np.bytes_], landmarks: NDArray[np.float64]
+    ) -> None:
+        self.folder, self._names, self._landmarks = folder, names, landmarks
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def image_name(self, row: int) -> str:
+        """Return the file name in `loose_crop/`."""
+        name: str = self._names[row].decode()
+        return name
+
+    def decode(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Return images [start, stop) as (n, 112, 112, 3) RGB, aligned by their landmarks.
+
+        Raises:
+            ValueError: an image is missing or damaged, or has no usable landmarks; by its path.
+        """
+        rows = range(start, min(stop, len(self)))
+        batch = np.empty((len(rows), SIZE, SIZE, 3), np.uint8)
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            for place, image in enumerate(pool.map(self._read, rows)):
+                batch[place] = image
+        return batch
+
+    def _read(self, row: int) -> NDArray[np.uint8]:
+        path = self.folder / self.image_name(row)
+        try:
+            return align(decode(path.read_bytes()), self._landmarks[row])
+        except (OSError, ValueError) as error:
+            what = error.strerror if isinstance(error, OSError) else error
+            raise ValueError(f"{path}: {what}") from error

@@ -27,7 +27,7 @@ from evaluation.sets.templates import (
     Weights,
     fuse_templates,
 )
-from photos.crops import LooseCrops
+from photos.align import LooseCrops
 
 
 @dataclass(frozen=True)
