@@ -8,7 +8,6 @@ from scipy.stats import spearmanr
 
 from estimators.mc_dropout import cosine_std
 from mc_dropout import closed_form
-from mc_dropout import square_norm as _square_norm
 from mc_dropout.closed_form import DropoutSpread
 
 
@@ -43,7 +42,7 @@ def rows(count, size, tail, seed=1):
 @pytest.mark.parametrize("probes", [None, 256])
 def test_agrees_with_many_passes(many_passes, monkeypatch, tail, typical, worst, rank, probes):
     if probes is not None:
-        monkeypatch.setattr(_square_norm, "_GRAM_COLUMNS", 0)
+        monkeypatch.setattr(closed_form, "_GRAM_COLUMNS", 0)
     features, weight, bias, reference = many_passes(tail)
     found = DropoutSpread(weight, bias, 0.5, probes=probes)(features).numpy()
     error = np.abs(found / reference - 1)
@@ -123,7 +122,7 @@ def test_directions_come_near_the_exact_trace(layer, monkeypatch, tail):
     weight, bias = layer(64, 800)
     features = rows(24, 800, tail)
     exact = DropoutSpread(weight, bias, probes=None)(features)
-    monkeypatch.setattr(_square_norm, "_GRAM_COLUMNS", 0)
+    monkeypatch.setattr(closed_form, "_GRAM_COLUMNS", 0)
     found = DropoutSpread(weight, bias, probes=128)(features)
     error = (found / exact - 1).abs()
     assert error.median() < 0.01
@@ -169,7 +168,7 @@ def test_wrong_input_is_refused(layer, change, text):
 @pytest.mark.parametrize("probes", [None, 64])
 @pytest.mark.parametrize("limit", [0, 2048])
 def test_on_cuda_the_values_are_the_same_and_nothing_waits(layer, monkeypatch, probes, limit):
-    monkeypatch.setattr(_square_norm, "_GRAM_COLUMNS", limit)
+    monkeypatch.setattr(closed_form, "_GRAM_COLUMNS", limit)
     weight, bias = layer(16, 300)
     features = rows(9, 300, 2)
     expected = DropoutSpread(weight, bias, 0.3, probes=probes)(features)

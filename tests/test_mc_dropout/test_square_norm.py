@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from mc_dropout import square_norm as _square_norm
-from mc_dropout.square_norm import SquareNorm, merge_parallel
+from mc_dropout import closed_form
+from mc_dropout.closed_form import SquareNorm, merge_parallel
 
 CPU = torch.device("cpu")
 
@@ -62,15 +62,15 @@ def test_columns_that_are_not_parallel_stay(change):
 @pytest.mark.parametrize("limit", [0, 2048])
 def test_exact_norm_is_that_of_the_covariance(monkeypatch, limit):
     weight, squares = normal(5, 30), heavy(3, 30)
-    monkeypatch.setattr(_square_norm, "_GRAM_COLUMNS", limit)
+    monkeypatch.setattr(closed_form, "_GRAM_COLUMNS", limit)
     norm = SquareNorm(weight, None, 0, CPU)
     torch.testing.assert_close(norm(squares), brute(weight, squares))
-    monkeypatch.setattr(_square_norm, "_EXACT_BYTES", 1)
+    monkeypatch.setattr(closed_form, "_EXACT_BYTES", 1)
     torch.testing.assert_close(norm(squares), brute(weight, squares))
 
 
 def estimate(monkeypatch, weight, squares, probes, seed=0):
-    monkeypatch.setattr(_square_norm, "_GRAM_COLUMNS", 0)
+    monkeypatch.setattr(closed_form, "_GRAM_COLUMNS", 0)
     return SquareNorm(weight, probes, seed, CPU)(squares) / brute(weight, squares) - 1
 
 
@@ -96,7 +96,7 @@ def test_estimate_is_exact_with_as_many_directions_as_there_are(monkeypatch):
 
 def test_features_to_look_at_are_a_sample(monkeypatch):
     """With fewer sampled features than there are, the seed picks them; the result moves little."""
-    monkeypatch.setattr(_square_norm, "_SAMPLE", 150)
+    monkeypatch.setattr(closed_form, "_SAMPLE", 150)
     weight, squares = normal(16, 600) / 4, heavy(10, 600)
     errors = [estimate(monkeypatch, weight, squares, 32, seed) for seed in (0, 0, 1)]
     assert torch.equal(errors[0], errors[1])
