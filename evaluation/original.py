@@ -14,13 +14,17 @@ from numpy.typing import NDArray
 
 from data.features import Features
 from evaluation.metrics.accuracy import Accuracy, ten_fold_accuracy
-from evaluation.metrics.comparisons import Comparisons
+from evaluation.metrics.comparisons import (
+    Comparisons,
+    Uncertainty,
+    cosine_of_pairs,
+    image_uncertainties,
+)
 from evaluation.metrics.curve import Edc, edc_of
 from evaluation.metrics.engine import CurveEngine, Kept, percentiles
 from evaluation.metrics.error_rates import EqualErrorRate, equal_error_rates
 from evaluation.metrics.protocols import Protocol, find_protocol
 from evaluation.metrics.ranked import Ranked
-from evaluation.metrics.scores import Uncertainty, cosine_of_pairs, image_uncertainties
 from evaluation.metrics.thresholds import Caution, caution_few_matches
 
 SHOWN = (0, 5, 10, 15, 20, 25, 30)  # indices of the printed rows: discard 0, .05, ..., .30

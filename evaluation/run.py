@@ -18,11 +18,9 @@ import numpy as np
 
 from data.features import Embeddings, Features
 from estimators.base import Estimate
-from evaluation.metrics.comparisons import Comparisons, Unit
+from evaluation.metrics.comparisons import Comparisons, Unit, image_uncertainties, rescored
 from evaluation.metrics.curve import ProtocolCurve, protocol_curve
-from evaluation.metrics.mutual_likelihood import rescored
 from evaluation.metrics.protocols import PROTOCOLS, Protocol, find_protocol
-from evaluation.metrics.scores import image_uncertainties
 from evaluation.original import FMR_TARGETS, OriginalTable, original_table, require_pairs
 from evaluation.sets.stored import StoredSet
 from evaluation.sets.templates import Fusion, Score

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data.labelled_pairs import mated_pairs, non_mated_pairs
+from evaluation.metrics.comparisons import cosine_of_pairs
 from evaluation.metrics.error_rates import error_rates
-from evaluation.metrics.scores import cosine_of_pairs
 from evaluation.sets.open_set import (
     EvaluationSet,
     LabelledSet,

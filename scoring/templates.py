@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from estimators.base import harmonic_mean
-from evaluation.metrics.scores import cosine_of_pairs
+from evaluation.metrics.comparisons import cosine_of_pairs
 from evaluation.open_model import LoadedModel
 from evaluation.sets.templates import Weights, fuse_templates
 from report.sheet import FaceScore

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from data.ijb_files import find_paths, read_members, read_pairs
 from estimators.base import harmonic_mean
-from evaluation.metrics.comparisons import Comparisons, with_people
-from evaluation.metrics.mutual_likelihood import mls_scores
+from evaluation.metrics.comparisons import Comparisons, mls_scores, with_people
 from evaluation.metrics.thresholds import FARS, TarAtFar, tar_at_far
 from evaluation.sets.labelled import scores_of
 from evaluation.sets.templates import (

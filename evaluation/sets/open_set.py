@@ -19,8 +19,7 @@ from data.labelled_pairs import require_pairs
 from data.pairs import open_pairs
 from data.verification import VerificationSet, open_verification
 from estimators.base import harmonic_mean
-from evaluation.metrics.comparisons import Comparisons, with_people
-from evaluation.metrics.scores import cosine_of_pairs
+from evaluation.metrics.comparisons import Comparisons, cosine_of_pairs, with_people
 from evaluation.sets.labelled import NonMated, labelled_comparisons, scores_of
 from utils.tables import naming
 

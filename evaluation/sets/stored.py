@@ -15,8 +15,13 @@ import numpy as np
 
 from data.extracted import open_extracted
 from data.features import Embeddings, Features, equal_rows
-from evaluation.metrics.comparisons import Comparisons, with_people
-from evaluation.metrics.scores import Uncertainty, cosine_of_pairs, image_uncertainties
+from evaluation.metrics.comparisons import (
+    Comparisons,
+    Uncertainty,
+    cosine_of_pairs,
+    image_uncertainties,
+    with_people,
+)
 from evaluation.sets.labelled import NonMated, labelled_comparisons
 from evaluation.sets.score_files import SUFFIXES, read_scores
 from utils.tables import naming, npz_names

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.metrics.mutual_likelihood import check_variances
+from evaluation.metrics.comparisons import check_variances
 
 Weights = Literal["mean", "inverse_variance", "quality", "norm"]
 Fusion = Weights | Literal["detector", "norm_detector"]  # of an IJB set, which has detector scores

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from data.features import Features
+from evaluation.metrics.comparisons import cosine_of_pairs
 from evaluation.metrics.error_rates import equal_error_rates, error_rates
-from evaluation.metrics.scores import cosine_of_pairs
 from evaluation.original import original_table
 from report.text import original_text
 from tests.test_evaluation.factories import point_of

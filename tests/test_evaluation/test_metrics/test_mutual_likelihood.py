@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.metrics import mutual_likelihood
-from evaluation.metrics.comparisons import Comparisons
-from evaluation.metrics.mutual_likelihood import mls_scores, rescored
+from evaluation.metrics import comparisons as scoring
+from evaluation.metrics.comparisons import Comparisons, mls_scores, rescored
 from losses.fast_mls import FastMLSLoss
 from losses.mls import MLSLoss
 
@@ -39,7 +38,7 @@ def test_a_variance_for_each_dimension_is_a_float64_loop(monkeypatch):
     found = mls_scores(mu, sigma_sq, pairs)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-    monkeypatch.setattr(mutual_likelihood, "NUMBERS_AT_ONCE", 7 * D)
+    monkeypatch.setattr(scoring, "NUMBERS_AT_ONCE", 7 * D)
     np.testing.assert_array_equal(mls_scores(mu, sigma_sq, pairs), found)
 
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from evaluation.metrics.comparisons import fuse_sides
-from evaluation.metrics.scores import (
+from evaluation.metrics.comparisons import (
     VALUES_AT_ONCE,
     cosine_of_pairs,
+    fuse_sides,
     image_uncertainties,
 )
 

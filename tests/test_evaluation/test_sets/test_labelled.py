@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from data.faces import open_faces
 from data.features import unit_rows
 from data.labelled_pairs import mated_pairs, non_mated_pairs, require_pairs
-from evaluation.metrics.scores import cosine_of_pairs
+from evaluation.metrics.comparisons import cosine_of_pairs
 from evaluation.sets import labelled
 from evaluation.sets.labelled import highest_non_mated, labelled_comparisons, scores_of
 

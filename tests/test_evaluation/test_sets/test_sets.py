@@ -9,7 +9,7 @@ from data.features import Features
 from data.recordio import RecordWriter
 from data.verification import VerificationSet, write_bin
 from estimators.base import harmonic_mean
-from evaluation.metrics.scores import cosine_of_pairs
+from evaluation.metrics.comparisons import cosine_of_pairs
 from evaluation.sets.open_set import open_set
 from evaluation.sets.stored import comparisons_of
 
