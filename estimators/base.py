@@ -18,8 +18,8 @@ from utils.config import Method
 from utils.methods import available, build
 
 if TYPE_CHECKING:
+    from models.backbones.base import BackboneOutput
     from models.frozen import FrozenBackbone
-    from models.output import BackboneOutput
 
 
 _REC_601 = np.array([0.299, 0.587, 0.114], np.float32)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from estimators.base import Batch, Estimate
+from models.backbones.base import cosine_distance
 from models.frozen import FrozenBackbone
-from models.output import cosine_distance
 
 __all__ = ["FaceQAN"]
 

@@ -6,8 +6,8 @@ A frontal face in even light is close to its mirror image; pose, occlusion and s
 from __future__ import annotations
 
 from estimators.base import Batch, Estimate
+from models.backbones.base import cosine_distance
 from models.frozen import FrozenBackbone
-from models.output import cosine_distance
 
 __all__ = ["FlipDisagreement"]
 

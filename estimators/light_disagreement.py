@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from estimators.base import Batch, Estimate
+from models.backbones.base import cosine_distance
 from models.frozen import FrozenBackbone
-from models.output import cosine_distance
 
 __all__ = ["LightDisagreement"]
 

@@ -9,8 +9,7 @@ import torch
 
 from estimators.base import Batch, Estimate
 from models.frozen import FrozenBackbone
-from models.heads.base import Head
-from models.output import to_sigma_sq
+from models.heads.base import Head, to_sigma_sq
 
 __all__ = ["TrainedHead"]
 

@@ -21,9 +21,8 @@ from torch import Tensor, nn
 
 from estimators.onnx import INPUT, OUTPUTS, needed
 from evaluation.confidence.calibration import NOT_COMPUTED, Calibration
-from models.backbones.base import Backbone
-from models.heads.base import Head
-from models.output import BackboneOutput, to_scalar, to_sigma_sq
+from models.backbones.base import Backbone, BackboneOutput
+from models.heads.base import Head, to_scalar, to_sigma_sq
 from utils.files import atomic_path
 
 

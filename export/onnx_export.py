@@ -24,8 +24,7 @@ from export import parity
 from export.colours import open_named_set
 from export.graph import ExportedModel, images_alone, write_onnx
 from export.int8 import quantise
-from models.heads.base import Head
-from models.output import to_sigma_sq
+from models.heads.base import Head, to_sigma_sq
 from utils.files import atomic_path
 
 RANGE_FACES = 256  # that the ranges of 8-bit activations are taken from

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from models.output import BackboneOutput
+from models.backbones.base import BackboneOutput
 from utils.config import Execution
 
 T = TypeVar("T")

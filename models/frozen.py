@@ -12,9 +12,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from models.backbones.base import Backbone
+from models.backbones.base import Backbone, BackboneOutput
 from models.execution import Forward, executed
-from models.output import BackboneOutput
 from utils.config import Execution, Precision
 from utils.device import autocast_dtype
 

@@ -18,10 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.backbones.base import Backbone
+from models.backbones.base import Backbone, Preprocessing
 from models.frozen import FrozenBackbone
 from models.load import load_state
-from models.preprocessing import Preprocessing
 from models.run import Run, build_head
 from utils.checkpoint import read_safely, save_checkpoint
 from utils.config import Execution, Precision, TrainConfig, from_json, to_json

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.backbones.base import Preprocessing
 from models.frozen import FrozenBackbone
 from models.heads.base import Head
 from models.load import load_backbone, load_head
-from models.preprocessing import Preprocessing
 from utils.checkpoint import load_checkpoint
 from utils.config import Execution, Method, Precision, TrainConfig, from_json, parse_method
 from utils.device import resolve_device

@@ -28,7 +28,7 @@ from evaluation.confidence.calibration import Calibration
 from evaluation.confidence.decision import Decision
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.open_model import LoadedModel, Provenance
-from models.output import BackboneOutput
+from models.backbones.base import BackboneOutput
 from models.run import backbone_record, build_head, load_frozen
 from photos.align import REFERENCE
 from photos.detectors import Detections

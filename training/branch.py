@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from losses.base import GenuinePairLoss, LossResult
+from models.backbones.base import BackboneOutput
 from models.frozen import FrozenBackbone
 from models.heads.base import Head
-from models.output import BackboneOutput
 from models.run import build_head
 from models.shared_batch_norm import share_batch_norms
 from utils.config import TrainConfig

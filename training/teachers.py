@@ -17,8 +17,9 @@ from torch import Tensor
 from data.augment.batch import BatchAugment
 from data.faces import Faces
 from estimators.from_file import FromFile
+from models.backbones.base import BackboneOutput
 from models.frozen import FrozenBackbone
-from models.output import BackboneOutput, to_scalar, to_sigma_sq
+from models.heads.base import to_scalar, to_sigma_sq
 from models.run import check_backbone, load_run, trained_head
 from utils.checkpoint import load_checkpoint
 from utils.config import TrainConfig, from_json

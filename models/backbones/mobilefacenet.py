@@ -11,8 +11,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from models.backbones.base import Backbone
-from models.preprocessing import Preprocessing
+from models.backbones.base import Backbone, Preprocessing
 
 __all__ = ["MobileFaceNet"]
 

@@ -22,11 +22,12 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from models.output import BackboneOutput
+from models.backbones.base import BackboneOutput
 
 Output = Literal["probability", "variance"]
 
 _SHORTEST = 1e-6  # an embedding of length 0 has no logarithm
+_EPS = 1e-6
 
 
 class Head(nn.Module, ABC):
@@ -60,6 +61,38 @@ class Head(nn.Module, ABC):
     def scaled(self, raw: Tensor) -> Tensor:
         """Return gamma * raw + beta for variances, and raw itself for a probability."""
         return self.gamma * raw + self.beta if self.output == "variance" else raw
+
+
+def to_sigma_sq(raw: Tensor, output: str) -> Tensor:
+    """Return the uncertainty (B, d) that a head's raw output (B, d) stands for.
+
+    By the head's `output`: "probability" of being unreliable, in (0, 1), of a logit; or "variance",
+    above 0, of a log variance.
+
+    Raises:
+        ValueError: any other output.
+    """
+    if output == "probability":
+        return raw.sigmoid()
+    if output == "variance":
+        return raw.exp()
+    raise ValueError(f"output = {output!r}: must be 'probability' or 'variance'")
+
+
+def to_scalar(sigma_sq: Tensor) -> Tensor:
+    """Return one uncertainty per image, (N,), from (N, c).
+
+    One column stays as it is; more are joined by their harmonic mean 1 / mean(1 / (s + 1e-6)), as
+    PFE (arXiv 1904.09658) does.
+
+    Raises:
+        ValueError: not two-dimensional, or no column.
+    """
+    if sigma_sq.ndim != 2 or sigma_sq.shape[1] < 1:
+        raise ValueError(f"sigma_sq of shape {tuple(sigma_sq.shape)}: expected (N, c), c >= 1")
+    if sigma_sq.shape[1] == 1:
+        return sigma_sq[:, 0]
+    return 1 / (1 / (sigma_sq + _EPS)).mean(dim=1)
 
 
 def check_head(name: str, output: str, dim: int, hidden: int | None = None) -> None:

@@ -10,8 +10,8 @@ import math
 
 from torch import Tensor, nn
 
+from models.backbones.base import BackboneOutput
 from models.heads.base import Head, Output, check_head, log_length, log_norm_layer
-from models.output import BackboneOutput
 
 __all__ = ["FC2Head"]
 

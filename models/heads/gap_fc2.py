@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from models.backbones.base import BackboneOutput
 from models.heads.base import Head, Output, check_head
-from models.output import BackboneOutput
 
 __all__ = ["GapFC2Head"]
 

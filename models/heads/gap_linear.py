@@ -9,6 +9,7 @@ import math
 
 from torch import Tensor, nn
 
+from models.backbones.base import BackboneOutput
 from models.heads.base import (
     Head,
     Output,
@@ -17,7 +18,6 @@ from models.heads.base import (
     log_length,
     log_norm_layer,
 )
-from models.output import BackboneOutput
 
 __all__ = ["GapLinearHead"]
 

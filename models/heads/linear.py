@@ -6,8 +6,8 @@ import math
 
 from torch import Tensor, nn
 
+from models.backbones.base import BackboneOutput
 from models.heads.base import Head, Output, check_head
-from models.output import BackboneOutput
 
 __all__ = ["LinearHead"]
 

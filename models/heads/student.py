@@ -13,10 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.backbones.base import BackboneOutput, Preprocessing
 from models.backbones.mobilefacenet import mobile_layers
 from models.heads.base import Head, Output, averages_and_sides, check_head
-from models.output import BackboneOutput
-from models.preprocessing import Preprocessing
 
 __all__ = ["StudentHead"]
 

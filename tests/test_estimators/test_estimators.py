@@ -10,8 +10,8 @@ from estimators.base import Batch, harmonic_mean
 from estimators.embedding_norm import EmbeddingNorm
 from estimators.from_file import FromFile
 from estimators.trained_head import TrainedHead
+from models.backbones.base import BackboneOutput
 from models.frozen import FrozenBackbone
-from models.output import BackboneOutput
 from utils.config import Method
 from utils.methods import available, build, find
 

@@ -15,7 +15,7 @@ from estimators.trained_head import TrainedHead
 from evaluation.open_model import LoadedModel
 from evaluation.run import EvaluationOptions
 from evaluation.verification_risk_fnmr import main
-from models.output import BackboneOutput
+from models.backbones.base import BackboneOutput
 from utils.config import Method, Schedule, TrainConfig, Verification
 
 ROOT = Path(__file__).parents[2]

@@ -13,8 +13,7 @@ from data.verification import write_bin
 from export import colours
 from export.colour_order import main
 from export.colours import colour_check, d_prime, require_colour_order, some_images
-from models.output import BackboneOutput
-from models.preprocessing import Preprocessing
+from models.backbones.base import BackboneOutput, Preprocessing
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "demo" / "backbone.pth"
 DEMO = "iresnet:layers=(1,1,1,1),widths=(8,16,32,64),embedding_size=64"

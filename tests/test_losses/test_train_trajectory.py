@@ -9,8 +9,8 @@ import torch
 
 from losses.fast_mls import FastMLSLoss
 from losses.idq import IDQLoss
+from models.backbones.base import BackboneOutput
 from models.heads.fc2 import FC2Head
-from models.output import BackboneOutput
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses"
 LR = {"idq": 1e-2, "fast_mls": 3e-3}

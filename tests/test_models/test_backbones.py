@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from models.backbones.base import Preprocessing
 from models.backbones.iresnet import IResNet
 from models.backbones.mbf import MBF
 from models.backbones.mobilefacenet import MobileFaceNet
 from models.frozen import FrozenBackbone
 from models.load import load_backbone
-from models.preprocessing import Preprocessing
 from utils.config import Method
 from utils.methods import available, build
 

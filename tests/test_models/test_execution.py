@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from models.backbones.base import BackboneOutput
 from models.execution import MOST_SIZES, Compiler, CudaGraphs, FixedSizes, GraphRun, executed
 from models.frozen import FrozenBackbone
-from models.output import BackboneOutput
 
 CPU = torch.device("cpu")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

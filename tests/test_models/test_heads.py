@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from models.backbones.base import BackboneOutput
+from models.heads.base import to_sigma_sq
 from models.heads.fc2 import FC2Head
 from models.heads.gap_fc2 import GapFC2Head
 from models.heads.linear import LinearHead
-from models.output import BackboneOutput, to_sigma_sq
 from utils.config import Method
 from utils.methods import available, build
 

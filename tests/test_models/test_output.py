@@ -3,7 +3,8 @@ import pytest
 import torch
 from scipy.special import expit
 
-from models.output import cosine_distance, to_scalar, to_sigma_sq
+from models.backbones.base import cosine_distance
+from models.heads.base import to_scalar, to_sigma_sq
 
 RAW = torch.tensor([[-2.0], [0.0], [3.0]], dtype=torch.float64)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.preprocessing import Preprocessing
+from models.backbones.base import Preprocessing
 
 
 def test_it_normalises_as_the_original(golden):

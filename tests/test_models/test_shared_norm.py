@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from models.backbones.base import BackboneOutput
 from models.heads.fc2 import FC2Head
 from models.heads.gap_linear import GapLinearHead
-from models.output import BackboneOutput
 from models.shared_batch_norm import share_batch_norms
 from utils.distributed import ALONE, World
 
@@ -16,7 +16,7 @@ SETTING = """
 import torch
 from models.heads.fc2 import FC2Head
 from models.heads.gap_linear import GapLinearHead
-from models.output import BackboneOutput
+from models.backbones.base import BackboneOutput
 
 SHAPE, ROWS, STEPS = (4, 2, 2), 11, 3
 

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from models.backbones.base import BackboneOutput
 from models.backbones.mobilefacenet import MobileFaceNet
 from models.frozen import FrozenBackbone
 from models.heads.student import StudentHead, _PReLU
 from models.load import load_head
-from models.output import BackboneOutput
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from data.augment.batch import BatchAugment
 from data.faces import open_faces
 from estimators.base import Batch
 from estimators.trained_head import TrainedHead
-from models.output import BackboneOutput
+from models.backbones.base import BackboneOutput
 from models.run import load_run
 from training.teachers import FileTeacher, RunTeacher, logit_of
 from training.trainer import Trainer
