@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from models.execution import Graphs
+from models.frozen import Graphs
 from training.branch import StepInput, TrainedBranch
 
 MOST_RECORDINGS = 8  # one for each number of pairs; classes with few images make it vary

@@ -30,7 +30,7 @@ from evaluation.embed import embed_pairs
 from evaluation.original import OriginalTable, original_table
 from losses.base import LossResult, genuine_pairs
 from models.backbones.base import BackboneOutput
-from models.execution import CudaGraphs
+from models.frozen import CudaGraphs
 from models.heads.base import to_scalar, to_sigma_sq
 from models.run import backbone_record, check_backbone, load_frozen
 from training.branch import StepInput, TrainedBranch

@@ -10,8 +10,15 @@ import pytest
 import torch
 
 from models.backbones.base import BackboneOutput
-from models.execution import MOST_SIZES, Compiler, CudaGraphs, FixedSizes, GraphRun, executed
-from models.frozen import FrozenBackbone
+from models.frozen import (
+    MOST_SIZES,
+    Compiler,
+    CudaGraphs,
+    FixedSizes,
+    FrozenBackbone,
+    GraphRun,
+    executed,
+)
 
 CPU = torch.device("cpu")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
