@@ -1,6 +1,7 @@
 """Photos from wherever they are: files, folders, lists, `.bin`, `.rec`, Parquet and videos.
 
-A folder's source holds the names of one folder, and of those above it, at a time.
+Each is a source of items, which are read when they are needed. A folder's source holds the names of
+one folder, and of those above it, at a time. What is damaged gives items that say so.
 """
 
 # A Path costs 5 us a file, and does not keep a path as the user wrote it:
@@ -9,10 +10,14 @@ A folder's source holds the names of one folder, and of those above it, at a tim
 from __future__ import annotations
 
 import os
+import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from itertools import repeat
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from photos.decode import Photo
 from photos.packs import (
@@ -27,8 +32,21 @@ from photos.packs import (
 )
 from utils.long_work import prefetch
 from utils.tables import csv_rows, text_lines
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["Item", "Sources", "open_sources", "read_ahead"]
+from data.images import decode, to_112
+from data.rec.index import pack_key
+from data.rec.reader import RecordPack
+from data.verification import Image, read_bin
+from photos.decode import Photo, from_array, read_photo
+from utils.prefetch import prefetch
+from utils.tables import csv_rows, require_pyarrow, text_lines
+
+if TYPE_CHECKING:
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
 
 LIST_SUFFIXES = frozenset((".txt", ".lst", ".csv"))
 PHOTO_SUFFIXES = frozenset(
@@ -40,11 +58,60 @@ PHOTO_SUFFIXES = frozenset(
     )
     for suffix in group
 )
+VIDEO_SUFFIXES = frozenset(
+    f".{suffix}"
+    for group in (
+        ("3gp", "avi", "flv", "m2ts", "m4v", "mkv", "mov", "mp4"),
+        ("mpeg", "mpg", "mts", "ogv", "ts", "webm", "wmv"),
+    )
+    for suffix in group
+)
 COLUMNS = ("path", "file", "image", "filename")  # of a CSV
 ERRORS = "surrogateescape"  # file names that are not UTF-8 keep their bytes
+LONGEST_FILE = 1 << 30  # bytes
+_MISSING = 0.1  # of the frames that the file announces; announcements are often a little off
+_OPEN = 2  # packs that stay open after they were read: one, and the one that follows
+_IMAGES_AT_ONCE, _PATHS_AT_ONCE = 16, 8192  # rows of a Parquet file
 
 _Identity = tuple[int, int]  # device and number of a folder
 _Open = tuple[str, _Identity, Iterator[str]]  # and the names that are still to come
+_Positions = range | NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Item:
+    """A photo, a face of a pack, or a frame of a video. Can be pickled.
+
+    Attributes:
+        file: path of the photo, pack or video, as the user or the folder names it.
+        index: row of a `.bin`, `.rec` or `.parquet`, frame of a video; None for a photo.
+        aligned: True for a face of a `.bin` or `.rec`; None where it is not known.
+    """
+
+    file: str
+    index: int | None = None
+    aligned: bool | None = None
+    _read: Callable[[], Photo] | None = field(default=None, repr=False, compare=False)
+
+    def load(self) -> Photo:
+        """Read and decode; safe to call from any thread, and more than once.
+
+        Raises:
+            ValueError: why it cannot be read; without the file's name.
+        """
+        return load_file(self.file) if self._read is None else self._read()
+
+
+class Source(Protocol):
+    """One of the inputs."""
+
+    def items(self, skip: int) -> Iterator[Item | None]:
+        """Yield its items in order; instead of the first `skip` of them None, without reading."""
+        ...
+
+    def count(self) -> int | None:
+        """Return the number of items; None where it takes decoding to know."""
+        ...
 
 
 class Sources:
@@ -103,6 +170,23 @@ def open_sources(inputs: str | Path | Sequence[str | Path], *, every: int = 1) -
     return Sources([_open(str(path), every, skipped) for path in paths], skipped)
 
 
+def _open(path: str, every: int, skipped: Counter[str]) -> Source:
+    if Path(path).is_dir():
+        return FolderSource(path, skipped)
+    if not Path(path).exists():
+        raise ValueError(
+            f"no such input: {path} (a photo, folder, list, .bin, .rec, .parquet or video)"
+        )
+    suffix = Path(path).suffix.lower()
+    if suffix in LIST_SUFFIXES:
+        return ListSource(path)
+    if suffix in (".parquet", ".pq"):
+        return ParquetSource(path)
+    if suffix in VIDEO_SUFFIXES:
+        return VideoSource(path, every)
+    return PackSource(path) if suffix in (".bin", ".rec") else PhotoSource(path)
+
+
 def read_ahead(
     items: Iterable[Item], workers: int, depth: int
 ) -> Iterator[tuple[Item, Photo | ValueError]]:
@@ -124,21 +208,42 @@ def _load(item: Item) -> tuple[Item, Photo | ValueError]:
         return item, error
 
 
-def _open(path: str, every: int, skipped: Counter[str]) -> Source:
-    if Path(path).is_dir():
-        return FolderSource(path, skipped)
-    if not Path(path).exists():
-        raise ValueError(
-            f"no such input: {path} (a photo, folder, list, .bin, .rec, .parquet or video)"
-        )
-    suffix = Path(path).suffix.lower()
-    if suffix in LIST_SUFFIXES:
-        return ListSource(path)
-    if suffix in (".parquet", ".pq"):
-        return ParquetSource(path)
-    if suffix in VIDEO_SUFFIXES:
-        return VideoSource(path, every)
-    return PackSource(path) if suffix in (".bin", ".rec") else PhotoSource(path)
+def load_file(path: str) -> Photo:
+    """Read a photo's file; ValueError with the reason where that fails."""
+    try:
+        # a pipe that nobody writes to would be waited for without end
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            about = os.fstat(file.fileno())
+            if not stat.S_ISREG(about.st_mode):
+                raise ValueError("not a regular file")
+            if about.st_size > LONGEST_FILE:
+                raise ValueError(f"too large: {about.st_size} bytes, more than {LONGEST_FILE}")
+            encoded = file.read()
+    except OSError as error:
+        raise ValueError(reason(error)) from error
+    return read_photo(encoded)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def refused(file: str, why: str, index: int | None = None, aligned: bool | None = None) -> Item:
+    """Return an item whose `load` raises ValueError with this reason."""
+    return Item(file, index, aligned, partial(_refuse, why))
+
+
+def _refuse(why: str) -> NoReturn:
+    raise ValueError(why)
+
+
+def _return(photo: Photo) -> Photo:
+    return photo
+
+
+def reason(error: OSError) -> str:
+    """Say in words why a file could not be read."""
+    return error.strerror or str(error)
 
 
 @dataclass(frozen=True)
@@ -201,6 +306,51 @@ class FolderSource:
                 yield PackSource(os.path.join(folder, name))
             else:
                 yield Item(os.path.join(folder, name))
+
+
+def _sorted_names(folder: str, skipped: Counter[str]) -> list[str]:
+    """Return the photos, packs and folders (ending in a separator) of a folder."""
+    names = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = entry.name
+            if name.startswith("."):
+                continue
+            if _is_folder(entry):
+                names.append(name + os.sep)
+                continue
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix in PHOTO_SUFFIXES or suffix == ".rec":
+                names.append(name)
+            else:
+                skipped[suffix or "no suffix"] += 1
+    names.sort()
+    return names
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: a row that says so, where its suffix is a photo's
+        return False
+
+
+def _enter(
+    folder: str, open_folders: list[_Open], linked: set[_Identity], skipped: Counter[str]
+) -> Iterator[Item]:
+    """Open a folder unless that would go round in circles; yields a row where it cannot be."""
+    try:
+        about = os.stat(folder)
+        identity = about.st_dev, about.st_ino
+        if any(identity == above for _, above, _ in open_folders):
+            return
+        if open_folders and os.path.islink(folder):
+            if identity in linked:
+                return
+            linked.add(identity)
+        open_folders.append((folder, identity, iter(_sorted_names(folder, skipped))))
+    except OSError as error:
+        yield refused(folder, f"the folder cannot be listed: {reason(error)}")
 
 
 @dataclass(frozen=True)
@@ -269,46 +419,251 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _sorted_names(folder: str, skipped: Counter[str]) -> list[str]:
-    """Return the photos, packs and folders (ending in a separator) of a folder."""
-    names = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            name = entry.name
-            if name.startswith("."):
-                continue
-            if _is_folder(entry):
-                names.append(name + os.sep)
-                continue
-            suffix = os.path.splitext(name)[1].lower()
-            if suffix in PHOTO_SUFFIXES or suffix == ".rec":
-                names.append(name)
-            else:
-                skipped[suffix or "no suffix"] += 1
-    names.sort()
-    return names
+@dataclass(frozen=True)
+class PackSource:
+    """The images of a `.bin` set in its order, or the image records of a `.rec` pack by key.
 
+    Image 2i and 2i + 1 of a `.bin` are its pair i. Rows of a `.rec` are those of
+    data.faces.PackFaces; where the pack's own structure is damaged, all records but whole ones
+    without an image.
+    """
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself: a row that says so, where its suffix is a photo's
-        return False
+    path: str
 
-
-def _enter(
-    folder: str, open_folders: list[_Open], linked: set[_Identity], skipped: Counter[str]
-) -> Iterator[Item]:
-    """Open a folder unless that would go round in circles; yields a row where it cannot be."""
-    try:
-        about = os.stat(folder)
-        identity = about.st_dev, about.st_ino
-        if any(identity == above for _, above, _ in open_folders):
+    def items(self, skip: int) -> Iterator[Item | None]:
+        """Yield its images; the pack is opened at the first."""
+        try:
+            number = self._number()
+        except (ValueError, OSError) as error:
+            why = _without_name(self.path, error)
+            yield None if skip else refused(self.path, why, aligned=True)
             return
-        if open_folders and os.path.islink(folder):
-            if identity in linked:
-                return
-            linked.add(identity)
-        open_folders.append((folder, identity, iter(_sorted_names(folder, skipped))))
+        yield from repeat(None, min(skip, number))
+        read = _read_rec_image if self._is_rec else _read_bin_image
+        for row in range(skip, number):
+            yield Item(self.path, row, True, partial(read, self.path, row))
+
+    def count(self) -> int:
+        """Open the pack, and return the number of images; 1 where it is damaged."""
+        try:
+            return self._number()
+        except (ValueError, OSError):
+            return 1  # the row that says so
+
+    @property
+    def _is_rec(self) -> bool:
+        return self.path.lower().endswith(".rec")
+
+    def _number(self) -> int:
+        return len(_rec_images(self.path)[1] if self._is_rec else _bin_images(self.path))
+
+
+def _bin_images(path: str) -> Sequence[Image]:
+    about = Path(path).stat()
+    return _open_bin(path, (about.st_mtime_ns, about.st_size))
+
+
+@lru_cache(_OPEN)
+def _open_bin(path: str, _: tuple[int, int]) -> Sequence[Image]:
+    return read_bin(path).images
+
+
+def _read_bin_image(path: str, row: int) -> Photo:
+    image = _bin_images(path)[row]
+    return _face(decode(image) if isinstance(image, bytes) else image)
+
+
+def _rec_images(path: str) -> tuple[RecordPack, _Positions]:
+    return _open_rec(path, repr(pack_key(Path(path))))
+
+
+@lru_cache(_OPEN)
+def _open_rec(path: str, _: str) -> tuple[RecordPack, _Positions]:
+    pack = RecordPack(path)
+    try:
+        return pack, pack.images.positions
+    except ValueError:  # reported row by row
+        rows = [row for row in range(len(pack)) if _may_be_image(pack, row)]
+        return pack, np.array(rows, dtype=np.int32)
+
+
+def _may_be_image(pack: RecordPack, position: int) -> bool:
+    try:
+        return bool(pack.record_at(position).image)
+    except ValueError:
+        return True
+
+
+def _read_rec_image(path: str, row: int) -> Photo:
+    pack, positions = _rec_images(path)
+    position = int(positions[row])
+    try:
+        image = pack.record_at(position).image
+    except ValueError as error:
+        raise ValueError(_without_name(path, error)) from error
+    try:
+        return _face(decode(image))
+    except ValueError as error:
+        raise ValueError(f"key {pack.key(position)}: {error}") from error
+
+
+def _face(pixels: NDArray[np.uint8]) -> Photo:
+    """Return an aligned face as the rest of the project sees it: at 112x112."""
+    height, width = pixels.shape[:2]
+    if not pixels.size:
+        raise ValueError(f"an image of {width}x{height} has no pixels")
+    face = to_112(pixels)
+    return Photo(face, "" if face is pixels else f"resized from {width}x{height}")
+
+
+def _without_name(path: str, error: ValueError | OSError) -> str:
+    if isinstance(error, OSError):
+        return reason(error)
+    return str(error).removeprefix(f"{path}: ")
+
+
+class ParquetSource:
+    """The rows of a Parquet file: images, or paths that start at its folder.
+
+    Images are a column `image` (bytes, or Hugging Face's structure with `bytes`), paths a column
+    `path` or `file` (text).
+
+    Raises:
+        ValueError: no such file or column, damaged, or pyarrow is not installed.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        require_pyarrow(f"{path}: reading Parquet")
+        import pyarrow
+
+        try:
+            with self._open() as file:
+                schema = file.schema_arrow
+                self._groups = [
+                    file.metadata.row_group(group).num_rows
+                    for group in range(file.metadata.num_row_groups)
+                ]
+        except (pyarrow.ArrowException, OSError) as error:
+            raise ValueError(f"{path}: not a Parquet file, or damaged ({error})") from error
+        self._column, self._holds_images = self._choose(schema)
+
+    def items(self, skip: int) -> Iterator[Item | None]:
+        """Yield its rows; whole groups of rows to skip are not read."""
+        import pyarrow
+
+        row = 0
+        try:
+            with self._open() as file:
+                for group, length in enumerate(self._groups):
+                    if row + length <= skip:
+                        yield from repeat(None, length)
+                        row += length
+                        continue
+                    for value in self._values(file, group):
+                        yield self._item(row, value) if row >= skip else None
+                        row += 1
+        except (pyarrow.ArrowException, OSError) as error:
+            yield refused(self.path, f"damaged Parquet file ({error})", row)
+
+    def count(self) -> int:
+        """Return the number of rows."""
+        return sum(self._groups)
+
+    def _open(self) -> ParquetFile:
+        from pyarrow.parquet import ParquetFile
+
+        return ParquetFile(self.path, buffer_size=1 << 20, pre_buffer=False)
+
+    def _choose(self, schema: pyarrow.Schema) -> tuple[str, bool]:
+        from pyarrow import types
+
+        for name in ("image", "path", "file"):
+            if name not in schema.names:
+                continue
+            kind = schema.field(name).type
+            if types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+                return f"{name}.bytes", True
+            if types.is_binary(kind) or types.is_large_binary(kind):
+                return name, True
+            if types.is_string(kind) or types.is_large_string(kind):
+                return name, False
+        raise ValueError(
+            f"{self.path}: no column `image` with encoded bytes, nor `path` or `file` with text; "
+            f"its columns are {', '.join(schema.names)}"
+        )
+
+    def _values(self, file: ParquetFile, group: int) -> Iterator[bytes | str | None]:
+        at_once = _IMAGES_AT_ONCE if self._holds_images else _PATHS_AT_ONCE
+        for batch in file.iter_batches(at_once, row_groups=[group], columns=[self._column]):
+            column = batch.column(0)
+            if "." in self._column:
+                column = column.field("bytes")
+            yield from column.to_pylist()
+
+    def _item(self, row: int, value: bytes | str | None) -> Item:
+        if value is None:
+            return refused(self.path, "the row is empty", row)
+        if isinstance(value, bytes):
+            return Item(self.path, row, None, partial(read_photo, value))
+        return Item(str(Path(self.path).parent / value))
+
+
+@dataclass(frozen=True)
+class VideoSource:
+    """Every n-th frame of a video, from the first; turned upright as the file says.
+
+    Frames are decoded when they are taken, in the thread that takes them: in a video
+    there is no other order.
+    """
+
+    path: str
+    every: int
+
+    def items(self, skip: int) -> Iterator[Item | None]:
+        """Yield its frames, and a last item that says so where the video is damaged.
+
+        Frames to skip are decoded too: there is no other way to find those that follow.
+        """
+        why = _refusal(self.path)
+        capture = cv2.VideoCapture() if why else cv2.VideoCapture(self.path, cv2.CAP_FFMPEG)
+        frames = row = 0
+        try:
+            while capture.grab():
+                if frames % self.every == 0:
+                    yield self._item(capture, frames) if row >= skip else None
+                    row += 1
+                frames += 1
+            announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        finally:
+            capture.release()
+        if not frames:
+            why = why or "not a video that OpenCV can read, or damaged"
+        elif frames < (1 - _MISSING) * announced:
+            why = f"the video breaks off: {frames} of about {announced} frames can be read"
+        if why:
+            yield refused(self.path, why, frames or None) if row >= skip else None
+
+    def count(self) -> None:
+        """Return None: what a video announces is no more than a guess."""
+
+    def _item(self, capture: cv2.VideoCapture, frame: int) -> Item:
+        is_whole, bgr = capture.retrieve()
+        if not is_whole:
+            return refused(self.path, "the frame is damaged", frame)
+        photo = from_array(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
+        return Item(self.path, frame, None, partial(_return, photo))
+
+
+def _refusal(path: str) -> str:
+    """Say why a file must not reach the decoder, which would follow a playlist; "" where it may."""
+    try:
+        if not Path(path).is_file():
+            return "not a regular file"
+        with Path(path).open("rb") as file:
+            head = file.read(256)
     except OSError as error:
-        yield refused(folder, f"the folder cannot be listed: {reason(error)}")
+        return reason(error)
+    if not head:
+        return "empty file"
+    return "a text file, not a video" if head.isascii() and b"\0" not in head else ""

@@ -16,9 +16,8 @@ from data.faces import PackFaces
 from data.images import decode, encode_jpeg, encode_png
 from data.recordio import RecordWriter, pack_record
 from data.verification import read_bin, write_bin
-from photos import packs as _photo_packs
 from photos.decode import Photo, read_photo
-from photos.sources import Item, open_sources, read_ahead
+from photos.sources import Item, ParquetSource, open_sources, read_ahead
 
 
 def picture(seed=0, height=112, width=112):
@@ -168,7 +167,7 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path, monkeypatch):
     assert outcome(pipe) == "not a regular file"
     assert outcome(Item(str(tmp_path))) in ("Is a directory", "not a regular file")
     assert outcome(Item("a\0b.jpg")) == "embedded null byte"
-    monkeypatch.setattr("photos.packs.LONGEST_FILE", 10)
+    monkeypatch.setattr("photos.sources.LONGEST_FILE", 10)
     assert outcome(ok) == f"too large: {len(encode_png(picture()))} bytes, more than 10"
 
 
@@ -485,13 +484,13 @@ def test_parquet_can_be_entered_anywhere_without_reading_what_lies_before(tmp_pa
     sources = open_sources([path, path])
     whole = list(sources)
     read = []
-    original = _photo_packs.ParquetSource._values
+    original = ParquetSource._values
 
     def values(self, file, group):
         read.append(group)
         return original(self, file, group)
 
-    monkeypatch.setattr(_photo_packs.ParquetSource, "_values", values)
+    monkeypatch.setattr(ParquetSource, "_values", values)
     for skip, groups in [(0, [0, 1, 2] * 2), (4, [0, 1, 2] * 2), (5, [1, 2, 0, 1, 2]), (22, [2])]:
         read.clear()
         assert list(sources.items(skip)) == whole[skip:]
