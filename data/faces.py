@@ -19,7 +19,7 @@ from data.images import SIZE, decode, decode_into, encode_jpeg, to_112
 from data.listing import Listing, folder_listing, list_file_listing
 from data.rec.format import RecordWriter
 from data.rec.reader import RecordPack
-from data.rendered.faces import SyntheticFaces, synthetic_options
+from data.rendered import SyntheticFaces, synthetic_options
 
 
 class Faces(Protocol):

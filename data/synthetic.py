@@ -20,15 +20,14 @@ from tqdm import tqdm
 
 from data.faces import write_pack
 from data.images import encode_jpeg, encode_png
-from data.rendered.faces import (
+from data.rendered import (
     SyntheticFaces,
     contact_sheet,
     degradation_sweep,
     verification_images,
 )
-from data.rendered.identity import HAIR_STYLES, Identity
-from data.rendered.render import render
-from data.rendered.variation import DEGRADATIONS, Degradation, Variation
+from data.rendered_drawing import render
+from data.rendered_person import DEGRADATIONS, HAIR_STYLES, Degradation, Identity, Variation
 from data.verification import synthetic_verification, write_bin
 from utils.cli import Parser, run_command
 from utils.files import write_bytes

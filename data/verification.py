@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from data.images import SIZE, decode, encode_png, to_112
 from data.pairs import read_pairs
-from data.rendered.faces import synthetic_options, verification_images
+from data.rendered import synthetic_options, verification_images
 from data.safe_pickle import load_pickle
 from utils.cli import Parser, run_command
 from utils.files import write_bytes

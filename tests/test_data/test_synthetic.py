@@ -92,7 +92,7 @@ def test_more_of_a_degradation_moves_an_image_further_from_the_clean_one(kind):
 
 def test_noise_has_the_stated_spread_and_no_bias():
     grey = np.full((112, 112, 3), 128, dtype=np.uint8)
-    from data.rendered.variation import NOISE_SIGMA, degrade
+    from data.rendered_person import NOISE_SIGMA, degrade
 
     noisy = degrade(grey, Variation(noise=0.25, seed=3)).astype(float) - 128
     assert noisy.std() == pytest.approx(0.25 * NOISE_SIGMA, rel=0.03)
@@ -100,7 +100,7 @@ def test_noise_has_the_stated_spread_and_no_bias():
 
 
 def test_occlusion_covers_the_stated_share_whatever_its_kind():
-    from data.rendered.variation import COVERED, occlude
+    from data.rendered_person import COVERED, occlude
 
     for seed in range(20):
         canvas = np.zeros((224, 224, 3), dtype=np.uint8)
@@ -141,7 +141,7 @@ def test_faces_are_labelled_named_and_cached(monkeypatch):
     assert np.shares_memory(image, faces.read(3))
     with pytest.raises(ValueError, match="read-only"):
         image[0, 0] = 0
-    monkeypatch.setattr("data.rendered.faces.CACHE_BYTES", 3 * 112 * 112 * 3)
+    monkeypatch.setattr("data.rendered.CACHE_BYTES", 3 * 112 * 112 * 3)
     small = SyntheticFaces(3, 2, seed=7)
     assert np.array_equal(small.read(3), image)
     assert not np.shares_memory(small.read(3), small.read(3))

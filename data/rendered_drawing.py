@@ -1,22 +1,113 @@
-"""The parts of a rendered face: where they lie on the head, and how an expression moves them.
+"""Draw a rendered face: its parts in three dimensions, posed, aligned, lit and degraded.
 
-Nothing is turned or projected here: a `Sketch` collects shapes in three dimensions.
+A `Sketch` collects shapes; all are projected at once and painted in order by OpenCV, antialiased,
+on a canvas twice as large as the crop. A face costs about a millisecond of one core; the same
+arguments give the same pixels.
 """
 
 from __future__ import annotations
 
+import colorsys
 import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
-from data.rendered.identity import BALD, Color, Identity, mix, shade
-from data.rendered.sketch import Point, Sketch
-from data.rendered.variation import Variation
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
+from data.images import SIZE
+from data.rendered_person import (
+    BALD,
+    Color,
+    Identity,
+    Variation,
+    degrade,
+    light,
+    mix,
+    occlude,
+    shade,
+)
+
+SUPERSAMPLING = 2
+_FRACTION_BITS = 4
+_FIXED = SUPERSAMPLING * (1 << _FRACTION_BITS)
 WHITE: Color = (247, 245, 242)
 DARK: Color = (38, 30, 32)
 _SPARK = ((0.2, -0.6), (1.3, -0.6), (1.3, 0.5), (0.2, 0.5))
 _CENTRE_Y = 62.0
 _HALF_HEIGHT = 54.0
 _BULGE = 24.0  # pixels by which the middle of the face stands out
+# Where alignment puts the eyes, the nose and the corners of the mouth of a frontal crop.
+_TEMPLATE = np.array([[38.6, 52], [73.4, 52], [56, 71.6], [42.3, 90.6], [69.7, 90.6]])
+
+Point = tuple[float, float, float]
+
+
+class _Shape(NamedTuple):
+    start: int
+    stop: int
+    color: Color
+    smooth: bool
+    width: float
+
+
+class Sketch:
+    """A list of filled shapes and strokes over shared control points."""
+
+    def __init__(self) -> None:
+        self._points: list[Point] = []
+        self._shapes: list[_Shape] = []
+
+    def fill(self, points: Sequence[Point], color: Color, smooth: bool = True) -> None:
+        """Add a filled outline; smooth runs a closed Catmull-Rom curve through the points."""
+        self._add(points, color, smooth, 0.0)
+
+    def stroke(
+        self, points: Sequence[Point], color: Color, width: float, smooth: bool = True
+    ) -> None:
+        """Add an open line of `width` pixels of the crop."""
+        self._add(points, color, smooth, width)
+
+    def _add(self, points: Sequence[Point], color: Color, smooth: bool, width: float) -> None:
+        start = len(self._points)
+        self._points.extend(points)
+        self._shapes.append(_Shape(start, len(self._points), color, smooth, width))
+
+    def paint(
+        self, canvas: NDArray[np.uint8], matrix: NDArray[np.float64], offset: NDArray[np.float64]
+    ) -> None:
+        """Paint everything; `matrix` (2, 3) and `offset` (2,) take points to pixels of the crop."""
+        flat = (np.array(self._points) @ matrix.T + offset) * _FIXED
+        for start, stop, color, smooth, width in self._shapes:
+            points = flat[start:stop]
+            if smooth:
+                points = _curve(stop - start, width == 0) @ points
+            fixed = points.round().astype(np.int32)
+            if width:
+                thickness = max(1, round(width * SUPERSAMPLING))
+                cv2.polylines(canvas, [fixed], False, color, thickness, cv2.LINE_AA, _FRACTION_BITS)
+            else:
+                cv2.fillPoly(canvas, [fixed], color, cv2.LINE_AA, _FRACTION_BITS)
+
+
+@lru_cache(maxsize=64)
+def _curve(points: int, closed: bool, steps: int = 5) -> NDArray[np.float64]:
+    """Return the matrix that takes control points to a Catmull-Rom curve through them."""
+    t = np.arange(steps)[:, None] / steps
+    cubic = np.array([[0, 2, 0, 0], [-1, 0, 1, 0], [2, -5, 4, -1], [-1, 3, -3, 1]]) / 2
+    weights = np.hstack([t**0, t, t**2, t**3]) @ cubic
+    segments = points if closed else points - 1
+    matrix = np.zeros((segments * steps + (not closed), points))
+    for segment in range(segments):
+        for tap in range(4):
+            index = segment + tap - 1
+            index = index % points if closed else min(max(index, 0), points - 1)
+            matrix[segment * steps : (segment + 1) * steps, index] += weights[:, tap]
+    if not closed:
+        matrix[-1, -1] = 1
+    return matrix
 
 
 def on_face(p: Identity, x: float, y: float, above: float = 0.0) -> Point:
@@ -283,3 +374,62 @@ def draw_glasses(sketch: Sketch, p: Identity) -> None:
     inner = p.eye_gap - size
     bridge = [(-inner, p.eye_y), (0, p.eye_y - 1.5), (inner, p.eye_y)]
     sketch.stroke([on_face(p, x, y, 5) for x, y in bridge], p.frame, 1.5)
+
+
+def render(identity: Identity, variation: Variation) -> NDArray[np.uint8]:
+    """Return the face as uint8 (112, 112, 3) RGB."""
+    side = SIZE * SUPERSAMPLING
+    canvas = np.empty((side, side, 3), dtype=np.uint8)
+    backdrop, clothes = _surroundings(variation)
+    cv2.rectangle(canvas, (0, 0), (side, side), backdrop, -1)
+    centre = (int(side * (0.2 + 0.6 * variation.background)), int(side * 0.28))
+    cv2.circle(canvas, centre, int(side * 0.42), shade(backdrop, 1.06), -1, cv2.LINE_AA)
+    sketch = Sketch()
+    draw_behind(sketch, identity, clothes)
+    draw_head(sketch, identity)
+    for sign in (-1, 1):
+        draw_eye(sketch, identity, variation, sign)
+    draw_nose(sketch, identity)
+    draw_beard(sketch, identity, variation)
+    draw_mouth(sketch, identity, variation)
+    for sign in (-1, 1):
+        draw_brow(sketch, identity, variation, sign)
+    draw_hair(sketch, identity)
+    if identity.glasses:
+        draw_glasses(sketch, identity)
+    sketch.paint(canvas, *_projection(identity, variation))
+    occlude(canvas, variation)
+    image = cv2.resize(canvas, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    return degrade(light(np.asarray(image, dtype=np.uint8), variation), variation)
+
+
+def _surroundings(variation: Variation) -> tuple[Color, Color]:
+    """Return the colours of the background and of the clothes."""
+    spare = (variation.seed % 997) / 997
+    red, green, blue = colorsys.hsv_to_rgb(variation.background, 0.12 + 0.3 * spare, 0.86)
+    backdrop = (red * 240, green * 240, blue * 240)
+    red, green, blue = colorsys.hsv_to_rgb((variation.background + 0.4 + 0.3 * spare) % 1, 0.5, 0.6)
+    return backdrop, (red * 255, green * 255, blue * 255)
+
+
+def _projection(
+    identity: Identity, variation: Variation
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the pose followed by the least-squares similarity onto the template's landmarks."""
+    yaw, pitch = math.radians(variation.yaw), math.radians(variation.pitch)
+    pose = np.array(
+        [
+            [math.cos(yaw), 0.0, math.sin(yaw)],
+            [-math.sin(pitch) * math.sin(yaw), math.cos(pitch), math.sin(pitch) * math.cos(yaw)],
+        ]
+    )
+    marks = np.array(landmarks(identity)) @ pose.T
+    source = marks[:, 0] + 1j * marks[:, 1]
+    target = _TEMPLATE[:, 0] + 1j * _TEMPLATE[:, 1]
+    spread = source - source.mean()
+    turn = np.vdot(spread, target - target.mean()) / np.vdot(spread, spread).real
+    turn *= variation.zoom * np.exp(1j * math.radians(variation.roll))
+    middle = target.mean() + complex(*variation.shift)
+    offset = middle - turn * source.mean()
+    similarity = np.array([[turn.real, -turn.imag], [turn.imag, turn.real]])
+    return similarity @ pose, np.array([offset.real, offset.imag])
