@@ -79,9 +79,9 @@ _NAMES = {
     ),
     "evaluation.sets.open_set": ("open_set",),
     "evaluation.sets.stored": ("open_stored",),
-    "report.text": ("method_table",),
     "report.text": (
         "calibration_text",
+        "method_table",
         "result_text",
     ),
     "scoring.scorer": (

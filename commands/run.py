@@ -178,7 +178,8 @@ def _printed(
     compared: Iterator[MethodComparison], folder: Path | None, options: ComparisonOptions
 ) -> Iterator[MethodComparison]:
     """Print each comparison as it comes, and draw it."""
-    from report.results import comparison_text, draw_comparison
+    from report.results import draw_comparison
+    from report.text import comparison_text
 
     for comparison in compared:
         sys.stdout.write(comparison_text(comparison))

@@ -12,13 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.images import SIZE, encode_jpeg
-from data.rendered.identity import Identity
-from data.rendered.render import render
-from data.rendered.variation import DEGRADATIONS, Degradation, Variation
-from utils.config import parse_method
 from data.rendered_drawing import render
 from data.rendered_person import DEGRADATIONS, Degradation, Identity, Variation
-from utils.config_json import parse_method
+from utils.config import parse_method
 
 CACHE_BYTES = 256 << 20  # of rendered images in the cache of one SyntheticFaces: the first 7133
 _IMAGES_PER_TEST_IDENTITY = 8

@@ -26,10 +26,8 @@ from estimators.embedding_norm import EmbeddingNorm
 from estimators.trained_head import TrainedHead
 from evaluation.embed import average_of_flip, estimate_batch
 from extraction.shards import ShardFolder, empty, one_line
-from models.output import to_sigma_sq
-from utils.long_work import StopRequest
 from models.heads.base import to_sigma_sq
-from utils.stop import StopRequest
+from utils.long_work import StopRequest
 
 Result = Callable[[], Estimate]
 

@@ -19,19 +19,6 @@ from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
-from photos.decode import Photo
-from photos.packs import (
-    VIDEO_SUFFIXES,
-    Item,
-    PackSource,
-    ParquetSource,
-    Source,
-    VideoSource,
-    reason,
-    refused,
-)
-from utils.long_work import prefetch
-from utils.tables import csv_rows, text_lines
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +28,7 @@ from data.rec.index import pack_key
 from data.rec.reader import RecordPack
 from data.verification import Image, read_bin
 from photos.decode import Photo, from_array, read_photo
-from utils.prefetch import prefetch
+from utils.long_work import prefetch
 from utils.tables import csv_rows, require_pyarrow, text_lines
 
 if TYPE_CHECKING:

@@ -1,7 +1,9 @@
 """Every number of the report as typed rows: `report.json` is these classes, the page shows them.
 
-docs/evaluate.md explains the entries, and docs/report.schema.json is their JSON Schema. Undefined
-numbers (NaN and infinity) are None.
+`collect` makes them from the results of an evaluation (`ReportData`). docs/evaluate.md explains the
+entries, and docs/report.schema.json is their JSON Schema. Undefined numbers (NaN and infinity) are
+None. Rates come as counts with exact intervals; scores are binned first, so that ten million
+comparisons take a few seconds.
 """
 
 from __future__ import annotations
@@ -18,17 +20,34 @@ from numpy.typing import NDArray
 from evaluation.confidence.intervals import clopper_pearson
 from evaluation.metrics.engine import CurveEngine
 from evaluation.metrics.error_rates import equal_error_rates
-from report import facts
 from report.words import caution_sentences, protocol_sentence, risk_sentences
 
 if TYPE_CHECKING:
-    from report.facts import Provenance
+    from evaluation.confidence.bootstrap import Bootstrap
+    from evaluation.confidence.calibration import Calibration
+    from evaluation.confidence.reliability import Reliability
+    from evaluation.confidence.risk_control import RiskControl
+    from evaluation.metrics.comparisons import Comparisons
+    from evaluation.metrics.curve import ProtocolCurve
+    from evaluation.metrics.engine import Kept
 
 SCHEMA = "face-uncertainty/report/1"
 FEW_ERRORS = 10  # a curve is dashed where fewer are left
 
 Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 Numbers = list[float | None]
+
+SHOWN = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)  # shares of the table
+REFUSED = 0.1
+CONFIDENCE = 0.95
+LONGEST = 1001  # points of a curve; longer ones are read at every thousandth
+BINS = 20, 80  # fewest and most: histograms of few scores would be noise
+DECILES = 10
+DET_POINTS = 300
+DET_KEPT = (1.0, 0.9, 0.7)
+FACES = 12
+ERRORS = 8
+_TRIED = 20  # rows looked at per face shown: copies of one face are skipped
 
 
 @dataclass(frozen=True)
@@ -351,15 +370,6 @@ def plain(value: object) -> Json:
     raise TypeError(f"a report cannot hold a {type(value).__name__}: {value!r:.80}")
 
 
-if TYPE_CHECKING:
-    from evaluation.confidence.bootstrap import Bootstrap
-    from evaluation.confidence.calibration import Calibration
-    from evaluation.confidence.reliability import Reliability
-    from evaluation.confidence.risk_control import RiskControl
-    from evaluation.metrics.comparisons import Comparisons
-    from evaluation.metrics.curve import ProtocolCurve
-
-
 class ImageAccess(Protocol):
     """The M images behind a `Comparisons`, as evaluation sets offer them."""
 
@@ -416,27 +426,7 @@ class ReportData:
         return draws, next(iter(draws.curves)) if len(draws.curves) == 1 else self.method
 
 
-if TYPE_CHECKING:
-    from evaluation.confidence.bootstrap import Bootstrap
-    from evaluation.metrics.comparisons import Comparisons
-    from evaluation.metrics.curve import ProtocolCurve
-    from evaluation.metrics.engine import Kept
-    from report.facts import ImageAccess, ReportData
-
-SHOWN = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)  # shares of the table
-REFUSED = 0.1
-CONFIDENCE = 0.95
-LONGEST = 1001  # points of a curve; longer ones are read at every thousandth
-BINS = 20, 80  # fewest and most: histograms of few scores would be noise
-DECILES = 10
-DET_POINTS = 300
-DET_KEPT = (1.0, 0.9, 0.7)
-FACES = 12
-ERRORS = 8
-_TRIED = 20  # rows looked at per face shown: copies of one face are skipped
-
-
-def collect(data: ReportData) -> facts.ReportFacts:
+def collect(data: ReportData) -> ReportFacts:
     """Return everything that the page shows and `report.json` holds."""
     comparisons, main = data.comparisons, data.curves[0]
     uncertainty = comparisons.pair_uncertainty(main.protocol.fuse)
@@ -448,13 +438,13 @@ def collect(data: ReportData) -> facts.ReportFacts:
         eer = [number(rate.value) for rate in rates]
     tables = [_operating_points(data, curve, eer, kept.thresholds) for curve in data.curves]
     limit = float(kept.thresholds[main.index_at(REFUSED)])
-    return facts.ReportFacts(
-        schema=facts.SCHEMA,
+    return ReportFacts(
+        schema=SCHEMA,
         name=data.name,
         method=data.method,
         date=data.provenance.date if data.provenance else "",
         set=_set_size(comparisons),
-        protocol=facts.ProtocolWords(main.protocol.name, protocol_sentence(main.protocol)),
+        protocol=ProtocolWords(main.protocol.name, protocol_sentence(main.protocol)),
         headline=_headline(data, tables[0]),
         warnings=_warnings(data),
         curves=[
@@ -474,10 +464,10 @@ def collect(data: ReportData) -> facts.ReportFacts:
     )
 
 
-def _set_size(comparisons: Comparisons) -> facts.SetSize:
+def _set_size(comparisons: Comparisons) -> SetSize:
     mated = int(comparisons.mated.sum())
     identity, image = comparisons.identity, comparisons.image
-    return facts.SetSize(
+    return SetSize(
         comparisons=mated + comparisons.non_mated_total,
         mated=mated,
         non_mated=comparisons.non_mated_total,
@@ -493,28 +483,26 @@ def _warnings(data: ReportData) -> list[str]:
     return list(dict.fromkeys([*data.warnings, *caution_sentences(cautions)]))
 
 
-def _rate(errors: int | np.integer, total: int | np.integer) -> facts.Rate:
+def _rate(errors: int | np.integer, total: int | np.integer) -> Rate:
     errors, total = int(errors), int(total)
     low, high = clopper_pearson(errors, total, CONFIDENCE)
-    return facts.Rate(errors, total, errors / total if total else None, low, high)
+    return Rate(errors, total, errors / total if total else None, low, high)
 
 
-def _fnmr(curve: ProtocolCurve, index: int = 0) -> facts.Rate:
+def _fnmr(curve: ProtocolCurve, index: int = 0) -> Rate:
     return _rate(curve.edc.false_non_matches[index], curve.edc.mated[index])
 
 
-def _fmr(curve: ProtocolCurve, index: int = 0) -> facts.Rate:
+def _fmr(curve: ProtocolCurve, index: int = 0) -> Rate:
     return _rate(curve.edc.false_matches[index], curve.edc.non_mated[index])
 
 
-def _curve(
-    curve: ProtocolCurve, data: ReportData, points: list[facts.OperatingPoint]
-) -> facts.CurveFacts:
+def _curve(curve: ProtocolCurve, data: ReportData, points: list[OperatingPoint]) -> CurveFacts:
     edc = curve.edc
     at = np.arange(len(edc.fractions))
     if len(at) > LONGEST:
         at = np.unique([curve.index_at(share) for share in np.linspace(0, 1, LONGEST)])
-    return facts.CurveFacts(
+    return CurveFacts(
         fmr_target=number(edc.fmr_target),
         score_threshold=number(edc.score_threshold[0]),
         fnmr_without_discard=_fnmr(curve),
@@ -535,14 +523,14 @@ def _curve(
     )
 
 
-def _bands(draws: tuple[Bootstrap, str] | None) -> facts.Bands | None:
+def _bands(draws: tuple[Bootstrap, str] | None) -> Bands | None:
     if draws is None:
         return None
     bootstrap, method = draws
     bands = bootstrap.bands(method)
     area, area_interval = bootstrap.area(method)
     relative, relative_interval = bootstrap.relative(method)
-    return facts.Bands(
+    return Bands(
         unit=bootstrap.unit,
         replicates=bootstrap.replicates,
         confidence=bootstrap.confidence,
@@ -550,13 +538,13 @@ def _bands(draws: tuple[Bootstrap, str] | None) -> facts.Bands | None:
         discard_fraction=numbers(bootstrap.fractions),
         fnmr_low=numbers(bands.low),
         fnmr_high=numbers(bands.high),
-        area=facts.Span(number(area), *map(number, area_interval)),
-        relative=facts.Span(number(relative), *map(number, relative_interval)),
+        area=Span(number(area), *map(number, area_interval)),
+        relative=Span(number(relative), *map(number, relative_interval)),
     )
 
 
-def _preset(curve: ProtocolCurve) -> facts.Preset:
-    return facts.Preset(
+def _preset(curve: ProtocolCurve) -> Preset:
+    return Preset(
         protocol=curve.protocol.name,
         in_words=protocol_sentence(curve.protocol),
         fmr_target=number(curve.edc.fmr_target),
@@ -569,7 +557,7 @@ def _preset(curve: ProtocolCurve) -> facts.Preset:
     )
 
 
-def _headline(data: ReportData, points: list[facts.OperatingPoint]) -> facts.Headline:
+def _headline(data: ReportData, points: list[OperatingPoint]) -> Headline:
     """FNMR before and after refusing 10 %, and AUERC30 or else the area of the lowest limit."""
     curve = data.curves[0]
     draws = data.draws(curve)
@@ -580,10 +568,8 @@ def _headline(data: ReportData, points: list[facts.OperatingPoint]) -> facts.Hea
         bootstrap, method = draws
         limit = bootstrap.limit
         area, (low, high) = bootstrap.relative(method)
-        interval = facts.AreaInterval(
-            number(low), number(high), bootstrap.confidence, bootstrap.unit
-        )
-    return facts.Headline(
+        interval = AreaInterval(number(low), number(high), bootstrap.confidence, bootstrap.unit)
+    return Headline(
         fmr_target=number(curve.edc.fmr_target),
         score_threshold=number(curve.edc.score_threshold[0]),
         fnmr_before=points[0].fnmr,
@@ -607,7 +593,7 @@ def _operating_points(
     curve: ProtocolCurve,
     eer: list[float | None],
     thresholds: NDArray[np.floating],
-) -> list[facts.OperatingPoint]:
+) -> list[OperatingPoint]:
     """One row per discard fraction of `SHOWN`, at the curve's last fraction not above the row's.
 
     `eer` has one per row, the (F,) uncertainty `thresholds` one per fraction of the curve (that of
@@ -622,7 +608,7 @@ def _operating_points(
     for share, error in zip(_shown(curve), eer, strict=True):
         at = curve.index_at(share)
         limit = float(thresholds[at])
-        point = facts.OperatingPoint(
+        point = OperatingPoint(
             discard=share,
             uncertainty_threshold=number(limit),
             score_threshold=number(edc.score_threshold[at]),
@@ -633,7 +619,7 @@ def _operating_points(
             eer=error if edc.mated[at] and edc.non_mated[at] else None,
         )
         if calibration and curve.protocol.fuse == "max":
-            point = facts.CalibratedPoint(
+            point = CalibratedPoint(
                 **vars(point),
                 error_probability=number(calibration.probability([limit])[0]),
                 iso_quality=int(calibration.iso_quality([limit])[0]),
@@ -642,7 +628,7 @@ def _operating_points(
     return points
 
 
-def histograms(comparisons: Comparisons, uncertainty: NDArray[np.float32]) -> facts.Histograms:
+def histograms(comparisons: Comparisons, uncertainty: NDArray[np.float32]) -> Histograms:
     """Score histograms of both kinds: of all listed comparisons and per uncertainty decile.
 
     The deciles are those of the mated comparisons' (N,) uncertainties; non-mated ones are sorted
@@ -658,12 +644,12 @@ def histograms(comparisons: Comparisons, uncertainty: NDArray[np.float32]) -> fa
     mated_scores, mated_decile = scores[mated], decile[mated]
     cell = (decile * 2 + mated) * bins + place
     counts = np.bincount(cell, minlength=2 * DECILES * bins).reshape(DECILES, 2, bins)
-    return facts.Histograms(
+    return Histograms(
         edges=edges.tolist(),
         mated=counts[:, 1].sum(axis=0).tolist(),
         non_mated=counts[:, 0].sum(axis=0).tolist(),
         deciles=[
-            facts.Decile(
+            Decile(
                 uncertainty_from=float(bounds[tenth]),
                 uncertainty_to=float(bounds[tenth + 1]),
                 mated=counts[tenth, 1].tolist(),
@@ -680,7 +666,7 @@ def _median(values: NDArray[np.float32]) -> float | None:
     return number(float(np.median(values))) if len(values) else None
 
 
-def _det_curves(comparisons: Comparisons, curve: ProtocolCurve, kept: Kept) -> list[facts.Det]:
+def _det_curves(comparisons: Comparisons, curve: ProtocolCurve, kept: Kept) -> list[Det]:
     """Of all comparisons and of the kept 90 % and 70 %, where both kinds are left.
 
     At most so many points as a picture can show, evenly over the logarithm of FMR; each is the
@@ -700,24 +686,22 @@ def _det_curves(comparisons: Comparisons, curve: ProtocolCurve, kept: Kept) -> l
         matches = count - np.searchsorted(non_mated, rejected, side="right")
         missed = np.searchsorted(mated, rejected, side="right") / len(mated)
         fmr = (matches / total).tolist()
-        curves.append(facts.Det(share, len(mated), total, fmr, missed.tolist()))
+        curves.append(Det(share, len(mated), total, fmr, missed.tolist()))
     return curves
 
 
-def _reliability(data: ReportData) -> facts.ReliabilityFacts | None:
+def _reliability(data: ReportData) -> ReliabilityFacts | None:
     diagram = data.reliability
     if diagram is None:
         return None
     bins = [
-        facts.ReliabilityBin(part.predicted, part.errors, part.observed, part.count, *part.interval)
+        ReliabilityBin(part.predicted, part.errors, part.observed, part.count, *part.interval)
         for part in diagram.bins
     ]
-    return facts.ReliabilityFacts(
-        bins, diagram.calibration_error, diagram.chance, diagram.confidence
-    )
+    return ReliabilityFacts(bins, diagram.calibration_error, diagram.chance, diagram.confidence)
 
 
-def _faces(comparisons: Comparisons, images: ImageAccess | None) -> facts.Faces:
+def _faces(comparisons: Comparisons, images: ImageAccess | None) -> Faces:
     order = np.argsort(comparisons.uncertainty, kind="stable")
     count = min(FACES, max(1, len(order) // 2))
 
@@ -726,11 +710,11 @@ def _faces(comparisons: Comparisons, images: ImageAccess | None) -> facts.Faces:
             return int(comparisons.image[row])
         return row if images is None else images.decode(row, row + 1)[0].tobytes()
 
-    def ends(order: NDArray[np.intp]) -> list[facts.Face]:
+    def ends(order: NDArray[np.intp]) -> list[Face]:
         rows = first_distinct(order[: _TRIED * count], count, key)
         return [_face(comparisons, row, images) for row in rows]
 
-    return facts.Faces(least_uncertain=ends(order), most_uncertain=ends(order[::-1]))
+    return Faces(least_uncertain=ends(order), most_uncertain=ends(order[::-1]))
 
 
 def first_distinct(rows: NDArray[np.intp], count: int, key: Callable[[int], Hashable]) -> list[int]:
@@ -743,14 +727,12 @@ def first_distinct(rows: NDArray[np.intp], count: int, key: Callable[[int], Hash
     return list(chosen.values())
 
 
-def _face(comparisons: Comparisons, row: int, images: ImageAccess | None) -> facts.Face:
+def _face(comparisons: Comparisons, row: int, images: ImageAccess | None) -> Face:
     name = "" if images is None else images.image_name(row)
-    return facts.Face(row, name, number(comparisons.uncertainty[row]))
+    return Face(row, name, number(comparisons.uncertainty[row]))
 
 
-def _worst_errors(
-    data: ReportData, uncertainty: NDArray[np.float32], limit: float
-) -> facts.WorstErrors:
+def _worst_errors(data: ReportData, uncertainty: NDArray[np.float32], limit: float) -> WorstErrors:
     """Name them, with the (N,) uncertainties of all; one above the limit is refused."""
     comparisons = data.comparisons
     scores, mated = comparisons.scores, comparisons.mated
@@ -760,8 +742,8 @@ def _worst_errors(
     missed = missed[np.argsort(scores[missed], kind="stable")]
     matched = matched[np.argsort(-scores[matched], kind="stable")]
 
-    def error(place: int) -> facts.ErrorFacts:
-        return facts.ErrorFacts(
+    def error(place: int) -> ErrorFacts:
+        return ErrorFacts(
             comparison=place,
             sides=[_face(comparisons, int(row), data.images) for row in comparisons.pairs[place]],
             score=float(scores[place]),
@@ -769,7 +751,7 @@ def _worst_errors(
             kept=bool(uncertainty[place] <= limit),
         )
 
-    return facts.WorstErrors(
+    return WorstErrors(
         refused=REFUSED,
         uncertainty_threshold=number(limit),
         score_threshold=number(threshold),

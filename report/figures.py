@@ -1,6 +1,10 @@
-"""Figures as PNG: error versus discard of a set or of methods, faces, curves of a training run.
+"""Figures, drawn by matplotlib without a display; import this module only where one is drawn.
 
-Drawn by matplotlib without a display; import this module only where a figure is drawn.
+As PNG files: error versus discard of a set or of methods, faces, curves of a training run. As SVG:
+the pictures of the report page, each drawn from a part of its facts. These are small on purpose:
+text of 9.5 points in 344 points of width is readable on a phone. Their colours are named by their
+part in the picture (`COLOUR["curve"]`), each name a CSS variable of the page, so that they follow
+its light or dark setting.
 """
 
 from __future__ import annotations
@@ -53,6 +57,13 @@ COMPARED_TO = 0.4  # discard fraction up to which the curves of methods are draw
 SHEET_COLUMNS, SHEET_ROWS = 12, 2
 LABEL, HEADING, MARGIN = 18, 30, 10  # pixels, as the next line
 CELL = (112 + LABEL + 6, 112 + MARGIN)  # height and width of a face with its number
+PARTS = ("ink", "soft", "line", "curve", "other", "third", "random", "shade", "surface")
+# a stand-in for each part, replaced by its CSS variable in the finished SVG
+COLOUR = {part: f"#0a0b{place:02x}" for place, part in enumerate(PARTS, start=16)}
+_RATES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5)
+_DET_STYLE = (("curve", "-"), ("other", (0, (6, 1.5))), ("third", (0, (2, 1.2))))
+_DOTTED = (0, (1, 1.6))
+_WITHOUT_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
 def edc_figure(table: OriginalTable, path: Path) -> Path:
@@ -287,15 +298,6 @@ def _draw_range(axes: Axes, epochs: NDArray[np.float64], values: NDArray[np.floa
         )
     axes.plot(epochs, values if values.ndim == 1 else values[:, 0], color=COLOURS[0], label="mean")
     axes.legend()
-
-
-PARTS = ("ink", "soft", "line", "curve", "other", "third", "random", "shade", "surface")
-# a stand-in for each part, replaced by its CSS variable in the finished SVG
-COLOUR = {part: f"#0a0b{place:02x}" for place, part in enumerate(PARTS, start=16)}
-_RATES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5)
-_DET_STYLE = (("curve", "-"), ("other", (0, (6, 1.5))), ("third", (0, (2, 1.2))))
-_DOTTED = (0, (1, 1.6))
-_WITHOUT_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
 def edc_picture(curve: CurveFacts, prefix: str, limit: float) -> Markup:

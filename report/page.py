@@ -1,7 +1,8 @@
 """The files of a report: an HTML page with its JSON, the printed text, and pictures as PNG.
 
 The page needs no network, no script and no other file; docs/evaluate.md describes it and its JSON.
-`templates/report.html` lays it out.
+`templates/` lays out typed data: report.html this page, sheet.html that of `report.sheet`, and one
+stylesheet both.
 """
 
 from __future__ import annotations
@@ -25,16 +26,22 @@ from evaluation.run import (
     UncertaintyResult,
     protocol_rows,
 )
-from report import sentences, words
+from report import words
 from report.facts import FEW_ERRORS, ImageAccess, Provenance, ReportData, ReportFacts, collect
 from report.text import report_text
 from report.words import caution_sentences
 from utils.files import file_name, file_sha256, write_text
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from markupsafe import Markup
 
 JPEG_QUALITY = 88
+TEMPLATES = Path(__file__).parent / "templates"
+FILTERS = (
+    "share", "whole", "number", "count", "plural", "of", "fmr", "target", "visible", "shortened",
+    "slug",
+)  # fmt: skip
 
 
 def write_reports(
@@ -99,19 +106,19 @@ def _page(facts: ReportFacts, images: ImageAccess | None) -> str:
 
 def _pictures(facts: ReportFacts) -> dict[str, Markup | list[Markup] | None]:
     """The SVG of each figure; None where there is nothing to draw."""
-    from report import pictures  # matplotlib
+    from report import figures  # matplotlib
 
     limit, threshold = facts.headline.area_limit, facts.headline.score_threshold
     return {
         "curves": [
-            pictures.edc_picture(curve, f"edc{place}", limit)
+            figures.edc_picture(curve, f"edc{place}", limit)
             for place, curve in enumerate(facts.curves)
         ],
-        "scores": pictures.score_picture(facts.scores, threshold),
-        "deciles": pictures.decile_picture(facts.scores, threshold),
-        "det": pictures.det_picture(facts.det, facts.curves),
+        "scores": figures.score_picture(facts.scores, threshold),
+        "deciles": figures.decile_picture(facts.scores, threshold),
+        "det": figures.det_picture(facts.det, facts.curves),
         "reliability": (
-            pictures.reliability_picture(facts.reliability) if facts.reliability else None
+            figures.reliability_picture(facts.reliability) if facts.reliability else None
         ),
     }
 
@@ -167,16 +174,6 @@ def _provenance(config: Mapping[str, object], files: Sequence[Path]) -> Provenan
     )
 
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-TEMPLATES = Path(__file__).parent / "templates"
-FILTERS = (
-    "share", "whole", "number", "count", "plural", "of", "fmr", "target", "visible", "shortened",
-    "slug",
-)  # fmt: skip
-
-
 def render(template: str, **values: object) -> str:
     """Fill a template of `report/templates`; every value is escaped unless it is `Markup`."""
     return _environment().get_template(template).render(**values)
@@ -200,7 +197,7 @@ def _environment() -> Environment:
     )
     for name in FILTERS:
         environment.filters[name] = getattr(words, name)
-    environment.filters.update(area_name=sentences.area_name, data_uri=data_uri)
+    environment.filters.update(area_name=words.area_name, data_uri=data_uri)
     environment.filters["json"] = lambda value: json.dumps(value, indent=1, ensure_ascii=False)
-    environment.globals.update(units=sentences.UNITS, few_errors=FEW_ERRORS)
+    environment.globals.update(units=words.UNITS, few_errors=FEW_ERRORS)
     return environment

@@ -1,4 +1,7 @@
-"""What `--json` writes: an `EvaluationResult` as plain values, with sentences such as warnings."""
+"""Results as plain values, with sentences such as warnings: `--json` and a comparison's files.
+
+NaN becomes None.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,11 @@ from evaluation.original import PERCENTILES, SHOWN
 from evaluation.run import DISCARDS
 from report.facts import Json, by_limit, number, plain
 from report.text import FORMATS, group_table, method_table, original_text
-from report.words import caution_sentences, drawn_sentence, protocol_sentence, verdict_sentence
+from report.words import caution_sentences, protocol_sentence, verdict_sentence
 from utils.files import file_name, write_text
 
 if TYPE_CHECKING:
+    from evaluation.comparison import GroupRow, MethodComparison, MethodRow
     from evaluation.confidence.bootstrap import Bootstrap
     from evaluation.metrics.curve import Edc, ProtocolCurve
     from evaluation.metrics.protocols import Protocol
@@ -158,35 +162,6 @@ def _curve_dict(curve: Edc) -> Json:
     }
 
 
-if TYPE_CHECKING:
-    from evaluation.comparison import GroupRow, MethodComparison, MethodRow
-    from evaluation.confidence.bootstrap import Bootstrap
-    from evaluation.metrics.protocols import Protocol
-
-
-def comparison_text(comparison: MethodComparison) -> str:
-    """Return what is printed of one set at one FMR target."""
-    text = f"{method_table(comparison.rows, 'txt')}{comparison_notes(comparison.draws)}\n"
-    means = comparison.group_rows
-    return text + (f"{group_table(means, 'txt')}\n" if means else "")
-
-
-def comparison_notes(draws: Bootstrap) -> str:
-    """What stands behind the numbers of a comparison, in lines."""
-    curve = next(iter(draws.curves.values()))
-    edc = curve.edc
-    lines = [
-        f"threshold {edc.score_threshold[0]:.4f}, realised FMR {edc.false_matches[0]}/"
-        f"{edc.non_mated[0]}, FNMR {edc.false_non_matches[0]}/{edc.mated[0]}; the ideal order "
-        f"has AUERC30/random {curve.best_relative[draws.limit]:.3f}",
-        f"{draws.confidence:.0%} intervals from {draws.replicates} bootstrap draws over "
-        f"{drawn_sentence(draws)}; AUERC30/random is relative to random discard, the verdicts "
-        "compare the area itself",
-    ]
-    lines += [f"warning: {line}" for line in caution_sentences((*curve.cautions, *draws.cautions))]
-    return "\n".join(lines) + "\n"
-
-
 def draw_comparison(folder: Path, comparison: MethodComparison, *, with_fmr: bool) -> Path:
     """Draw the curves of one set, and return the file; `with_fmr` puts the target into its name."""
     from report.figures import compare_figure  # matplotlib
@@ -216,9 +191,9 @@ def write_comparisons(
                 texts[f"compare.{notation}"] += f"\n{table}"
     numbers = {
         "protocol": protocol_dict(protocol),
-        "sets": [_facts(comparison) for comparison in comparisons],
-        "rows": list(map(method_dict, rows)),
-        "groups": list(map(group_dict, means)),
+        "sets": [_comparison_dict(comparison) for comparison in comparisons],
+        "rows": list(map(_method_row_dict, rows)),
+        "groups": list(map(_group_row_dict, means)),
     }
     texts["compare.json"] = json.dumps(numbers, indent=1)
     for name, text in texts.items():
@@ -226,31 +201,30 @@ def write_comparisons(
         yield folder / name
 
 
-def row_dict(row: MethodRow | GroupRow) -> dict[str, Json]:
-    """Return a row in plain types; NaN becomes None."""
-    entry = {field.name: plain(getattr(row, field.name)) for field in fields(row)}
-    rates = dict(zip(map(str, DISCARDS), row.fnmr, strict=True))
-    return {**entry, "fnmr": plain(rates), "verdict": verdict_sentence(row.verdict)}
-
-
-def method_dict(row: MethodRow) -> dict[str, Json]:
-    """Return the row of a method in plain types, with the difference behind its verdict."""
+def _method_row_dict(row: MethodRow) -> Json:
+    """One method, with the difference behind its verdict."""
     verdict = row.verdict
     return {
-        **row_dict(row),
+        **_shared_columns(row),
         "difference": verdict and verdict.difference,
         "difference_interval": verdict and list(verdict.interval),
     }
 
 
-def group_dict(row: GroupRow) -> dict[str, Json]:
-    """Return a row of seeds in plain types, with what its columns are computed from."""
+def _group_row_dict(row: GroupRow) -> Json:
+    """Seeds of one method, with what its columns are computed from."""
     spread = {"mean": row.mean, "sd": row.deviation}
     ends = {"smallest": min(row.relatives), "largest": max(row.relatives)}
-    return {**row_dict(row), **{name: number(value) for name, value in (spread | ends).items()}}
+    return {**_shared_columns(row), **{name: number(v) for name, v in (spread | ends).items()}}
 
 
-def _facts(comparison: MethodComparison) -> Json:
+def _shared_columns(row: MethodRow | GroupRow) -> dict[str, Json]:
+    entry = {field.name: plain(getattr(row, field.name)) for field in fields(row)}
+    rates = dict(zip(map(str, DISCARDS), row.fnmr, strict=True))
+    return {**entry, "fnmr": plain(rates), "verdict": verdict_sentence(row.verdict)}
+
+
+def _comparison_dict(comparison: MethodComparison) -> Json:
     """Return what stands behind the numbers of a set."""
     draws = comparison.draws
     curve = next(iter(draws.curves.values()))

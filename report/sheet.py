@@ -34,6 +34,16 @@ COLOUR = {
 }
 FEWEST_TO_COUNT = 10  # faces; of fewer the cards say all
 _WIDTH, _HEIGHT, _GAP = 600, 120, 3  # of the histogram
+Status = Literal["scored", "no face", "unreadable"]
+Verdict = Literal["accept", "ask again", "refuse", ""]
+NO_FACE = -1  # face index of a row that says why there is no face
+NOT_COMPUTED = 255  # ISO/IEC 29794-1: no quality could be computed
+LANDMARKS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+JPEG_QUALITY = 88
+BINS = 20  # of quality, five numbers each; 100 is in the last
+VERDICTS = ("refuse", "ask again", "accept")  # worst first, as the sheet
+FAILED = ("no face", "unreadable")
+_SAMPLED = 16  # faces sampled for each one shown between the worst and the best
 
 
 class SheetBuilder:
@@ -226,13 +236,6 @@ def _columns(
     return columns
 
 
-Status = Literal["scored", "no face", "unreadable"]
-Verdict = Literal["accept", "ask again", "refuse", ""]
-NO_FACE = -1  # face index of a row that says why there is no face
-NOT_COMPUTED = 255  # ISO/IEC 29794-1: no quality could be computed
-LANDMARKS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Measures:
     """What a person can see in an aligned grey face, and in the photo that it was found in."""
@@ -275,11 +278,6 @@ class FaceScore:
 
 # Returns the aligned face, uint8 (112, 112, 3) RGB, of a row without pixels; None where it cannot.
 Pixels = Callable[[FaceScore, str], NDArray[np.uint8] | None]
-JPEG_QUALITY = 88
-BINS = 20  # of quality, five numbers each; 100 is in the last
-VERDICTS = ("refuse", "ask again", "accept")  # worst first, as the sheet
-FAILED = ("no face", "unreadable")
-_SAMPLED = 16  # faces sampled for each one shown between the worst and the best
 
 
 class Tally:

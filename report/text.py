@@ -1,6 +1,7 @@
-"""An `EvaluationResult` as text for people, with the original's table to the last digit.
+"""Results as text for people: what the scripts print, and the tables of protocols and methods.
 
-Numbers here are formatted, never computed.
+The original's table is written to the last digit; a table of methods also as GitHub's Markdown,
+LaTeX or CSV of full precision. Numbers here are formatted, never computed.
 """
 
 from __future__ import annotations
@@ -29,10 +30,25 @@ from report.words import (
 
 if TYPE_CHECKING:
     from evaluation.calibration_run import CalibrationResult
+    from evaluation.comparison import GroupRow, MethodComparison, MethodRow
     from evaluation.confidence.bootstrap import Bootstrap
+    from evaluation.confidence.intervals import Interval
     from evaluation.metrics.curve import Edc
+    from evaluation.metrics.thresholds import TarAtFar
     from evaluation.original import OriginalBlock, OriginalTable
     from evaluation.run import EvaluationResult, ProtocolRow
+
+Row = TypeVar("Row", "MethodRow", "GroupRow")
+FORMATS = ("txt", "csv", "md", "tex")
+AREA = "AUERC30/random"  # the column whose best cell is bold in LaTeX
+GROUP_DISCARDS = (0.0, 0.1, 0.3)  # in the table of seeds; its CSV has all of `DISCARDS`
+METHOD_HEADER = (
+    "method", *(f"FNMR at {share:.0%}" for share in DISCARDS), AREA, "interval", "rank", "best in",
+)  # fmt: skip
+GROUP_HEADER = (
+    "group", "seeds", *(f"FNMR at {share:.0%}" for share in GROUP_DISCARDS),
+    AREA, "interval", "sd", "smallest", "largest", "rank",
+)  # fmt: skip
 
 
 def result_text(result: EvaluationResult) -> str:
@@ -235,23 +251,27 @@ def _cutoff_table(result: CalibrationResult) -> str:
     return "\n".join(aligned(rows, left=0)) + "\n"
 
 
-if TYPE_CHECKING:
-    from evaluation.comparison import GroupRow, MethodRow
-    from evaluation.confidence.intervals import Interval
-    from evaluation.metrics.thresholds import TarAtFar
-    from evaluation.run import ProtocolRow
+def comparison_text(comparison: MethodComparison) -> str:
+    """Return what is printed of one set at one FMR target."""
+    text = f"{method_table(comparison.rows, 'txt')}{comparison_notes(comparison.draws)}\n"
+    means = comparison.group_rows
+    return text + (f"{group_table(means, 'txt')}\n" if means else "")
 
-Row = TypeVar("Row", "MethodRow", "GroupRow")
-FORMATS = ("txt", "csv", "md", "tex")
-AREA = "AUERC30/random"  # the column whose best cell is bold in LaTeX
-GROUP_DISCARDS = (0.0, 0.1, 0.3)  # in the table of seeds; its CSV has all of `DISCARDS`
-METHOD_HEADER = (
-    "method", *(f"FNMR at {share:.0%}" for share in DISCARDS), AREA, "interval", "rank", "best in",
-)  # fmt: skip
-GROUP_HEADER = (
-    "group", "seeds", *(f"FNMR at {share:.0%}" for share in GROUP_DISCARDS),
-    AREA, "interval", "sd", "smallest", "largest", "rank",
-)  # fmt: skip
+
+def comparison_notes(draws: Bootstrap) -> str:
+    """What stands behind the numbers of a comparison, in lines."""
+    curve = next(iter(draws.curves.values()))
+    edc = curve.edc
+    lines = [
+        f"threshold {edc.score_threshold[0]:.4f}, realised FMR {edc.false_matches[0]}/"
+        f"{edc.non_mated[0]}, FNMR {edc.false_non_matches[0]}/{edc.mated[0]}; the ideal order "
+        f"has AUERC30/random {curve.best_relative[draws.limit]:.3f}",
+        f"{draws.confidence:.0%} intervals from {draws.replicates} bootstrap draws over "
+        f"{drawn_sentence(draws)}; AUERC30/random is relative to random discard, the verdicts "
+        "compare the area itself",
+    ]
+    lines += [f"warning: {line}" for line in caution_sentences((*curve.cautions, *draws.cautions))]
+    return "\n".join(lines) + "\n"
 
 
 @dataclass(frozen=True)

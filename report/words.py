@@ -1,4 +1,7 @@
-"""Numbers as the report writes them, and the sentences of its summary. Formats, never computes."""
+"""Words of results: numbers as pages write them, and sentences that evaluation leads to.
+
+Protocols, cautions, verdicts, certified risks, the summary of a page. Formats, never computes.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,117 @@ from evaluation.metrics.protocols import PROTOCOLS
 from evaluation.metrics.thresholds import FEWEST_ERRORS, Caution
 
 if TYPE_CHECKING:
+    from evaluation.comparison import Verdict
+    from evaluation.confidence.bootstrap import Bootstrap
+    from evaluation.confidence.intervals import Interval
+    from evaluation.confidence.risk_control import RiskControl
+    from evaluation.metrics.protocols import Protocol
     from report.facts import Preset, Rate, ReportFacts
 
 _ENDING = 12  # characters from the end of a file name, where the number often is
 PERCENT = "\u00a0%"  # stays with its number at the end of a line
+
+UNITS = {"identity": "identities", "image": "images", "pair": "pairs"}
+FEWEST_UNITS = 20
+KINDS = {"fnmr": "mated ", "fmr": "non-mated ", "total": ""}
+INDEPENDENCE = {
+    "identity": "no two share a person",
+    "image": "no two share a person, as far as mated pairs link images",
+    "pair": "all, taken as independent",
+}
+
+SWITCHES = {
+    "fuse": {
+        "max": "the larger of its two images'",
+        "mean": "the mean of its two images'",
+        "sum": "the sum of its two images'",
+        "product": "the product of its two images'",
+    },
+    "discard_over": {
+        "all": "pairs of both kinds are discarded together",
+        "mated": "only mated pairs are discarded",
+        "each_kind": "mated and non-mated pairs are discarded in equal proportion",
+        "images": "images are discarded (an image's uncertainty is the largest of its rows'), and "
+        "every pair with them",
+    },
+    "ties": {
+        "keep": "those up to the interpolated percentile are kept, ties with them",
+        "together": "ties leave together, once the discard fraction has room for all of them",
+    },
+    "threshold": {
+        "fixed": "one score threshold for the curve, found on all pairs",
+        "per_subset": "score threshold found again on the kept pairs at each discard fraction",
+    },
+    "rule": {
+        "nearest": "the threshold is the one whose FMR is nearest to the target (it may exceed it)",
+        "conservative": "the threshold is the lowest one with FMR <= target",
+        "interpolated": "the threshold lies on the line between the two scores whose FMR enclose "
+        "the target",
+        "starting_error": "the threshold is the one whose FNMR without discard is nearest to "
+        "{start_fnmr:g} (the FMR target is not used)",
+    },
+    "read_at": {
+        "kept_score": "FNMR is read at the kept score nearest to it",
+        "threshold": "FNMR counts the kept mated scores below it",
+        "above_threshold": "FNMR counts the kept mated scores at or below it",
+    },
+    "grid": {
+        "percent": "discard fractions 0 to 0.99 by 0.01",
+        "by_5": "discard fractions 0 to 0.95 by 0.05",
+        "exact": "discard fractions with one step per distinct uncertainty",
+    },
+    "area": {"trapezoid": "areas by trapezoids", "step": "areas under steps"},
+    "area_ends": {
+        "at_limit": "up to {limits}",
+        "before_limit": "up to the last fraction below {limits}",
+    },
+    "subtract": {
+        "nothing": "",
+        "half_square": ", less e min(e, limit) / 2 with e = FNMR without discard",
+        "optimum": ", less the area of the ideal order",
+    },
+    "divide": {
+        "nothing": "",
+        "start": ", divided by FNMR without discard",
+        "random": ", divided by the area of random discard",
+    },
+}
+
+CAUTIONS = {
+    "few_false_matches": "at FMR {fmr:g}, {non_mated} non-mated pairs leave {expected:.2g} "
+    "expected false matches (fewer than {fewest}): the threshold, and FNMR with it, is too "
+    "uncertain to trust",
+    "few_starting_errors": "at FNMR {fnmr:g}, {mated} mated pairs leave {expected:.2g} expected "
+    "false non-matches (fewer than {fewest}): the threshold, and FNMR with it, is too uncertain to "
+    "trust",
+    "uncertain_point": "FMR {fmr:g} of {non_mated} non-mated comparisons is {expected:.2g} false "
+    "matches: this operating point is too uncertain to trust",
+    "no_mated_kept": "no mated pair is kept from discard fraction {fraction:.2f} on: FNMR stays at "
+    "its last value",
+    "no_non_mated_kept": "no non-mated pair is kept from discard fraction {fraction:.2f} on: "
+    "{consequence}",
+    "table_without_mated": "no mated pair is kept from discard fraction {fraction:.2f} on: FNMR "
+    "stays at its last value, {fnmr:.6f}, and EER is 1{label}",
+    "table_without_non_mated": "no non-mated pair is kept from discard fraction {fraction:.2f} on: "
+    "EER is 1{zero_fnmr}{label}",
+    "no_errors": "no false non-match without discard: there is nothing to lower",
+    "coarse_unit": "drawn by {unit}, but this set knows its {bests}: comparisons that share one "
+    "are taken for independent, so the intervals may be too narrow",
+    "few_units": "only {units_drawn} {units} to draw from: fewer than {fewest_units} make the "
+    "intervals unreliable",
+    "few_errors": "{errors} false non-matches without discard: fewer than {fewest}, so the "
+    "intervals say little",
+    "few_sources": "all {errors} false non-matches come from {sources} of {units_drawn} {units}: "
+    "the intervals depend on those few",
+    "draws_without_errors": "{draws} of {total} draws have no false non-match: the area relative "
+    "to random is undefined there, and its interval is that of the other draws",
+    "draws_lost": "{draws} of {total} draws lack mated or non-mated comparisons and are left out",
+    "beyond_list": "in {draws} of {total} draws the score threshold lies below the listed "
+    "non-mated scores; {listed_from:.4f} was taken for it, which makes the upper ends too high: "
+    "list more of them, or take a sample (--non_mated COUNT)",
+    "approximate_total": "the weight of the unlisted non-mated comparisons is taken in proportion "
+    "to that of all possible ones, as for a sample",
+}
 
 
 def share(value: float | None, digits: int = 3) -> str:
@@ -153,116 +263,6 @@ def risk_lines(facts: ReportFacts) -> list[str]:
     if risk is None:
         return []
     return str(risk["in_words"]).removeprefix(f"{risk['name']}: ").splitlines()
-
-
-if TYPE_CHECKING:
-    from evaluation.comparison import Verdict
-    from evaluation.confidence.bootstrap import Bootstrap
-    from evaluation.confidence.intervals import Interval
-    from evaluation.confidence.risk_control import RiskControl
-    from evaluation.metrics.protocols import Protocol
-
-UNITS = {"identity": "identities", "image": "images", "pair": "pairs"}
-FEWEST_UNITS = 20
-KINDS = {"fnmr": "mated ", "fmr": "non-mated ", "total": ""}
-INDEPENDENCE = {
-    "identity": "no two share a person",
-    "image": "no two share a person, as far as mated pairs link images",
-    "pair": "all, taken as independent",
-}
-
-SWITCHES = {
-    "fuse": {
-        "max": "the larger of its two images'",
-        "mean": "the mean of its two images'",
-        "sum": "the sum of its two images'",
-        "product": "the product of its two images'",
-    },
-    "discard_over": {
-        "all": "pairs of both kinds are discarded together",
-        "mated": "only mated pairs are discarded",
-        "each_kind": "mated and non-mated pairs are discarded in equal proportion",
-        "images": "images are discarded (an image's uncertainty is the largest of its rows'), and "
-        "every pair with them",
-    },
-    "ties": {
-        "keep": "those up to the interpolated percentile are kept, ties with them",
-        "together": "ties leave together, once the discard fraction has room for all of them",
-    },
-    "threshold": {
-        "fixed": "one score threshold for the curve, found on all pairs",
-        "per_subset": "score threshold found again on the kept pairs at each discard fraction",
-    },
-    "rule": {
-        "nearest": "the threshold is the one whose FMR is nearest to the target (it may exceed it)",
-        "conservative": "the threshold is the lowest one with FMR <= target",
-        "interpolated": "the threshold lies on the line between the two scores whose FMR enclose "
-        "the target",
-        "starting_error": "the threshold is the one whose FNMR without discard is nearest to "
-        "{start_fnmr:g} (the FMR target is not used)",
-    },
-    "read_at": {
-        "kept_score": "FNMR is read at the kept score nearest to it",
-        "threshold": "FNMR counts the kept mated scores below it",
-        "above_threshold": "FNMR counts the kept mated scores at or below it",
-    },
-    "grid": {
-        "percent": "discard fractions 0 to 0.99 by 0.01",
-        "by_5": "discard fractions 0 to 0.95 by 0.05",
-        "exact": "discard fractions with one step per distinct uncertainty",
-    },
-    "area": {"trapezoid": "areas by trapezoids", "step": "areas under steps"},
-    "area_ends": {
-        "at_limit": "up to {limits}",
-        "before_limit": "up to the last fraction below {limits}",
-    },
-    "subtract": {
-        "nothing": "",
-        "half_square": ", less e min(e, limit) / 2 with e = FNMR without discard",
-        "optimum": ", less the area of the ideal order",
-    },
-    "divide": {
-        "nothing": "",
-        "start": ", divided by FNMR without discard",
-        "random": ", divided by the area of random discard",
-    },
-}
-
-CAUTIONS = {
-    "few_false_matches": "at FMR {fmr:g}, {non_mated} non-mated pairs leave {expected:.2g} "
-    "expected false matches (fewer than {fewest}): the threshold, and FNMR with it, is too "
-    "uncertain to trust",
-    "few_starting_errors": "at FNMR {fnmr:g}, {mated} mated pairs leave {expected:.2g} expected "
-    "false non-matches (fewer than {fewest}): the threshold, and FNMR with it, is too uncertain to "
-    "trust",
-    "uncertain_point": "FMR {fmr:g} of {non_mated} non-mated comparisons is {expected:.2g} false "
-    "matches: this operating point is too uncertain to trust",
-    "no_mated_kept": "no mated pair is kept from discard fraction {fraction:.2f} on: FNMR stays at "
-    "its last value",
-    "no_non_mated_kept": "no non-mated pair is kept from discard fraction {fraction:.2f} on: "
-    "{consequence}",
-    "table_without_mated": "no mated pair is kept from discard fraction {fraction:.2f} on: FNMR "
-    "stays at its last value, {fnmr:.6f}, and EER is 1{label}",
-    "table_without_non_mated": "no non-mated pair is kept from discard fraction {fraction:.2f} on: "
-    "EER is 1{zero_fnmr}{label}",
-    "no_errors": "no false non-match without discard: there is nothing to lower",
-    "coarse_unit": "drawn by {unit}, but this set knows its {bests}: comparisons that share one "
-    "are taken for independent, so the intervals may be too narrow",
-    "few_units": "only {units_drawn} {units} to draw from: fewer than {fewest_units} make the "
-    "intervals unreliable",
-    "few_errors": "{errors} false non-matches without discard: fewer than {fewest}, so the "
-    "intervals say little",
-    "few_sources": "all {errors} false non-matches come from {sources} of {units_drawn} {units}: "
-    "the intervals depend on those few",
-    "draws_without_errors": "{draws} of {total} draws have no false non-match: the area relative "
-    "to random is undefined there, and its interval is that of the other draws",
-    "draws_lost": "{draws} of {total} draws lack mated or non-mated comparisons and are left out",
-    "beyond_list": "in {draws} of {total} draws the score threshold lies below the listed "
-    "non-mated scores; {listed_from:.4f} was taken for it, which makes the upper ends too high: "
-    "list more of them, or take a sample (--non_mated COUNT)",
-    "approximate_total": "the weight of the unlisted non-mated comparisons is taken in proportion "
-    "to that of all possible ones, as for a sample",
-}
 
 
 def caution_sentence(caution: Caution) -> str:
