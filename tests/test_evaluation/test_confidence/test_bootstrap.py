@@ -4,9 +4,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from evaluation.confidence.bootstrap import Measure, bootstrap
+from evaluation.confidence.bootstrap import Measure, Resampling, bootstrap
 from evaluation.confidence.intervals import Interval
-from evaluation.confidence.resample import Resampling
 from evaluation.confidence.split import select
 from evaluation.metrics.comparisons import Comparisons, linked_people
 from evaluation.metrics.curve import protocol_curve
@@ -136,7 +135,7 @@ def test_every_preset_has_intervals_that_hold_its_own_value(name):
 
 def test_without_variation_the_replicates_are_the_set_itself(monkeypatch):
     monkeypatch.setattr(
-        "evaluation.confidence.resample._draw",
+        "evaluation.confidence.bootstrap._draw",
         lambda rng, places, draws: np.ones(places, np.int64),
     )
     comparisons = made(3)

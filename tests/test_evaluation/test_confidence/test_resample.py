@@ -3,8 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from evaluation.confidence.bootstrap import Measure
-from evaluation.confidence.resample import Resampling
+from evaluation.confidence.bootstrap import Measure, Resampling
 from evaluation.confidence.split import select
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.protocols import Protocol
@@ -127,8 +126,8 @@ def test_threshold_is_that_of_the_repeated_rows(rule, unit, decimals):
 
 
 def test_a_tail_that_is_too_short_is_extended(monkeypatch):
-    monkeypatch.setattr("evaluation.confidence.resample.TAIL_LEAST", 1)
-    monkeypatch.setattr("evaluation.confidence.resample.TAIL_FACTOR", 1)
+    monkeypatch.setattr("evaluation.confidence.bootstrap.TAIL_LEAST", 1)
+    monkeypatch.setattr("evaluation.confidence.bootstrap.TAIL_FACTOR", 1)
     comparisons = labelled(3, people=15)
     resampling = Resampling(comparisons, "identity", 0.02)
     measure = measure_of(resampling, "conservative", 0.02)
