@@ -30,8 +30,7 @@ from numpy.typing import NDArray
 from benchmarks._common import write_json
 from data.features import Features
 from evaluation.metrics.comparisons import Comparisons
-from evaluation.metrics.curve import protocol_curve
-from evaluation.metrics.engine import GRID
+from evaluation.metrics.curve import GRID, protocol_curve
 from evaluation.original import original_table
 
 SETS = ((7_000, 512), (60_000, 512), (60_000, 32), (600_000, 32))

@@ -20,12 +20,15 @@ from evaluation.metrics.comparisons import (
     cosine_of_pairs,
     image_uncertainties,
 )
-from evaluation.metrics.curve import Edc, edc_of
-from evaluation.metrics.engine import CurveEngine, Kept, percentiles
-from evaluation.metrics.error_rates import EqualErrorRate, equal_error_rates
+from evaluation.metrics.curve import CurveEngine, Edc, Kept, edc_of, percentiles
 from evaluation.metrics.protocols import Protocol, find_protocol
-from evaluation.metrics.ranked import Ranked
-from evaluation.metrics.thresholds import Caution, caution_few_matches
+from evaluation.metrics.thresholds import (
+    Caution,
+    EqualErrorRate,
+    Ranked,
+    caution_few_matches,
+    rates_of_window,
+)
 
 SHOWN = (0, 5, 10, 15, 20, 25, 30)  # indices of the printed rows: discard 0, .05, ..., .30
 FMR_TARGETS = (1e-2, 1e-3)
@@ -206,3 +209,55 @@ def _cautions(blocks: tuple[OriginalBlock, ...], protocol: Protocol) -> tuple[Ca
                 }
                 cautions.append(Caution(f"table_without_{kind}", facts))
     return tuple(cautions)
+
+
+def equal_error_rates(
+    scores: NDArray[np.floating], mated: NDArray[np.bool_], kept: Kept, indices: Sequence[int]
+) -> list[EqualErrorRate]:
+    """EER of the kept comparisons at some of the discard fractions, without sorting all scores.
+
+    A histogram tells between which scores FMR and FNMR meet; only those are sorted.
+
+    Args:
+        scores: (N,) of all listed comparisons.
+        mated: (N,) their kind.
+        kept: which of them are kept.
+        indices: of its discard fractions, ascending.
+    """
+    cells = min(max(len(scores) // 16, 64), 65_536)
+    low, high = float(scores.min()), float(scores.max())
+    scale = cells / (high - low) if high > low else 0.0
+    cell = ((scores - np.float64(low)) * scale).astype(np.intp)
+    times = kept.times_kept(indices)
+    kind = (times.astype(np.intp) * 2 + mated) * (cells + 1) + cell
+    counts = np.bincount(kind, minlength=2 * (len(indices) + 1) * (cells + 1))
+    counts = np.cumsum(counts.reshape(-1, 2, cells + 1)[:0:-1], axis=0)[::-1]
+    return [
+        _near_crossing(scores, mated, times > place, cell, *counts[place])
+        for place in range(len(indices))
+    ]
+
+
+def _near_crossing(
+    scores: NDArray[np.floating],
+    mated: NDArray[np.bool_],
+    is_kept: NDArray[np.bool_],
+    cell: NDArray[np.intp],
+    others: NDArray[np.int64],
+    own: NDArray[np.int64],
+) -> EqualErrorRate:
+    """EER of the kept pairs, given how many of both kinds are in each cell of scores."""
+    total, total_others = int(own.sum()), int(others.sum())
+    filled = np.flatnonzero(own + others)
+    fnmr = (np.cumsum(own) - own)[filled] / max(total, 1)
+    fmr = (total_others - (np.cumsum(others) - others))[filled] / max(total_others, 1)
+    crossed = np.flatnonzero(fmr <= fnmr)
+    place = int(crossed[0]) if crossed.size else len(filled) - 1
+    first, last = filled[max(place - 1, 0)], filled[place]
+    rows = np.flatnonzero(is_kept & (cell >= first) & (cell <= last))
+    below, above = int(own[:first].sum()), int(others[last + 1 :].sum())
+    window = rates_of_window(scores[rows], mated[rows], below, above, total, total_others)
+    eer = window.equal_error_rate()
+    if window.crossing() is None:  # the lowest threshold of all, not of the window
+        return eer._replace(threshold=float(scores[is_kept].min()))
+    return eer

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from data.labelled_pairs import mated_pairs, non_mated_pairs
 from evaluation.metrics.comparisons import cosine_of_pairs
-from evaluation.metrics.error_rates import error_rates
+from evaluation.metrics.thresholds import error_rates
 from evaluation.sets.open_set import (
     EvaluationSet,
     LabelledSet,

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.confidence.intervals import clopper_pearson
-from evaluation.metrics.engine import CurveEngine
-from evaluation.metrics.error_rates import equal_error_rates
+from evaluation.metrics.curve import CurveEngine
+from evaluation.original import equal_error_rates
 from report.words import caution_sentences, protocol_sentence, risk_sentences
 
 if TYPE_CHECKING:
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from evaluation.confidence.reliability import Reliability
     from evaluation.confidence.risk_control import RiskControl
     from evaluation.metrics.comparisons import Comparisons
-    from evaluation.metrics.curve import ProtocolCurve
-    from evaluation.metrics.engine import Kept
+    from evaluation.metrics.curve import Kept, ProtocolCurve
 
 SCHEMA = "face-uncertainty/report/1"
 FEW_ERRORS = 10  # a curve is dashed where fewer are left

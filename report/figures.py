@@ -27,7 +27,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentF
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from evaluation.metrics.areas import Start, best_fnmr
+from evaluation.metrics.curve import Start, best_fnmr
 from report.facts import (
     FEW_ERRORS,
     CurveFacts,

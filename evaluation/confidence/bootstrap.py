@@ -16,21 +16,23 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from evaluation.confidence.intervals import Interval
-from evaluation.metrics.areas import Start, area_at
 from evaluation.metrics.comparisons import Comparisons, Unit
-from evaluation.metrics.curve import ProtocolCurve, held_rate, protocol_curve
-from evaluation.metrics.engine import (
+from evaluation.metrics.curve import (
     EPSILON,
     GRID,
     GRIDS,
     CurveEngine,
+    ProtocolCurve,
+    Start,
     Weights,
+    area_at,
     check_listed,
+    held_rate,
     is_missed,
+    protocol_curve,
 )
 from evaluation.metrics.protocols import Protocol
-from evaluation.metrics.ranked import Ranked
-from evaluation.metrics.thresholds import FEWEST_ERRORS, Caution, find_threshold
+from evaluation.metrics.thresholds import FEWEST_ERRORS, Caution, Ranked, find_threshold
 
 Floats = NDArray[np.float64]
 Progress = Callable[[Iterable[int]], Iterable[int]]

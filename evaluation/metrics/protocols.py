@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from typing import Literal, get_args, get_origin, get_type_hints
 
 from evaluation.metrics.comparisons import Fuse
+from evaluation.metrics.thresholds import Rule
 
 Threshold = Literal["fixed", "per_subset"]
-Rule = Literal["nearest", "conservative", "interpolated", "starting_error"]
 ReadAt = Literal["kept_score", "threshold", "above_threshold"]
 DiscardOver = Literal["all", "mated", "each_kind", "images"]
 Ties = Literal["keep", "together"]

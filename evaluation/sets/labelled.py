@@ -22,7 +22,7 @@ from data.labelled_pairs import (
     non_mated_total,
 )
 from evaluation.metrics.comparisons import Comparisons
-from evaluation.metrics.error_rates import error_rates
+from evaluation.metrics.thresholds import error_rates
 
 NonMated = int | Literal["all"]
 LISTED_AT_LEAST = 2_000_000

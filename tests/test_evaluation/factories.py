@@ -5,9 +5,13 @@ import dataclasses
 import numpy as np
 
 from evaluation.metrics.comparisons import Comparisons
-from evaluation.metrics.error_rates import error_rates
-from evaluation.metrics.ranked import Ranked
-from evaluation.metrics.thresholds import OperatingPoint, find_threshold, point_at
+from evaluation.metrics.thresholds import (
+    OperatingPoint,
+    Ranked,
+    error_rates,
+    find_threshold,
+    point_at,
+)
 
 
 def one_each(scores, mated, uncertainty):

@@ -8,8 +8,8 @@ import pytest
 
 from data.features import Features
 from evaluation.metrics.comparisons import cosine_of_pairs
-from evaluation.metrics.error_rates import equal_error_rates, error_rates
-from evaluation.original import original_table
+from evaluation.metrics.thresholds import error_rates
+from evaluation.original import equal_error_rates, original_table
 from report.text import original_text
 from tests.test_evaluation.factories import point_of
 

@@ -19,9 +19,8 @@ from evaluation.confidence.reliability import held_out_reliability
 from evaluation.confidence.risk_control import control_risk
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.curve import protocol_curve
-from evaluation.metrics.error_rates import error_rates
 from evaluation.metrics.protocols import PROTOCOLS
-from evaluation.metrics.thresholds import Caution
+from evaluation.metrics.thresholds import Caution, error_rates
 from report import words
 from report.facts import Provenance, Rate, ReportData, collect
 from report.page import TEMPLATES, write_report

@@ -8,8 +8,7 @@ from evaluation.confidence.bootstrap import Measure, Resampling, bootstrap
 from evaluation.confidence.intervals import Interval
 from evaluation.confidence.split import select
 from evaluation.metrics.comparisons import Comparisons, linked_people
-from evaluation.metrics.curve import protocol_curve
-from evaluation.metrics.engine import GRID, GRIDS
+from evaluation.metrics.curve import GRID, GRIDS, protocol_curve
 from evaluation.metrics.protocols import PROTOCOLS, Protocol
 
 MATED_STEPS = dataclasses.replace(PROTOCOLS["iso29794"], limits=(0.3,))

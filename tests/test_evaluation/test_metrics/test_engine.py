@@ -7,12 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from evaluation.metrics.comparisons import Comparisons, image_uncertainties
-from evaluation.metrics.curve import edc_of
-from evaluation.metrics.engine import GRID, CurveEngine, image_values, percentiles
-from evaluation.metrics.error_rates import equal_error_rates, error_rates
+from evaluation.metrics.curve import GRID, CurveEngine, edc_of, image_values, percentiles
 from evaluation.metrics.protocols import PROTOCOLS, Protocol
-from evaluation.metrics.ranked import Ranked
-from evaluation.original import SHOWN, original_areas
+from evaluation.metrics.thresholds import Ranked, error_rates
+from evaluation.original import SHOWN, equal_error_rates, original_areas
 from tests.test_evaluation.factories import one_each
 
 PRESETS = {

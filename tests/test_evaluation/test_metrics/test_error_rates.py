@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
-from evaluation.metrics.error_rates import error_rates
+from evaluation.metrics.thresholds import error_rates
 from tests.test_evaluation.factories import point_of
 
 POINTS = {"fmr0": 0.0, "fmr1000": 1e-3, "fmr100": 1e-2, "fmr20": 0.05, "fmr10": 0.1}

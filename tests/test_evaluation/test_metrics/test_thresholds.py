@@ -5,9 +5,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
 from evaluation.metrics.curve import protocol_curve
-from evaluation.metrics.error_rates import error_rates
 from evaluation.metrics.protocols import Protocol
-from evaluation.metrics.thresholds import operating_point, tar_at_far
+from evaluation.metrics.thresholds import error_rates, operating_point, tar_at_far
 from tests.test_evaluation.factories import nearest_of_all, one_each
 
 
