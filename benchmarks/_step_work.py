@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks._common import synchronise
-from data.augment.batch import AugmentParameters, BatchAugment
+from data.augment import AugmentParameters, BatchAugment
 from data.faces import Faces
 from data.loader import Batch, BatchLoader
 from data.sampler import ClassBalancedBatches

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import Tensor
 
-from data.augment.batch import BatchAugment
+from data.augment import BatchAugment
 from data.faces import Faces
 from estimators.from_file import FromFile
 from models.backbones.base import BackboneOutput

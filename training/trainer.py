@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from data.augment.batch import AugmentParameters, BatchAugment
+from data.augment import AugmentParameters, BatchAugment
 from data.faces import open_faces
 from data.loader import Batch, BatchLoader
 from data.sampler import ClassBalancedBatches, RankShare

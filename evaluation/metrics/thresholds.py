@@ -2,9 +2,8 @@
 
 They count on `Ranked`: values in ascending order under whole-number weights. Without weights each
 counts once (the set itself); a bootstrap gives counts, and gets what it would get if each
-comparison were repeated as often. Errors stay whole numbers,
-so a rate can always be shown as k / N.
-NumPy only.
+comparison were repeated as often. Errors stay whole numbers, so a rate can always be shown as
+k / N. NumPy only.
 """
 
 from __future__ import annotations

@@ -12,16 +12,21 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
-from data.augment.batch import RARE, AugmentParameters, BatchAugment
-from data.augment.operations import blur_matrix, crop_matrix, down_up_matrix, motion_matrix
-from data.augment.parameters import (
+from data.augment import (
     COLUMNS,
     CROP,
     KINDS,
     RADII,
+    RARE,
     SMALLEST,
     STRONG_COLUMNS,
+    AugmentParameters,
+    BatchAugment,
+    blur_matrix,
+    crop_matrix,
+    down_up_matrix,
     keyed_uniforms,
+    motion_matrix,
 )
 from utils.config import Augment
 from utils.device import all_to_device
@@ -312,7 +317,7 @@ def test_one_transfer_brings_all_that_a_batch_needs(augment, monkeypatch):
         sent.append(len(arrays))
         return all_to_device(arrays, device)
 
-    monkeypatch.setattr("data.augment.batch.all_to_device", count)
+    monkeypatch.setattr("data.augment.all_to_device", count)
     augment(_photos(40), augment.parameters(0, np.arange(40)))
     assert len(sent) == 1
     assert sent[0] > 15

@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 
 import network
 import training.trainer
-from data.augment.batch import BatchAugment
+from data.augment import BatchAugment
 from data.faces import open_faces
 from estimators.base import Batch
 from estimators.trained_head import TrainedHead
