@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from array import array
 from collections.abc import Iterable, Iterator
@@ -17,13 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data import cache_file
+from utils.tables import naming, text_lines
 
 log = logging.getLogger("faceuq")
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 SMALLEST_CACHED = 20_000  # images; fewer are listed in a moment, and leave no file behind
+_WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?")  # MXNet writes labels as 5.000000
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 SETTLED = 2.0  # seconds since a change; times of files are too coarse to tell two apart
 SECONDS_BETWEEN_LINES = 10.0  # of the log
+CHECKED = 100  # images of a list, of which one must exist
 
 
 class Listing:
@@ -146,10 +151,12 @@ def folder_listing(root: Path) -> Listing:
 def list_file_listing(path: Path) -> Listing:
     """Read a list of images: `path label`, or insightface's `key<TAB>label<TAB>path`, per line.
 
-    A path may contain spaces. A file that has not changed since comes from the cache.
+    A path may contain spaces; boxes and landmarks behind the label are not read. The text is UTF-8
+    or UTF-16. A file that has not changed since comes from the cache.
 
     Raises:
-        ValueError: a line that is neither (with its number), or no line at all.
+        ValueError: a line that is neither, or is not text (with its number), no line at all, or
+            images of which none exists.
     """
     stamp = cache_file.stamp(path)
     key = {"kind": "list", "list": stamp}
@@ -159,6 +166,12 @@ def list_file_listing(path: Path) -> Listing:
     listing = Listing.of(_list_entries(path))
     if not len(listing):
         raise ValueError(f"{path}: no images listed")
+    first = [listing.path(row) for row in range(min(len(listing), CHECKED))]
+    if not any(_exists(path.parent, image) for image in first):
+        raise ValueError(
+            f"{path}: none of its first {len(first)} images exists, such as {first[0]!r}; paths "
+            f"start at the list's folder, {path.parent}"
+        )
     if len(listing) >= SMALLEST_CACHED and time.time() - stamp[1] / 1e9 >= SETTLED:
         arrays = {"block": listing.block, "ends": listing.ends, "labels": listing.labels}
         cache_file.store(path, key, arrays)
@@ -183,6 +196,8 @@ def _list(
 ) -> _Folders:
     known = {} if cached is None else cached.by_name()
     block, lengths, counts = bytearray(), array("q"), array("i")
+    nested, example = 0, ""
+    changed = changed.copy()
     logged = time.monotonic()
     for name, time_of_change in zip(names, changed.tolist(), strict=True):
         before, rows = known.get(name, (None, slice(0)))
@@ -192,18 +207,30 @@ def _list(
             lengths.frombytes(sizes.tobytes())
             counts.append(len(sizes))
         else:
-            images = [os.fsencode(path) for path in _images(root, os.fsdecode(name))]
+            paths_below = list(_images(root, os.fsdecode(name)))
+            images = [os.fsencode(path) for path in paths_below]
             block += b"".join(images)
             lengths.extend(map(len, images))
             counts.append(len(images))
+            deeper = [path for path in paths_below if path.count("/") > 1]
+            if deeper:  # a change in there does not change this folder's time
+                nested += len(deeper)
+                example = example or deeper[0]
+                changed[len(counts) - 1] = -1
         if time.monotonic() - logged > SECONDS_BETWEEN_LINES:
             logged = time.monotonic()
             done = f"{len(lengths)} images in {len(counts)} of {len(names)} folders"
             log.info("listing %s: %s", root, done)
+    if nested:
+        log.warning(
+            "%s: %d images lie deeper than identity/image, such as %s; the folder at the top is "
+            "their identity",
+            *(root, nested, example),
+        )
     return _Folders(
         {
             "names": np.frombuffer(b"\0".join(names), dtype=np.uint8),
-            "changed": changed.copy(),
+            "changed": changed,
             "counts": np.array(counts, dtype=np.int32),
             "block": np.frombuffer(block, dtype=np.uint8),
             "ends": _small_ends(np.cumsum(np.array(lengths, dtype=np.int64))),
@@ -211,44 +238,58 @@ def _list(
     )
 
 
-def _images(root: Path, folder: str) -> list[str]:
-    with os.scandir(root / folder) as entries:
-        return [
-            f"{folder}/{name}"
-            for name in sorted(entry.name for entry in entries)
-            if name.lower().endswith(SUFFIXES) and name[0] != "."
-        ]
+def _images(root: Path, folder: str) -> Iterator[str]:
+    """Paths of the images in a folder, sorted, then of those in the folders in it."""
+    with os.scandir(root / folder) as scan:
+        entries = sorted((entry.name, entry.is_dir()) for entry in scan if entry.name[0] != ".")
+    for name, is_folder in entries:
+        if not is_folder and name.lower().endswith(SUFFIXES):
+            yield f"{folder}/{name}"
+    for name, is_folder in entries:
+        if is_folder and not (root / folder / name).is_symlink():
+            yield from _images(root, f"{folder}/{name}")
 
 
 def _list_entries(path: Path) -> Iterator[tuple[str, int]]:
-    with path.open(encoding="utf-8") as file:
-        try:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield _parse_line(line.strip("\r\n"), f"{path}:{number}")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not a text file: {error.reason}") from error
+    with naming(path):
+        for number, line in enumerate(text_lines(path), start=1):
+            if line.strip():
+                yield _parse_line(line, path, number)
 
 
-def _parse_line(line: str, where: str) -> tuple[str, int]:
-    fields = line.strip().split("\t")
-    if len(fields) == 3:  # also aligned, path, label, as insightface's packer reads
-        key_first = _whole(fields[1]) is not None
-        image, label = (fields[2], fields[1]) if key_first else (fields[1], fields[2])
-    else:
-        image, _, label = line.strip().replace("\t", " ").rpartition(" ")
-    number = _whole(label)
-    if number is None or not image.strip():
+def _parse_line(line: str, path: Path, number: int) -> tuple[str, int]:
+    """Return the image and the label of a line.
+
+    Columns that are numbers stand around the image's path: before it a key, or a key and labels
+    (MXNet's im2rec); behind it the label, then a box and landmarks (insightface's packer).
+    """
+    is_tabbed = line.strip().count("\t") > 1
+    fields = [field.strip() for field in line.split("\t" if is_tabbed else None)]
+    texts = [place for place, field in enumerate(fields) if not _NUMBER.fullmatch(field)]
+    image, label = "", ""
+    if is_tabbed or (len(texts) == 1 and len(fields) > 2 and texts[0] < 2):
+        place = texts[0] if len(texts) == 1 else -1
+        if not texts and len(fields) == 3:  # a path that is a number: key, label, path
+            place = 2
+        if place == 0 or place == 1:
+            image, label = fields[place], fields[place + 1]
+        elif place > 1 and place == len(fields) - 1:
+            image, label = fields[place], fields[1]
+    elif len(texts) and texts[0] == 2 and all(map(_WHOLE.fullmatch, fields[:2])):
+        image, label = line.split(maxsplit=2)[2].strip(), fields[1]
+    if not is_tabbed and (not image or path.suffix != ".lst"):
+        spaced, _, last = line.strip().replace("\t", " ").rpartition(" ")
+        if _WHOLE.fullmatch(last) and (not image or _exists(path.parent, spaced.strip())):
+            image, label = spaced.strip(), last
+    if not image or not _WHOLE.fullmatch(label):
         raise ValueError(
-            f"{where}: expected `path label` or `key<TAB>label<TAB>path` with a whole number as "
-            f"label, found {line[:80]!r}"
+            f"{path}:{number}: expected `path label` or `key<TAB>label<TAB>path` with a whole "
+            f"number as label, found {len(fields)} columns: {line.strip()[:80]!r}"
         )
-    return image.strip(), number
+    if "\\" in image and not _exists(path.parent, image):
+        image = image.replace("\\", "/")
+    return image, int(label.partition(".")[0])
 
 
-def _whole(text: str) -> int | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return int(value) if value.is_integer() else None
+def _exists(root: Path, image: str) -> bool:
+    return (root / image).exists()

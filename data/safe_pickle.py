@@ -15,7 +15,7 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-_DTYPE = re.compile(r"b1|[iu][1248]|f[248]")
+_DTYPE = re.compile(r"b1|[iu][1248]|f[248]|S[0-9]+|O8?")
 _DAMAGE = (  # what the unpickler raises on damaged data
     pickle.UnpicklingError,
     EOFError,
@@ -87,7 +87,7 @@ class _Array:
     __slots__ = ("value",)
 
     def __init__(self, *_: object) -> None:
-        self.value: NDArray[np.generic] = np.empty(0, dtype=np.uint8)
+        self.value: NDArray[np.generic] | list[object] = []
 
     def __setstate__(self, state: tuple[object, ...]) -> None:
         _, shape, dtype, fortran, raw = state
@@ -101,6 +101,10 @@ def _encode(text: object, encoding: object = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _bytearray(raw: object = b"", encoding: object = "latin1") -> bytes:
+    return bytes(raw) if isinstance(raw, (bytes, bytearray)) else _encode(raw, encoding)
+
+
 def _from_buffer(raw: object, dtype: object, shape: object, order: str) -> _Array:
     """`numpy.core.numeric._frombuffer`: how protocol 5 spells an array."""
     array = _Array()
@@ -109,7 +113,8 @@ def _from_buffer(raw: object, dtype: object, shape: object, order: str) -> _Arra
 
 
 def _scalar(dtype: object, raw: object) -> object:
-    return _array(raw, dtype, (1,), "C")[0].item()
+    value = _array(raw, dtype, (1,), "C")[0]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _not_called(*_: object) -> NoReturn:
@@ -120,6 +125,7 @@ _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
 _NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
 _ALLOWED: dict[tuple[str, str], _Call] = {
     ("_codecs", "encode"): _Call(_encode),
+    **{(module, "bytearray"): _Call(_bytearray) for module in ("builtins", "__builtin__")},
     ("numpy", "dtype"): _Call(_DType),
     ("numpy", "ndarray"): _Call(_not_called),
     **{(module, "_reconstruct"): _Call(_Array) for module in _MULTIARRAY},
@@ -138,9 +144,18 @@ class _Unpickler(pickle.Unpickler):
         raise UnsafePickleError(f"it refers to an object outside the file ({pid!r})")
 
 
-def _array(raw: object, dtype: object, shape: object, order: str) -> NDArray[np.generic]:
+def _array(
+    raw: object, dtype: object, shape: object, order: str
+) -> NDArray[np.generic] | list[object]:
+    """Build an array; one of objects becomes the list that the file has of them."""
+    if isinstance(dtype, _DType) and dtype.value.kind == "O" and isinstance(raw, list):
+        return raw
     raw = raw.encode("latin1") if isinstance(raw, str) else raw
-    if not isinstance(dtype, _DType) or not isinstance(raw, (bytes, bytearray)):
+    if (
+        not isinstance(dtype, _DType)
+        or dtype.value.kind == "O"
+        or not isinstance(raw, (bytes, bytearray))
+    ):
         raise UnsafePickleError("an array that does not consist of numbers")
     if not isinstance(shape, tuple):
         raise UnsafePickleError(f"an array of shape {shape!r}")
@@ -153,8 +168,8 @@ def _plain(value: object) -> object:
         return type(value)(
             type(item)(_unwrap(inner) for inner in item)
             if isinstance(item, (list, tuple))
-            else _unwrap(item)
-            for item in value
+            else item
+            for item in map(_unwrap, value)
         )
     return _unwrap(value)
 

@@ -85,6 +85,8 @@ def read_bin(path: str | Path) -> VerificationSet:
     if not isinstance(content, (list, tuple)) or len(content) != 2:
         raise ValueError(f"{path}: expected (images, issame), found {type(content).__name__}")
     images, mated = content
+    if isinstance(images, np.ndarray) and images.ndim:
+        images = list(images)
     if not isinstance(images, (list, tuple)):
         raise ValueError(f"{path}: images are a {type(images).__name__}, not a list")
     return VerificationSet(
@@ -213,8 +215,10 @@ def _image(image: object, path: Path) -> Image:
         return bytes(image)
     if isinstance(image, str):  # bytes of Python 2
         return image.encode("latin1")
+    if isinstance(image, np.ndarray) and image.dtype.kind == "S" and image.size == 1:
+        return bytes(image.item())
     if isinstance(image, np.ndarray) and image.dtype == np.uint8:
-        if image.ndim == 1:
+        if image.size == max(image.shape, default=0) > 3:  # OpenCV 4's imencode gives (n, 1)
             return image.tobytes()
         if image.ndim == 3 and image.shape[2] == 3:
             return image

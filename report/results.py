@@ -192,8 +192,8 @@ def write_comparisons(
     numbers = {
         "protocol": protocol_dict(protocol),
         "sets": [_comparison_dict(comparison) for comparison in comparisons],
-        "rows": list(map(_method_row_dict, rows)),
-        "groups": list(map(_group_row_dict, means)),
+        "rows": list(map(method_row_dict, rows)),
+        "groups": list(map(group_row_dict, means)),
     }
     texts["compare.json"] = json.dumps(numbers, indent=1)
     for name, text in texts.items():
@@ -201,7 +201,7 @@ def write_comparisons(
         yield folder / name
 
 
-def _method_row_dict(row: MethodRow) -> Json:
+def method_row_dict(row: MethodRow) -> Json:
     """One method, with the difference behind its verdict."""
     verdict = row.verdict
     return {
@@ -211,7 +211,7 @@ def _method_row_dict(row: MethodRow) -> Json:
     }
 
 
-def _group_row_dict(row: GroupRow) -> Json:
+def group_row_dict(row: GroupRow) -> Json:
     """Seeds of one method, with what its columns are computed from."""
     spread = {"mean": row.mean, "sd": row.deviation}
     ends = {"smallest": min(row.relatives), "largest": max(row.relatives)}

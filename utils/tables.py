@@ -174,6 +174,9 @@ class Table:
         """Read columns, part of the rows at a time; ValueError where the file is damaged."""
         start = 0
         with naming(self.path):
+            twice = [name for name in names if list(self.columns).count(name) > 1]
+            if twice:
+                raise ValueError(f"two columns are called {twice[0]!r}: rename or remove one")
             for arrays in self.read(names):
 
                 def where(row: int, start: int = start) -> str:
@@ -272,18 +275,35 @@ def csv_rows(
         separator = _separator(path, separators, errors)
         reader = csv.reader(text_lines(path, errors), delimiter=separator)
         yield from ((reader.line_num, fields) for fields in reader if fields)
-    except (UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
         raise ValueError(f"{path} is not a CSV file in UTF-8 ({error})") from error
 
 
 def text_lines(path: str | Path, errors: str = "strict") -> Iterator[str]:
     """Yield the lines of a text file, as they are; see `csv_rows`."""
-    with Path(path).open(encoding=_encoding(path), errors=errors, newline="") as file:
+    encoding = _encoding(path)
+    with Path(path).open(encoding=encoding, errors=errors, newline="") as file:
         lines = iter(partial(file.readline, _LONGEST_LINE), "")
-        for number, line in enumerate(lines, start=1):
-            if "\0" in line or len(line) >= _LONGEST_LINE:
-                raise ValueError(f"line {number} is not text, or endless")
-            yield line
+        try:
+            for number, line in enumerate(lines, start=1):
+                if "\0" in line or len(line) >= _LONGEST_LINE:
+                    raise ValueError(f"line {number} is not text, or endless")
+                yield line.removeprefix("\ufeff") if number == 1 else line
+        except UnicodeDecodeError:
+            raise ValueError(_not_utf8(Path(path), encoding)) from None
+
+
+def _not_utf8(path: Path, encoding: str) -> str:
+    """Say which line is in another encoding, and the way out."""
+    if encoding != "utf-8-sig":
+        return "damaged UTF-16 text: save it as UTF-8"
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return f"line {number} is not UTF-8 ({line.strip()[:40]!r}): save it as UTF-8"
+    return "not UTF-8: save it as UTF-8"
 
 
 def _separator(path: str | Path, separators: str = ",;\t", errors: str = "replace") -> str:
@@ -292,8 +312,16 @@ def _separator(path: str | Path, separators: str = ",;\t", errors: str = "replac
 
 
 def _encoding(path: str | Path) -> str:
+    """UTF-16 by its mark, or by the zeros that Latin letters have in it; else UTF-8."""
     with Path(path).open("rb") as file:
-        return "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        start = file.read(64)
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    halves = start[: len(start) // 2 * 2]
+    for encoding, zeros, letters in (("utf-16-le", 1, 0), ("utf-16-be", 0, 1)):
+        if len(halves) > 2 and not any(halves[zeros::2]) and all(halves[letters::2]):
+            return encoding
+    return "utf-8-sig"
 
 
 def read_npz(path: str | Path, names: Sequence[str]) -> dict[str, Array]:
@@ -405,25 +433,29 @@ def _open_csv(path: Path, is_heading: Heading) -> Table:
     import pyarrow
     import pyarrow.csv
 
-    first = next((fields for _, fields in csv_rows(path)), [])
-    if not first:
+    rows_at_start = list(islice(csv_rows(path), 2))
+    if not rows_at_start:
         raise ValueError("the file is empty; its first line must name the columns")
+    line_of_first, first = rows_at_start[0]
     heading = int(is_heading(first))
     columns = [
         name.strip() if heading else f"field {place}" for place, name in enumerate(first, start=1)
     ]
+    width, second = len(first), rows_at_start[-1][1]
+    if abs(len(second) - width) == 1 and not max(first, second, key=len)[-1].strip():
+        width = len(second)  # the rows, or the heading alone, end in a separator
 
     def where(row: int) -> str:  # reads the file again
         return f"line {next(islice(csv_rows(path), row + heading, None), (0, []))[0]}"
 
     def read(names: Sequence[str]) -> Iterator[list[Values]]:
         places = [f"f{columns.index(name)}" for name in names]
-        skip = heading
         try:
             batches = pyarrow.csv.open_csv(
                 path,
                 read_options=pyarrow.csv.ReadOptions(
-                    autogenerate_column_names=True,
+                    column_names=[f"f{place}" for place in range(width)],
+                    skip_rows=line_of_first if heading else 0,
                     encoding=_encoding(path).removesuffix("-sig"),
                     block_size=_BLOCK,
                 ),
@@ -436,16 +468,17 @@ def _open_csv(path: Path, is_heading: Heading) -> Table:
                     strings_can_be_null=False,
                 ),
             )
-            for batch in batches:
-                rows, skip = batch.slice(skip), 0
+            for rows in batches:
                 for start in range(0, len(rows), ROWS):
                     yield [rows.column(place).slice(start, ROWS) for place in places]
         except pyarrow.ArrowInvalid as error:
-            for line, fields in csv_rows(path):
-                if len(fields) != len(columns):
+            for line, fields in islice(csv_rows(path), heading, None):
+                if len(fields) != width:
                     raise ValueError(
-                        f"line {line}: {len(fields)} fields, but the first line has {len(columns)}"
+                        f"line {line}: {len(fields)} fields, but the first line has {len(first)}"
                     ) from error
+            if heading and len(rows_at_start) < 2:
+                return
             raise ValueError(f"not a CSV file in UTF-8 ({error})") from error
 
     return Table(path, columns, read, where)

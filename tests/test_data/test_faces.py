@@ -89,7 +89,7 @@ def test_lists_without_lines_or_text(folder):
     with pytest.raises(ValueError, match="no images listed"):
         open_faces(str(listing))
     listing.write_bytes(b"\xff\xfe\xff")
-    with pytest.raises(ValueError, match="is not a text file"):
+    with pytest.raises(ValueError, match="UTF-16"):
         open_faces(str(listing))
 
 

@@ -11,7 +11,7 @@ from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.protocols import find_protocol
 from evaluation.run import DISCARDS
 from models.seeds import Group
-from report.results import group_dict
+from report.results import group_row_dict
 from report.words import verdict_sentence
 
 FMR = 0.05
@@ -108,4 +108,4 @@ def test_without_any_error_means_are_nan(draws):
     (row,) = group_rows("made", FMR, none, GROUPS[:1], None)
     assert np.isnan(row.mean)
     assert np.isnan(row.interval).all()
-    assert group_dict(row)["mean"] is group_dict(row)["interval"][0] is None
+    assert group_row_dict(row)["mean"] is group_row_dict(row)["interval"][0] is None

@@ -9,7 +9,7 @@ import pytest
 
 from evaluation.comparison import GroupRow, MethodRow, Verdict, ranks
 from evaluation.confidence.intervals import Interval
-from report.results import group_dict, row_dict
+from report.results import group_row_dict, method_row_dict
 from report.text import GROUP_HEADER, METHOD_HEADER, aligned, group_table, method_table
 from report.words import verdict_sentence
 
@@ -135,12 +135,12 @@ def test_each_set_and_fmr_is_a_table_of_its_own(notation, table, rows, header, m
 
 
 def test_json_has_plain_types_and_no_nan():
-    row = row_dict(method("a", math.nan, 1))
+    row = method_row_dict(method("a", math.nan, 1))
     assert row["relative"] is None
     assert row["fnmr"]["0.05"] == 0.04
-    stored = json.loads(json.dumps(group_dict(GROUPS[0]), allow_nan=False))
+    stored = json.loads(json.dumps(group_row_dict(GROUPS[0]), allow_nan=False))
     assert stored["members"] == ["head_1-0", "head_1-1", "head_1-2"]
     assert (stored["smallest"], stored["largest"]) == (0.4, 0.5)
-    nothing = group_dict(group("x", (math.nan, math.nan), 1))
+    nothing = group_row_dict(group("x", (math.nan, math.nan), 1))
     assert nothing["mean"] is nothing["sd"] is nothing["smallest"] is None
     assert nothing["relatives"] == [None, None]

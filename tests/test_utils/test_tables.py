@@ -75,7 +75,7 @@ def test_what_is_written_reads_back(tmp_path, suffix, monkeypatch):
         ("score\n1\nnan\n", "line 3: score is nan: every row needs a finite number"),
         ("score\n1e60\n", r"line 2: score is 1e\+60: every row needs a finite number"),
         ("score,x\n1,2\n1,2,3\n", "line 3: 3 fields, but the first line has 2"),
-        (b"score\n\xff\xfe1\n", "not a CSV file in UTF-8"),
+        (b"score\n\xff\xfe1\n", "line 2 is not UTF-8"),
         (b"score\n\0\n" + bytes(9), "is not text, or endless|is '.*', which is not a number"),
         ({"score": [0.5, np.nan]}, r"row 1 \(counted from 0\): score is nan"),
         ({"score": [1, 2], "x": [1]}, r"of one length: score \(2,\), x \(1,\)"),
