@@ -23,6 +23,7 @@ from report.results import row_dict
 from report.sentences import caution_sentences, protocol_sentence
 from report.tables import protocol_table
 from report.text import row_warnings
+from tests.test_evaluation.factories import truncated
 
 
 class Brightness:
@@ -95,17 +96,7 @@ def test_json_has_the_numbers(comparisons):
 
 
 def test_a_preset_that_cannot_be_applied_says_why(comparisons):
-    listed_from = 0.0
-    rows = comparisons.mated | (comparisons.scores >= listed_from)
-    high = dataclasses.replace(
-        comparisons,
-        scores=comparisons.scores[rows],
-        mated=comparisons.mated[rows],
-        pairs=comparisons.pairs[rows],
-        unlisted=int((~rows).sum()),
-        listed_from=listed_from,
-    )
-    rows = protocol_rows(high, fmr_targets=(0.01,))
+    rows = protocol_rows(truncated(comparisons, 0.0), fmr_targets=(0.01,))
     applied = [row.protocol.name for row in rows if row.curve]
     assert applied == ["iso29794", "nist"]
     (line,) = [one for one in protocol_table("J", rows).splitlines() if one.startswith("crfiqa")]
