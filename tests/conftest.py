@@ -163,6 +163,15 @@ LOSSES = {"probability": "idq", "variance": "fast_mls"}
 
 
 @pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory):
+    """A file with untrained weights of `TINY`."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "backbone.pth"
+    torch.save(build("models.backbones", TINY).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def write_run():
     """Return a function that makes a run folder with untrained heads.
 

@@ -159,33 +159,34 @@ def test_flip_is_exact(augment):
     np.testing.assert_array_equal(changed, expected)
 
 
-@pytest.mark.parametrize("size", [28, 45, 64, 90, 111])
-def test_down_and_up_resize_is_pillows(augment, size):
-    images = _photos(4, seed=size)
-    changed = _numpy(augment(images, _rare("resize", 4, size=np.full((4, 2), size))))
-
-    def down_up(image):
+def small_and_back(size):
+    def operation(image):
         small = image.resize((size, size), Image.Resampling.BILINEAR)
         return small.resize((112, 112), Image.Resampling.BILINEAR)
 
-    _assert_close_to_pillow(changed, images, down_up)
+    return operation
+
+
+@pytest.mark.parametrize("size", [14, 27, 28, 45, 64, 80, 90, 111])
+def test_down_and_up_resize_is_pillows(augment, size):
+    images = _photos(4, seed=size)
+    mild = _rare("resize", 4, size=np.full((4, 2), size))
+    for parameters in (mild, _only({"resolution": {"size": size}}, 4)):
+        _assert_close_to_pillow(augment, parameters, images, small_and_back(size))
 
 
 @pytest.mark.parametrize(("top", "left"), [(0, 6), (5, 1)])
 def test_crop_is_pillows(augment, top, left):
-    images = _photos(4)
-    corner = np.tile(np.array([top, left]), (4, 2, 1))
-    changed = _numpy(augment(images, _rare("crop", 4, corner=corner)))
-    box = (left, top, left + 106, top + 106)
+    crop = _rare("crop", 4, corner=np.tile(np.array([top, left]), (4, 2, 1)))
+    box, whole = (left, top, left + 106, top + 106), (112, 112)
     _assert_close_to_pillow(
-        changed,
-        images,
-        lambda image: image.crop(box).resize((112, 112), Image.Resampling.BILINEAR),
+        augment, crop, _photos(4), lambda i: i.crop(box).resize(whole, Image.Resampling.BILINEAR)
     )
 
 
-def _assert_close_to_pillow(changed, images, operation):
+def _assert_close_to_pillow(augment, parameters, images, operation):
     """Pillow rounds to whole levels after each pass, hence up to 3 levels."""
+    changed = _numpy(augment(images, parameters))
     expected = np.stack([np.asarray(operation(Image.fromarray(i.numpy()))) for i in images])
     difference = np.abs(changed - expected)
     assert difference.max() <= 3
@@ -361,18 +362,22 @@ def test_levels_stay_in_range(either):
     assert changed.max() <= 255
 
 
-@pytest.mark.parametrize("radius", [0.5, 1, 2, 3])
-def test_blur_is_pillows(augment, radius):
-    images = _photos(4, seed=int(radius))
-    how = _rare("slight_blur", 4) if radius < 1 else _blurred(int(radius) - 1)
-    changed = _numpy(augment(images, how))
+@pytest.mark.parametrize(
+    ("radius", "parameters"),
+    [
+        (0.5, lambda: _rare("slight_blur", 4)),
+        *(
+            (n + 1, lambda n=n: dataclasses.replace(_nothing(4), blur=np.full(4, n)))
+            for n in (0, 1, 2)
+        ),
+        *((RADII[n], lambda n=n: _only({"blur": {"blur": n}}, 4)) for n in (0, 5, len(RADII) - 1)),
+    ],
+)
+def test_blur_is_pillows(augment, radius, parameters):
+    blur = ImageFilter.GaussianBlur(radius)
     _assert_close_to_pillow(
-        changed, images, lambda image: image.filter(ImageFilter.GaussianBlur(radius))
+        augment, parameters(), _photos(4, int(radius)), lambda i: i.filter(blur)
     )
-
-
-def _blurred(index: int) -> AugmentParameters:
-    return dataclasses.replace(_nothing(4), blur=np.full(4, index))
 
 
 def test_blur_rate_and_radii(many):
@@ -404,8 +409,7 @@ DEVIATIONS = (18.468, 50.190, 7.154, 4.304, 43.964, 50.309)
 
 def _only(kinds: dict[str, dict[str, object]], count: int) -> AugmentParameters:
     """Parameters with these kinds alone, each with its values."""
-    off = Augment(flip=0.0, blur=0.0, occlusion=0.0, rare=0.0)
-    nothing = BatchAugment(off, seed=0).parameters(0, np.arange(count))
+    nothing = _nothing(count)
     has = np.zeros((count, len(KINDS)), bool)
     values = {}
     for kind, fields in kinds.items():
@@ -413,14 +417,12 @@ def _only(kinds: dict[str, dict[str, object]], count: int) -> AugmentParameters:
         for name, value in fields.items():
             old = getattr(nothing.strong, name)
             values[name] = np.broadcast_to(np.array(value, old.dtype), old.shape).copy()
-    return dataclasses.replace(
-        nothing, strong=dataclasses.replace(nothing.strong, kinds=has, **values)
-    )
+    strong = dataclasses.replace(nothing.strong, kinds=has, **values)
+    return dataclasses.replace(nothing, strong=strong)
 
 
 def _changed(strong: BatchAugment, images: torch.Tensor, **kinds: dict[str, object]) -> np.ndarray:
-    changed = strong(images, _only(kinds, len(images)))
-    return changed.permute(0, 2, 3, 1).numpy()
+    return _numpy(strong(images, _only(kinds, len(images))))
 
 
 @pytest.fixture(scope="module")
@@ -564,26 +566,6 @@ def test_motion_is_opencvs_box_filter(strong, length, axis):
         ]
     )
     np.testing.assert_allclose(changed, expected, atol=1e-3)
-
-
-@pytest.mark.parametrize("index", [0, 5, len(RADII) - 1])
-def test_strong_blur_is_pillows(strong, index):
-    images = _photos(3, seed=index)
-    changed = _changed(strong, images, blur={"blur": index})
-    gaussian = ImageFilter.GaussianBlur(RADII[index])
-    expected = [np.asarray(Image.fromarray(i.numpy()).filter(gaussian)) for i in images]
-    # Pillow rounds to whole levels after each pass.
-    assert np.abs(changed - np.stack(expected)).max() <= 3
-
-
-@pytest.mark.parametrize("size", [14, 27, 28, 80])
-def test_resolution_is_pillows(strong, size):
-    images = _photos(3, seed=size)
-    changed = _changed(strong, images, resolution={"size": size})
-    for image, found in zip(images, changed, strict=True):
-        small = Image.fromarray(image.numpy()).resize((size, size), Image.Resampling.BILINEAR)
-        expected = np.asarray(small.resize((112, 112), Image.Resampling.BILINEAR))
-        assert np.abs(found - expected).max() <= 3
 
 
 @pytest.mark.parametrize("deviation", [3.0, 17.5, 35.0])

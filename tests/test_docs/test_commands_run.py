@@ -125,6 +125,8 @@ def stand_ins(tmp_path_factory, write_run):
     """A folder with everything that the pages name."""
     folder = tmp_path_factory.mktemp("stand_ins")
     shutil.copytree(ROOT / "config", folder / "config")
+    demo = folder / "config" / "config_demo.py"
+    demo.write_text(demo.read_text().replace("pairs=2000", "pairs=300"))
     shutil.copytree(ROOT / "demo", folder / "demo")
     for name in ("idq", "pcnet", "idq_gap", "../RUN"):
         write_run(folder / "runs" / name)

@@ -63,3 +63,22 @@ def nearest_of_all(scores, mated, target):
         rates.false_matches[place],
         rates.non_mated,
     )
+
+
+# which preset makes which block of the original's recorded outputs
+ORIGINALS = {
+    "fnmr_fixed": "original",
+    "mcdropout_max": "original-mcdropout",
+    "mcdropout_add": "original-mcdropout-sum",
+}
+
+
+def assert_same_comparisons(found, expected):
+    """Equal to the last bit, in arrays, types and what is not listed."""
+    for name in ("scores", "mated", "pairs", "uncertainty", "identity", "image"):
+        first, second = getattr(found, name), getattr(expected, name)
+        assert (first is None) == (second is None), name
+        if first is not None:
+            np.testing.assert_array_equal(first, second)
+            assert first.dtype == second.dtype
+    assert (found.unlisted, found.listed_from) == (expected.unlisted, expected.listed_from)

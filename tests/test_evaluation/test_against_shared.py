@@ -11,16 +11,11 @@ from evaluation.metrics.comparisons import cosine_of_pairs
 from evaluation.metrics.thresholds import error_rates
 from evaluation.original import equal_error_rates, original_table
 from report.text import original_text
-from tests.test_evaluation.factories import point_of
+from tests.test_evaluation.factories import ORIGINALS, point_of
 
 ORACLE = Path(__file__).resolve().parents[2].parent / "shared" / "oracle" / "eval"
 SETS = ["A_cfp7000_1col", "B_lfw6000_8col", "C_ties6000_1col", "D_const600", "H_2col1200"]
 SETS += ["J_fewimpostors"]
-VARIANTS = {
-    "fnmr_fixed": "original",
-    "mcdropout_max": "original-mcdropout",
-    "mcdropout_add": "original-mcdropout-sum",
-}
 
 pytestmark = pytest.mark.skipif(not ORACLE.exists(), reason="needs ../shared/oracle")
 
@@ -38,11 +33,11 @@ def test_scores(case):
         np.testing.assert_array_equal(cosine_of_pairs(features.mu), archive["cosine"])
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", ORIGINALS)
 def test_text_and_all_points(case, variant):
     _, features, expected = case
     expected = expected[variant]
-    result = original_table(features, VARIANTS[variant])
+    result = original_table(features, ORIGINALS[variant])
     assert original_text(result) == expected["text"]
     for index, block in enumerate(result.blocks):
         rows = {

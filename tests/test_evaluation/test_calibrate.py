@@ -133,22 +133,18 @@ def test_a_calibration_of_another_method_is_not_in_the_way(run, tmp_path, capsys
             ["--backbone_name", "mbf", "--out", "c", "--target", "synthetic:pairs=20"],
             "trained_head needs a run",
         ),
+        (
+            ["--features", "two.npz", "--out", "c.json"],
+            "two.npz: holds several uncertainties (column 0, column 1)",
+        ),
     ],
 )
-def test_mistakes_are_one_line(argv, message, tmp_path, monkeypatch, capsys):
+def test_mistakes_are_one_line(argv, message, made_up, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    made_up(columns=2).save("two.npz")
     assert main(argv) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith(f"error: {message}")
     assert captured.err.count("\n") == 1
-    assert not list(tmp_path.iterdir())
-
-
-def test_several_uncertainties_are_not_mixed(made_up, tmp_path, capsys):
-    path = tmp_path / "two.npz"
-    made_up(columns=2).save(path)
-    assert main(["--features", str(path), "--out", str(tmp_path / "c.json")]) == 2
-    assert "holds several uncertainties (column 0, column 1); calibrate one" in (
-        capsys.readouterr().err
-    )
+    assert [path.name for path in tmp_path.iterdir()] == ["two.npz"]

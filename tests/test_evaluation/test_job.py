@@ -8,11 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from evaluation import calibrate, compare, verification_risk_fnmr
 from mc_dropout import verification_risk_mcdropout_fnmr
-from models.backbones.iresnet import IResNet
 
 ROOT = Path(__file__).parents[2]
 NAME = "iresnet:layers=(1,1,1,1),widths=(4,4,8,8),embedding_size=16"
@@ -48,18 +46,15 @@ stop(world)
 """
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    torch.manual_seed(0)
-    backbone = IResNet(layers=(1, 1, 1, 1), widths=(4, 4, 8, 8), embedding_size=16)
-    path = tmp_path_factory.mktemp("weights") / "backbone.pth"
-    torch.save(backbone.state_dict(), path)
-    return str(path)
-
-
 @pytest.fixture
-def model(weights):
-    return ["--backbone_name", NAME, "--backbone_weights", weights, "--estimator=embedding_norm"]
+def model(tiny_weights):
+    return [
+        "--backbone_name",
+        NAME,
+        "--backbone_weights",
+        str(tiny_weights),
+        "--estimator=embedding_norm",
+    ]
 
 
 @pytest.fixture
@@ -76,11 +71,11 @@ def faces(tmp_path):
 
 
 def test_scripts_print_and_write_what_one_process_does(
-    ranks, model, weights, faces, golden_dir, tmp_path, monkeypatch, capsys
+    ranks, model, tiny_weights, faces, golden_dir, tmp_path, monkeypatch, capsys
 ):
     stored = str(golden_dir / "set_J.npz")
     fnmr = [*model, "--batch_size=8", "--target"]
-    dropout = ["--backbone_name", NAME, "--resume_backbone", weights, "--passes=5"]
+    dropout = ["--backbone_name", NAME, "--resume_backbone", str(tiny_weights), "--passes=5"]
     several = ["--methods", "embedding_norm", "brightness", "--replicates=20"]
     good = [
         (verification_risk_fnmr, [*fnmr, TARGETS, "--json=o.json", "--save_features=f.npz"]),
@@ -93,7 +88,10 @@ def test_scripts_print_and_write_what_one_process_does(
     ]
     bad = [
         (verification_risk_fnmr, [*fnmr, faces]),
-        (verification_risk_fnmr, [*fnmr, "synthetic:pairs=24,seed=3", f"--json={weights}/o.json"]),
+        (
+            verification_risk_fnmr,
+            [*fnmr, "synthetic:pairs=24,seed=3", f"--json={tiny_weights}/o.json"],
+        ),
         (verification_risk_fnmr, [*fnmr, "lfw"]),
         (verification_risk_fnmr, [*fnmr, "lfw", "--flop"]),
     ]
@@ -126,7 +124,7 @@ def test_scripts_print_and_write_what_one_process_does(
         assert one == other, name
 
 
-def test_an_error_of_one_rank_alone_ends_all_with_code_2(ranks, model, weights):
+def test_an_error_of_one_rank_alone_ends_all_with_code_2(ranks, model):
     argv = [*model, "--target=synthetic:pairs=24,seed=3"]
     program = SCRIPT.replace(
         "raise", "if __import__('os').environ['RANK'] == '1': sys.argv[4] = 'nowhere.pth'\nraise"

@@ -10,23 +10,17 @@ from evaluation.original import original_table
 from report.results import original_dict
 from report.text import original_text
 from report.words import caution_sentences
+from tests.test_evaluation.factories import ORIGINALS
 
 
 def sentences(table):
     return caution_sentences(table.cautions)
 
 
-VARIANTS = {
-    "fnmr_fixed": "original",
-    "mcdropout_max": "original-mcdropout",
-    "mcdropout_add": "original-mcdropout-sum",
-}
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", ORIGINALS)
 @pytest.mark.parametrize("name", ["C", "D", "H", "J"])
 def test_text_equals_the_original(name, variant, golden_features, golden_texts):
-    table = original_table(golden_features[name], VARIANTS[variant])
+    table = original_table(golden_features[name], ORIGINALS[variant])
     assert original_text(table) == golden_texts[name][variant]
 
 

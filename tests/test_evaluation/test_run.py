@@ -22,6 +22,7 @@ from evaluation.sets.stored import comparisons_of, open_stored
 from report.results import row_dict
 from report.text import protocol_table, row_warnings
 from report.words import caution_sentences, protocol_sentence
+from tests.test_evaluation.factories import truncated
 
 
 class Brightness:
@@ -94,17 +95,7 @@ def test_json_has_the_numbers(comparisons):
 
 
 def test_a_preset_that_cannot_be_applied_says_why(comparisons):
-    listed_from = 0.0
-    rows = comparisons.mated | (comparisons.scores >= listed_from)
-    high = dataclasses.replace(
-        comparisons,
-        scores=comparisons.scores[rows],
-        mated=comparisons.mated[rows],
-        pairs=comparisons.pairs[rows],
-        unlisted=int((~rows).sum()),
-        listed_from=listed_from,
-    )
-    rows = protocol_rows(high, fmr_targets=(0.01,))
+    rows = protocol_rows(truncated(comparisons, 0.0), fmr_targets=(0.01,))
     applied = [row.protocol.name for row in rows if row.curve]
     assert applied == ["iso29794", "nist"]
     (line,) = [one for one in protocol_table("J", rows).splitlines() if one.startswith("crfiqa")]

@@ -14,34 +14,10 @@ BACKBONE = "iresnet:layers=(1,1,1,1),widths=(4,4,8,8),embedding_size=16"
 
 
 @pytest.fixture
-def call(tmp_path):
-    torch.manual_seed(0)
-    torch.save(
-        IResNet(layers=(1, 1, 1, 1), widths=(4, 4, 8, 8), embedding_size=16).state_dict(),
-        tmp_path / "backbone.pth",
-    )
-
-    def call(*estimators, faces=SET):
-        return score_faces.main(
-            [
-                "--faces",
-                faces,
-                "--backbone",
-                BACKBONE,
-                "--weights",
-                str(tmp_path / "backbone.pth"),
-                "--estimators",
-                *estimators,
-                "--out",
-                str(tmp_path / "scores.npz"),
-                "--batch_size",
-                "4",
-                "--device",
-                "cpu",
-            ]
-        )
-
-    return call
+def call(tmp_path, tiny_weights):
+    argv = ["--backbone", BACKBONE, "--weights", str(tiny_weights), "--batch_size", "4"]
+    argv += ["--out", str(tmp_path / "scores.npz"), "--device", "cpu", "--estimators"]
+    return lambda *estimators, faces=SET: score_faces.main(["--faces", faces, *argv, *estimators])
 
 
 def stored(tmp_path):
@@ -49,14 +25,14 @@ def stored(tmp_path):
         return dict(archive)
 
 
-def test_scores_of_each_face_in_the_order_of_the_set(call, tmp_path, capsys):
+def test_scores_of_each_face_in_the_order_of_the_set(call, tiny_weights, tmp_path, capsys):
     assert call("sharpness", "short=ser_fiq:passes=5", "flip_disagreement") == 0
     arrays = stored(tmp_path)
     faces = open_faces(SET)
     assert arrays["key"].tolist() == [faces.name(row) for row in range(9)]
     images = np.stack([faces.read(row) for row in range(9)])
     net = IResNet(layers=(1, 1, 1, 1), widths=(4, 4, 8, 8), embedding_size=16)
-    net.load_state_dict(torch.load(tmp_path / "backbone.pth"))
+    net.load_state_dict(torch.load(tiny_weights))
     expected = FrozenBackbone(net.eval())(torch.from_numpy(images)).embedding.numpy()
     np.testing.assert_allclose(arrays["mu"], expected, rtol=1e-5, atol=1e-6)
     for name in ("sharpness", "short", "flip_disagreement"):

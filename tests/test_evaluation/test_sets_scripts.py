@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
 from data.synthetic import SyntheticFaces
 from evaluation import compare
@@ -13,22 +12,14 @@ from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.curve import protocol_curve
 from evaluation.sets.score_files import read_scores, write_scores
 from evaluation.verification_risk_fnmr import main
-from models.backbones.mobilefacenet import MobileFaceNet
 
 FACES = "faces:synthetic:identities=8,images=4,seed=3"
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("backbone") / "backbone.pth"
-    torch.save(MobileFaceNet().state_dict(), path)
-    return path
-
-
 @pytest.fixture
-def backbone(weights):
-    return ["--backbone_name", "mobilefacenet", "--backbone_weights", str(weights)]
+def backbone(tiny_weights):
+    name = "iresnet:layers=(1,1,1,1),widths=(4,4,8,8),embedding_size=16"
+    return ["--backbone_name", name, "--backbone_weights", str(tiny_weights)]
 
 
 @pytest.fixture

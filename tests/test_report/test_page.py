@@ -24,6 +24,7 @@ from evaluation.metrics.thresholds import Caution, error_rates
 from report import words
 from report.facts import Provenance, Rate, ReportData, collect
 from report.page import TEMPLATES, write_report
+from tests.test_evaluation.factories import truncated
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "report.schema.json"
 VALIDATOR = Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
@@ -307,15 +308,7 @@ def test_report_without_any_error(tmp_path, parse):
 
 def test_unlisted_comparisons_are_counted_and_eer_left_out():
     comparisons = make_comparisons()
-    high = comparisons.mated | (comparisons.scores > 0.05)
-    part = dataclasses.replace(
-        comparisons,
-        scores=comparisons.scores[high],
-        mated=comparisons.mated[high],
-        pairs=comparisons.pairs[high],
-        unlisted=int((~high).sum()),
-        listed_from=0.05,
-    )
+    part = truncated(comparisons, 0.05)
     few = facts(make_data(part, full=False, protocol="iso29794"))
     everything = facts(make_data(comparisons, full=False, protocol="iso29794"))
     assert few["set"]["non_mated"] == 3000

@@ -11,20 +11,14 @@ from evaluation.metrics.curve import GRID, CurveEngine, edc_of, image_values, pe
 from evaluation.metrics.protocols import PROTOCOLS, Protocol
 from evaluation.metrics.thresholds import Ranked, error_rates
 from evaluation.original import SHOWN, equal_error_rates, original_areas
-from tests.test_evaluation.factories import one_each
-
-PRESETS = {
-    "fnmr_fixed": "original",
-    "mcdropout_max": "original-mcdropout",
-    "mcdropout_add": "original-mcdropout-sum",
-}
+from tests.test_evaluation.factories import ORIGINALS, one_each
 
 
 def engine_of(comparisons, **switches):
     return CurveEngine(comparisons, Protocol(name="p", **switches))
 
 
-@pytest.mark.parametrize("variant", PRESETS)
+@pytest.mark.parametrize("variant", ORIGINALS)
 @pytest.mark.parametrize(("name", "block"), [("C", 0), ("D", 0), ("J", 0), ("H", 0), ("H", 1)])
 def test_all_points_equal_the_original(
     name, block, variant, golden_features, golden_scores, golden_numbers
@@ -33,7 +27,7 @@ def test_all_points_equal_the_original(
     values = image_uncertainties(golden_features[name].sigma_sq)[block].values
     pairs = np.arange(len(values), dtype=np.int32).reshape(-1, 2)
     comparisons = Comparisons(name, scores, mated, pairs, values)
-    engine = CurveEngine(comparisons, PROTOCOLS[PRESETS[variant]])
+    engine = CurveEngine(comparisons, PROTOCOLS[ORIGINALS[variant]])
 
     def expected(column):
         return golden_numbers[f"{name}/{variant}/{column}"][100 * block : 100 * block + 100]

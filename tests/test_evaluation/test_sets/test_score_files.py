@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.sets.labelled import labelled_comparisons
 from evaluation.sets.score_files import read_scores, write_scores
+from tests.test_evaluation.factories import assert_same_comparisons
 from utils import tables
 
 ENDINGS = ["csv", "npz", "parquet"]
-ARRAYS = ("scores", "mated", "pairs", "uncertainty", "identity", "image")
 
 GOOD = """score,mated,quality_a,quality_b,image_a,image_b
 0.9,1,5,7,a.jpg,b.jpg
@@ -58,16 +58,6 @@ def partly_listed():
     return labelled_comparisons(mu, labels, ones, non_mated="all", listed=99, name="s")
 
 
-def assert_equal(found, expected):
-    for name in ARRAYS:
-        one, other = getattr(found, name), getattr(expected, name)
-        assert (one is None) == (other is None), name
-        if one is not None:
-            np.testing.assert_array_equal(one, other)
-            assert one.dtype == other.dtype
-    assert (found.unlisted, found.listed_from) == (expected.unlisted, expected.listed_from)
-
-
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("made", [labelled, one_uncertainty_each, partly_listed])
 def test_what_is_written_reads_back_to_the_last_bit(tmp_path, ending, made):
@@ -77,7 +67,7 @@ def test_what_is_written_reads_back_to_the_last_bit(tmp_path, ending, made):
             write_scores(path, expected)
         return
     write_scores(path, expected)
-    assert_equal(read_scores(path), expected)
+    assert_same_comparisons(read_scores(path), expected)
     assert read_scores(path).name == "s"
 
 
@@ -89,7 +79,7 @@ def test_every_float_survives_csv(tmp_path_factory, values):
     numbers = np.array(values, np.float32)
     one = Comparisons("s", numbers, own % 2 == 0, np.stack([own, own], axis=1), numbers[::-1])
     write_scores(path, one)
-    assert_equal(read_scores(path), one)
+    assert_same_comparisons(read_scores(path), one)
 
 
 def test_qualities_are_turned_and_images_have_one_row_each(read):

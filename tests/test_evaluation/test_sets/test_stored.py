@@ -5,8 +5,7 @@ from data.features import Embeddings
 from evaluation.sets.labelled import labelled_comparisons
 from evaluation.sets.score_files import write_scores
 from evaluation.sets.stored import comparisons_of, open_stored
-
-ARRAYS = ("scores", "mated", "pairs", "uncertainty", "identity", "image")
+from tests.test_evaluation.factories import assert_same_comparisons
 
 
 def embeddings(columns=1):
@@ -17,14 +16,6 @@ def embeddings(columns=1):
     )
 
 
-def assert_equal(found, expected):
-    for name in ARRAYS:
-        one, other = getattr(found, name), getattr(expected, name)
-        assert (one is None) == (other is None), name
-        if one is not None:
-            np.testing.assert_array_equal(one, other)
-
-
 def test_labelled_images(tmp_path):
     stored = embeddings()
     stored.save(tmp_path / "e.npz")
@@ -32,7 +23,7 @@ def test_labelled_images(tmp_path):
     expected = labelled_comparisons(
         stored.mu, stored.identity, stored.sigma_sq[:, 0], non_mated=50, cap=2, seed=7
     )
-    assert_equal(found, expected)
+    assert_same_comparisons(found, expected)
     assert (label, found.name, found.mated.sum()) == ("", "e", 10)
 
 
@@ -57,7 +48,7 @@ def test_pairs(tmp_path, made_up):
     expected = comparisons_of(features, "f")
     assert [label for label, _ in found] == [label for label, _ in expected]
     for (_, one), (_, other) in zip(found, expected, strict=True):
-        assert_equal(one, other)
+        assert_same_comparisons(one, other)
         assert one.name == "f"
 
 
@@ -67,7 +58,7 @@ def test_score_files(tmp_path, ending):
     expected = labelled_comparisons(stored.mu, stored.identity, stored.sigma_sq[:, 0], name="s")
     write_scores(tmp_path / f"s.{ending}", expected)
     [(label, found)] = open_stored(tmp_path / f"s.{ending}").comparisons()
-    assert_equal(found, expected)
+    assert_same_comparisons(found, expected)
     assert label == ""
     with pytest.raises(ValueError, match="a score file has no sigma_sq for sigma_sizes to divide"):
         open_stored(tmp_path / f"s.{ending}").comparisons((1,))
