@@ -5,6 +5,7 @@ Reads `.npz` or `.parquet` with `key` and `quality` (or `uncertainty`), or `.csv
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -13,14 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from estimators.base import Batch, Estimate
-from utils.tables import Table, naming, read_table
+from utils.tables import Table, assess_failures, exact, naming, read_table
 
 if TYPE_CHECKING:
     from models.frozen import FrozenBackbone
 
 __all__ = ["FromFile"]
 
+log = logging.getLogger("faceuq")
+
 Orientation = Literal["quality", "uncertainty"]
+IMAGES = ("key", "image", "path", "image_path", "filename", "file", "name")  # headings
 ORIENTATIONS: tuple[Orientation, ...] = get_args(Orientation)
 
 
@@ -28,10 +32,13 @@ class FromFile:
     """Embeddings of a backbone with stored scores beside them.
 
     Args:
-        path: `.npz` or `.parquet` (`key` and `quality` or `uncertainty`) or `.csv` (name, score; a
-            first line whose second field is not a number is a heading).
+        path: `.npz` or `.parquet` (`key` and `quality` or `uncertainty`), or text (`.csv`, `.tsv`,
+            `.txt`; comma, semicolon, tab or blanks): image and score, or columns with a heading.
+            A first line whose second field is not a number is a heading.
         orientation: of the stored scores: "quality" (larger = better) or "uncertainty"; None goes
             by the name of the array or the heading, and takes anything else as a quality.
+        column: name of the scores' column, where the file has several; None takes `quality` or
+            `uncertainty`, or else the only column that is not the images'.
         frozen: gives the embeddings; None for `uncertainty_of` alone.
 
     Raises:
@@ -46,19 +53,20 @@ class FromFile:
         *,
         path: str,
         orientation: Orientation | None = None,
+        column: str | None = None,
         frozen: FrozenBackbone | None = None,
     ) -> None:
         if orientation not in (None, *ORIENTATIONS):
             raise ValueError(f"orientation = {orientation!r}: must be quality or uncertainty")
-        scores, named = _read(Path(path))
+        scores, named = _read(Path(path), column)
         if orientation and named and orientation != named:
             raise ValueError(
                 f"{path}: orientation = {orientation!r}, but the file calls its scores {named!r}"
             )
-        sign = 1.0 if (orientation or named) == "uncertainty" else -1.0
+        kind: Orientation = orientation or named or "quality"
         self.path = path
         self.frozen = frozen
-        self.scores = {name: sign * score for name, score in scores.items()}
+        self.scores = _uncertainties(path, scores, kind)
 
     def uncertainty_of(self, names: Iterable[str | int]) -> NDArray[np.float32]:
         """(N,) uncertainties in the order of the names.
@@ -90,11 +98,25 @@ class FromFile:
         return Estimate(batch.output(self.frozen).embedding.cpu().numpy(), uncertainty[:, None])
 
 
-def _read(path: Path) -> tuple[dict[str, float], Orientation | None]:
+def _uncertainties(path: str, scores: dict[str, float], kind: Orientation) -> dict[str, float]:
+    """Turn scores into uncertainties that differ as float32 wherever they differ at all."""
+    values = np.array(list(scores.values()), np.float64)
+    failures = assess_failures([values], kind)
+    if failures:
+        log.warning("%s: %s", path, failures)
+    values = values if kind == "uncertainty" else -values
+    if exact(values).dtype == np.float64:
+        centre = float(np.median(values))
+        log.warning("%s: scores are too close together for float32: %r is taken off", path, centre)
+        values -= centre
+    return dict(zip(scores, values.tolist(), strict=True))
+
+
+def _read(path: Path, column: str | None) -> tuple[dict[str, float], Orientation | None]:
     """Return the scores, and their orientation where the file says it."""
     with naming(path):
         table = read_table(path, "score file", is_heading=_is_heading)
-        name, score = _columns(table)
+        name, score = _columns(table, column)
         scores: dict[str, float] = {}
         for chunk in table.chunks((name, score)):
             names = chunk[name].text().to_pylist()
@@ -109,19 +131,29 @@ def _read(path: Path) -> tuple[dict[str, float], Orientation | None]:
     return scores, next((kind for kind in ORIENTATIONS if kind == heading), None)
 
 
-def _columns(table: Table) -> tuple[str, str]:
-    """Name and score: by the names of the arrays, or the first two columns of a CSV file."""
-    if table.path.suffix.lower() in (".csv", ".tsv"):
-        if len(table.columns) < 2:
-            raise ValueError(f"expected a name and a number in each line, got {table.columns[0]!r}")
-        return table.columns[0], table.columns[1]
-    score = "uncertainty" if "uncertainty" in table.columns else "quality"
-    missing = [name for name in ("key", score) if name not in table.columns]
-    if missing:
-        hint = ": stored embeddings go into --features" if "mu" in table.columns else ""
-        has = ", ".join(table.columns)
-        raise ValueError(f"no array {', '.join(missing)} (it has: {has}){hint}")
-    return "key", score
+def _columns(table: Table, column: str | None) -> tuple[str, str]:
+    """The columns of images and scores, by their names, or the two of a file that has only two."""
+    by_name = {name.lower(): name for name in table.columns}
+    has = ", ".join(table.columns)
+    if len(table.columns) < 2:
+        raise ValueError(f"expected a name and a number in each line, got {has!r}")
+    image = next((by_name[name] for name in IMAGES if name in by_name), None)
+    if image is None:
+        if table.path.suffix.lower() in (".npz", ".parquet"):
+            hint = ": stored embeddings go into --features" if "mu" in by_name else ""
+            raise ValueError(f"no array key (it has: {has}){hint}")
+        image = table.columns[0]
+    if column is not None:
+        if column.lower() not in by_name:
+            raise ValueError(f"no column {column!r} (it has: {has})")
+        return image, by_name[column.lower()]
+    score = next((by_name[kind] for kind in ORIENTATIONS[::-1] if kind in by_name), None)
+    others = [name for name in table.columns if name != image and name]
+    if score is None and len(others) != 1:
+        raise ValueError(
+            f"which column has the scores? Say column=NAME: one of {', '.join(others)}"
+        )
+    return image, score or others[0]
 
 
 def _is_heading(fields: Sequence[str]) -> bool:

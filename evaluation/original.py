@@ -157,12 +157,18 @@ def original_table(
     )
 
 
-def require_pairs(name: str, mated: NDArray[np.bool_]) -> None:
-    """Refuse fewer than ten comparisons, or those of one kind alone; ValueError names the set."""
+def require_pairs(name: str, mated: NDArray[np.bool_], *, both: bool = True) -> None:
+    """Refuse fewer than ten comparisons, or none of a kind; ValueError names the set.
+
+    Args:
+        name: of the set.
+        mated: (N,) kinds.
+        both: whether non-mated comparisons are needed too.
+    """
     count = int(mated.sum())
     if len(mated) < FEWEST_PAIRS:
         raise ValueError(f"{name}: {len(mated)} pairs; at least {FEWEST_PAIRS} are needed")
-    if count in (0, len(mated)):
+    if count == 0 or (both and count == len(mated)):
         kind = "mated" if count == 0 else "non-mated"
         raise ValueError(f"{name}: no {kind} pair among {len(mated)}; error rates need both kinds")
 

@@ -221,7 +221,8 @@ def evaluate(
         assert estimate is not None
         labelled = _compare(source, estimate, options)
         templates = compare_fusions(source, *estimate) if isinstance(source, IjbSet) else {}
-    require_pairs(source.name, labelled[0][1].mated)
+    needs_non_mated = any(protocol.rule != "starting_error" for protocol in protocols)
+    require_pairs(source.name, labelled[0][1].mated, both=needs_non_mated)
     return EvaluationResult(
         source.name,
         options,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     import pyarrow
 
 ROWS = 1 << 17  # of a chunk
-SUFFIXES = (".csv", ".tsv", ".npz", ".parquet")
+SUFFIXES = (".csv", ".tsv", ".txt", ".npz", ".parquet")
 _BLOCK = 1 << 24  # bytes of a CSV file that are parsed together
 _LONGEST_LINE = 1 << 16
 _SMALL = 1024  # bytes of an array that may be a single number
+FAILURE = {"quality": 255.0, "uncertainty": -1.0}  # of an image that could not be assessed
+BEST_QUALITY = 100.0  # ISO/IEC 29794-1: qualities are 0..100, and 255 says that there is none
 _FLAGS = {"1": True, "0": False, "true": True, "false": False, "1.0": True, "0.0": False}
 
 Array: TypeAlias = "NDArray[Any]"
@@ -144,6 +146,50 @@ def codes_of(columns: Sequence[Column]) -> tuple[NDArray[np.int64], list[str]]:
     encoded = pyarrow.concat_arrays(texts).take(pyarrow.array(rows)).dictionary_encode()
     places = encoded.indices.to_numpy().astype(np.int64).reshape(-1, len(texts))
     return places, encoded.dictionary.to_pylist()
+
+
+def exact(values: NDArray[np.float64]) -> NDArray[np.floating]:
+    """(n,) numbers as float32, or as they are where float32 would make different ones equal."""
+    with np.errstate(over="ignore"):
+        rounded = values.astype(np.float32)
+    order = np.argsort(values)
+    became_equal = np.diff(rounded[order]) == 0
+    lost = np.isinf(rounded).any() or bool((became_equal & (np.diff(values[order]) > 0)).any())
+    return values if lost else rounded
+
+
+def assess_failures(
+    sides: Sequence[NDArray[np.floating]], kind: Literal["quality", "uncertainty"]
+) -> str:
+    """Make failures to assess an image the worst values, in place; return a sentence about them.
+
+    A quality of 255 where all others are at most 100 (ISO/IEC 29794-1), or an uncertainty of -1
+    where all others are at least 0, says that there is none. "" where there is no such value.
+
+    Args:
+        sides: (n,) values each.
+        kind: what they are.
+    """
+    code = FAILURE[kind]
+    failed = [values == code for values in sides]
+    count = sum(int(mask.sum()) for mask in failed)
+    rest = np.concatenate([values[~mask] for values, mask in zip(sides, failed, strict=True)])
+    if not count or not rest.size:
+        return ""
+    if kind == "quality":
+        if rest.max() > BEST_QUALITY:
+            return ""
+        worst = 0.0 if rest.min() > 0 else float(rest.min()) - 1
+    else:
+        if rest.min() < 0:
+            return ""
+        worst = float(rest.max()) + 1
+    for values, mask in zip(sides, failed, strict=True):
+        values[mask] = worst
+    return (
+        f"{count} of {count + rest.size} values of {kind} are {code:g}, which says that the image "
+        "could not be assessed: they count as the worst"
+    )
 
 
 def _row(row: int) -> str:
@@ -307,8 +353,9 @@ def _not_utf8(path: Path, encoding: str) -> str:
 
 
 def _separator(path: str | Path, separators: str = ",;\t", errors: str = "replace") -> str:
-    first = next((line for line in text_lines(path, errors) if line.strip()), "")
-    return max(separators, key=first.count)
+    first = next((line for line in text_lines(path, errors) if line.strip()), "").strip()
+    separator = max(separators, key=first.count)
+    return separator if separator in first or Path(path).suffix != ".txt" else " "
 
 
 def _encoding(path: str | Path) -> str:

@@ -5,6 +5,7 @@ A column's name says what it holds and which direction is better; docs/formats.m
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +17,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.metrics.comparisons import Comparisons
-from utils.tables import Array, Column, Table, codes_of, naming, read_table, write_table
+from utils.tables import (
+    Array,
+    Column,
+    Table,
+    assess_failures,
+    codes_of,
+    exact,
+    naming,
+    read_table,
+    write_table,
+)
+
+log = logging.getLogger("faceuq")
 
 SUFFIXES = (".csv", ".tsv", ".npz", ".parquet")
 SCORES = {"score": 1, "similarity": 1, "distance": -1}
 MATED = ("mated", "issame", "same", "genuine", "label")
 RELIABILITY = {"uncertainty": 1, "quality": -1}
+ROLES = (*RELIABILITY, "image", "identity")
 ROUNDING = 1e-4  # relative; one image's uncertainties may differ by as much between batches
 _MEANING = "1 for a mated comparison (one person) and 0 for a non-mated one"
 
@@ -38,7 +52,9 @@ def read_scores(path: str | Path) -> Comparisons:
     comparison; optionally `image_a` and `image_b`, `identity_a` and `identity_b`, names or whole
     numbers.
 
-    Numbers are kept as float32. Nothing in the file is run.
+    Numbers are kept as float32, or as float64 where that would make different ones equal. An image
+    compared with itself and a repeated pair are left out, and failures to assess an image count as
+    the worst value, each with a warning that has the count. Nothing in the file is run.
 
     Raises:
         ValueError: no such file or no such kind of file, missing or doubled columns, values that
@@ -129,6 +145,12 @@ def find_columns(names: Sequence[str]) -> ScoreColumns:
             say the same thing.
     """
     by_name = {name.lower(): name for name in names}
+    known = {*SCORES, *MATED, *(f"{kind}{side}" for kind in ROLES for side in ("", "_a", "_b"))}
+    for place, name in enumerate(names):
+        if name.lower() in known and name != by_name[name.lower()]:
+            raise ValueError(f"two columns are called {name!r} and {by_name[name.lower()]!r}")
+        if name.lower() in known and name in names[:place]:
+            raise ValueError(f"two columns are called {name!r}: rename or remove one")
 
     def require(what: str, expected: Sequence[str]) -> list[str]:
         present = [name for name in expected if name in by_name]
@@ -233,7 +255,7 @@ class _Reader:
         parts: dict[str, list[Array]] = defaultdict(list)
         for chunk in table.chunks((*numbers, columns.mated, *columns.images, *columns.identities)):
             for name in numbers:
-                parts[name].append(chunk[name].numbers())
+                parts[name].append(chunk[name].numbers(np.float64))
             parts[columns.mated].append(chunk[columns.mated].flags(_MEANING))
             for names, numbering in ids:
                 if names:
@@ -243,19 +265,65 @@ class _Reader:
         if not parts[columns.mated] or not sum(map(len, parts[columns.mated])):
             raise ValueError("no comparison in it")
         self.values = {name: np.concatenate(some) for name, some in parts.items()}
+        self.values |= {name: exact(self.values[name]) for name in numbers}
         for names, numbering in ids:
             self.values |= {name: numbering.finish(self.values[name]) for name in names}
+        failures = assess_failures(
+            [self.values[name] for name in columns.reliability],
+            "quality" if columns.reliability_sign < 0 else "uncertainty",
+        )
+        if failures:
+            log.warning("%s: %s", table.path, failures)
+        self.rows = np.arange(len(self.values[columns.mated]))
+        if columns.images:
+            self._leave_out_repetitions()
+
+    def _leave_out_repetitions(self) -> None:
+        """Drop images against themselves and repeated pairs, with a count; refuse contradictions.
+
+        A pair is the same in either order; its first row counts.
+        """
+        sides = np.sort(np.stack([self.values[name] for name in self.columns.images], axis=1))
+        mated = self.values[self.columns.mated]
+        is_self = sides[:, 0] == sides[:, 1]
+        if is_self.all():  # the name is that of a comparison, as `write_scores` has it
+            return
+        _, codes = _compact(sides.ravel())
+        pair = codes[0::2] * (int(codes.max()) + 1) + codes[1::2]
+        _, first, place = np.unique(pair, return_index=True, return_inverse=True)
+        first = first[place]
+        contradicts = np.flatnonzero((mated != mated[first]) & ~is_self)
+        if contradicts.size:
+            row = int(contradicts[0])
+            names = " and ".join(repr(self.images.name(int(value))) for value in sides[row])
+            raise ValueError(
+                f"{names} are mated = {int(mated[first[row]])} in {self._where(int(first[row]))} "
+                f"and {int(mated[row])} in {self._where(row)}: correct one of them"
+            )
+        is_repeated = (first != np.arange(len(first))) & ~is_self
+        for left_out, what in (
+            (is_self, "of an image with itself were left out"),
+            (is_repeated, "repeat a pair of images; each pair counts once"),
+        ):
+            if left_out.any():
+                first_row = self._where(int(np.argmax(left_out)))
+                log.warning(
+                    "%s: %d comparisons %s (the first is in %s)",
+                    *(self.table.path, int(left_out.sum()), what, first_row),
+                )
+        keep = ~(is_self | is_repeated)
+        self.rows = self.rows[keep]
+        self.values = {name: values[keep] for name, values in self.values.items()}
+
+    def _where(self, row: int) -> str:
+        return self.table.where(int(self.rows[row]))
 
     def comparisons(self) -> Comparisons:
         """Join the columns; ValueError for what contradicts itself, with its place in the file."""
         columns = self.columns
         scores, mated = self.values[columns.score], self.values[columns.mated]
-        for kind, lacks in (("mated", not mated.any()), ("non-mated", bool(mated.all()))):
-            if lacks:
-                raise ValueError(
-                    f"no {kind} comparison among {len(mated)} ({columns.mated}): error rates need "
-                    "both kinds"
-                )
+        if not mated.any():
+            raise ValueError(f"no mated comparison among {len(mated)} ({columns.mated})")
         pairs, uncertainty, image, identity = self._rows(mated)
         return Comparisons(
             self.table.path.stem,
@@ -316,7 +384,7 @@ class _Reader:
         before = int(np.argmax(row_of == row_of[side]))
         image = self.values[self.columns.images[side % 2]][side // 2]
         first, second = (
-            f"{names[place % 2]} is {self._shown(values[place])} in {self.table.where(place // 2)}"
+            f"{names[place % 2]} is {self._shown(values[place])} in {self._where(place // 2)}"
             for place in (before, side)
         )
         raise ValueError(
@@ -334,7 +402,7 @@ class _Reader:
             row = int(np.argmax(wrong))
             first, second = (self.people.name(int(identity[2 * row + side])) for side in (0, 1))
             raise ValueError(
-                f"{self.table.where(row)}: {self.columns.mated} is {int(mated[row])}, but the "
+                f"{self._where(row)}: {self.columns.mated} is {int(mated[row])}, but the "
                 f"identities are {first!r} and {second!r}: correct one of them"
             )
 

@@ -144,7 +144,7 @@ def test_no_such_file_or_kind(tmp_path):
     with pytest.raises(ValueError, match=r"no score file .*none\.csv"):
         read_table(tmp_path / "none.csv", "score file")
     (tmp_path / "t.pkl").write_text("x")
-    with pytest.raises(ValueError, match=r"t\.pkl: a table ends in \.csv, \.tsv, \.npz or \.parq"):
+    with pytest.raises(ValueError, match=r"t\.pkl: a table ends in .*\.npz or \.parq"):
         read_table(tmp_path / "t.pkl")
 
 
