@@ -5,6 +5,7 @@ Files may come from strangers: only tensors are ever read, never pickled objects
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,16 +17,22 @@ from utils.checkpoint import read_safely
 from utils.config import Method
 from utils.methods import build
 
-_WRAPPERS = ("state_dict", "model")
+_WRAPPERS = (
+    *("state_dict", "model", "state_dict_backbone", "backbone", "net_state_dict"),
+    *("model_state_dict", "net", "network"),
+)
+_WRAPPING = re.compile(r"^((module|_orig_mod)\.)+")  # DistributedDataParallel, torch.compile
+_PART = re.compile(r"^(model|backbone|net|network|encoder|body)\.")  # of a class around a network
 _PROBLEMS = ("missing", "unexpected", "of another shape")
-_MAX_NAMES = 8
+_MAX_NAMES = 3
 
 
 def load_tensors(path: str | Path, wrappers: Sequence[str] = _WRAPPERS) -> dict[str, Tensor]:
     """Read a file of named tensors onto the CPU.
 
-    A state dict is taken as it is, or out of a checkpoint that holds it under one of `wrappers`;
-    the `module.` that wrappers for several GPUs put before names is removed.
+    A state dict is taken as it is, or out of a checkpoint that holds it under one of `wrappers` or
+    under the only name with tensors; the `module.` and `_orig_mod.` that wrappers for several GPUs
+    and torch.compile put before names are removed.
 
     Raises:
         ValueError: there is no such file, it is not a tensor file, it would run code, or it holds
@@ -33,9 +40,8 @@ def load_tensors(path: str | Path, wrappers: Sequence[str] = _WRAPPERS) -> dict[
     """
     path = Path(path)
     content = read_safely(path)
-    for key in wrappers:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
+    while isinstance(content, Mapping) and content and not _has_tensors(content):
+        content = content[_weights_entry(path, content, wrappers)]
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f"{path} holds {_kind(content)}, not named tensors (a state dict)")
     tensors: dict[str, Tensor] = {}
@@ -47,11 +53,37 @@ def load_tensors(path: str | Path, wrappers: Sequence[str] = _WRAPPERS) -> dict[
                 f"{path}: entry {key!r} is {_kind(value)}, not a tensor; expected a state dict, "
                 f"bare or under {' or '.join(map(repr, wrappers))}"
             )
-        name = key.removeprefix("module.")
+        name = _WRAPPING.sub("", key).replace("._orig_mod.", ".")
         if name in tensors:
-            raise ValueError(f"{path}: {name!r} is there twice, with and without 'module.'")
+            raise ValueError(f"{path}: {name!r} is there twice, with and without a prefix")
         tensors[name] = value
     return tensors
+
+
+def _has_tensors(content: Mapping[object, object]) -> bool:
+    return any(isinstance(value, Tensor) for value in content.values())
+
+
+def _weights_entry(path: Path, content: Mapping[str, object], wrappers: Sequence[str]) -> str:
+    """Name of the entry of a checkpoint that holds the weights, below others or itself."""
+    holding = [name for name, value in content.items() if _leads_to_tensors(value)]
+    entry = next((name for name in wrappers if name in holding), None)
+    if entry is None and len(holding) == 1:
+        [entry] = holding
+    if entry is None:
+        names = ", ".join(map(repr, holding)) or "none"
+        raise ValueError(
+            f"{path}: which entry has the weights? Those that hold tensors: {names}. Save one of "
+            "them alone, as torch.save(checkpoint[name], file)"
+        )
+    return entry
+
+
+def _leads_to_tensors(value: object) -> bool:
+    """Whether a mapping has named tensors, or mappings of such; an optimizer's have numbers."""
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        return False
+    return _has_tensors(value) or any(map(_leads_to_tensors, value.values()))
 
 
 def load_backbone(method: Method, path: str | Path) -> Backbone:
@@ -62,6 +94,9 @@ def load_backbone(method: Method, path: str | Path) -> Backbone:
     """
     tensors = load_tensors(path)
     backbone: Backbone = build("models.backbones", method)
+    inner = {_PART.sub("", name): tensor for name, tensor in tensors.items()}
+    if all(map(_PART.match, tensors)) and set(inner) & set(backbone.state_dict()):
+        tensors = inner
     load_state(backbone, backbone.starting_from(tensors), path, f"backbone {method!r}")
     return backbone.eval()
 
@@ -88,7 +123,7 @@ def load_state(
 
     Raises:
         ValueError: names the file, the module (`what`), and the missing, unexpected and mis-shaped
-            tensors.
+            tensors, or a tensor with NaN or infinite values.
     """
     expected = module.state_dict()
     needed = [name for name in expected if not name.endswith("num_batches_tracked")]
@@ -108,6 +143,13 @@ def load_state(
     if problems:
         way_out = _same_shapes(missing, unexpected, expected, tensors)
         raise ValueError(f"{path} does not fit {what}: {'; '.join(problems)}{way_out}")
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            bad = int((~tensor.isfinite()).sum())
+            raise ValueError(
+                f"{path}: {name} has {bad} of {tensor.numel()} values that are NaN or infinite: "
+                "the file is damaged, or its training diverged; take an earlier checkpoint"
+            )
     module.load_state_dict(dict(tensors), strict=False)
 
 

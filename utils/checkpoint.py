@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from utils.files import atomic_file
 
@@ -35,13 +38,29 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def read_safely(path: Path) -> Any:
-    """Read what torch.save wrote, onto the CPU; tensors and plain data only.
+    """Read what torch.save or safetensors wrote, onto the CPU; tensors and plain data only.
 
     Raises:
-        ValueError: no such file, a damaged one, or content that would have run code (named).
+        ValueError: no such file, a damaged one, one of another kind (named), or content that would
+            have run code (named).
     """
     if not path.is_file():
         raise ValueError(f"no file {path}")
+    if path.suffix == ".onnx":
+        raise ValueError(
+            f"{path} is an ONNX model, not a file of weights: evaluate it as --model {path}, or "
+            "give the weights that it was exported from"
+        )
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path}: damaged safetensors file ({error})") from error
+    if _is_torchscript(path):
+        raise ValueError(
+            f"{path} is a TorchScript program, which would run code: refused. Where it came from, "
+            "save its weights alone: torch.save(torch.jit.load(file).state_dict(), other_file)"
+        )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can make the reader raise anything
@@ -53,3 +72,11 @@ def read_safely(path: Path) -> Any:
             f"{path} holds {refused[1]}, which is not a tensor and could run code: refused. Save "
             "the weights alone, as torch.save(network.state_dict(), file)"
         ) from error
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Whether a zip file has the constants that torch.jit.save puts there, and no torch.save."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())

@@ -1,14 +1,17 @@
 import os
 import pickle
+import zipfile
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from models.backbones.iresnet import IResNet
 from models.heads.fc2 import FC2Head
 from models.load import load_backbone, load_head, load_state, load_tensors
 from utils.config import Method
+from utils.methods import build
 
 SMALL = Method("iresnet", layers=(1, 2, 1, 1), widths=(4, 6, 8, 8), embedding_size=16)
 
@@ -90,7 +93,7 @@ def test_other_content_is_named(save):
         load_tensors(save({"epoch": 3, "weight": torch.ones(1)}))
     with pytest.raises(ValueError, match=r"entry 4 has no name; expected a state dict"):
         load_tensors(save({4: torch.ones(1)}))
-    with pytest.raises(ValueError, match=r"'a' is there twice, with and without 'module.'"):
+    with pytest.raises(ValueError, match=r"'a' is there twice, with and without a prefix"):
         load_tensors(save({"a": torch.ones(1), "module.a": torch.ones(1)}))
 
 
@@ -148,3 +151,64 @@ def test_load_head_with_the_originals_names(save):
     head = FC2Head(**{**options, "output": "probability"})
     with pytest.raises(ValueError, match="does not fit head FC2Head: 2 unexpected: gamma, beta"):
         load_head(head, save(trained.state_dict()))
+
+
+TINY = Method("iresnet", layers=(1, 1, 1, 1), widths=(2, 2, 2, 2), embedding_size=4)
+
+
+@pytest.fixture(scope="module")
+def tiny_weights():
+    return build("models.backbones", TINY).state_dict()
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        *("module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.module."),
+        *("model.", "backbone.", "module.backbone."),
+    ],
+)
+def test_prefixes_of_wrappers_are_dropped(tmp_path, tiny_weights, prefix):
+    torch.save({prefix + name: value for name, value in tiny_weights.items()}, tmp_path / "w.pth")
+    loaded = load_backbone(TINY, tmp_path / "w.pth").state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in tiny_weights.items())
+
+
+@pytest.mark.parametrize("entry", ["state_dict_backbone", "net_state_dict", "state_dict", "mine"])
+def test_a_training_checkpoint_gives_its_backbone(tmp_path, tiny_weights, entry):
+    others = {"epoch": 3, "state_optimizer": {"state": {}, "param_groups": []}}
+    if entry == "state_dict_backbone":  # as arcface_torch has it
+        others["state_dict_softmax_fc"] = {"weight": torch.ones(3, 4)}
+    torch.save({**others, entry: tiny_weights}, tmp_path / "w.pt")
+    loaded = load_backbone(TINY, tmp_path / "w.pt").state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in tiny_weights.items())
+
+
+def test_of_several_entries_with_tensors_none_is_guessed(tmp_path, tiny_weights):
+    torch.save({"student": tiny_weights, "teacher": tiny_weights}, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match="'student', 'teacher'"):
+        load_backbone(TINY, tmp_path / "w.pt")
+
+
+def test_safetensors_are_read_and_other_kinds_are_named(tmp_path, tiny_weights):
+    save_file(tiny_weights, tmp_path / "w.safetensors")
+    loaded = load_backbone(TINY, tmp_path / "w.safetensors").state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in tiny_weights.items())
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "w.safetensors").read_bytes()[:-9])
+    with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:
+        archive.writestr("script/constants.pkl", b"")
+    (tmp_path / "r.onnx").write_bytes(b"\x08\x07")
+    for name, kind in (("cut.safetensors", "damaged safetensors"), ("r.onnx", "ONNX model")):
+        with pytest.raises(ValueError, match=kind):
+            load_backbone(TINY, tmp_path / name)
+    with pytest.raises(ValueError, match="TorchScript"):
+        load_backbone(TINY, tmp_path / "script.pt")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, tiny_weights, value):
+    weights = {name: tensor.clone() for name, tensor in tiny_weights.items()}
+    weights["layer4.0.bn3.running_var"][0] = value
+    torch.save(weights, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"layer4.0.bn3.running_var has 1 of 2 values"):
+        load_backbone(TINY, tmp_path / "w.pth")
