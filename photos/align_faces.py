@@ -63,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="which faces of a photo: all (default), the largest, or the nearest to its middle",
     )
     parser.add_argument("--largest", action="store_true", help="the same as --face largest")
+    parser.add_argument("--turned", action="store_true", help="also faces turned by quarters")
     parser.add_argument("--report", type=Path, help="CSV: photo, faces, and why there is none")
     parser.add_argument("--threads", type=positive, default=os.cpu_count() or 1)
     flags = parser.parse_args(argv)
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = AlignOptions(
         flags.photos or flags.named,
         flags.out,
-        flags.detector,
+        with_turned(flags.detector) if flags.turned else flags.detector,
         "largest" if flags.largest else flags.face,
         flags.report,
         flags.threads,
@@ -82,6 +83,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
     return run_command(body, resume_hint="the same command resumes where it stopped")
+
+
+def with_turned(detector: str) -> str:
+    """Return a detector's name and options with the option `turned=true`."""
+    return f"{detector}{',' if ':' in detector else ':'}turned=true"
 
 
 def align_folder(options: AlignOptions) -> str:
