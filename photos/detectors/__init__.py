@@ -22,13 +22,13 @@ def open_detector(text: str) -> Detector:
     try:
         method = parse_method(text)
         options = dict(method.options)
-        turned = options.pop("turned", False)
-        if not isinstance(turned, bool):
-            raise ValueError(f"{text}: turned = {turned!r}: must be true or false")
+        turned = str(options.pop("turned", "false")).lower()
+        if turned not in ("true", "false"):
+            raise ValueError(f"{text}: turned = {turned}: must be true or false")
         detector: Detector = build("photos.detectors", Method(method.name, **options))
     except TypeError as error:  # an option of another type, as in min_face=small
         raise ValueError(f"{text}: {error}") from error
-    return Turned(detector) if turned else detector
+    return Turned(detector) if turned == "true" else detector
 
 
 class Turned:

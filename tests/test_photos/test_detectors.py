@@ -472,3 +472,10 @@ def test_faces_turned_by_quarters_have_landmarks_where_they_are(quarters):
     across = [(2, 0), (0, -2), (-2, 0), (0, 2)][quarters]
     np.testing.assert_allclose(faces.landmarks[0, 1] - faces.landmarks[0, 0], across)
     np.testing.assert_allclose(faces.boxes[0], (x - 2, y - 2, x + 3, y + 3))
+
+
+def test_every_detector_takes_the_option_turned(yunet_file):
+    assert isinstance(open_detector(f"yunet:weights={yunet_file},turned=true"), Turned)
+    assert not isinstance(open_detector(f"yunet:weights={yunet_file},turned=false"), Turned)
+    with pytest.raises(ValueError, match="turned = 3: must be true or false"):
+        open_detector(f"yunet:weights={yunet_file},turned=3")
