@@ -26,7 +26,9 @@ from data.images import JPEG_START, LARGEST_JPEG, JpegHeader, check_size, decode
 
 MOST_PIXELS = 25_000_000  # pixels; a larger photo is reduced
 LARGEST = 89_000_000  # pixels that are decoded whole; Pillow itself warns a little above
-_EXIF = b"Exif\0\0"
+_EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"  # starts of a JPEG's blocks
+# an attribute or an element; what Pillow's ImageOps looks for, and blanks and single quotes
+_XMP_ORIENTATION = re.compile(rb"""tiff:Orientation\s*(?:=\s*["']|>)\s*([1-8])\s*["'<]""")
 _COLOURS = {"Gray": "grey", "CMYK": "CMYK", "YCCK": "CMYK"}  # of a JPEG
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 _BRANDS = 64  # bytes of a file's head that list its brands
@@ -125,7 +127,7 @@ def _read_jpeg(encoded: bytes, header: JpegHeader) -> Photo:
     eighths = next(n for n in range(8, 0, -1) if _part(height, n) * _part(width, n) <= MOST_PIXELS)
     with _one_large_at_a_time(height * width):
         pixels, note = decode_jpeg(encoded, eighths)
-    turned = orientation(jpeg_exif(encoded))
+    turned = orientation(jpeg_block(encoded, _EXIF), jpeg_block(encoded, _XMP))
     scale = 8 / eighths
     notes = [_COLOURS.get(colours, ""), note, turn_note(turned), _reduced_note(scale)]
     return Photo(turn(pixels, turned), _joined(notes), scale)
@@ -136,14 +138,13 @@ def _from_pillow(image: Image.Image) -> Photo:
     check_size(width, height, LARGEST)
     factor = max(1, math.ceil(math.sqrt(width * height / MOST_PIXELS)))
     with _one_large_at_a_time(height * width):
-        pixels, notes, already_turned, exif = load_rgb(image, factor)
-    turned = orientation(exif)
+        pixels, notes, already_turned, turned = load_rgb(image, factor)
     notes += [turn_note(already_turned), turn_note(turned), _reduced_note(factor)]
     return Photo(turn(pixels, turned), _joined(notes), float(factor))
 
 
-def jpeg_exif(encoded: bytes) -> bytes:
-    """Return the EXIF block of a JPEG, b"" where it has none."""
+def jpeg_block(encoded: bytes, start: bytes) -> bytes:
+    """Return the block APP1 of a JPEG that starts so (EXIF or XMP), b"" where it has none."""
     at = 2
     while encoded[at : at + 1] == b"\xff":
         marker = encoded[at + 1 : at + 2]
@@ -153,33 +154,34 @@ def jpeg_exif(encoded: bytes) -> bytes:
         if marker in (b"", b"\xd9", b"\xda"):
             break
         length = int.from_bytes(encoded[at + 2 : at + 4], "big")
-        if marker == b"\xe1" and encoded[at + 4 : at + 10] == _EXIF:
+        if marker == b"\xe1" and encoded.startswith(start, at + 4):
             return encoded[at + 4 : at + 2 + length]
         at += 2 + length
     return b""
 
 
-def orientation(exif: bytes) -> int:
-    """Return the orientation 1..8 that EXIF data gives; 1 where it gives none, or is damaged.
+def orientation(exif: bytes, xmp: bytes = b"") -> int:
+    """Return the orientation 1..8 that EXIF data gives, else XMP; 1 where neither does.
 
-    Pillow's parser is not used: it warns, for the whole process, about damaged data.
-    Source: TIFF 6.0 and EXIF 2.3: tag 0x0112 of the first directory.
+    EXIF counts where both give one, as in Pillow's ImageOps; its parser is not used, because it
+    warns, for the whole process, about damaged data.
+    Source: TIFF 6.0 and EXIF 2.3: tag 0x0112 of the first directory; XMP: tiff:Orientation.
     """
     exif = exif.removeprefix(_EXIF)
-    if exif[:4] not in (b"II*\0", b"MM\0*"):
-        return UPRIGHT
 
     def number(at: int, size: int) -> int:
         return int.from_bytes(exif[at : at + size], "little" if exif[:1] == b"I" else "big")
 
-    directory = number(4, 4)
-    for entry in range(directory + 2, directory + 2 + 12 * number(directory, 2), 12):
-        if number(entry, 2) == ORIENTATION:
-            value = number(entry + 8, 2)
-            return value if 1 <= value <= 8 else UPRIGHT
-        if entry > len(exif):
-            break
-    return UPRIGHT
+    if exif[:4] in (b"II*\0", b"MM\0*"):
+        directory = number(4, 4)
+        for entry in range(directory + 2, directory + 2 + 12 * number(directory, 2), 12):
+            if number(entry, 2) == ORIENTATION:
+                value = number(entry + 8, 2)
+                return value if 1 <= value <= 8 else UPRIGHT
+            if entry > len(exif):
+                break
+    match = _XMP_ORIENTATION.search(xmp.replace(b"\0", b""))  # it may be UTF-16
+    return int(match[1]) if match else UPRIGHT
 
 
 def turn(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
@@ -217,7 +219,8 @@ def _open_heic(encoded: bytes) -> Image.Image:
     width, height = guarded("HEIC", lambda: opened.size)
     check_size(width, height, LARGEST)
     image: Image.Image = guarded("HEIC", opened.to_pillow)
-    image.info.pop("exif", None)
+    for block in ("exif", "xmp"):
+        image.info.pop(block, None)
     return image
 
 
@@ -253,12 +256,12 @@ def open_image(encoded: bytes) -> Image.Image | None:
     return None
 
 
-def load_rgb(image: Image.Image, factor: int) -> tuple[NDArray[np.uint8], list[str], int, bytes]:
+def load_rgb(image: Image.Image, factor: int) -> tuple[NDArray[np.uint8], list[str], int, int]:
     """Decode the first frame, and bring it to 8-bit RGB, boxes of factor x factor pixels averaged.
 
     Returns:
-        uint8 (H, W, 3); notes; the orientation by which Pillow has turned it (a TIFF); the EXIF
-        block that says how it is still to be turned, b"" without.
+        uint8 (H, W, 3); notes; the orientation by which Pillow has turned it (a TIFF); the one by
+        which it is still to be turned.
 
     Raises:
         ValueError: damaged, cut off, or in colours that cannot be turned into RGB.
@@ -285,17 +288,19 @@ def guarded(name: str, function: Callable[[], Result]) -> Result:
         raise ValueError(f"damaged {name}, or of a kind that is not read ({what})") from error
 
 
-def _load_rgb(image: Image.Image, factor: int) -> tuple[NDArray[np.uint8], list[str], int, bytes]:
-    notes, turned = _notes_before_loading(image), UPRIGHT
+def _load_rgb(image: Image.Image, factor: int) -> tuple[NDArray[np.uint8], list[str], int, int]:
+    notes, turned, tag = _notes_before_loading(image), UPRIGHT, 0
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        turned = int(image.tag_v2.get(ORIENTATION, UPRIGHT))
-    image.load()  # a TIFF is turned here
+        tag = int(image.tag_v2.get(ORIENTATION, 0))
+        turned = tag or orientation(b"", _xmp(image))
+    image.load()  # a TIFF is turned here, and what turned it is removed
     simple, colours = _simple(image)
     if factor == 1:
         pixels = np.asarray(_opaque(simple))
     else:
         pixels = np.concatenate(list(_reduced_bands(simple, factor)))
-    return pixels, [*colours, *notes], turned, _exif(image)
+    rest = UPRIGHT if tag else orientation(_exif(image), _xmp(image))
+    return pixels, [*colours, *notes], turned if rest == UPRIGHT else UPRIGHT, rest
 
 
 def _reduced_bands(image: Image.Image, factor: int) -> Iterator[NDArray[np.uint8]]:
@@ -326,11 +331,19 @@ def _exif(image: Image.Image) -> bytes:
     return bytes(block)
 
 
+def _xmp(image: Image.Image) -> bytes:
+    block = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp", b"")
+    return block.encode() if isinstance(block, str) else bytes(block)
+
+
 def _simple(image: Image.Image) -> tuple[Image.Image, list[str]]:
     """Return the image in 8 bits, with transparency as a channel where it has any; and notes."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values = np.asarray(image)
+        bits = _bits_per_sample(image)
         grey, note = to_bytes(_sixteen_bits(values) if values.dtype == np.int32 else values)
+        if 8 < bits < 16:  # Pillow leaves them in the lower part of 16
+            grey, note = (values >> (bits - 8)).clip(0, 255).astype(np.uint8), f"{bits}-bit"
         return Image.fromarray(grey), ["grey", note]
     notes = [_MODES[image.mode]] if image.mode in _MODES else []
     if "transparency" not in image.info and image.mode not in _ALPHA:
@@ -341,6 +354,13 @@ def _simple(image: Image.Image) -> tuple[Image.Image, list[str]]:
     if image.getchannel("A").getextrema()[0] == 255:
         return image.convert("RGB"), notes
     return image, [*notes, "transparent parts on white"]
+
+
+def _bits_per_sample(image: Image.Image) -> int:
+    """Return how many bits of a sample a TIFF uses; 0 for another format."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return 0
+    return int(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))[0])
 
 
 def _sixteen_bits(values: NDArray[np.int32]) -> NDArray[np.uint16]:

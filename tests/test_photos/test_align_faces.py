@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data.faces import open_faces
-from data.images import encode_png
+from data.images import decode, encode_png
 from data.recordio import RecordWriter
 from data.synthetic import SyntheticFaces
 from photos import align_faces
@@ -71,3 +71,17 @@ def test_only_the_largest_and_mistakes(folder, tmp_path, capsys):
     assert capsys.readouterr().err.endswith(
         "error: no folder nowhere: --photos names a folder of photos\n"
     )
+
+
+def test_the_central_face_and_the_report(folder, tmp_path):
+    (folder / "three.png").write_bytes(album(0, 1, 2))
+    out, report = tmp_path / "faces", tmp_path / "faces.csv"
+    command = [str(folder), "--out", str(out), "--face", "central", "--report", str(report)]
+    assert align_faces.main(command) == 0
+    np.testing.assert_array_equal(decode((out / "three.png.png").read_bytes()), FACES.read(1))
+    first = report.read_text()
+    assert f"{folder}/ann/none.png,0,no face detected" in first
+    assert f'{folder}/bad.jpg,0,"not an image' in first
+    assert f"{folder}/three.png,1,\n" in first
+    assert align_faces.main(command) == 0
+    assert report.read_text() == first

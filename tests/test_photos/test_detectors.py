@@ -12,7 +12,7 @@ import pytest
 from data.faces import open_faces
 from data.synthetic import SyntheticFaces
 from photos.align import REFERENCE
-from photos.detectors import Detections, open_detector
+from photos.detectors import Detections, Turned, open_detector
 from photos.detectors import base as runtime
 from photos.detectors import mtcnn as mtcnn_file
 from photos.detectors.base import cut, detections, shrunk, squared, suppress
@@ -446,3 +446,36 @@ def test_boxes_are_clipped_sorted_and_dropped_when_outside():
     np.testing.assert_array_equal(found.boxes, [[0, 0, 20, 20], [1, 1, 6, 6], [0, 2, 3, 4]])
     np.testing.assert_array_equal(found.landmarks, landmarks[[1, 3, 0]])
     np.testing.assert_allclose(found.scores, [1, 0.4, 0.1])
+
+
+@pytest.mark.parametrize("quarters", range(4))
+def test_faces_turned_by_quarters_have_landmarks_where_they_are(quarters):
+    class Bright:
+        """Certain of a face where its top left pixel is bright; shy of it otherwise."""
+
+        name = "bright"
+
+        def __call__(self, image):
+            y, x = np.argwhere(image[..., 0] == 255)[0]
+            box = np.array([[x - 2, y - 2, x + 3, y + 3]], np.float32)
+            upright = x < image.shape[1] / 2 and y < image.shape[0] / 2
+            marks = np.array([[(x, y), (x + 2, y), (x + 1, y + 1), (x, y + 2), (x + 2, y + 2)]])
+            return Detections(box, marks.astype(np.float32), np.float32([0.9 if upright else 0.5]))
+
+    upright = np.zeros((40, 60, 3), np.uint8)
+    upright[10, 20] = 255
+    image = np.ascontiguousarray(np.rot90(upright, quarters))
+    faces = Turned(Bright())(image)
+    assert faces.scores.tolist() == [np.float32(0.9)]
+    y, x = np.argwhere(image[..., 0] == 255)[0]
+    np.testing.assert_allclose(faces.landmarks[0, 0], (x, y))
+    across = [(2, 0), (0, -2), (-2, 0), (0, 2)][quarters]
+    np.testing.assert_allclose(faces.landmarks[0, 1] - faces.landmarks[0, 0], across)
+    np.testing.assert_allclose(faces.boxes[0], (x - 2, y - 2, x + 3, y + 3))
+
+
+def test_every_detector_takes_the_option_turned(yunet_file):
+    assert isinstance(open_detector(f"yunet:weights={yunet_file},turned=true"), Turned)
+    assert not isinstance(open_detector(f"yunet:weights={yunet_file},turned=false"), Turned)
+    with pytest.raises(ValueError, match="turned = 3: must be true or false"):
+        open_detector(f"yunet:weights={yunet_file},turned=3")

@@ -112,6 +112,46 @@ def test_orientation_that_imagemagick_writes_into_png():
     assert np.array_equal(photo.pixels, np.rot90(picture()))
 
 
+@pytest.mark.parametrize(
+    "form", ['<a tiff:Orientation="6"/>', "<tiff:Orientation>6</tiff:Orientation>"]
+)
+@pytest.mark.parametrize("name", ["PNG", "JPEG", "WEBP", "AVIF", "TIFF"])
+def test_xmp_turns_a_photo_where_exif_does_not(name, form):
+    block = f'<x:xmpmeta xmlns:x="adobe:ns:meta/">{form}</x:xmpmeta>'.encode()
+    picture = np.zeros((16, 32, 3), np.uint8)
+    picture[:8] = 255  # bright above: bright at the right once it is turned
+    options = {"TIFF": {"tiffinfo": {700: block}}, "PNG": {"pnginfo": PngImagePlugin.PngInfo()}}
+    if name == "PNG":
+        options["PNG"]["pnginfo"].add_itxt("XML:com.adobe.xmp", block.decode())
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for both in (False, True):
+        file = io.BytesIO()
+        options.setdefault(name, {"xmp": block})
+        extra = {"exif": exif} if both and name != "TIFF" else {}
+        Image.fromarray(picture).save(file, name, **options[name], **extra)
+        photo = read_photo(file.getvalue())
+        assert photo.note == "rotated by EXIF"
+        if extra:
+            assert photo.pixels.shape == (16, 32, 3)
+            assert photo.pixels[12:].mean() > 240 > 20 > photo.pixels[:4].mean()
+        else:
+            assert photo.pixels.shape == (32, 16, 3)
+            assert photo.pixels[:, 12:].mean() > 240 > 20 > photo.pixels[:, :4].mean()
+
+
+def test_a_tiff_of_12_bits_is_as_the_one_of_8_bits():
+    values = np.arange(0, 4096, 64, dtype=np.uint16).reshape(8, 8)
+    packed = np.packbits(np.unpackbits(values.astype(">u2").view(np.uint8)).reshape(64, 16)[:, 4:])
+    tags = [(256, 8), (257, 8), (258, 12), (259, 1), (262, 1), (273, 8 + 2 + 12 * 8 + 4), (278, 8)]
+    tags.append((279, packed.size))
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    encoded = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + packed.tobytes()
+    photo = read_photo(encoded)
+    assert photo.note == "grey; 12-bit"
+    np.testing.assert_array_equal(photo.pixels[..., 0], values >> 4)
+
+
 def test_damaged_exif_is_as_good_as_none():
     plain = read_photo(saved(picture(), "JPEG")).pixels
     random = np.random.default_rng(1)
