@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data import cache_file
-from data.rec.format import FIRST, HEADER, MAGIC, PART, WHOLE
+from data.rec.format import FIRST, HEADER, LAST, MAGIC, MAGIC_BYTES, PART, WHOLE
 
 log = logging.getLogger("faceuq")
 
 SMALLEST_CACHED = 100_000  # records; fewer are found in milliseconds, and leave no file behind
+LARGEST_CHECKED = 200_000  # records that are all compared with an `.idx`, not only the last
 SETTLED = 2.0  # seconds since the last change; times of files are too coarse to tell two apart
 _PIECE = 1 << 22  # bytes of an .idx read at once
 _SHIFT = 12  # records that share a base: 4096, about 20 MB of a pack
@@ -104,10 +105,28 @@ def read_starts(path: Path, records: mmap.mmap) -> Starts:
     """
     index = path.with_suffix(".idx")
     if index.is_file():
-        keys, offsets = _read_index(index)
+        keys, offsets = _in_order(index, *_read_index(index))
+        if not _lists_all(records, offsets):
+            log.warning(
+                "%s lists %d records, and %s has more: walking through it; delete the .idx to stop "
+                "this warning",
+                *(index, len(keys), path.name),
+            )
+            keys, offsets = _in_order(path, *_walk(path, records))
     else:
         log.warning("no %s: walking through %s to find its records", index, path.name)
-        keys, offsets = _walk(path, records)
+        keys, offsets = _in_order(path, *_walk(path, records))
+    first, last = int(keys[0]), int(keys[-1])
+    in_a_row = last - first == len(keys) - 1
+    return Starts(
+        range(first, last + 1) if in_a_row else np.ascontiguousarray(keys), Offsets.of(offsets)
+    )
+
+
+def _in_order(
+    path: Path, keys: NDArray[np.int64], offsets: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sort records by key; ValueError where there is none, or a key occurs twice."""
     if not len(keys):
         raise ValueError(f"{path}: no records")
     if (keys[1:] <= keys[:-1]).any():
@@ -115,12 +134,43 @@ def read_starts(path: Path, records: mmap.mmap) -> Starts:
         keys, offsets = keys[order], offsets[order]
         twice = np.flatnonzero(keys[1:] == keys[:-1])
         if twice.size:
-            raise ValueError(f"{index}: key {keys[twice[0]]} appears more than once")
-    first, last = int(keys[0]), int(keys[-1])
-    in_a_row = last - first == len(keys) - 1
-    return Starts(
-        range(first, last + 1) if in_a_row else np.ascontiguousarray(keys), Offsets.of(offsets)
-    )
+            raise ValueError(f"{path}: key {keys[twice[0]]} appears more than once")
+    return keys, offsets
+
+
+def _lists_all(records: mmap.mmap, offsets: NDArray[np.int64]) -> bool:
+    """Whether no record starts behind the end of a listed one but those that are listed.
+
+    Of a large pack only the last listed record is looked at. A damaged record proves nothing here:
+    reading it is an error that names it.
+    """
+    if len(offsets) <= LARGEST_CHECKED:
+        ordered = np.sort(offsets)
+    else:
+        ordered = offsets.max(keepdims=True)
+    following = np.append(ordered[1:], len(records))
+    first = int(offsets.min())
+    if first > 0 and records[first : first + 4] == MAGIC_BYTES == records[:4]:
+        return False
+    for offset, other in zip(ordered.tolist(), following.tolist(), strict=True):
+        end = _end(records, offset)
+        if end < min(other, len(records) - PART.size) and records[end : end + 4] == MAGIC_BYTES:
+            return False
+    return True
+
+
+def _end(records: mmap.mmap, offset: int) -> int:
+    """Where the record at an offset ends with all its parts; the end of the file if damaged."""
+    size = len(records)
+    while 0 <= offset <= size - PART.size:
+        magic, packed = PART.unpack_from(records, offset)
+        end = offset + PART.size + (packed & (1 << 29) - 1)
+        offset = end + -end % 4
+        if magic != MAGIC:
+            return size
+        if packed >> 29 in (WHOLE, LAST):
+            return offset
+    return size
 
 
 def _walk(path: Path, records: mmap.mmap) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

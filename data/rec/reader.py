@@ -104,6 +104,13 @@ class RecordPack:
         if self._cached is not None:
             return self._cached[1]
         images = image_labels(self)
+        if len(images.labels) and int(images.labels.max()) > EXACT:
+            log.warning(
+                "%s: labels reach %d, but a pack holds them as float32, in which whole numbers "
+                "beyond 2^24 (16 777 216) become equal: several people may be read as one. Number "
+                "people 0, 1, 2, ... and write the pack again",
+                *(self.path, int(images.labels.max())),
+            )
         store_index(self.path, self._key, self.starts, images)
         return images
 

@@ -337,3 +337,25 @@ def test_a_failed_writer_leaves_the_old_pack(tmp_path):
         fail()
     assert [path.name for path in tmp_path.iterdir()] == ["x.rec"]
     assert (tmp_path / "x.rec").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("lost", [[-1], [3, 4], [0], [-3, -2, -1], list(range(5, 12))])
+def test_an_index_that_lists_a_part_is_not_believed(tmp_path, caplog, lost):
+    path = identity_pack(tmp_path / "p", [0, 0, 1, 1, 2, 2, 2, 3])
+    with RecordPack(path) as pack:
+        expected = pack.keys.tolist(), pack.images.labels.tolist()
+    lines = path.with_suffix(".idx").read_text().splitlines(keepends=True)
+    for place in sorted((place % len(lines) for place in lost), reverse=True):
+        del lines[place]
+    path.with_suffix(".idx").write_text("".join(lines))
+    with RecordPack(path) as pack:
+        assert (pack.keys.tolist(), pack.images.labels.tolist()) == expected
+    assert f"lists {len(lines)} records" in caplog.text
+
+
+@pytest.mark.parametrize(("label", "is_told"), [(1 << 24, False), ((1 << 24) + 2, True)])
+def test_labels_beyond_float32_are_told(tmp_path, caplog, label, is_told):
+    path = write_raw(tmp_path / "p", {0: pack_record(float(label), 0, b"image")})
+    with RecordPack(path) as pack:
+        assert pack.images.labels.tolist() == [label]
+    assert ("float32" in caplog.text) == is_told
