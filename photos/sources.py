@@ -9,13 +9,14 @@ one folder, and of those above it, at a time. What is damaged gives items that s
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from itertools import repeat
+from itertools import islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
+log = logging.getLogger("faceuq")
+
 LIST_SUFFIXES = frozenset((".txt", ".lst", ".csv"))
 PHOTO_SUFFIXES = frozenset(
     f".{suffix}"
@@ -53,7 +56,8 @@ VIDEO_SUFFIXES = frozenset(
     )
     for suffix in group
 )
-COLUMNS = ("path", "file", "image", "filename")  # of a CSV
+COLUMNS = ("path", "file", "image", "filename", "image_path", "file_name", "name")  # of a CSV
+CHECKED_LINES = 100  # of a list, of which one must name a file
 ERRORS = "surrogateescape"  # file names that are not UTF-8 keep their bytes
 LONGEST_FILE = 1 << 30  # bytes
 _MISSING = 0.1  # of the frames that the file announces; announcements are often a little off
@@ -146,7 +150,8 @@ def open_sources(inputs: str | Path | Sequence[str | Path], *, every: int = 1) -
         every: of a video, every so many frames, beginning with the first.
 
     Raises:
-        ValueError: an input that does not exist, a Parquet file without photos, or no input at all.
+        ValueError: an input that does not exist, a list alone that names no file, a Parquet file
+            without photos, or no input at all.
     """
     if every < 1:
         raise ValueError(f"every = {every}: take every frame (1), every second (2), or so")
@@ -154,7 +159,17 @@ def open_sources(inputs: str | Path | Sequence[str | Path], *, every: int = 1) -
     if not paths:
         raise ValueError("no photos: name files, folders, lists, .bin, .rec or videos")
     skipped: Counter[str] = Counter()
-    return Sources([_open(str(path), every, skipped) for path in paths], skipped)
+    sources = []
+    for path in map(str, paths):
+        source = _open(path, every, skipped)
+        if isinstance(source, ListSource) and not source.names_a_file():
+            message = f"{path}: none of its first {CHECKED_LINES} lines names a file that exists"
+            if len(paths) == 1:
+                raise ValueError(f"{message}; paths start at the list's folder")
+            log.warning("%s: it is not read as a list", message)
+            continue
+        sources.append(source)
+    return Sources(sources, skipped)
 
 
 def _open(path: str, every: int, skipped: Counter[str]) -> Source:
@@ -345,8 +360,8 @@ class ListSource:
     """The photos that a `.txt`, `.lst` or `.csv` file lists, relative to its folder.
 
     One path a line; empty lines and lines that start with # are left out; of fields between tabs
-    the first that is not a number. In a `.csv` the column called path, file, image or filename, or
-    the first where there is no such heading.
+    the first that is not a number. In a `.csv` (comma, semicolon or tab) the column called path,
+    file, image, filename, image_path, file_name or name, or the first where there is no heading.
     """
 
     path: str
@@ -358,9 +373,17 @@ class ListSource:
             if row < skip:
                 yield None
             elif name:
-                yield Item(os.path.join(folder, name))
+                yield Item(_listed_path(folder, name))
             else:
                 yield refused(self.path, why)
+
+    def names_a_file(self) -> bool:
+        """Whether one of its first lines names a file; True for one that cannot be read."""
+        folder = os.path.dirname(self.path)
+        lines = list(islice(self._names(), CHECKED_LINES))
+        return not lines or any(
+            not name or os.path.lexists(_listed_path(folder, name)) for name, _ in lines
+        )
 
     def count(self) -> int:
         """Read the list, and return the number of its paths."""
@@ -370,13 +393,20 @@ class ListSource:
         """Yield each path, or "" and the reason."""
         try:
             if self.path.lower().endswith(".csv"):
-                yield from _csv_names(csv_rows(self.path, separators=",", errors=ERRORS))
+                yield from _csv_names(csv_rows(self.path, errors=ERRORS))
             else:
                 yield from _text_names(text_lines(self.path, ERRORS))
         except OSError as error:
             yield "", reason(error)
         except ValueError as error:
             yield "", f"not a list of paths, one a line ({error})"
+
+
+def _listed_path(folder: str, name: str) -> str:
+    """Path of a listed photo; a backslash separates folders where no file has it in its name."""
+    path = os.path.join(folder, name)
+    other = os.path.join(folder, name.replace("\\", "/"))
+    return other if "\\" in name and not os.path.lexists(path) else path
 
 
 def _text_names(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
@@ -389,6 +419,8 @@ def _text_names(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
 def _csv_names(rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[str, str]]:
     column = -1
     for line, fields in rows:
+        if fields[0].startswith("#"):
+            continue
         if column < 0:
             head = [field.strip().lower() for field in fields]
             column = next((head.index(name) for name in COLUMNS if name in head), 0)

@@ -144,10 +144,7 @@ def _lists_all(records: mmap.mmap, offsets: NDArray[np.int64]) -> bool:
     Of a large pack only the last listed record is looked at. A damaged record proves nothing here:
     reading it is an error that names it.
     """
-    if len(offsets) <= LARGEST_CHECKED:
-        ordered = np.sort(offsets)
-    else:
-        ordered = offsets.max(keepdims=True)
+    ordered = np.sort(offsets) if len(offsets) <= LARGEST_CHECKED else offsets.max(keepdims=True)
     following = np.append(ordered[1:], len(records))
     first = int(offsets.min())
     if first > 0 and records[first : first + 4] == MAGIC_BYTES == records[:4]:

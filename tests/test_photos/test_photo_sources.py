@@ -526,9 +526,42 @@ def peak_of(sources):
 
 
 def test_memory_does_not_grow_with_a_list(tmp_path):
+    (tmp_path / "folder 0").mkdir()
+    (tmp_path / "folder 0" / "photo 0.jpg").touch()
     for count in (1000, 100_000):
         lines = (f"folder {n % 100}/photo {n}.jpg\n" for n in range(count))
         (tmp_path / f"{count}.txt").write_text("".join(lines))
     few, many = (peak_of(open_sources(f"{tmp_path}/{count}.txt")) for count in (1000, 100_000))
     assert (few[1], many[1]) == (1000, 100_000)
     assert many[0] < few[0] + 50_000
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("l.csv", "# made by hand\npath\na.png\nsub/c.png\n"),
+        ("l.csv", "id,image_path,label\n1,a.png,x\n2,sub/c.png,y\n"),
+        ("l.csv", "id;Filename\n1;a.png\n2;sub\\c.png\n"),
+        ("l.csv", "path\na.png\nsub\\c.png\n"),
+        ("l.txt", "a.png\r\nsub\\c.png\r\n"),
+        ("l.lst", "# made by hand\n0\ta.png\n1\tsub\\c.png\n"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_lists_of_other_tools_name_their_photos(tmp_path, name, text, encoding):
+    (tmp_path / "sub").mkdir()
+    for photo in ("a.png", "sub/c.png"):
+        (tmp_path / photo).touch()
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    files = [item.file for item in open_sources(tmp_path / name)]
+    assert files == [str(tmp_path / "a.png"), str(tmp_path / "sub/c.png")]
+
+
+def test_a_text_that_names_no_file_is_not_a_list(tmp_path, caplog):
+    (tmp_path / "README.txt").write_text("Photos of the summer.\nAsk before use.\n")
+    (tmp_path / "a.png").touch()
+    with pytest.raises(ValueError, match=r"README.txt: none of its first 100 lines names a file"):
+        open_sources(tmp_path / "README.txt")
+    items = open_sources([tmp_path / "README.txt", tmp_path / "a.png"])
+    assert [item.file for item in items] == [str(tmp_path / "a.png")]
+    assert "not read as a list" in caplog.text
