@@ -9,7 +9,6 @@ one folder, and of those above it, at a time. What is damaged gives items that s
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
 from collections import Counter
@@ -35,8 +34,6 @@ from utils.tables import csv_rows, require_pyarrow, text_lines
 if TYPE_CHECKING:
     import pyarrow
     from pyarrow.parquet import ParquetFile
-
-log = logging.getLogger("faceuq")
 
 LIST_SUFFIXES = frozenset((".txt", ".lst", ".csv"))
 PHOTO_SUFFIXES = frozenset(
@@ -109,13 +106,16 @@ class Sources:
     """All items of some inputs, in the order of the inputs; may be gone through repeatedly.
 
     Attributes:
-        skipped: number of files in folders that are not photos, by suffix, most frequent first;
+        skipped: number of files that are neither photos nor lists, by suffix, most frequent first;
             complete once all items were iterated over.
     """
 
-    def __init__(self, sources: Sequence[Source], skipped: Counter[str]) -> None:
+    def __init__(
+        self, sources: Sequence[Source], skipped: Counter[str], texts: Sequence[str] = ()
+    ) -> None:
         self._sources = sources
         self._skipped = skipped
+        self._texts = texts  # inputs that could be lists, but name no file
 
     @property
     def skipped(self) -> dict[str, int]:
@@ -128,6 +128,7 @@ class Sources:
     def items(self, skip: int = 0) -> Iterator[Item]:
         """Yield the items after the first `skip`, which are not read: to resume after a stop."""
         self._skipped.clear()
+        self._skipped.update(os.path.splitext(path)[1].lower() for path in self._texts)
         done = 0
         for source in self._sources:
             for item in source.items(max(skip - done, 0)):
@@ -159,17 +160,20 @@ def open_sources(inputs: str | Path | Sequence[str | Path], *, every: int = 1) -
     if not paths:
         raise ValueError("no photos: name files, folders, lists, .bin, .rec or videos")
     skipped: Counter[str] = Counter()
-    sources = []
+    sources: list[Source] = []
+    texts: list[str] = []
     for path in map(str, paths):
         source = _open(path, every, skipped)
         if isinstance(source, ListSource) and not source.names_a_file():
-            message = f"{path}: none of its first {CHECKED_LINES} lines names a file that exists"
             if len(paths) == 1:
-                raise ValueError(f"{message}; paths start at the list's folder")
-            log.warning("%s: it is not read as a list", message)
-            continue
-        sources.append(source)
-    return Sources(sources, skipped)
+                raise ValueError(
+                    f"{path}: none of its first {CHECKED_LINES} lines names a file that exists; "
+                    "paths start at the list's folder"
+                )
+            texts.append(path)
+        else:
+            sources.append(source)
+    return Sources(sources, skipped, texts)
 
 
 def _open(path: str, every: int, skipped: Counter[str]) -> Source:

@@ -146,11 +146,9 @@ def find_columns(names: Sequence[str]) -> ScoreColumns:
     """
     by_name = {name.lower(): name for name in names}
     known = {*SCORES, *MATED, *(f"{kind}{side}" for kind in ROLES for side in ("", "_a", "_b"))}
-    for place, name in enumerate(names):
+    for name in names:
         if name.lower() in known and name != by_name[name.lower()]:
             raise ValueError(f"two columns are called {name!r} and {by_name[name.lower()]!r}")
-        if name.lower() in known and name in names[:place]:
-            raise ValueError(f"two columns are called {name!r}: rename or remove one")
 
     def require(what: str, expected: Sequence[str]) -> list[str]:
         present = [name for name in expected if name in by_name]
