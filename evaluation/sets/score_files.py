@@ -31,7 +31,6 @@ from utils.tables import (
 
 log = logging.getLogger("faceuq")
 
-SUFFIXES = (".csv", ".tsv", ".npz", ".parquet")
 SCORES = {"score": 1, "similarity": 1, "distance": -1}
 MATED = ("mated", "issame", "same", "genuine", "label")
 RELIABILITY = {"uncertainty": 1, "quality": -1}

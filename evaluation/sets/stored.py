@@ -23,8 +23,8 @@ from evaluation.metrics.comparisons import (
     with_people,
 )
 from evaluation.sets.labelled import NonMated, labelled_comparisons
-from evaluation.sets.score_files import SUFFIXES, read_scores
-from utils.tables import naming, npz_names
+from evaluation.sets.score_files import read_scores
+from utils.tables import SUFFIXES, naming, npz_names
 
 
 @dataclass(frozen=True)

@@ -176,3 +176,15 @@ def test_qualities_by_name_or_position(tmp_path):
     assert by_name.uncertainty_of(names) == pytest.approx([-25.1, -21.3])
     with pytest.raises(ValueError, match="column=NAME: one of UnifiedQualityScore, Sharp"):
         FromFile(path=str(tmp_path / "many.csv"))
+
+
+def test_a_text_file_of_scores_opens_as_any_table(tmp_path, columns):
+    for name, separator in (("s.csv", ","), ("s.txt", ";"), ("blanks.txt", " ")):
+        (tmp_path / name).write_text(text(*columns, separator))
+    first, *others = (
+        open_stored(tmp_path / name).comparisons()[0][1]
+        for name in ("s.csv", "s.txt", "blanks.txt")
+    )
+    for other in others:
+        assert np.array_equal(other.scores, first.scores)
+        assert np.array_equal(other.uncertainty, first.uncertainty)
