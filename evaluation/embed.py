@@ -219,7 +219,7 @@ class _Work:
         runs = np.split(distinct, np.flatnonzero(np.diff(distinct) > 1) + 1)
         parts = [self.images.decode(int(run[0]), int(run[-1]) + 1) for run in runs]
         images = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        return images if len(distinct) == len(batch) else images[places]
+        return images if np.array_equal(distinct, batch) else images[places]
 
     def _batch(self, images: NDArray[np.uint8], batch_rows: NDArray[np.int64]) -> list[Estimate]:
         rows = batch_rows.tolist()

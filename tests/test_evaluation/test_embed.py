@@ -175,6 +175,13 @@ def test_repeated_images_are_embedded_once_with_the_values_of_all_rows(flip, rep
     assert sizes == [16, 16, 16, 16, 6, 6]  # faces and mirror images, which faceqan always needs
 
 
+@pytest.mark.parametrize("size", [1, 4, 7, 16, 86])
+def test_images_are_given_in_the_order_of_the_rows(size, repeated):
+    (features,) = embed_pairs([Halves()], repeated, size)
+    halves = repeated.decode(0, 86).reshape(86, 112, 2, 56, 3).mean(axis=(1, 3, 4)) + 1
+    np.testing.assert_array_equal(features.mu, halves.astype(np.float32))
+
+
 @pytest.mark.parametrize("size", [1, 3, 8, 50, 64])
 def test_plans_have_each_image_once_in_batches_as_large_as_those_of_all_rows(size):
     for kinds in (1, 5, 20, 1000):
