@@ -8,7 +8,7 @@ import torch
 
 from demo import train_model
 from models.backbones.base import Preprocessing
-from models.packed import About
+from models.run import About
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "ship.md").read_text(encoding="utf-8")
