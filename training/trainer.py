@@ -1,14 +1,15 @@
 """The loop: batches through the frozen backbone, then a step of every head on what it gave.
 
 One process or many: each takes whole identities of every batch. The file reads from the top down: a
-run, its loop, one step, what is logged of it, and what happens after an epoch.
+run, its loop, what happens after an epoch, one step, what is logged of it, steps that a GPU repeats
+from a recording, and the run's files.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,22 +31,23 @@ from evaluation.embed import embed_pairs
 from evaluation.original import OriginalTable, original_table
 from losses.base import LossResult, genuine_pairs
 from models.backbones.base import BackboneOutput
-from models.frozen import CudaGraphs
+from models.frozen import CudaGraphs, Graphs
 from models.heads.base import to_scalar, to_sigma_sq
 from models.run import backbone_record, check_backbone, load_frozen
 from training.branch import StepInput, TrainedBranch
-from training.checkpoints import RunFiles
 from training.log import TrainLog, log_start, rank_correlation
-from training.recorded import RecordedSteps
 from training.teachers import Teacher, logit_of, open_teachers
-from utils.config import TrainConfig
+from utils.checkpoint import save_checkpoint
+from utils.config import TrainConfig, to_json
 from utils.device import peak_memory_gib, to_device
 from utils.distributed import ALONE, World
+from utils.files import write_text
 from utils.long_work import StopRequest
 from utils.run import LOGGER
 
 SECONDS_BETWEEN_SAVES = 60.0
 IMAGES_PER_FORWARD = 512  # on an accelerator, unless the config says how many steps go together
+MOST_RECORDINGS = 8  # one for each number of pairs; classes with few images make it vary
 
 
 class SharedError(ValueError):
@@ -496,3 +498,102 @@ def _branch_state(checkpoint: dict[str, Any] | None, name: str) -> dict[str, Any
     if name not in states:
         raise ValueError(f"no branch {name!r} in the checkpoint (it has {', '.join(states)})")
     return states[name]
+
+
+
+class _Recording(NamedTuple):
+    images: StepInput
+    replay: Callable[[], None]
+    losses: Tensor
+
+
+class RecordedSteps:
+    """Steps of all heads as one launch, for a host that cannot keep up with a hundred kernels each.
+
+    A recording holds for one number of pairs and one set of learning rates. Heads with dropout, and
+    batches that several processes share, cannot be recorded.
+
+    Args:
+        branches: the heads; each has taken a step before, so that its optimizer has its state.
+        do_step: does one step of all heads and returns their losses (H,).
+        graphs: records, without doing it.
+    """
+
+    def __init__(
+        self,
+        branches: Sequence[TrainedBranch],
+        do_step: Callable[[int, StepInput], Tensor],
+        graphs: Graphs,
+    ) -> None:
+        self._branches, self._do_step, self._graphs = branches, do_step, graphs
+        self._rates: list[float] = []
+        self._recordings: dict[int, _Recording] = {}
+
+    def __call__(self, step: int, images: StepInput) -> Tensor | None:
+        """Do a step; return the losses (H,), good until the next one, or None where it cannot."""
+        rates = [branch.config.schedule.lr_at(step) for branch in self._branches]
+        if rates != self._rates:
+            self._rates, self._recordings = rates, {}
+        if images.num_pairs not in self._recordings:
+            if len(self._recordings) == MOST_RECORDINGS:
+                return None
+            self._recordings[images.num_pairs] = self._record(step, images)
+        recording = self._recordings[images.num_pairs]
+        for recorded, new in zip(recording.images.tensors, images.tensors, strict=True):
+            recorded.copy_(new, non_blocking=True)
+        recording.replay()
+        return recording.losses
+
+    def _record(self, step: int, images: StepInput) -> _Recording:
+        own = images.clone()
+        return _Recording(own, *self._graphs.capture(lambda: self._do_step(step, own), 0))
+
+
+class RunFiles:
+    """The files of a run; `backbone` is that of `models.run.backbone_record`.
+
+    With branches, each has a folder of its own that is a run folder too, as if that head had been
+    trained by itself; the run's own `last.pt` holds all of them.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: TrainConfig,
+        backbone: dict[str, Any],
+        branches: Sequence[TrainedBranch],
+    ) -> None:
+        self.folder, self.config, self.branches = folder, config, branches
+        self._backbone = backbone
+
+    def open_logs(self, step: int, stack: ExitStack) -> list[TrainLog]:
+        """Make each branch's folder and open its log, to resume from a step."""
+        width = max(len(branch.name) for branch in self.branches)
+        logs = []
+        for branch in self.branches:
+            folder = self.folder / branch.name
+            if branch.name:
+                folder.mkdir(exist_ok=True)
+                write_text(folder / "config.json", to_json(branch.config) + "\n")
+            log = TrainLog(folder, branch.config, step, branch.name.ljust(width))
+            logs.append(stack.enter_context(log))
+        return logs
+
+    def save(self, step: int) -> None:
+        """Write `last.pt` with everything that resuming needs."""
+        states = {branch.name: branch.state() for branch in self.branches}
+        run = {"branches": states} if self.config.branches else states[""]
+        self._write(self.folder / "last.pt", self.config, step, run)
+
+    def save_best(self, branch: TrainedBranch, step: int) -> None:
+        """Write a head's `best.pt`."""
+        self._write(self.folder / branch.name / "best.pt", branch.config, step, branch.state())
+
+    def save_branches(self, step: int) -> None:
+        """Write the `last.pt` of each branch's folder; nothing where there are no branches."""
+        for branch in self.branches if self.config.branches else ():
+            self._write(self.folder / branch.name / "last.pt", branch.config, step, branch.state())
+
+    def _write(self, path: Path, config: TrainConfig, step: int, state: dict[str, Any]) -> None:
+        shared = {"config": to_json(config), "backbone": self._backbone, "step": step}
+        save_checkpoint(path, {**shared, **state})
