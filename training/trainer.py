@@ -500,7 +500,6 @@ def _branch_state(checkpoint: dict[str, Any] | None, name: str) -> dict[str, Any
     return states[name]
 
 
-
 class _Recording(NamedTuple):
     images: StepInput
     replay: Callable[[], None]
