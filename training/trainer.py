@@ -33,11 +33,11 @@ from losses.base import LossResult, genuine_pairs
 from models.backbones.base import BackboneOutput
 from models.frozen import CudaGraphs, Graphs
 from models.heads.base import to_scalar, to_sigma_sq
+from models.load import save_checkpoint
 from models.run import backbone_record, check_backbone, load_frozen
 from training.branch import StepInput, TrainedBranch
 from training.log import TrainLog, log_start, rank_correlation
 from training.teachers import Teacher, logit_of, open_teachers
-from utils.checkpoint import save_checkpoint
 from utils.config import TrainConfig, to_json
 from utils.device import peak_memory_gib, to_device
 from utils.distributed import ALONE, World
