@@ -7,7 +7,7 @@ import torch
 
 from demo import train_model
 from models.backbones.base import Preprocessing
-from models.packed import About
+from models.run import About
 from tests.test_docs.test_docs import ROOT, examples, execute, section
 
 PAGE = section("ship.md", "Model files")
