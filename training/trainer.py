@@ -1,8 +1,8 @@
 """The loop: batches through the frozen backbone, then a step of every head on what it gave.
 
 One process or many: each takes whole identities of every batch. The file reads from the top down: a
-run, its loop, what happens after an epoch, one step, what is logged of it, steps that a GPU repeats
-from a recording, and the run's files.
+run, its loop, what happens after an epoch, one step, what is logged of it, and steps that a GPU
+repeats from a recording.
 """
 
 from __future__ import annotations
@@ -33,15 +33,14 @@ from losses.base import LossResult, genuine_pairs
 from models.backbones.base import BackboneOutput
 from models.frozen import CudaGraphs, Graphs
 from models.heads.base import to_scalar, to_sigma_sq
-from models.load import save_checkpoint
 from models.run import backbone_record, check_backbone, load_frozen
 from training.branch import StepInput, TrainedBranch
+from training.checkpoints import RunFiles
 from training.log import TrainLog, log_start, rank_correlation
 from training.teachers import Teacher, logit_of, open_teachers
-from utils.config import TrainConfig, to_json
+from utils.config import TrainConfig
 from utils.device import peak_memory_gib, to_device
 from utils.distributed import ALONE, World
-from utils.files import write_text
 from utils.long_work import StopRequest
 from utils.run import LOGGER
 
@@ -546,53 +545,3 @@ class RecordedSteps:
     def _record(self, step: int, images: StepInput) -> _Recording:
         own = images.clone()
         return _Recording(own, *self._graphs.capture(lambda: self._do_step(step, own), 0))
-
-
-class RunFiles:
-    """The files of a run; `backbone` is that of `models.run.backbone_record`.
-
-    With branches, each has a folder of its own that is a run folder too, as if that head had been
-    trained by itself; the run's own `last.pt` holds all of them.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        config: TrainConfig,
-        backbone: dict[str, Any],
-        branches: Sequence[TrainedBranch],
-    ) -> None:
-        self.folder, self.config, self.branches = folder, config, branches
-        self._backbone = backbone
-
-    def open_logs(self, step: int, stack: ExitStack) -> list[TrainLog]:
-        """Make each branch's folder and open its log, to resume from a step."""
-        width = max(len(branch.name) for branch in self.branches)
-        logs = []
-        for branch in self.branches:
-            folder = self.folder / branch.name
-            if branch.name:
-                folder.mkdir(exist_ok=True)
-                write_text(folder / "config.json", to_json(branch.config) + "\n")
-            log = TrainLog(folder, branch.config, step, branch.name.ljust(width))
-            logs.append(stack.enter_context(log))
-        return logs
-
-    def save(self, step: int) -> None:
-        """Write `last.pt` with everything that resuming needs."""
-        states = {branch.name: branch.state() for branch in self.branches}
-        run = {"branches": states} if self.config.branches else states[""]
-        self._write(self.folder / "last.pt", self.config, step, run)
-
-    def save_best(self, branch: TrainedBranch, step: int) -> None:
-        """Write a head's `best.pt`."""
-        self._write(self.folder / branch.name / "best.pt", branch.config, step, branch.state())
-
-    def save_branches(self, step: int) -> None:
-        """Write the `last.pt` of each branch's folder; nothing where there are no branches."""
-        for branch in self.branches if self.config.branches else ():
-            self._write(self.folder / branch.name / "last.pt", branch.config, step, branch.state())
-
-    def _write(self, path: Path, config: TrainConfig, step: int, state: dict[str, Any]) -> None:
-        shared = {"config": to_json(config), "backbone": self._backbone, "step": step}
-        save_checkpoint(path, {**shared, **state})

@@ -14,7 +14,7 @@ import pytest
 from evaluation.metrics.protocols import PROTOCOLS, SWITCHES
 from tests.measure import ROOMS
 from training.branch import TrainedBranch
-from training.trainer import RunFiles
+from training.checkpoints import RunFiles
 from utils.config import TrainConfig, load_config, override, parse_method
 from utils.methods import available, check_options, find
 
