@@ -4,8 +4,8 @@ Each is a source of items, which are read when they are needed. A folder's sourc
 one folder, and of those above it, at a time. What is damaged gives items that say so.
 """
 
-# A Path costs 5 us a file, and does not keep a path as the user wrote it:
-# ruff: noqa: PTH114, PTH116, PTH118, PTH120, PTH122, PTH123
+# A Path costs 5 us a file, does not keep a path as the user wrote it, and fails on very long ones:
+# ruff: noqa: PTH110, PTH112, PTH114, PTH116, PTH118, PTH120, PTH122, PTH123
 
 from __future__ import annotations
 

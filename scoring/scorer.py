@@ -153,9 +153,7 @@ class Scorer:
             self._detector = open_detector(self._detector)
         return self._detector
 
-    def __call__(
-        self, images: object, aligned: bool | None = None, *, bgr: bool = False
-    ) -> Scores:
+    def __call__(self, images: object, aligned: bool | None = None, *, bgr: bool = False) -> Scores:
         """Score every face of one or many images.
 
         An image that cannot be read, and one without a face, has a row that says so, of quality 255
@@ -231,7 +229,8 @@ class Scorer:
             media: for each image the number of the photo or video that it is from, since frames of
                 one video say nearly the same thing; None: all are separate photos.
             weights: "mean", "quality", "norm" or "inverse_variance"; None: what suits the model.
-            aligned, bgr: as in a call.
+            aligned: as in a call.
+            bgr: as in a call.
 
         Raises:
             ValueError: no face, a model without embeddings, not one medium per image, or

@@ -111,7 +111,10 @@ def test_every_kind_of_input_is_the_same_face(levels, faces, tmp_path):
             *(Image.fromarray(face), Image.open(path), Image.fromarray(face).convert("RGBA")),
             *(face, np.dstack([face, np.full((112, 112), 255, np.uint8)])),
             *(tensor, tensor.permute(2, 0, 1), tensor.permute(2, 0, 1) / 255),
-            *((tensor / 255).bfloat16().requires_grad_(), tensor.permute(2, 0, 1).as_subclass(OnDevice)),
+            *(
+                (tensor / 255).bfloat16().requires_grad_(),
+                tensor.permute(2, 0, 1).as_subclass(OnDevice),
+            ),
         ]
         for image in kinds:
             for images in (image, [image], iter([image])):
