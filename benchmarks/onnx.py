@@ -35,8 +35,7 @@ from evaluation.open_model import LoadedModel, open_model
 from evaluation.sets.open_set import EvaluationSet
 from export import parity
 from export.colours import open_named_set
-from export.graph import write_onnx
-from export.int8 import quantise
+from export.graph import quantise, write_onnx
 from export.onnx_export import about_line, exported_network, facts, range_faces
 from models.frozen import FrozenBackbone
 from models.heads.gap_linear import GapLinearHead

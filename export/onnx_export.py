@@ -22,8 +22,7 @@ from estimators.trained_head import TrainedHead
 from evaluation.open_model import LoadedModel, open_model
 from export import parity
 from export.colours import open_named_set
-from export.graph import ExportedModel, images_alone, write_onnx
-from export.int8 import quantise
+from export.graph import ExportedModel, images_alone, quantise, write_onnx
 from models.heads.base import Head, to_sigma_sq
 from utils.files import atomic_path
 

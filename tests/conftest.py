@@ -29,11 +29,11 @@ from evaluation.confidence.decision import Decision
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.open_model import LoadedModel, Provenance
 from models.backbones.base import BackboneOutput
+from models.load import save_checkpoint
 from models.run import backbone_record, build_head, load_frozen
 from photos.align import REFERENCE
 from photos.detectors import Detections
 from scoring.scorer import Scorer
-from utils.checkpoint import save_checkpoint
 from utils.config import Method, Schedule, TrainConfig, to_json
 from utils.methods import build
 

@@ -10,9 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from models.load import save_checkpoint
 from training.branch import TrainedBranch
 from training.log import TrainLog
-from utils.checkpoint import save_checkpoint
 from utils.config import TrainConfig, from_json, to_json
 from utils.files import write_text
 

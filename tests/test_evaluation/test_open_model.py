@@ -22,8 +22,7 @@ from export import export
 from export.graph import write_onnx
 from export.onnx_export import exported_network, facts
 from extraction import extract
-from models.packed import About, save_packed
-from models.run import load_run
+from models.run import About, load_run, save_packed
 from scoring import score_images
 from scoring.scorer import load_scorer
 from utils.config import Branch, Method

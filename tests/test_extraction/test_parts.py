@@ -62,7 +62,7 @@ def test_parts_are_done_one_by_one(run, tmp_path, content, capsys):
 def test_under_torchrun_itself(run, command, tmp_path, content):
     assert run(tmp_path / "one") == 0
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    script = [str(ROOT / "evaluation" / "extract.py"), *command, "--out", str(tmp_path / "two")]
+    script = [str(ROOT / "extraction" / "extract.py"), *command, "--out", str(tmp_path / "two")]
     environment = {name: value for name, value in os.environ.items() if name != "RANK"}
     done = subprocess.run(
         [*torchrun, "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", *script],

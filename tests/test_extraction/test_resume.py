@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from extraction import pipeline
+from extraction import job
 from models.frozen import FrozenBackbone
 from utils.long_work import Progress, duration
 
@@ -25,13 +25,13 @@ def form(request):
 def made(monkeypatch):
     """List of the shards that are written from now on."""
     numbers = []
-    write = pipeline.ShardFolder.write
+    write = job.ShardFolder.write
 
     def counted(self, number, *rest):
         write(self, number, *rest)
         numbers.append(number)
 
-    monkeypatch.setattr(pipeline.ShardFolder, "write", counted)
+    monkeypatch.setattr(job.ShardFolder, "write", counted)
     return numbers
 
 

@@ -7,8 +7,7 @@ import torch
 
 from models.backbones.iresnet import IResNet
 from models.frozen import FrozenBackbone
-from models.packed import About, is_packed, load_packed, save_packed, without_paths
-from models.run import Run, build_head
+from models.run import About, Run, build_head, is_packed, load_packed, save_packed, without_paths
 from utils.config import Method, Schedule, TrainConfig, Verification
 
 NARROW = {"layers": (1, 2, 1, 1), "widths": (4, 6, 8, 8), "embedding_size": 16}

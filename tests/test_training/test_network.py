@@ -15,9 +15,9 @@ import torch
 import network
 from data.synthetic import SyntheticFaces, write_folder
 from evaluation import verification_risk_fnmr
+from models.load import load_checkpoint
 from models.run import load_run
 from training.trainer import Trainer
-from utils.checkpoint import load_checkpoint
 from utils.config import load_config, override
 
 ROOT = Path(__file__).resolve().parents[2]
