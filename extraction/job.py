@@ -12,7 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -268,13 +268,9 @@ def _work(job: Extraction, own: range, what: str, request: StopRequest) -> int:
     images = sum(stop - start for start, stop in map(shards.bounds, todo))
     if len(todo) < len(own):
         _report(f"{what}: {len(own) - len(todo)} of {len(own)} shards are done", shown)
-    progress = Progress(what, images, shown=shown)
-    try:
+    finished = False
+    with suppress(KeyboardInterrupt), Progress(what, images, shown=shown) as progress:
         finished = job.run(todo, progress, request)
-    except KeyboardInterrupt:
-        finished = False
-    finally:
-        progress.close()
     if not finished:
         why = ""
         if request.terminated and in_job():

@@ -5,6 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
+import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 # `pytest -n 2` on two cores is faster than four threads that wait for each other
@@ -48,6 +50,23 @@ settings.load_profile("no_deadline")
 def pytest_runtest_setup(item):
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture
+def no_waiting():
+    """Return a context in which whatever makes the host wait for the CUDA device is an error."""
+
+    @contextmanager
+    def context():
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                yield
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+    return context
 
 
 @pytest.fixture
