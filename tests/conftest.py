@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 # `pytest -n 2` on two cores is faster than four threads that wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -33,11 +32,10 @@ from models.run import backbone_record, build_head, load_frozen
 from photos.align import REFERENCE
 from photos.detectors import Detections
 from scoring.scorer import Scorer
+from tests.helpers import GOLDEN, ROOT, TINY
 from utils.checkpoint import save_checkpoint
 from utils.config import Method, Schedule, TrainConfig, to_json
 from utils.methods import build
-
-ROOT = Path(__file__).parents[1]
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # `make test &` in a script ignores it
 
@@ -48,6 +46,29 @@ settings.load_profile("no_deadline")
 def pytest_runtest_setup(item):
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture
+def refused(capsys):
+    """Return a function that wants code 2 of a command, and an error in one line with this in it.
+
+    The code may be a function that gives it, or ends as argparse does; with `alone`, nothing else
+    may have been printed.
+    """
+
+    def check(code, message, alone=False):
+        try:
+            code = code() if callable(code) else code
+        except SystemExit as end:
+            code = end.code
+        out, err = capsys.readouterr()
+        assert code == 2, (out, err)
+        *before, line = err.splitlines()
+        assert line.startswith("error: ")
+        assert message in line
+        assert not alone or (out, before) == ("", [])
+
+    return check
 
 
 @pytest.fixture
@@ -63,15 +84,8 @@ def ranks():
         started = []
         for rank in range(size):
             own = {"PYTHONPATH": ROOT, "RANK": rank, "LOCAL_RANK": rank, **job}
-            started.append(
-                subprocess.Popen(
-                    command,
-                    env=os.environ | {name: str(value) for name, value in own.items()},
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-            )
+            env = os.environ | {name: str(value) for name, value in own.items()}
+            started.append(subprocess.Popen(command, env=env, stdout=-1, stderr=-1, text=True))
         try:
             said = [process.communicate(timeout=120) for process in started]
         except subprocess.TimeoutExpired:
@@ -87,7 +101,7 @@ def ranks():
     return run
 
 
-GOLDEN_EVALUATION = ROOT / "tests" / "golden" / "evaluation"
+GOLDEN_EVALUATION = GOLDEN / "evaluation"
 
 
 @pytest.fixture(scope="session")
@@ -158,7 +172,6 @@ def tiny_pairs():
     return TinyPairs()
 
 
-TINY = Method("iresnet", layers=(1, 1, 1, 1), widths=(4, 4, 8, 8), embedding_size=16)
 LOSSES = {"probability": "idq", "variance": "fast_mls"}
 
 
@@ -304,9 +317,6 @@ def levels(calibration):
     return make
 
 
-GOLDEN_MC_DROPOUT = ROOT / "tests" / "golden" / "mc_dropout" / "tiny.npz"
-
-
 class FakeBackbone:
     """A layer, then a scale and shift that stand for the last BatchNorm."""
 
@@ -341,7 +351,7 @@ class FakeFrozen:
 @pytest.fixture(scope="session")
 def tiny():
     """Features (8, 64), and for 16 and 512 outputs a layer and what the original gave for it."""
-    stored = np.load(GOLDEN_MC_DROPOUT)
+    stored = np.load(GOLDEN / "mc_dropout" / "tiny.npz")
 
     def layer(size: int) -> SimpleNamespace:
         def random(name: str) -> np.random.RandomState:
