@@ -11,7 +11,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import json
 import zlib
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,7 +21,6 @@ from torch import Tensor
 
 from data.features import Features
 from data.synthetic import SyntheticFaces
-from estimators.base import Estimate
 from evaluation.confidence.calibration import Calibration
 from evaluation.confidence.decision import Decision
 from evaluation.metrics.comparisons import Comparisons
@@ -32,7 +30,7 @@ from models.run import backbone_record, build_head, load_frozen
 from photos.align import REFERENCE
 from photos.detectors import Detections
 from scoring.scorer import Scorer
-from tests.helpers import GOLDEN, ROOT, TINY
+from tests.helpers import GOLDEN, ROOT, TINY, Levels
 from utils.checkpoint import save_checkpoint
 from utils.config import Method, Schedule, TrainConfig, to_json
 from utils.methods import build
@@ -237,25 +235,6 @@ def faces():
     """Seven rendered faces, (7, 112, 112, 3)."""
     found = SyntheticFaces(identities=7, images=1, seed=3)
     return np.stack([found.read(row) for row in range(7)])
-
-
-@dataclass
-class Levels:
-    """An estimator of pixels: the embedding is the mean colour of 12 blocks, less 100.
-
-    The uncertainty is the share of light, 0..1; it writes down how large its batches were.
-    """
-
-    name: str = "levels"
-    sizes: list[int] = field(default_factory=list)
-
-    def __call__(self, batch):
-        images = batch.images
-        self.sizes.append(len(images))
-        blocks = images.reshape(len(images), 2, 56, 2, 56, 3).mean(axis=(2, 4))
-        mu = (blocks.reshape(len(images), 12) - 100).astype(np.float32)
-        light = images.mean(axis=(1, 2, 3))[:, None] / 255
-        return Estimate(mu, light.astype(np.float32))
 
 
 class Found:

@@ -4,11 +4,14 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from data.images import encode_png
+from estimators.base import Estimate
 from utils.config import Method
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,3 +54,22 @@ def write_people(folder, faces, encode=encode_png, suffix="png"):
         paths[-1].parent.mkdir(parents=True, exist_ok=True)
         paths[-1].write_bytes(encode(faces.read(row)))
     return paths
+
+
+@dataclass
+class Levels:
+    """An estimator of pixels: the embedding is the mean colour of 12 blocks, less 100.
+
+    The uncertainty is the share of light, 0..1; it writes down how large its batches were.
+    """
+
+    name: str = "levels"
+    sizes: list[int] = field(default_factory=list)
+
+    def __call__(self, batch):
+        images = batch.images
+        self.sizes.append(len(images))
+        blocks = images.reshape(len(images), 2, 56, 2, 56, 3).mean(axis=(2, 4))
+        mu = (blocks.reshape(len(images), 12) - 100).astype(np.float32)
+        light = images.mean(axis=(1, 2, 3))[:, None] / 255
+        return Estimate(mu, light.astype(np.float32))
