@@ -35,7 +35,7 @@ from data.recordio import RecordWriter
 from data.synthetic import SyntheticFaces
 from estimators.base import EstimatorGroup
 from estimators.trained_head import TrainedHead
-from extraction.pipeline import Extraction
+from extraction.job import Extraction
 from extraction.shards import ShardFolder
 from models.frozen import FrozenBackbone
 from models.heads.fc2 import FC2Head

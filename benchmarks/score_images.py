@@ -81,7 +81,7 @@ def _measure(
     listed, out = folder / f"{count}.txt", folder / f"{count}.{ending}"
     with listed.open("w", encoding="utf-8", errors="surrogateescape") as file:
         file.writelines(f"{path}\n" for path in islice(cycle(photos), count))
-    command = [sys.executable, str(ROOT / "evaluation" / "score_images.py"), str(listed)]
+    command = [sys.executable, str(ROOT / "scoring" / "score_images.py"), str(listed)]
     command += ["--model", args.model, "--out", str(out), "--device", args.device]
     command += ["--workers", args.workers, "--batch_size", args.batch_size]
     command += ["--engine", "ray", "--ray_workers", args.ray_workers] if args.ray_workers else []

@@ -22,8 +22,14 @@ from torch import Tensor, nn
 from models.backbones.base import Backbone, Preprocessing
 from models.frozen import FrozenBackbone
 from models.heads.base import Head
-from models.load import load_backbone, load_head, load_state
-from utils.checkpoint import load_checkpoint, read_safely, save_checkpoint
+from models.load import (
+    load_backbone,
+    load_checkpoint,
+    load_head,
+    load_state,
+    read_safely,
+    save_checkpoint,
+)
 from utils.config import Execution, Method, Precision, TrainConfig, from_json, parse_method, to_json
 from utils.device import resolve_device
 from utils.files import file_sha256

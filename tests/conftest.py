@@ -5,6 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
+import warnings
+from contextlib import contextmanager
 
 # `pytest -n 2` on two cores is faster than four threads that wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -26,12 +28,12 @@ from evaluation.confidence.decision import Decision
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.open_model import LoadedModel, Provenance
 from models.backbones.base import BackboneOutput
+from models.load import save_checkpoint
 from models.run import backbone_record, build_head, load_frozen
 from photos.align import REFERENCE
 from photos.detectors import Detections
 from scoring.scorer import Scorer
 from tests.helpers import GOLDEN, ROOT, TINY, Levels
-from utils.checkpoint import save_checkpoint
 from utils.config import Method, Schedule, TrainConfig, to_json
 from utils.methods import build
 
@@ -67,6 +69,23 @@ def refused(capsys):
         assert not alone or (out, before) == ("", [])
 
     return check
+
+
+@pytest.fixture
+def no_waiting():
+    """Return a context in which whatever makes the host wait for the CUDA device is an error."""
+
+    @contextmanager
+    def context():
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                yield
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+    return context
 
 
 @pytest.fixture

@@ -3,12 +3,10 @@
 import os
 import subprocess
 import sys
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from data.images import encode_png
 from estimators.base import Estimate
@@ -34,16 +32,6 @@ def python(*words, cwd=ROOT, **environment):
         timeout=600,
         check=False,
     )
-
-
-@contextmanager
-def nothing_waits():
-    """Within it, waiting for the GPU is an error."""
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def write_people(folder, faces, encode=encode_png, suffix="png"):

@@ -13,6 +13,8 @@ import pytest
 
 from evaluation.metrics.protocols import PROTOCOLS, SWITCHES
 from tests.measure import ROOMS
+from training.branch import TrainedBranch
+from training.checkpoints import RunFiles
 from utils.config import TrainConfig, load_config, override, parse_method
 from utils.methods import available, check_options, find
 
@@ -242,13 +244,8 @@ def test_migrating_page_names_only_fields_that_exist_and_all_required_ones():
 
 def test_formats_page_has_every_key_of_a_checkpoint():
     page = text_of(ROOT / "docs" / "formats.md")
-    sources = [ROOT / "training" / "checkpoints.py", ROOT / "training" / "branch.py"]
-    dicts = [
-        node
-        for path in sources
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Dict)
-    ]
+    trees = [ast.parse(inspect.getsource(kind)) for kind in (RunFiles, TrainedBranch)]
+    dicts = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Dict)]
     keys = [key.value for node in dicts for key in node.keys if isinstance(key, ast.Constant)]
     keys.remove("param_groups")  # inside the optimizer's
     assert {"config", "head", "step", "branches"} <= set(keys)

@@ -58,14 +58,16 @@ def some_pairs(rng, people, images, others):
     return identity, pairs, np.arange(len(pairs)) < len(mated)
 
 
-def doubtful(seed=0, people=30, images=4, name="made"):
+def doubtful(rng, people=30, images=4):
     """All pairs of labelled faces, with lower mated scores where an image is uncertain."""
-    rng = np.random.default_rng(seed)
-    identity, pairs, mated = all_pairs(people, images)
+    identity = np.repeat(np.arange(people), images)
     uncertainty = rng.random(len(identity)).astype(np.float32)
+    pairs = np.stack(np.tril_indices(len(identity), -1), axis=1).astype(np.int32)
+    mated = identity[pairs[:, 0]] == identity[pairs[:, 1]]
     scores = np.where(mated, 0.8 - 0.6 * uncertainty[pairs].max(axis=1), 0.0)
     scores = (scores + rng.normal(size=len(pairs)) * 0.12).astype(np.float32)
-    return Comparisons(name, scores, mated, pairs, uncertainty, identity, np.arange(len(identity)))
+    image = np.arange(len(identity))
+    return Comparisons("made", scores, mated, pairs, uncertainty, identity, image)
 
 
 def truncated(comparisons, listed_from):

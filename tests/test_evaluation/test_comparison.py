@@ -20,11 +20,11 @@ FMR = 0.05
 @pytest.fixture(scope="module")
 def draws():
     """Two good seeds, two random ones, and one in between."""
-    comparisons = doubtful()
-    rng, truth = np.random.default_rng(1), comparisons.uncertainty
-    noise = {"good-0": 0.02, "bad-0": 9, "good-1": 0.04, "bad-1": 9, "between": 2}
+    rng = np.random.default_rng(0)
+    comparisons = doubtful(rng)
+    noise = {"good-0": 0.02, "bad-0": 9, "good-1": 0.04, "bad-1": 9, "between": 0.3}
     columns = {
-        name: (truth + amount * rng.normal(size=120)).astype(np.float32)
+        name: (comparisons.uncertainty + amount * rng.normal(size=120)).astype(np.float32)
         for name, amount in noise.items()
     }
     return bootstrap(comparisons, columns, find_protocol("iso29794"), FMR, replicates=60)

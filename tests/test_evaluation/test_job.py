@@ -45,7 +45,7 @@ stop(world)
 @pytest.fixture
 def model(tiny_weights):
     backbone = ["--backbone_name", TINY_NAME, "--backbone_weights", str(tiny_weights)]
-    return [*backbone, "--estimator=embedding_norm"]
+    return [*backbone, "--estimator=embedding_norm", "--device=cpu"]
 
 
 @pytest.fixture
@@ -62,7 +62,8 @@ def test_scripts_print_and_write_what_one_process_does(
     stored = str(golden_dir / "set_J.npz")
     fnmr = [*model, "--batch_size=8", "--target"]
     dropout = ["--backbone_name", TINY_NAME, "--resume_backbone", str(tiny_weights), "--passes=5"]
-    several = ["--methods", "embedding_norm", "brightness", "--replicates=20"]
+    dropout += ["--device=cpu"]
+    several = ["--methods", "embedding_norm", "brightness", "--replicates=20", "--device=cpu"]
     good = [
         (verification_risk_fnmr, [*fnmr, TARGETS, "--json=o.json", "--save_features=f.npz"]),
         (verification_risk_fnmr, [*fnmr, "synthetic:pairs=24,seed=3", "--parts=parts", "--flip"]),

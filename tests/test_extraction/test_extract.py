@@ -207,7 +207,7 @@ def test_an_embedding_without_direction_is_bad(run, tmp_path, change_embedding):
         (["--imgs", "x"], "did you mean --images?"),
         (["--max_bad_share", "2"], "--max_bad_share 2.0: must lie in 0..1"),
         (["--model", "RUN"], "--backbone_name does not go with it"),
-        (["--execution", "cuda_graph"], "execution = 'cuda_graph' needs a CUDA"),
+        (["--execution", "cuda_graph", "--device", "cpu"], "execution = 'cuda_graph' needs a CUDA"),
         (["--device", "cuda:7"], "this machine has no such device"),
         (["--out", "file"], "file is a file, but a folder is needed"),
         (["--out", "full"], "full holds other files: name an empty folder"),

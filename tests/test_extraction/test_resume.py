@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from extraction import pipeline
+from extraction import job
 from models.frozen import FrozenBackbone
 from utils.long_work import Progress, duration
 
@@ -25,13 +25,13 @@ def form(request):
 def made(monkeypatch):
     """List of the shards that are written from now on."""
     numbers = []
-    write = pipeline.ShardFolder.write
+    write = job.ShardFolder.write
 
     def counted(self, number, *rest):
         write(self, number, *rest)
         numbers.append(number)
 
-    monkeypatch.setattr(pipeline.ShardFolder, "write", counted)
+    monkeypatch.setattr(job.ShardFolder, "write", counted)
     return numbers
 
 
@@ -212,10 +212,9 @@ def test_a_shard_that_cannot_be_written_is_an_error(run, tmp_path, monkeypatch, 
 def test_progress_off_a_terminal_is_a_line_now_and_then(monkeypatch, capsys):
     clock = iter([0.0, 10.0, 31.0, 40.0])
     monkeypatch.setattr("utils.long_work.time.monotonic", lambda: next(clock))
-    progress = Progress("extract", 1000, shown=True)
-    for _ in range(3):
-        progress(100)
-    progress.close()
+    with Progress("extract", 1000) as progress:
+        for _ in range(3):
+            progress(100)
     line = "extract: 200 of 1000 images (20.0%), 6.5 images/s, 2 min left\n"
     assert capsys.readouterr().err == line
     words = ["45 s", "10 min", "3 h 20 min", "4 days 4 h"]
