@@ -35,7 +35,7 @@ from models.frozen import CudaGraphs, Graphs
 from models.heads.base import to_scalar, to_sigma_sq
 from models.run import backbone_record, check_backbone, load_frozen
 from training.branch import StepInput, TrainedBranch
-from training.checkpoints import RunFiles
+from training.checkpoints import RunFiles, check_resumable, is_judged_alike
 from training.log import TrainLog, log_start, rank_correlation
 from training.teachers import Teacher, logit_of, open_teachers
 from utils.config import TrainConfig
@@ -76,6 +76,8 @@ class Trainer:
         world: World = ALONE,
         device: torch.device | None = None,
     ) -> None:
+        if checkpoint is not None:
+            check_resumable(config, checkpoint)
         self.config, self.world = config, world
         self.frozen = load_frozen(
             config, str(device or config.device), config.precision, execution=config.execution
@@ -87,6 +89,9 @@ class Trainer:
             TrainedBranch(name, branch, self.frozen, world, _branch_state(checkpoint, name))
             for name, branch in config.heads.items()
         ]
+        if checkpoint is not None and not is_judged_alike(config, checkpoint):
+            for branch in self.branches:
+                branch.best = None
         self.augment = BatchAugment(config.augment, config.seed)
         self.verification = [
             open_verification(target, config.verification.dataset_path)
@@ -493,10 +498,7 @@ def mean_area(results: Sequence[OriginalTable]) -> float | None:
 def _branch_state(checkpoint: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
     if checkpoint is None or not name:
         return checkpoint
-    states: dict[str, dict[str, Any]] = checkpoint["branches"]
-    if name not in states:
-        raise ValueError(f"no branch {name!r} in the checkpoint (it has {', '.join(states)})")
-    return states[name]
+    return dict(checkpoint["branches"][name])
 
 
 class _Recording(NamedTuple):
