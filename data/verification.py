@@ -5,17 +5,14 @@ python data/verification.py --pairs pairs.csv --images FOLDER --out my.bin      
 
 from __future__ import annotations
 
-import sys
-
-if not __package__:  # run as a file: import from the checkout, not from this folder
-    from pathlib import Path
-
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 import pickle
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+if not __package__:  # run as a file: import from the checkout, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
 from numpy.typing import NDArray
