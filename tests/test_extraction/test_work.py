@@ -12,7 +12,7 @@ from estimators.base import Batch, Estimate, EstimatorGroup
 from estimators.embedding_norm import EmbeddingNorm
 from estimators.trained_head import TrainedHead
 from evaluation.embed import estimate_batch
-from extraction.pipeline import DeviceQueue, Extraction, ShardBatches
+from extraction.job import DeviceQueue, Extraction, ShardBatches
 from extraction.shards import ShardFolder
 from models.backbones.mobilefacenet import MobileFaceNet
 from models.frozen import FrozenBackbone
