@@ -47,18 +47,7 @@ Write = Callable[[str], object]
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """What is exported, and how it is proved; export/export.py's flags have these names.
-
-    Attributes:
-        model: what `open_model` opens: a run folder, a packed model, "demo".
-        out: the file.
-        check: the faces that both engines are compared on: a `.bin` file or a set of `open_set`.
-        faces: how many of them at most.
-        int8: 8 bits for the backbone.
-        calibration_faces: what `open_faces` opens, for 8 bits.
-        quality_only: leave out backbone and embedding.
-        runs: timings of each engine; 0 for none.
-        backbone_weights: of a run: where the backbone's file is now.
+    """What is exported, and how it is proved; see the flags of export/export.py.
 
     Raises:
         ValueError: options that do not go together.
