@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from photos.sources import Item, Sources, open_sources
 from report.sheet import NOT_COMPUTED, Status, Verdict
+from report.words import ACCEPTED
 from scoring.contact_sheet import ContactSheet, sheet_path
 from scoring.rows import Row, RowParts, Source, check_path, digest, write_rows
 from scoring.scorer import LoadedImage, Scorer, Scores, load_items, load_scorer
@@ -146,7 +147,7 @@ class Summary:
         self.verdicts[verdict] += 1
 
     def text(self) -> str:
-        """Return a line or two."""
+        """Return a line or two, and what an "accept" means."""
         total, scored = self.statuses.total(), self.statuses["scored"]
         counts = ", ".join(f"{self.statuses[name]} {word}" for name, word in _STATUSES.items())
         text = f"{total} {'row' if total == 1 else 'rows'}: {counts}\n"
@@ -154,7 +155,8 @@ class Summary:
             return text
         verdicts = ", ".join(f"{self.verdicts[name]} {name}" for name in get_args(Verdict) if name)
         unusable = f" ({total - scored} of them without a usable face)" if total > scored else ""
-        return f"{text}verdicts: {verdicts}{unusable}\n"
+        accepted = f"{ACCEPTED}\n" if self.verdicts["accept"] else ""
+        return f"{text}verdicts: {verdicts}{unusable}\n{accepted}"
 
 
 class Stopped(KeyboardInterrupt):
