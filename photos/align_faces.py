@@ -10,17 +10,13 @@ face of `ann/1.jpg` is `ann/1.jpg.png`. Nothing is overwritten; the same command
 
 from __future__ import annotations
 
-import sys
-
-if not __package__:  # run as a file: import from the checkout, not from this folder
-    from pathlib import Path
-
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 import argparse
-import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+if not __package__:  # run as a file: import from the checkout, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from utils.cli import Parser, positive, run_command
 
@@ -44,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--detector", default="mtcnn", help="name:option=value,...; default: mtcnn")
     add("--turned", action="store_true", help="also heads turned by quarters")
     add("--report", type=Path, help="CSV: what was found in each photo (OUT/report.csv)")
-    add("--threads", type=positive, default=os.cpu_count() or 1)
+    add("--threads", type=positive, help="that read and search (the cores)")
     flags = parser.parse_args(argv)
     if (flags.photos is None) == (flags.named is None):
         parser.error("name one folder or list of photos")

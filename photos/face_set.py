@@ -40,7 +40,7 @@ from utils.files import (
     write_bytes,
     write_text,
 )
-from utils.long_work import prefetch
+from utils.long_work import prefetch, threads
 from utils.parts import PartStore
 
 Which = Literal["largest", "central", "all"]
@@ -76,7 +76,7 @@ class AlignOptions:
     format: Format = "folder"
     pairs: Path | None = None
     report: Path | None = None
-    threads: int = os.cpu_count() or 1
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         if (self.format == "bin") != (self.pairs is not None):
@@ -310,7 +310,7 @@ def _align_into(
         begun = time.monotonic()
 
     look = partial(_cut, search=search, which=options.face)
-    results = prefetch(look, todo, options.threads, 2 * options.threads)
+    results = prefetch(look, todo, threads(options.threads), 2 * threads(options.threads))
     try:
         for row, faces in tqdm(results, desc=str(options.out), unit="photo", disable=None):
             if row.reason:

@@ -4,13 +4,12 @@ Each is a source of items, which are read when they are needed. A folder's sourc
 one folder, and of those above it, at a time. What is damaged gives items that say so.
 """
 
-# A Path costs 5 us a file, and does not keep a path as the user wrote it:
-# ruff: noqa: PTH114, PTH116, PTH118, PTH120, PTH122, PTH123
+# A Path costs 5 us a file, does not keep a path as the user wrote it, and fails on very long ones:
+# ruff: noqa: PTH110, PTH112, PTH114, PTH116, PTH118, PTH120, PTH122, PTH123
 
 from __future__ import annotations
 
 import os
-import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from data.rec.index import pack_key
 from data.rec.reader import RecordPack
 from data.verification import Image, read_bin
 from photos.decode import Photo, from_array, read_photo
+from utils.files import open_input
 from utils.long_work import prefetch
 from utils.tables import csv_rows, require_pyarrow, text_lines
 
@@ -59,6 +59,7 @@ IDENTITIES = ("identity", "person", "subject", "person_id", "subject_id", "name"
 CHECKED_LINES = 100  # of a list, of which one must name a file
 ERRORS = "surrogateescape"  # file names that are not UTF-8 keep their bytes
 LONGEST_FILE = 1 << 30  # bytes
+_LONGEST_PATH = 4096  # letters; what is longer is rather the content of a file
 _MISSING = 0.1  # of the frames that the file announces; announcements are often a little off
 _OPEN = 2  # packs that stay open after they were read: one, and the one that follows
 _IMAGES_AT_ONCE, _PATHS_AT_ONCE = 16, 8192  # rows of a Parquet file
@@ -181,11 +182,12 @@ def open_sources(inputs: str | Path | Sequence[str | Path], *, every: int = 1) -
 
 
 def _open(path: str, every: int, skipped: Counter[str]) -> Source:
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         return FolderSource(path, skipped)
-    if not Path(path).exists():
+    if not os.path.exists(path):
+        name = f"{path[:50]}... ({len(path)} letters)" if len(path) > _LONGEST_PATH else path
         raise ValueError(
-            f"no such input: {path} (a photo, folder, list, .bin, .rec, .parquet or video)"
+            f"no such input: {name} (a photo, folder, list, .bin, .rec, .parquet or video)"
         )
     suffix = Path(path).suffix.lower()
     if suffix in LIST_SUFFIXES:
@@ -221,21 +223,14 @@ def _load(item: Item) -> tuple[Item, Photo | ValueError]:
 def load_file(path: str) -> Photo:
     """Read a photo's file; ValueError with the reason where that fails."""
     try:
-        # a pipe that nobody writes to would be waited for without end
-        with open(path, "rb", opener=_open_without_waiting) as file:
+        with open_input(path) as file:
             about = os.fstat(file.fileno())
-            if not stat.S_ISREG(about.st_mode):
-                raise ValueError("not a regular file")
             if about.st_size > LONGEST_FILE:
                 raise ValueError(f"too large: {about.st_size} bytes, more than {LONGEST_FILE}")
             encoded = file.read()
     except OSError as error:
         raise ValueError(reason(error)) from error
     return read_photo(encoded)
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def refused(file: str, why: str, index: int | None = None, aligned: bool | None = None) -> Item:

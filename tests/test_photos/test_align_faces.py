@@ -18,7 +18,7 @@ from data.verification import read_bin
 from photos import align_faces, face_set
 from photos.align import REFERENCE
 from photos.detectors import Detections, FaceSearch, SearchOptions
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 FACES = SyntheticFaces(4, 1, seed=3)
 SIZE = 130  # pixels from face to face

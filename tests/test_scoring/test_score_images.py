@@ -26,10 +26,12 @@ from photos.decode import Photo
 from photos.detectors.base import Detections
 from photos.sources import Item
 from report.sheet import FaceScore
+from report.words import ACCEPTED
 from scoring import job, score_images
-from scoring.job import FaceProgress, ScoreOptions, Summary, add_parts, score_chunks
+from scoring.job import ScoreOptions, Summary, add_parts, score_chunks
 from scoring.rows import COLUMNS, RowParts, write_rows
 from scoring.scorer import Scorer, Scores, load_scorer
+from utils.long_work import Progress
 
 FACES = SyntheticFaces(identities=6, images=1, seed=5)
 FORMATS = [".csv", ".json", ".jsonl", ".parquet"]
@@ -261,10 +263,11 @@ def test_without_out_a_table_is_printed_and_nothing_is_kept(folder, tmp_path, ca
     assert "three.png face 1  (" in lines[4]
     assert lines[6].split()[3] == "refuse"
     assert lines[6].endswith("c none.png  (no face found)")
-    assert "m\\nn.png  (" in lines[-4]
-    assert lines[-2] == "17 rows: 11 scored, 3 without a face, 3 unreadable"
-    assert lines[-1].startswith("verdicts: ")
-    assert lines[-1].endswith(" refuse (6 of them without a usable face)")
+    assert "m\\nn.png  (" in lines[-5]
+    assert lines[-3] == "17 rows: 11 scored, 3 without a face, 3 unreadable"
+    assert lines[-2].startswith("verdicts: ")
+    assert lines[-2].endswith(" refuse (6 of them without a usable face)")
+    assert lines[-1] == ACCEPTED
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -352,12 +355,12 @@ def test_mistakes_are_told_in_one_line(arguments, message, tmp_path, monkeypatch
 
 
 def test_progress_knows_the_time_left_when_it_knows_the_total():
-    progress = FaceProgress(lambda: 100, done=20)
-    progress.add_inputs(30)
+    progress = Progress("score", lambda: 100, done=20)
+    progress(30)
     progress.add_faces(45)
     assert progress.line(10.0) == "score: 50 images, 45 faces, 3.0 images/s"
     progress.count_total()
-    expected = "score: 50 images, 45 faces, 3.0 images/s, 50.0% of 100, 17 s left"
+    expected = "score: 50 of 100 images (50.0%), 45 faces, 3.0 images/s, 17 s left"
     assert progress.line(10.0) == expected
 
 
