@@ -9,21 +9,18 @@ brings results back and writes shards.
 
 from __future__ import annotations
 
-import sys
-
-if not __package__:  # run as a file: import from the checkout, not from this folder
-    from pathlib import Path
-
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 import argparse
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
+
+if not __package__:  # run as a file: import from the checkout, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
 

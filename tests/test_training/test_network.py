@@ -226,10 +226,10 @@ def test_a_head_that_was_trained_elsewhere_can_be_evaluated_and_trained_on(
     assert all(torch.equal(value, head[name]) for name, value in head_now.items())
 
 
-def test_evaluation_without_a_trained_head_says_what_to_give(config_file, capsys):
-    assert verification_risk_fnmr.main(["--config_file", str(config_file)]) == 2
-    assert "config 'tiny' names no head_weights; give --set head_weights=FILE" in (
-        capsys.readouterr().err
+def test_evaluation_without_a_trained_head_says_what_to_give(config_file, refused):
+    refused(
+        verification_risk_fnmr.main(["--config_file", str(config_file)]),
+        "config 'tiny' names no head_weights; give --set head_weights=FILE",
     )
 
 
