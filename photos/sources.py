@@ -328,7 +328,7 @@ def _sorted_names(folder: str, skipped: Counter[str]) -> list[str]:
             if suffix in PHOTO_SUFFIXES or suffix == ".rec":
                 names.append(name)
             else:
-                skipped[suffix or "no suffix"] += 1
+                skipped[suffix or "without suffix"] += 1
     names.sort()
     return names
 
