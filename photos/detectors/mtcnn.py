@@ -9,26 +9,19 @@ from collections.abc import Iterator, Sequence
 from copy import copy
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from photos.detectors.base import (
-    Detections,
-    Floats,
-    Network,
-    cut,
-    detections,
-    not_upright,
-    squared,
-    suppress,
-)
+from photos.detectors.base import Detections, Floats, detections, not_upright, suppress
 
 __all__ = ["MTCNN"]
 
 _CELL, _STRIDE = 12, 2  # pixels that the first network sees at each place, and between places
 _SMALL, _LARGE = 24, 48  # sides of what the second and the third see
+_BATCH = 256  # inputs at a time, which bounds memory
 _AT_MOST = 2000  # candidates of a pyramid level that are looked at again
 # Of upright heads with a lower score, and of nearly all turned ones that are taken for upright, the
 # third network says more certainly which way is up when it sees them turned.
@@ -193,3 +186,67 @@ def _whole_pixels(squares: Floats) -> NDArray[np.int64]:
     corner = np.floor(squares[:, :2]).astype(np.int64)
     side = np.maximum(np.rint(squares[:, 2] - squares[:, 0]).astype(np.int64), 1)
     return np.concatenate([corner, corner + side[:, None]], axis=1)
+
+
+def squared(boxes: Floats) -> Floats:
+    """Grow each box to a square about its own centre."""
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    half = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True) / 2
+    return np.concatenate([centre - half, centre + half], axis=1)
+
+
+def cut(image: NDArray[np.uint8], boxes: NDArray[np.int64], side: int) -> NDArray[np.uint8]:
+    """Cut boxes out of a picture (H, W, 3) as squares; black where they pass its border.
+
+    Boxes are (K, 4) whole pixels, right and bottom exclusive, each with an area. Returns (K, side,
+    side, 3), shrunk by averaging, so that fine patterns do not alias.
+    """
+    height, width = image.shape[:2]
+    squares = np.zeros((len(boxes), side, side, 3), dtype=np.uint8)
+    for square, (left, top, right, bottom) in zip(squares, boxes.tolist(), strict=True):
+        part = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+        if not part.size:
+            continue
+        above, before = max(-top, 0), max(-left, 0)
+        below, after = max(bottom - height, 0), max(right - width, 0)
+        if above or before or below or after:
+            part = np.pad(part, ((above, below), (before, after), (0, 0)))
+        shrinks = part.shape[0] > side
+        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        cv2.resize(part, (side, side), dst=square, interpolation=how)
+    return squares
+
+
+class Network:
+    """One network with one input; safe to call from several threads."""
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        """Read a file.
+
+        Raises:
+            ValueError: onnxruntime or the file is missing, or it is not a network.
+        """
+        if find_spec("onnxruntime") is None:
+            raise ValueError(f"{path.name} needs onnxruntime: pip install onnxruntime")
+        if not path.is_file():
+            raise ValueError(f"{path}: no such file of weights")
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # warnings about the file are not the user's
+        try:
+            self._session: Any = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # its classes share no base of their own
+            raise ValueError(f"{path}: not an ONNX network: {error}") from error
+        self._input = self._session.get_inputs()[0].name
+
+    def __call__(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Every output of the network, in the file's order, first axis as the input's."""
+        parts = [
+            self._session.run(None, {self._input: batch[start : start + _BATCH]})
+            for start in range(0, max(len(batch), 1), _BATCH)
+        ]
+        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
