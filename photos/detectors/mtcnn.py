@@ -23,9 +23,8 @@ _CELL, _STRIDE = 12, 2  # pixels that the first network sees at each place, and 
 _SMALL, _LARGE = 24, 48  # sides of what the second and the third see
 _BATCH = 256  # inputs at a time, which bounds memory
 _AT_MOST = 2000  # candidates of a pyramid level that are looked at again
-# Of upright heads with a lower score, and of nearly all turned ones that are taken for upright, the
-# third network says more certainly which way is up when it sees them turned.
-_CERTAIN, _MARGIN = 0.999, 0.02
+_CERTAIN = 0.999  # score of a face of whose head nobody asks which way is up
+_VIEWS = ((1.0, 0.0), (1.0, 0.08), (1.0, -0.08), (1.25, 0.0))  # size of a crop, and shift down
 
 
 class MTCNN:
@@ -97,15 +96,30 @@ class MTCNN:
         return other
 
     def turned(self, image: NDArray[np.uint8], faces: Detections) -> NDArray[np.bool_]:
-        """Tell (K,) heads that the third network takes for a face more readily when turned."""
+        """Tell (K,) heads that the networks take for a face more readily when they are turned."""
         turned = not_upright(faces.landmarks)
-        doubtful = np.flatnonzero(~turned & (faces.scores < _CERTAIN))
-        crops = cut(image, _whole_pixels(squared(faces.boxes[doubtful])), _LARGE)
-        for row, crop in zip(doubtful, crops, strict=True):
-            views = np.stack([np.rot90(crop, quarters) for quarters in range(4)])
-            scores = self._place(_prepared(views))[2][:, 1]
-            turned[row] = scores[1:].max() > scores[0] + _MARGIN
+        for row in np.flatnonzero(~turned & (faces.scores < _CERTAIN)):
+            turned[row] = self._uprightness(image, faces.boxes[row]) < 0
         return turned
+
+    def _uprightness(self, image: NDArray[np.uint8], box: NDArray[np.float32]) -> float:
+        """How much more of a face a head is as it stands than turned by any quarter.
+
+        That is in logits of the second and the third network, means of several crops.
+        """
+        square = squared(box[None])
+        centre, half = (square[:, :2] + square[:, 2:]) / 2, (square[:, 2:] - square[:, :2]) / 2
+        sizes, shifts = np.array(_VIEWS).T[..., None]
+        centres = centre + np.concatenate([0 * shifts, shifts], axis=1) * 2 * half
+        crops = _whole_pixels(np.concatenate([centres - half * sizes, centres + half * sizes], 1))
+        logits = np.zeros(4)
+        for network, side in ((self._sort, _SMALL), (self._place, _LARGE)):
+            views = cut(image, crops, side)
+            for quarters in range(4):
+                chance = network(_prepared(np.rot90(views, quarters, axes=(1, 2))))[-1][:, 1]
+                chance = np.clip(chance.astype(np.float64), 1e-5, 1 - 1e-5)
+                logits[quarters] += np.log(chance / (1 - chance)).mean() / 2
+        return float(logits[0] - logits[1:].max())
 
     def _candidates(self, image: NDArray[np.uint8]) -> Floats:
         """(K, 4) squares that the first network takes for faces, from all levels."""
