@@ -13,8 +13,7 @@ from data.synthetic import SyntheticFaces
 from data.verification import write_bin
 from estimators.base import DIRECTION, Batch
 from evaluation import calibrate, compare, fit_fusion, verification_risk_fnmr
-from evaluation.confidence.calibration import Calibration
-from evaluation.confidence.decision import Decision
+from evaluation.confidence.calibration import Calibration, Decision
 from evaluation.open_model import DEMO, LoadedModel, named, open_model, open_models
 from evaluation.sets.open_set import open_set
 from export import export
