@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from estimators.onnx import INPUT, needed
+from estimators.onnx import INPUT
 from export.graph import describe, quiet
+from utils.onnx_runtime import needed
 
 _BATCH = 16
 _KEPT = 99.99  # percent of an activation's values that its range holds

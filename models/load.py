@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from models.backbones.base import Backbone
@@ -16,6 +17,7 @@ from models.heads.base import Head
 from utils.checkpoint import read_safely
 from utils.config import Method
 from utils.methods import build
+from utils.onnx_runtime import is_onnx, read_network
 
 _WRAPPERS = (
     *("state_dict", "model", "state_dict_backbone", "backbone", "net_state_dict"),
@@ -86,14 +88,31 @@ def _leads_to_tensors(value: object) -> bool:
     return _has_tensors(value) or any(map(_leads_to_tensors, value.values()))
 
 
+def read_onnx(path: str | Path) -> dict[str, Tensor]:
+    """Read an ONNX file as the one tensor, of bytes, that the backbone `onnx` keeps.
+
+    Raises:
+        ValueError: see `read_network`, or there is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no file {path}")
+    return {"onnx": torch.frombuffer(bytearray(read_network(path)), dtype=torch.uint8)}
+
+
 def load_backbone(method: Method, path: str | Path) -> Backbone:
     """Build a backbone and fill it with the weights of a file, in eval mode.
 
     Raises:
         ValueError: see `load_tensors` and `load_state`.
     """
-    tensors = load_tensors(path)
-    backbone: Backbone = build("models.backbones", method)
+    if is_onnx(path) and method.name != "onnx":
+        raise ValueError(
+            f"{path} is an ONNX model, and backbone {method!r} does not go with it: take "
+            'backbone=Method("onnx"), or --backbone_name onnx'
+        )
+    tensors = read_onnx(path) if is_onnx(path) else load_tensors(path)
+    backbone: Backbone = build("models.backbones", method, weights=tensors, source=str(path))
     inner = {_PART.sub("", name): tensor for name, tensor in tensors.items()}
     if all(map(_PART.match, tensors)) and set(inner) & set(backbone.state_dict()):
         tensors = inner

@@ -48,8 +48,8 @@ def read_safely(path: Path) -> Any:
         raise ValueError(f"no file {path}")
     if path.suffix == ".onnx":
         raise ValueError(
-            f"{path} is an ONNX model, not a file of weights: evaluate it as --model {path}, or "
-            "give the weights that it was exported from"
+            f"{path} is an ONNX model, not a file of weights: a recogniser is the backbone `onnx` "
+            f"with it, and what export/export.py wrote is evaluated as --model {path}"
         )
     if path.suffix == ".safetensors":
         try:
