@@ -10,22 +10,19 @@ names each file as often as it takes. Memory that does not grow with the inputs 
 
 from __future__ import annotations
 
-import sys
-
-if not __package__:  # run as a file: import from the checkout, not from this folder
-    from pathlib import Path
-
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 import argparse
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
+
+if not __package__:  # run as a file: import from the checkout, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks._common import print_table, write_json
 from data.images import encode_jpeg
@@ -81,7 +78,7 @@ def _measure(
     listed, out = folder / f"{count}.txt", folder / f"{count}.{ending}"
     with listed.open("w", encoding="utf-8", errors="surrogateescape") as file:
         file.writelines(f"{path}\n" for path in islice(cycle(photos), count))
-    command = [sys.executable, str(ROOT / "evaluation" / "score_images.py"), str(listed)]
+    command = [sys.executable, str(ROOT / "scoring" / "score_images.py"), str(listed)]
     command += ["--model", args.model, "--out", str(out), "--device", args.device]
     command += ["--workers", args.workers, "--batch_size", args.batch_size]
     command += ["--engine", "ray", "--ray_workers", args.ray_workers] if args.ray_workers else []

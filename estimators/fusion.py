@@ -25,8 +25,8 @@ from estimators.base import Batch, Estimate, Estimator, EstimatorGroup, build_es
 from estimators.trained_head import TrainedHead
 from models.frozen import FrozenBackbone
 from models.heads.base import Head
+from models.load import load_checkpoint
 from models.run import trained_head
-from utils.checkpoint import load_checkpoint
 from utils.config import parse_method
 from utils.files import write_text
 

@@ -274,7 +274,7 @@ def open_model(
     elif kind == "onnx":
         model = _open_onnx(path)
     else:
-        from models.packed import load_packed
+        from models.run import load_packed
 
         model = from_run(load_packed(path, **where))
     return model if calibration is None else model._with_calibration(Path(calibration))
@@ -394,7 +394,7 @@ def kind_of(spec: str) -> tuple[str, Path]:
             return "onnx", path
         if path.suffix.lower() in SUFFIXES:
             return "scores", path
-        from models.packed import is_packed
+        from models.run import is_packed
 
         if is_packed(path):
             return "packed", path
@@ -518,7 +518,7 @@ def _sharing(name: str, model: LoadedModel, others: Mapping[str, LoadedModel]) -
 def from_run(run: Run, *, calibrated: bool = True) -> LoadedModel:
     """Return a run folder, with the calibration in it, or a packed model as a model."""
     from estimators.trained_head import TrainedHead
-    from models.packed import PackedModel
+    from models.run import PackedModel
 
     about = run.about if isinstance(run, PackedModel) else None
     calibration = _read(run.calibration, run.path) if isinstance(run, PackedModel) else None

@@ -10,15 +10,13 @@ other scaling on up to 50 pairs of each kind.
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 if not __package__:  # run as a file: import from the checkout, not from this folder
-    from pathlib import Path
-
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-import argparse
-from collections.abc import Sequence
 
 from utils.cli import Parser, count, run_command
 

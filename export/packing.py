@@ -19,8 +19,7 @@ from estimators.base import Batch, Estimate, estimator_names
 from estimators.trained_head import TrainedHead
 from evaluation.confidence.calibration import FILE_NAME, Calibration
 from export.colours import colour_check, require_colour_order, some_images
-from models.packed import About, PackedModel, code_version, load_packed, save_packed
-from models.run import Run, load_run
+from models.run import About, PackedModel, Run, code_version, load_packed, load_run, save_packed
 from utils.files import atomic_path
 
 FACES = 64  # of the pairs or rendered, to compare the written file with the run

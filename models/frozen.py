@@ -260,6 +260,7 @@ class CudaGraphs:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool = torch.cuda.graph_pool_handle()
+        self._newest: torch.cuda.CUDAGraph | None = None  # the pool lasts while it has a graph
 
     def capture(
         self, work: Callable[[], T], warm_up: int = _WARM_UP
@@ -276,6 +277,7 @@ class CudaGraphs:
             # thread_local: threads that read images may allocate pinned memory meanwhile
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 output = work()
+        self._newest = graph
         return graph.replay, output
 
 

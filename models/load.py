@@ -1,30 +1,38 @@
-"""Read weights without running code, and put them into a network completely or not at all.
+"""Files of tensors: checkpoints, and weights that fit a network completely or not at all.
 
-Files may come from strangers: only tensors are ever read, never pickled objects.
+They are written whole or not at all. They may come from strangers: only tensors and plain data are
+ever read, nothing in a file is run.
 """
 
 from __future__ import annotations
 
+import logging
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.backbones.base import Backbone
 from models.heads.base import Head
-from utils.checkpoint import read_safely
 from utils.config import Method
+from utils.files import atomic_file
 from utils.methods import build
 from utils.onnx_runtime import is_onnx, read_network
 
+log = logging.getLogger("faceuq")
+
+FORMAT = 1  # of a checkpoint
 _WRAPPERS = (
     *("state_dict", "model", "state_dict_backbone", "backbone", "net_state_dict"),
     *("model_state_dict", "net", "network"),
 )
 _WRAPPING = re.compile(r"^((module|_orig_mod)\.)+")  # DistributedDataParallel, torch.compile
-_PART = re.compile(r"^(model|backbone|net|network|encoder|body)\.")  # of a class around a network
 _PROBLEMS = ("missing", "unexpected", "of another shape")
 _MAX_NAMES = 3
 
@@ -113,11 +121,34 @@ def load_backbone(method: Method, path: str | Path) -> Backbone:
         )
     tensors = read_onnx(path) if is_onnx(path) else load_tensors(path)
     backbone: Backbone = build("models.backbones", method, weights=tensors, source=str(path))
-    inner = {_PART.sub("", name): tensor for name, tensor in tensors.items()}
-    if all(map(_PART.match, tensors)) and set(inner) & set(backbone.state_dict()):
-        tensors = inner
+    tensors = _inside(path, tensors, backbone)
     load_state(backbone, backbone.starting_from(tensors), path, f"backbone {method!r}")
     return backbone.eval()
+
+
+def _inside(path: str | Path, tensors: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of a network that was saved as a part of something, such as `encoder.`."""
+    names = [name for name in network.state_dict() if not name.endswith("num_batches_tracked")]
+    prefixes = [
+        prefix
+        for prefix in (name.removesuffix(names[0]) for name in tensors if name.endswith(names[0]))
+        if all(prefix + name in tensors for name in names)
+    ]
+    if len(prefixes) > 1:
+        raise ValueError(
+            f"{path} has the network more than once, below {' and '.join(map(repr, prefixes))}: "
+            "save one of them alone"
+        )
+    if prefixes in ([], [""]):
+        return tensors
+    [prefix] = prefixes
+    if others := [name for name in tensors if not name.startswith(prefix)]:
+        log.info("%s: the backbone is below %r; not read: %s", path, prefix, _some(others))
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
 def load_head(head: Head, path: str | Path) -> None:
@@ -154,8 +185,7 @@ def load_state(
         if name in tensors and tensors[name].shape != own.shape
     ]
     problems = [
-        f"{len(names)} {kind}: {', '.join(names[:_MAX_NAMES])}"
-        + (f", ... ({len(names) - _MAX_NAMES} more)" if len(names) > _MAX_NAMES else "")
+        f"{len(names)} {kind}: {_some(names)}"
         for kind, names in zip(_PROBLEMS, (missing, unexpected, misshaped), strict=True)
         if names
     ]
@@ -189,5 +219,76 @@ def _same_shapes(
     )
 
 
+def _some(names: Sequence[str]) -> str:
+    more = f", ... ({len(names) - _MAX_NAMES} more)" if len(names) > _MAX_NAMES else ""
+    return ", ".join(names[:_MAX_NAMES]) + more
+
+
 def _kind(value: object) -> str:
     return "an empty mapping" if isinstance(value, Mapping) and not value else type(value).__name__
+
+
+def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
+    """Write a checkpoint, whole or not at all.
+
+    Only tensors, numbers, strings, and lists and dicts of them can be read back.
+    """
+    with atomic_file(path) as file:
+        torch.save({"format": FORMAT, **payload}, file)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of network.py onto the CPU.
+
+    Raises:
+        ValueError: see `read_safely`, or the file is something else than a checkpoint of ours.
+    """
+    payload = read_safely(path)
+    if not isinstance(payload, dict) or payload.get("format") != FORMAT:
+        raise ValueError(f"{path} is not a checkpoint of network.py (format {FORMAT})")
+    return payload
+
+
+def read_safely(path: Path) -> Any:
+    """Read what torch.save or safetensors wrote, onto the CPU; tensors and plain data only.
+
+    Raises:
+        ValueError: no such file, a damaged one, one of another kind (named), or content that would
+            have run code (named).
+    """
+    if not path.is_file():
+        raise ValueError(f"no file {path}")
+    if path.suffix == ".onnx":
+        raise ValueError(
+            f"{path} is an ONNX model, not a file of weights: a recogniser is the backbone `onnx` "
+            f"with it, and what export/export.py wrote is evaluated as --model {path}"
+        )
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path}: damaged safetensors file ({error})") from error
+    if _is_torchscript(path):
+        raise ValueError(
+            f"{path} is a TorchScript program, which would run code: refused. Where it came from, "
+            "save its weights alone: torch.save(torch.jit.load(file).state_dict(), other_file)"
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can make the reader raise anything
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if refused is None:
+            # not torch's own words: for some files they advise to load without the safeguard
+            raise ValueError(f"{path} is not a file of tensors, or is incomplete") from error
+        raise ValueError(
+            f"{path} holds {refused[1]}, which is not a tensor and could run code: refused. Save "
+            "the weights alone, as torch.save(network.state_dict(), file)"
+        ) from error
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Whether a zip file has the constants that torch.jit.save puts there, and no torch.save."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())

@@ -7,16 +7,18 @@ nothing is changed that other threads or users could notice.
 
 from __future__ import annotations
 
+import inspect
 import io
 import math
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -49,7 +51,13 @@ _READERS: dict[str, type[ImageFile.ImageFile]] = {
     )
 }
 Result = TypeVar("Result")
+_BYTES = (bytes, bytearray, memoryview)
+IMAGE_KINDS = (
+    "a path, the bytes of an image file, an open binary file or upload, a PIL image, a NumPy array "
+    "(H, W, 3), or a torch tensor (3, H, W) or (H, W, 3)"
+)
 _MODES = {"1": "black and white", "L": "grey", "LA": "grey", "La": "grey", "CMYK": "CMYK"}
+_CHANNELS = (1, 3, 4)
 _ALPHA = ("LA", "PA", "La", "RGBa", "RGBA")
 _OVERSHOOT = 0.05  # of the range: what resizing by cubic curves may add
 _BAND = 1 << 21  # pixels that are turned into RGB at once where an image is reduced
@@ -94,31 +102,105 @@ def read_photo(encoded: bytes) -> Photo:
     return _from_pillow(image)
 
 
-def from_array(array: ArrayLike | Image.Image) -> Photo:
+def is_pixels(image: object) -> bool:
+    """Whether it is a NumPy array or a torch tensor."""
+    torch = sys.modules.get("torch")  # whoever holds a tensor has imported it
+    return isinstance(image, np.ndarray) or (torch is not None and torch.is_tensor(image))
+
+
+def is_image(image: object) -> bool:
+    """Whether `to_photo` takes it as one image; an array of more than 3 dimensions is several."""
+    if is_pixels(image):
+        return bool(image.ndim < 4)  # type: ignore[attr-defined]
+    return isinstance(image, (*_BYTES, Image.Image)) or _file_of(image) is not None
+
+
+def to_photo(image: object, *, bgr: bool = False) -> Photo:
+    """Take one image, of any kind but a path: that is for photos/sources.py.
+
+    Args:
+        image: bytes of an image file; an open file, from its start where it can be rewound, or what
+            has one as `.file`, as uploads do; what `from_array` takes.
+        bgr: of an array or a tensor, see `from_array`.
+
+    Raises:
+        TypeError: something else; names its type and what is an image.
+        ValueError: see `read_photo` and `from_array`.
+    """
+    if isinstance(image, _BYTES):
+        return read_photo(bytes(image))
+    if isinstance(image, Image.Image) or is_pixels(image):
+        return from_array(image, bgr=bgr)  # type: ignore[arg-type]
+    file = _file_of(image)
+    if file is None:
+        raise TypeError(f"{type(image).__name__} is not an image: give {IMAGE_KINDS}")
+    return read_photo(_content(file))
+
+
+def _file_of(image: object) -> Any | None:
+    """The file that an upload holds, or an open file itself; None for anything else."""
+    files = (getattr(image, "file", None), image)
+    return next((file for file in files if callable(getattr(file, "read", None))), None)
+
+
+def _content(file: Any) -> bytes:
+    try:
+        with suppress(AttributeError, io.UnsupportedOperation):  # it may have been read before
+            file.seek(0)
+        content = file.read()
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from error
+    if isinstance(content, _BYTES):
+        return bytes(content)
+    if inspect.iscoroutine(content):
+        content.close()
+        raise TypeError(f"{type(file).__name__}.read() must be awaited: give what it returns")
+    raise TypeError(
+        f"{type(file).__name__}.read() gives {type(content).__name__}, not bytes: open the file "
+        "with mode 'rb'"
+    )
+
+
+def from_array(array: ArrayLike | Image.Image, *, bgr: bool = False) -> Photo:
     """Take an image that is in memory already.
 
     Args:
         array: (H, W) or (H, W, 1) grey, (H, W, 3) RGB or (H, W, 4) RGBA, of uint8, uint16, bool or
-            floating point (0..1, or 0..255); or an image of PIL, which is turned upright.
+            floating point (0..1, or 0..255); a torch tensor of such a shape, or with the channels
+            first, on any device; or an image of PIL, which is turned upright.
+        bgr: of an array or a tensor, whether its colours are BGR or BGRA, as OpenCV's.
 
     Raises:
         ValueError: another shape or type, no pixels, or values outside.
     """
     if isinstance(array, Image.Image):
         return _from_pillow(array)
-    values = np.asarray(array)
+    values = np.asarray(array if isinstance(array, np.ndarray) else _without_torch(array))
     if values.ndim == 2:
         values = values[:, :, None]
-    if values.ndim != 3 or values.shape[2] not in (1, 3, 4) or not values.size:
+    if values.ndim != 3 or values.shape[2] not in _CHANNELS or not values.size:
+        first = values.ndim == 3 and values.shape[0] in _CHANNELS and values.size
         raise ValueError(
             f"an array of shape {values.shape} is not an image: expected (H, W), (H, W, 3) RGB or "
-            "(H, W, 4) RGBA"
+            f"(H, W, 4) RGBA{'; for channels first use .transpose(1, 2, 0)' if first else ''}"
         )
     pixels, note = to_bytes(values)
+    if bgr and pixels.shape[2] >= 3:
+        pixels = pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]]
     if pixels.shape[2] == 3 and pixels.shape[0] * pixels.shape[1] <= MOST_PIXELS:
         return Photo(np.ascontiguousarray(pixels), note)
     photo = _from_pillow(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels))
     return replace(photo, note=_joined([photo.note, note]))
+
+
+def _without_torch(array: Any) -> Any:
+    """Return the values (H, W, C) of a tensor as an array; anything else as it is."""
+    if not is_pixels(array):
+        return array
+    tensor = array.detach().cpu()
+    values = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    is_first = values.ndim == 3 and values.shape[0] in _CHANNELS
+    return values.transpose(1, 2, 0) if is_first else values
 
 
 def _read_jpeg(encoded: bytes, header: JpegHeader) -> Photo:

@@ -4,8 +4,8 @@ Each is a source of items, which are read when they are needed. A folder's sourc
 one folder, and of those above it, at a time. What is damaged gives items that say so.
 """
 
-# A Path costs 5 us a file, and does not keep a path as the user wrote it:
-# ruff: noqa: PTH114, PTH116, PTH118, PTH120, PTH122, PTH123
+# A Path costs 5 us a file, does not keep a path as the user wrote it, and fails on very long ones:
+# ruff: noqa: PTH110, PTH112, PTH114, PTH116, PTH118, PTH120, PTH122, PTH123
 
 from __future__ import annotations
 
@@ -57,6 +57,7 @@ COLUMNS = ("path", "file", "image", "filename", "image_path", "file_name", "name
 CHECKED_LINES = 100  # of a list, of which one must name a file
 ERRORS = "surrogateescape"  # file names that are not UTF-8 keep their bytes
 LONGEST_FILE = 1 << 30  # bytes
+_LONGEST_PATH = 4096  # letters; what is longer is rather the content of a file
 _MISSING = 0.1  # of the frames that the file announces; announcements are often a little off
 _OPEN = 2  # packs that stay open after they were read: one, and the one that follows
 _IMAGES_AT_ONCE, _PATHS_AT_ONCE = 16, 8192  # rows of a Parquet file
@@ -177,11 +178,12 @@ def open_sources(inputs: str | Path | Sequence[str | Path], *, every: int = 1) -
 
 
 def _open(path: str, every: int, skipped: Counter[str]) -> Source:
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         return FolderSource(path, skipped)
-    if not Path(path).exists():
+    if not os.path.exists(path):
+        name = f"{path[:50]}... ({len(path)} letters)" if len(path) > _LONGEST_PATH else path
         raise ValueError(
-            f"no such input: {path} (a photo, folder, list, .bin, .rec, .parquet or video)"
+            f"no such input: {name} (a photo, folder, list, .bin, .rec, .parquet or video)"
         )
     suffix = Path(path).suffix.lower()
     if suffix in LIST_SUFFIXES:

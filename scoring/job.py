@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from glob import escape
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from tqdm import tqdm
 
@@ -27,7 +26,7 @@ from report.sheet import NOT_COMPUTED, Status, Verdict
 from scoring.contact_sheet import ContactSheet, sheet_path
 from scoring.rows import Row, RowParts, Source, check_path, digest, write_rows
 from scoring.scorer import LoadedImage, Scorer, Scores, load_items, load_scorer
-from utils.long_work import LINE_EVERY, StopRequest, duration
+from utils.long_work import Progress, StopRequest
 from utils.parts import Json
 
 if TYPE_CHECKING:
@@ -135,74 +134,6 @@ class ScoreOptions:
         }
 
 
-class FaceProgress:
-    """Inputs and faces: a bar on a terminal, a line now and then elsewhere; a context manager.
-
-    The time left is shown once all inputs are counted, which a thread does beside the work; `count`
-    gives None where that takes too long. An earlier start has finished `done` inputs.
-    """
-
-    def __init__(self, count: Callable[[], int | None], done: int = 0) -> None:
-        self._count, self._done = count, done
-        self.inputs = self.faces = 0
-        self._total: int | None = None
-        self._bar = tqdm(
-            desc="score",
-            unit="img",
-            unit_scale=True,
-            leave=False,
-            initial=done,
-            disable=not sys.stderr.isatty(),
-        )
-        self._start = self._last = time.monotonic()
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self.count_total, name="count", daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def add_finished(self, inputs: int) -> None:
-        """Count inputs that an earlier start has finished."""
-        self._done += inputs
-        self._bar.update(inputs)
-
-    def add_inputs(self, count: int = 1) -> None:
-        """Count inputs that were taken up."""
-        self.inputs += count
-        self._bar.total = self._total
-        self._bar.update(count)
-        now = time.monotonic()
-        if self._bar.disable and now - self._last >= LINE_EVERY:
-            self._last = now
-            sys.stderr.write(self.line(now - self._start) + "\n")
-            sys.stderr.flush()
-
-    def add_faces(self, count: int) -> None:
-        """Count scored faces."""
-        self.faces += count
-        self._bar.set_postfix_str(f"{self.faces} faces", refresh=False)
-
-    def line(self, seconds: float) -> str:
-        """Say how far it is, how fast, and how long it will take, after so many seconds."""
-        done = self._done + self.inputs
-        rate = self.inputs / max(seconds, 1e-9)
-        text = f"score: {done} images, {self.faces} faces, {rate:.1f} images/s"
-        if self._total is None:
-            return text
-        left = duration((self._total - done) / max(rate, 1e-9))
-        share = done / max(self._total, 1)
-        return f"{text}, {share:.1%} of {self._total}, {left} left"
-
-    def count_total(self) -> None:
-        """Count all inputs; the work itself reports what is wrong with one."""
-        try:
-            self._total = self._count()
-        except (ValueError, OSError):
-            self._total = None
-
-
 class Summary:
     """Counts rows by status and by verdict."""
 
@@ -255,9 +186,9 @@ class Job:
         self.scorer = options.open_scorer()
         self.header = self.scorer.model.header()
 
-    def progress(self, done: int = 0) -> FaceProgress:
+    def progress(self, done: int = 0) -> Progress:
         """Return the progress of all inputs, of which so many are done."""
-        return FaceProgress(lambda: self.options.open_sources().count(), done)
+        return Progress("score", lambda: self.options.open_sources().count(), done=done)
 
     def finish(self, sources: Sources, *files: Path) -> None:
         """Say what was skipped, counted and written."""
@@ -383,12 +314,12 @@ def score_chunks(
 
 
 def _chunks(
-    job: Job, items: Iterator[Item], progress: FaceProgress, stop: StopRequest
+    job: Job, items: Iterator[Item], progress: Progress, stop: StopRequest
 ) -> Iterator[Scores]:
     def before_input() -> None:
         if stop.is_requested:
             raise Stopped
-        progress.add_inputs()
+        progress()
 
     for chunk in score_chunks(job.scorer, items, job.options, before_input):
         progress.add_faces(sum(score.status == "scored" for score in chunk))

@@ -27,9 +27,9 @@ import pyarrow
 from pyarrow import parquet
 
 from photos.sources import Item
-from scoring.job import FaceProgress, Job, ScoreOptions, Stopped, score_chunks
+from scoring.job import Job, ScoreOptions, Stopped, score_chunks
 from scoring.rows import KEY, WAY_OUT, Row, arrow_table, as_line, digest, plain_name
-from utils.long_work import StopRequest
+from utils.long_work import Progress, StopRequest
 from utils.parts import Json, PartStore
 
 PART_INPUTS = 512
@@ -108,7 +108,7 @@ class ParquetParts:
         return self._store.is_finished
 
     def missing(
-        self, items: Iterator[Item], progress: FaceProgress
+        self, items: Iterator[Item], progress: Progress
     ) -> Iterator[tuple[int, list[Item]]]:
         """Yield number and inputs of the parts that are not there; `progress` counts the others.
 
@@ -193,7 +193,7 @@ class PartScorer:
 
 
 def score_missing(
-    missing: Iterator[tuple[int, list[Item]]], task: Task, stop: StopRequest, progress: FaceProgress
+    missing: Iterator[tuple[int, list[Item]]], task: Task, stop: StopRequest, progress: Progress
 ) -> None:
     """Score parts on the cluster that the options name, or on one that is started here.
 
@@ -207,7 +207,7 @@ def score_missing(
         while wave := list(islice(missing, workers * PARTS_EACH)):
             for facts in _run(ray, wave, task, workers, gpus):
                 progress.add_faces(facts.faces)
-                progress.add_inputs(facts.inputs)
+                progress(facts.inputs)
                 if stop.is_requested:
                     raise Stopped
 

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from data.images import SIZE, to_112
 from estimators.base import Batch, Estimate
 from evaluation.confidence.decision import Decision
 from evaluation.open_model import LoadedModel, open_model
 from photos.align import align
-from photos.decode import Photo, from_array, read_photo
+from photos.decode import Photo, is_image, is_pixels, to_photo
 from photos.detectors import Detector, open_detector
 from photos.sources import Item, open_sources, read_ahead
 from report.sheet import FaceScore
@@ -35,13 +34,7 @@ if TYPE_CHECKING:
 
 WORKERS = 2  # threads that decode: detection and the model take longer than that
 AHEAD = 2  # photos for each thread that are decoded or being decoded
-
 _PATH = (str, os.PathLike)
-_BYTES = (bytes, bytearray, memoryview)
-_KINDS = (
-    "a path, the bytes of an image file, a PIL image, an array (H, W, 3), a batch of aligned faces "
-    "(N, 112, 112, 3), or several of them"
-)
 
 
 class LoadedImage(NamedTuple):
@@ -160,23 +153,26 @@ class Scorer:
             self._detector = open_detector(self._detector)
         return self._detector
 
-    def __call__(self, images: object, aligned: bool | None = None) -> Scores:
+    def __call__(self, images: object, aligned: bool | None = None, *, bgr: bool = False) -> Scores:
         """Score every face of one or many images.
 
         An image that cannot be read, and one without a face, has a row that says so, of quality 255
         and with the verdict "refuse" where the model has a decision.
 
         Args:
-            images: a path, the bytes of an image file, a PIL image, an array (H, W, 3), a batch of
-                aligned faces (N, 112, 112, 3), or several of them.
+            images: one or several of: a path; the bytes of an image file, an open file or an
+                upload; a PIL image; an array (H, W, 3) or (H, W), or a torch tensor, which may also
+                be (3, H, W); see `photos.decode.from_array`. An array (N, H, W, 3) is several.
             aligned: whether images are aligned faces; None takes those of 112x112 pixels as such,
                 and searches the others for faces.
+            bgr: whether arrays and tensors have OpenCV's order of colours, not RGB.
 
         Raises:
-            ValueError: something that is not an image, a file that does not exist, or a model that
+            TypeError: something that is not an image; names its type and what is one.
+            ValueError: an array that no image can be, a file that does not exist, or a model that
                 gives NaN; names the image.
         """
-        return self.score_loaded(load_images(images), aligned)
+        return self.score_loaded(load_images(images, bgr=bgr), aligned)
 
     def score_loaded(self, images: Iterable[LoadedImage], aligned: bool | None = None) -> Scores:
         """Score images that are read already; see `__call__`.
@@ -196,7 +192,9 @@ class Scorer:
             del image
         return Scores(tuple(batches.finish()), tuple(sources))
 
-    def best_shot(self, frames: object, aligned: bool | None = None) -> BestShot:
+    def best_shot(
+        self, frames: object, aligned: bool | None = None, *, bgr: bool = False
+    ) -> BestShot:
         """Pick the frame whose largest face is the most reliable; of equal ones the first.
 
         Frames are pictures of one person, as a call takes images, or their `Scores`.
@@ -204,7 +202,7 @@ class Scorer:
         Raises:
             ValueError: no frame has a face.
         """
-        scores = frames if isinstance(frames, Scores) else self(frames, aligned)
+        scores = frames if isinstance(frames, Scores) else self(frames, aligned, bgr=bgr)
         faces = [row for row in scores.largest if row.status == "scored"]
         if not faces:
             first = f"; the first: {scores[0].note}" if len(scores) else ""
@@ -219,6 +217,7 @@ class Scorer:
         *,
         weights: Weights | None = None,
         aligned: bool | None = None,
+        bgr: bool = False,
     ) -> Template:
         """Fuse images of one person into one embedding and one uncertainty.
 
@@ -231,6 +230,7 @@ class Scorer:
                 one video say nearly the same thing; None: all are separate photos.
             weights: "mean", "quality", "norm" or "inverse_variance"; None: what suits the model.
             aligned: as in a call.
+            bgr: as in a call.
 
         Raises:
             ValueError: no face, a model without embeddings, not one medium per image, or
@@ -241,7 +241,8 @@ class Scorer:
         ):
             rows = tuple(template)
         else:
-            rows = (template if isinstance(template, Scores) else self(template, aligned)).largest
+            scores = template if isinstance(template, Scores) else self(template, aligned, bgr=bgr)
+            rows = scores.largest
         if media is not None and len(media) != len(rows):
             raise ValueError(f"{len(media)} media for {len(rows)} images: give one number for each")
         places = [place for place, row in enumerate(rows) if row.status == "scored"]
@@ -252,7 +253,7 @@ class Scorer:
         return fuse_faces(self.model, [rows[place] for place in places], media, weights)
 
     def compare(
-        self, first: object, second: object, aligned: bool | None = None
+        self, first: object, second: object, aligned: bool | None = None, *, bgr: bool = False
     ) -> ComparisonResult:
         """Compare two faces: the score, how far it can be trusted, and what follows.
 
@@ -262,16 +263,21 @@ class Scorer:
         Raises:
             ValueError: a side without a face or with several images, or a model without embeddings.
         """
-        sides = (self._side(first, "first", aligned), self._side(second, "second", aligned))
+        sides = (
+            self._side(first, "first", aligned, bgr),
+            self._side(second, "second", aligned, bgr),
+        )
         return compare_faces(self.model, *sides)
 
-    def _side(self, side: object, which: str, aligned: bool | None) -> FaceScore | Template:
+    def _side(
+        self, side: object, which: str, aligned: bool | None, bgr: bool
+    ) -> FaceScore | Template:
         if isinstance(side, Template):
             return side
         if isinstance(side, FaceScore):
             face = side
         else:
-            scores = side if isinstance(side, Scores) else self(side, aligned)
+            scores = side if isinstance(side, Scores) else self(side, aligned, bgr=bgr)
             if len(scores.sources) != 1:
                 raise ValueError(
                     f"the {which} side has {len(scores.sources)} images: compare takes one, or a "
@@ -442,17 +448,17 @@ class _Batches:
             )
 
 
-def load_images(images: object) -> Iterator[LoadedImage]:
+def load_images(images: object, *, bgr: bool = False) -> Iterator[LoadedImage]:
     """Read what `Scorer` takes as images one after the other; files are decoded ahead, by threads.
 
     A path may be any input of `photos.sources`: a folder, a list, a pack, a video.
 
     Raises:
-        ValueError: something that is not an image of these kinds, or not a file; names which one.
+        TypeError: something that is not an image; names which one, its type and what is one.
+        ValueError: an array that no image can be, or a path of nothing; names which one.
     """
-    many = [images] if _is_single(images) else images
-    if isinstance(many, dict | set) or not isinstance(many, Iterable):
-        raise ValueError(f"{type(images).__name__} is not an image: give {_KINDS}")
+    is_single = is_image(images) or isinstance(images, (*_PATH, dict, set))
+    many = [images] if is_single or not isinstance(images, Iterable) else images
     if isinstance(many, list | tuple) and many and all(isinstance(x, _PATH) for x in many):
         yield from load_items(open_sources([os.fspath(path) for path in many]), WORKERS)
         return
@@ -460,7 +466,7 @@ def load_images(images: object) -> Iterator[LoadedImage]:
         if isinstance(image, _PATH):
             yield from load_items(open_sources([os.fspath(image)]), WORKERS)
         else:
-            yield LoadedImage(Source(), _pixels(image, place))
+            yield LoadedImage(Source(), _in_memory(image, place, bgr))
 
 
 def load_items(items: Iterable[Item], workers: int) -> Generator[LoadedImage]:
@@ -469,21 +475,13 @@ def load_items(items: Iterable[Item], workers: int) -> Generator[LoadedImage]:
         yield LoadedImage(Source(item.file, item.index), photo, item.aligned)
 
 
-def _is_single(images: object) -> bool:
-    if isinstance(images, np.ndarray):
-        return images.ndim < 4
-    return isinstance(images, (*_PATH, *_BYTES, Image.Image))
-
-
-def _pixels(image: object, place: int) -> Photo | ValueError:
+def _in_memory(image: object, place: int, bgr: bool) -> Photo | ValueError:
     """Pixels, or why an image cannot be decoded; what is not an image at all is an error."""
     try:
-        if isinstance(image, _BYTES):
-            return read_photo(bytes(image))
-        if isinstance(image, np.ndarray | Image.Image):
-            return from_array(image)
+        return to_photo(image, bgr=bgr)
+    except TypeError as error:
+        raise TypeError(f"image {place}: {error}") from error
     except ValueError as error:
-        if isinstance(image, np.ndarray):
+        if is_pixels(image):
             raise ValueError(f"image {place}: {error}") from error
         return error
-    raise ValueError(f"image {place} is {type(image).__name__}: give {_KINDS}")

@@ -5,15 +5,14 @@ import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
+import warnings
+from contextlib import contextmanager
 
 # `pytest -n 2` on two cores is faster than four threads that wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import json
-import warnings
 import zlib
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,22 +23,19 @@ from torch import Tensor
 
 from data.features import Features
 from data.synthetic import SyntheticFaces
-from estimators.base import Estimate
 from evaluation.confidence.calibration import Calibration
 from evaluation.confidence.decision import Decision
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.open_model import LoadedModel, Provenance
 from models.backbones.base import BackboneOutput
-from models.load import load_backbone
+from models.load import load_backbone, save_checkpoint
 from models.run import backbone_record, build_head, load_frozen
 from photos.align import REFERENCE
 from photos.detectors import Detections
 from scoring.scorer import Scorer
-from utils.checkpoint import save_checkpoint
+from tests.helpers import GOLDEN, ROOT, TINY, Levels
 from utils.config import Method, Schedule, TrainConfig, to_json
 from utils.methods import build
-
-ROOT = Path(__file__).parents[1]
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # `make test &` in a script ignores it
 
@@ -50,6 +46,46 @@ settings.load_profile("no_deadline")
 def pytest_runtest_setup(item):
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture
+def refused(capsys):
+    """Return a function that wants code 2 of a command, and an error in one line with this in it.
+
+    The code may be a function that gives it, or ends as argparse does; with `alone`, nothing else
+    may have been printed.
+    """
+
+    def check(code, message, alone=False):
+        try:
+            code = code() if callable(code) else code
+        except SystemExit as end:
+            code = end.code
+        out, err = capsys.readouterr()
+        assert code == 2, (out, err)
+        *before, line = err.splitlines()
+        assert line.startswith("error: ")
+        assert message in line
+        assert not alone or (out, before) == ("", [])
+
+    return check
+
+
+@pytest.fixture
+def no_waiting():
+    """Return a context in which whatever makes the host wait for the CUDA device is an error."""
+
+    @contextmanager
+    def context():
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                yield
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+    return context
 
 
 @pytest.fixture
@@ -65,15 +101,8 @@ def ranks():
         started = []
         for rank in range(size):
             own = {"PYTHONPATH": ROOT, "RANK": rank, "LOCAL_RANK": rank, **job}
-            started.append(
-                subprocess.Popen(
-                    command,
-                    env=os.environ | {name: str(value) for name, value in own.items()},
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-            )
+            env = os.environ | {name: str(value) for name, value in own.items()}
+            started.append(subprocess.Popen(command, env=env, stdout=-1, stderr=-1, text=True))
         try:
             said = [process.communicate(timeout=120) for process in started]
         except subprocess.TimeoutExpired:
@@ -89,7 +118,7 @@ def ranks():
     return run
 
 
-GOLDEN_EVALUATION = ROOT / "tests" / "golden" / "evaluation"
+GOLDEN_EVALUATION = GOLDEN / "evaluation"
 
 
 @pytest.fixture(scope="session")
@@ -154,13 +183,15 @@ class TinyPairs:
             images[place, :, 56:] = row * 13 % 241
         return images
 
+    def fingerprint(self, row):
+        return row
+
 
 @pytest.fixture
 def tiny_pairs():
     return TinyPairs()
 
 
-TINY = Method("iresnet", layers=(1, 1, 1, 1), widths=(4, 4, 8, 8), embedding_size=16)
 LOSSES = {"probability": "idq", "variance": "fast_mls"}
 
 
@@ -269,25 +300,6 @@ def faces():
     return np.stack([found.read(row) for row in range(7)])
 
 
-@dataclass
-class Levels:
-    """An estimator of pixels: the embedding is the mean colour of 12 blocks, less 100.
-
-    The uncertainty is the share of light, 0..1; it writes down how large its batches were.
-    """
-
-    name: str = "levels"
-    sizes: list[int] = field(default_factory=list)
-
-    def __call__(self, batch):
-        images = batch.images
-        self.sizes.append(len(images))
-        blocks = images.reshape(len(images), 2, 56, 2, 56, 3).mean(axis=(2, 4))
-        mu = (blocks.reshape(len(images), 12) - 100).astype(np.float32)
-        light = images.mean(axis=(1, 2, 3))[:, None] / 255
-        return Estimate(mu, light.astype(np.float32))
-
-
 class Found:
     """A detector that was told of the faces: places (left, top) by the photo's first pixel."""
 
@@ -347,9 +359,6 @@ def levels(calibration):
     return make
 
 
-GOLDEN_MC_DROPOUT = ROOT / "tests" / "golden" / "mc_dropout" / "tiny.npz"
-
-
 class FakeBackbone:
     """A layer, then a scale and shift that stand for the last BatchNorm."""
 
@@ -384,7 +393,7 @@ class FakeFrozen:
 @pytest.fixture(scope="session")
 def tiny():
     """Features (8, 64), and for 16 and 512 outputs a layer and what the original gave for it."""
-    stored = np.load(GOLDEN_MC_DROPOUT)
+    stored = np.load(GOLDEN / "mc_dropout" / "tiny.npz")
 
     def layer(size: int) -> SimpleNamespace:
         def random(name: str) -> np.random.RandomState:

@@ -1,17 +1,67 @@
-"""The checkpoints of a run and the folder of each branch; the first process writes them."""
+"""The checkpoints of a run and the folder of each branch, and what may change where one resumes.
+
+The first process writes them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from models.load import save_checkpoint
 from training.branch import TrainedBranch
 from training.log import TrainLog
-from utils.checkpoint import save_checkpoint
-from utils.config import TrainConfig, to_json
+from utils.config import TrainConfig, from_json, to_json
 from utils.files import write_text
+
+
+def check_resumable(config: TrainConfig, checkpoint: Mapping[str, Any]) -> None:
+    """Refuse to resume with what the state of a checkpoint does not fit; see docs/train.md.
+
+    Raises:
+        ValueError: another network, loss or optimizer, or a schedule that ends before the
+            checkpoint; names what differs.
+    """
+    before, now = _state_of(from_json(checkpoint["config"])), _state_of(config)
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    if names:
+        differences = ", ".join(f"{x} = {now.get(x)!r} (was {before.get(x)!r})" for x in names)
+        raise ValueError(
+            f"cannot resume with {differences}: the run's saved state does not fit; resume without "
+            "this change, or start a new run with --config_file"
+        )
+    step, schedule = int(checkpoint["step"]), config.schedule
+    if schedule.total_steps < step:
+        raise ValueError(
+            f"cannot resume with a schedule of {schedule.epochs} x {schedule.steps_per_epoch} "
+            f"steps: the run has done {step}; set schedule.epochs to "
+            f"{-(-step // schedule.steps_per_epoch)} or more, or leave the schedule as it was"
+        )
+
+
+def is_judged_alike(config: TrainConfig, checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a config's evaluations compare with the best one of a checkpoint."""
+    settings = [each.verification for each in (config, from_json(checkpoint["config"]))]
+    now, before = ((each.targets, each.flip, each.protocol) for each in settings)
+    return now == before
+
+
+def _state_of(config: TrainConfig) -> dict[str, Any]:
+    """The fields that a run's state is of, by their names."""
+    fields: dict[str, Any] = {"backbone": config.backbone}
+    for name, head in config.heads.items():
+        assert head.loss is not None
+        of_head = {
+            "head": head.head,
+            "head_weights": head.head_weights,
+            "loss": head.loss.name,
+            "schedule.optimizer": head.schedule.optimizer,
+        }
+        prefix = f"branches.{name}." if name else ""
+        fields |= {f"{prefix}{field}": value for field, value in of_head.items()}
+    return fields
 
 
 class RunFiles:

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from evaluation.metrics.protocols import PROTOCOLS, find_protocol
+from models.load import load_checkpoint
 from training.trainer import SharedError, Trainer
-from utils.checkpoint import load_checkpoint
 from utils.cli import say_last
 from utils.config import TrainConfig, from_json, load_config, override
 from utils.device import resolve_device

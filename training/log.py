@@ -154,7 +154,7 @@ class TrainLog:
             LOGGER.info(text)
         else:
             LOGGER.info("---%s %s %s", table.name, self._label, summary_line(table))
-            with self._tables.open("a", encoding="utf-8") as file:
+            with self._tables.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(f"step {global_step}\n{text}\n")
         self._metrics.write(global_step=global_step, evaluation=original_dict(table))
         if self._tensorboard is not None:

@@ -20,8 +20,8 @@ from estimators.from_file import FromFile
 from models.backbones.base import BackboneOutput
 from models.frozen import FrozenBackbone
 from models.heads.base import to_scalar, to_sigma_sq
+from models.load import load_checkpoint
 from models.run import check_backbone, load_run, trained_head
-from utils.checkpoint import load_checkpoint
 from utils.config import TrainConfig, from_json
 from utils.device import to_device
 

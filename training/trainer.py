@@ -1,14 +1,14 @@
 """The loop: batches through the frozen backbone, then a step of every head on what it gave.
 
 One process or many: each takes whole identities of every batch. The file reads from the top down: a
-run, its loop, one step, what is logged of it, and what happens after an epoch.
+run, its loop, what happens after an epoch, one step, and what is logged of it.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,9 +34,8 @@ from models.frozen import CudaGraphs
 from models.heads.base import to_scalar, to_sigma_sq
 from models.run import backbone_record, check_backbone, load_frozen
 from training.branch import StepInput, TrainedBranch
-from training.checkpoints import RunFiles
+from training.checkpoints import RunFiles, check_resumable, is_judged_alike
 from training.log import TrainLog, log_start, rank_correlation
-from training.recorded import RecordedSteps
 from training.teachers import Teacher, logit_of, open_teachers
 from utils.config import TrainConfig
 from utils.device import peak_memory_gib, to_device
@@ -46,6 +45,7 @@ from utils.run import LOGGER
 
 SECONDS_BETWEEN_SAVES = 60.0
 IMAGES_PER_FORWARD = 512  # on an accelerator, unless the config says how many steps go together
+MOST_RECORDINGS = 8  # one for each number of pairs; classes with few images make it vary
 
 
 class SharedError(ValueError):
@@ -75,6 +75,8 @@ class Trainer:
         world: World = ALONE,
         device: torch.device | None = None,
     ) -> None:
+        if checkpoint is not None:
+            check_resumable(config, checkpoint)
         self.config, self.world = config, world
         self.frozen = load_frozen(
             config, str(device or config.device), config.precision, execution=config.execution
@@ -86,6 +88,9 @@ class Trainer:
             TrainedBranch(name, branch, self.frozen, world, _branch_state(checkpoint, name))
             for name, branch in config.heads.items()
         ]
+        if checkpoint is not None and not is_judged_alike(config, checkpoint):
+            for branch in self.branches:
+                branch.best = None
         self.augment = BatchAugment(config.augment, config.seed)
         self.verification = [
             open_verification(target, config.verification.dataset_path)
@@ -200,7 +205,7 @@ class Trainer:
         if self.config.execution != "cuda_graph" or not is_possible or draws:
             return None
         if self._recorded is None:
-            self._recorded = recorded_steps(self.branches, self.frozen.device)
+            self._recorded = RecordedSteps(self.branches, self.frozen.device)
         return self._recorded(self.step, images)
 
     def _after_step(
@@ -381,13 +386,37 @@ def step_heads(
     return HeadsStep(rates, [raw.detach() for raw in raws], results, stop_wish)
 
 
-def recorded_steps(branches: Sequence[TrainedBranch], device: torch.device) -> RecordedSteps:
-    """Make steps of one process that are recorded as CUDA graphs."""
-    return RecordedSteps(
-        branches,
-        lambda step, images: step_heads(branches, step, images, ALONE).losses,
-        CudaGraphs(device),
-    )
+class RecordedSteps:
+    """Steps of all heads as one launch, for a host that cannot keep up with a hundred kernels each.
+
+    A recording, a CUDA graph, holds for one number of pairs and one set of learning rates. Heads
+    with dropout, and batches that several processes share, cannot be recorded. Each of the
+    `branches` has taken a step before, so that its optimizer has its state.
+    """
+
+    def __init__(self, branches: Sequence[TrainedBranch], device: torch.device) -> None:
+        self._branches, self._graphs = branches, CudaGraphs(device)
+        self._rates: list[float] = []
+        self._recordings: dict[int, tuple[StepInput, Callable[[], None], Tensor]] = {}
+
+    def __call__(self, step: int, images: StepInput) -> Tensor | None:
+        """Do a step; return the losses (H,), good until the next one, or None where it cannot."""
+        rates = [branch.config.schedule.lr_at(step) for branch in self._branches]
+        if rates != self._rates:
+            self._rates, self._recordings = rates, {}
+        if images.num_pairs not in self._recordings:
+            if len(self._recordings) == MOST_RECORDINGS:
+                return None
+            own = images.clone()
+            recording = self._graphs.capture(
+                lambda: step_heads(self._branches, step, own, ALONE).losses, warm_up=0
+            )
+            self._recordings[images.num_pairs] = (own, *recording)
+        recorded, replay, losses = self._recordings[images.num_pairs]
+        for place, new in zip(recorded.tensors, images.tensors, strict=True):
+            place.copy_(new, non_blocking=True)
+        replay()
+        return losses
 
 
 def share_gradients(
@@ -492,7 +521,4 @@ def mean_area(results: Sequence[OriginalTable]) -> float | None:
 def _branch_state(checkpoint: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
     if checkpoint is None or not name:
         return checkpoint
-    states: dict[str, dict[str, Any]] = checkpoint["branches"]
-    if name not in states:
-        raise ValueError(f"no branch {name!r} in the checkpoint (it has {', '.join(states)})")
-    return states[name]
+    return dict(checkpoint["branches"][name])

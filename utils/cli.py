@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import io
 import math
 import os
 import signal
@@ -73,6 +74,9 @@ def run_command(body: Callable[[], int], *, resume_hint: str = "") -> int:
             installed; other exceptions are bugs, and pass.
         resume_hint: after Ctrl-C, how to continue: "the same command resumes where it stopped".
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # file names may hold what no console can show
+            stream.reconfigure(errors="backslashreplace")
     try:
         return body()
     except KeyboardInterrupt:

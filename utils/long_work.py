@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from types import FrameType
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from tqdm import tqdm
 
@@ -53,24 +55,49 @@ LINE_EVERY = 30.0  # seconds
 
 
 class Progress:
-    """Counts images of `total`; call it with the number in each batch.
+    """Images that are done: a bar on a terminal, a line now and then elsewhere; a context manager.
 
-    A process that is not the main one shows nothing.
+    Call it with the number in each batch.
+
+    Args:
+        what: what is done with them.
+        total: how many there are, or what counts them, in a thread beside the work; None from it
+            where that takes too long. Only with a total the time left is shown.
+        done: images that an earlier start has finished.
+        shown: whether this process shows anything.
     """
 
-    def __init__(self, what: str, total: int, *, shown: bool) -> None:
-        self._what, self._total, self._done = what, total, 0
+    def __init__(
+        self, what: str, total: int | Callable[[], int | None], *, done: int = 0, shown: bool = True
+    ) -> None:
+        self._what, self._finished, self._done, self._faces = what, done, 0, 0
+        self._count = total if callable(total) else lambda: total
+        self._total = None if callable(total) else total
         terminal = sys.stderr.isatty()
-        hidden = not (shown and terminal)
         self._bar = tqdm(
-            total=total, desc=what, unit="img", unit_scale=True, leave=False, disable=hidden
+            total=self._total,
+            desc=what,
+            unit="img",
+            unit_scale=True,
+            leave=False,
+            initial=done,
+            disable=not (shown and terminal),
         )
         self._lines = shown and not terminal
         self._start = self._last = time.monotonic()
 
-    def __call__(self, images: int) -> None:
-        """Count images that are done."""
+    def __enter__(self) -> Self:
+        if self._total is None:
+            threading.Thread(target=self.count_total, name="count", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def __call__(self, images: int = 1) -> None:
+        """Count images that are done, or taken up."""
         self._done += images
+        self._bar.total = self._total
         self._bar.update(images)
         now = time.monotonic()
         if self._lines and now - self._last >= LINE_EVERY:
@@ -78,18 +105,31 @@ class Progress:
             sys.stderr.write(self.line(now - self._start) + "\n")
             sys.stderr.flush()
 
+    def add_faces(self, count: int) -> None:
+        """Count faces in the images."""
+        self._faces += count
+        self._bar.set_postfix_str(f"{self._faces} faces", refresh=False)
+
+    def add_finished(self, images: int) -> None:
+        """Count images that an earlier start has finished."""
+        self._finished += images
+        self._bar.update(images)
+
+    def count_total(self) -> None:
+        """Count all images; the work itself reports what is wrong with one."""
+        with suppress(ValueError, OSError):
+            self._total = self._count()
+
     def line(self, seconds: float) -> str:
         """Say how far it is, how fast, and how long it will take, after so many seconds."""
+        done, total = self._finished + self._done, self._total
         rate = self._done / max(seconds, 1e-9)
-        left = (self._total - self._done) / max(rate, 1e-9)
-        return (
-            f"{self._what}: {self._done} of {self._total} images "
-            f"({self._done / max(self._total, 1):.1%}), {rate:.1f} images/s, {duration(left)} left"
-        )
-
-    def close(self) -> None:
-        """Take the bar away."""
-        self._bar.close()
+        faces = f", {self._faces} faces" if self._faces else ""
+        if total is None:
+            return f"{self._what}: {done} images{faces}, {rate:.1f} images/s"
+        left = duration((total - done) / max(rate, 1e-9))
+        share = f"{done} of {total} images ({done / max(total, 1):.1%})"
+        return f"{self._what}: {share}{faces}, {rate:.1f} images/s, {left} left"
 
 
 def duration(seconds: float) -> str:

@@ -44,7 +44,9 @@ def start_logging(log_file: Path | None = None) -> None:
     LOGGER.propagate = False
     LOGGER.addHandler(_BarSafeHandler())
     if log_file is not None:
-        LOGGER.addHandler(logging.FileHandler(log_file, encoding="utf-8"))
+        LOGGER.addHandler(
+            logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
+        )
 
 
 def keep_quiet() -> None:

@@ -10,14 +10,15 @@ import logging
 import mmap
 import os
 import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.os_hints import gather_scattered, will_need
 from data.rec.format import (
     FIRST,
     HEADER,
@@ -36,7 +37,12 @@ log = logging.getLogger("faceuq")
 
 EXACT = 1 << 24  # float32 holds every whole number up to here; later keys may be off by a few
 LONGEST_AHEAD = 64 << 10  # bytes of one record to request before its length is known
-_AT_ONCE = 1 << 20  # headers; gathering one takes about 100 bytes
+NEAR = 16 << 10  # bytes between two parts that are worth reading rather than skipping
+FAR = 64 << 10  # mean distance of places from which on what lies between is not read along
+MANY = 10_000  # places that are worth threads
+THREADS = 32  # that wait for the disk
+AT_ONCE = 128 << 10  # bytes of one request; Linux may cut what is longer
+_HEADERS_AT_ONCE = 1 << 20  # gathering one takes about 100 bytes
 
 
 class RecordFields(NamedTuple):
@@ -269,8 +275,8 @@ def image_labels(pack: RecordPack) -> Images:
 
 def _from_headers(pack: RecordPack) -> Images:
     parts, labels = [], []
-    for start in range(0, len(pack), _AT_ONCE):
-        positions = np.arange(start, min(start + _AT_ONCE, len(pack)), dtype=np.int32)
+    for start in range(0, len(pack), _HEADERS_AT_ONCE):
+        positions = np.arange(start, min(start + _HEADERS_AT_ONCE, len(pack)), dtype=np.int32)
         fields = pack.fields(positions)
         parts.append(positions[~fields.empty])
         labels.append(_small(_whole(pack, parts[-1], fields.label[~fields.empty])))
@@ -344,7 +350,10 @@ def _header_labels(pack: RecordPack, positions: NDArray[np.integer]) -> NDArray[
     """Return the labels of headers, gathered block by block."""
     labels = [
         _whole(pack, some, pack.fields(some).label)
-        for some in (positions[at : at + _AT_ONCE] for at in range(0, len(positions), _AT_ONCE))
+        for some in (
+            positions[at : at + _HEADERS_AT_ONCE]
+            for at in range(0, len(positions), _HEADERS_AT_ONCE)
+        )
     ]
     return np.concatenate(labels) if labels else np.empty(0, dtype=np.int64)
 
@@ -364,3 +373,47 @@ def _small(labels: NDArray[np.integer]) -> NDArray[np.integer]:
     inside = np.iinfo(np.int32)
     fits = not len(labels) or (labels.min() >= inside.min and labels.max() <= inside.max)
     return labels.astype(np.int32, copy=False) if fits else labels
+
+
+def will_need(file: int, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
+    """Ask for the bytes from starts (n,) to ends (n,), in any order, of an open file.
+
+    Returns before they are there, and lets other threads run.
+    """
+    if hasattr(os, "posix_fadvise"):
+        for start, end in merged(starts, ends):
+            for at in range(start, end, AT_ONCE):
+                os.posix_fadvise(file, at, min(AT_ONCE, end - at), os.POSIX_FADV_WILLNEED)
+
+
+def merged(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Return the parts in order, those that lie within NEAR of each other as one."""
+    if not len(starts):
+        return []
+    order = np.argsort(starts, kind="stable")
+    starts, reached = starts[order], np.maximum.accumulate(ends[order])
+    first = np.concatenate([[True], starts[1:] > reached[:-1] + NEAR])
+    last = np.concatenate([first[1:], [True]])
+    return list(zip(starts[first].tolist(), reached[last].tolist(), strict=True))
+
+
+def gather_scattered(
+    mapped: mmap.mmap,
+    gather: Callable[[NDArray[np.int64]], list[NDArray[Any]]],
+    offsets: NDArray[np.int64],
+) -> list[NDArray[Any]]:
+    """Return `gather(offsets)`, arrays with a row for each; far apart, by threads and page by page.
+
+    By itself the system would read 128 KB around each place of the mapped file, one after the
+    other, which for a pack that is not in memory comes to all of it.
+    """
+    few = len(offsets) < MANY or not hasattr(mmap, "MADV_RANDOM")
+    if few or np.ptp(offsets) < FAR * len(offsets):
+        return gather(offsets)
+    mapped.madvise(mmap.MADV_RANDOM)
+    try:
+        with ThreadPoolExecutor(THREADS) as pool:
+            parts = list(pool.map(gather, np.array_split(offsets, 4 * THREADS)))
+    finally:
+        mapped.madvise(mmap.MADV_NORMAL)
+    return [np.concatenate(columns) for columns in zip(*parts, strict=True)]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from data.faces import FaceImages, Images, open_faces
 from data.features import Features
+from data.images import first_rows
 from data.labelled_pairs import require_pairs
 from data.pairs import open_pairs
 from data.verification import VerificationSet, open_verification
@@ -76,6 +77,10 @@ class VerificationPairs:
         """Images [start, stop) as (n, 112, 112, 3) RGB."""
         return self.pairs.decode(start, stop)
 
+    def fingerprint(self, row: int) -> int:
+        """Return what rows with one encoded image share."""
+        return self.pairs.fingerprint(row)
+
     def image_name(self, row: int) -> str:
         """Return the row number."""
         return str(row)
@@ -84,17 +89,14 @@ class VerificationPairs:
         """Score the N pairs; rows with one encoded image are one image. See `EvaluationSet`."""
         with naming(self.name):
             checked = Features(mu, sigma_sq, self.pairs.mated)
-        numbers: dict[bytes, int] = {}
-        contents = (
-            image if isinstance(image, bytes) else image.tobytes() for image in self.pairs.images
-        )
+        first = first_rows(np.array([*map(self.fingerprint, range(len(self)))], np.uint64))
         comparisons = Comparisons(
             self.name,
             cosine_of_pairs(checked.mu),
             checked.issame,
             np.arange(len(self), dtype=np.int32).reshape(-1, 2),
             _one_column(checked.sigma_sq),
-            image=np.array([numbers.setdefault(key, len(numbers)) for key in contents], np.int64),
+            image=np.unique(first, return_inverse=True)[1],
         )
         return with_people(comparisons)
 

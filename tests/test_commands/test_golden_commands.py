@@ -189,7 +189,7 @@ def test_compared_estimators(golden, tmp_path):
 
 
 def test_scored_images(golden, faces):
-    given = ["evaluation/score_images.py", "faces", "--model", "demo", "--aligned", "yes"]
+    given = ["scoring/score_images.py", "faces", "--model", "demo", "--aligned", "yes"]
     printed = golden.command(faces, *given, "--out", "s.csv", "--report", "sheet.html")
     golden.command(faces, *given, "--out", "s.jsonl")
     golden.command(faces, *given, "--out", "s.parquet")
@@ -211,9 +211,9 @@ def test_extraction(golden, trained):
     folder, _ = trained
     given = ["--images", "synthetic:identities=4,images=3,seed=2", "--methods", "n=embedding_norm"]
     run = ["--model_dir", "run", "--workers", "1"]
-    printed = golden.command(folder, "evaluation/extract.py", *given, *run, "--out", "x")
+    printed = golden.command(folder, "extraction/extract.py", *given, *run, "--out", "x")
     kind = ["--format", "parquet", "--dtype", "float32"]
-    golden.command(folder, "evaluation/extract.py", *given, *run, *kind, "--out", "y")
+    golden.command(folder, "extraction/extract.py", *given, *run, *kind, "--out", "y")
     shard = folder / "x" / "shards" / "000000"
     masked = ("packages", "platform", "python", "revision", "command", "sha256")
     golden.check(
@@ -234,7 +234,7 @@ def test_packed_model(golden, trained):
     folder, _ = trained
     facts = ["--license", "research only", "--source", "rendered", "--created", "2024-01-01"]
     given = ["--model_dir", "run", "--out", "model.pt", "--pairs", "synthetic:pairs=40", *facts]
-    printed = golden.command(folder, "evaluation/pack_model.py", *given, "--keep_color")
+    printed = golden.command(folder, "export/pack_model.py", *given, "--keep_color")
     packed = torch.load(folder / "model.pt", weights_only=True)
     golden.check(
         "pack_model",
@@ -253,7 +253,7 @@ def test_exported_model(golden, tmp_path):
     pytest.importorskip("onnxruntime")
     given = ["--check", "synthetic:pairs=20,seed=5", "--faces", "33", "--runs", "0"]
     printed = golden.command(
-        tmp_path, "evaluation/export.py", "--model", "demo", "--out", "m.onnx", *given
+        tmp_path, "export/export.py", "--model", "demo", "--out", "m.onnx", *given
     )
     model = onnx.load(tmp_path / "m.onnx")
     golden.check(

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import os_hints
-from data.os_hints import AT_ONCE, NEAR, gather_scattered, merged, will_need
+from data.rec import reader
+from data.rec.reader import AT_ONCE, NEAR, gather_scattered, merged, will_need
 from data.recordio import RecordPack, RecordWriter
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "data" / "rec"
@@ -73,8 +73,8 @@ def test_headers_gathered_by_threads_are_the_same(name, monkeypatch):
     with RecordPack(path) as pack:
         positions = np.tile(np.arange(len(pack)), 20)
         plain, labels = pack.fields(positions), pack.images.labels
-    monkeypatch.setattr(os_hints, "MANY", 1)
-    monkeypatch.setattr(os_hints, "FAR", 0)
+    monkeypatch.setattr(reader, "MANY", 1)
+    monkeypatch.setattr(reader, "FAR", 0)
     with RecordPack(path) as pack:
         threaded = pack.fields(positions)
         assert pack.images.labels.tolist() == labels.tolist()
@@ -83,7 +83,7 @@ def test_headers_gathered_by_threads_are_the_same(name, monkeypatch):
 
 
 def test_places_in_threads_keep_their_order(monkeypatch):
-    monkeypatch.setattr(os_hints, "MANY", 1)
+    monkeypatch.setattr(reader, "MANY", 1)
     offsets = np.random.default_rng(0).permutation(1000) * 2**30
     with mmap.mmap(-1, 4096) as mapped:
         found = gather_scattered(mapped, lambda some: [some, some % 7], offsets)

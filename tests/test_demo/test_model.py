@@ -22,8 +22,7 @@ from evaluation import calibrate
 from evaluation.confidence.calibration import Calibration
 from export import pack_model
 from models.load import load_tensors
-from models.packed import load_packed
-from models.run import load_run
+from models.run import load_packed, load_run
 from utils.files import file_sha256
 
 ROOT = Path(__file__).resolve().parents[2]

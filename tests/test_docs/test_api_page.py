@@ -3,7 +3,6 @@
 import dataclasses
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +13,10 @@ from report.sheet import FaceScore
 from scoring.scorer import load_scorer
 from scoring.templates import Template
 from tests.test_docs.test_commands_run import write_people
+from tests.test_docs.test_docs import ROOT, examples, execute, text_of
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+PAGE = text_of(ROOT / "docs" / "api.md")
+EXAMPLES = examples(PAGE)
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +37,8 @@ def ran(tmp_path_factory):
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for number, example in enumerate(EXAMPLES):
-            exec(compile(example, f"example {number}", "exec"), found)
+        for example in EXAMPLES:
+            execute(example, found)
     return found
 
 
@@ -58,20 +57,14 @@ def test_the_examples_run(ran):
     assert (ran["template"].count, ran["template"].weights) == (3, "quality")
     assert ran["found"].decision in ("match", "no match", "cannot tell")
     assert ran["norm"].model.fusion == "norm"
-
-
-def test_the_best_frame_is_the_one_with_the_lowest_uncertainty(ran):
-    values = ran["best"].scores.uncertainty
-    assert ran["best"].index == int(np.argmin(values))
+    assert ran["best"].index == int(np.argmin(ran["best"].scores.uncertainty))
 
 
 def test_what_the_page_names_exists():
-    for name in re.findall(r"face\.(\w+)", "".join(EXAMPLES)):
-        assert name in {field.name for field in dataclasses.fields(FaceScore)}
-    for name in re.findall(r"template\.(\w+)", "".join(EXAMPLES)):
-        assert name in {field.name for field in dataclasses.fields(Template)}
+    for word, kind in (("face", FaceScore), ("template", Template)):
+        named = re.findall(rf"{word}\.(\w+)", "".join(EXAMPLES))
+        assert set(named) <= {field.name for field in dataclasses.fields(kind)}
     settings = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", PAGE.partition("## Settings")[2], re.M)
-    options = load_scorer.__kwdefaults__
     named = [name for cell in settings for name in re.findall(r"\w+", cell)]
     assert len(named) >= 6
-    assert set(named) <= set(options)
+    assert set(named) <= set(load_scorer.__kwdefaults__)

@@ -1,6 +1,5 @@
 """The example of docs/train.md is a config, and its commands change it as the page says."""
 
-import re
 import runpy
 import shlex
 from pathlib import Path
@@ -9,16 +8,16 @@ import pytest
 
 from losses.base import GenuinePairLoss
 from models.run import load_frozen
+from tests.test_docs.test_docs import ROOT, text_of, titled
 from utils.config import TrainConfig, from_json, override, to_json
 from utils.methods import build
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
+PAGE = text_of(ROOT / "docs" / "train.md")
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    (title, content) = re.search(r'```python title="([^"]+)"\n(.*?)```', PAGE, re.DOTALL).groups()
+    title, content = titled(PAGE)
     path = tmp_path_factory.mktemp("page") / Path(title).name
     path.write_text(content)
     found = runpy.run_path(str(path))["config"]
@@ -28,24 +27,16 @@ def config(tmp_path_factory):
 
 def test_the_config_of_the_page_goes_through_json(config):
     assert from_json(to_json(config)) == config
-    assert [branch.name for branch in config.branches] == [
-        "idq-0",
-        "idq-1",
-        "fast_mls-0",
-        "fast_mls-1",
-    ]
+    names = [branch.name for branch in config.branches]
+    assert names == ["idq-0", "idq-1", "fast_mls-0", "fast_mls-1"]
 
 
 def test_its_heads_and_losses_fit_its_backbone(config, monkeypatch):
     monkeypatch.chdir(ROOT)
     frozen = load_frozen(config, "cpu", "fp32")
     for branch in config.branches:
-        head = build(
-            "models.heads",
-            branch.head,
-            features_shape=frozen.features_shape,
-            embedding_size=frozen.embedding_size,
-        )
+        shape = {"features_shape": frozen.features_shape, "embedding_size": frozen.embedding_size}
+        head = build("models.heads", branch.head, **shape)
         loss = build("losses", branch.loss, embedding_size=frozen.embedding_size)
         assert isinstance(loss, GenuinePairLoss)
         assert head.output in loss.accepts

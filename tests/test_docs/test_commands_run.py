@@ -18,7 +18,7 @@ from data.images import encode_png
 from data.synthetic import SyntheticFaces, synthetic_verification
 from data.verification import write_bin
 from models.heads.fc2 import FC2Head
-from tests.test_docs.test_docs import COMMANDS, ROOT, blocks
+from tests.test_docs.test_docs import COMMANDS, ROOT, blocks, text_of
 from utils.config import Method
 from utils.methods import build
 
@@ -139,16 +139,8 @@ def stand_ins(tmp_path_factory, write_run):
     mobile = build("models.backbones", Method("mobilefacenet")).state_dict()
     for path in ("mbf_y1.pth", "FILE.pth", "weights/mbf_y1.pth"):
         torch.save(mobile, folder / path)
-    for name in (
-        "my_faces",
-        "FOLDER",
-        "FOLDER_OR_LIST",
-        "PATH",
-        "people",
-        "faces_a",
-        "PACK",
-        "datasets/lfw_train",
-    ):
+    folders = ("my_faces", "FOLDER", "FOLDER_OR_LIST", "PATH", "people", "faces_a", "PACK")
+    for name in (*folders, "datasets/lfw_train"):
         write_people(folder / name)
     for name in ("my_photos", "photos"):
         (folder / name).mkdir()
@@ -171,7 +163,7 @@ def stand_ins(tmp_path_factory, write_run):
 
 def steps(folder):
     """What a reader has by the time of the pages' commands, made by the commands themselves."""
-    for _, title, text in blocks(ROOT / "docs" / "train.md"):
+    for _, title, text in blocks(text_of(ROOT / "docs" / "train.md")):
         if title:
             (folder / title).write_text(text)
     (folder / "pairs.csv").write_text("p0/0.png,p0/1.png,1\np0/0.png,p1/4.png,0\n")

@@ -13,6 +13,8 @@ import pytest
 
 from evaluation.metrics.protocols import PROTOCOLS, SWITCHES
 from tests.measure import ROOMS
+from training.branch import TrainedBranch
+from training.checkpoints import RunFiles
 from utils.config import TrainConfig, load_config, override, parse_method
 from utils.methods import available, check_options, find
 
@@ -28,18 +30,42 @@ def text_of(page):
     return page.read_text(encoding="utf-8")
 
 
-def blocks(page):
+def section(page, heading):
+    """The part of a page of docs/ below a heading."""
+    text = text_of(ROOT / "docs" / page)
+    return text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
+def blocks(text):
     """(language, file to write or "", content) of each fenced block."""
-    return FENCE.findall(text_of(page))
+    return FENCE.findall(text)
+
+
+def examples(text, language="python"):
+    """What the fenced blocks of a language hold that are no files to write."""
+    return [content for found, title, content in blocks(text) if found == language and not title]
+
+
+def titled(text):
+    """(file to write, its content) of a text with one such block."""
+    ((_, title, content),) = [block for block in blocks(text) if block[1]]
+    return title, content
+
+
+def execute(example, names=None):
+    """The names that an example defines, beside those given."""
+    names = {"__name__": "example"} if names is None else names
+    exec(compile(example, "example", "exec"), names)
+    return names
 
 
 def written_by_pages():
-    return {title for page in PAGES for _, title, _ in blocks(page) if title}
+    return {title for page in PAGES for _, title, _ in blocks(text_of(page)) if title}
 
 
 def commands(page):
     """Every command `python FILE ...` of a page, in blocks and in the text, as lists of words."""
-    fenced = [content for language, _, content in blocks(page) if language != "python"]
+    fenced = [content for language, _, content in blocks(text_of(page)) if language != "python"]
     prose = FENCE.sub("", text_of(page))
     indented = re.findall(r"^ {4,}(python .*(?:\\\n.*)*)", prose, re.MULTILINE)
     lines = [line for content in fenced for line in content.replace("\\\n", " ").splitlines()]
@@ -91,8 +117,7 @@ def test_named_files_exist(page):
     beside = {path.name for package in ROOMS for path in (ROOT / package).rglob("*.py")}
     for name in named:
         exists = (ROOT / name).exists() or ("/" not in name and name in beside)
-        run_folder = name in ("config.py",)
-        assert exists or run_folder or name in known, f"{page.name} names {name}"
+        assert exists or name in known | {"config.py"}, f"{page.name} names {name}"
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +154,7 @@ def test_make_targets_exist(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_flags_named_in_the_text_exist(page, help_of, capsys):
-    scripts = {words[0] for param in COMMANDS for words in [param.values[1]]}
+    scripts = {param.values[1][0] for param in COMMANDS}
     known = {flag for script in scripts for flag in FLAG.findall(help_of(script, capsys))}
     named = {
         flag
@@ -180,6 +205,20 @@ def test_methods_page_has_every_method_with_its_options():
             assert f"`{option}`" in page, f"docs/methods.md: models.heads.{name} has {option}"
 
 
+TRAINED_OR_STORED = {"onnx", "trained_head", "from_file", "fusion", "mc_dropout"}  # on other pages
+
+
+@pytest.mark.parametrize("name", sorted(set(available("estimators")) - TRAINED_OR_STORED))
+def test_methods_page_has_every_training_free_score_with_its_options(name):
+    page = section("methods.md", "Training-free scores")
+    assert re.search(rf"^(#+ |\| )`{name}`", page, re.MULTILINE)
+    options = dict(inspect.signature(find("estimators", name)).parameters)
+    del options["frozen"]
+    for option, parameter in options.items():
+        default = str(parameter.default).removeprefix("0").removesuffix(".0") or "0"
+        assert re.search(rf"`{option}`[\s(`\"]+{re.escape(default)}\b", page), (option, default)
+
+
 def test_protocols_page_has_every_protocol_and_switch():
     page = text_of(ROOT / "docs" / "evaluate.md")
     for name, protocol in PROTOCOLS.items():
@@ -205,13 +244,8 @@ def test_migrating_page_names_only_fields_that_exist_and_all_required_ones():
 
 def test_formats_page_has_every_key_of_a_checkpoint():
     page = text_of(ROOT / "docs" / "formats.md")
-    sources = [ROOT / "training" / "checkpoints.py", ROOT / "training" / "branch.py"]
-    dicts = [
-        node
-        for path in sources
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Dict)
-    ]
+    trees = [ast.parse(inspect.getsource(kind)) for kind in (RunFiles, TrainedBranch)]
+    dicts = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Dict)]
     keys = [key.value for node in dicts for key in node.keys if isinstance(key, ast.Constant)]
     keys.remove("param_groups")  # inside the optimizer's
     assert {"config", "head", "step", "branches"} <= set(keys)

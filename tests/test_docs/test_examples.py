@@ -6,20 +6,11 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.measure import ROOMS
-from tests.test_docs.test_docs import FENCE
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def blocks(page):
-    """(language, file to write or "", content) of each fenced block."""
-    return FENCE.findall((ROOT / "docs" / page).read_text(encoding="utf-8"))
-
+from tests.test_docs.test_docs import ROOT, blocks, examples, text_of
 
 TINY = """
 from utils.config import Method, Schedule, TrainConfig, Verification
@@ -73,35 +64,34 @@ for language, content in json.load(open("blocks.json")):
                            else [*arguments, "--device", "cpu"]) == 0, line
 print("all ran")
 """
+QUIET = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def run(copy, *arguments):
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=copy, env=QUIET, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """Run the examples of two pages in one process, in a copy of the code."""
     copy = tmp_path_factory.mktemp("checkout")
+    ignore = shutil.ignore_patterns("__pycache__")
     for package in ROOMS:
-        shutil.copytree(
-            ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__")
-        )
+        shutil.copytree(ROOT / package, copy / package, ignore=ignore)
     shutil.copy(ROOT / "network.py", copy)
     (copy / "config" / "config_ir50_idq_loss_glint360k.py").write_text(TINY)
     steps = [("python", PREPARE)]
-    for language, title, content in blocks("adding_a_method.md"):
+    for language, title, content in blocks(text_of(ROOT / "docs" / "adding_a_method.md")):
         if title:
             (copy / title).write_text(content)
         else:
             steps.append((language, content))
-    for language, _, content in blocks("migrating.md"):
-        if language == "python":
-            small = content.replace("depth=50", "layers=(1, 1, 1, 1), widths=(4, 4, 8, 8)")
-            steps.append((language, small))
+    for content in examples(text_of(ROOT / "docs" / "migrating.md")):
+        small = content.replace("depth=50", "layers=(1, 1, 1, 1), widths=(4, 4, 8, 8)")
+        steps.append(("python", small))
     (copy / "blocks.json").write_text(json.dumps(steps))
-    command = [sys.executable, "-c", DRIVER]
-    quiet = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        command, cwd=copy, env=quiet, capture_output=True, text=True, timeout=120, check=False
-    )
-    return copy, done
+    return copy, run(copy, "-c", DRIVER)
 
 
 def test_the_contract_tests_take_the_examples_as_they_are(ran):
@@ -110,32 +100,16 @@ def test_the_contract_tests_take_the_examples_as_they_are(ran):
     assert done.returncode == 0, done.stdout + done.stderr
     shutil.copytree(ROOT / "tests", copy / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     files = ("losses/test_contract.py", "models/test_backbones.py", "models/test_heads.py")
-    examples = "patches or pooled or pcnet_huber"
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-k",
-        examples,
-        *(f"tests/test_{file}" for file in files),
-    ]
-    quiet = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    tests = subprocess.run(
-        command, cwd=copy, env=quiet, capture_output=True, text=True, check=False
-    )
+    chosen = ("-k", "patches or pooled or pcnet_huber", *(f"tests/test_{file}" for file in files))
+    tests = run(copy, "-m", "pytest", "-q", *chosen)
     assert tests.returncode == 0, tests.stdout
     assert re.search(r"\b1\d passed", tests.stdout), tests.stdout
 
 
-def test_examples_of_the_pages_run(ran):
-    _, done = ran
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.endswith("all ran\n")
-
-
 def test_examples_are_what_was_trained_and_evaluated(ran):
     copy, done = ran
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("all ran\n")
     log = (copy / "runs" / "try" / "log.txt").read_text()
     assert "PC_huber_loss 0.2" in log
     assert len(re.findall(r"\[0-\d\] \| loss", log)) == 2

@@ -2,17 +2,15 @@
 
 import re
 from dataclasses import fields
-from pathlib import Path
 
 import torch
 
 from demo import train_model
 from models.backbones.base import Preprocessing
-from models.packed import About
+from models.run import About
+from tests.test_docs.test_docs import ROOT, examples, execute, section
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "ship.md").read_text(encoding="utf-8")
-PAGE = PAGE.partition("\n## Model files\n")[2].partition("\n## ")[0]
+PAGE = section("ship.md", "Model files")
 
 
 def named(text):
@@ -29,10 +27,8 @@ def test_the_table_of_the_format_is_complete():
 
 def test_the_example_runs_and_the_demo_says_what_it_is(monkeypatch):
     monkeypatch.chdir(ROOT)
-    (example,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    found = {"__name__": "example"}
-    exec(compile(example, "example", "exec"), found)
-    assert found["model"].about.label == train_model.LABEL
+    (example,) = examples(PAGE)
+    assert execute(example)["model"].about.label == train_model.LABEL
     assert f"    {train_model.LABEL}\n" in PAGE
 
 

@@ -32,6 +32,44 @@ def disjoint_pairs(count=4000, seed=0, decimals=6, worst=0.3):
     return Comparisons("made-up", scores.astype(np.float32), mated, pairs, uncertainty)
 
 
+def apart(scores, mated, uncertainty, name="own"):
+    """Comparisons that share no image, with the uncertainty of either."""
+    pairs = np.arange(2 * len(mated), dtype=np.int32).reshape(-1, 2)
+    return Comparisons(
+        name, np.float32(scores), np.asarray(mated, bool), pairs, np.float32(uncertainty)
+    )
+
+
+def all_pairs(people, images):
+    """(identity of each image, every pair, which of them are mated)."""
+    identity = np.repeat(np.arange(people), images)
+    pairs = np.stack(np.triu_indices(len(identity), 1), axis=1).astype(np.int32)
+    return identity, pairs, identity[pairs[:, 0]] == identity[pairs[:, 1]]
+
+
+def some_pairs(rng, people, images, others):
+    """As `all_pairs`, with all mated pairs first and non-mated ones of `others` that are drawn."""
+    identity = np.repeat(np.arange(people), images)
+    sides = np.stack(np.triu_indices(images, 1), axis=1)
+    mated = (np.arange(people)[:, None, None] * images + sides).reshape(-1, 2)
+    drawn = rng.integers(people * images, size=(others, 2))
+    drawn = drawn[identity[drawn[:, 0]] != identity[drawn[:, 1]]]
+    pairs = np.concatenate([mated, drawn]).astype(np.int32)
+    return identity, pairs, np.arange(len(pairs)) < len(mated)
+
+
+def doubtful(rng, people=30, images=4):
+    """All pairs of labelled faces, with lower mated scores where an image is uncertain."""
+    identity = np.repeat(np.arange(people), images)
+    uncertainty = rng.random(len(identity)).astype(np.float32)
+    pairs = np.stack(np.tril_indices(len(identity), -1), axis=1).astype(np.int32)
+    mated = identity[pairs[:, 0]] == identity[pairs[:, 1]]
+    scores = np.where(mated, 0.8 - 0.6 * uncertainty[pairs].max(axis=1), 0.0)
+    scores = (scores + rng.normal(size=len(pairs)) * 0.12).astype(np.float32)
+    image = np.arange(len(identity))
+    return Comparisons("made", scores, mated, pairs, uncertainty, identity, image)
+
+
 def truncated(comparisons, listed_from):
     """The same set with its low non-mated scores counted only."""
     rows = comparisons.mated | (comparisons.scores >= listed_from)

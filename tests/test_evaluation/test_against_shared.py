@@ -1,19 +1,19 @@
 """Every set, every variant, all 100 points: the complete comparison with the original's outputs."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data.features import Features
 from evaluation.metrics.comparisons import cosine_of_pairs
-from evaluation.metrics.thresholds import error_rates
 from evaluation.original import equal_error_rates, original_table
 from report.text import original_text
+from tests.helpers import SHARED
 from tests.test_evaluation.factories import ORIGINALS, point_of
+from tests.test_evaluation.test_metrics.test_error_rates import assert_equals_pyeer, drawn_share
 
-ORACLE = Path(__file__).resolve().parents[2].parent / "shared" / "oracle" / "eval"
+ORACLE = SHARED / "oracle" / "eval"
 SETS = ["A_cfp7000_1col", "B_lfw6000_8col", "C_ties6000_1col", "D_const600", "H_2col1200"]
 SETS += ["J_fewimpostors"]
 
@@ -83,14 +83,4 @@ def test_operating_points(case, share):
     name, features, _ = case
     stats = json.loads((ORACLE / "pyeer_stats.json").read_text())[f"{name}/{share}"]
     scores, mated = cosine_of_pairs(features.mu), features.issame
-    if share != "1.0":
-        rng = np.random.RandomState(5)  # noqa: NPY002  how the reference drew its pairs
-        rows = rng.choice(len(scores), int(len(scores) * float(share)), replace=False)
-        scores, mated = scores[rows], mated[rows]
-    rates = error_rates(scores, mated)
-    for column, target in (("fmr0", 0), ("fmr1000", 1e-3), ("fmr100", 1e-2), ("fmr20", 0.05)):
-        point = point_of(scores, mated, "nearest", target)
-        assert (point.fnmr, point.threshold) == (stats[column], stats[f"{column}_th"])
-    assert rates.equal_error_rate() == tuple(
-        stats[column] for column in ("eer", "eer_low", "eer_high", "eer_th")
-    )
+    assert_equals_pyeer(*drawn_share(scores, mated, share), stats)

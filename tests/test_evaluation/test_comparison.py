@@ -7,12 +7,12 @@ import pytest
 
 from evaluation.comparison import group_rows, method_rows
 from evaluation.confidence.bootstrap import bootstrap
-from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.protocols import find_protocol
 from evaluation.run import DISCARDS
 from models.seeds import Group
 from report.results import group_row_dict
 from report.words import verdict_sentence
+from tests.test_evaluation.factories import doubtful
 
 FMR = 0.05
 
@@ -21,31 +21,16 @@ FMR = 0.05
 def draws():
     """Two good seeds, two random ones, and one in between."""
     rng = np.random.default_rng(0)
-    identity = np.repeat(np.arange(30), 4)
-    truth = rng.random(120).astype(np.float32)
-    pairs = np.array([(a, b) for a in range(120) for b in range(a)], np.int32)
-    mated = identity[pairs[:, 0]] == identity[pairs[:, 1]]
-    scores = np.where(mated, 0.8 - 0.6 * truth[pairs].max(axis=1), 0.0)
-    scores = (scores + rng.normal(size=len(pairs)) * 0.12).astype(np.float32)
-    comparisons = Comparisons("made", scores, mated, pairs, truth, identity, np.arange(120))
-
-    def noisy(amount):
-        return (truth + amount * rng.normal(size=120)).astype(np.float32)
-
+    comparisons = doubtful(rng)
+    noise = {"good-0": 0.02, "bad-0": 9, "good-1": 0.04, "bad-1": 9, "between": 0.3}
     columns = {
-        "good-0": noisy(0.02),
-        "bad-0": noisy(9),
-        "good-1": noisy(0.04),
-        "bad-1": noisy(9),
-        "between": noisy(0.3),
+        name: (comparisons.uncertainty + amount * rng.normal(size=120)).astype(np.float32)
+        for name, amount in noise.items()
     }
     return bootstrap(comparisons, columns, find_protocol("iso29794"), FMR, replicates=60)
 
 
-GROUPS = (
-    Group("bad", ("bad-0", "bad-1"), 1),
-    Group("good", ("good-0", "good-1"), 2),
-)
+GROUPS = (Group("bad", ("bad-0", "bad-1"), 1), Group("good", ("good-0", "good-1"), 2))
 
 
 def test_means_and_their_interval_are_those_of_the_members(draws):

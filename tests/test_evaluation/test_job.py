@@ -1,19 +1,15 @@
 """The evaluation scripts as the ranks of one job: all embed, one speaks, errors are said once."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
+from data.synthetic import SyntheticFaces
 from evaluation import calibrate, compare, verification_risk_fnmr
 from mc_dropout import verification_risk_mcdropout_fnmr
+from tests.helpers import ROOT, TINY_NAME, TORCHRUN, python, write_people
 
-ROOT = Path(__file__).parents[2]
-NAME = "iresnet:layers=(1,1,1,1),widths=(4,4,8,8),embedding_size=16"
 TARGETS = "synthetic:pairs=24,seed=3,synthetic:pairs=20,seed=1"
 
 SCRIPT = """
@@ -48,25 +44,15 @@ stop(world)
 
 @pytest.fixture
 def model(tiny_weights):
-    return [
-        "--backbone_name",
-        NAME,
-        "--backbone_weights",
-        str(tiny_weights),
-        "--estimator=embedding_norm",
-    ]
+    backbone = ["--backbone_name", TINY_NAME, "--backbone_weights", str(tiny_weights)]
+    return [*backbone, "--estimator=embedding_norm", "--device=cpu"]
 
 
 @pytest.fixture
 def faces(tmp_path):
     """Five people with four pictures each; the sixth picture is cut off."""
-    rng = np.random.default_rng(0)
-    for number in range(20):
-        file = tmp_path / "faces" / f"person{number // 4}" / f"{number:02d}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(file), rng.integers(0, 255, (112, 112, 3), dtype=np.uint8))
-    cut = tmp_path / "faces" / "person1" / "05.png"
-    cut.write_bytes(cut.read_bytes()[:40])
+    paths = write_people(tmp_path / "faces", SyntheticFaces(5, 4, seed=0))
+    paths[5].write_bytes(paths[5].read_bytes()[:40])
     return f"faces:{tmp_path / 'faces'}"
 
 
@@ -75,8 +61,9 @@ def test_scripts_print_and_write_what_one_process_does(
 ):
     stored = str(golden_dir / "set_J.npz")
     fnmr = [*model, "--batch_size=8", "--target"]
-    dropout = ["--backbone_name", NAME, "--resume_backbone", str(tiny_weights), "--passes=5"]
-    several = ["--methods", "embedding_norm", "brightness", "--replicates=20"]
+    dropout = ["--backbone_name", TINY_NAME, "--resume_backbone", str(tiny_weights), "--passes=5"]
+    dropout += ["--device=cpu"]
+    several = ["--methods", "embedding_norm", "brightness", "--replicates=20", "--device=cpu"]
     good = [
         (verification_risk_fnmr, [*fnmr, TARGETS, "--json=o.json", "--save_features=f.npz"]),
         (verification_risk_fnmr, [*fnmr, "synthetic:pairs=24,seed=3", "--parts=parts", "--flip"]),
@@ -137,12 +124,8 @@ def test_an_error_of_one_rank_alone_ends_all_with_code_2(ranks, model):
 
 
 def test_under_torchrun(model, capsys):
-    script = ROOT / "evaluation" / "verification_risk_fnmr.py"
     argv = [*model, "--target=synthetic:pairs=24,seed=3", "--batch_size=8"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [*command, str(script), *argv], capture_output=True, text=True, check=False
-    )
+    done = python(*TORCHRUN, ROOT / "evaluation" / "verification_risk_fnmr.py", *argv)
     assert done.returncode == 0, done.stderr
     assert verification_risk_fnmr.main(argv) == 0
     captured = capsys.readouterr()

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from data.features import Features
-from estimators.base import Estimate
 from evaluation.metrics.curve import protocol_curve
 from evaluation.metrics.protocols import PROTOCOLS
 from evaluation.original import original_table
@@ -22,18 +21,8 @@ from evaluation.sets.stored import comparisons_of, open_stored
 from report.results import row_dict
 from report.text import protocol_table, row_warnings
 from report.words import caution_sentences, protocol_sentence
+from tests.helpers import Levels
 from tests.test_evaluation.factories import truncated
-
-
-class Brightness:
-    """Mean colours of twelve blocks as the embedding, their mean as the uncertainty."""
-
-    name = "brightness"
-
-    def __call__(self, batch):
-        blocks = batch.images.reshape(len(batch), 2, 56, 2, 56, 3).mean(axis=(2, 4))
-        mu = blocks.reshape(len(batch), 12).astype(np.float32) - 100
-        return Estimate(mu, mu.mean(axis=1, keepdims=True))
 
 
 @pytest.fixture
@@ -150,11 +139,11 @@ def test_equal_embeddings_are_one_image(made_up):
 def test_sets_estimates_and_stored_files_give_the_same(tmp_path):
     source = open_set("faces:synthetic:identities=20,images=4,seed=1")
     options = EvaluationOptions(fmr=(0.05,), replicates=20, target_risk=0.3)
-    result = evaluate(source, Brightness(), options)
+    result = evaluate(source, Levels(), options)
     assert (result.original, result.protocols[0].name) == (None, "iso29794")
     (part,) = result.uncertainties
-    assert part.method == "brightness"
-    estimate = embed_set(source, Brightness(), options)
+    assert part.method == "levels"
+    estimate = embed_set(source, Levels(), options)
     save_features(tmp_path / "e.npz", source, estimate)
     for again in (
         evaluate(source, estimate, options),
@@ -170,6 +159,6 @@ def test_what_does_not_go_together(tmp_path):
     with pytest.raises(ValueError, match="which model"):
         evaluate(source)
     with pytest.raises(ValueError, match=r"e\.npz has its own uncertainties"):
-        evaluate(open_stored(tmp_path / "e.npz"), Brightness())
+        evaluate(open_stored(tmp_path / "e.npz"), Levels())
     with pytest.raises(ValueError, match="did you mean 'original'"):
-        evaluate(source, Brightness(), EvaluationOptions(protocols=("orignal",)))
+        evaluate(source, Levels(), EvaluationOptions(protocols=("orignal",)))

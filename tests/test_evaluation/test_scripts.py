@@ -184,13 +184,12 @@ def test_flags_win_over_the_runs_config(tiny_pairs, monkeypatch, tmp_path):
     assert (features.sigma_sq < 0).all()  # the norm
 
 
-def test_a_run_without_targets_says_what_to_give(tiny_pairs, monkeypatch, capsys):
+def test_a_run_without_targets_says_what_to_give(tiny_pairs, monkeypatch, refused):
     fake_run(tiny_pairs, monkeypatch)
-    assert main(["--model_dir", "run"]) == 2
-    assert "nothing to evaluate: give --target NAME[,NAME]" in capsys.readouterr().err
+    refused(main(["--model_dir", "run"]), "nothing to evaluate: give --target NAME[,NAME]")
 
 
-def test_stored_scores_as_an_estimator(tiny_pairs, monkeypatch, tmp_path, capsys):
+def test_stored_scores_as_an_estimator(tiny_pairs, monkeypatch, tmp_path, refused):
     fake_run(tiny_pairs, monkeypatch, targets=("lfw",))
     scores = tmp_path / "scores.csv"
     scores.write_text("".join(f"{row},{row}\n" for row in range(24)))
@@ -199,8 +198,7 @@ def test_stored_scores_as_an_estimator(tiny_pairs, monkeypatch, tmp_path, capsys
     assert main([*argv, "--estimator", f"from_file:path={scores},orientation='uncertainty'"]) == 0
     np.testing.assert_array_equal(Features.load(saved).sigma_sq[:, 0], np.arange(24))
     assert main([*argv, "--estimator", "from_file:path=none.csv"]) == 2
-    assert main([*argv, "--estimator", "trained"]) == 2
-    assert "did you mean 'trained_head'?" in capsys.readouterr().err
+    refused(main([*argv, "--estimator", "trained"]), "did you mean 'trained_head'?")
 
 
 def test_split_targets_keeps_the_options_of_rendered_sets():
@@ -227,7 +225,6 @@ def test_what_is_left_open_comes_from_the_config():
     assert completed.protocols_of(has_pairs=False)[0].name == "iso29794"
 
 
-def test_likelihood_scores_need_a_head_that_gives_variances(tiny_pairs, monkeypatch, capsys):
+def test_likelihood_scores_need_a_head_that_gives_variances(tiny_pairs, monkeypatch, refused):
     fake_run(tiny_pairs, monkeypatch, targets=("lfw",))
-    assert main(["--model_dir", "run", "--score", "mls"]) == 2
-    assert "trained with the loss fast_mls or mls" in capsys.readouterr().err
+    refused(main(["--model_dir", "run", "--score", "mls"]), "trained with the loss fast_mls or mls")

@@ -1,12 +1,9 @@
 """Help, and the evaluation of what is stored, load neither PyTorch nor matplotlib."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.helpers import python
+
 PROGRAM = """
 import importlib, sys
 name, *words = sys.argv[1:]
@@ -31,12 +28,5 @@ SCRIPTS = (
     ids=" ".join,
 )
 def test_only_what_is_needed_is_loaded(words, golden_dir):
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *words],
-        cwd=golden_dir,
-        env={"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python("-c", PROGRAM, *words, cwd=golden_dir)
     assert done.returncode == 0, done.stderr

@@ -12,8 +12,7 @@ from estimators.trained_head import TrainedHead
 from evaluation import calibrate
 from evaluation.confidence.calibration import Calibration
 from export import pack_model, packing
-from models.packed import load_packed
-from models.run import load_run
+from models.run import load_packed, load_run
 from utils.config import Method
 from utils.files import file_sha256
 

@@ -88,10 +88,9 @@ def change_embedding(monkeypatch):
     return change
 
 
-def test_an_embedding_that_float16_spoils_is_refused(run, tmp_path, change_embedding, capsys):
+def test_an_embedding_that_float16_spoils_is_refused(run, tmp_path, change_embedding, refused):
     change_embedding(lambda embedding: embedding * 1e7)
-    assert run(tmp_path / "out") == 2
-    assert "too large or too small for float16; name another --out" in capsys.readouterr().err
+    refused(run(tmp_path / "out"), "too large or too small for float16; name another --out")
     assert run(tmp_path / "other", "--dtype", "float32") == 0
 
 
@@ -121,7 +120,7 @@ def test_sources_that_are_joined_keep_whole_names(run, images, backbone, tmp_pat
     np.testing.assert_allclose(every.uncertainty[:5], every.uncertainty[5:], rtol=1e-5)
 
 
-def test_scores_of_a_file_are_found_by_name(run, images, tmp_path, capsys):
+def test_scores_of_a_file_are_found_by_name(run, images, tmp_path, refused):
     rows = [(f"person{row // 2:02d}/{row:02d}.jpg", row / 100) for row in range(26)]
     scores = tmp_path / "scores.csv"
     with scores.open("w", newline="") as file:
@@ -130,8 +129,10 @@ def test_scores_of_a_file_are_found_by_name(run, images, tmp_path, capsys):
     every = open_extracted(tmp_path / "out").take(np.arange(26))
     np.testing.assert_allclose(every.uncertainty[:, 0], np.arange(26) / 100, rtol=1e-6)
     scores.write_text("name,uncertainty\nperson00/00.jpg,1\n")
-    assert run(tmp_path / "other", "--methods", f"theirs={scores}") == 2
-    assert "no score for 7 of 8 images, the first is 'person00/01.jpg'" in capsys.readouterr().err
+    refused(
+        run(tmp_path / "other", "--methods", f"theirs={scores}"),
+        "no score for 7 of 8 images, the first is 'person00/01.jpg'",
+    )
     assert not (tmp_path / "other" / "shards").exists()
 
 
@@ -206,7 +207,7 @@ def test_an_embedding_without_direction_is_bad(run, tmp_path, change_embedding):
         (["--imgs", "x"], "did you mean --images?"),
         (["--max_bad_share", "2"], "--max_bad_share 2.0: must lie in 0..1"),
         (["--model", "RUN"], "--backbone_name does not go with it"),
-        (["--execution", "cuda_graph"], "execution = 'cuda_graph' needs a CUDA"),
+        (["--execution", "cuda_graph", "--device", "cpu"], "execution = 'cuda_graph' needs a CUDA"),
         (["--device", "cuda:7"], "this machine has no such device"),
         (["--out", "file"], "file is a file, but a folder is needed"),
         (["--out", "full"], "full holds other files: name an empty folder"),
@@ -232,6 +233,5 @@ def test_mistakes_are_one_line(flags, message, run, runs, tmp_path, capsys, monk
     assert not (tmp_path / "out").exists()
 
 
-def test_no_backbone_is_one_line(run, tmp_path, capsys):
-    assert run(tmp_path / "out", model=[]) == 2
-    assert "embedding_norm needs a backbone" in capsys.readouterr().err
+def test_no_backbone_is_one_line(run, tmp_path, refused):
+    refused(run(tmp_path / "out", model=[]), "embedding_norm needs a backbone")

@@ -1,14 +1,11 @@
 """Several processes and several parts write what one process writes, byte for byte."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.helpers import ROOT, TORCHRUN, python
+
 PROGRAM = "import sys; from extraction import extract; sys.exit(extract.main(sys.argv[1:]))"
 
 
@@ -61,16 +58,7 @@ def test_parts_are_done_one_by_one(run, tmp_path, content, capsys):
 @pytest.mark.slow
 def test_under_torchrun_itself(run, command, tmp_path, content):
     assert run(tmp_path / "one") == 0
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    script = [str(ROOT / "evaluation" / "extract.py"), *command, "--out", str(tmp_path / "two")]
-    environment = {name: value for name, value in os.environ.items() if name != "RANK"}
-    done = subprocess.run(
-        [*torchrun, "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", *script],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    script = ROOT / "extraction" / "extract.py"
+    done = python(*TORCHRUN, script, *command, "--out", tmp_path / "two", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert content(tmp_path / "two") == content(tmp_path / "one")

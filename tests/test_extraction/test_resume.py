@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from extraction import pipeline
+from extraction import job
 from models.frozen import FrozenBackbone
 from utils.long_work import Progress, duration
 
@@ -25,13 +25,13 @@ def form(request):
 def made(monkeypatch):
     """List of the shards that are written from now on."""
     numbers = []
-    write = pipeline.ShardFolder.write
+    write = job.ShardFolder.write
 
     def counted(self, number, *rest):
         write(self, number, *rest)
         numbers.append(number)
 
-    monkeypatch.setattr(pipeline.ShardFolder, "write", counted)
+    monkeypatch.setattr(job.ShardFolder, "write", counted)
     return numbers
 
 
@@ -93,7 +93,7 @@ def test_a_shard_of_other_settings_is_made_again(run, tmp_path, content, capsys)
     assert content(tmp_path / "out") == before
 
 
-def test_other_settings_are_refused(run, runs, images, weights, tmp_path, capsys):
+def test_other_settings_are_refused(run, runs, images, weights, tmp_path, capsys, refused):
     out = tmp_path / "out"
     assert run(out) == 0
     (tmp_path / "copy").mkdir()
@@ -110,18 +110,17 @@ def test_other_settings_are_refused(run, runs, images, weights, tmp_path, capsys
         (["--methods", "brightness"], "made with columns ['embedding_norm'], not ['brightness']"),
         (["--images", tmp_path / "copy" / "faces"], "made with images 26, not 25"),
     ):
-        assert run(out, *changed) == 2
-        assert message in capsys.readouterr().err
+        refused(run(out, *changed), message)
     other = tmp_path / "two"
     assert run(other, "--methods", "a=mc_dropout:passes=3") == 0
-    assert run(other, "--methods", "a=mc_dropout:passes=4") == 2
-    assert "options ['mc_dropout:passes=3'], not" in capsys.readouterr().err
+    refused(
+        run(other, "--methods", "a=mc_dropout:passes=4"), "options ['mc_dropout:passes=3'], not"
+    )
     (out / "about.json").write_text("{")
-    assert run(out) == 2
-    assert "about.json is damaged" in capsys.readouterr().err
+    refused(run(out), "about.json is damaged")
 
 
-def test_other_weights_are_refused(run, runs, weights, backbone, tmp_path, capsys):
+def test_other_weights_are_refused(run, runs, weights, backbone, tmp_path, refused):
     import torch
 
     assert run(tmp_path / "out") == 0
@@ -129,8 +128,7 @@ def test_other_weights_are_refused(run, runs, weights, backbone, tmp_path, capsy
     tensors["conv1.weight"] = tensors["conv1.weight"] * 2
     torch.save(tensors, tmp_path / "other.pth")
     model = [*backbone[:3], str(tmp_path / "other.pth")]
-    assert run(tmp_path / "out", model=model) == 2
-    assert "was made with backbone_sha256 '" in capsys.readouterr().err
+    refused(run(tmp_path / "out", model=model), "was made with backbone_sha256 '")
     assert run(tmp_path / "of_run", "--model_dir", runs["idq"], model=[]) == 0
     about = json.loads((tmp_path / "of_run" / "about.json").read_text())
     first = json.loads((tmp_path / "out" / "about.json").read_text())
@@ -139,8 +137,10 @@ def test_other_weights_are_refused(run, runs, weights, backbone, tmp_path, capsy
     shutil.copytree(runs["idq"], tmp_path / "moved" / "idq")
     assert run(tmp_path / "of_run", "--model_dir", tmp_path / "moved" / "idq", model=[]) == 0
     shutil.copytree(runs["mls"], tmp_path / "swapped" / "idq")
-    assert run(tmp_path / "of_run", "--model_dir", tmp_path / "swapped" / "idq", model=[]) == 2
-    assert "was made with weights ['" in capsys.readouterr().err
+    refused(
+        run(tmp_path / "of_run", "--model_dir", tmp_path / "swapped" / "idq", model=[]),
+        "was made with weights ['",
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -200,23 +200,21 @@ extract.main(sys.argv[1:])
     assert content(tmp_path / "out") == content(tmp_path / "whole")
 
 
-def test_a_shard_that_cannot_be_written_is_an_error(run, tmp_path, monkeypatch, capsys):
+def test_a_shard_that_cannot_be_written_is_an_error(run, tmp_path, monkeypatch, refused):
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("extraction.shards._write_npy", full)
-    assert run(tmp_path / "out") == 2
-    assert "No space left on device" in capsys.readouterr().err
+    refused(run(tmp_path / "out"), "No space left on device")
     assert list((tmp_path / "out" / "shards").iterdir()) == []
 
 
 def test_progress_off_a_terminal_is_a_line_now_and_then(monkeypatch, capsys):
     clock = iter([0.0, 10.0, 31.0, 40.0])
     monkeypatch.setattr("utils.long_work.time.monotonic", lambda: next(clock))
-    progress = Progress("extract", 1000, shown=True)
-    for _ in range(3):
-        progress(100)
-    progress.close()
+    with Progress("extract", 1000) as progress:
+        for _ in range(3):
+            progress(100)
     line = "extract: 200 of 1000 images (20.0%), 6.5 images/s, 2 min left\n"
     assert capsys.readouterr().err == line
     words = ["45 s", "10 min", "3 h 20 min", "4 days 4 h"]

@@ -7,8 +7,7 @@ import torch
 
 from models.backbones.iresnet import IResNet
 from models.frozen import FrozenBackbone
-from models.packed import About, is_packed, load_packed, save_packed, without_paths
-from models.run import Run, build_head
+from models.run import About, Run, build_head, is_packed, load_packed, save_packed, without_paths
 from utils.config import Method, Schedule, TrainConfig, Verification
 
 NARROW = {"layers": (1, 2, 1, 1), "widths": (4, 6, 8, 8), "embedding_size": 16}
@@ -108,7 +107,7 @@ def test_float16_is_used_where_it_loses_nothing(run, tmp_path, images):
     stored = torch.load(tmp_path / "model.pt", weights_only=True)["backbone"]
     floats = [one for one in stored.values() if one.is_floating_point()]
     assert {one.dtype for one in floats} == {torch.float16}
-    found = load_packed(tmp_path / "model.pt").frozen.unfolded().state_dict()
+    found = load_packed(tmp_path / "model.pt", device="cpu").frozen.unfolded().state_dict()
     for name, tensor in run.frozen.unfolded().state_dict().items():
         assert found[name].dtype == tensor.dtype
         assert torch.equal(found[name], tensor), name

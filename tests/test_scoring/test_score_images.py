@@ -27,9 +27,10 @@ from photos.detectors.base import Detections
 from photos.sources import Item
 from report.sheet import FaceScore
 from scoring import job, score_images
-from scoring.job import FaceProgress, ScoreOptions, Summary, add_parts, score_chunks
+from scoring.job import ScoreOptions, Summary, add_parts, score_chunks
 from scoring.rows import COLUMNS, RowParts, write_rows
 from scoring.scorer import Scorer, Scores, load_scorer
+from utils.long_work import Progress
 
 FACES = SyntheticFaces(identities=6, images=1, seed=5)
 FORMATS = [".csv", ".json", ".jsonl", ".parquet"]
@@ -352,12 +353,12 @@ def test_mistakes_are_told_in_one_line(arguments, message, tmp_path, monkeypatch
 
 
 def test_progress_knows_the_time_left_when_it_knows_the_total():
-    progress = FaceProgress(lambda: 100, done=20)
-    progress.add_inputs(30)
+    progress = Progress("score", lambda: 100, done=20)
+    progress(30)
     progress.add_faces(45)
     assert progress.line(10.0) == "score: 50 images, 45 faces, 3.0 images/s"
     progress.count_total()
-    expected = "score: 50 images, 45 faces, 3.0 images/s, 50.0% of 100, 17 s left"
+    expected = "score: 50 of 100 images (50.0%), 45 faces, 3.0 images/s, 17 s left"
     assert progress.line(10.0) == expected
 
 

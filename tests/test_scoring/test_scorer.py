@@ -3,11 +3,13 @@
 import io
 import subprocess
 import sys
+import tempfile
 import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from data.images import encode_png
@@ -62,22 +64,83 @@ def test_importing_prints_nothing_and_loads_no_network_library():
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
+class Upload:
+    """As FastAPI's: `read` is a coroutine, the file itself is beside it."""
+
+    def __init__(self, file):
+        self.file = file
+
+    async def read(self):
+        return self.file.read()
+
+
+class Stream:
+    """What can be read once and not rewound, as the answer of a server."""
+
+    def __init__(self, content):
+        self.read = io.BytesIO(content).read
+
+
+class OnDevice(torch.Tensor):
+    """A tensor whose memory NumPy cannot reach."""
+
+    def numpy(self, **_):
+        raise TypeError("copy the tensor to host memory first")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
 def test_every_kind_of_input_is_the_same_face(levels, faces, tmp_path):
     face = faces[0]
     path = tmp_path / "face.png"
-    path.write_bytes(encode_png(face))
-    picture = Image.fromarray(face)
-    expected = face.mean() / 255
-    one = [path, str(path), path.read_bytes(), bytearray(path.read_bytes()), face, picture]
-    for image in one:
-        for images in (image, [image], iter([image])):
-            result = levels()(images)
-            assert result.uncertainty.tolist() == pytest.approx([expected]), type(image)
-            assert result[0].aligned.tolist() == face.tolist()
-    mixed = levels()([str(path), face, picture])
+    encoded = encode_png(face)
+    path.write_bytes(encoded)
+    tensor = torch.from_numpy(face)
+    with (
+        path.open("rb") as file,
+        io.BytesIO() as written,
+        tempfile.SpooledTemporaryFile() as spooled,
+        tempfile.NamedTemporaryFile() as named,
+    ):
+        for other in (written, spooled, named):
+            other.write(encoded)  # and not rewound
+        kinds = [
+            *(path, str(path), encoded, bytearray(encoded), memoryview(encoded)),
+            *(file, iter(file), written, named, spooled, Upload(spooled)),
+            *(Image.fromarray(face), Image.open(path), Image.fromarray(face).convert("RGBA")),
+            *(face, np.dstack([face, np.full((112, 112), 255, np.uint8)])),
+            *(tensor, tensor.permute(2, 0, 1), tensor.permute(2, 0, 1) / 255),
+            *(
+                (tensor / 255).bfloat16().requires_grad_(),
+                tensor.permute(2, 0, 1).as_subclass(OnDevice),
+            ),
+        ]
+        for image in kinds:
+            for images in (image, [image], iter([image])):
+                result = levels()(images)
+                assert [row.status for row in result] == ["scored"], type(image)
+                close = np.abs(result[0].aligned.astype(int) - face).max()
+                assert close <= (1 if getattr(image, "dtype", None) == torch.bfloat16 else 0)
+        mixed = levels()([str(path), face, file])
+    assert levels()(Stream(encoded))[0].aligned.tolist() == face.tolist()
     assert [source.file for source in mixed.sources] == [str(path), "", ""]
     assert [row["file"] for row in mixed.to_rows()] == [str(path), "", ""]
-    assert mixed.uncertainty.tolist() == pytest.approx([expected] * 3)
+    assert mixed.uncertainty.tolist() == pytest.approx([face.mean() / 255] * 3)
+    grey = [face[..., 0], torch.from_numpy(face[None, ..., 0]), Image.fromarray(face[..., 0])]
+    for result in levels()(grey):
+        assert (result.aligned == face[..., :1]).all()
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_colours_of_opencv(levels, faces, kind):
+    bgr = faces[..., ::-1].copy()
+    scorer = levels()
+    for images in (kind(bgr), list(kind(bgr)), np.insert(bgr, 3, 255, axis=3)):
+        found = scorer(images, bgr=True)
+        assert [row.aligned.tolist() for row in found] == faces.tolist()
+    assert scorer.best_shot(kind(bgr), bgr=True).score.aligned.tolist() in faces.tolist()
+    assert (scorer(encode_png(faces[0]), bgr=True)[0].aligned == faces[0]).all()
 
 
 def test_folders_and_packs_give_an_image_for_each_of_theirs(levels, faces, tmp_path):
@@ -250,14 +313,29 @@ def test_a_model_that_gives_nan_is_an_error_that_names_the_image(levels, faces, 
     [
         (7, "int is not an image: give a path, the bytes of an image file"),
         ({"a": 1}, "dict is not an image"),
-        ([np.zeros((112, 112, 3), np.uint8), None], "image 1 is NoneType: give a path, the byt"),
-        ([np.zeros((2, 5), "U1")], "image 0: "),
-        (np.zeros((4, 4, 7), np.uint8), r"image 0: an array of shape \(4, 4, 7\)"),
-        ("nowhere/photo.jpg", "no such input: nowhere/photo.jpg"),
-        ([["a", "b"]], "image 0 is list: give a path"),
+        ([np.zeros((112, 112, 3), np.uint8), None], "image 1: NoneType is not an image: give a pa"),
+        ([["a", "b"]], "image 0: list is not an image"),
+        (io.StringIO("text"), r"StringIO.read\(\) gives str, not bytes: open .* 'rb'"),
     ],
 )
-def test_what_is_no_image_is_named(levels, images, message):
+def test_what_is_not_an_image_is_named(levels, images, message):
+    with pytest.raises(TypeError, match=message):
+        levels()(images)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([np.zeros((2, 5), "U1")], "image 0: "),
+        (np.zeros((4, 4, 7), np.uint8), r"image 0: an array of shape \(4, 4, 7\)"),
+        (np.zeros((3, 9, 9), np.uint8), r"for channels first use .transpose\(1, 2, 0\)"),
+        (torch.zeros(0, 0, 3), r"shape \(3, 0, 0\)|\(0, 0, 3\) is not an image"),
+        (torch.full((3, 9, 9), -1.0), "floating-point pixels from -1 to -1: expected 0..1"),
+        ("nowhere/photo.jpg", "no such input: nowhere/photo.jpg"),
+        ("/9j/" + 2000 * "AAAA", r"no such input: /9j/A.*\(8004 letters\)"),
+    ],
+)
+def test_images_that_cannot_be(levels, images, message):
     with pytest.raises(ValueError, match=message):
         levels()(images)
 

@@ -8,8 +8,8 @@ import torch
 
 import network
 from models.backbones.iresnet import IResNet
+from models.load import load_checkpoint
 from training.trainer import Trainer
-from utils.checkpoint import load_checkpoint
 from utils.config import load_config, to_json
 
 CONFIG = """

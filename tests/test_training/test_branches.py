@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import network
+from models.load import load_checkpoint
 from models.run import load_run
 from training.trainer import Trainer
-from utils.checkpoint import load_checkpoint
 from utils.config import Method
 
 

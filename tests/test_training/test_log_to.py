@@ -32,8 +32,7 @@ def test_curves_and_tensorboard(config_file, tmp_path, monkeypatch):
     assert steps == sorted(steps)
 
 
-def test_a_missing_package_is_named(config_file, tmp_path, monkeypatch, capsys):
+def test_a_missing_package_is_named(config_file, tmp_path, monkeypatch, refused):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     arguments = ["--config_file", str(config_file), "--model_dir", str(tmp_path / "run")]
-    assert network.main([*arguments, "--set", "log_to=tensorboard"]) == 2
-    assert "pip install tensorboard" in capsys.readouterr().err
+    refused(network.main([*arguments, "--set", "log_to=tensorboard"]), "pip install tensorboard")

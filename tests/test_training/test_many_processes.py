@@ -17,8 +17,8 @@ import torch
 import network
 from data.images import encode_jpeg
 from data.synthetic import SyntheticFaces
+from models.load import load_checkpoint
 from models.run import load_run
-from utils.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -13,10 +13,11 @@ import pytest
 import torch
 
 import network
+from data.synthetic import SyntheticFaces, write_folder
 from evaluation import verification_risk_fnmr
+from models.load import load_checkpoint
 from models.run import load_run
 from training.trainer import Trainer
-from utils.checkpoint import load_checkpoint
 from utils.config import load_config, override
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,6 +111,65 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(
     assert_same_run(folder, finished)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            "schedule.optimizer=adamw",
+            r"schedule.optimizer = 'adamw' \(was 'sgd'\): the run's saved",
+        ),
+        ("head.hidden=9", r"head = Method\('fc2', output='probability', hidden=9\) \(was Method"),
+        ("loss=pcnet", r"loss = 'pcnet' \(was 'idq'\)"),
+        ("head_weights=head.pth", r"head_weights = 'head.pth' \(was None\)"),
+        ("backbone=mobilefacenet", r"backbone = Method\('mobilefacenet'\) \(was"),
+        ("schedule.epochs=1", "1 x 6 steps: the run has done 12; set schedule.epochs to 2"),
+        ("schedule.steps_per_epoch=5", "2 x 5 steps: .* set schedule.epochs to 3 or more"),
+    ],
+)
+def test_a_run_does_not_resume_as_another(finished, capsys, change, message):
+    before = (finished / "config.json").read_bytes()
+    assert network.main(["--resume", str(finished), "--set", change]) == 2
+    output = capsys.readouterr()
+    assert re.fullmatch(f"error: cannot resume with .*{message}.*\n", output.err)
+    assert output.out == ""
+    assert (finished / "config.json").read_bytes() == before
+
+
+def test_what_may_change_where_a_run_resumes(config_file, tmp_path):
+    folder = tmp_path / "run"
+    assert train(config_file, folder, "schedule.epochs=1") == 0
+    best = load_checkpoint(folder / "last.pt")["best"]
+    settings = ["schedule.epochs=2", "schedule.lr=1e-3", "loss.margin=0.3", "schedule.momentum=0.0"]
+    settings += ["verification.targets=('synthetic:pairs=30,seed=3',)", "workers=1", "seed=5"]
+    assert network.main(["--resume", str(folder), "--set", *settings]) == 0
+    checkpoint = load_checkpoint(folder / "last.pt")
+    assert checkpoint["step"] == load_checkpoint(folder / "best.pt")["step"] == 12
+    assert checkpoint["best"] not in (best, None)
+    assert f"changed for what follows: {settings[0]}" in (folder / "log.txt").read_text()
+
+
+def test_names_that_a_console_cannot_show_do_not_end_a_run(config_file, tmp_path):
+    folder = tmp_path / "faces"
+    write_folder(SyntheticFaces(8, 4, 0), folder)
+    bad = os.fsencode(folder / "00000") + b"/\xff\xe4.jpg"
+    Path(os.fsdecode(bad)).write_bytes(b"damaged")
+    settings = [f"train_images={folder}", "max_bad_share=0.5"]
+    for encoding in ("cp1252", "ascii"):
+        run = tmp_path / encoding
+        done = subprocess.run(
+            [
+                *(sys.executable, str(ROOT / "network.py"), "--config_file", str(config_file)),
+                *("--model_dir", str(run), "--set", *settings),
+            ],
+            env={**os.environ, "PYTHONIOENCODING": encoding, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            check=True,
+        )
+        for text in (done.stdout, (run / "log.txt").read_bytes()):
+            assert text.count(rb"\udcff\udce4.jpg") == 1
+        assert done.stderr == b""
+
+
 def test_a_killed_process_can_be_resumed(config_file, tmp_path):
     folder = tmp_path / "killed"
     command = [sys.executable, str(ROOT / "network.py"), "--config_file", str(config_file)]
@@ -166,10 +226,10 @@ def test_a_head_that_was_trained_elsewhere_can_be_evaluated_and_trained_on(
     assert all(torch.equal(value, head[name]) for name, value in head_now.items())
 
 
-def test_evaluation_without_a_trained_head_says_what_to_give(config_file, capsys):
-    assert verification_risk_fnmr.main(["--config_file", str(config_file)]) == 2
-    assert "config 'tiny' names no head_weights; give --set head_weights=FILE" in (
-        capsys.readouterr().err
+def test_evaluation_without_a_trained_head_says_what_to_give(config_file, refused):
+    refused(
+        verification_risk_fnmr.main(["--config_file", str(config_file)]),
+        "config 'tiny' names no head_weights; give --set head_weights=FILE",
     )
 
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-import training.recorded
+import training.trainer
 
 
 def some(config, *names):
@@ -25,7 +25,7 @@ def test_dropout_and_numbers_of_pairs_beyond_the_limit_are_not_recorded(
     config, train, tape, together, assert_same_run, monkeypatch, limit, name
 ):
     if limit is not None:
-        monkeypatch.setattr(training.recorded, "MOST_RECORDINGS", limit)
+        monkeypatch.setattr(training.trainer, "MOST_RECORDINGS", limit)
     folder = train(some(config, "idq-0", name))
     assert (tape.recorded, tape.repeated) == (0, 0)
     assert_same_run(folder / name, together / name)

@@ -18,10 +18,10 @@ from data.faces import open_faces
 from estimators.base import Batch
 from estimators.trained_head import TrainedHead
 from models.backbones.base import BackboneOutput
+from models.load import load_checkpoint
 from models.run import load_run
 from training.teachers import FileTeacher, RunTeacher, logit_of
 from training.trainer import Trainer
-from utils.checkpoint import load_checkpoint
 from utils.config import (
     Augment,
     Branch,

@@ -68,12 +68,9 @@ def test_many_arrays_keep_their_values_shapes_and_types(order):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_gets_arrays_without_a_wait():
+def test_cuda_gets_arrays_without_a_wait(no_waiting):
     device = torch.device("cuda")
     to_device(ARRAYS[0], device)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waiting():
         one, tensors = to_device(ARRAYS[0], device), all_to_device(ARRAYS, device)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert_same([one, *tensors], [ARRAYS[0], *ARRAYS])

@@ -10,6 +10,7 @@ from evaluation.confidence.split import select
 from evaluation.metrics.comparisons import Comparisons, linked_people
 from evaluation.metrics.curve import GRID, GRIDS, protocol_curve
 from evaluation.metrics.protocols import PROTOCOLS, Protocol
+from tests.test_evaluation.factories import all_pairs
 
 MATED_STEPS = dataclasses.replace(PROTOCOLS["iso29794"], limits=(0.3,))
 
@@ -17,9 +18,7 @@ MATED_STEPS = dataclasses.replace(PROTOCOLS["iso29794"], limits=(0.3,))
 def made(seed, people=14, images=4, decimals=3, uncertainty_decimals=3):
     """Labelled faces with all pairs; images of low quality have low mated scores."""
     rng = np.random.default_rng(seed)
-    identity = np.repeat(np.arange(people), images)
-    pairs = np.stack(np.triu_indices(len(identity), 1), axis=1).astype(np.int32)
-    mated = identity[pairs[:, 0]] == identity[pairs[:, 1]]
+    identity, pairs, mated = all_pairs(people, images)
     trouble = rng.normal(size=len(identity)) + rng.normal(size=people)[identity]
     worst = trouble[pairs].max(axis=1)
     scores = np.where(mated, 0.6 - 0.2 * worst, 0.1) + rng.normal(scale=0.12, size=len(mated))
@@ -39,42 +38,29 @@ def methods_of(comparisons, seed=0):
     return {"head": comparisons.uncertainty, "noise": noise}
 
 
+NAMES = ("threshold", "discard_over", "read_at", "ties", "grid", "area")
+NAMES += ("area_ends", "subtract", "divide", "rule", "fuse")
+TRIED = product(
+    ("fixed", "per_subset"),
+    ("mated", "all", "each_kind"),
+    ("threshold", "above_threshold", "kept_score"),
+    (
+        ("together", "exact", "step"),
+        ("together", "percent", "step"),
+        ("keep", "by_5", "trapezoid"),
+    ),
+    (
+        ("at_limit", "nothing", "random", "conservative", "max"),
+        ("before_limit", "optimum", "nothing", "nearest", "sum"),
+        ("at_limit", "half_square", "start", "interpolated", "mean"),
+        ("before_limit", "nothing", "nothing", "starting_error", "max"),
+    ),
+)
 PROTOCOLS_TRIED = [
-    Protocol(
-        name=f"{threshold} {over} {ties} {grid} {read_at} {area} {rule} {fuse}",
-        threshold=threshold,
-        discard_over=over,
-        ties=ties,
-        grid=grid,
-        read_at=read_at,
-        area=area,
-        area_ends=ends,
-        subtract=subtract,
-        divide=divide,
-        rule=rule,
-        fuse=fuse,
-        limits=(0.3,),
-    )
-    for threshold, over, read_at, (ties, grid, area), (
-        (ends, subtract, divide),
-        (rule, fuse),
-    ) in product(
-        ("fixed", "per_subset"),
-        ("mated", "all", "each_kind"),
-        ("threshold", "above_threshold", "kept_score"),
-        (
-            ("together", "exact", "step"),
-            ("together", "percent", "step"),
-            ("keep", "by_5", "trapezoid"),
-        ),
-        (
-            (("at_limit", "nothing", "random"), ("conservative", "max")),
-            (("before_limit", "optimum", "nothing"), ("nearest", "sum")),
-            (("at_limit", "half_square", "start"), ("interpolated", "mean")),
-            (("before_limit", "nothing", "nothing"), ("starting_error", "max")),
-        ),
-    )
-    if threshold == "fixed" or (grid != "exact" and rule != "starting_error")
+    Protocol(name=" ".join(switches), limits=(0.3,), **dict(zip(NAMES, switches, strict=True)))
+    for *first, middle, last in TRIED
+    for switches in [(*first, *middle, *last)]
+    if "fixed" in switches or not {"exact", "starting_error"} & set(switches)
 ]
 
 
@@ -265,11 +251,8 @@ def test_draws_without_a_mated_comparison_are_left_out():
 )
 def test_impossible_requests(changes, message):
     comparisons = made(1)
-    arguments = {
-        "uncertainties": methods_of(comparisons),
-        "protocol": MATED_STEPS,
-        "fmr_target": 0.01,
-    } | changes
+    arguments = {"uncertainties": methods_of(comparisons), "protocol": MATED_STEPS}
+    arguments |= {"fmr_target": 0.01} | changes
     with pytest.raises(ValueError, match=message):
         bootstrap(comparisons, **arguments)
 

@@ -8,8 +8,7 @@ import pytest
 from sklearn.isotonic import IsotonicRegression
 
 from evaluation.confidence.calibration import PRIOR, Calibration
-from evaluation.metrics.comparisons import Comparisons
-from tests.test_evaluation.factories import disjoint_pairs
+from tests.test_evaluation.factories import apart, disjoint_pairs
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +74,7 @@ def test_percentile_is_the_share_of_more_certain_images(made, fitted):
 
 
 def test_half_of_equal_images_count():
-    made = Comparisons(
-        "four",
-        np.float32([1, 0]),
-        np.array([True, False]),
-        np.int32([[0, 1], [2, 3]]),
-        np.float32([1, 2, 2, 4]),
-    )
+    made = apart([1, 0], [True, False], [1, 2, 2, 4])
     fitted = Calibration.fit(made, score_threshold=0.5)
     np.testing.assert_allclose(fitted.percentile([0, 1, 2, 3, 4]), [12.5, 12.5, 50, 68.75, 87.5])
     assert fitted.iso_quality([1, 2, 4]).tolist() == [88, 50, 12]

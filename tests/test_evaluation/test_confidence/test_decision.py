@@ -144,10 +144,7 @@ def test_a_damaged_file_is_refused(fitted, tmp_path, stored, message):
         ((0, None), "target_risk = 0: must lie between 0 and 1"),
         ((0.1, 1), "refuse_risk = 1: must lie between 0 and 1"),
         ((0.1, 0.05), "refuse_risk = 0.05 must not be below target_risk = 0.1"),
-        (
-            (1e-6, 1e-5),
-            "refuse_risk = 1e-05 would refuse every face: the most certain",
-        ),
+        ((1e-6, 1e-5), "refuse_risk = 1e-05 would refuse every face: the most certain"),
     ],
 )
 def test_risks_that_make_no_sense(fitted, risks, message):

@@ -10,23 +10,17 @@ from evaluation.confidence.calibration import Calibration
 from evaluation.confidence.intervals import clopper_pearson
 from evaluation.confidence.reliability import held_out_reliability, operating_table, reliability
 from evaluation.metrics.comparisons import Comparisons
+from tests.test_evaluation.factories import some_pairs
 
 
 def people_set(people=400, images=4, seed=0, strength=0.3):
     """Mated pairs of each person, wrong with probability strength * max uncertainty ** 2."""
     rng = np.random.default_rng(seed)
-    sides = np.stack(np.triu_indices(images, 1), axis=1)
-    pairs = (np.arange(people)[:, None, None] * images + sides).reshape(-1, 2).astype(np.int32)
+    identity, pairs, mated = some_pairs(rng, people, images, others=0)
     uncertainty = rng.random(people * images).astype(np.float32)
     wrong = rng.random(len(pairs)) < strength * uncertainty[pairs].max(axis=1) ** 2
-    return Comparisons(
-        "made-up",
-        np.where(wrong, 0, 1).astype(np.float32),
-        np.ones(len(pairs), np.bool_),
-        pairs,
-        uncertainty,
-        np.repeat(np.arange(people), images),
-    )
+    scores = np.where(wrong, 0, 1).astype(np.float32)
+    return Comparisons("made-up", scores, mated, pairs, uncertainty, identity)
 
 
 def test_bins_of_equal_counts():

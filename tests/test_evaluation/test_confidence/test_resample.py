@@ -8,15 +8,14 @@ from evaluation.confidence.split import select
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.protocols import Protocol
 from evaluation.metrics.thresholds import operating_point
-from tests.test_evaluation.factories import truncated
+from tests.test_evaluation.factories import all_pairs, truncated
 
 
 def labelled(seed, people=12, images=3, decimals=2, sample=None):
     """All mated pairs and all or a sample of the non-mated ones; few distinct scores: ties."""
     rng = np.random.default_rng(seed)
-    identity = np.repeat(np.arange(people) * 7 + 3, images)
-    pairs = np.stack(np.triu_indices(len(identity), 1), axis=1)
-    mated = identity[pairs[:, 0]] == identity[pairs[:, 1]]
+    identity, pairs, mated = all_pairs(people, images)
+    identity = identity * 7 + 3
     if sample is not None:
         others = rng.choice(np.flatnonzero(~mated), sample)
         pairs = np.concatenate([pairs[mated], pairs[others]])
@@ -26,7 +25,7 @@ def labelled(seed, people=12, images=3, decimals=2, sample=None):
     scores = np.round(rng.normal(np.where(mated, 0.6, 0.1), 0.2), decimals).astype(np.float32)
     uncertainty = rng.random(len(identity)).astype(np.float32)
     image = np.arange(len(identity)) * 5
-    return Comparisons("made", scores, mated, pairs.astype(np.int32), uncertainty, identity, image)
+    return Comparisons("made", scores, mated, pairs, uncertainty, identity, image)
 
 
 def high_end(comparisons, share):

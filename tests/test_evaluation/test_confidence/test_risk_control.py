@@ -9,6 +9,7 @@ from scipy.stats import binom, norm
 
 from evaluation.confidence.risk_control import control_risk, fewest_without_error, fixed_sequence
 from evaluation.metrics.comparisons import Comparisons
+from tests.test_evaluation.factories import all_pairs, apart, some_pairs
 
 SETS = 150
 CONFIDENCE = 0.9
@@ -16,16 +17,9 @@ CONFIDENCE = 0.9
 
 def people_set(rng, people=300, images=6, spread=0.8, non_mated=4000):
     """Scores of one person share an effect; harder with uncertainty, mated and non-mated alike."""
-    count = people * images
-    identity = np.repeat(np.arange(people), images)
-    uncertainty = rng.random(count).astype(np.float32)
+    uncertainty = rng.random(people * images).astype(np.float32)
     effect = rng.normal(size=people)
-    sides = np.stack(np.triu_indices(images, 1), axis=1)
-    mated_pairs = (np.arange(people)[:, None, None] * images + sides).reshape(-1, 2)
-    others = rng.integers(count, size=(non_mated, 2))
-    others = others[identity[others[:, 0]] != identity[others[:, 1]]]
-    pairs = np.concatenate([mated_pairs, others]).astype(np.int32)
-    mated = np.arange(len(pairs)) < len(mated_pairs)
+    identity, pairs, mated = some_pairs(rng, people, images, non_mated)
     worse = uncertainty[pairs].max(axis=1)
     first, second = effect[identity[pairs]].T
     scores = np.where(
@@ -34,9 +28,7 @@ def people_set(rng, people=300, images=6, spread=0.8, non_mated=4000):
         1.5 * worse + spread * (first + second) / np.sqrt(2),
     )
     scores += rng.normal(size=len(pairs)) * np.sqrt(1 - spread**2)
-    return Comparisons(
-        "made-up", scores.astype(np.float32), mated, pairs, uncertainty, identity.astype(np.int64)
-    )
+    return Comparisons("made-up", scores.astype(np.float32), mated, pairs, uncertainty, identity)
 
 
 def true_risk(risk, tau, limit, mated_share):
@@ -117,41 +109,29 @@ def test_ties_are_accepted_together():
     assert seen == (0, 1000)
 
 
+def promise(risk, target, people, images=3, **options):
+    return {"risk": risk, "target_risk": target, "people": people, "images": images, **options}
+
+
+PAIRS = {"images": 2, "unit": "pair", "spread": 0.0}  # independent
+
+
 @pytest.mark.parametrize(
-    ("risk", "target", "threshold", "people"),
+    "options",
     [
-        ("fnmr", 0.07, {"score_threshold": 2.5}, 300),
-        ("fnmr", 0.1, {"fmr_target": 3e-2}, 300),
-        ("fmr", 0.08, {"score_threshold": 2.5}, 1000),
-        ("fmr", 0.09, {"fmr_target": 0.1}, 1600),
-        ("total", 0.08, {"score_threshold": 2.6}, 500),
-        ("total", 0.1, {"fmr_target": 3e-2}, 500),
+        promise("fnmr", 0.07, 300, images=6, score_threshold=2.5),
+        promise("fnmr", 0.1, 300, images=6, fmr_target=3e-2),
+        promise("fmr", 0.08, 1000, score_threshold=2.5),
+        promise("fmr", 0.09, 1600, fmr_target=0.1),
+        promise("total", 0.08, 500, score_threshold=2.6),
+        promise("total", 0.1, 500, fmr_target=3e-2),
+        promise("fnmr", 0.05, 1200, score_threshold=2.9, **PAIRS),
+        promise("fmr", 0.025, 1200, score_threshold=3.0, **PAIRS),
+        promise("total", 0.05, 1200, score_threshold=2.6, **PAIRS),
     ],
 )
-def test_the_promise_holds_when_comparisons_share_people(risk, target, threshold, people):
-    images = 6 if risk == "fnmr" else 3
-    broken, answers, accepted = broken_promises(
-        risk=risk, target_risk=target, people=people, images=images, **threshold
-    )
-    assert broken <= most_allowed()
-    assert answers > 0.5 * SETS
-    assert 0.2 < accepted < 0.9
-
-
-@pytest.mark.parametrize(
-    ("risk", "target", "threshold"),
-    [("fnmr", 0.05, 2.9), ("fmr", 0.025, 3.0), ("total", 0.05, 2.6)],
-)
-def test_the_promise_holds_for_independent_pairs(risk, target, threshold):
-    broken, answers, accepted = broken_promises(
-        risk=risk,
-        target_risk=target,
-        score_threshold=threshold,
-        unit="pair",
-        people=1200,
-        images=2,
-        spread=0.0,
-    )
+def test_the_promise_holds_where_comparisons_share_people_and_for_independent_pairs(options):
+    broken, answers, accepted = broken_promises(**options)
     assert broken <= most_allowed()
     assert answers > 0.5 * SETS
     assert 0.2 < accepted < 0.9
@@ -232,13 +212,7 @@ def test_scores_that_are_not_listed_are_refused_where_they_count(made):
 
 
 def test_a_part_without_the_kind_that_is_needed():
-    one = Comparisons(
-        "tiny",
-        np.float32([0.5, 0.6]),
-        np.array([True, False]),
-        np.int32([[0, 1], [2, 3]]),
-        np.float32([1, 2, 3, 4]),
-    )
+    one = apart([0.5, 0.6], [True, False], [1, 2, 3, 4], "tiny")
     with pytest.raises(ValueError, match="tiny: a part has no mated comparison"):
         control_risk(one, target_risk=0.1, score_threshold=0.4)
 
@@ -247,9 +221,7 @@ def test_a_part_without_the_kind_that_is_needed():
 def test_too_few_people_to_draw_from_is_an_answer(risk):
     """Forty people, hardly a mated pair among all pairs: a total in these shares draws none."""
     rng = np.random.default_rng(0)
-    identity = np.repeat(np.arange(40), 5)
-    pairs = np.array([(a, b) for a in range(200) for b in range(a)], np.int32)
-    mated = identity[pairs[:, 0]] == identity[pairs[:, 1]]
+    identity, pairs, mated = all_pairs(40, 5)
     scores = (mated + rng.normal(size=len(pairs))).astype(np.float32)
     made = Comparisons("few", scores, mated, pairs, rng.random(200).astype(np.float32), identity)
     found = control_risk(made, risk=risk, target_risk=0.01, score_threshold=0.5)

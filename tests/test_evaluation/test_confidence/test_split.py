@@ -7,26 +7,17 @@ import pytest
 
 from evaluation.confidence.split import draw_disjoint, people_of, select, split
 from evaluation.metrics.comparisons import Comparisons
+from tests.test_evaluation.factories import some_pairs
 
 
 def linked(people=60, images=5, others=3000, seed=0):
     """All mated pairs of each person, and random non-mated ones that link everybody."""
     rng = np.random.default_rng(seed)
-    identity = np.repeat(np.arange(people), images)
-    sides = np.stack(np.triu_indices(images, 1), axis=1)
-    mated_pairs = (np.arange(people)[:, None, None] * images + sides).reshape(-1, 2)
-    drawn = rng.integers(people * images, size=(others, 2))
-    drawn = drawn[identity[drawn[:, 0]] != identity[drawn[:, 1]]]
-    pairs = np.concatenate([mated_pairs, drawn]).astype(np.int32)
-    count = len(pairs)
-    return Comparisons(
-        "made-up",
-        rng.random(count).astype(np.float32),
-        np.arange(count) < len(mated_pairs),
-        pairs,
-        rng.random(people * images).astype(np.float32),
-        identity,
+    identity, pairs, mated = some_pairs(rng, people, images, others)
+    scores, uncertainty = (
+        rng.random(count).astype(np.float32) for count in (len(pairs), people * images)
     )
+    return Comparisons("made-up", scores, mated, pairs, uncertainty, identity)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -6,12 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from evaluation.metrics.comparisons import Comparisons, image_uncertainties
+from evaluation.metrics.comparisons import image_uncertainties
 from evaluation.metrics.curve import GRID, CurveEngine, edc_of, image_values, percentiles
 from evaluation.metrics.protocols import PROTOCOLS, Protocol
 from evaluation.metrics.thresholds import Ranked, error_rates
 from evaluation.original import SHOWN, equal_error_rates, original_areas
-from tests.test_evaluation.factories import ORIGINALS, one_each
+from tests.test_evaluation.factories import ORIGINALS, apart, one_each
+from tests.test_evaluation.test_metrics.test_curve import small_set
 
 
 def engine_of(comparisons, **switches):
@@ -25,9 +26,7 @@ def test_all_points_equal_the_original(
 ):
     scores, mated = golden_scores[name], golden_features[name].issame
     values = image_uncertainties(golden_features[name].sigma_sq)[block].values
-    pairs = np.arange(len(values), dtype=np.int32).reshape(-1, 2)
-    comparisons = Comparisons(name, scores, mated, pairs, values)
-    engine = CurveEngine(comparisons, PROTOCOLS[ORIGINALS[variant]])
+    engine = CurveEngine(apart(scores, mated, values), PROTOCOLS[ORIGINALS[variant]])
 
     def expected(column):
         return golden_numbers[f"{name}/{variant}/{column}"][100 * block : 100 * block + 100]
@@ -71,16 +70,8 @@ def test_percentiles_that_fall_on_samples_equal_numpy(size):
         assert cuts.kept[index] == int((values <= threshold).sum())
 
 
-def made(seed=0, pairs=400, rows=90, levels=12):
-    rng = np.random.default_rng(seed)
-    return Comparisons(
-        "made",
-        rng.normal(size=pairs).astype(np.float32),
-        rng.random(pairs) < 0.4,
-        rng.integers(0, rows, (pairs, 2)).astype(np.int32),
-        rng.integers(0, levels, rows).astype(np.float32),
-        image=np.arange(rows) // 3,
-    )
+def made(seed, levels=12):
+    return small_set(seed, pairs=400, rows=90, levels=levels)
 
 
 @pytest.mark.parametrize("over", ["all", "mated", "each_kind", "images"])

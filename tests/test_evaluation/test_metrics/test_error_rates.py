@@ -33,16 +33,21 @@ def assert_equals_pyeer(scores, mated, stats):
         assert rates.fmr.sum() == pytest.approx(stats["sum_fmr"], rel=1e-12)
 
 
+def drawn_share(scores, mated, share):
+    """The part of the pairs that the reference drew for it."""
+    if share == "1.0":
+        return scores, mated
+    rng = np.random.RandomState(5)  # noqa: NPY002
+    rows = rng.choice(len(scores), int(len(scores) * float(share)), replace=False)
+    return scores[rows], mated[rows]
+
+
 @pytest.mark.parametrize("share", ["1.0", "0.5", "0.05"])
 @pytest.mark.parametrize("name", ["C_ties6000_1col", "D_const600", "H_2col1200", "J_fewimpostors"])
 def test_operating_points_equal_pyeer(name, share, golden_dir, golden_features, golden_scores):
     stats = json.loads((golden_dir / "pyeer_stats.json").read_text())[f"{name}/{share}"]
     scores, mated = golden_scores[name[0]], golden_features[name[0]].issame
-    if share != "1.0":
-        rng = np.random.RandomState(5)  # noqa: NPY002  how the reference drew its pairs
-        rows = rng.choice(len(scores), int(len(scores) * float(share)), replace=False)
-        scores, mated = scores[rows], mated[rows]
-    assert_equals_pyeer(scores, mated, stats)
+    assert_equals_pyeer(*drawn_share(scores, mated, share), stats)
 
 
 @pytest.mark.parametrize("name", ["ties", "perfect", "inverted", "one_imp", "imp_on_top", "no_imp"])

@@ -3,7 +3,7 @@ import pickle
 import pytest
 import torch
 
-from utils.checkpoint import load_checkpoint, save_checkpoint
+from models.load import load_checkpoint, save_checkpoint
 
 
 class Bomb:
