@@ -36,7 +36,7 @@ from models.heads.base import to_sigma_sq
 from utils.cli import say_error
 from utils.distributed import PeerFailed, RankLost, World, in_job, is_main_process, start, stop
 from utils.files import file_sha256
-from utils.long_work import Progress, StopRequest
+from utils.long_work import Progress, StopRequest, threads
 from utils.parts import Json, PartStore
 from utils.run import environment
 from utils.tables import require_pyarrow
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from utils.config import Execution, Precision
 
 VERSION = 1
-MOST_WORKERS = 16
 STOPPED = 130
 _NAMES = 1024  # of the source's images, evenly spread, that its identity is taken from
 ROUNDED = 0.01  # of an embedding's length; float16 rounds by about 0.0003
@@ -92,15 +91,6 @@ class ExtractOptions:
     def specs(self) -> list[str]:
         """All methods as they were written."""
         return [*filter(None, [self.model]), *self.methods] or ["embedding_norm"]
-
-    @property
-    def threads(self) -> int:
-        """Threads that decode."""
-        available = os.cpu_count() or 1
-        if hasattr(os, "sched_getaffinity"):
-            available = len(os.sched_getaffinity(0))
-        own = available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        return self.workers or max(1, min(MOST_WORKERS, own))
 
 
 def extract(options: ExtractOptions) -> int:
@@ -345,7 +335,7 @@ class Extraction:
             self.faces,
             sampler,
             range(sampler.num_steps),
-            self.options.threads,
+            threads(self.options.workers),
             1.0,  # judged here, shard by shard
             lines.append,
             pin=self.device.type == "cuda",

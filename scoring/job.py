@@ -6,7 +6,6 @@ lie in a folder beside it, so that the same command resumes where it was stopped
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 import time
@@ -23,17 +22,17 @@ from tqdm import tqdm
 
 from photos.sources import Item, Sources, open_sources
 from report.sheet import NOT_COMPUTED, Status, Verdict
+from report.words import ACCEPTED
 from scoring.contact_sheet import ContactSheet, sheet_path
 from scoring.rows import Row, RowParts, Source, check_path, digest, write_rows
 from scoring.scorer import LoadedImage, Scorer, Scores, load_items, load_scorer
-from utils.long_work import Progress, StopRequest
+from utils.long_work import Progress, StopRequest, threads
 from utils.parts import Json
 
 if TYPE_CHECKING:
     from utils.config import Precision
 
 DETECTOR = "mtcnn"
-MOST_WORKERS = 16
 VERSION = 1  # of what rows mean; parts of another one are not resumed
 PART_INPUTS = 512  # a part is written after so many inputs,
 PART_SECONDS = 20.0  # or after this time, if that is sooner
@@ -83,11 +82,6 @@ class ScoreOptions:
             raise ValueError("--ray_workers and --ray_address go with --engine ray")
         if self.restart and self.out is None:
             raise ValueError("--restart goes with --out: without it nothing is kept")
-
-    @property
-    def threads(self) -> int:
-        """Threads that read and decode."""
-        return self.workers or max(1, min(MOST_WORKERS, os.cpu_count() or 1))
 
     @property
     def is_aligned(self) -> bool | None:
@@ -153,7 +147,7 @@ class Summary:
         self.verdicts[verdict] += 1
 
     def text(self) -> str:
-        """Return a line or two."""
+        """Return a line or two, and what an "accept" means."""
         total, scored = self.statuses.total(), self.statuses["scored"]
         counts = ", ".join(f"{self.statuses[name]} {word}" for name, word in _STATUSES.items())
         text = f"{total} {'row' if total == 1 else 'rows'}: {counts}\n"
@@ -161,7 +155,8 @@ class Summary:
             return text
         verdicts = ", ".join(f"{self.verdicts[name]} {name}" for name in get_args(Verdict) if name)
         unusable = f" ({total - scored} of them without a usable face)" if total > scored else ""
-        return f"{text}verdicts: {verdicts}{unusable}\n"
+        accepted = f"{ACCEPTED}\n" if self.verdicts["accept"] else ""
+        return f"{text}verdicts: {verdicts}{unusable}\n{accepted}"
 
 
 class Stopped(KeyboardInterrupt):
@@ -194,9 +189,9 @@ class Job:
         """Say what was skipped, counted and written."""
         skipped = sum(sources.skipped.values())
         if skipped:
-            kinds = ", ".join(f"{suffix} {number}" for suffix, number in sources.skipped.items())
-            what = "file" if skipped == 1 else "files"
-            sys.stderr.write(f"in folders, skipped {skipped} non-photo {what}: {kinds}\n")
+            kinds = ", ".join(f"{number} {suffix}" for suffix, number in sources.skipped.items())
+            what = "file that is not a photo" if skipped == 1 else "files that are not photos"
+            sys.stderr.write(f"skipped {skipped} {what}: {kinds}\n")
         sheet = [self.sheet.path] if self.sheet else []
         written = "".join(f"wrote {file}\n" for file in (*files, *sheet))
         sys.stdout.write(self.summary.text() + written)
@@ -210,7 +205,7 @@ class Job:
         """Write the sheet of rows that came without pixels."""
         if self.sheet is not None:
             options = self.options
-            self.sheet.write(self.header, options.open_sources(), options.threads)
+            self.sheet.write(self.header, options.open_sources(), threads(options.workers))
 
     def no_photos(self) -> ValueError:
         """Return the error of inputs without a photo."""
@@ -219,7 +214,7 @@ class Job:
     def print_table(self, stop: StopRequest) -> None:
         """Print a line per face, as soon as it is scored; nothing is kept."""
         sources = self.options.open_sources()
-        sys.stdout.write(f"# {self.header}\n{HEADING}\n")
+        heading = f"# {self.header}\n{HEADING}\n"
         with self.progress() as progress:
             for chunk in _chunks(self, iter(sources), progress, stop):
                 for score in chunk:
@@ -227,8 +222,9 @@ class Job:
                 if self.sheet:
                     self.sheet.add(chunk)
                 with tqdm.external_write_mode():  # takes the bar away
-                    sys.stdout.writelines(f"{line}\n" for line in table_lines(chunk))
+                    sys.stdout.writelines([heading, *(f"{x}\n" for x in table_lines(chunk))])
                     sys.stdout.flush()
+                heading = ""
         if not self.summary.statuses:
             raise self.no_photos()
         if self.sheet:
@@ -308,7 +304,7 @@ def score_chunks(
             before_input()
             yield image
 
-    with closing(load_items(items, options.threads)) as images:
+    with closing(load_items(items, threads(options.workers))) as images:
         while (scores := scorer.score_loaded(chunk_of(images), options.is_aligned)).sources:
             yield scores
 

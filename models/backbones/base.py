@@ -233,6 +233,7 @@ class Backbone(nn.Module, ABC):
                     f"backbone {type(self).__name__}: its tail is not affine, as the closed form "
                     "of MC-dropout needs it; take form=sampled"
                 )
+        # float32 first: some devices have no float64
         return weight.float().to(device), bias.float().to(device)
 
     def fold(self) -> None:

@@ -26,6 +26,7 @@ from photos.decode import Photo
 from photos.detectors.base import Detections
 from photos.sources import Item
 from report.sheet import FaceScore
+from report.words import ACCEPTED
 from scoring import job, score_images
 from scoring.job import ScoreOptions, Summary, add_parts, score_chunks
 from scoring.rows import COLUMNS, RowParts, write_rows
@@ -150,7 +151,7 @@ def test_every_kind_of_photo_has_its_rows(folder, tmp_path, capsys):
     told = capsys.readouterr()
     assert "15 rows: 9 scored, 3 without a face, 3 unreadable" in told.out
     assert f"wrote {out}" in told.out
-    assert "in folders, skipped 1 non-photo file: .txt 1" in told.err
+    assert "skipped 1 file that is not a photo: 1 .txt" in told.err
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -262,10 +263,11 @@ def test_without_out_a_table_is_printed_and_nothing_is_kept(folder, tmp_path, ca
     assert "three.png face 1  (" in lines[4]
     assert lines[6].split()[3] == "refuse"
     assert lines[6].endswith("c none.png  (no face found)")
-    assert "m\\nn.png  (" in lines[-4]
-    assert lines[-2] == "17 rows: 11 scored, 3 without a face, 3 unreadable"
-    assert lines[-1].startswith("verdicts: ")
-    assert lines[-1].endswith(" refuse (6 of them without a usable face)")
+    assert "m\\nn.png  (" in lines[-5]
+    assert lines[-3] == "17 rows: 11 scored, 3 without a face, 3 unreadable"
+    assert lines[-2].startswith("verdicts: ")
+    assert lines[-2].endswith(" refuse (6 of them without a usable face)")
+    assert lines[-1] == ACCEPTED
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -346,9 +348,10 @@ def test_mistakes_are_told_in_one_line(arguments, message, tmp_path, monkeypatch
     except SystemExit as stopped:
         code = stopped.code
     assert code == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
+    told = capsys.readouterr()
+    assert message in told.err
+    assert told.out == ""
+    assert told.err.count("\n") == 1
     assert not (tmp_path / "scores.csv").exists()
 
 
