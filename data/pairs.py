@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.faces import FileFaces
+from data.labelled_pairs import pairs_that_count
 from utils.tables import csv_rows, naming
 
 
@@ -75,7 +76,8 @@ def read_pairs(path: Path, root: Path) -> list[Pair]:
     """Read the pairs of a file; image paths start at `root`.
 
     Raises:
-        ValueError: no such file, no pair, or a line that is not one (with its number).
+        ValueError: no such file, no pair, or a line that is not one (with its number); two images
+            that are mated in one line and non-mated in another.
     """
     if not path.is_file():
         raise ValueError(f"no pairs file {path}")
@@ -89,7 +91,17 @@ def read_pairs(path: Path, root: Path) -> list[Pair]:
         pairs = [_csv_pair(fields, where, root) for where, fields in rows]
     if not pairs:
         raise ValueError(f"{path}: no pairs")
-    return pairs
+    number: dict[Path, int] = {}
+    counts = pairs_that_count(
+        np.array([[number.setdefault(f, len(number)) for f in pair[:2]] for pair in pairs]),
+        np.array([pair.mated for pair in pairs]),
+        path,
+        lambda row: pairs[row].where,
+        lambda row: (str(pairs[row].first), str(pairs[row].second)),
+    )
+    if not counts.any():
+        raise ValueError(f"{path}: each of its {len(pairs)} pairs is an image and itself")
+    return [pair for pair, is_one in zip(pairs, counts.tolist(), strict=True) if is_one]
 
 
 def _is_header(fields: list[str]) -> bool:

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data.images import SIZE, decode, encode_png, fingerprint, to_112
+from data.images import SIZE, decode, encode_png, fingerprint, first_rows, to_112
+from data.labelled_pairs import warn_of_pairs
 from data.pairs import read_pairs
 from data.rendered import synthetic_options, verification_images
 from data.safe_pickle import load_pickle
@@ -72,6 +73,11 @@ class VerificationSet:
             return fingerprint(image)
         return fingerprint(repr(image.shape).encode(), image.tobytes())
 
+    def first_rows(self) -> NDArray[np.int64]:
+        """Return (2N,) for each row the first one with the same image."""
+        numbers = map(self.fingerprint, range(len(self.images)))
+        return first_rows(np.fromiter(numbers, np.uint64, len(self.images)))
+
 
 def read_bin(path: str | Path) -> VerificationSet:
     """Read an insightface `.bin` set: a pickle of (images, issame), from any Python or numpy.
@@ -118,6 +124,9 @@ def write_bin(
 def open_verification(target: str, dataset_path: str | Path | None) -> VerificationSet:
     """Open `<dataset_path>/lfw.bin` by the target `lfw`, or render `synthetic:pairs=600,seed=1`.
 
+    Pairs of an image and itself, repeated and contradictory ones are counted in a warning, and
+    stay: a set that others have too keeps its numbers.
+
     Raises:
         ValueError: no such set; the message lists those in the folder.
     """
@@ -136,7 +145,9 @@ def open_verification(target: str, dataset_path: str | Path | None) -> Verificat
     if not path.is_file():
         names = ", ".join(sorted(file.stem for file in folder.glob("*.bin"))) or "none"
         raise ValueError(f"no verification set {path} (sets in this folder: {names})")
-    return replace(read_bin(path), name=target)
+    opened = replace(read_bin(path), name=target)
+    warn_of_pairs(str(path), opened.first_rows().reshape(-1, 2), opened.mated)
+    return opened
 
 
 def _check_name(target: str, dataset_path: str | Path | None) -> None:

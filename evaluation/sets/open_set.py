@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from data.faces import FaceImages, Images, open_faces
 from data.features import Features
-from data.images import first_rows
 from data.labelled_pairs import require_pairs
 from data.pairs import open_pairs
 from data.verification import VerificationSet, open_verification
@@ -89,14 +88,13 @@ class VerificationPairs:
         """Score the N pairs; rows with one encoded image are one image. See `EvaluationSet`."""
         with naming(self.name):
             checked = Features(mu, sigma_sq, self.pairs.mated)
-        first = first_rows(np.array([*map(self.fingerprint, range(len(self)))], np.uint64))
         comparisons = Comparisons(
             self.name,
             cosine_of_pairs(checked.mu),
             checked.issame,
             np.arange(len(self), dtype=np.int32).reshape(-1, 2),
             _one_column(checked.sigma_sq),
-            image=np.unique(first, return_inverse=True)[1],
+            image=np.unique(self.pairs.first_rows(), return_inverse=True)[1],
         )
         return with_people(comparisons)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from data.extracted import open_extracted
 from data.features import Embeddings, Features, equal_rows
+from data.labelled_pairs import warn_of_pairs
 from evaluation.metrics.comparisons import (
     Comparisons,
     Uncertainty,
@@ -121,6 +122,7 @@ def comparisons_of(
     scores = cosine_of_pairs(features.mu)
     pairs = np.arange(len(features.mu), dtype=np.int32).reshape(-1, 2)
     image = equal_rows(features.mu)
+    warn_of_pairs(name, image[pairs], features.issame)
     first = with_people(
         Comparisons(name, scores, features.issame, pairs, uncertainties[0].values, image=image)
     )
