@@ -8,7 +8,7 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 if not __package__:  # run as a file: import from the checkout, not from this folder
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data.images import SIZE, decode, encode_png, fingerprint, first_rows, to_112
+from data.images import SIZE, Sizes, decode, encode_png, fingerprint, first_rows, to_112
 from data.labelled_pairs import warn_of_pairs
 from data.pairs import read_pairs
 from data.rendered import synthetic_options, verification_images
@@ -37,11 +37,13 @@ class VerificationSet:
         name: for tables and messages.
         images: 2N encoded images (bytes), or decoded ones (uint8 (H, W, 3) RGB).
         mated: (N,) True where both show the same person.
+        sizes: of the images that were decoded.
     """
 
     name: str
     images: Sequence[Image]
     mated: NDArray[np.bool_]
+    sizes: Sizes = field(default_factory=Sizes, repr=False)
 
     def __post_init__(self) -> None:
         if not len(self.mated) or len(self.images) != 2 * len(self.mated):
@@ -63,6 +65,7 @@ class VerificationSet:
                 pixels = decode(image) if isinstance(image, bytes) else image
             except ValueError as error:
                 raise ValueError(f"{self.name}: image {start + place}: {error}") from error
+            self.sizes.add(*pixels.shape[:2])
             batch[place] = to_112(pixels)
         return batch
 
@@ -206,17 +209,18 @@ def write_bin_from_pairs(
         ValueError: a line that is not a pair, or an image that cannot be read; with its line.
     """
     pairs = read_pairs(Path(pairs_file), Path(image_root))
-    images = []
+    images, sizes = [], Sizes()
     for pair in tqdm(pairs, desc=str(out), unit="pair", disable=None if progress else True):
-        images += [_checked(path, pair.where) for path in (pair.first, pair.second)]
+        images += [_checked(path, pair.where, sizes) for path in (pair.first, pair.second)]
     write_bin(out, images, [pair.mated for pair in pairs])
+    sizes.warn(str(out))
     return len(pairs)
 
 
-def _checked(path: Path, where: str) -> bytes:
+def _checked(path: Path, where: str, sizes: Sizes) -> bytes:
     try:
         encoded = path.read_bytes()
-        decode(encoded)
+        sizes.add(*decode(encoded).shape[:2])
     except (OSError, ValueError) as error:
         what = error.strerror if isinstance(error, OSError) else error
         raise ValueError(f"{where}: {path}: {what}") from error

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from data.faces import FaceImages, Images, open_faces
 from data.features import Features
+from data.images import Sizes
 from data.labelled_pairs import require_pairs
 from data.pairs import open_pairs
 from data.verification import VerificationSet, open_verification
@@ -63,6 +64,11 @@ class VerificationPairs:
 
     def __init__(self, pairs: VerificationSet) -> None:
         self.pairs, self.name = pairs, pairs.name
+
+    @property
+    def sizes(self) -> Sizes:
+        """Of the images that were decoded."""
+        return self.pairs.sizes
 
     @property
     def images(self) -> VerificationPairs:
