@@ -32,7 +32,7 @@ from data.recordio import RecordWriter
 from data.synthetic import SyntheticFaces
 from estimators.base import EstimatorGroup
 from estimators.trained_head import TrainedHead
-from extraction.job import Extraction
+from extraction.job import Extraction, ExtractOptions
 from extraction.shards import ShardFolder
 from models.frozen import FrozenBackbone
 from models.heads.fc2 import FC2Head
@@ -130,20 +130,17 @@ def _job(
 ) -> Extraction:
     names = tuple(f"head{number}" for number in range(heads))
     members = {name: TrainedHead(frozen=frozen, head=_head(frozen)) for name in names}
-    return Extraction(
-        faces=faces,
-        name_of=faces.name,
-        estimator=EstimatorGroup(members),
-        shards=ShardFolder(out, form, len(faces), args.shard_images, names, "benchmark"),
-        embedding_size=frozen.embedding_size,
+    options = ExtractOptions(
+        images=[],
+        out=out,
         dtype=args.dtype,
         batch_size=args.batch_size,
         workers=args.workers,
-        flip=False,
-        pin=frozen.device.type == "cuda",
         max_bad_share=0.0,
-        facts={},
     )
+    shards = ShardFolder(out, form, len(faces), args.shard_images, names, "benchmark")
+    group, size = EstimatorGroup(members), frozen.embedding_size
+    return Extraction(options, faces, faces.name, group, shards, size, frozen.device)
 
 
 def _head(frozen: FrozenBackbone) -> FC2Head:

@@ -81,7 +81,7 @@ def _body(args: argparse.Namespace) -> int:
         for name, file in files.items():
             engines[name] = OnnxModel(file, threads=1)
         sizes = {name: file.stat().st_size / 1e6 for name, file in files.items()}
-    images = some_faces(labelled, args.faces)
+    images = some_faces(labelled.images, args.faces)
     rows = _rows(model, engines, images, None if args.random else labelled)
     for name, by_size in latency(engines, images, args.runs).items():
         rows[name] |= {f"ms_per_face_{size}": ms for size, ms in by_size.items()}

@@ -128,7 +128,7 @@ def decode_into(encoded: bytes | memoryview, out: NDArray[np.uint8]) -> tuple[in
 class Sizes:
     """Counts the images of a source by the size that they have before they are resized to 112x112.
 
-    Threads may share it. An image that is not square, or larger than 224x224, is not an aligned face.
+    Threads may share it. An image that is not square, or larger than 224x224, is not aligned.
     """
 
     def __init__(self) -> None:

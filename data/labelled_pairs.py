@@ -6,17 +6,14 @@ alone. docs/formats.md has the rule for pairs of a file. NumPy only.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-log = logging.getLogger("faceuq")
-
 MOST_MATED = 100_000_000  # 2 GB of pairs and scores
+CAP = 20  # mated pairs of one person, everywhere: nobody with many images decides a rate
 
 
 class LabelOrder(NamedTuple):
@@ -46,15 +43,20 @@ def non_mated_total(index: LabelOrder) -> int:
     return (rows * rows - int((index.sizes.astype(np.int64) ** 2).sum())) // 2
 
 
+def mated_totals(index: LabelOrder) -> NDArray[np.int64]:
+    """(C,) pairs of rows of each identity, without a cap."""
+    return index.sizes.astype(np.int64) * (index.sizes - 1) // 2
+
+
 def mated_pairs(
     labels: NDArray[np.int64], cap: int | None = None, seed: int = 0
 ) -> NDArray[np.int32]:
     """All pairs (P, 2) of rows with equal labels (N,), first < second, identity by identity.
 
-    With a cap, at most so many pairs per identity are drawn at random.
+    With a cap, at most so many pairs per identity are drawn at random; None and 0 take all.
 
     Raises:
-        ValueError: no identity has two images, cap below 1, or more than `MOST_MATED` pairs.
+        ValueError: no identity has two images, cap below 0, or more than `MOST_MATED` pairs.
     """
     order, starts, sizes = index = label_order(labels)
     counts = _mated_counts(index, cap)
@@ -131,23 +133,33 @@ def pair_kinds(sides: NDArray[np.integer], mated: NDArray[np.bool_]) -> PairKind
     return PairKinds(is_self, is_repeated, contradicts, first)
 
 
+class LeftOut(NamedTuple):
+    """Rows of a file that do not count: `self_comparisons` or `repeated_pairs`, how many, where.
+
+    `where` is the line of the first.
+    """
+
+    kind: str
+    rows: int
+    where: str
+
+
 def pairs_that_count(
     sides: NDArray[np.integer],
     mated: NDArray[np.bool_],
-    source: Path,
     where: Callable[[int], str],
     names: Callable[[int], Sequence[str]],
-) -> NDArray[np.bool_]:
+) -> tuple[NDArray[np.bool_], list[LeftOut]]:
     """Say which of N pairs count: not an image with itself, and the first row of each pair alone.
-
-    What is left out is counted in a warning.
 
     Args:
         sides: (N, 2) numbers of the images, 0 or more.
         mated: (N,) whether both show one person.
-        source: for the warnings.
         where: the line or row of a pair, for messages.
         names: what the source calls the images of a pair.
+
+    Returns:
+        (N,) which count, and what does not.
 
     Raises:
         ValueError: two images are mated in one row and non-mated in another.
@@ -161,34 +173,21 @@ def pairs_that_count(
             f"{' and '.join(map(repr, names(first)))} are mated = {int(mated[first])} in "
             f"{where(first)} and {int(mated[row])} in {where(row)}: correct one of them"
         )
-    for left_out, what in (
-        (kinds.is_self, "of an image with itself were left out"),
-        (kinds.is_repeated, "repeat a pair of images; each pair counts once"),
-    ):
-        if left_out.any():
-            count, line = int(left_out.sum()), where(int(np.argmax(left_out)))
-            log.warning("%s: %d comparisons %s (the first is in %s)", source, count, what, line)
-    return ~(kinds.is_self | kinds.is_repeated)
-
-
-def warn_of_pairs(source: str, sides: NDArray[np.integer], mated: NDArray[np.bool_]) -> None:
-    """Warn with the numbers of pairs that would not count, of a set that stays as it is."""
-    counts = [int(wrong.sum()) for wrong in pair_kinds(sides, mated)[:3]]
-    if any(counts):
-        log.warning(
-            "%s: of %d pairs %d compare an image with itself, %d repeat a pair, and %d are of the "
-            "other kind than a pair of the same images; all of them count, as for everybody who "
-            "has this set",
-            *(source, len(mated), *counts),
-        )
+    both = (("self_comparisons", kinds.is_self), ("repeated_pairs", kinds.is_repeated))
+    left_out = [
+        LeftOut(kind, int(rows.sum()), where(int(np.argmax(rows))))
+        for kind, rows in both
+        if rows.any()
+    ]
+    return ~(kinds.is_self | kinds.is_repeated), left_out
 
 
 def _mated_counts(index: LabelOrder, cap: int | None) -> NDArray[np.int64]:
     """(C,) mated pairs of each identity."""
-    if cap is not None and cap < 1:
-        raise ValueError(f"cap = {cap}: must be 1 or more mated pairs per identity")
-    counts = index.sizes.astype(np.int64) * (index.sizes - 1) // 2
-    counts = counts if cap is None else np.minimum(counts, cap)
+    if cap and cap < 0:
+        raise ValueError(f"cap = {cap}: must be 1 or more mated pairs per identity, or 0 for all")
+    counts = mated_totals(index)
+    counts = np.minimum(counts, cap) if cap else counts
     total = int(counts.sum())
     if total == 0:
         raise ValueError(f"no mated pair: none of {len(index.order)} images shares its identity")

@@ -5,6 +5,7 @@ python data/verification.py --pairs pairs.csv --images FOLDER --out my.bin      
 
 from __future__ import annotations
 
+import logging
 import pickle
 import sys
 from collections.abc import Iterable, Sequence
@@ -19,12 +20,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data.images import SIZE, Sizes, decode, encode_png, fingerprint, first_rows, to_112
-from data.labelled_pairs import warn_of_pairs
 from data.pairs import read_pairs
 from data.rendered import synthetic_options, verification_images
 from data.safe_pickle import load_pickle
 from utils.cli import Parser, run_command
 from utils.files import write_bytes
+
+log = logging.getLogger("faceuq")
 
 Image = bytes | NDArray[np.uint8]
 
@@ -127,9 +129,6 @@ def write_bin(
 def open_verification(target: str, dataset_path: str | Path | None) -> VerificationSet:
     """Open `<dataset_path>/lfw.bin` by the target `lfw`, or render `synthetic:pairs=600,seed=1`.
 
-    Pairs of an image and itself, repeated and contradictory ones are counted in a warning, and
-    stay: a set that others have too keeps its numbers.
-
     Raises:
         ValueError: no such set; the message lists those in the folder.
     """
@@ -148,9 +147,7 @@ def open_verification(target: str, dataset_path: str | Path | None) -> Verificat
     if not path.is_file():
         names = ", ".join(sorted(file.stem for file in folder.glob("*.bin"))) or "none"
         raise ValueError(f"no verification set {path} (sets in this folder: {names})")
-    opened = replace(read_bin(path), name=target)
-    warn_of_pairs(str(path), opened.first_rows().reshape(-1, 2), opened.mated)
-    return opened
+    return replace(read_bin(path), name=target)
 
 
 def _check_name(target: str, dataset_path: str | Path | None) -> None:
@@ -208,7 +205,10 @@ def write_bin_from_pairs(
     Raises:
         ValueError: a line that is not a pair, or an image that cannot be read; with its line.
     """
-    pairs = read_pairs(Path(pairs_file), Path(image_root))
+    pairs, left_out = read_pairs(Path(pairs_file), Path(image_root))
+    for kind, count, where in left_out:
+        text = "%s: %d %s left out (the first is in %s)"
+        log.warning(text, pairs_file, count, kind.replace("_", " "), where)
     images, sizes = [], Sizes()
     for pair in tqdm(pairs, desc=str(out), unit="pair", disable=None if progress else True):
         images += [_checked(path, pair.where, sizes) for path in (pair.first, pair.second)]

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from data.faces import open_faces
+from data.faces import FaceImages, Images, open_faces
 from estimators.base import DIRECTION, Batch, Estimate, Estimator
 from estimators.onnx import OnnxModel, metadata
 from estimators.trained_head import TrainedHead
@@ -47,18 +47,7 @@ Write = Callable[[str], object]
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """What is exported, and how it is proved; export/export.py's flags have these names.
-
-    Attributes:
-        model: what `open_model` opens: a run folder, a packed model, "demo".
-        out: the file.
-        check: the faces that both engines are compared on: a `.bin` file or a set of `open_set`.
-        faces: how many of them at most.
-        int8: 8 bits for the backbone.
-        calibration_faces: what `open_faces` opens, for 8 bits.
-        quality_only: leave out backbone and embedding.
-        runs: timings of each engine; 0 for none.
-        backbone_weights: of a run: where the backbone's file is now.
+    """What is exported, and how it is proved; see the flags of export/export.py.
 
     Raises:
         ValueError: options that do not go together.
@@ -168,19 +157,12 @@ def about_line(model: LoadedModel) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def range_faces(source: str) -> NDArray[np.uint8]:
-    """Return (n, 112, 112, 3) faces for the ranges, spread evenly over a source of `open_faces`."""
-    faces = open_faces(source)
-    rows = np.unique(np.linspace(0, len(faces) - 1, min(RANGE_FACES, len(faces))).round())
-    return np.stack([faces.read(int(row)) for row in rows])
-
-
 def _prove(
     options: ExportOptions, model: LoadedModel, float32: Path, out: Path, write: Write
 ) -> None:
     """Compare and time, or raise ValueError; with `int8` the float file is quantised into `out`."""
     labelled = open_named_set("--check", options.check)
-    images = some_faces(labelled, options.faces)
+    images = some_faces(labelled.images, options.faces)
     reference = model.estimator
     if options.quality_only:
         assert isinstance(reference, TrainedHead)
@@ -418,11 +400,16 @@ def timings(medians: Mapping[str, Mapping[int, float]]) -> str:
     return "".join(lines)
 
 
-def some_faces(labelled: EvaluationSet, count: int) -> NDArray[np.uint8]:
-    """Return (n, 112, 112, 3) at most `count` faces, spread evenly over a set."""
-    total = len(labelled.images)
+def some_faces(images: Images, count: int) -> NDArray[np.uint8]:
+    """Return (n, 112, 112, 3) at most `count` faces, spread evenly over all."""
+    total = len(images)
     rows = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int))
-    return np.concatenate([labelled.images.decode(row, row + 1) for row in rows])
+    return np.concatenate([images.decode(row, row + 1) for row in rows])
+
+
+def range_faces(source: str) -> NDArray[np.uint8]:
+    """Return the faces that ranges are taken from, of a source of `open_faces`."""
+    return some_faces(FaceImages(open_faces(source)), RANGE_FACES)
 
 
 def _in_batches(estimator: Estimator, images: NDArray[np.uint8], size: int) -> Estimate:

@@ -7,6 +7,7 @@ message about a value says in which line or row it stands. Nothing in a file is 
 from __future__ import annotations
 
 import csv
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
@@ -37,6 +38,7 @@ _FLAGS = {"1": True, "0": False, "true": True, "false": False, "1.0": True, "0.0
 
 Array: TypeAlias = "NDArray[Any]"
 Values: TypeAlias = "Array | pyarrow.Array"  # numbers, or text
+Number = TypeVar("Number", np.int64, np.float64)
 Heading: TypeAlias = Callable[[Sequence[str]], bool]
 
 
@@ -337,6 +339,16 @@ def text_lines(path: str | Path, errors: str = "strict") -> Iterator[str]:
                 yield line.removeprefix("\ufeff") if number == 1 else line
         except UnicodeDecodeError:
             raise ValueError(_not_utf8(Path(path), encoding)) from None
+
+
+def numbers_of(text: bytes, kind: type[Number]) -> NDArray[Number]:
+    """All numbers of a text; none at all where something in it is not a number."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)  # how NumPy reports text
+        try:
+            return np.fromstring(text, dtype=kind, sep=" ")
+        except (ValueError, DeprecationWarning):
+            return np.empty(0, kind)
 
 
 def _not_utf8(path: Path, encoding: str) -> str:

@@ -6,7 +6,8 @@ or a folder in IJB's layout; see docs/evaluate.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -16,11 +17,11 @@ from numpy.typing import NDArray
 from data.faces import FaceImages, Images, open_faces
 from data.features import Features
 from data.images import Sizes
-from data.labelled_pairs import require_pairs
+from data.labelled_pairs import CAP, LeftOut, require_pairs
 from data.pairs import open_pairs
 from data.verification import VerificationSet, open_verification
 from estimators.base import harmonic_mean
-from evaluation.metrics.comparisons import Comparisons, cosine_of_pairs, with_people
+from evaluation.metrics.comparisons import Comparisons, cosine_of_pairs, notes_of, with_people
 from evaluation.sets.labelled import NonMated, labelled_comparisons, scores_of
 from utils.tables import naming
 
@@ -118,7 +119,7 @@ class LabelledSet:
 
     def comparisons(self, mu: NDArray[np.float32], sigma_sq: NDArray[np.float32]) -> Comparisons:
         """Score mated against non-mated pairs; see `EvaluationSet`."""
-        return labelled_comparisons(
+        comparisons = labelled_comparisons(
             mu,
             self.labels,
             _one_column(sigma_sq),
@@ -127,6 +128,7 @@ class LabelledSet:
             seed=self.seed,
             name=self.name,
         )
+        return replace(comparisons, name_of=self.images.image_name)
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,7 @@ class PairsSet:
         pairs: (N, 2) their rows.
         mated: (N,) whether both show one person.
         identity: (M,) folder numbers where the list is LFW's; else None.
+        left_out: what the list has beside these pairs.
     """
 
     name: str
@@ -146,6 +149,7 @@ class PairsSet:
     pairs: NDArray[np.int32]
     mated: NDArray[np.bool_]
     identity: NDArray[np.int64] | None
+    left_out: Sequence[LeftOut] = ()
 
     def comparisons(self, mu: NDArray[np.float32], sigma_sq: NDArray[np.float32]) -> Comparisons:
         """Score the pairs of the list; see `EvaluationSet`."""
@@ -159,7 +163,9 @@ class PairsSet:
             scores = scores_of(mu, self.pairs)
         image = np.arange(len(self.images), dtype=np.int64)
         comparisons = Comparisons(
-            self.name, scores, self.mated, self.pairs, uncertainty, self.identity, image
+            *(self.name, scores, self.mated, self.pairs, uncertainty, self.identity, image),
+            notes=notes_of(self.name, self.left_out),
+            name_of=self.images.image_name,
         )
         return with_people(comparisons)
 
@@ -176,7 +182,7 @@ def open_set(
     dataset_path: str | Path | None = None,
     *,
     non_mated: NonMated = 1_000_000,
-    cap: int | None = None,
+    cap: int | None = CAP,
     seed: int = 0,
 ) -> EvaluationSet:
     """Open the set that a command line names.
@@ -188,7 +194,7 @@ def open_set(
         dataset_path: folder of `.bin` files, and of the images of a pairs list (without it they are
             looked for beside the list).
         non_mated: for faces: how many non-mated pairs to draw, or "all".
-        cap: for faces: mated pairs per identity at most.
+        cap: for faces: mated pairs per identity at most; None or 0 for all.
         seed: for faces: of both draws.
 
     Raises:
@@ -238,4 +244,4 @@ def _pairs(path: Path, dataset_path: str | Path | None) -> PairsSet:
         kind = "non-mated" if mated.any() else "mated"
         raise ValueError(f"{path}: no {kind} pair among {len(mated)}; error rates need both kinds")
     images = FaceImages(listed.faces, root)
-    return PairsSet(path.stem, images, listed.rows, mated, listed.people)
+    return PairsSet(path.stem, images, listed.rows, mated, listed.people, listed.left_out)

@@ -5,7 +5,6 @@ A column's name says what it holds and which direction is better; docs/formats.m
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.labelled_pairs import pairs_that_count
-from evaluation.metrics.comparisons import Comparisons
+from evaluation.metrics.comparisons import Comparisons, notes_of
+from evaluation.metrics.thresholds import Caution
 from utils.tables import (
     Array,
     Column,
@@ -29,8 +29,6 @@ from utils.tables import (
     read_table,
     write_table,
 )
-
-log = logging.getLogger("faceuq")
 
 SCORES = {"score": 1, "similarity": 1, "distance": -1}
 MATED = ("mated", "issame", "same", "genuine", "label")
@@ -54,7 +52,7 @@ def read_scores(path: str | Path) -> Comparisons:
 
     Numbers are kept as float32, or as float64 where that would make different ones equal. An image
     compared with itself and a repeated pair are left out, and failures to assess an image count as
-    the worst value, each with a warning that has the count. Nothing in the file is run.
+    the worst value, each noted with the count (`Comparisons.notes`). Nothing in the file is run.
 
     Raises:
         ValueError: no such file or no such kind of file, missing or doubled columns, values that
@@ -266,12 +264,13 @@ class _Reader:
         self.values |= {name: exact(self.values[name]) for name in numbers}
         for names, numbering in ids:
             self.values |= {name: numbering.finish(self.values[name]) for name in names}
+        self.notes: list[Caution] = []
         failures = assess_failures(
             [self.values[name] for name in columns.reliability],
             "quality" if columns.reliability_sign < 0 else "uncertainty",
         )
         if failures:
-            log.warning("%s: %s", table.path, failures)
+            self._note("failures", sentence=failures)
         self.rows = np.arange(len(self.values[columns.mated]))
         if columns.images:
             self._leave_out_repetitions()
@@ -286,9 +285,13 @@ class _Reader:
             return [self.images.name(image) for image in sides[row].tolist()]
 
         codes, mated = _compact(sides.ravel())[1], self.values[self.columns.mated]
-        counts = pairs_that_count(codes.reshape(-1, 2), mated, self.table.path, self._where, names)
+        counts, left_out = pairs_that_count(codes.reshape(-1, 2), mated, self._where, names)
+        self.notes += notes_of(self.table.path.name, left_out)
         self.rows = self.rows[counts]
         self.values = {name: values[counts] for name, values in self.values.items()}
+
+    def _note(self, kind: str, **facts: float | str) -> None:
+        self.notes.append(Caution(kind, {"file": self.table.path.name, **facts}))
 
     def _where(self, row: int) -> str:
         return self.table.where(int(self.rows[row]))
@@ -300,6 +303,8 @@ class _Reader:
         if not mated.any():
             raise ValueError(f"no mated comparison among {len(mated)} ({columns.mated})")
         pairs, uncertainty, image, identity = self._rows(mated)
+        known = np.empty(0) if identity is None else identity  # without `self` and its columns
+        person = self.people.name
         return Comparisons(
             self.table.path.stem,
             -scores if columns.score_sign < 0 else scores,
@@ -310,6 +315,8 @@ class _Reader:
             image,
             int(float(self.table.metadata.get("unlisted", 0))),
             float(self.table.metadata.get("listed_from", -np.inf)),
+            notes=tuple(self.notes),
+            name_of=lambda row: person(int(known[row])),
         )
 
     def _rows(
