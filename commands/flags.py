@@ -263,6 +263,8 @@ def add_comparison_flags(parser: argparse.ArgumentParser) -> None:
     add("--target", nargs="+", default=[], help="sets: lfw faces:PATH pairs:FILE ijb:FOLDER ...")
     add(
         "--methods",
+        "--model",
+        "--model_dir",
         nargs="+",
         default=[],
         metavar="[NAME=]METHOD",

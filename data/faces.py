@@ -20,6 +20,7 @@ from data.listing import Listing, folder_listing, list_file_listing
 from data.rec.format import RecordWriter
 from data.rec.reader import RecordPack
 from data.rendered import SyntheticFaces, synthetic_options
+from utils.files import open_input
 
 
 class Faces(Protocol):
@@ -197,7 +198,7 @@ class FileFaces(Faces):
     def encoded(self, row: int) -> bytes:
         """Return the file's bytes; ValueError naming it where it cannot be read."""
         try:
-            with open(self.name(row), "rb") as file:  # noqa: PTH123 - as above
+            with open_input(self.name(row)) as file:
                 return file.read()
         except OSError as error:
             raise ValueError(f"{self.name(row)}: {error.strerror}") from error

@@ -12,6 +12,7 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from utils.files import open_input
 from utils.tables import Number, numbers_of
 
 CHUNK_BYTES = 1 << 23  # of text read at a time; results do not depend on it
@@ -129,7 +130,7 @@ def _listing(folder: Path) -> list[Path]:
 def _chunks(path: Path) -> Iterator[tuple[int, bytes]]:
     """Whole lines in blocks, with the number of the first line."""
     line, rest = 1, b""
-    with path.open("rb") as file:
+    with open_input(path) as file:
         while block := file.read(CHUNK_BYTES):
             text, cut, rest = (rest + block).rpartition(b"\n")
             if text.strip():

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import DTypeLike, NDArray
 
-from utils.files import atomic_file, atomic_path
+from utils.files import atomic_file, atomic_path, open_input
 
 if TYPE_CHECKING:
     import pyarrow
@@ -330,7 +330,7 @@ def csv_rows(
 def text_lines(path: str | Path, errors: str = "strict") -> Iterator[str]:
     """Yield the lines of a text file, as they are; see `csv_rows`."""
     encoding = _encoding(path)
-    with Path(path).open(encoding=encoding, errors=errors, newline="") as file:
+    with open_input(path, encoding, errors) as file:
         lines = iter(partial(file.readline, _LONGEST_LINE), "")
         try:
             for number, line in enumerate(lines, start=1):
@@ -355,7 +355,7 @@ def _not_utf8(path: Path, encoding: str) -> str:
     """Say which line is in another encoding, and the way out."""
     if encoding != "utf-8-sig":
         return "damaged UTF-16 text: save it as UTF-8"
-    with path.open("rb") as file:
+    with open_input(path) as file:
         for number, line in enumerate(file, start=1):
             try:
                 line.decode()
@@ -372,7 +372,7 @@ def _separator(path: str | Path, separators: str = ",;\t", errors: str = "replac
 
 def _encoding(path: str | Path) -> str:
     """UTF-16 by its mark, or by the zeros that Latin letters have in it; else UTF-8."""
-    with Path(path).open("rb") as file:
+    with open_input(path) as file:
         start = file.read(64)
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16"

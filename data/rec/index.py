@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from data import cache_file
 from data.rec.format import FIRST, HEADER, LAST, MAGIC, MAGIC_BYTES, PART, WHOLE
+from utils.files import open_input
 from utils.tables import numbers_of
 
 log = logging.getLogger("faceuq")
@@ -202,7 +203,7 @@ def _identifier(records: mmap.mmap, start: int, end: int) -> int:
 def _read_index(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return (keys, offsets) in the order of the lines."""
     keys, offsets = [], []
-    with path.open("rb") as file:
+    with open_input(path) as file:
         while text := file.read(_PIECE):
             text += file.readline()
             numbers = numbers_of(text, np.int64)

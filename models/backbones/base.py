@@ -222,7 +222,8 @@ class Backbone(nn.Module, ABC):
                     f"backbone {type(self).__name__}: its tail is not affine, as the closed form "
                     "of MC-dropout needs it; take form=sampled"
                 )
-        return weight.to(own), bias.to(own)
+        weight, bias = weight.to(own.dtype), bias.to(own.dtype)  # some devices have no float64
+        return weight.to(own.device), bias.to(own.device)
 
     def fold(self) -> None:
         """Merge BatchNorms of the feature map into the convolutions right before them, for good.

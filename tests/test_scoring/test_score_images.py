@@ -151,7 +151,7 @@ def test_every_kind_of_photo_has_its_rows(folder, tmp_path, capsys):
     told = capsys.readouterr()
     assert "15 rows: 9 scored, 3 without a face, 3 unreadable" in told.out
     assert f"wrote {out}" in told.out
-    assert "in folders, skipped 1 non-photo file: .txt 1" in told.err
+    assert "skipped 1 file that is not a photo: 1 .txt" in told.err
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -348,9 +348,10 @@ def test_mistakes_are_told_in_one_line(arguments, message, tmp_path, monkeypatch
     except SystemExit as stopped:
         code = stopped.code
     assert code == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
+    told = capsys.readouterr()
+    assert message in told.err
+    assert told.out == ""
+    assert told.err.count("\n") == 1
     assert not (tmp_path / "scores.csv").exists()
 
 
