@@ -243,7 +243,7 @@ def test_a_bin_set_and_its_features_stay_as_they_are_and_are_warned_of(tmp_path)
     images = [a, a, a, b, b, a, a, b, a, c]
     write_bin(tmp_path / "own.bin", images, [True, True, True, False, False])
     chosen = open_set("own", tmp_path)
-    message = "of 5 pairs 1 compare an image with itself, 1 repeat a pair, and 1 are of the other"
+    message = "of 5 pairs 1 compare an image with itself, 1 repeat a pair and 1 are of the other"
     mu, sigma_sq = estimates(chosen.images)
     expected = chosen.comparisons(mu, sigma_sq)
     assert len(expected.scores) == 5
