@@ -22,6 +22,7 @@ from hypothesis import settings
 from torch import Tensor
 
 from data.features import Features
+from data.images import Sizes
 from data.synthetic import SyntheticFaces
 from evaluation.confidence.calibration import Calibration
 from evaluation.confidence.decision import Decision
@@ -172,6 +173,7 @@ class TinyPairs:
     """A verification set of flat images: what `embed` and the contact sheet need of one."""
 
     name = "tiny"
+    sizes = Sizes()
 
     def __init__(self, pairs=12):
         self.mated = np.arange(pairs) % 2 == 0

@@ -81,13 +81,17 @@ def _require(file: str, target: type, missing: list[str]) -> None:
         )
 
 
-def check_options(package: str, method: Method) -> None:
+def check_options(package: str, method: Method, *others: type) -> None:
     """Bind a method's options to its constructor, so that a misspelt one fails before any work.
+
+    What the constructors of `others` take suits every method of the package.
 
     Raises:
         ValueError: unknown name, or an option that the constructor does not take.
     """
-    parameters = inspect.signature(find(package, method.name)).parameters
+    parameters: dict[str, inspect.Parameter] = {}
+    for target in (find(package, method.name), *others):
+        parameters |= inspect.signature(target).parameters
     unknown = [option for option in method.options if option not in parameters]
     if unknown:
         close = difflib.get_close_matches(unknown[0], parameters, n=1)
