@@ -119,6 +119,7 @@ CAUTIONS = {
     "stand",
     "without_embedding": "{file}: {count} of {total} images have no embedding and are left out",
     "failures": "{file}: {sentence}",
+    "said": "{sentence}",
     "uncertain_point": "FMR {fmr:g} of {non_mated} non-mated comparisons is {expected:.2g} false "
     "matches: this operating point is too uncertain to trust",
     "no_mated_kept": "no mated pair is kept from discard fraction {fraction:.2f} on: FNMR stays at "
