@@ -359,7 +359,9 @@ def load_packed(
     try:
         config = from_json(payload["config"])
         about = About.from_dict(payload["about"])
-        backbone: Backbone = build("models.backbones", config.backbone)
+        backbone: Backbone = build(
+            "models.backbones", config.backbone, weights=payload["backbone"], source=str(path)
+        )
         backbone.preprocessing = Preprocessing.from_dict(payload["preprocessing"])
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error

@@ -115,6 +115,9 @@ CAUTIONS = {
     "first is in {where})",
     "repeated_pairs": "{file}: {count} comparisons repeat a pair of images; each pair counts once "
     "(the first is in {where})",
+    "odd_pairs": "of {total} pairs {self} compare an image with itself, {repeated} repeat a pair "
+    "and {contradictory} are of the other kind than a pair of the same images: all count as they "
+    "stand",
     "without_embedding": "{file}: {count} of {total} images have no embedding and are left out",
     "failures": "{file}: {sentence}",
     "uncertain_point": "FMR {fmr:g} of {non_mated} non-mated comparisons is {expected:.2g} false "
