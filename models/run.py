@@ -341,6 +341,15 @@ def save_packed(
     save_checkpoint(Path(path), payload)
 
 
+def recalibrate(path: Path, out: Path, calibration: dict[str, Any]) -> None:
+    """Write a packed model with another calibration, and everything else as it was.
+
+    Raises:
+        ValueError: not a sound packed model.
+    """
+    save_checkpoint(out, {**_payload(path), "calibration": calibration})
+
+
 def load_packed(
     path: str | Path,
     device: str = "auto",
