@@ -61,9 +61,7 @@ def test_decode_takes_parts_and_resizes():
 def test_unsafe_pickle_is_refused_and_nothing_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = GOLDEN / "bad_unsafe_global.bin"
-    with pytest.raises(
-        ValueError, match=rf"{path}: refused, nothing was run: it asks for posix.system"
-    ):
+    with pytest.raises(ValueError, match=f"{path}: refused, nothing was run: .* posix.system"):
         read_bin(path)
     assert not list(tmp_path.iterdir())
 
@@ -71,24 +69,16 @@ def test_unsafe_pickle_is_refused_and_nothing_runs(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "name",
     [
-        "os system",
-        "builtins eval",
-        "builtins getattr",
-        "builtins memoryview",
-        "numpy load",
-        "numpy.core.multiarray fromfile",
-        "codecs encode",
-        "functools partial",
-        "data.verification main",
+        *("os system", "builtins eval", "builtins getattr", "builtins memoryview"),
+        *("numpy load", "numpy.core.multiarray fromfile", "codecs encode"),
+        *("functools partial", "data.verification main"),
     ],
 )
 def test_any_other_name_is_refused(tmp_path, name):
     module, function = name.split()
     path = tmp_path / "x.bin"
     path.write_bytes(f"c{module}\n{function}\n(tR.".encode())
-    with pytest.raises(
-        ValueError, match=f"refused, nothing was run: it asks for {module}.{function}"
-    ):
+    with pytest.raises(ValueError, match=f"nothing was run: it asks for {module}.{function}"):
         read_bin(path)
 
 
@@ -259,14 +249,11 @@ def test_pairs_from_lfw_s_list(people):
         ("1 1\nBo 1 2 3 4\n", "pairs.csv:2: expected `name n m` or `name n other m`"),
     ],
 )
-def test_bad_pairs_are_told_with_their_line(people, text, message, capsys):
+def test_bad_pairs_are_told_with_their_line(people, text, message, refused):
     (people / "notes.png").write_text("not a picture")
     (people / "pairs.csv").write_text(text)
     arguments = ["--pairs", str(people / "pairs.csv"), "--images", str(people)]
     with pytest.raises(ValueError, match=message):
         write_bin_from_pairs(people / "pairs.csv", people, people / "x.bin")
-    assert verification.main([*arguments, "--out", str(people / "x.bin")]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
+    refused(verification.main([*arguments, "--out", str(people / "x.bin")]), "", alone=True)
     assert not (people / "x.bin").exists()

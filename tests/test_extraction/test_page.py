@@ -5,24 +5,22 @@ from pathlib import Path
 
 import numpy as np
 
-PAGE = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
-PAGE = PAGE.partition("\n## Embeddings and uncertainties of a whole data set\n")[2]
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+from tests.test_docs.test_docs import examples, execute, section
+
+PAGE = section("scale.md", "Embeddings and uncertainties of a whole data set")
 
 
 def run_block(block):
-    found = {}
-    exec(compile(block.replace("70000", "20"), "docs/scale.md", "exec"), {"np": np}, found)
-    return found
+    return execute(block.replace("70000", "20"), {"np": np})
 
 
 def test_the_examples_read_what_is_written(run, runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     methods = ["--methods", runs["idq"], "embedding_norm"]
     assert run("extracted/mine", *methods, model=[]) == 0
-    one_shard, every, table = BLOCKS
+    one_shard, every, table = examples(PAGE)
     found = run_block(one_shard)
-    assert found["embedding"].shape == (8, 512)
+    assert found["embedding"].shape == (8, 16)
     assert found["ok"].all()
     assert 0 < found["uncertainty"].min() < found["uncertainty"].max() < 1
     assert run_block(every)["some"].row.tolist() == [5, 20, 12]

@@ -1,8 +1,6 @@
 """The scorer: any input, several faces per photo, full batches, and what its numbers mean."""
 
 import io
-import subprocess
-import sys
 import tempfile
 import weakref
 from pathlib import Path
@@ -21,8 +19,8 @@ from photos.decode import Photo
 from report.sheet import NOT_COMPUTED
 from scoring.rows import Source
 from scoring.scorer import LoadedImage, load_scorer
+from tests.helpers import python
 
-ROOT = Path(__file__).resolve().parents[2]
 PLACES = {
     1: [(10, 20), (150, 100), (280, 5)],
     2: [],
@@ -58,9 +56,7 @@ def test_importing_prints_nothing_and_loads_no_network_library():
         "import sys, face_uncertainty, scoring.scorer\n"
         "print(sorted({'torch', 'onnxruntime', 'matplotlib'} & set(sys.modules)))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    done = python("-c", program)
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 

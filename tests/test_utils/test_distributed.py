@@ -1,13 +1,8 @@
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
+from tests.helpers import python
 from utils.distributed import ALONE, World, in_job, is_main_process, start, stop
-
-ROOT = Path(__file__).parents[2]
 
 JOB = {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
 JOB |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
@@ -40,9 +35,7 @@ def test_one_process_is_alone(monkeypatch):
 
 def test_torch_is_not_imported_for_one_process():
     program = "import sys, utils.distributed as d; d.ALONE.barrier(); print('torch' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    done = python("-c", program)
     assert done.stdout == "False\n"
 
 

@@ -149,11 +149,7 @@ def test_every_pair_of_a_small_set_against_a_double_loop(non_mated):
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    st.integers(0, 1000),
-    st.integers(1, 400),
-    st.tuples(st.integers(1, 70), st.integers(1, 70)),
-)
+@given(st.integers(0, 1000), st.integers(1, 400), st.tuples(st.integers(1, 70), st.integers(1, 70)))
 def test_the_high_end_against_a_double_loop(seed, count, block):
     mu, labels, _ = made_up(rows=30, people=5, seed=seed)
     unit = unit_rows(mu)
