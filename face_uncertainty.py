@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # the same names for editors and type checkers
     from report.text import calibration_text as calibration_text
     from report.text import method_table as method_table
     from report.text import result_text as result_text
+    from report.text import result_warnings as result_warnings
     from scoring.scorer import BestShot as BestShot
     from scoring.scorer import Scorer as Scorer
     from scoring.scorer import Scores as Scores
@@ -83,6 +84,7 @@ _NAMES = {
         "calibration_text",
         "method_table",
         "result_text",
+        "result_warnings",
     ),
     "scoring.scorer": (
         "BestShot",

@@ -18,7 +18,7 @@ from data.loader import Batch, BatchLoader
 from data.sampler import ClassBalancedBatches
 from models.frozen import FrozenBackbone
 from training.branch import StepInput, TrainedBranch
-from training.trainer import recorded_steps, step_heads, step_inputs
+from training.trainer import RecordedSteps, step_heads, step_inputs
 from utils.config import Augment, Branch, Method, Schedule, TrainConfig
 from utils.distributed import ALONE
 
@@ -100,7 +100,7 @@ class Work:
         self.branches = [TrainedBranch(name, one, self.frozen, ALONE) for name, one in heads]
         self._recorded = None
         if self.recorded:
-            self._recorded = recorded_steps(self.branches, self.frozen.device)
+            self._recorded = RecordedSteps(self.branches, self.frozen.device)
         self._started = False
 
     def timed(self, batches: int, clock: Clock) -> float:

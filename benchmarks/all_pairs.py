@@ -8,18 +8,16 @@ as in a web-crawled set (a few have many).
 
 from __future__ import annotations
 
-import os
-import sys
-
-if not __package__:  # run as a file: import from the checkout, not from this folder
-    from pathlib import Path
-
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 import argparse
+import os
 import resource
+import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
+
+if not __package__:  # run as a file: import from the checkout, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 # as for OpenBLAS: read once, when NumPy is loaded
 if "--threads" in sys.argv[:-1]:

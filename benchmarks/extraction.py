@@ -9,21 +9,18 @@ brings results back and writes shards.
 
 from __future__ import annotations
 
-import sys
-
-if not __package__:  # run as a file: import from the checkout, not from this folder
-    from pathlib import Path
-
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 import argparse
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
+
+if not __package__:  # run as a file: import from the checkout, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
 
@@ -35,7 +32,7 @@ from data.recordio import RecordWriter
 from data.synthetic import SyntheticFaces
 from estimators.base import EstimatorGroup
 from estimators.trained_head import TrainedHead
-from extraction.job import Extraction
+from extraction.job import Extraction, ExtractOptions
 from extraction.shards import ShardFolder
 from models.frozen import FrozenBackbone
 from models.heads.fc2 import FC2Head
@@ -133,20 +130,17 @@ def _job(
 ) -> Extraction:
     names = tuple(f"head{number}" for number in range(heads))
     members = {name: TrainedHead(frozen=frozen, head=_head(frozen)) for name in names}
-    return Extraction(
-        faces=faces,
-        name_of=faces.name,
-        estimator=EstimatorGroup(members),
-        shards=ShardFolder(out, form, len(faces), args.shard_images, names, "benchmark"),
-        embedding_size=frozen.embedding_size,
+    options = ExtractOptions(
+        images=[],
+        out=out,
         dtype=args.dtype,
         batch_size=args.batch_size,
         workers=args.workers,
-        flip=False,
-        pin=frozen.device.type == "cuda",
         max_bad_share=0.0,
-        facts={},
     )
+    shards = ShardFolder(out, form, len(faces), args.shard_images, names, "benchmark")
+    group, size = EstimatorGroup(members), frozen.embedding_size
+    return Extraction(options, faces, faces.name, group, shards, size, frozen.device)
 
 
 def _head(frozen: FrozenBackbone) -> FC2Head:

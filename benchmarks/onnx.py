@@ -9,19 +9,16 @@ so would its 8 bits' loss. Engines run in turn, on one thread.
 
 from __future__ import annotations
 
-import sys
-
-if not __package__:  # run as a file: import from the checkout, not from this folder
-    from pathlib import Path
-
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 import argparse
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+if not __package__:  # run as a file: import from the checkout, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
 import torch
@@ -33,10 +30,19 @@ from estimators.onnx import OnnxModel
 from estimators.trained_head import TrainedHead
 from evaluation.open_model import LoadedModel, open_model
 from evaluation.sets.open_set import EvaluationSet
-from export import parity
 from export.colours import open_named_set
 from export.graph import quantise, write_onnx
-from export.onnx_export import about_line, exported_network, facts, range_faces
+from export.onnx_export import (
+    TIMED,
+    about_line,
+    accuracy,
+    difference,
+    exported_network,
+    facts,
+    latency,
+    range_faces,
+    some_faces,
+)
 from models.frozen import FrozenBackbone
 from models.heads.gap_linear import GapLinearHead
 from models.run import parse_backbone
@@ -75,9 +81,9 @@ def _body(args: argparse.Namespace) -> int:
         for name, file in files.items():
             engines[name] = OnnxModel(file, threads=1)
         sizes = {name: file.stat().st_size / 1e6 for name, file in files.items()}
-    images = parity.some_faces(labelled, args.faces)
+    images = some_faces(labelled.images, args.faces)
     rows = _rows(model, engines, images, None if args.random else labelled)
-    for name, by_size in parity.latency(engines, images, args.runs).items():
+    for name, by_size in latency(engines, images, args.runs).items():
         rows[name] |= {f"ms_per_face_{size}": ms for size, ms in by_size.items()}
         rows[name]["megabytes"] = sizes.get(name)
     title = f"{model.name} on {len(images)} of {len(labelled.images)} faces of {labelled.name}"
@@ -105,11 +111,11 @@ def _rows(
     """Differences of both files from PyTorch and, on a set with labels, each one's accuracy."""
     rows: dict[str, dict[str, Any]] = {name: {} for name in engines}
     for name in (WHOLE, SMALL):
-        found = parity.difference(model.estimator, engines[name], images, model.calibration)  # type: ignore[arg-type]
-        rows[name] |= asdict(found)
+        measured = difference(model.estimator, engines[name], images, model.calibration)  # type: ignore[arg-type]
+        rows[name] |= asdict(measured)
     if labelled is not None:
         for name, engine in engines.items():
-            rows[name] |= asdict(parity.accuracy(engine, labelled))
+            rows[name] |= asdict(accuracy(engine, labelled))
     return rows
 
 
@@ -122,7 +128,7 @@ def _print(title: str, rows: dict[str, dict[str, Any]]) -> None:
         "equal quality": "equal_quality",
         "FNMR at FMR 1e-3": "fnmr",
         "AUERC30 / random": "relative_area",
-        **{f"ms per face, batch {size}": f"ms_per_face_{size}" for size in parity.TIMED},
+        **{f"ms per face, batch {size}": f"ms_per_face_{size}" for size in TIMED},
         "MB": "megabytes",
     }
     kept = {

@@ -9,16 +9,14 @@ what is taken to be independent, and in whether the score threshold is given or 
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 if not __package__:  # run as a file: import from the checkout, not from this folder
-    from pathlib import Path
-
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-import argparse
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from scipy.stats import norm

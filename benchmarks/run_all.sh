@@ -124,8 +124,9 @@ anywhere() {
     bench extraction extraction.py "${small[@]}"
     $quick && small=(--count 32 --truth 50 --runs 1)
     bench mc_dropout mc_dropout.py --backbone_weights "$net" --images "$faces" "${small[@]}"
-    $quick && small=(--runs 1)
+    $quick && small=(--runs 1 --images 640)
     OMP_NUM_THREADS=1 bench evaluation evaluation.py "${small[@]}"
+    $quick && small=(--runs 1)
     OMP_NUM_THREADS=1 bench startup startup.py "${small[@]}"
     $quick && small=(--images 2000)
     bench all_pairs all_pairs.py "${small[@]}"

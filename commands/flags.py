@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, get_args
 
+from data.labelled_pairs import CAP
 from evaluation.metrics.comparisons import Unit
 from evaluation.metrics.protocols import PROTOCOLS, find_protocol
 from evaluation.sets.templates import FUSIONS, Score
@@ -49,7 +50,7 @@ class SetFlags:
 
     dataset_path: str | None
     non_mated: NonMated
-    cap: int | None
+    cap: int
     seed: int
 
     def open(self, target: str) -> EvaluationSet:
@@ -60,7 +61,7 @@ class SetFlags:
             target,
             self.dataset_path,
             non_mated=self.non_mated,
-            cap=self.cap or None,
+            cap=self.cap,
             seed=self.seed,
         )
 
@@ -68,7 +69,7 @@ class SetFlags:
         """Open a stored file or folder."""
         from evaluation.sets.stored import open_stored
 
-        return open_stored(path, non_mated=self.non_mated, cap=self.cap or None, seed=self.seed)
+        return open_stored(path, non_mated=self.non_mated, cap=self.cap, seed=self.seed)
 
 
 def add_set_flags(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +82,7 @@ def add_set_flags(parser: argparse.ArgumentParser) -> None:
         default=1_000_000,
         help="faces: non-mated pairs to draw, or all (1000000)",
     )
-    add("--cap", type=int, help="faces: mated pairs per identity at most")
+    add("--cap", type=count, default=CAP, help=f"faces: mated pairs of one person; 0: all ({CAP})")
     add("--seed", type=int, default=0, help="of every draw: pairs, bootstrap, dropout masks (0)")
 
 
@@ -200,9 +201,7 @@ def read_evaluation(args: argparse.Namespace) -> EvaluationOptions:
     from evaluation.run import EvaluationOptions
 
     names = [name.strip() for name in args.protocol.split(",")] if args.protocol else []
-    replicates = args.replicates
-    if replicates is None:
-        replicates = REPLICATES if args.report else 0
+    replicates = REPLICATES if args.replicates is None and args.report else args.replicates
     return read(
         EvaluationOptions,
         args,
@@ -231,7 +230,12 @@ def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
     add("--fusion", default="mean", choices=FUSIONS, help="ijb: weights within a template (mean)")
     add_set_flags(parser)
     add_risk_flags(parser)
-    add("--replicates", type=count, help="bootstrap draws for intervals (1000 with --report)")
+    add(
+        "--replicates",
+        type=count,
+        help="bootstrap draws for intervals (200 where people are known, but none beside the "
+        "original's table; 1000 with --report; 0: none)",
+    )
     add("--save_features", help="write the arrays here (.npz); several targets: one file each")
     add("--save_scores", help="write scores and uncertainties here (.csv, .npz, .parquet)")
     add("--parts", help="keep finished parts of the embedding here; a stopped run resumes there")
@@ -285,7 +289,7 @@ def add_comparison_flags(parser: argparse.ArgumentParser) -> None:
     add("--out", help="write table (txt, csv, md, tex, json) and figures into this folder")
 
 
-def add_calibration_flags(parser: argparse.ArgumentParser, cap: int) -> None:
+def add_calibration_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `CalibrationOptions`, `ModelFlags` and `SetFlags`."""
     add_model_flags(parser)
     add = parser.add_argument
@@ -297,7 +301,6 @@ def add_calibration_flags(parser: argparse.ArgumentParser, cap: int) -> None:
     add("--fmr", type=share, help="FMR that the score threshold is set for (1e-3)")
     add_risk_flags(parser)
     add_set_flags(parser)
-    parser.set_defaults(cap=cap)
 
 
 def refuse_with_features(args: Mapping[str, object]) -> None:

@@ -25,8 +25,8 @@ from evaluation.run import (
     save_features,
 )
 from report.results import result_dict
-from report.text import result_text, warnings
-from report.words import protocol_sentence
+from report.text import result_text, result_warnings
+from report.words import caution_sentences, protocol_sentence
 from utils.cli import PARTS_HINT, run_on_ranks
 from utils.config import Verification
 from utils.distributed import World
@@ -119,7 +119,7 @@ def calibration_main(args: argparse.Namespace) -> int:
 
     def body(world: World, device: str) -> int:
         from evaluation.calibration_run import CalibrationOptions, calibrate
-        from report.text import calibration_text, calibration_warning
+        from report.text import calibration_text
 
         out = model.calibration_file(args.out, args.features)
         options = flags.read(CalibrationOptions, args)
@@ -137,9 +137,7 @@ def calibration_main(args: argparse.Namespace) -> int:
             return 0
         result = run()
         sys.stdout.write(calibration_text(result))
-        warning = calibration_warning(result)
-        if warning:
-            sys.stderr.write(f"warning: {result.comparisons.name}: {warning}\n")
+        _warn(result.comparisons.name, caution_sentences(result.cautions))
         result.calibration.save(out)
         sys.stdout.write(f"\nwrote {out}\n")
         return 0
@@ -157,8 +155,7 @@ def _print_and_write(
         result = each.result
         sys.stdout.write(result_text(result))
         sys.stdout.flush()
-        for line in warnings(result):
-            sys.stderr.write(f"warning: {result.name}: {line}\n")
+        _warn(result.name, result_warnings(result))
         if outputs.json:
             results.append(result_dict(result))
         if outputs.save_scores:
@@ -172,6 +169,10 @@ def _print_and_write(
         write_text(Path(outputs.json), json.dumps({"results": results}, indent=1) + "\n")
         sys.stdout.write(f"wrote {outputs.json}\n")
     return 0
+
+
+def _warn(name: str, lines: Iterable[str]) -> None:
+    sys.stderr.writelines(f"warning: {name}: {line}\n" for line in lines)
 
 
 def _printed(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,8 +19,6 @@ from numpy.typing import NDArray
 
 from data.features import Embeddings
 from utils.tables import require_pyarrow
-
-log = logging.getLogger("faceuq")
 
 ABOUT = "about.json"
 BAD = "bad.csv"
@@ -275,13 +272,6 @@ class Extracted:
             ValueError: no good image, or arrays that are unsound.
         """
         count = len(self) - self.num_bad
-        if self.num_bad:
-            log.warning(
-                "%s: %d of %d images have no embedding and are left out",
-                self.path,
-                self.num_bad,
-                len(self),
-            )
         mu = np.empty((count, self.about["embedding_size"]), np.float32)
         sigma_sq = np.empty((count, len(self.columns)), np.float32)
         identity = np.empty(count, np.int64)

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data.images import SIZE, decode, decode_into, encode_jpeg, to_112
+from data.images import SIZE, decode, decode_into, encode_jpeg, fingerprint, to_112
 from data.listing import Listing, folder_listing, list_file_listing
 from data.rec.format import RecordWriter
 from data.rec.reader import RecordPack
 from data.rendered import SyntheticFaces, synthetic_options
+from utils.files import open_input
 
 
 class Faces(Protocol):
@@ -52,6 +53,10 @@ class Faces(Protocol):
         """Do what `read` does, into `out` (112, 112, 3), which is undefined after an error."""
         ...
 
+    def fingerprint(self, row: int) -> int:
+        """Return 64 bits that rows share whose encoded images are equal (`images.fingerprint`)."""
+        return fingerprint(self.name(row).encode("utf-8", "surrogateescape"))
+
     def read_ahead(self, rows: NDArray[np.int64]) -> None:
         """Announce to the system that these rows will be read soon; returns at once."""
         return
@@ -65,6 +70,9 @@ class Images(Protocol):
 
     def decode(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Images [start, stop) as (n, 112, 112, 3) RGB; ValueError names one that is damaged."""
+
+    def fingerprint(self, row: int) -> int:
+        """64 bits that rows share whose images are equal, found without decoding them."""
 
     def image_name(self, row: int) -> str:
         """What messages and score files call an image."""
@@ -87,6 +95,10 @@ class FaceImages:
         for place, row in enumerate(rows):
             batch[place] = self.faces.read(row)
         return batch
+
+    def fingerprint(self, row: int) -> int:
+        """Return what rows of equal encoded images share; ValueError names one that is missing."""
+        return self.faces.fingerprint(row)
 
     def image_name(self, row: int) -> str:
         """Return the path below the root, or the key in a pack."""
@@ -174,10 +186,14 @@ class FileFaces(Faces):
     def encoded(self, row: int) -> bytes:
         """Return the file's bytes; ValueError naming it where it cannot be read."""
         try:
-            with open(self.name(row), "rb") as file:  # noqa: PTH123 - as above
+            with open_input(self.name(row)) as file:
                 return file.read()
         except OSError as error:
             raise ValueError(f"{self.name(row)}: {error.strerror}") from error
+
+    def fingerprint(self, row: int) -> int:
+        """Return what files of equal bytes share."""
+        return fingerprint(self.encoded(row))
 
     def read_into(self, row: int, out: NDArray[np.uint8]) -> None:
         """Do what `read` does, into `out` (112, 112, 3)."""
@@ -214,6 +230,11 @@ class PackFaces(Faces):
         """Return the image as it stands in the pack."""
         return self.pack.record_at(int(self._positions[row])).image
 
+    def fingerprint(self, row: int) -> int:
+        """Return what records of equal images share."""
+        with self.pack.image_view(int(self._positions[row])) as encoded:
+            return fingerprint(encoded)
+
     def read_into(self, row: int, out: NDArray[np.uint8]) -> None:
         """Do what `read` does, from the mapped file into `out` (112, 112, 3)."""
         with self.pack.image_view(int(self._positions[row])) as encoded:
@@ -249,6 +270,11 @@ class JoinedFaces(Faces):
         """Return the name that the image has in its own source."""
         part, inner = self._locate(row)
         return part.name(inner)
+
+    def fingerprint(self, row: int) -> int:
+        """Return that of the image in its own source."""
+        part, inner = self._locate(row)
+        return part.fingerprint(inner)
 
     def read_into(self, row: int, out: NDArray[np.uint8]) -> None:
         """Do what `read` does, into `out` (112, 112, 3)."""

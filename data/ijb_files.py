@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, NoReturn, TypeVar
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
+
+from utils.files import open_input
+from utils.tables import Number, numbers_of
 
 CHUNK_BYTES = 1 << 23  # of text read at a time; results do not depend on it
 MOST_TEMPLATE_NUMBERS = 1 << 26  # between the lowest and the highest: size of a lookup table
@@ -21,9 +23,6 @@ _MEMBERS, _FACES, _PAIRS = "_face_tid_mid.txt", "_name_5pts_score.txt", "_templa
 _MEMBER_FIELDS = ("image", "template", "medium")
 _FACE_FIELDS = ("image", *(f"{axis}{point}" for point in range(1, 6) for axis in "xy"), "score")
 _PAIR_FIELDS = ("template", "template", "label")
-
-
-Number = TypeVar("Number", np.int64, np.float64)
 
 
 class Paths(NamedTuple):
@@ -107,7 +106,7 @@ def read_pairs(path: Path, templates: NDArray[np.int64]) -> Pairs:
     lookup = _lookup(path, templates)
     rows, mated = [], []
     for line, text in _chunks(path):
-        values = _numbers(text, np.int64)
+        values = numbers_of(text, np.int64)
         if values.size != len(_PAIR_FIELDS) * text.count(b"\n"):
             _check_lines(path, line, text, _PAIR_FIELDS, np.int64)
         values = values.reshape(-1, len(_PAIR_FIELDS))
@@ -131,7 +130,7 @@ def _listing(folder: Path) -> list[Path]:
 def _chunks(path: Path) -> Iterator[tuple[int, bytes]]:
     """Whole lines in blocks, with the number of the first line."""
     line, rest = 1, b""
-    with path.open("rb") as file:
+    with open_input(path) as file:
         while block := file.read(CHUNK_BYTES):
             text, cut, rest = (rest + block).rpartition(b"\n")
             if text.strip():
@@ -154,23 +153,13 @@ def _table(
             names.append(name)
             rest += others
         count = len(names) - sum(map(len, parts))
-        values = _numbers(b"\n".join(rest), kind)
+        values = numbers_of(b"\n".join(rest), kind)
         if values.size != count * (len(fields) - 1) or not np.isfinite(values).all():
             _check_lines(path, line, text, fields, kind)
         parts.append(values.reshape(-1, len(fields) - 1))
     if not names:
         raise ValueError(f"{path}: no images")
     return np.array(names), np.concatenate(parts)
-
-
-def _numbers(text: bytes, kind: type[Number]) -> NDArray[Number]:
-    """All numbers of a text; none at all where something in it is not a number."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", DeprecationWarning)  # how NumPy reports text
-        try:
-            return np.fromstring(text, dtype=kind, sep=" ")
-        except (ValueError, DeprecationWarning):
-            return np.empty(0, kind)
 
 
 def _check_lines(
@@ -180,7 +169,7 @@ def _check_lines(
     names = int(fields[0] == "image")
     for number, content in enumerate(text.split(b"\n"), start=line):
         words = content.split()
-        values = _numbers(b" ".join(words[names:]), kind)
+        values = numbers_of(b" ".join(words[names:]), kind)
         sound = values.size == len(fields) - names == len(words) - names
         if words and not (sound and np.isfinite(values).all()):
             raise ValueError(

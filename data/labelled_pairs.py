@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST_MATED = 100_000_000  # 2 GB of pairs and scores
+CAP = 20  # mated pairs of one person, everywhere: nobody with many images decides a rate
 
 
 class LabelOrder(NamedTuple):
@@ -40,15 +41,20 @@ def non_mated_total(index: LabelOrder) -> int:
     return (rows * rows - int((index.sizes.astype(np.int64) ** 2).sum())) // 2
 
 
+def mated_totals(index: LabelOrder) -> NDArray[np.int64]:
+    """(C,) pairs of rows of each identity, without a cap."""
+    return index.sizes.astype(np.int64) * (index.sizes - 1) // 2
+
+
 def mated_pairs(
     labels: NDArray[np.int64], cap: int | None = None, seed: int = 0
 ) -> NDArray[np.int32]:
     """All pairs (P, 2) of rows with equal labels (N,), first < second, identity by identity.
 
-    With a cap, at most so many pairs per identity are drawn at random.
+    With a cap, at most so many pairs per identity are drawn at random; None and 0 take all.
 
     Raises:
-        ValueError: no identity has two images, cap below 1, or more than `MOST_MATED` pairs.
+        ValueError: no identity has two images, cap below 0, or more than `MOST_MATED` pairs.
     """
     order, starts, sizes = index = label_order(labels)
     counts = _mated_counts(index, cap)
@@ -100,10 +106,10 @@ def require_pairs(labels: NDArray[np.int64], cap: int | None) -> None:
 
 def _mated_counts(index: LabelOrder, cap: int | None) -> NDArray[np.int64]:
     """(C,) mated pairs of each identity."""
-    if cap is not None and cap < 1:
-        raise ValueError(f"cap = {cap}: must be 1 or more mated pairs per identity")
-    counts = index.sizes.astype(np.int64) * (index.sizes - 1) // 2
-    counts = counts if cap is None else np.minimum(counts, cap)
+    if cap and cap < 0:
+        raise ValueError(f"cap = {cap}: must be 1 or more mated pairs per identity, or 0 for all")
+    counts = mated_totals(index)
+    counts = np.minimum(counts, cap) if cap else counts
     total = int(counts.sum())
     if total == 0:
         raise ValueError(f"no mated pair: none of {len(index.order)} images shares its identity")

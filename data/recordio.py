@@ -6,13 +6,11 @@ python data/recordio.py --images FOLDER_OR_LIST --out PREFIX    (thousands a sec
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 if not __package__:  # run as a file: import from the checkout, not from this folder
-    from pathlib import Path
-
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-from collections.abc import Sequence
 
 from data.faces import open_faces, write_pack
 from data.rec.format import Header, Record, RecordWriter, pack_record

@@ -15,6 +15,8 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from utils.files import open_input
+
 _DTYPE = re.compile(r"b1|[iu][1248]|f[248]|S[0-9]+|O8?")
 _DAMAGE = (  # what the unpickler raises on damaged data
     pickle.UnpicklingError,
@@ -43,7 +45,7 @@ def load_pickle(path: Path) -> object:
         ValueError: damaged, or it names anything else (UnsafePickleError: file and name).
     """
     try:
-        with path.open("rb") as file:
+        with open_input(path) as file:
             return _plain(_Unpickler(file, encoding="latin1").load())
     except UnsafePickleError as error:
         raise UnsafePickleError(f"{path}: refused, nothing was run: {error}") from error

@@ -5,23 +5,20 @@ python data/verification.py --pairs pairs.csv --images FOLDER --out my.bin      
 
 from __future__ import annotations
 
-import sys
-
-if not __package__:  # run as a file: import from the checkout, not from this folder
-    from pathlib import Path
-
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 import pickle
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+if not __package__:  # run as a file: import from the checkout, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data.images import SIZE, decode, encode_png, to_112
+from data.images import SIZE, decode, encode_png, fingerprint, to_112
 from data.pairs import read_pairs
 from data.rendered import synthetic_options, verification_images
 from data.safe_pickle import load_pickle
@@ -67,6 +64,13 @@ class VerificationSet:
                 raise ValueError(f"{self.name}: image {start + place}: {error}") from error
             batch[place] = to_112(pixels)
         return batch
+
+    def fingerprint(self, row: int) -> int:
+        """Return 64 bits that equal images share (`images.fingerprint`)."""
+        image = self.images[row]
+        if isinstance(image, bytes):
+            return fingerprint(image)
+        return fingerprint(repr(image.shape).encode(), image.tobytes())
 
 
 def read_bin(path: str | Path) -> VerificationSet:

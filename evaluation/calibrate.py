@@ -12,27 +12,20 @@ images, the rest far less.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 if not __package__:  # run as a file: import from the checkout, not from this folder
-    from pathlib import Path
-
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-from collections.abc import Sequence
 
 from commands import flags
 from utils.cli import Parser
 
-CAP = 20  # mated pairs of one person
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Calibrate a run, stored features or scores; 0, or 2 when there is nothing to calibrate on."""
-    parser = Parser(
-        description="Fit what a head's uncertainties mean.",
-        epilog=f"--cap is {CAP} here, so that no person with many images decides; 0 takes all.",
-    )
-    flags.add_calibration_flags(parser, CAP)
+    parser = Parser(description="Fit what a head's uncertainties mean.")
+    flags.add_calibration_flags(parser)
     args = parser.parse_args(argv)
     from commands.run import calibration_main  # later than --help
 

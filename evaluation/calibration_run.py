@@ -21,6 +21,7 @@ from evaluation.confidence.reliability import (
 )
 from evaluation.confidence.risk_control import Risk, RiskControl, control_risk
 from evaluation.metrics.comparisons import Comparisons, Unit
+from evaluation.metrics.thresholds import Caution, caution_few_matches
 from evaluation.original import require_pairs
 from evaluation.run import EvaluationOptions, embed_set, method_name
 from evaluation.sets.stored import StoredSet
@@ -88,6 +89,13 @@ class CalibrationResult:
     reliability: Reliability
     risk: RiskControl | None
     confidence: float
+
+    @property
+    def cautions(self) -> tuple[Caution, ...]:
+        """What makes the set's numbers, and the threshold, uncertain."""
+        target, total = self.calibration.fmr_target, self.comparisons.non_mated_total
+        few = None if target is None else caution_few_matches(target, total)
+        return (*self.comparisons.cautions, *([few] if few else []))
 
 
 def calibrate(

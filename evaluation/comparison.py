@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -26,6 +26,8 @@ from models.seeds import Group
 from utils.distributed import ALONE, World
 
 if TYPE_CHECKING:
+    from evaluation.metrics.curve import ProtocolCurve
+    from evaluation.metrics.thresholds import Caution
     from evaluation.open_model import LoadedModels
     from evaluation.sets.open_set import EvaluationSet
 
@@ -167,7 +169,7 @@ class MethodComparison:
     """All methods on one set at one FMR target.
 
     Attributes:
-        name: of the set.
+        comparisons: of the set, with the uncertainties of the first method.
         fmr: target.
         draws: of all methods.
         groups: of seeds.
@@ -175,12 +177,27 @@ class MethodComparison:
         group_rows: one per group, the best first.
     """
 
-    name: str
+    comparisons: Comparisons
     fmr: float
     draws: Bootstrap
     groups: tuple[Group, ...]
     rows: tuple[MethodRow, ...]
     group_rows: tuple[GroupRow, ...]
+
+    @property
+    def name(self) -> str:
+        """Of the set."""
+        return self.comparisons.name
+
+    @property
+    def curve(self) -> ProtocolCurve:
+        """Of the first method."""
+        return next(iter(self.draws.curves.values()))
+
+    @property
+    def cautions(self) -> tuple[Caution, ...]:
+        """What makes these numbers uncertain: the set, the threshold, the draws."""
+        return (*self.comparisons.cautions, *self.curve.cautions, *self.draws.cautions)
 
 
 def compare(
@@ -238,14 +255,17 @@ def compare_stored(
         ValueError: files of different comparisons; the message names one.
     """
     columns: dict[str, NDArray[np.float32]] = {}
+    notes: list[Caution] = []
     first: Comparisons | None = None
     for name, file in stored.items():
         for label, comparisons in file.comparisons():
             first = first or comparisons
             _require_equal(first, comparisons, file)
+            notes += [note for note in comparisons.notes if note not in notes]
             columns[f"{name} {label}".strip()] = comparisons.uncertainty
     if first is None:
         raise ValueError("nothing to compare: give one stored file at least")
+    first = replace(first, notes=tuple(notes))
     yield from _compare(first, columns, (), options or ComparisonOptions())
 
 
@@ -273,7 +293,7 @@ def _compare(
         )
         rows = method_rows(name, fmr, draws, against if against in draws.curves else None)
         means = group_rows(name, fmr, draws, groups, against)
-        yield MethodComparison(name, fmr, draws, groups, tuple(rows), tuple(means))
+        yield MethodComparison(comparisons, fmr, draws, groups, tuple(rows), tuple(means))
 
 
 def _require_equal(first: Comparisons, other: Comparisons, file: StoredSet) -> None:

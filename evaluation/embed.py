@@ -1,8 +1,8 @@
 """Run estimators over the images of a set: images in, embeddings and uncertainties out.
 
 `embed_images` takes any images, and resumes where it was stopped; `embed_pairs` takes pairs and
-several estimators. The ranks of a job share the work, and each gets all of the result, which is
-that of one process to the last bit.
+several estimators. An image that a set repeats is decoded and embedded once. The ranks of a job
+share the work, and each gets all of the result, which is that of one process to the last bit.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data.features import Features, checked_rows
+from data.images import first_rows
 from estimators.base import Batch, Estimate, Estimator, name_readers
 from utils.distributed import ALONE, World
 from utils.long_work import prefetch
@@ -32,6 +33,7 @@ PART_IMAGES = 2048  # images per stored part: seconds to minutes of work
 THREADS = 4  # at most; one decodes some ten thousand images a second
 BATCHES = 6  # decoded or being decoded ahead, at most
 
+Result = TypeVar("Result")
 Span = tuple[int, int]  # of rows, the end not included
 
 
@@ -40,6 +42,9 @@ class Decodes(Protocol):
 
     def decode(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Images start..stop-1 as (n, 112, 112, 3) RGB."""
+
+    def fingerprint(self, row: int) -> int:
+        """64 bits that rows share whose images are equal."""
 
 
 class ImagePairs(Decodes, Protocol):
@@ -65,9 +70,11 @@ def embed_pairs(
 ) -> list[Features]:
     """Embed a set of pairs for one or more estimators, which share each backbone's forward pass.
 
-    Each gives what it would give alone, to the last bit. `flip` averages with the mirror image:
-    embeddings are added before normalisation, as the original's test-time augmentation does, and
-    uncertainties are averaged. A bar (`progress`) is shown on a terminal only, if that is None.
+    Each gives what it would give alone, to the last bit. Equal images are embedded once
+    (`plan_batches`), except for an estimator that looks them up by name. `flip` averages with the
+    mirror image: embeddings are added before normalisation, as the original's test-time
+    augmentation does, and uncertainties are averaged. A bar (`progress`) is shown on a terminal
+    only, if that is None.
 
     Raises:
         ValueError: a bad batch size, an image that cannot be decoded, or an estimator that gives
@@ -77,7 +84,8 @@ def embed_pairs(
     if total == 0:
         raise ValueError(f"{pairs.name}: no pairs")
     work = _Work(estimators, pairs, total, batch_size, flip, pairs.name)
-    return [Features(*estimate, pairs.mated) for estimate in work.run(None, progress, world)]
+    estimates = work.run(work.plan(world), None, progress, world)
+    return [Features(*estimate, pairs.mated) for estimate in estimates]
 
 
 def embed_images(
@@ -115,6 +123,7 @@ def embed_images(
     for reader in readers:
         reader.check_names(names)
     work = _Work([estimator], images, total, batch_size, flip, name, names or None)
+    plan = work.plan(world)
     store = None
     if parts is not None:
         facts: dict[str, Json] = {
@@ -125,9 +134,11 @@ def embed_images(
             "flip": flip,
             "about": about,
         }
+        if plan.places is not None:
+            facts["distinct"] = len(np.unique(plan.rows))
         store = PartStore(Path(parts), facts, lock=False, name="part-{:09d}.npz")
         store.claim()
-    (estimate,) = work.run(store, progress, world)
+    (estimate,) = work.run(plan, store, progress, world)
     return estimate
 
 
@@ -147,15 +158,30 @@ class _Work:
         if self.batch_size < 1:
             raise ValueError(f"batch_size = {self.batch_size}: must be at least 1")
 
-    def run(self, store: PartStore | None, progress: bool | None, world: World) -> list[Estimate]:
+    def plan(self, world: World) -> Plan:
+        """Plan the batches; where an estimator looks images up by name, each row is by itself."""
+        if any(map(name_readers, self.estimators)):
+            return plan_batches(np.arange(self.total), self.batch_size)
+        shares = _spans(0, self.total, PART_IMAGES)
+        own = shares[world.rank :: world.size]
+        numbers = prefetch(self._fingerprints, own, _threads(), BATCHES)
+        with closing(numbers):
+            parts = list(_on_ranks(shares, own, lambda _: next(numbers), world))
+        return plan_batches(first_rows(np.concatenate(parts)), self.batch_size)
+
+    def run(
+        self, plan: Plan, store: PartStore | None, progress: bool | None, world: World
+    ) -> list[Estimate]:
         """Return each estimator's estimate for all images; `store` is for one estimator alone."""
         size = self.batch_size
         if store is not None:  # whole batches, so that they are the same after a stop
             size *= max(1, PART_IMAGES // size)
-        shares = _spans(0, self.total, size)
+        shares = _spans(0, len(plan.rows), size)
         own = shares[world.rank :: world.size]
         missing = [share for share in own if store is None or not store.has(share[0])]
-        batches = [batch for share in missing for batch in _spans(*share, self.batch_size)]
+        batches = [
+            plan.rows[slice(*span)] for share in missing for span in _spans(*share, self.batch_size)
+        ]
         hidden = True if not world.is_main else None if progress is None else not progress
         bar = tqdm(
             total=sum(stop - start for start, stop in own),
@@ -164,8 +190,7 @@ class _Work:
             leave=False,
             disable=hidden,
         )
-        threads = min(THREADS, os.cpu_count() or 1)
-        decoded = prefetch(lambda span: self.images.decode(*span), batches, threads, BATCHES)
+        decoded = prefetch(self._decode, batches, _threads(), BATCHES)
 
         def estimates_of(share: Span) -> list[Estimate]:
             if share not in missing:
@@ -174,7 +199,7 @@ class _Work:
                 return [_load(store.path(share[0]), share)]
             parts = []
             for start, stop in _spans(*share, self.batch_size):
-                parts.append(self._batch(next(decoded), start, stop))
+                parts.append(self._batch(next(decoded), plan.rows[start:stop]))
                 bar.update(stop - start)
             estimates = [_joined(list(part)) for part in zip(*parts, strict=True)]
             if store is not None:
@@ -183,10 +208,22 @@ class _Work:
 
         with bar, closing(decoded):
             each = _on_ranks(shares, own, estimates_of, world)
-        return [_joined(list(part)) for part in zip(*each, strict=True)]
+        return [plan.spread(_joined(list(part))) for part in zip(*each, strict=True)]
 
-    def _batch(self, images: NDArray[np.uint8], start: int, stop: int) -> list[Estimate]:
-        batch = Batch(images, range(start, stop), self.names and self.names[start:stop])
+    def _fingerprints(self, span: Span) -> NDArray[np.uint64]:
+        return np.array([self.images.fingerprint(row) for row in range(*span)], np.uint64)
+
+    def _decode(self, batch: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Decode the images of a batch, each once."""
+        distinct, places = np.unique(batch, return_inverse=True)
+        runs = np.split(distinct, np.flatnonzero(np.diff(distinct) > 1) + 1)
+        parts = [self.images.decode(int(run[0]), int(run[-1]) + 1) for run in runs]
+        images = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        return images if np.array_equal(distinct, batch) else images[places]
+
+    def _batch(self, images: NDArray[np.uint8], batch_rows: NDArray[np.int64]) -> list[Estimate]:
+        rows = batch_rows.tolist()
+        batch = Batch(images, rows, self.names and [self.names[row] for row in rows])
         estimates = []
         for estimator in self.estimators:
             try:
@@ -194,9 +231,45 @@ class _Work:
                 estimates.append(Estimate(*checked_rows(*estimate)))
             except ValueError as error:
                 raise ValueError(
-                    f"{self.name}, estimator {estimator.name}, images from {start} on: {error}"
+                    f"{self.name}, estimator {estimator.name}, images from {rows[0]} on: {error}"
                 ) from error
         return estimates
+
+
+class Plan(NamedTuple):
+    """Which images are embedded, batch by batch.
+
+    Attributes:
+        rows: (K,) of the images.
+        places: (M,) where among them each of the set's rows is; None where that is its own number.
+    """
+
+    rows: NDArray[np.int64]
+    places: NDArray[np.int64] | None
+
+    def spread(self, estimate: Estimate) -> Estimate:
+        """Return the estimate of all M rows."""
+        if self.places is None:
+            return estimate
+        return Estimate(estimate.mu[self.places], estimate.sigma_sq[self.places])
+
+
+def plan_batches(first: NDArray[np.int64], batch_size: int) -> Plan:
+    """Plan batches in which an image comes once; `first` (M,) as `first_rows` gives it.
+
+    The last digits of an embedding depend on how many images its batch has. So that they are those
+    of all rows in order, batches keep their sizes: the images of the full ones fill full ones, the
+    last of them with copies, and a smaller one at the end stays as it is. Unless the batch size is
+    a multiple of 16, the last digits of some methods depend on the place in the batch too.
+    """
+    rest = len(first) % batch_size
+    whole, last = np.split(first, [len(first) - rest])
+    distinct, places = np.unique(whole, return_inverse=True)
+    full = np.pad(distinct, (0, -len(distinct) % batch_size), "edge")
+    if len(distinct) == len(whole):
+        return Plan(np.concatenate([full, last]), None)
+    places = np.concatenate([places, len(full) + np.arange(rest)])
+    return Plan(np.concatenate([full, last]), places)
 
 
 def estimate_batch(estimator: Estimator, batch: Batch, *, flip: bool) -> Estimate:
@@ -215,6 +288,10 @@ def average_of_flip(plain: Estimate, mirrored: Estimate) -> Estimate:
     )
 
 
+def _threads() -> int:
+    return min(THREADS, os.cpu_count() or 1)
+
+
 def _spans(start: int, stop: int, size: int) -> list[Span]:
     return [(first, min(first + size, stop)) for first in range(start, stop, size)]
 
@@ -222,15 +299,15 @@ def _spans(start: int, stop: int, size: int) -> list[Span]:
 def _on_ranks(
     shares: Sequence[Span],
     own: Sequence[Span],
-    work: Callable[[Span], list[Estimate]],
+    work: Callable[[Span], Result],
     world: World,
-) -> Iterator[list[Estimate]]:
+) -> Iterator[Result]:
     """Return the work's result for every share in order, on every rank.
 
     Raises:
         ValueError: of the work, on all ranks alike; of several, that of the earliest rows.
     """
-    results: list[list[Estimate]] = []
+    results: list[Result] = []
     problem: tuple[int, str] | None = None
     for share in own:
         try:
@@ -240,7 +317,7 @@ def _on_ranks(
                 raise
             problem = (share[0], str(error))
             break
-    gathered: list[tuple[list[list[Estimate]], tuple[int, str] | None]]
+    gathered: list[tuple[list[Result], tuple[int, str] | None]]
     gathered = world.gather((results, problem))
     problems = [problem for _, problem in gathered if problem is not None]
     if problems:

@@ -11,13 +11,11 @@ members over the faces. Use people whom the heads were not trained on.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 if not __package__:  # run as a file: import from the checkout, not from this folder
-    from pathlib import Path
-
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-from collections.abc import Sequence
 
 from utils.cli import Parser, run_command
 

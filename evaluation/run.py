@@ -32,12 +32,13 @@ if TYPE_CHECKING:
     from estimators.base import Estimator
     from evaluation.confidence.bootstrap import Bootstrap
     from evaluation.confidence.risk_control import Risk, RiskControl
-    from evaluation.metrics.thresholds import TarAtFar
+    from evaluation.metrics.thresholds import Caution, TarAtFar
     from evaluation.open_model import LoadedModel
     from evaluation.sets.open_set import EvaluationSet
     from utils.config import Verification
 
 DISCARDS = (0.0, 0.05, 0.1, 0.2, 0.3)  # shares at which tables have FNMR
+DRAWS = 200  # of the bootstrap, where nobody says how many
 LABELLED_PROTOCOL = "iso29794"  # of whatever has no pairs that the original's table could be of
 
 Labelled = list[tuple[str, Comparisons]]  # of each uncertainty; "" is the label of a single one
@@ -59,7 +60,8 @@ class EvaluationOptions:
         batch_size: images per forward pass; None: 64.
         flip: average each image with its mirror image; None: do not.
         parts: folder in which finished parts of the embedding are kept; see `embed_images`.
-        replicates: bootstrap draws for intervals; 0 for none.
+        replicates: bootstrap draws for intervals; 0 for none. None: `DRAWS` where people are known,
+            but none beside the original's table, under "per_subset" and where images are discarded.
         unit: what is drawn, in the bootstrap and for the risk; None for the best known one.
         confidence: of intervals and of the risk's promise.
         target_risk: find the cut-off that keeps this risk among accepted comparisons; None: do not.
@@ -78,7 +80,7 @@ class EvaluationOptions:
     batch_size: int | None = None
     flip: bool | None = None
     parts: str | None = None
-    replicates: int = 0
+    replicates: int | None = None
     unit: Unit | None = None
     confidence: float = 0.95
     target_risk: float | None = None
@@ -160,6 +162,8 @@ class EvaluationResult:
         uncertainties: one entry for each; none where the original's table is all (`table_only`).
         templates: TAR at FAR of an IJB set under every fusion; empty for any other.
         images: of the set; None for stored files.
+        cautions: what makes every number of the set uncertain; those of a curve or an interval are
+            with it. `report.text.result_warnings` puts all of them into words.
     """
 
     name: str
@@ -169,6 +173,7 @@ class EvaluationResult:
     uncertainties: tuple[UncertaintyResult, ...]
     templates: Mapping[str, list[TarAtFar]] = field(default_factory=dict)
     images: Images | None = None
+    cautions: tuple[Caution, ...] = ()
 
 
 def evaluate(
@@ -211,8 +216,9 @@ def evaluate(
     if features is not None and len(protocols) == 1 and protocols[0].prints_original:
         original = original_table(features, protocols[0], options.sigma_sizes, source.name)
     images = None if isinstance(source, StoredSet) else source.images
-    if original is not None and options.table_only:
-        return EvaluationResult(source.name, options, protocols, original, (), images=images)
+    is_table = original is not None and options.table_only
+    if is_table and isinstance(source, StoredSet):  # without the time to find out who is who
+        return EvaluationResult(source.name, options, protocols, original, ())
     if isinstance(source, StoredSet):
         labelled, templates = source.comparisons(options.sigma_sizes), {}
     else:
@@ -221,6 +227,9 @@ def evaluate(
         assert estimate is not None
         labelled = _compare(source, estimate, options)
         templates = compare_fusions(source, *estimate) if isinstance(source, IjbSet) else {}
+    cautions = labelled[0][1].cautions
+    if is_table:
+        return EvaluationResult(source.name, options, protocols, original, (), {}, images, cautions)
     needs_non_mated = any(protocol.rule != "starting_error" for protocol in protocols)
     require_pairs(source.name, labelled[0][1].mated, both=needs_non_mated)
     return EvaluationResult(
@@ -230,12 +239,18 @@ def evaluate(
         original,
         tuple(
             _evaluate_uncertainty(
-                label, f"{method}, {label}" if label else method, each, options, protocols
+                label,
+                f"{method}, {label}" if label else method,
+                each,
+                options,
+                protocols,
+                0 if original else DRAWS,
             )
             for label, each in labelled
         ),
         templates,
         images,
+        cautions,
     )
 
 
@@ -395,10 +410,15 @@ def _evaluate_uncertainty(
     comparisons: Comparisons,
     options: EvaluationOptions,
     protocols: Sequence[Protocol],
+    default_draws: int,
 ) -> UncertaintyResult:
     first = protocols[0]
     draws: dict[float, Bootstrap] = {}
-    if options.replicates:
+    replicates = options.replicates
+    if replicates is None:
+        is_fast = first.threshold == "fixed" and first.discard_over != "images"
+        replicates = default_draws if is_fast and comparisons.identity is not None else 0
+    if replicates:
         from evaluation.confidence.bootstrap import bootstrap
 
         # a starting error has a target of its own, and needs no more than one
@@ -409,7 +429,7 @@ def _evaluate_uncertainty(
                 first,
                 fmr,
                 unit=options.unit,
-                replicates=options.replicates,
+                replicates=replicates,
                 confidence=options.confidence,
                 seed=options.seed,
                 progress=show_draws,

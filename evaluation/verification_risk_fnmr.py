@@ -12,13 +12,11 @@ under a second); `--report DIR` adds the curve as a picture. Under torchrun all 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 if not __package__:  # run as a file: import from the checkout, not from this folder
-    from pathlib import Path
-
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-from collections.abc import Sequence
 
 from commands import flags
 from utils.cli import Parser

@@ -9,15 +9,13 @@ pack_model.py runs the same check. Takes four forward passes per pair.
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 if not __package__:  # run as a file: import from the checkout, not from this folder
-    from pathlib import Path
-
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-import argparse
-from collections.abc import Sequence
 
 from utils.cli import Parser, count, run_command
 

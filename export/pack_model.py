@@ -9,18 +9,15 @@ written gives the run's numbers. The scorer and the export read the file (docs/s
 
 from __future__ import annotations
 
-import sys
-
-if not __package__:  # run as a file: import from the checkout, not from this folder
-    from pathlib import Path
-
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 import argparse
 import datetime
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+if not __package__:  # run as a file: import from the checkout, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from utils.cli import Parser, run_command
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data.faces import FaceImages
+from data.features import unit_rows
 from data.synthetic import SyntheticFaces
 from estimators.base import Batch, Estimate, estimator_names
 from estimators.trained_head import TrainedHead
@@ -92,9 +94,12 @@ def pack(options: PackOptions) -> None:
 
 def _compare(run: Run, packed: PackedModel, options: PackOptions) -> None:
     """Refuse a file that, read back, does not give the run's numbers."""
-    images = some_images(options.pairs, FACES // 4) if options.pairs else _rendered()
+    if options.pairs:
+        images = some_images(options.pairs, FACES // 4)
+    else:
+        images = FaceImages(SyntheticFaces(FACES, 1, 0)).decode(0, FACES)
     expected, written = _estimate(run, images), _estimate(packed, images)
-    embedding = float(np.abs(_unit(written.mu) - _unit(expected.mu)).max(initial=0))
+    embedding = float(np.abs(unit_rows(written.mu) - unit_rows(expected.mu)).max(initial=0))
     uncertainty = np.abs(written.sigma_sq - expected.sigma_sq)
     relative = float((uncertainty / np.abs(expected.sigma_sq).clip(1e-30)).max())
     sys.stdout.write(
@@ -111,16 +116,6 @@ def _compare(run: Run, packed: PackedModel, options: PackOptions) -> None:
 
 def _estimate(model: Run | PackedModel, images: NDArray[np.uint8]) -> Estimate:
     return TrainedHead(frozen=model.frozen, head=model.head)(Batch(images))
-
-
-def _rendered() -> NDArray[np.uint8]:
-    faces = SyntheticFaces(FACES, 1, 0)
-    return np.stack([faces.read(row) for row in range(FACES)])
-
-
-def _unit(mu: NDArray[np.float32]) -> NDArray[np.float32]:
-    unit: NDArray[np.float32] = mu / np.linalg.norm(mu, axis=1, keepdims=True)
-    return unit
 
 
 def _calibration(options: PackOptions) -> dict[str, Any] | None:

@@ -36,7 +36,7 @@ from models.heads.base import to_sigma_sq
 from utils.cli import say_error
 from utils.distributed import PeerFailed, RankLost, World, in_job, is_main_process, start, stop
 from utils.files import file_sha256
-from utils.long_work import Progress, StopRequest
+from utils.long_work import Progress, StopRequest, threads
 from utils.parts import Json, PartStore
 from utils.run import environment
 from utils.tables import require_pyarrow
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from utils.config import Execution, Precision
 
 VERSION = 1
-MOST_WORKERS = 16
 STOPPED = 130
 _NAMES = 1024  # of the source's images, evenly spread, that its identity is taken from
 ROUNDED = 0.01  # of an embedding's length; float16 rounds by about 0.0003
@@ -92,15 +91,6 @@ class ExtractOptions:
     def specs(self) -> list[str]:
         """All methods as they were written."""
         return [*filter(None, [self.model]), *self.methods] or ["embedding_norm"]
-
-    @property
-    def threads(self) -> int:
-        """Threads that decode."""
-        available = os.cpu_count() or 1
-        if hasattr(os, "sched_getaffinity"):
-            available = len(os.sched_getaffinity(0))
-        own = available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        return self.workers or max(1, min(MOST_WORKERS, own))
 
 
 def extract(options: ExtractOptions) -> int:
@@ -168,23 +158,7 @@ def _open(options: ExtractOptions, device: torch.device) -> Extraction:
     form, size = options.format, options.shard_images
     shards = ShardFolder(options.out, form, len(faces), size, models.names, store.settings)
     return Extraction(
-        faces=faces,
-        name_of=name_of,
-        estimator=models.estimator,
-        shards=shards,
-        embedding_size=models.backbone.embedding_size,
-        dtype=options.dtype,
-        batch_size=options.batch_size,
-        workers=options.threads,
-        flip=options.flip,
-        max_bad_share=options.max_bad_share,
-        pin=device.type == "cuda",
-        facts={
-            "device": device.type,
-            "execution": options.execution,
-            "batch_size": options.batch_size,
-            "torch": torch.__version__,
-        },
+        options, faces, name_of, models.estimator, shards, models.backbone.embedding_size, device
     )
 
 
@@ -318,35 +292,25 @@ class ShardBatches:
 
 @dataclass(frozen=True)
 class Extraction:
-    """What is to be done, and how.
+    """What is to be done, opened.
 
     Attributes:
+        options: how.
         faces: the source.
         name_of: what a row is called in the output.
         estimator: the methods.
         shards: the folder.
         embedding_size: D.
-        dtype: of stored embeddings, "float16" or "float32".
-        batch_size: images per forward pass.
-        workers: threads that decode.
-        flip: average with the mirror image.
-        max_bad_share: of the images of a full shard that may be bad.
-        facts: stored with every shard.
-        pin: read images into pinned memory, for a CUDA device.
+        device: of the backbone.
     """
 
+    options: ExtractOptions
     faces: Faces
     name_of: Callable[[int], str]
     estimator: EstimatorGroup
     shards: ShardFolder
     embedding_size: int
-    dtype: str
-    batch_size: int
-    workers: int
-    flip: bool
-    max_bad_share: float
-    facts: Mapping[str, Any]
-    pin: bool = False
+    device: torch.device
 
     def run(self, todo: Sequence[int], progress: Callable[[int], Any], stop: StopRequest) -> bool:
         """Make shards; returns whether all were made, which a stop request prevents.
@@ -361,7 +325,7 @@ class Extraction:
                 an image without a score in a file of scores.
             OSError: a shard cannot be written.
         """
-        sampler = ShardBatches(self.shards, todo, self.batch_size)
+        sampler = ShardBatches(self.shards, todo, self.options.batch_size)
         readers = name_readers(self.estimator)
         for number in todo if readers else ():  # a file without them, before hours of work
             for reader in readers:
@@ -371,13 +335,13 @@ class Extraction:
             self.faces,
             sampler,
             range(sampler.num_steps),
-            self.workers,
+            threads(self.options.workers),
             1.0,  # judged here, shard by shard
             lines.append,
-            pin=self.pin,
+            pin=self.device.type == "cuda",
             replace_bad=False,
         )
-        queue = DeviceQueue(self.estimator, flip=self.flip)
+        queue = DeviceQueue(self.estimator, flip=self.options.flip)
         pending: deque[tuple[LoadedBatch, list[str], Result]] = deque()
         with _Writer(self) as writer, closing(iter(loader)) as batches:
             for batch in batches:
@@ -426,7 +390,7 @@ class _Writer:
         if self._shard is None:
             rows = np.arange(start, stop, dtype=np.int64)
             columns = len(job.shards.columns)
-            self._shard, self._bad = empty(rows, job.embedding_size, columns, job.dtype), {}
+            self._shard, self._bad = empty(rows, job.embedding_size, columns, job.options.dtype), {}
         unread = np.flatnonzero(batch.missing)
         for row, line in zip(batch.rows[unread].tolist(), lines, strict=True):
             self._bad[row] = line.removeprefix(f"{job.faces.name(row)}: ")
@@ -453,10 +417,10 @@ class _Writer:
         self, mu: NDArray[np.float32], ok: NDArray[np.bool_], batch: LoadedBatch
     ) -> NDArray[np.floating]:
         """Return embeddings as they are stored; ValueError where float16 spoils one."""
-        if self._job.dtype == "float32":
+        if self._job.options.dtype == "float32":
             return mu
         with np.errstate(over="ignore", invalid="ignore"):
-            stored = mu.astype(self._job.dtype)
+            stored = mu.astype(np.float16)
             moved = np.linalg.norm(stored.astype(np.float32) - mu, axis=1)
             spoilt = ok & ~(moved <= ROUNDED * np.linalg.norm(mu, axis=1))
         if spoilt.any():
@@ -470,11 +434,11 @@ class _Writer:
     def _finish(self, number: int) -> None:
         job, shard, bad = self._job, self._shard, self._bad
         assert shard is not None
-        if len(bad) > job.max_bad_share * job.shards.shard_images:
+        if len(bad) > job.options.max_bad_share * job.shards.shard_images:
             row = min(bad)
             raise ValueError(
                 f"{len(bad)} of {len(shard)} images of shard {number} are bad, more than "
-                f"--max_bad_share {job.max_bad_share:g} of a shard allows, such as "
+                f"--max_bad_share {job.options.max_bad_share:g} of a shard allows, such as "
                 f"{job.faces.name(row)}: {bad[row]}; the shard was not written"
             )
         if self._writing is not None:
@@ -488,7 +452,13 @@ class _Writer:
         names = job.names(number)
         first = int(shard.row[0])
         listed = [Bad(row, names[row - first], bad[row]) for row in sorted(bad)]
-        job.shards.write(number, replace(shard, name=names), listed, job.facts)
+        facts = {
+            "device": job.device.type,
+            "execution": job.options.execution,
+            "batch_size": job.options.batch_size,
+            "torch": torch.__version__,
+        }
+        job.shards.write(number, replace(shard, name=names), listed, facts)
 
 
 class DeviceQueue:

@@ -6,6 +6,7 @@ ever read, nothing in a file is run.
 
 from __future__ import annotations
 
+import logging
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -23,13 +24,14 @@ from utils.config import Method
 from utils.files import atomic_file
 from utils.methods import build
 
+log = logging.getLogger("faceuq")
+
 FORMAT = 1  # of a checkpoint
 _WRAPPERS = (
     *("state_dict", "model", "state_dict_backbone", "backbone", "net_state_dict"),
     *("model_state_dict", "net", "network"),
 )
 _WRAPPING = re.compile(r"^((module|_orig_mod)\.)+")  # DistributedDataParallel, torch.compile
-_PART = re.compile(r"^(model|backbone|net|network|encoder|body)\.")  # of a class around a network
 _PROBLEMS = ("missing", "unexpected", "of another shape")
 _MAX_NAMES = 3
 
@@ -99,13 +101,35 @@ def load_backbone(method: Method, path: str | Path) -> Backbone:
     Raises:
         ValueError: see `load_tensors` and `load_state`.
     """
-    tensors = load_tensors(path)
     backbone: Backbone = build("models.backbones", method)
-    inner = {_PART.sub("", name): tensor for name, tensor in tensors.items()}
-    if all(map(_PART.match, tensors)) and set(inner) & set(backbone.state_dict()):
-        tensors = inner
+    tensors = _inside(path, load_tensors(path), backbone)
     load_state(backbone, backbone.starting_from(tensors), path, f"backbone {method!r}")
     return backbone.eval()
+
+
+def _inside(path: str | Path, tensors: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of a network that was saved as a part of something, such as `encoder.`."""
+    names = [name for name in network.state_dict() if not name.endswith("num_batches_tracked")]
+    prefixes = [
+        prefix
+        for prefix in (name.removesuffix(names[0]) for name in tensors if name.endswith(names[0]))
+        if all(prefix + name in tensors for name in names)
+    ]
+    if len(prefixes) > 1:
+        raise ValueError(
+            f"{path} has the network more than once, below {' and '.join(map(repr, prefixes))}: "
+            "save one of them alone"
+        )
+    if prefixes in ([], [""]):
+        return tensors
+    [prefix] = prefixes
+    if others := [name for name in tensors if not name.startswith(prefix)]:
+        log.info("%s: the backbone is below %r; not read: %s", path, prefix, _some(others))
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
 def load_head(head: Head, path: str | Path) -> None:
@@ -142,8 +166,7 @@ def load_state(
         if name in tensors and tensors[name].shape != own.shape
     ]
     problems = [
-        f"{len(names)} {kind}: {', '.join(names[:_MAX_NAMES])}"
-        + (f", ... ({len(names) - _MAX_NAMES} more)" if len(names) > _MAX_NAMES else "")
+        f"{len(names)} {kind}: {_some(names)}"
         for kind, names in zip(_PROBLEMS, (missing, unexpected, misshaped), strict=True)
         if names
     ]
@@ -175,6 +198,11 @@ def _same_shapes(
         f". Shapes agree in this order, as {others[0]} for {missing[0]}: give the class "
         "published_names (docs/adding_a_method.md)"
     )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f", ... ({len(names) - _MAX_NAMES} more)" if len(names) > _MAX_NAMES else ""
+    return ", ".join(names[:_MAX_NAMES]) + more
 
 
 def _kind(value: object) -> str:

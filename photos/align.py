@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.images import SIZE, decode
+from data.images import SIZE, decode, fingerprint
 
 # (x, y) in pixels of left eye, right eye, nose tip, left and right mouth corner, as seen by the
 # viewer: where every public ArcFace-style recogniser expects them.
@@ -96,10 +96,20 @@ class LooseCrops:
                 batch[place] = image
         return batch
 
-    def _read(self, row: int) -> NDArray[np.uint8]:
+    def fingerprint(self, row: int) -> int:
+        """Return 64 bits that equal crops with equal landmarks share; ValueError as `decode`."""
+        return fingerprint(self._encoded(row), self._landmarks[row].tobytes())
+
+    def _encoded(self, row: int) -> bytes:
         path = self.folder / self.image_name(row)
         try:
-            return align(decode(path.read_bytes()), self._landmarks[row])
-        except (OSError, ValueError) as error:
-            what = error.strerror if isinstance(error, OSError) else error
-            raise ValueError(f"{path}: {what}") from error
+            return path.read_bytes()
+        except OSError as error:
+            raise ValueError(f"{path}: {error.strerror}") from error
+
+    def _read(self, row: int) -> NDArray[np.uint8]:
+        encoded = self._encoded(row)
+        try:
+            return align(decode(encoded), self._landmarks[row])
+        except ValueError as error:
+            raise ValueError(f"{self.folder / self.image_name(row)}: {error}") from error

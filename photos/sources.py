@@ -10,7 +10,6 @@ one folder, and of those above it, at a time. What is damaged gives items that s
 from __future__ import annotations
 
 import os
-import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from data.rec.index import pack_key
 from data.rec.reader import RecordPack
 from data.verification import Image, read_bin
 from photos.decode import Photo, from_array, read_photo
+from utils.files import open_input
 from utils.long_work import prefetch
 from utils.tables import csv_rows, require_pyarrow, text_lines
 
@@ -219,21 +219,14 @@ def _load(item: Item) -> tuple[Item, Photo | ValueError]:
 def load_file(path: str) -> Photo:
     """Read a photo's file; ValueError with the reason where that fails."""
     try:
-        # a pipe that nobody writes to would be waited for without end
-        with open(path, "rb", opener=_open_without_waiting) as file:
+        with open_input(path) as file:
             about = os.fstat(file.fileno())
-            if not stat.S_ISREG(about.st_mode):
-                raise ValueError("not a regular file")
             if about.st_size > LONGEST_FILE:
                 raise ValueError(f"too large: {about.st_size} bytes, more than {LONGEST_FILE}")
             encoded = file.read()
     except OSError as error:
         raise ValueError(reason(error)) from error
     return read_photo(encoded)
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def refused(file: str, why: str, index: int | None = None, aligned: bool | None = None) -> Item:

@@ -73,6 +73,14 @@ class SetSize:
 
 
 @dataclass(frozen=True)
+class CappedSetSize(SetSize):
+    """Of labelled faces: `cap` mated comparisons of one person at most; the others are left out."""
+
+    cap: int
+    mated_left_out: int
+
+
+@dataclass(frozen=True)
 class ProtocolWords:
     """A protocol's name and its switches in words."""
 
@@ -466,7 +474,7 @@ def collect(data: ReportData) -> ReportFacts:
 def _set_size(comparisons: Comparisons) -> SetSize:
     mated = int(comparisons.mated.sum())
     identity, image = comparisons.identity, comparisons.image
-    return SetSize(
+    size = SetSize(
         comparisons=mated + comparisons.non_mated_total,
         mated=mated,
         non_mated=comparisons.non_mated_total,
@@ -474,10 +482,14 @@ def _set_size(comparisons: Comparisons) -> SetSize:
         images=len(comparisons.uncertainty if image is None else np.unique(image)),
         identities=None if identity is None else len(np.unique(identity)),
     )
+    if not comparisons.cap:
+        return size
+    return CappedSetSize(**vars(size), cap=comparisons.cap, mated_left_out=comparisons.left_out)
 
 
 def _warnings(data: ReportData) -> list[str]:
-    cautions = [caution for curve in data.curves for caution in curve.cautions]
+    cautions = [*data.comparisons.cautions]
+    cautions += [caution for curve in data.curves for caution in curve.cautions]
     cautions += [caution for draws in data.bootstrap.values() for caution in draws.cautions]
     return list(dict.fromkeys([*data.warnings, *caution_sentences(cautions)]))
 

@@ -27,9 +27,8 @@ from evaluation.run import (
     protocol_rows,
 )
 from report import words
-from report.facts import FEW_ERRORS, ImageAccess, Provenance, ReportData, ReportFacts, collect
+from report.facts import FEW_ERRORS, Provenance, ReportData, ReportFacts, collect
 from report.text import report_text
-from report.words import caution_sentences
 from utils.files import file_name, file_sha256, write_text
 
 if TYPE_CHECKING:
@@ -85,17 +84,19 @@ def write_report(folder: str | Path, data: ReportData, stem: str = "report") -> 
         raise ValueError(f"{folder}: a report needs a folder, but a file is there")
     facts = collect(data)
     stored = json.dumps(facts.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    texts = {folder / f"{stem}.html": _page(facts, data.images), folder / f"{stem}.json": stored}
+    texts = {folder / f"{stem}.html": _page(facts, data), folder / f"{stem}.json": stored}
     for path, text in texts.items():
         write_text(path, text)
     return list(texts)
 
 
-def _page(facts: ReportFacts, images: ImageAccess | None) -> str:
+def _page(facts: ReportFacts, data: ReportData) -> str:
+    images, capped = data.images, words.cap_sentence(data.comparisons)
+    tested = words.tested(facts) + (f" Of these, {capped}." if capped else "")
     return render(
         "report.html",
         facts=facts,
-        summary=[words.tested(facts), words.outcome(facts), words.area(facts)],
+        summary=[tested, words.outcome(facts), words.area(facts)],
         risk=words.risk_lines(facts),
         pictures=_pictures(facts),
         jpeg=None
@@ -127,7 +128,6 @@ def _data(result: EvaluationResult, part: UncertaintyResult, provenance: Provena
     comparisons, images, options = part.comparisons, result.images, result.options
     presets = protocol_rows(comparisons, PROTOCOLS.values(), options.fmr[:1])
     calibration, reliability, missing = _calibrated(part, options)
-    cautions = [caution for draws in part.draws.values() for caution in draws.cautions]
     shown = images is not None and len(images) == len(comparisons.uncertainty)
     return ReportData(
         name=result.name,
@@ -141,7 +141,7 @@ def _data(result: EvaluationResult, part: UncertaintyResult, provenance: Provena
         calibration=calibration,
         images=images if shown else None,
         provenance=provenance,
-        warnings=[*missing, *caution_sentences(cautions)],
+        warnings=missing,
     )
 
 
@@ -199,5 +199,5 @@ def _environment() -> Environment:
         environment.filters[name] = getattr(words, name)
     environment.filters.update(area_name=words.area_name, data_uri=data_uri)
     environment.filters["json"] = lambda value: json.dumps(value, indent=1, ensure_ascii=False)
-    environment.globals.update(units=words.UNITS, few_errors=FEW_ERRORS)
+    environment.globals.update(accepted=words.ACCEPTED, units=words.UNITS, few_errors=FEW_ERRORS)
     return environment

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 from evaluation.original import PERCENTILES, SHOWN
 from evaluation.run import DISCARDS
 from report.facts import Json, by_limit, number, plain
-from report.text import FORMATS, group_table, method_table, original_text
+from report.text import FORMATS, group_table, method_table, original_text, result_warnings
 from report.words import caution_sentences, protocol_sentence, verdict_sentence
 from utils.files import file_name, write_text
 
 if TYPE_CHECKING:
     from evaluation.comparison import GroupRow, MethodComparison, MethodRow
     from evaluation.confidence.bootstrap import Bootstrap
+    from evaluation.metrics.comparisons import Comparisons
     from evaluation.metrics.curve import Edc, ProtocolCurve
     from evaluation.metrics.protocols import Protocol
     from evaluation.original import OriginalBlock, OriginalTable
@@ -29,8 +30,22 @@ if TYPE_CHECKING:
 
 def result_dict(result: EvaluationResult) -> dict[str, Json]:
     """Return every number of a result in plain Python types; NaN becomes None."""
-    base = original_dict(result.original) if result.original else {"name": result.name}
+    if result.original:
+        base = original_dict(result.original)
+        warnings = (*result.original.cautions, *result.cautions)  # intervals have their own
+        base["warnings"] = [*caution_sentences(warnings)]
+    else:
+        base = {"name": result.name, "warnings": [*result_warnings(result)]}
+    for part in result.uncertainties[:1]:
+        base |= _cap_dict(part.comparisons)
     return {**base, "blocks": [_uncertainty_dict(part) for part in result.uncertainties]}
+
+
+def _cap_dict(comparisons: Comparisons) -> dict[str, Json]:
+    """The cap on the mated comparisons of one person, for sets that have one."""
+    if not comparisons.cap:
+        return {}
+    return {"cap": comparisons.cap, "mated_left_out": comparisons.left_out}
 
 
 def original_dict(table: OriginalTable) -> dict[str, Json]:
@@ -226,8 +241,7 @@ def _shared_columns(row: MethodRow | GroupRow) -> dict[str, Json]:
 
 def _comparison_dict(comparison: MethodComparison) -> Json:
     """Return what stands behind the numbers of a set."""
-    draws = comparison.draws
-    curve = next(iter(draws.curves.values()))
+    curve, draws = comparison.curve, comparison.draws
     return {
         "set": comparison.name,
         "fmr": comparison.fmr,
@@ -238,5 +252,6 @@ def _comparison_dict(comparison: MethodComparison) -> Json:
         "units": draws.units,
         "replicates": draws.replicates,
         "confidence": draws.confidence,
-        "warnings": list(caution_sentences((*curve.cautions, *draws.cautions))),
+        **_cap_dict(comparison.comparisons),
+        "warnings": list(caution_sentences(comparison.cautions)),
     }

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from evaluation.metrics.thresholds import caution_few_matches
 from evaluation.original import PERCENTILES, SHOWN
 from evaluation.run import DISCARDS
 from report.words import (
+    ACCEPTED,
+    cap_sentence,
     caution_sentence,
     caution_sentences,
     drawn_sentence,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from evaluation.comparison import GroupRow, MethodComparison, MethodRow
     from evaluation.confidence.bootstrap import Bootstrap
     from evaluation.confidence.intervals import Interval
+    from evaluation.metrics.comparisons import Comparisons
     from evaluation.metrics.curve import Edc
     from evaluation.metrics.thresholds import TarAtFar
     from evaluation.original import OriginalBlock, OriginalTable
@@ -59,7 +61,9 @@ def result_text(result: EvaluationResult) -> str:
     else:
         for part in result.uncertainties:
             title = f"({part.label})\n" if part.label else ""
-            parts.append(f"{title}{protocol_table(result.name, part.rows)}")
+            parts.append(
+                f"{title}{protocol_table(result.name, part.rows)}{capped(part.comparisons)}"
+            )
     return "".join([*parts, *extra_sections(result)])
 
 
@@ -75,9 +79,16 @@ def extra_sections(result: EvaluationResult) -> list[str]:
     return parts
 
 
-def warnings(result: EvaluationResult) -> list[str]:
+def capped(comparisons: Comparisons) -> str:
+    """Return a line about the cap on the mated comparisons of one person, where it took effect."""
+    line = cap_sentence(comparisons)
+    return f"{line}\n" if line else ""
+
+
+def result_warnings(result: EvaluationResult) -> list[str]:
     """Return one line each of what makes numbers uncertain, with the protocols it concerns."""
-    lines = [*caution_sentences(result.original.cautions)] if result.original else []
+    lines = [*caution_sentences(result.cautions)]
+    lines += caution_sentences(result.original.cautions) if result.original else []
     for part in result.uncertainties:
         lines += [] if result.original else row_warnings(part.rows)
         for draws in part.draws.values():
@@ -98,7 +109,9 @@ def report_text(result: EvaluationResult) -> str:
     """Return the text file of a report: what is printed, warnings and further tables with it."""
     table = result.original
     if table is None:
-        return result_text(result) + "".join(f"warning: {line}\n" for line in warnings(result))
+        return result_text(result) + "".join(
+            f"warning: {line}\n" for line in result_warnings(result)
+        )
     extra = "".join(extra_sections(result))
     return original_report(table) + (f"\n{extra}" if extra else "\n")
 
@@ -219,6 +232,7 @@ def calibration_text(result: CalibrationResult) -> str:
     text = (
         f"{fitted.name}: {fitted.false_non_matches.total} mated and "
         f"{comparisons.non_mated_total} non-mated comparisons; uncertainties of {fitted.method}\n"
+        f"{capped(comparisons)}"
         f"score threshold {fitted.score_threshold:.6g}, {goal}: FMR {fitted.false_matches}, "
         f"FNMR {fitted.false_non_matches} [{low:.4g}, {high:.4g}]\n\n"
         f"{_cutoff_table(result)}\n"
@@ -230,15 +244,7 @@ def calibration_text(result: CalibrationResult) -> str:
     )
     if result.risk is not None and fitted.decision is not None:
         text += f"\n{risk_sentences(result.risk)}\nstored for scorers: {fitted.decision.rule}\n"
-    return text
-
-
-def calibration_warning(result: CalibrationResult) -> str:
-    """Return a line where the threshold is too uncertain to trust; "" where it is not."""
-    target = result.calibration.fmr_target
-    total = result.comparisons.non_mated_total
-    caution = None if target is None else caution_few_matches(target, total)
-    return caution_sentence(caution) if caution else ""
+    return text if ACCEPTED in text else f"{text}{ACCEPTED}\n"
 
 
 def _cutoff_table(result: CalibrationResult) -> str:
@@ -253,14 +259,14 @@ def _cutoff_table(result: CalibrationResult) -> str:
 
 def comparison_text(comparison: MethodComparison) -> str:
     """Return what is printed of one set at one FMR target."""
-    text = f"{method_table(comparison.rows, 'txt')}{comparison_notes(comparison.draws)}\n"
+    text = f"{method_table(comparison.rows, 'txt')}{comparison_notes(comparison)}\n"
     means = comparison.group_rows
     return text + (f"{group_table(means, 'txt')}\n" if means else "")
 
 
-def comparison_notes(draws: Bootstrap) -> str:
+def comparison_notes(comparison: MethodComparison) -> str:
     """What stands behind the numbers of a comparison, in lines."""
-    curve = next(iter(draws.curves.values()))
+    curve, draws = comparison.curve, comparison.draws
     edc = curve.edc
     lines = [
         f"threshold {edc.score_threshold[0]:.4f}, realised FMR {edc.false_matches[0]}/"
@@ -270,8 +276,8 @@ def comparison_notes(draws: Bootstrap) -> str:
         f"{drawn_sentence(draws)}; AUERC30/random is relative to random discard, the verdicts "
         "compare the area itself",
     ]
-    lines += [f"warning: {line}" for line in caution_sentences((*curve.cautions, *draws.cautions))]
-    return "\n".join(lines) + "\n"
+    lines += [f"warning: {line}" for line in caution_sentences(comparison.cautions)]
+    return "\n".join(lines) + f"\n{capped(comparison.comparisons)}"
 
 
 @dataclass(frozen=True)

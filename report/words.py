@@ -21,11 +21,18 @@ if TYPE_CHECKING:
     from evaluation.confidence.bootstrap import Bootstrap
     from evaluation.confidence.intervals import Interval
     from evaluation.confidence.risk_control import RiskControl
+    from evaluation.metrics.comparisons import Comparisons
     from evaluation.metrics.protocols import Protocol
     from report.facts import Preset, Rate, ReportFacts
 
 _ENDING = 12  # characters from the end of a file name, where the number often is
 PERCENT = "\u00a0%"  # stays with its number at the end of a line
+
+ACCEPTED = (
+    "accepted means that such faces are missed as rarely as stated, in pairs like those of the "
+    "calibration set; two accepted photos of one person may still not match (taken twenty years "
+    "apart, say), and an accepted face can be an impostor's"
+)
 
 UNITS = {"identity": "identities", "image": "images", "pair": "pairs"}
 FEWEST_UNITS = 20
@@ -100,6 +107,16 @@ CAUTIONS = {
     "few_starting_errors": "at FNMR {fnmr:g}, {mated} mated pairs leave {expected:.2g} expected "
     "false non-matches (fewer than {fewest}): the threshold, and FNMR with it, is too uncertain to "
     "trust",
+    "one_person": "one person of {people} ({person}) has {share:.0%} of the {kind} pairs: {rate} "
+    "depends on that person",
+    "few_people": "only {people} people, one of whom ({person}) has {share:.0%} of the {kind} "
+    "pairs: the rates say little about other people",
+    "self_comparisons": "{file}: {count} comparisons of an image with itself were left out (the "
+    "first is in {where})",
+    "repeated_pairs": "{file}: {count} comparisons repeat a pair of images; each pair counts once "
+    "(the first is in {where})",
+    "without_embedding": "{file}: {count} of {total} images have no embedding and are left out",
+    "failures": "{file}: {sentence}",
     "uncertain_point": "FMR {fmr:g} of {non_mated} non-mated comparisons is {expected:.2g} false "
     "matches: this operating point is too uncertain to trust",
     "no_mated_kept": "no mated pair is kept from discard fraction {fraction:.2f} on: FNMR stays at "
@@ -267,12 +284,15 @@ def risk_lines(facts: ReportFacts) -> list[str]:
 
 def caution_sentence(caution: Caution) -> str:
     """One line for people."""
-    facts = caution.facts
+    facts = {
+        key: visible(fact) if isinstance(fact, str) else fact for key, fact in caution.facts.items()
+    }
     is_zero = facts.get("threshold") == "per_subset"
     return CAUTIONS[caution.kind].format(
         **facts,
         fewest=FEWEST_ERRORS,
         fewest_units=FEWEST_UNITS,
+        rate="FNMR" if facts.get("kind") == "mated" else "FMR, and the threshold with it,",
         units=UNITS.get(str(facts.get("unit")), ""),
         bests=UNITS.get(str(facts.get("best")), ""),
         zero_fnmr=" and FNMR is 0" if is_zero else "",
@@ -283,6 +303,18 @@ def caution_sentence(caution: Caution) -> str:
 def caution_sentences(cautions: Iterable[Caution]) -> tuple[str, ...]:
     """One line each."""
     return tuple(map(caution_sentence, cautions))
+
+
+def cap_sentence(comparisons: Comparisons) -> str:
+    """What a cap on the mated comparisons of one person left out; "" where it left out nothing."""
+    left_out = comparisons.left_out
+    if not left_out:
+        return ""
+    total = int(np.count_nonzero(comparisons.mated)) + left_out
+    return (
+        f"at most {comparisons.cap} mated pairs of one person: {left_out} of {total} are left out "
+        "(--cap 0 takes all)"
+    )
 
 
 def area_name(limit: float) -> str:
@@ -400,6 +432,7 @@ def _risk_facts(control: RiskControl) -> list[str]:
             f"{'' if control.unit == 'pair' else pooled}; accepted {control.accepted:.1%} of {kind}"
             f"comparisons, {control.accepted_images:.1%} of images"
         )
+        lines.append(ACCEPTED)
     low, high = control.accept_all_interval
     lines.append(
         f"held-out part, accepting everything: {control.accept_all} [{low:.4g}, {high:.4g}]"

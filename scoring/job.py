@@ -6,7 +6,6 @@ lie in a folder beside it, so that the same command resumes where it was stopped
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 import time
@@ -23,17 +22,17 @@ from tqdm import tqdm
 
 from photos.sources import Item, Sources, open_sources
 from report.sheet import NOT_COMPUTED, Status, Verdict
+from report.words import ACCEPTED
 from scoring.contact_sheet import ContactSheet, sheet_path
 from scoring.rows import Row, RowParts, Source, check_path, digest, write_rows
 from scoring.scorer import LoadedImage, Scorer, Scores, load_items, load_scorer
-from utils.long_work import Progress, StopRequest
+from utils.long_work import Progress, StopRequest, threads
 from utils.parts import Json
 
 if TYPE_CHECKING:
     from utils.config import Precision
 
 DETECTOR = "mtcnn"
-MOST_WORKERS = 16
 VERSION = 1  # of what rows mean; parts of another one are not resumed
 PART_INPUTS = 512  # a part is written after so many inputs,
 PART_SECONDS = 20.0  # or after this time, if that is sooner
@@ -83,11 +82,6 @@ class ScoreOptions:
             raise ValueError("--ray_workers and --ray_address go with --engine ray")
         if self.restart and self.out is None:
             raise ValueError("--restart goes with --out: without it nothing is kept")
-
-    @property
-    def threads(self) -> int:
-        """Threads that read and decode."""
-        return self.workers or max(1, min(MOST_WORKERS, os.cpu_count() or 1))
 
     @property
     def is_aligned(self) -> bool | None:
@@ -153,7 +147,7 @@ class Summary:
         self.verdicts[verdict] += 1
 
     def text(self) -> str:
-        """Return a line or two."""
+        """Return a line or two, and what an "accept" means."""
         total, scored = self.statuses.total(), self.statuses["scored"]
         counts = ", ".join(f"{self.statuses[name]} {word}" for name, word in _STATUSES.items())
         text = f"{total} {'row' if total == 1 else 'rows'}: {counts}\n"
@@ -161,7 +155,8 @@ class Summary:
             return text
         verdicts = ", ".join(f"{self.verdicts[name]} {name}" for name in get_args(Verdict) if name)
         unusable = f" ({total - scored} of them without a usable face)" if total > scored else ""
-        return f"{text}verdicts: {verdicts}{unusable}\n"
+        accepted = f"{ACCEPTED}\n" if self.verdicts["accept"] else ""
+        return f"{text}verdicts: {verdicts}{unusable}\n{accepted}"
 
 
 class Stopped(KeyboardInterrupt):
@@ -210,7 +205,7 @@ class Job:
         """Write the sheet of rows that came without pixels."""
         if self.sheet is not None:
             options = self.options
-            self.sheet.write(self.header, options.open_sources(), options.threads)
+            self.sheet.write(self.header, options.open_sources(), threads(options.workers))
 
     def no_photos(self) -> ValueError:
         """Return the error of inputs without a photo."""
@@ -308,7 +303,7 @@ def score_chunks(
             before_input()
             yield image
 
-    with closing(load_items(items, options.threads)) as images:
+    with closing(load_items(items, threads(options.workers))) as images:
         while (scores := scorer.score_loaded(chunk_of(images), options.is_aligned)).sources:
             yield scores
 

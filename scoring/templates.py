@@ -47,7 +47,8 @@ class ComparisonResult:
     Attributes:
         score: cosine of the embeddings, larger = more alike.
         uncertainty: the larger one of the two faces.
-        decision: None without calibration.
+        decision: None without calibration. A "no match" of two accepted faces is no proof of two
+            people: photos taken twenty years apart may not match either.
         p_false_non_match: probability that two faces of one person, of this uncertainty, score
             below the threshold; NaN without calibration.
     """

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data.labelled_pairs import mated_pairs, non_mated_pairs
+from data.labelled_pairs import CAP, mated_pairs, non_mated_pairs
 from estimators.base import Estimate, EstimatorGroup
 from estimators.fusion import (
     FusionModel,
@@ -32,7 +32,6 @@ from utils.config import Precision
 
 FILE_NAME = "fusion.json"
 _NON_MATED = 1_000_000
-_CAP = 200  # mated pairs per identity, so that nobody outweighs the rest
 _SCALE = 16.0  # steepness of a pair's target, as in the loss IDQ
 
 
@@ -104,7 +103,7 @@ def _fitted(
     files: dict[str, str],
     fmr: float,
 ) -> FusionModel:
-    pairs = mated_pairs(labels, _CAP)
+    pairs = mated_pairs(labels, CAP)
     others = scores_of(estimate.mu, non_mated_pairs(labels, _NON_MATED))
     scores = scores_of(estimate.mu, pairs)
     margin = scores - np.float32(operating_point(scores, others, "conservative", fmr).threshold)

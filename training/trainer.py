@@ -1,8 +1,7 @@
 """The loop: batches through the frozen backbone, then a step of every head on what it gave.
 
 One process or many: each takes whole identities of every batch. The file reads from the top down: a
-run, its loop, what happens after an epoch, one step, what is logged of it, and steps that a GPU
-repeats from a recording.
+run, its loop, what happens after an epoch, one step, and what is logged of it.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from evaluation.embed import embed_pairs
 from evaluation.original import OriginalTable, original_table
 from losses.base import LossResult, genuine_pairs
 from models.backbones.base import BackboneOutput
-from models.frozen import CudaGraphs, Graphs
+from models.frozen import CudaGraphs
 from models.heads.base import to_scalar, to_sigma_sq
 from models.run import backbone_record, check_backbone, load_frozen
 from training.branch import StepInput, TrainedBranch
@@ -206,7 +205,7 @@ class Trainer:
         if self.config.execution != "cuda_graph" or not is_possible or draws:
             return None
         if self._recorded is None:
-            self._recorded = recorded_steps(self.branches, self.frozen.device)
+            self._recorded = RecordedSteps(self.branches, self.frozen.device)
         return self._recorded(self.step, images)
 
     def _after_step(
@@ -387,13 +386,37 @@ def step_heads(
     return HeadsStep(rates, [raw.detach() for raw in raws], results, stop_wish)
 
 
-def recorded_steps(branches: Sequence[TrainedBranch], device: torch.device) -> RecordedSteps:
-    """Make steps of one process that are recorded as CUDA graphs."""
-    return RecordedSteps(
-        branches,
-        lambda step, images: step_heads(branches, step, images, ALONE).losses,
-        CudaGraphs(device),
-    )
+class RecordedSteps:
+    """Steps of all heads as one launch, for a host that cannot keep up with a hundred kernels each.
+
+    A recording, a CUDA graph, holds for one number of pairs and one set of learning rates. Heads
+    with dropout, and batches that several processes share, cannot be recorded. Each of the
+    `branches` has taken a step before, so that its optimizer has its state.
+    """
+
+    def __init__(self, branches: Sequence[TrainedBranch], device: torch.device) -> None:
+        self._branches, self._graphs = branches, CudaGraphs(device)
+        self._rates: list[float] = []
+        self._recordings: dict[int, tuple[StepInput, Callable[[], None], Tensor]] = {}
+
+    def __call__(self, step: int, images: StepInput) -> Tensor | None:
+        """Do a step; return the losses (H,), good until the next one, or None where it cannot."""
+        rates = [branch.config.schedule.lr_at(step) for branch in self._branches]
+        if rates != self._rates:
+            self._rates, self._recordings = rates, {}
+        if images.num_pairs not in self._recordings:
+            if len(self._recordings) == MOST_RECORDINGS:
+                return None
+            own = images.clone()
+            recording = self._graphs.capture(
+                lambda: step_heads(self._branches, step, own, ALONE).losses, warm_up=0
+            )
+            self._recordings[images.num_pairs] = (own, *recording)
+        recorded, replay, losses = self._recordings[images.num_pairs]
+        for place, new in zip(recorded.tensors, images.tensors, strict=True):
+            place.copy_(new, non_blocking=True)
+        replay()
+        return losses
 
 
 def share_gradients(
@@ -499,51 +522,3 @@ def _branch_state(checkpoint: dict[str, Any] | None, name: str) -> dict[str, Any
     if checkpoint is None or not name:
         return checkpoint
     return dict(checkpoint["branches"][name])
-
-
-class _Recording(NamedTuple):
-    images: StepInput
-    replay: Callable[[], None]
-    losses: Tensor
-
-
-class RecordedSteps:
-    """Steps of all heads as one launch, for a host that cannot keep up with a hundred kernels each.
-
-    A recording holds for one number of pairs and one set of learning rates. Heads with dropout, and
-    batches that several processes share, cannot be recorded.
-
-    Args:
-        branches: the heads; each has taken a step before, so that its optimizer has its state.
-        do_step: does one step of all heads and returns their losses (H,).
-        graphs: records, without doing it.
-    """
-
-    def __init__(
-        self,
-        branches: Sequence[TrainedBranch],
-        do_step: Callable[[int, StepInput], Tensor],
-        graphs: Graphs,
-    ) -> None:
-        self._branches, self._do_step, self._graphs = branches, do_step, graphs
-        self._rates: list[float] = []
-        self._recordings: dict[int, _Recording] = {}
-
-    def __call__(self, step: int, images: StepInput) -> Tensor | None:
-        """Do a step; return the losses (H,), good until the next one, or None where it cannot."""
-        rates = [branch.config.schedule.lr_at(step) for branch in self._branches]
-        if rates != self._rates:
-            self._rates, self._recordings = rates, {}
-        if images.num_pairs not in self._recordings:
-            if len(self._recordings) == MOST_RECORDINGS:
-                return None
-            self._recordings[images.num_pairs] = self._record(step, images)
-        recording = self._recordings[images.num_pairs]
-        for recorded, new in zip(recording.images.tensors, images.tensors, strict=True):
-            recorded.copy_(new, non_blocking=True)
-        recording.replay()
-        return recording.losses
-
-    def _record(self, step: int, images: StepInput) -> _Recording:
-        own = images.clone()
-        return _Recording(own, *self._graphs.capture(lambda: self._do_step(step, own), 0))

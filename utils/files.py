@@ -6,9 +6,11 @@ crash, a full disk or a second writer leaves the old file or the new one, never 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -77,6 +79,32 @@ def _atomic_file(path: Path, mode: str) -> Iterator[IO[str]]:
             file.flush()
             if temporary.is_file():
                 os.fsync(file.fileno())
+
+
+@overload
+def open_input(path: str | Path) -> IO[bytes]: ...
+@overload
+def open_input(path: str | Path, encoding: str, errors: str = "strict") -> IO[str]: ...
+def open_input(
+    path: str | Path, encoding: str | None = None, errors: str | None = None
+) -> IO[bytes] | IO[str]:
+    """Open a file to read its bytes, or its text with line ends as they are.
+
+    Only regular files are read: a pipe could be waited for, and a device read, without end.
+
+    Raises:
+        OSError: it is something else, or cannot be read.
+    """
+    mode, newline = ("rb", None) if encoding is None else ("r", "")
+    return open(path, mode, -1, encoding, errors, newline, opener=_open_regular)  # noqa: PTH123, SIM115
+
+
+def _open_regular(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return descriptor
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -52,6 +53,16 @@ def prefetch(
 
 
 LINE_EVERY = 30.0  # seconds
+MOST_THREADS = 16
+
+
+def threads(requested: int | None) -> int:
+    """Return how many threads decode: the cores that this process may use, unless requested."""
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    own = cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return requested or max(1, min(MOST_THREADS, own))
 
 
 class Progress:

@@ -7,6 +7,7 @@ message about a value says in which line or row it stands. Nothing in a file is 
 from __future__ import annotations
 
 import csv
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,13 +16,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import DTypeLike, NDArray
 
-from utils.files import atomic_file, atomic_path
+from utils.files import atomic_file, atomic_path, open_input
 
 if TYPE_CHECKING:
     import pyarrow
@@ -37,6 +38,7 @@ _FLAGS = {"1": True, "0": False, "true": True, "false": False, "1.0": True, "0.0
 
 Array: TypeAlias = "NDArray[Any]"
 Values: TypeAlias = "Array | pyarrow.Array"  # numbers, or text
+Number = TypeVar("Number", np.int64, np.float64)
 Heading: TypeAlias = Callable[[Sequence[str]], bool]
 
 
@@ -328,7 +330,7 @@ def csv_rows(
 def text_lines(path: str | Path, errors: str = "strict") -> Iterator[str]:
     """Yield the lines of a text file, as they are; see `csv_rows`."""
     encoding = _encoding(path)
-    with Path(path).open(encoding=encoding, errors=errors, newline="") as file:
+    with open_input(path, encoding, errors) as file:
         lines = iter(partial(file.readline, _LONGEST_LINE), "")
         try:
             for number, line in enumerate(lines, start=1):
@@ -339,11 +341,21 @@ def text_lines(path: str | Path, errors: str = "strict") -> Iterator[str]:
             raise ValueError(_not_utf8(Path(path), encoding)) from None
 
 
+def numbers_of(text: bytes, kind: type[Number]) -> NDArray[Number]:
+    """All numbers of a text; none at all where something in it is not a number."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)  # how NumPy reports text
+        try:
+            return np.fromstring(text, dtype=kind, sep=" ")
+        except (ValueError, DeprecationWarning):
+            return np.empty(0, kind)
+
+
 def _not_utf8(path: Path, encoding: str) -> str:
     """Say which line is in another encoding, and the way out."""
     if encoding != "utf-8-sig":
         return "damaged UTF-16 text: save it as UTF-8"
-    with path.open("rb") as file:
+    with open_input(path) as file:
         for number, line in enumerate(file, start=1):
             try:
                 line.decode()
@@ -360,7 +372,7 @@ def _separator(path: str | Path, separators: str = ",;\t", errors: str = "replac
 
 def _encoding(path: str | Path) -> str:
     """UTF-16 by its mark, or by the zeros that Latin letters have in it; else UTF-8."""
-    with Path(path).open("rb") as file:
+    with open_input(path) as file:
         start = file.read(64)
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16"

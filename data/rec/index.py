@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import mmap
 import time
-import warnings
 from array import array
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
@@ -18,6 +17,8 @@ from numpy.typing import NDArray
 
 from data import cache_file
 from data.rec.format import FIRST, HEADER, LAST, MAGIC, MAGIC_BYTES, PART, WHOLE
+from utils.files import open_input
+from utils.tables import numbers_of
 
 log = logging.getLogger("faceuq")
 
@@ -202,10 +203,10 @@ def _identifier(records: mmap.mmap, start: int, end: int) -> int:
 def _read_index(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return (keys, offsets) in the order of the lines."""
     keys, offsets = [], []
-    with path.open("rb") as file:
+    with open_input(path) as file:
         while text := file.read(_PIECE):
             text += file.readline()
-            numbers = _numbers(text)
+            numbers = numbers_of(text, np.int64)
             lines = text.count(b"\n") + (not text.endswith(b"\n"))
             if len(numbers) != 2 * lines:
                 _report_bad_line(path, path.read_bytes())
@@ -214,16 +215,6 @@ def _read_index(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     if not keys:
         raise ValueError(f"{path}: no records")
     return np.concatenate(keys), np.concatenate(offsets)
-
-
-def _numbers(text: bytes) -> NDArray[np.int64]:
-    """Return the whole numbers of a text, none where there is anything else."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            return np.fromstring(text, dtype=np.int64, sep=" ")
-    except (ValueError, DeprecationWarning):
-        return np.empty(0, dtype=np.int64)
 
 
 def _report_bad_line(path: Path, text: bytes) -> None:

@@ -28,6 +28,10 @@ HIGHEST = 0.5  # a face that fails more often than this is refused
 class Decision:
     """What to do with a face of a given uncertainty.
 
+    An accepted face is missed as rarely as the rule says in pairs like those of the calibration
+    set. Two accepted photos of one person may still not match (taken twenty years apart, say), and
+    an accepted face can be an impostor's.
+
     Attributes:
         accept_up_to: accept a face whose uncertainty is at or below it; None accepts none.
         refuse_above: refuse a face whose uncertainty is above it; None refuses only what could not

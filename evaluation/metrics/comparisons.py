@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from estimators.base import harmonic_mean
+from evaluation.metrics.thresholds import Caution
 
 Fuse = Literal["max", "mean", "sum", "product"]
 Unit = Literal["identity", "image", "pair"]
@@ -24,6 +26,9 @@ Unit = Literal["identity", "image", "pair"]
 # depend on either
 VALUES_AT_ONCE = 1 << 18
 NUMBERS_AT_ONCE = 1 << 22
+
+DECIDES = 0.1  # share of the pairs behind a rate from which on one person decides about it
+FEW_PEOPLE = 20  # below, everybody is in more than that share of the non-mated pairs
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,10 @@ class Comparisons:
             `listed_from`. Only the high end of the non-mated scores decides about a threshold, so a
             set with billions of comparisons keeps no more than that end.
         listed_from: lower end of the listed non-mated scores; -inf where all are listed.
+        cap: mated comparisons of one person at most; 0 where all are taken.
+        left_out: mated comparisons beyond the cap.
+        notes: what was found when the comparisons were read.
+        name_of: what to call the image of a row.
     """
 
     name: str
@@ -54,6 +63,10 @@ class Comparisons:
     image: NDArray[np.int64] | None = None
     unlisted: int = 0
     listed_from: float = -np.inf
+    cap: int = 0
+    left_out: int = 0
+    notes: tuple[Caution, ...] = ()
+    name_of: Callable[[int], str] = "row {}".format
 
     def __post_init__(self) -> None:
         shapes = self.scores.shape, self.mated.shape, self.pairs.shape
@@ -91,6 +104,11 @@ class Comparisons:
             return "identity"
         return "image" if self.image is not None else "pair"
 
+    @cached_property
+    def cautions(self) -> tuple[Caution, ...]:
+        """What makes every number of this set uncertain, whatever the protocol."""
+        return (*self.notes, *_deciding_person(self))
+
     def pair_uncertainty(self, fuse: Fuse = "max") -> NDArray[np.float32]:
         """(N,) uncertainty of each comparison from those of its two sides."""
         return fuse_sides(
@@ -104,6 +122,34 @@ class Comparisons:
                 f"{self.name}: {uncertainty.shape} uncertainties for {len(self.uncertainty)} images"
             )
         return dataclasses.replace(self, uncertainty=uncertainty)
+
+
+def _deciding_person(comparisons: Comparisons) -> list[Caution]:
+    """Say where one person is in more than `DECIDES` of the pairs behind FNMR or FMR."""
+    if comparisons.identity is None:
+        return []
+    ids, first_row, person = np.unique(comparisons.identity, return_index=True, return_inverse=True)
+    mated, others = (comparisons.pairs[kind] for kind in (comparisons.mated, ~comparisons.mated))
+    own = np.bincount(person[mated[:, 0]], minlength=len(ids))
+    if comparisons.unlisted:  # of all that exist, not of the high end
+        size = np.bincount(person)
+        both = size * (len(person) - size)
+    else:
+        both = np.bincount(person[others.ravel()], minlength=len(ids))
+    cautions = []
+    for kind, counts, total in (
+        ("mated", own, len(mated)),
+        ("non-mated", both, comparisons.non_mated_total),
+    ):
+        most = int(counts.argmax())
+        share = float(counts[most] / max(total, 1))
+        if share > DECIDES:
+            who = comparisons.name_of(int(first_row[most]))
+            facts: dict[str, float | str] = {"person": who, "share": share, "kind": kind}
+            cautions.append(Caution("one_person", {**facts, "people": int((counts > 0).sum())}))
+    if cautions and len(ids) < FEW_PEOPLE:
+        return [Caution("few_people", {**cautions[0].facts, "people": len(ids)})]
+    return cautions
 
 
 def fuse_sides(

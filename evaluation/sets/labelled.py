@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from data.features import cosines, unit_rows
 from data.labelled_pairs import (
+    CAP,
     LabelOrder,
     label_order,
     mated_pairs,
+    mated_totals,
     non_mated_pairs,
     non_mated_total,
 )
@@ -37,7 +39,7 @@ def labelled_comparisons(
     uncertainty: NDArray[np.float32],
     *,
     non_mated: NonMated = 1_000_000,
-    cap: int | None = None,
+    cap: int | None = CAP,
     seed: int = 0,
     listed: int | None = None,
     name: str = "faces",
@@ -55,7 +57,7 @@ def labelled_comparisons(
         uncertainty: (M,) larger = less reliable.
         non_mated: number of non-mated pairs, drawn uniformly without repetition (all of them where
             there are no more than that), or "all".
-        cap: mated pairs per identity at most, drawn at random; None for all.
+        cap: mated pairs per identity at most, drawn at random; None or 0 for all.
         seed: of both draws.
         listed: with "all", list so many of the highest non-mated scores; None decides from the
             data.
@@ -92,6 +94,8 @@ def labelled_comparisons(
         image=np.arange(len(labels), dtype=np.int64),
         unlisted=unlisted,
         listed_from=listed_from,
+        cap=cap or 0,
+        left_out=int(mated_totals(label_order(labels)).sum()) - len(mated),
     )
 
 

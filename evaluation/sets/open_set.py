@@ -6,7 +6,7 @@ or a folder in IJB's layout; see docs/evaluate.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from data.faces import FaceImages, Images, open_faces
 from data.features import Features
-from data.labelled_pairs import require_pairs
+from data.images import first_rows
+from data.labelled_pairs import CAP, require_pairs
 from data.pairs import open_pairs
 from data.verification import VerificationSet, open_verification
 from estimators.base import harmonic_mean
@@ -76,6 +77,10 @@ class VerificationPairs:
         """Images [start, stop) as (n, 112, 112, 3) RGB."""
         return self.pairs.decode(start, stop)
 
+    def fingerprint(self, row: int) -> int:
+        """Return what rows with one encoded image share."""
+        return self.pairs.fingerprint(row)
+
     def image_name(self, row: int) -> str:
         """Return the row number."""
         return str(row)
@@ -84,17 +89,14 @@ class VerificationPairs:
         """Score the N pairs; rows with one encoded image are one image. See `EvaluationSet`."""
         with naming(self.name):
             checked = Features(mu, sigma_sq, self.pairs.mated)
-        numbers: dict[bytes, int] = {}
-        contents = (
-            image if isinstance(image, bytes) else image.tobytes() for image in self.pairs.images
-        )
+        first = first_rows(np.array([*map(self.fingerprint, range(len(self)))], np.uint64))
         comparisons = Comparisons(
             self.name,
             cosine_of_pairs(checked.mu),
             checked.issame,
             np.arange(len(self), dtype=np.int32).reshape(-1, 2),
             _one_column(checked.sigma_sq),
-            image=np.array([numbers.setdefault(key, len(numbers)) for key in contents], np.int64),
+            image=np.unique(first, return_inverse=True)[1],
         )
         return with_people(comparisons)
 
@@ -112,7 +114,7 @@ class LabelledSet:
 
     def comparisons(self, mu: NDArray[np.float32], sigma_sq: NDArray[np.float32]) -> Comparisons:
         """Score mated against non-mated pairs; see `EvaluationSet`."""
-        return labelled_comparisons(
+        comparisons = labelled_comparisons(
             mu,
             self.labels,
             _one_column(sigma_sq),
@@ -121,6 +123,7 @@ class LabelledSet:
             seed=self.seed,
             name=self.name,
         )
+        return replace(comparisons, name_of=self.images.image_name)
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,8 @@ class PairsSet:
             scores = scores_of(mu, self.pairs)
         image = np.arange(len(self.images), dtype=np.int64)
         comparisons = Comparisons(
-            self.name, scores, self.mated, self.pairs, uncertainty, self.identity, image
+            *(self.name, scores, self.mated, self.pairs, uncertainty, self.identity, image),
+            name_of=self.images.image_name,
         )
         return with_people(comparisons)
 
@@ -170,7 +174,7 @@ def open_set(
     dataset_path: str | Path | None = None,
     *,
     non_mated: NonMated = 1_000_000,
-    cap: int | None = None,
+    cap: int | None = CAP,
     seed: int = 0,
 ) -> EvaluationSet:
     """Open the set that a command line names.
@@ -182,7 +186,7 @@ def open_set(
         dataset_path: folder of `.bin` files, and of the images of a pairs list (without it they are
             looked for beside the list).
         non_mated: for faces: how many non-mated pairs to draw, or "all".
-        cap: for faces: mated pairs per identity at most.
+        cap: for faces: mated pairs per identity at most; None or 0 for all.
         seed: for faces: of both draws.
 
     Raises:

@@ -5,7 +5,6 @@ A column's name says what it holds and which direction is better; docs/formats.m
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.metrics.comparisons import Comparisons
+from evaluation.metrics.thresholds import Caution
 from utils.tables import (
     Array,
     Column,
@@ -28,8 +28,6 @@ from utils.tables import (
     read_table,
     write_table,
 )
-
-log = logging.getLogger("faceuq")
 
 SCORES = {"score": 1, "similarity": 1, "distance": -1}
 MATED = ("mated", "issame", "same", "genuine", "label")
@@ -53,7 +51,7 @@ def read_scores(path: str | Path) -> Comparisons:
 
     Numbers are kept as float32, or as float64 where that would make different ones equal. An image
     compared with itself and a repeated pair are left out, and failures to assess an image count as
-    the worst value, each with a warning that has the count. Nothing in the file is run.
+    the worst value, each noted with the count (`Comparisons.notes`). Nothing in the file is run.
 
     Raises:
         ValueError: no such file or no such kind of file, missing or doubled columns, values that
@@ -265,12 +263,13 @@ class _Reader:
         self.values |= {name: exact(self.values[name]) for name in numbers}
         for names, numbering in ids:
             self.values |= {name: numbering.finish(self.values[name]) for name in names}
+        self.notes: list[Caution] = []
         failures = assess_failures(
             [self.values[name] for name in columns.reliability],
             "quality" if columns.reliability_sign < 0 else "uncertainty",
         )
         if failures:
-            log.warning("%s: %s", table.path, failures)
+            self._note("failures", sentence=failures)
         self.rows = np.arange(len(self.values[columns.mated]))
         if columns.images:
             self._leave_out_repetitions()
@@ -298,19 +297,16 @@ class _Reader:
                 f"and {int(mated[row])} in {self._where(row)}: correct one of them"
             )
         is_repeated = (first != np.arange(len(first))) & ~is_self
-        for left_out, what in (
-            (is_self, "of an image with itself were left out"),
-            (is_repeated, "repeat a pair of images; each pair counts once"),
-        ):
+        for kind, left_out in (("self_comparisons", is_self), ("repeated_pairs", is_repeated)):
             if left_out.any():
-                first_row = self._where(int(np.argmax(left_out)))
-                log.warning(
-                    "%s: %d comparisons %s (the first is in %s)",
-                    *(self.table.path, int(left_out.sum()), what, first_row),
-                )
+                where = self._where(int(np.argmax(left_out)))
+                self._note(kind, count=int(left_out.sum()), where=where)
         keep = ~(is_self | is_repeated)
         self.rows = self.rows[keep]
         self.values = {name: values[keep] for name, values in self.values.items()}
+
+    def _note(self, kind: str, **facts: float | str) -> None:
+        self.notes.append(Caution(kind, {"file": self.table.path.name, **facts}))
 
     def _where(self, row: int) -> str:
         return self.table.where(int(self.rows[row]))
@@ -322,6 +318,8 @@ class _Reader:
         if not mated.any():
             raise ValueError(f"no mated comparison among {len(mated)} ({columns.mated})")
         pairs, uncertainty, image, identity = self._rows(mated)
+        known = np.empty(0) if identity is None else identity  # without `self` and its columns
+        person = self.people.name
         return Comparisons(
             self.table.path.stem,
             -scores if columns.score_sign < 0 else scores,
@@ -332,6 +330,8 @@ class _Reader:
             image,
             int(float(self.table.metadata.get("unlisted", 0))),
             float(self.table.metadata.get("listed_from", -np.inf)),
+            notes=tuple(self.notes),
+            name_of=lambda row: person(int(known[row])),
         )
 
     def _rows(

@@ -7,7 +7,7 @@ extraction/extract.py, or a score file.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from data.extracted import open_extracted
 from data.features import Embeddings, Features, equal_rows
+from data.labelled_pairs import CAP
 from evaluation.metrics.comparisons import (
     Comparisons,
     Uncertainty,
@@ -22,6 +23,7 @@ from evaluation.metrics.comparisons import (
     image_uncertainties,
     with_people,
 )
+from evaluation.metrics.thresholds import Caution
 from evaluation.sets.labelled import NonMated, labelled_comparisons
 from evaluation.sets.score_files import read_scores
 from utils.tables import SUFFIXES, naming, npz_names
@@ -68,7 +70,7 @@ class StoredSet:
                     f"{self.path}: a score file has no sigma_sq for sigma_sizes to divide"
                 )
             return [("", read_scores(self.path))]
-        stored, uncertainties = _embeddings(self.path, sigma_sizes)
+        stored, uncertainties, notes = _embeddings(self.path, sigma_sizes)
         first = labelled_comparisons(
             stored.mu,
             stored.identity,
@@ -78,6 +80,8 @@ class StoredSet:
             seed=self.seed,
             name=self.name,
         )
+        if stored.name is not None:
+            first = replace(first, notes=notes, name_of=stored.name.__getitem__)
         return [(each.label, first.with_uncertainty(each.values)) for each in uncertainties]
 
 
@@ -85,7 +89,7 @@ def open_stored(
     path: str | Path,
     *,
     non_mated: NonMated = 1_000_000,
-    cap: int | None = None,
+    cap: int | None = CAP,
     seed: int = 0,
 ) -> StoredSet:
     """Open stored arrays or scores to evaluate; they are read when they are first needed.
@@ -129,20 +133,21 @@ def comparisons_of(
 
 def _embeddings(
     path: Path, sigma_sizes: Sequence[int] | None
-) -> tuple[Embeddings, list[Uncertainty]]:
+) -> tuple[Embeddings, list[Uncertainty], tuple[Caution, ...]]:
     """Labelled images of a file, or of an extracted folder, whose columns are one method each."""
     if not path.is_dir():
         stored = Embeddings.load(path)
         with naming(path):
-            return stored, image_uncertainties(stored.sigma_sq, sigma_sizes)
+            return stored, image_uncertainties(stored.sigma_sq, sigma_sizes), ()
     if sigma_sizes is not None:
         raise ValueError(f"{path}: its columns are one method each; sigma_sizes does not apply")
     extracted = open_extracted(path)
     stored = extracted.labelled()
     labels = extracted.columns if len(extracted.columns) > 1 else ("",)
-    return stored, [
-        Uncertainty(label, stored.sigma_sq[:, place]) for place, label in enumerate(labels)
-    ]
+    facts = {"count": extracted.num_bad, "total": len(extracted)}
+    note = Caution("without_embedding", {"file": path.name, **facts})
+    columns = [Uncertainty(label, stored.sigma_sq[:, place]) for place, label in enumerate(labels)]
+    return stored, columns, (note,) if extracted.num_bad else ()
 
 
 def _kind(path: Path) -> str:

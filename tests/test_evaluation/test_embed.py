@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from estimators.base import Estimate, build_estimator
-from evaluation.embed import BATCHES, embed_images, embed_pairs
+from data import verification
+from data.images import decode, encode_jpeg, first_rows
+from data.verification import VerificationSet
+from estimators.base import Batch, Estimate, build_estimator
+from evaluation.embed import BATCHES, embed_images, embed_pairs, estimate_batch, plan_batches
+from evaluation.sets.open_set import VerificationPairs
 from models.backbones.iresnet import IResNet
 from models.frozen import FrozenBackbone
-from utils.config import Method
+from utils.config import Method, parse_method
 from utils.distributed import World
 
 
@@ -46,6 +50,9 @@ class Pictures:
             if start <= row < stop:
                 raise ValueError(f"image {row} is damaged")
         return self.pairs.decode(start, stop)
+
+    def fingerprint(self, row):
+        return row
 
     def image_name(self, row):
         return f"image {row}"
@@ -133,6 +140,84 @@ def test_ranks_share_the_batches_and_all_get_the_result_of_one(size, tiny_pairs)
     batches = [(0, 5), (5, 5), (10, 5), (15, 5), (20, 4)]
     for rank, estimator in enumerate(estimators):
         assert estimator.batches[::2] == batches[rank::size]
+
+
+@pytest.fixture
+def repeated():
+    """86 rows of 19 images; among the last six are two that occur nowhere else."""
+    rng = np.random.default_rng(1)
+    faces = [encode_jpeg(rng.integers(0, 256, (112, 112, 3), np.uint8)) for _ in range(19)]
+    order = [*range(17), *rng.integers(17, size=63), 3, 17, 18, 18, 3, 0]
+    return VerificationSet("repeated", [faces[k] for k in order], np.arange(43) % 2 == 0)
+
+
+METHODS = (
+    *("embedding_norm", "brightness", "mc_dropout:passes=4", "mc_dropout:form=closed_form"),
+    *("ser_fiq:passes=4", "faceqan:passes=2,steps=2"),
+)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_repeated_images_are_embedded_once_with_the_values_of_all_rows(flip, repeated, monkeypatch):
+    torch.manual_seed(0)
+    backbone = IResNet(layers=(1, 1, 1, 1), widths=(4, 4, 8, 8), embedding_size=16)
+    frozen = FrozenBackbone(backbone, "cpu")
+    estimators = [build_estimator(parse_method(text), frozen=frozen) for text in METHODS]
+    batches = [Batch(repeated.decode(at, at + 16)) for at in range(0, 86, 16)]
+    expected = [[estimate_batch(one, batch, flip=flip) for batch in batches] for one in estimators]
+    sizes, decoded = [], []
+    frozen.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    monkeypatch.setattr(verification, "decode", lambda data: decoded.append(data) or decode(data))
+    found = embed_pairs(estimators, repeated, 16, flip=flip)
+    for features, parts in zip(found, expected, strict=True):
+        require_equal(features, Estimate(*map(np.concatenate, zip(*parts, strict=True))))
+    assert len(decoded) == 17 + 4  # images; the last six rows are a batch of another size
+    assert sizes == [16, 16, 16, 16, 6, 6]  # faces and mirror images, which faceqan always needs
+
+
+@pytest.mark.parametrize("size", [1, 4, 7, 16, 86])
+def test_images_are_given_in_the_order_of_the_rows(size, repeated):
+    (features,) = embed_pairs([Halves()], repeated, size)
+    halves = repeated.decode(0, 86).reshape(86, 112, 2, 56, 3).mean(axis=(1, 3, 4)) + 1
+    np.testing.assert_array_equal(features.mu, halves.astype(np.float32))
+
+
+@pytest.mark.parametrize("size", [1, 3, 8, 50, 64])
+def test_plans_have_each_image_once_in_batches_as_large_as_those_of_all_rows(size):
+    for kinds in (1, 5, 20, 1000):
+        numbers = np.random.default_rng(kinds).integers(kinds, size=50)
+        first = np.array([np.flatnonzero(numbers == number)[0] for number in numbers])
+        np.testing.assert_array_equal(first_rows(numbers), first)
+        plan, whole = plan_batches(first, size), 50 - 50 % size
+        spread = plan.spread(Estimate(plan.rows[:, None], plan.rows[:, None]))
+        np.testing.assert_array_equal(spread.mu[:, 0], first)
+        distinct = np.unique(first[:whole])
+        full = -(-len(distinct) // size) * size
+        np.testing.assert_array_equal(plan.rows[: len(distinct)], distinct)
+        np.testing.assert_array_equal(plan.rows[full:], first[whole:])
+
+
+def test_repeated_images_in_parts_on_ranks_and_scored_by_row(repeated, tmp_path, monkeypatch):
+    monkeypatch.setattr("evaluation.embed.PART_IMAGES", 8)
+    images, options = VerificationPairs(repeated), {"batch_size": 4, "name": "some"}
+    expected = embed_images(Halves(), images, **options)
+    assert len(np.unique(expected.sigma_sq[:, 0])) == 19
+    parts = {"parts": tmp_path / "parts"}
+    for estimate in on_each_of(
+        3, lambda world: embed_images(Halves(), images, **options, **parts, world=world)
+    ):
+        require_equal(estimate, expected)
+    require_equal(embed_images(Halves(), images, **options, **parts), expected)
+    repeated.images[:] = repeated.images[:1] * 86
+    with pytest.raises(ValueError, match="was made with distinct 19, not 1"):
+        embed_images(Halves(), images, **options, **parts)
+
+    class ByName(Halves):
+        def check_names(self, names):
+            assert names == [str(row) for row in range(86)]
+
+    by_name = embed_images(ByName(), images, **options)
+    np.testing.assert_array_equal(by_name.sigma_sq[:, 0], range(86))
 
 
 def test_parts_are_resumed_after_a_stop(tiny_pairs, tmp_path, monkeypatch):

@@ -18,10 +18,10 @@ from estimators.onnx import INPUT, OUTPUTS, OnnxModel, metadata
 from estimators.trained_head import TrainedHead
 from evaluation.confidence.calibration import NOT_COMPUTED, Calibration
 from evaluation.open_model import LoadedModel, open_model
-from export import onnx_export, parity
+from export import onnx_export
 from export.export import main
 from export.graph import ExportedModel, PiecewiseLinear, _ChannelPReLU, images_alone, write_onnx
-from export.parity import Bounds, Difference, difference
+from export.onnx_export import FP32, INT8, Bounds, Difference, difference
 from models.heads.base import Head
 from models.heads.student import StudentHead
 from scoring.scorer import load_scorer
@@ -336,7 +336,7 @@ def test_bounds_name_what_they_do_not_allow():
 
 def test_engines_are_timed_in_turn_without_the_first_round(monkeypatch):
     watch = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(parity, "time", SimpleNamespace(perf_counter=lambda: watch.now))
+    monkeypatch.setattr(onnx_export, "time", SimpleNamespace(perf_counter=lambda: watch.now))
     calls = []
 
     def engine(name, seconds):
@@ -350,7 +350,7 @@ def test_engines_are_timed_in_turn_without_the_first_round(monkeypatch):
 
     sides = {"a": engine("a", [9, 1, 3, 2] * 2), "b": engine("b", [9, 5, 4, 6] * 2)}
     images = np.zeros((32, 112, 112, 3), np.uint8)
-    found = parity.latency(sides, images, runs=3)
+    found = onnx_export.latency(sides, images, runs=3)
     assert calls == [("a", 1), ("b", 1)] * 4 + [("a", 32), ("b", 32)] * 4
     assert found["a"] == pytest.approx({1: 2000, 32: 2000})
     assert found["b"] == pytest.approx({1: 5000, 32: 5000})
@@ -388,11 +388,15 @@ def test_the_page_names_every_output_and_bound():
     page = section("ship.md", "Export a model")
     for name in (INPUT, *OUTPUTS):
         assert f"| `{name}`" in page, name
-    for bound in (parity.FP32.mean_cosine, parity.FP32.relative, parity.FP32.rank_correlation):
+    for bound in (
+        FP32.mean_cosine,
+        FP32.relative,
+        FP32.rank_correlation,
+    ):
         assert f"{bound:g} " in page, bound
-    assert f"| at least {parity.INT8.mean_cosine} |" in page
-    assert f"| at least {parity.INT8.rank_correlation} |" in page
-    assert f"at least {parity.FP32.equal_quality:.0%}".replace("%", " %") in page
+    assert f"| at least {INT8.mean_cosine} |" in page
+    assert f"| at least {INT8.rank_correlation} |" in page
+    assert f"at least {FP32.equal_quality:.0%}".replace("%", " %") in page
 
 
 def test_the_pages_reader_runs(exported, faces, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from estimators.base import Batch, Estimate, EstimatorGroup
 from estimators.embedding_norm import EmbeddingNorm
 from estimators.trained_head import TrainedHead
 from evaluation.embed import estimate_batch
-from extraction.job import DeviceQueue, Extraction, ShardBatches
+from extraction.job import DeviceQueue, Extraction, ExtractOptions, ShardBatches
 from extraction.shards import ShardFolder
 from models.backbones.mobilefacenet import MobileFaceNet
 from models.frozen import FrozenBackbone
@@ -72,7 +72,9 @@ def peak_of(tmp_path, count, monkeypatch):
     )
     faces = Many(count)
     shards = folder(tmp_path, count, 4096)
-    job = Extraction(faces, faces.name, Row(), shards, 2, "float32", 1024, 1, False, 0.5, {})
+    how = {"dtype": "float32", "batch_size": 1024, "workers": 1, "max_bad_share": 0.5}
+    options = ExtractOptions(images=[], out=tmp_path, **how)
+    job = Extraction(options, faces, faces.name, Row(), shards, 2, torch.device("cpu"))
     gc.collect()
     tracemalloc.start()
     assert job.run(range(len(shards)), lambda _: None, SimpleNamespace(is_requested=False))

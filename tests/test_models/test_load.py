@@ -180,13 +180,26 @@ def tiny_weights():
     "prefix",
     [
         *("module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.module."),
-        *("model.", "backbone.", "module.backbone."),
+        *("model.", "backbone.", "module.backbone.", "model.backbone.", "encoder_q."),
     ],
 )
 def test_prefixes_of_wrappers_are_dropped(tmp_path, tiny_weights, prefix):
     torch.save({prefix + name: value for name, value in tiny_weights.items()}, tmp_path / "w.pth")
     loaded = load_backbone(TINY, tmp_path / "w.pth").state_dict()
     assert all(torch.equal(loaded[name], value) for name, value in tiny_weights.items())
+
+
+def test_a_network_is_found_beside_other_tensors(tmp_path, tiny_weights, caplog):
+    caplog.set_level("INFO", "faceuq")
+    part = {f"net.{name}": value for name, value in tiny_weights.items()}
+    torch.save({**part, "fc.weight": torch.full((9, 4), torch.nan)}, tmp_path / "w.pth")
+    loaded = load_backbone(TINY, tmp_path / "w.pth").state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in tiny_weights.items())
+    assert "below 'net.'; not read: fc.weight" in caplog.text
+    other = {f"ema.{name}": value for name, value in tiny_weights.items()}
+    torch.save({**part, **other}, tmp_path / "two.pth")
+    with pytest.raises(ValueError, match=r"more than once, below 'net\.' and 'ema\.'"):
+        load_backbone(TINY, tmp_path / "two.pth")
 
 
 @pytest.mark.parametrize("entry", ["state_dict_backbone", "net_state_dict", "state_dict", "mine"])

@@ -26,6 +26,7 @@ from photos.decode import Photo
 from photos.detectors.base import Detections
 from photos.sources import Item
 from report.sheet import FaceScore
+from report.words import ACCEPTED
 from scoring import job, score_images
 from scoring.job import ScoreOptions, Summary, add_parts, score_chunks
 from scoring.rows import COLUMNS, RowParts, write_rows
@@ -257,10 +258,11 @@ def test_without_out_a_table_is_printed_and_nothing_is_kept(folder, tmp_path, ca
     assert "three.png face 1  (" in lines[4]
     assert lines[6].split()[3] == "refuse"
     assert lines[6].endswith("c none.png  (no face found)")
-    assert "m\\nn.png  (" in lines[-4]
-    assert lines[-2] == "17 rows: 11 scored, 3 without a face, 3 unreadable"
-    assert lines[-1].startswith("verdicts: ")
-    assert lines[-1].endswith(" refuse (6 of them without a usable face)")
+    assert "m\\nn.png  (" in lines[-5]
+    assert lines[-3] == "17 rows: 11 scored, 3 without a face, 3 unreadable"
+    assert lines[-2].startswith("verdicts: ")
+    assert lines[-2].endswith(" refuse (6 of them without a usable face)")
+    assert lines[-1] == ACCEPTED
     assert sorted(tmp_path.rglob("*")) == before
 
 

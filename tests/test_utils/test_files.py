@@ -4,7 +4,10 @@ import threading
 
 import pytest
 
-from utils.files import atomic_file, atomic_path, file_sha256, write_bytes, write_text
+from data.faces import open_faces
+from evaluation.sets.open_set import open_set
+from utils.files import atomic_file, atomic_path, file_sha256, open_input, write_bytes, write_text
+from utils.tables import csv_rows
 
 
 def names(folder):
@@ -78,3 +81,21 @@ def test_hash(tmp_path):
     assert file_sha256(tmp_path / "file") == hashlib.sha256(b"abc").hexdigest()
     with pytest.raises(ValueError, match="no file"):
         file_sha256(tmp_path)
+
+
+def test_a_pipe_or_a_device_is_not_read(tmp_path):
+    pipe, table = tmp_path / "list.txt", tmp_path / "zero.csv"
+    os.mkfifo(pipe)
+    table.symlink_to("/dev/zero")
+    (tmp_path / "names.txt").write_text("list.txt 0\nlist.txt 1\n")
+    readers = [
+        lambda: open_input(pipe),
+        lambda: open_input(table, "utf-8"),
+        lambda: list(csv_rows(table)),
+        lambda: open_faces(str(pipe)),
+        lambda: open_faces(str(tmp_path / "names.txt")).encoded(0),
+        lambda: open_set(f"pairs:{pipe}"),
+    ]
+    for reader in readers:
+        with pytest.raises((OSError, ValueError), match=r"regular file|no .*file|no such"):
+            reader()

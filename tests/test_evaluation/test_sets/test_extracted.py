@@ -1,7 +1,6 @@
 """Extracted folders as a reader finds them, and as labelled faces under evaluation."""
 
 import json
-import logging
 import shutil
 
 import numpy as np
@@ -13,6 +12,7 @@ from evaluation import compare
 from evaluation.sets.stored import open_stored
 from evaluation.verification_risk_fnmr import main
 from extraction.shards import ShardFolder
+from report.words import caution_sentence
 
 TOTAL, SIZE, COLUMNS = 43, 6, ("idq", "norm:x=1")
 NOT_OK = [3, 20]
@@ -108,11 +108,11 @@ def test_a_parquet_shard_is_a_plain_table(extracted):
         assert table["reason"].null_count == TOTAL - 2
 
 
-def test_evaluation_takes_it_as_labelled_faces(extracted, tmp_path, caplog):
+def test_evaluation_takes_it_as_labelled_faces(extracted, tmp_path):
     label, mu, sigma_sq, ok = arrays()
-    with caplog.at_level(logging.WARNING, "faceuq"):
-        found = open_stored(extracted).comparisons()
-    assert "2 of 43 images have no embedding and are left out" in caplog.text
+    found = open_stored(extracted).comparisons()
+    (note,) = found[0][1].notes
+    assert "2 of 43 images have no embedding and are left out" in caution_sentence(note)
     assert [name for name, _ in found] == list(COLUMNS)
     for place, (_, one) in enumerate(found):
         path = tmp_path / f"{place}.npz"

@@ -1,15 +1,18 @@
 """Score files as other people's tools write them: what is read, left out, warned of or refused."""
 
-import logging
+import json
 
 import numpy as np
 import pytest
 
 from estimators.from_file import FromFile
+from evaluation import compare
 from evaluation.metrics.curve import protocol_curve
 from evaluation.run import EvaluationOptions, evaluate
 from evaluation.sets.score_files import read_scores
 from evaluation.sets.stored import open_stored
+from evaluation.verification_risk_fnmr import main
+from report.words import caution_sentence
 
 COUNT = 300
 
@@ -31,6 +34,10 @@ def text(score, mated, quality, separator=","):
 def curve_of(path, protocol="iso29794"):
     edc = protocol_curve(read_scores(path), protocol, 0.1).edc
     return edc.false_non_matches.tolist(), edc.mated.tolist()
+
+
+def notes_of(path):
+    return "\n".join(map(caution_sentence, read_scores(path).notes))
 
 
 def test_separators_endings_and_encodings_change_nothing(tmp_path, columns):
@@ -89,15 +96,15 @@ def test_scores_that_differ_beyond_float32_stay_in_order(tmp_path, columns, capl
 @pytest.mark.parametrize(
     ("kind", "code", "worst"), [("quality", 255, 0), ("uncertainty", -1, 2), ("quality", -1, -1)]
 )
-def test_failures_to_assess_are_the_worst(tmp_path, columns, caplog, kind, code, worst):
+def test_failures_to_assess_are_the_worst(tmp_path, columns, kind, code, worst):
     score, mated, quality = columns
     failed = np.arange(COUNT) % 7 == 0
     for name, value in (("coded.csv", code), ("worst.csv", worst)):
         table = text(score, mated, np.where(failed, value, quality + 0.001).round(4))
         (tmp_path / name).write_text(table.replace("quality", kind))
-    with caplog.at_level(logging.WARNING, "faceuq"):
-        assert curve_of(tmp_path / "coded.csv") == curve_of(tmp_path / "worst.csv")
-    assert (f"{failed.sum()} of {COUNT} values of {kind}" in caplog.text) == (worst != code)
+    assert curve_of(tmp_path / "coded.csv") == curve_of(tmp_path / "worst.csv")
+    said = notes_of(tmp_path / "coded.csv")
+    assert (f"{failed.sum()} of {COUNT} values of {kind}" in said) == (worst != code)
 
 
 def test_255_is_a_quality_where_others_exceed_100(tmp_path, columns):
@@ -130,13 +137,31 @@ c,d,0.8,1,0.3,0.4
         ("c,b,0.1,0,0.3,0.2\nb,a,0.9,1,0.2,0.1\n", "2 comparisons repeat a pair"),
     ],
 )
-def test_what_is_no_further_comparison_is_left_out_and_counted(tmp_path, caplog, extra, message):
+def test_what_is_no_further_comparison_is_left_out_and_counted(tmp_path, extra, message):
     (tmp_path / "plain.csv").write_text(MATRIX)
     (tmp_path / "more.csv").write_text(MATRIX + extra)
     plain, more = (read_scores(tmp_path / name) for name in ("plain.csv", "more.csv"))
     for field in ("scores", "mated", "pairs", "uncertainty"):
         assert np.array_equal(getattr(plain, field), getattr(more, field)), field
-    assert message in caplog.text
+    assert message in notes_of(tmp_path / "more.csv")
+    assert not plain.notes
+
+
+def test_what_a_file_had_is_in_text_json_page_and_comparison(tmp_path, capsys, columns):
+    score, mated, quality = columns
+    quality = np.where(np.arange(COUNT) == 0, 255, quality)
+    (tmp_path / "s.csv").write_text(text(score, mated, quality))
+    outputs = ["--json", str(tmp_path / "s.json"), "--report", str(tmp_path / "r")]
+    argv = ["--fmr", "0.1", "--features"]
+    assert main([*argv, str(tmp_path / "s.csv"), *outputs]) == 0
+    message = "s.csv: 1 of 300 values of quality are 255"
+    assert f"warning: s: {message}" in capsys.readouterr().err
+    (result,) = json.loads((tmp_path / "s.json").read_text())["results"]
+    page = json.loads((tmp_path / "r" / "s.json").read_text())
+    for warnings in (result["warnings"], page["warnings"]):
+        assert sum(message in line for line in warnings) == 1
+    assert compare.main([*argv, str(tmp_path / "s.csv"), "--replicates", "5"]) == 0
+    assert message in capsys.readouterr().out
 
 
 def test_a_pair_of_both_kinds_is_refused_with_its_lines(tmp_path):

@@ -12,7 +12,7 @@ from evaluation.metrics.thresholds import tar_at_far
 from evaluation.sets.ijb import FUSIONS, compare_fusions, open_ijb, possible_fusions
 from evaluation.sets.score_files import read_scores
 from evaluation.verification_risk_fnmr import main
-from photos.align import REFERENCE
+from photos.align import REFERENCE, LooseCrops
 from report.text import ijb_table
 from tests.helpers import ROOT
 from tests.test_docs.test_docs import examples, execute, section
@@ -101,6 +101,12 @@ def test_faces_come_back_aligned_and_in_order(folder, faces):
     last = opened.images.decode(50, 99)
     assert len(last) == 4
     np.testing.assert_array_equal(last, opened.images.decode(0, 54)[50:])
+    landmarks = np.concatenate(
+        [opened.images._landmarks[[4, 4]], opened.images._landmarks[[4]] + 1]
+    )
+    crops = LooseCrops(opened.images.folder, np.array([b"5.png"] * 3), landmarks)
+    equal, same, other = map(crops.fingerprint, range(3))  # of one file, with other landmarks
+    assert equal == same != other
 
 
 def test_protocol_as_written(folder):

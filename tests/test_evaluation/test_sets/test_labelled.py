@@ -80,8 +80,8 @@ def test_capped_draws_are_uniform_over_an_identitys_pairs():
 def test_unusable_labels_are_refused(monkeypatch):
     with pytest.raises(ValueError, match="no mated pair: none of 3 images shares its identity"):
         mated_pairs(np.arange(3))
-    with pytest.raises(ValueError, match="cap = 0: must be 1 or more"):
-        mated_pairs(LABELS, cap=0)
+    with pytest.raises(ValueError, match="cap = -1: must be 1 or more"):
+        mated_pairs(LABELS, cap=-1)
     with pytest.raises(ValueError, match="no non-mated pair: all 4 images are of one identity"):
         require_pairs(np.ones(4, np.int64), None)
     require_pairs(LABELS, 1)
@@ -138,7 +138,8 @@ def test_scores_of_pairs_are_the_bin_protocols_to_the_last_bit(monkeypatch):
 @pytest.mark.parametrize("non_mated", ["all", 10**6])
 def test_every_pair_of_a_small_set_against_a_double_loop(non_mated):
     mu, labels, uncertainty = made_up()
-    found = labelled_comparisons(mu, labels, uncertainty, non_mated=non_mated, name="tiny")
+    options = {"non_mated": non_mated, "cap": 0}
+    found = labelled_comparisons(mu, labels, uncertainty, name="tiny", **options)
     mated, others = brute(mu, labels)
     assert_close(as_dict(found, found.mated), mated)
     assert_close(as_dict(found, ~found.mated), others)
@@ -240,5 +241,10 @@ def test_lfw_dev_has_as_many_pairs_as_its_labels_say():
         mu, labels, np.zeros(len(mu), np.float32), non_mated="all", listed=1000
     )
     sizes = np.bincount(labels)
-    assert found.mated.sum() == (sizes * (sizes - 1) // 2).sum()
-    assert found.non_mated_total + found.mated.sum() == 3842 * 3841 // 2
+    everything = (sizes * (sizes - 1) // 2).sum()
+    assert found.mated.sum() == np.minimum(sizes * (sizes - 1) // 2, 20).sum() == 2585
+    assert found.mated.sum() + found.left_out == everything
+    assert found.non_mated_total + everything == 3842 * 3841 // 2
+    (caution,) = found.cautions  # a person with 530 of the images
+    assert caution.facts["kind"] == "non-mated"
+    assert caution.facts["share"] == 530 * (3842 - 530) / found.non_mated_total

@@ -5,7 +5,9 @@ import cv2
 import numpy as np
 import pytest
 
+from data.faces import FaceImages, open_faces
 from data.features import Features
+from data.images import first_rows
 from data.recordio import RecordWriter
 from data.verification import VerificationSet, write_bin
 from estimators.base import harmonic_mean
@@ -78,6 +80,30 @@ def test_faces_with_identities(folder, tmp_path, kind):
     assert_all_pairs(found, mu)
     assert found.identity.tolist() == PEOPLE
     np.testing.assert_array_equal(found.uncertainty, harmonic_mean(sigma_sq))
+
+
+@pytest.mark.parametrize("kind", ["folder", "rec", "bin", "pairs", "joined"])
+def test_copies_of_an_image_are_found_without_decoding(tmp_path, kind):
+    """Images 0, 2 and 3 are equal, and not even images."""
+    contents = [b"same", b"other", b"same", b"same"]
+    for row, content in enumerate(contents):
+        (tmp_path / "faces" / f"p{row}").mkdir(parents=True)
+        (tmp_path / "faces" / f"p{row}" / "a.jpg").write_bytes(content)
+    with RecordWriter(tmp_path / "pack") as writer:
+        for row, content in enumerate(contents):
+            writer.write_image(row, content)
+    (tmp_path / "pairs.csv").write_text("p0/a.jpg,p1/a.jpg,1\np2/a.jpg,p3/a.jpg,0\n")
+    faces, pack = str(tmp_path / "faces"), str(tmp_path / "pack.rec")
+    images = {
+        "folder": lambda: FaceImages(open_faces(faces)),
+        "rec": lambda: FaceImages(open_faces(pack)),
+        "joined": lambda: FaceImages(open_faces([faces, "synthetic:identities=1,images=2", pack])),
+        "bin": lambda: VerificationSet("", contents, np.array([True, False])),
+        "pairs": lambda: open_set(f"pairs:{tmp_path}/pairs.csv", tmp_path / "faces").images,
+    }[kind]()
+    count = 10 if kind == "joined" else 4
+    first = first_rows(np.array([images.fingerprint(row) for row in range(count)], np.uint64))
+    assert first.tolist() == [0, 1, 0, 0, 4, 5, 0, 1, 0, 0][:count]
 
 
 def test_faces_are_drawn_as_asked(folder):

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from sklearn.model_selection import KFold
 
-from evaluation.metrics.accuracy import best_threshold, ten_fold_accuracy
 from evaluation.metrics.comparisons import fuse_sides, image_uncertainties
 from evaluation.metrics.curve import CurveEngine
 from evaluation.metrics.protocols import Protocol
-from evaluation.original import SHOWN
+from evaluation.original import SHOWN, best_threshold, ten_fold_accuracy
 from tests.test_evaluation.factories import one_each
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from models.backbones.base import BackboneOutput
 from models.heads.fc2 import FC2Head
 from models.heads.gap_linear import GapLinearHead
-from models.shared_batch_norm import share_batch_norms
+from training.branch import share_batch_norms
 from utils.distributed import ALONE, World
 
 # Shared by this process and the ranks: heads with every kind of BatchNorm, and 11 rows.
@@ -51,7 +51,7 @@ RANK = (
     SETTING
     + """
 import sys
-from models.shared_batch_norm import share_batch_norms
+from training.branch import share_batch_norms
 from utils.distributed import start, stop
 world, _ = start("cpu")
 part = slice(0, 4) if world.rank == 0 else slice(4, ROWS)
