@@ -17,14 +17,6 @@ def test_unknown_names_are_errors_and_all_names_are_listed():
     assert dir(face_uncertainty) == sorted(face_uncertainty.__all__)
 
 
-def test_importing_it_loads_no_large_library(tmp_path):
-    program = (
-        "import sys, face_uncertainty\n"
-        "print(sorted({'torch', 'matplotlib', 'scipy', 'cv2'} & set(sys.modules)))"
-    )
-    assert python("-c", program, cwd=tmp_path).stdout == "[]\n"
-
-
 @pytest.mark.parametrize("kind", ["package", "module"])
 def test_a_foreign_package_of_the_same_name_is_named(tmp_path, kind):
     foreign = tmp_path / "other" / ("utils/__init__.py" if kind == "package" else "utils.py")

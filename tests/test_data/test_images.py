@@ -22,9 +22,8 @@ def picture(height=112, width=112, seed=0):
 def test_png_keeps_every_pixel_and_the_channel_order():
     image = picture()
     assert np.array_equal(decode(encode_png(image)), image)
-    assert np.array_equal(
-        cv2.imdecode(np.frombuffer(encode_png(image), np.uint8), 1)[..., 2::-1], image
-    )
+    bgr = cv2.imdecode(np.frombuffer(encode_png(image), np.uint8), 1)
+    assert np.array_equal(bgr[..., 2::-1], image)
 
 
 def test_jpeg_pixels_equal_opencv_s():

@@ -176,7 +176,6 @@ def test_images_may_be_any_view_and_stay_as_they_are(name, smooth_images):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["auto", "fp32"])
 @pytest.mark.parametrize("name", NAMES)
 def test_cuda_agrees_with_the_cpu(name, precision, smooth_images):

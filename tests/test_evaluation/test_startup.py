@@ -30,3 +30,16 @@ SCRIPTS = (
 def test_only_what_is_needed_is_loaded(words, golden_dir):
     done = python("-c", PROGRAM, *words, cwd=golden_dir)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("program", "heavy"),
+    [
+        ("import face_uncertainty", {"torch", "matplotlib", "scipy", "cv2"}),
+        ("import face_uncertainty, scoring.scorer", {"torch", "matplotlib", "onnxruntime"}),
+        ("import utils.distributed as d; d.ALONE.barrier()", {"torch"}),
+    ],
+)
+def test_imports_are_light_and_print_nothing(program, heavy):
+    done = python("-c", f"import sys; {program}; print({heavy} & set(sys.modules))")
+    assert (done.stdout, done.stderr) == ("set()\n", "")

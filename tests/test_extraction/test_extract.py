@@ -1,8 +1,10 @@
-"""What extraction/extract.py writes, against `embed_images` over the same faces."""
+"""What extraction/extract.py writes, against `embed_images`, and as docs/scale.md says."""
 
 import csv
 import json
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from data.recordio import RecordWriter
 from evaluation.embed import embed_images
 from evaluation.open_model import open_models
 from models.frozen import FrozenBackbone
+from tests.test_docs.test_docs import examples, execute, section
 
 METHODS = ["embedding_norm", "brightness"]
 
@@ -149,11 +152,8 @@ def test_unreadable_images_are_listed_by_name(form, run, damaged, images, tmp_pa
     with (tmp_path / "out" / "bad.csv").open(newline="") as file:
         header, *bad = csv.reader(file)
     assert header == ["row", "name", "reason"]
-    assert [row[:2] for row in bad] == [
-        ["4", "p02/04.jpg"],
-        ["5", "p02/05.jpg"],
-        ["25", "p12/25.jpg"],
-    ]
+    named = [("4", "p02/04.jpg"), ("5", "p02/05.jpg"), ("25", "p12/25.jpg")]
+    assert [tuple(row[:2]) for row in bad] == named
     assert all(reason and ".jpg" not in reason for _, _, reason in bad)
     found, good = open_extracted(tmp_path / "out"), open_extracted(tmp_path / "good")
     assert found.num_bad == 3
@@ -219,3 +219,35 @@ def test_mistakes_are_one_line(flags, message, run, runs, tmp_path, refused, mon
 
 def test_no_backbone_is_one_line(run, tmp_path, refused):
     refused(run(tmp_path / "out", model=[]), "embedding_norm needs a backbone")
+
+
+PAGE = section("scale.md", "Embeddings and uncertainties of a whole data set")
+
+
+def run_block(block):
+    return execute(block.replace("70000", "20"), {"np": np})
+
+
+def test_the_examples_read_what_is_written(run, runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    methods = ["--methods", runs["idq"], "embedding_norm"]
+    assert run("extracted/mine", *methods, model=[]) == 0
+    one_shard, every, table = examples(PAGE)
+    found = run_block(one_shard)
+    assert found["embedding"].shape == (8, 16)
+    assert found["ok"].all()
+    assert 0 < found["uncertainty"].min() < found["uncertainty"].max() < 1
+    assert run_block(every)["some"].row.tolist() == [5, 20, 12]
+    Path("extracted/mine").rename("extracted/npy")
+    assert run("extracted/mine", *methods, "--format", "parquet", model=[]) == 0
+    assert run_block(every)["some"].row.tolist() == [5, 20, 12]
+    read = run_block(table)["table"]
+    assert read.column_names == ["name", "uncertainty_idq"]
+    assert len(read) == 26
+
+
+def test_the_tree_names_every_file(run, tmp_path):
+    assert run(tmp_path / "out") == 0
+    for path in (tmp_path / "out").rglob("*"):
+        if path.is_file():
+            assert re.search(rf"^ +{re.escape(path.name)} ", PAGE, re.MULTILINE), path.name

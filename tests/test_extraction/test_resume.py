@@ -81,9 +81,8 @@ def test_a_shard_of_other_settings_is_made_again(run, tmp_path, content, capsys)
     assert run(tmp_path / "flipped", "--flip") == 0
     before = content(tmp_path / "out")
     shutil.rmtree(tmp_path / "out" / "shards" / "000002")
-    shutil.copytree(
-        tmp_path / "flipped" / "shards" / "000002", tmp_path / "out" / "shards" / "000002"
-    )
+    other, own = (tmp_path / name / "shards" / "000002" for name in ("flipped", "out"))
+    shutil.copytree(other, own)
     capsys.readouterr()
     assert run(tmp_path / "out") == 0
     assert "000002 was made with other settings: made again" in capsys.readouterr().err
@@ -110,9 +109,7 @@ def test_other_settings_are_refused(run, runs, images, tmp_path, capsys, refused
         refused(run(out, *changed), message)
     other = tmp_path / "two"
     assert run(other, "--methods", "a=mc_dropout:passes=3") == 0
-    refused(
-        run(other, "--methods", "a=mc_dropout:passes=4"), "options ['mc_dropout:passes=3'], not"
-    )
+    refused(run(other, "--methods", "a=mc_dropout:passes=4"), "options ['mc_dropout:passes=3']")
     (out / "about.json").write_text("{")
     refused(run(out), "about.json is damaged")
 

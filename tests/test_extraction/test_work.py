@@ -115,7 +115,6 @@ def test_results_fetched_late_are_those_of_several():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_results_on_a_gpu_are_those_of_several_while_the_next_batch_runs():
     torch.manual_seed(0)
     frozen = FrozenBackbone(MobileFaceNet(), "cuda")

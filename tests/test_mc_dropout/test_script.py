@@ -85,7 +85,6 @@ def test_a_model_gives_backbone_and_sets(frozen, monkeypatch, capsys):
     ("flags", "text"),
     [
         ([], "give --model MODEL (a run folder"),
-        (["--backbone_name", "mbf", "--model_dir", "x"], "no model x"),
         (["--backbone_name", "mbf"], "mbf needs backbone_weights"),
         (["--backbone_name", "resnet", "--resume_backbone", "x"], "unknown name 'resnet'"),
         (["--backbone_name", TINY_NAME, "--rate", "2"], "rate = 2.0"),

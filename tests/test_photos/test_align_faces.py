@@ -68,9 +68,8 @@ def test_only_the_largest_and_mistakes(folder, tmp_path, capsys):
     assert align_faces.main(command) == 0
     assert not list((tmp_path / "x").rglob("*.2.png"))
     assert align_faces.main(["--photos", "nowhere", "--out", "x"]) == 2
-    assert capsys.readouterr().err.endswith(
-        "error: no folder nowhere: --photos names a folder of photos\n"
-    )
+    error = "error: no folder nowhere: --photos names a folder of photos\n"
+    assert capsys.readouterr().err.endswith(error)
 
 
 def test_the_central_face_and_the_report(folder, tmp_path):

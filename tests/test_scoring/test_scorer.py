@@ -19,7 +19,6 @@ from photos.decode import Photo
 from report.sheet import NOT_COMPUTED
 from scoring.rows import Source
 from scoring.scorer import LoadedImage, load_scorer
-from tests.helpers import python
 
 PLACES = {
     1: [(10, 20), (150, 100), (280, 5)],
@@ -49,15 +48,6 @@ def test_three_lines(run, faces):
     rows = result.to_rows()
     assert [row["uncertainty"] for row in rows] == pytest.approx(sigma_sq[:, 0].tolist())
     assert {(row["file"], row["face"], row["status"]) for row in rows} == {("", 0, "scored")}
-
-
-def test_importing_prints_nothing_and_loads_no_network_library():
-    program = (
-        "import sys, face_uncertainty, scoring.scorer\n"
-        "print(sorted({'torch', 'onnxruntime', 'matplotlib'} & set(sys.modules)))"
-    )
-    done = python("-c", program)
-    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 class Upload:

