@@ -335,7 +335,7 @@ def test_mistakes_are_told_in_one_line(arguments, message, tmp_path, monkeypatch
     for name in ("empty", "empty.csv", "empty.html"):
         (tmp_path / name).mkdir()
     (tmp_path / "some.txt").touch()
-    refused(lambda: score(*arguments), message, alone=True)
+    refused(lambda: score(*arguments), message, alone="errors")
     assert not (tmp_path / "scores.csv").exists()
 
 
