@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(description="Write a model as one ONNX file and prove that it is the same.")
     parser.argument_default = argparse.SUPPRESS  # ExportOptions has the defaults
     add = parser.add_argument
-    add("--model", required=True, help="run folder, packed model (.pt), or demo")
+    add("--model", "--model_dir", required=True, help="run folder, packed model (.pt), or demo")
     add("--out", type=Path, required=True, help="file to write, .onnx")
     add("--check", help="faces to compare on: a .bin file, faces:FOLDER (rendered faces)")
     add("--faces", type=count, help="how many of them at most (256)")

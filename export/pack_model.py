@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Pack a run; 0, or 2 when something is wrong with it, and nothing is written."""
     parser = Parser(description="Pack a trained run into one model file.")
     add = parser.add_argument
-    add("--model_dir", required=True, help="folder of a run of network.py")
+    runs = "folder of a run of network.py"
+    add("--model", "--model_dir", required=True, dest="model_dir", metavar="MODEL", help=runs)
     add("--out", type=Path, required=True, help="the model file to write, such as model.pt")
     terms = 'of the weights, as far as you know; "unknown, research only" is an answer'
     add("--license", required=True, help=terms)

@@ -356,6 +356,7 @@ class Extraction:
                     break
             while pending:
                 progress(writer.keep(*pending.popleft()))
+        self.faces.sizes.warn("--images")
         return not stop.is_requested or writer.made == len(todo)
 
     def names(self, number: int) -> list[str]:

@@ -23,6 +23,7 @@ from models.heads.base import Head
 from utils.config import Method
 from utils.files import atomic_file
 from utils.methods import build
+from utils.onnx_runtime import is_onnx, read_network
 
 log = logging.getLogger("faceuq")
 
@@ -95,14 +96,32 @@ def _leads_to_tensors(value: object) -> bool:
     return _has_tensors(value) or any(map(_leads_to_tensors, value.values()))
 
 
+def read_onnx(path: str | Path) -> dict[str, Tensor]:
+    """Read an ONNX file as the one tensor, of bytes, that the backbone `onnx` keeps.
+
+    Raises:
+        ValueError: see `read_network`, or there is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no file {path}")
+    return {"onnx": torch.frombuffer(bytearray(read_network(path)), dtype=torch.uint8)}
+
+
 def load_backbone(method: Method, path: str | Path) -> Backbone:
     """Build a backbone and fill it with the weights of a file, in eval mode.
 
     Raises:
         ValueError: see `load_tensors` and `load_state`.
     """
-    backbone: Backbone = build("models.backbones", method)
-    tensors = _inside(path, load_tensors(path), backbone)
+    if is_onnx(path) and method.name != "onnx":
+        raise ValueError(
+            f"{path} is an ONNX model, and backbone {method!r} does not go with it: take "
+            'backbone=Method("onnx"), or --backbone_name onnx'
+        )
+    tensors = read_onnx(path) if is_onnx(path) else load_tensors(path)
+    backbone: Backbone = build("models.backbones", method, weights=tensors, source=str(path))
+    tensors = _inside(path, tensors, backbone)
     load_state(backbone, backbone.starting_from(tensors), path, f"backbone {method!r}")
     return backbone.eval()
 
@@ -241,8 +260,8 @@ def read_safely(path: Path) -> Any:
         raise ValueError(f"no file {path}")
     if path.suffix == ".onnx":
         raise ValueError(
-            f"{path} is an ONNX model, not a file of weights: evaluate it as --model {path}, or "
-            "give the weights that it was exported from"
+            f"{path} is an ONNX model, not a file of weights: a recogniser is the backbone `onnx` "
+            f"with it, and what export/export.py wrote is evaluated as --model {path}"
         )
     if path.suffix == ".safetensors":
         try:

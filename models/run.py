@@ -340,6 +340,15 @@ def save_packed(
     save_checkpoint(Path(path), payload)
 
 
+def recalibrate(path: Path, out: Path, calibration: dict[str, Any]) -> None:
+    """Write a packed model with another calibration, and everything else as it was.
+
+    Raises:
+        ValueError: not a sound packed model.
+    """
+    save_checkpoint(out, {**_payload(path), "calibration": calibration})
+
+
 def load_packed(
     path: str | Path,
     device: str = "auto",
@@ -359,7 +368,9 @@ def load_packed(
     try:
         config = from_json(payload["config"])
         about = About.from_dict(payload["about"])
-        backbone: Backbone = build("models.backbones", config.backbone)
+        backbone: Backbone = build(
+            "models.backbones", config.backbone, weights=payload["backbone"], source=str(path)
+        )
         backbone.preprocessing = Preprocessing.from_dict(payload["preprocessing"])
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error

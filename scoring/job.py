@@ -189,9 +189,9 @@ class Job:
         """Say what was skipped, counted and written."""
         skipped = sum(sources.skipped.values())
         if skipped:
-            kinds = ", ".join(f"{suffix} {number}" for suffix, number in sources.skipped.items())
-            what = "file" if skipped == 1 else "files"
-            sys.stderr.write(f"in folders, skipped {skipped} non-photo {what}: {kinds}\n")
+            kinds = ", ".join(f"{number} {suffix}" for suffix, number in sources.skipped.items())
+            what = "file that is not a photo" if skipped == 1 else "files that are not photos"
+            sys.stderr.write(f"skipped {skipped} {what}: {kinds}\n")
         sheet = [self.sheet.path] if self.sheet else []
         written = "".join(f"wrote {file}\n" for file in (*files, *sheet))
         sys.stdout.write(self.summary.text() + written)
@@ -214,7 +214,7 @@ class Job:
     def print_table(self, stop: StopRequest) -> None:
         """Print a line per face, as soon as it is scored; nothing is kept."""
         sources = self.options.open_sources()
-        sys.stdout.write(f"# {self.header}\n{HEADING}\n")
+        heading = f"# {self.header}\n{HEADING}\n"
         with self.progress() as progress:
             for chunk in _chunks(self, iter(sources), progress, stop):
                 for score in chunk:
@@ -222,8 +222,9 @@ class Job:
                 if self.sheet:
                     self.sheet.add(chunk)
                 with tqdm.external_write_mode():  # takes the bar away
-                    sys.stdout.writelines(f"{line}\n" for line in table_lines(chunk))
+                    sys.stdout.writelines([heading, *(f"{x}\n" for x in table_lines(chunk))])
                     sys.stdout.flush()
+                heading = ""
         if not self.summary.statuses:
             raise self.no_photos()
         if self.sheet:

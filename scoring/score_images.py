@@ -51,7 +51,8 @@ def _parser() -> Parser:
     add = parser.add_argument
     kinds = "photo, folder, list, .bin, .rec, .parquet, video"
     add("inputs", nargs="+", metavar="INPUT", help=kinds)
-    add("--model", required=True, help="run folder, packed .pt, .onnx, or the word demo")
+    models = "run folder, packed .pt, .onnx, or the word demo"
+    add("--model", "--model_dir", required=True, help=models)
     add("--out", type=Path, help="write rows here: .csv, .json, .jsonl or .parquet (print a table)")
     add("--report", type=Path, metavar="DIR_OR_HTML", help="write a contact sheet here")
     add("--aligned", choices=["auto", "yes", "no"], help="inputs are 112x112 faces (auto)")

@@ -156,6 +156,8 @@ class Trainer:
         for branch in self.branches:
             branch.head.train()
         for batch in batches:
+            if self.world.is_main:
+                self.faces.sizes.warn("train_images")
             for images in step_inputs(batch, self.forward(batch), self.teachers):
                 stop_wish = self.train_step(images, logs)
                 bar.update()

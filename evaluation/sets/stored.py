@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from zipfile import is_zipfile
 
 import numpy as np
 
@@ -157,6 +158,11 @@ def _kind(path: Path) -> str:
         raise ValueError(f"no features or score file {path}")
     if path.suffix.lower() in SUFFIXES and path.suffix.lower() != ".npz":
         return "scores"
+    if path.suffix.lower() not in SUFFIXES and not is_zipfile(path):
+        raise ValueError(
+            f"{path}: neither stored arrays (.npz) nor a score file ({', '.join(SUFFIXES)}) nor a "
+            "folder that extraction/extract.py wrote; photos need a --model and a --target"
+        )
     names = npz_names(path)
     if "mu" not in names:
         return "scores"

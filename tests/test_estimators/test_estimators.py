@@ -1,10 +1,14 @@
+import copy
 import inspect
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from estimators.base import Batch, harmonic_mean
 from estimators.embedding_norm import EmbeddingNorm
@@ -13,7 +17,7 @@ from estimators.trained_head import TrainedHead
 from models.backbones.base import BackboneOutput
 from models.frozen import FrozenBackbone
 from tests.helpers import TINY
-from utils.config import Method
+from utils.config import Method, parse_method
 from utils.methods import available, build, find
 
 
@@ -120,7 +124,8 @@ def real_backbone(name, device="cpu", precision="auto"):
 
 
 def built(name, frozen):
-    method = Method(name, **OPTIONS.get(name, {}))
+    method = parse_method(name)
+    method.options.update(OPTIONS.get(name, {}))
     head = Head("probability").to(frozen.device)
     return build("estimators", method, frozen=frozen, head=head)
 
@@ -139,6 +144,56 @@ def whole(request, smooth_images):
     """The backbone and, by estimator, the estimate of all images at once."""
     frozen = real_backbone(request.param)
     return frozen, {name: built(name, frozen)(Batch(smooth_images)) for name in NAMES}
+
+
+class OnDevice(torch.Tensor):
+    """A tensor on a device without float64, as MPS is; the CPU holds and computes it."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, held):
+        shape = {"strides": held.stride(), "storage_offset": held.storage_offset()}
+        made = cls._make_wrapper_subclass(
+            cls, held.shape, **shape, dtype=held.dtype, device="lazy", requires_grad=False
+        )
+        made.held = held.detach()
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        return computed(function, args, kwargs or {})
+
+
+class WithoutFloat64(TorchDispatchMode):
+    """Makes the device "lazy", which every build of PyTorch knows by name, the one above."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        return computed(function, args, kwargs or {})
+
+
+def computed(function, args, kwargs):
+    used = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+    device = kwargs.get("device") or ("lazy" if OnDevice in map(type, used) else "cpu")
+    on_host = torch.device(device).type == "cpu"
+    if not on_host and torch.float64 in {kwargs.get("dtype"), *(x.dtype for x in used)}:
+        raise TypeError(f"the device has no float64: {function}")
+    args, kwargs = tree_map_only(OnDevice, lambda x: x.held, (args, kwargs))
+    given = function(*args, **kwargs | ({"device": "cpu"} if "device" in kwargs else {}))
+    return given if on_host else tree_map_only(torch.Tensor, OnDevice, given)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "mc_dropout:form=closed_form"])
+def test_a_device_without_float64_gives_the_numbers_of_the_cpu(
+    name, whole, smooth_images, monkeypatch
+):
+    frozen, estimates = whole
+    expected = estimates.get(name) or built(name, frozen)(Batch(smooth_images))
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # not for "lazy"
+    with WithoutFloat64():
+        on_device = FrozenBackbone(copy.deepcopy(frozen.unfolded()), "lazy", "fp32")
+        found = built(name, on_device)(Batch(smooth_images))
+    np.testing.assert_allclose(found.sigma_sq, expected.sigma_sq, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", NAMES)

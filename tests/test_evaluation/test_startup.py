@@ -1,5 +1,7 @@
 """Help, and the evaluation of what is stored, load neither PyTorch nor matplotlib."""
 
+from importlib import import_module
+
 import pytest
 
 from tests.helpers import python
@@ -20,6 +22,7 @@ SCRIPTS = (
     "evaluation.calibrate",
     "mc_dropout.verification_risk_mcdropout_fnmr",
 )
+OTHERS = ("extraction.extract", "export.export", "export.pack_model", "scoring.score_images")
 
 
 @pytest.mark.parametrize(
@@ -43,3 +46,10 @@ def test_only_what_is_needed_is_loaded(words, golden_dir):
 def test_imports_are_light_and_print_nothing(program, heavy):
     done = python("-c", f"import sys; {program}; print({heavy} & set(sys.modules))")
     assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
+@pytest.mark.parametrize("name", [*SCRIPTS, *OTHERS])
+def test_every_command_takes_a_model_by_both_flags(name, capsys):
+    with pytest.raises(SystemExit):
+        import_module(name).main(["--help"])
+    assert {"--model", "--model_dir"} <= set(capsys.readouterr().out.replace(",", " ").split())

@@ -69,9 +69,9 @@ def test_a_folder_gives_its_photos_by_name_and_counts_the_rest(tmp_path):
     expected = ["a.webp", "a/10.png", "a/2.PNG", "b.jpg", "c/d/e/f.heic"]
     for _ in range(2):
         assert names(tmp_path, sources) == expected
-        assert sources.skipped == {".txt": 2, ".mp4": 1, "no suffix": 1}
+        assert sources.skipped == {".txt": 2, ".mp4": 1, "without suffix": 1}
     assert sources.count() == 5
-    assert sources.skipped == {".txt": 2, ".mp4": 1, "no suffix": 1}
+    assert sources.skipped == {".txt": 2, ".mp4": 1, "without suffix": 1}
     assert rows(sources)[0] == (str(tmp_path / "a.webp"), None, None)
 
 
@@ -297,7 +297,7 @@ def test_a_pack_gives_the_faces_that_the_rest_of_the_project_sees(pack):
         assert sources.count() == 6
         for item in sources:
             assert np.array_equal(item.load().pixels, faces.read(item.index))
-    assert set(sources.skipped) <= {".idx", ".lst", "no suffix"}
+    assert set(sources.skipped) <= {".idx", ".lst", "without suffix"}
 
 
 @pytest.mark.parametrize("key", [3, 5, 8])

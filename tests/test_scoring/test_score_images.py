@@ -19,7 +19,7 @@ from data.recordio import RecordWriter
 from data.synthetic import SyntheticFaces
 from data.verification import write_bin
 from estimators.base import Batch, Estimate
-from evaluation.confidence.decision import Decision
+from evaluation.confidence.calibration import Decision
 from evaluation.open_model import LoadedModel
 from photos.align import REFERENCE
 from photos.decode import Photo
@@ -149,7 +149,7 @@ def test_every_kind_of_photo_has_its_rows(folder, tmp_path, capsys):
     told = capsys.readouterr()
     assert "15 rows: 9 scored, 3 without a face, 3 unreadable" in told.out
     assert f"wrote {out}" in told.out
-    assert "in folders, skipped 1 non-photo file: .txt 1" in told.err
+    assert "skipped 1 file that is not a photo: 1 .txt" in told.err
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -335,7 +335,7 @@ def test_mistakes_are_told_in_one_line(arguments, message, tmp_path, monkeypatch
     for name in ("empty", "empty.csv", "empty.html"):
         (tmp_path / name).mkdir()
     (tmp_path / "some.txt").touch()
-    refused(lambda: score(*arguments), message, alone="errors")
+    refused(lambda: score(*arguments), message, alone=True)
     assert not (tmp_path / "scores.csv").exists()
 
 

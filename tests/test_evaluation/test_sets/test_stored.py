@@ -71,6 +71,9 @@ def test_files_of_no_kind(tmp_path):
     path.write_text("words")
     with pytest.raises(ValueError, match=r"x\.npz: not an \.npz file"):
         open_stored(path).comparisons()
+    photo = path.rename(tmp_path / "x.jpg")
+    with pytest.raises(ValueError, match=r"x\.jpg: neither stored arrays .* nor a score file"):
+        open_stored(photo).comparisons()
     np.savez(path, mu=np.eye(3), sigma_sq=np.ones(3))
     with pytest.raises(ValueError, match=r"x\.npz: mu and sigma_sq need issame"):
         open_stored(path).comparisons()
