@@ -530,6 +530,9 @@ def test_memory_does_not_grow_with_a_list(tmp_path):
         ("l.csv", "id,image_path,label\n1,a.png,x\n2,sub/c.png,y\n"),
         ("l.csv", "id;Filename\n1;a.png\n2;sub\\c.png\n"),
         ("l.csv", "path\na.png\nsub\\c.png\n"),
+        ("l.csv", "age,img\n3,a.png\n4,sub/c.png\n"),
+        ("l.csv", "3,a.png\n4,sub/c.png\n"),
+        ("l.tsv", "file\tage\na.png\t3\nsub/c.png\t4\n"),
         ("l.txt", "a.png\r\nsub\\c.png\r\n"),
         ("l.lst", "# made by hand\n0\ta.png\n1\tsub\\c.png\n"),
     ],
@@ -539,6 +542,12 @@ def test_lists_of_other_tools_name_their_photos(tmp_path, name, text, encoding):
     fill(tmp_path, {"a.png": b"", "sub/c.png": b"", name: text.encode(encoding)})
     files = [item.file for item in open_sources(tmp_path / name)]
     assert files == [str(tmp_path / "a.png"), str(tmp_path / "sub/c.png")]
+
+
+def test_the_first_photo_of_a_table_may_be_missing(tmp_path):
+    (tmp_path / "b.png").touch()
+    (tmp_path / "l.csv").write_text("a.png,1\nb.png,2\n")
+    assert [Path(item.file).name for item in open_sources(tmp_path / "l.csv")] == ["a.png", "b.png"]
 
 
 def test_a_text_that_names_no_file_is_not_a_list(tmp_path):
