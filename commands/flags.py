@@ -138,17 +138,33 @@ class ModelFlags:
         return (model.with_estimator(self.estimator) if self.model else model).require_embeddings()
 
     def calibration_file(self, out: str | None, features: str | None) -> Path:
-        """Where the calibration of the model, or of a stored file, is written."""
+        """Where the calibration of the model, or of a stored file, is written: JSON, or in a `.pt`.
+
+        Raises:
+            ValueError: nothing to calibrate, or a place that cannot hold the calibration.
+        """
         from evaluation.confidence.calibration import FILE_NAME
         from evaluation.open_model import kind_of
 
         if bool(features) == bool(self.model or self.backbone):
             raise ValueError(f"give one of {NO_MODEL}")
+        kind = kind_of(self.model)[0] if self.model else ""
+        if out and Path(out).suffix == ".onnx":
+            raise ValueError(
+                f"--out {out}: the maps of an exported model are part of its network; give --out "
+                "FILE.json, which score_images.py --calibration takes, or export again"
+            )
+        is_own = kind == "packed" and self.estimator == "trained_head"
+        if out and Path(out).suffix == ".pt" and not is_own:
+            raise ValueError(f"--out {out}: only a packed --model is written anew: give FILE.json")
         if out:
             return Path(out)
-        if not self.model or kind_of(self.model)[0] != "run":
-            raise ValueError("give --out FILE.json: there is no run to put the calibration beside")
-        return Path(self.model) / FILE_NAME
+        if kind != "run":
+            packed = " or, to write the model anew, FILE.pt" if kind == "packed" else ""
+            raise ValueError(
+                f"give --out FILE.json{packed}: there is no run to put the calibration beside"
+            )
+        return Path(self.model or "") / FILE_NAME
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
@@ -310,7 +326,10 @@ def add_calibration_flags(parser: argparse.ArgumentParser) -> None:
     add("--batch_size", type=int, default=64, help="images per forward pass (64)")
     add("--flip", action="store_true", help="average with the mirror image")
     add("--features", help="stored arrays or scores (.npz, .csv, .parquet), not a model and a set")
-    add("--out", help="file to write (RUN/calibration.json)")
+    add(
+        "--out",
+        help="file to write (RUN/calibration.json); FILE.pt: a packed --model with the new one",
+    )
     add("--fmr", type=share, help="FMR that the score threshold is set for (1e-3)")
     add_risk_flags(parser)
     add_set_flags(parser)

@@ -25,8 +25,7 @@ from estimators.base import (
     estimator_names,
     name_readers,
 )
-from evaluation.confidence.calibration import FILE_NAME, Calibration
-from evaluation.confidence.decision import Decision
+from evaluation.confidence.calibration import FILE_NAME, Calibration, Decision
 from evaluation.sets.templates import Weights
 from models.seeds import Group, seed_groups
 from utils.config import parse_method

@@ -11,7 +11,7 @@ import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError
@@ -28,6 +28,7 @@ from utils.onnx_runtime import is_onnx, read_network
 log = logging.getLogger("faceuq")
 
 FORMAT = 1  # of a checkpoint
+Checkpoint: TypeAlias = dict[str, Any]  # of names, as docs/formats.md lists them
 _WRAPPERS = (
     *("state_dict", "model", "state_dict_backbone", "backbone", "net_state_dict"),
     *("model_state_dict", "net", "network"),
@@ -228,7 +229,7 @@ def _kind(value: object) -> str:
     return "an empty mapping" if isinstance(value, Mapping) and not value else type(value).__name__
 
 
-def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, payload: Checkpoint) -> None:
     """Write a checkpoint, whole or not at all.
 
     Only tensors, numbers, strings, and lists and dicts of them can be read back.
@@ -237,7 +238,7 @@ def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
         torch.save({"format": FORMAT, **payload}, file)
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint of network.py onto the CPU.
 
     Raises:

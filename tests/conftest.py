@@ -24,8 +24,7 @@ from torch import Tensor
 from data.features import Features
 from data.images import Sizes
 from data.synthetic import SyntheticFaces
-from evaluation.confidence.calibration import Calibration
-from evaluation.confidence.decision import Decision
+from evaluation.confidence.calibration import Calibration, Decision
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.open_model import LoadedModel, Provenance
 from models.backbones.base import BackboneOutput
