@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evaluation.confidence.decision import RISK_NAMES
+from evaluation.confidence.calibration import RISK_KINDS, RISK_NAMES
 from evaluation.metrics.protocols import PROTOCOLS
 from evaluation.metrics.thresholds import FEWEST_ERRORS, Caution
 
@@ -36,7 +36,6 @@ ACCEPTED = (
 
 UNITS = {"identity": "identities", "image": "images", "pair": "pairs"}
 FEWEST_UNITS = 20
-KINDS = {"fnmr": "mated ", "fmr": "non-mated ", "total": ""}
 INDEPENDENCE = {
     "identity": "no two share a person",
     "image": "no two share a person, as far as mated pairs link images",
@@ -393,7 +392,7 @@ def risk_sentences(control: RiskControl) -> str:
 
 
 def _risk_answer(control: RiskControl) -> str:
-    risk, kind = RISK_NAMES[control.risk], KINDS[control.risk]
+    risk, kind = RISK_NAMES[control.risk], RISK_KINDS[control.risk]
     goal = (
         f"{control.name}: {risk} of at most {control.target_risk:g} among accepted comparisons, "
         f"confidence {control.confidence:g}"
@@ -420,7 +419,7 @@ def _risk_answer(control: RiskControl) -> str:
 
 
 def _risk_facts(control: RiskControl) -> list[str]:
-    kind, percent = KINDS[control.risk], f"{100 * control.confidence:g} %"
+    kind, percent = RISK_KINDS[control.risk], f"{100 * control.confidence:g} %"
     where = "as given"
     if control.threshold_count is not None and control.fmr_target is not None:
         where = f"for FMR {control.fmr_target:g}: {control.threshold_count} where it was found"

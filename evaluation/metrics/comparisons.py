@@ -208,6 +208,22 @@ def fuse_sides(
     return first * second
 
 
+def unit_numbers(comparisons: Comparisons, unit: Unit) -> NDArray[np.int64]:
+    """(M,) numbers 0, 1, ... of the unit that each image belongs to.
+
+    Raises:
+        ValueError: the set does not know it.
+    """
+    ids = comparisons.identity if unit == "identity" else comparisons.image
+    if ids is None:
+        raise ValueError(
+            f"{comparisons.name}: cannot draw by {unit}, the set does not say which {unit} each "
+            f"row is; draw by {comparisons.best_unit}"
+        )
+    numbers: NDArray[np.int64] = np.unique(ids, return_inverse=True)[1]
+    return numbers
+
+
 def linked_people(comparisons: Comparisons) -> NDArray[np.int64]:
     """Number the people: images joined by a chain of mated comparisons show one person.
 

@@ -6,7 +6,7 @@ import pytest
 
 from evaluation.confidence.bootstrap import Measure, Resampling, bootstrap
 from evaluation.confidence.intervals import Interval
-from evaluation.confidence.split import select
+from evaluation.confidence.risk_control import select
 from evaluation.metrics.comparisons import Comparisons, linked_people
 from evaluation.metrics.curve import GRID, GRIDS, protocol_curve
 from evaluation.metrics.protocols import PROTOCOLS, Protocol
@@ -44,11 +44,7 @@ TRIED = product(
     ("fixed", "per_subset"),
     ("mated", "all", "each_kind"),
     ("threshold", "above_threshold", "kept_score"),
-    (
-        ("together", "exact", "step"),
-        ("together", "percent", "step"),
-        ("keep", "by_5", "trapezoid"),
-    ),
+    (("together", "exact", "step"), ("together", "percent", "step"), ("keep", "by_5", "trapezoid")),
     (
         ("at_limit", "nothing", "random", "conservative", "max"),
         ("before_limit", "optimum", "nothing", "nearest", "sum"),
