@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.sampler import ClassBalancedBatches, RankShare
+from data.loader import ClassBalancedBatches, RankShare
 
 
 @settings(max_examples=80, deadline=None)
