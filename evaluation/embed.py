@@ -22,8 +22,9 @@ from data.features import Features, checked_rows
 from data.images import Sizes, first_rows
 from estimators.base import Batch, Estimate, Estimator, name_readers
 from utils.distributed import ALONE, World
+from utils.files import Json
 from utils.long_work import prefetch
-from utils.parts import Json, PartStore
+from utils.parts import PartStore
 from utils.tables import read_npz
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from evaluation.confidence.intervals import clopper_pearson
 from evaluation.metrics.curve import CurveEngine
 from evaluation.original import equal_error_rates
 from report.words import caution_sentences, protocol_sentence, risk_sentences
+from utils.files import Json
 
 if TYPE_CHECKING:
     from data.faces import Images
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 SCHEMA = "face-uncertainty/report/1"
 FEW_ERRORS = 10  # a curve is dashed where fewer are left
 
-Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 Numbers = list[float | None]
 
 SHOWN = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)  # shares of the table

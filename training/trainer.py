@@ -22,8 +22,7 @@ from tqdm import tqdm
 
 from data.augment import AugmentParameters, BatchAugment
 from data.faces import open_faces
-from data.loader import Batch, BatchLoader
-from data.sampler import ClassBalancedBatches, RankShare
+from data.loader import Batch, BatchLoader, ClassBalancedBatches, RankShare
 from data.verification import open_verification
 from estimators.trained_head import TrainedHead
 from evaluation.embed import embed_pairs
@@ -32,6 +31,7 @@ from losses.base import LossResult, genuine_pairs
 from models.backbones.base import BackboneOutput
 from models.frozen import CudaGraphs
 from models.heads.base import to_scalar, to_sigma_sq
+from models.load import Checkpoint
 from models.run import backbone_record, check_backbone, load_frozen
 from training.branch import StepInput, TrainedBranch
 from training.checkpoints import RunFiles, check_resumable, is_judged_alike
@@ -71,7 +71,7 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig,
-        checkpoint: dict[str, Any] | None = None,
+        checkpoint: Checkpoint | None = None,
         world: World = ALONE,
         device: torch.device | None = None,
     ) -> None:
@@ -520,7 +520,7 @@ def mean_area(results: Sequence[OriginalTable]) -> float | None:
     return sum(areas) / len(areas) if areas else None
 
 
-def _branch_state(checkpoint: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
+def _branch_state(checkpoint: Checkpoint | None, name: str) -> Checkpoint | None:
     if checkpoint is None or not name:
         return checkpoint
     return dict(checkpoint["branches"][name])
