@@ -119,6 +119,7 @@ def calibration_main(args: argparse.Namespace) -> int:
 
     def body(world: World, device: str) -> int:
         from evaluation.calibration_run import CalibrationOptions, calibrate
+        from evaluation.open_model import kind_of
         from report.text import calibration_text
 
         out = model.calibration_file(args.out, args.features)
@@ -138,7 +139,12 @@ def calibration_main(args: argparse.Namespace) -> int:
         result = run()
         sys.stdout.write(calibration_text(result))
         _warn(result.comparisons.name, caution_sentences(result.cautions))
-        result.calibration.save(out)
+        if out.suffix == ".pt":
+            from models.run import recalibrate
+
+            recalibrate(kind_of(str(model.model))[1], out, result.calibration.to_dict())
+        else:
+            result.calibration.save(out)
         sys.stdout.write(f"\nwrote {out}\n")
         return 0
 

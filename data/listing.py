@@ -254,11 +254,11 @@ def _list_entries(path: Path) -> Iterator[tuple[str, int]]:
     with naming(path):
         for number, line in enumerate(text_lines(path), start=1):
             if line.strip():
-                yield _parse_line(line, path, number)
+                yield parse_line(line, path, number)
 
 
-def _parse_line(line: str, path: Path, number: int) -> tuple[str, int]:
-    """Return the image and the label of a line.
+def parse_line(line: str, path: Path, number: int) -> tuple[str, int]:
+    """Return the image and the label of a line; ValueError where it has no label.
 
     Columns that are numbers stand around the image's path: before it a key, or a key and labels
     (MXNet's im2rec); behind it the label, then a box and landmarks (insightface's packer).

@@ -35,9 +35,9 @@ from extraction.shards import ShardFolder, empty, one_line
 from models.heads.base import to_sigma_sq
 from utils.cli import say_error
 from utils.distributed import PeerFailed, RankLost, World, in_job, is_main_process, start, stop
-from utils.files import file_sha256
+from utils.files import Json, file_sha256
 from utils.long_work import Progress, StopRequest, threads
-from utils.parts import Json, PartStore
+from utils.parts import PartStore
 from utils.run import environment
 from utils.tables import require_pyarrow
 
@@ -356,6 +356,7 @@ class Extraction:
                     break
             while pending:
                 progress(writer.keep(*pending.popleft()))
+        self.faces.sizes.warn("--images")
         return not stop.is_requested or writer.made == len(todo)
 
     def names(self, number: int) -> list[str]:
@@ -452,7 +453,7 @@ class _Writer:
         names = job.names(number)
         first = int(shard.row[0])
         listed = [Bad(row, names[row - first], bad[row]) for row in sorted(bad)]
-        facts = {
+        facts: dict[str, Json] = {
             "device": job.device.type,
             "execution": job.options.execution,
             "batch_size": job.options.batch_size,

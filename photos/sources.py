@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.images import decode, to_112
+from data.listing import parse_line
 from data.rec.index import pack_key
 from data.rec.reader import RecordPack
 from data.verification import Image, read_bin
@@ -54,6 +55,7 @@ VIDEO_SUFFIXES = frozenset(
     for suffix in group
 )
 COLUMNS = ("path", "file", "image", "filename", "image_path", "file_name", "name")  # of a CSV
+IDENTITIES = ("identity", "person", "subject", "person_id", "subject_id", "name", "label", "class")
 CHECKED_LINES = 100  # of a list, of which one must name a file
 ERRORS = "surrogateescape"  # file names that are not UTF-8 keep their bytes
 LONGEST_FILE = 1 << 30  # bytes
@@ -75,12 +77,14 @@ class Item:
         file: path of the photo, pack or video, as the user or the folder names it.
         index: row of a `.bin`, `.rec` or `.parquet`, frame of a video; None for a photo.
         aligned: True for a face of a `.bin` or `.rec`; None where it is not known.
+        identity: who it shows, where a list says so; else "".
     """
 
     file: str
     index: int | None = None
     aligned: bool | None = None
     _read: Callable[[], Photo] | None = field(default=None, repr=False, compare=False)
+    identity: str = ""
 
     def load(self) -> Photo:
         """Read and decode; safe to call from any thread, and more than once.
@@ -361,6 +365,8 @@ class ListSource:
     One path a line; empty lines and lines that start with # are left out; of fields between tabs
     the first that is not a number. In a `.csv` (comma, semicolon or tab) the column called path,
     file, image, filename, image_path, file_name or name, or the first where there is no heading.
+    Who is on a photo: a label as `data.listing.parse_line` reads it, or the column called as in
+    `IDENTITIES`, or the second one where there is no heading.
     """
 
     path: str
@@ -368,37 +374,40 @@ class ListSource:
     def items(self, skip: int) -> Iterator[Item | None]:
         """Yield an item for each line, whether its file exists or not."""
         folder = os.path.dirname(self.path)
-        for row, (name, why) in enumerate(self._names()):
+        for row, (name, identity, why) in enumerate(self._entries()):
             if row < skip:
                 yield None
             elif name:
-                yield Item(_listed_path(folder, name))
+                yield Item(_listed_path(folder, name), identity=identity)
             else:
                 yield refused(self.path, why)
 
     def names_a_file(self) -> bool:
         """Whether one of its first lines names a file; True for one that cannot be read."""
         folder = os.path.dirname(self.path)
-        lines = list(islice(self._names(), CHECKED_LINES))
+        lines = list(islice(self._entries(), CHECKED_LINES))
         return not lines or any(
-            not name or os.path.lexists(_listed_path(folder, name)) for name, _ in lines
+            not name or os.path.lexists(_listed_path(folder, name)) for name, _, _ in lines
         )
 
     def count(self) -> int:
         """Read the list, and return the number of its paths."""
-        return sum(1 for _ in self._names())
+        return sum(1 for _ in self._entries())
 
-    def _names(self) -> Iterator[tuple[str, str]]:
-        """Yield each path, or "" and the reason."""
+    def _entries(self) -> Iterator[tuple[str, str, str]]:
+        """Yield each path and its identity, or "", "" and the reason."""
         try:
             if self.path.lower().endswith(".csv"):
-                yield from _csv_names(csv_rows(self.path, errors=ERRORS))
+                yield from _csv_entries(csv_rows(self.path, errors=ERRORS))
             else:
-                yield from _text_names(text_lines(self.path, ERRORS))
+                path = Path(self.path)
+                for line in text_lines(self.path, ERRORS):
+                    if line.strip() and not line.startswith("#"):
+                        yield *_text_entry(line.strip(), path), ""
         except OSError as error:
-            yield "", reason(error)
+            yield "", "", reason(error)
         except ValueError as error:
-            yield "", f"not a list of paths, one a line ({error})"
+            yield "", "", f"not a list of paths, one a line ({error})"
 
 
 def _listed_path(folder: str, name: str) -> str:
@@ -408,15 +417,22 @@ def _listed_path(folder: str, name: str) -> str:
     return other if "\\" in name and not os.path.lexists(path) else path
 
 
-def _text_names(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
-    for line in lines:
-        if line.strip() and not line.startswith("#"):
-            fields = line.strip().split("\t")
-            yield next((field for field in fields if not _is_number(field)), fields[0]), ""
+def _text_entry(line: str, path: Path) -> tuple[str, str]:
+    """Path and identity, "" where the line has no label."""
+    fields = line.split("\t")
+    name = next((field for field in fields if not _is_number(field)), fields[0])
+    is_path = len(fields) == 1 and not _is_number(line.rpartition(" ")[2])
+    if is_path or (len(fields) == 1 and os.path.lexists(_listed_path(str(path.parent), name))):
+        return name, ""
+    try:
+        labelled, label = parse_line(line, path, 0)
+    except ValueError:
+        return name, ""
+    return (name if len(fields) > 1 else labelled), str(label)
 
 
-def _csv_names(rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[str, str]]:
-    column = -1
+def _csv_entries(rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[str, str, str]]:
+    column, who = -1, -1
     for line, fields in rows:
         if fields[0].startswith("#"):
             continue
@@ -424,9 +440,14 @@ def _csv_names(rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[str, str
             head = [field.strip().lower() for field in fields]
             column = next((head.index(name) for name in COLUMNS if name in head), 0)
             if head[column] in COLUMNS:
+                others = [name for name in IDENTITIES if name in head and name != head[column]]
+                who = head.index(others[0]) if others else len(head)
                 continue
-        name = fields[column].strip() if column < len(fields) else ""
-        yield name, f"line {line} names no photo"
+            who = 1
+        name, identity = (
+            fields[place].strip() if place < len(fields) else "" for place in (column, who)
+        )
+        yield name, identity, f"line {line} names no photo"
 
 
 def _is_number(text: str) -> bool:

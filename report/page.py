@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.images import encode_jpeg
+from evaluation.calibration_run import Reliability, held_out_reliability
 from evaluation.confidence.calibration import Calibration
-from evaluation.confidence.reliability import Reliability, held_out_reliability
 from evaluation.metrics.protocols import PROTOCOLS
 from evaluation.run import (
     EvaluationOptions,

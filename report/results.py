@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from evaluation.original import PERCENTILES, SHOWN
 from evaluation.run import DISCARDS
-from report.facts import Json, by_limit, number, plain
+from report.facts import by_limit, number, plain
 from report.text import FORMATS, group_table, method_table, original_text, result_warnings
 from report.words import caution_sentences, protocol_sentence, verdict_sentence
-from utils.files import file_name, write_text
+from utils.files import Json, file_name, write_text
 
 if TYPE_CHECKING:
     from evaluation.comparison import GroupRow, MethodComparison, MethodRow
@@ -97,16 +97,10 @@ def row_dict(row: ProtocolRow) -> dict[str, Json]:
 
 
 def _point_dict(curve: ProtocolCurve, share: float) -> Json:
-    index = curve.index_at(share)
-    return {
-        "discard_fraction": share,
-        "step_from": float(curve.edc.fractions[index]),
-        "false_non_matches": int(curve.edc.false_non_matches[index]),
-        "mated": int(curve.edc.mated[index]),
-        "fnmr": float(curve.edc.fnmr[index]),
-        "false_matches": int(curve.edc.false_matches[index]),
-        "non_mated": int(curve.edc.non_mated[index]),
-    }
+    index, edc = curve.index_at(share), curve.edc
+    names = ("false_non_matches", "mated", "fnmr", "false_matches", "non_mated")
+    counts = {name: getattr(edc, name)[index].item() for name in names}
+    return {"discard_fraction": share, "step_from": float(edc.fractions[index]), **counts}
 
 
 def _uncertainty_dict(part: UncertaintyResult) -> Json:
@@ -124,16 +118,18 @@ def _draws_dict(draws: Bootstrap) -> Json:
     (area, area_interval), (relative, interval) = draws.area(name), draws.relative(name)
     return {
         "fmr_target": draws.curves[name].edc.fmr_target,
-        "unit": draws.unit,
-        "units": draws.units,
-        "replicates": draws.replicates,
-        "confidence": draws.confidence,
+        **_drawn(draws),
         "fnmr": [number(bands.low[0]), number(bands.high[0])],
         "auerc30": area,
         "auerc30_interval": list(map(number, area_interval)),
         "relative": number(relative),
         "relative_interval": list(map(number, interval)),
     }
+
+
+def _drawn(draws: Bootstrap) -> dict[str, Json]:
+    names = ("unit", "units", "replicates", "confidence")
+    return {name: getattr(draws, name) for name in names}
 
 
 def _block_dict(block: OriginalBlock) -> Json:
@@ -166,15 +162,9 @@ def _block_dict(block: OriginalBlock) -> Json:
 
 
 def _curve_dict(curve: Edc) -> Json:
-    return {
-        "fmr_target": curve.fmr_target,
-        "fnmr": curve.fnmr.tolist(),
-        "score_threshold": curve.score_threshold.tolist(),
-        "false_non_matches": curve.false_non_matches.tolist(),
-        "mated": curve.mated.tolist(),
-        "false_matches": curve.false_matches.tolist(),
-        "non_mated": curve.non_mated.tolist(),
-    }
+    counts = ("false_non_matches", "mated", "false_matches", "non_mated")
+    arrays = {name: getattr(curve, name).tolist() for name in ("fnmr", "score_threshold", *counts)}
+    return {"fmr_target": curve.fmr_target, **arrays}
 
 
 def draw_comparison(folder: Path, comparison: MethodComparison, *, with_fmr: bool) -> Path:
@@ -248,10 +238,7 @@ def _comparison_dict(comparison: MethodComparison) -> Json:
         "score_threshold": float(curve.edc.score_threshold[0]),
         "false_non_matches": int(curve.edc.false_non_matches[0]),
         "mated": int(curve.edc.mated[0]),
-        "unit": draws.unit,
-        "units": draws.units,
-        "replicates": draws.replicates,
-        "confidence": draws.confidence,
+        **_drawn(draws),
         **_cap_dict(comparison.comparisons),
         "warnings": list(caution_sentences(comparison.cautions)),
     }

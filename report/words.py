@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evaluation.confidence.decision import RISK_NAMES
+from evaluation.confidence.calibration import RISK_KINDS, RISK_NAMES
 from evaluation.metrics.protocols import PROTOCOLS
 from evaluation.metrics.thresholds import FEWEST_ERRORS, Caution
 
@@ -36,7 +36,6 @@ ACCEPTED = (
 
 UNITS = {"identity": "identities", "image": "images", "pair": "pairs"}
 FEWEST_UNITS = 20
-KINDS = {"fnmr": "mated ", "fmr": "non-mated ", "total": ""}
 INDEPENDENCE = {
     "identity": "no two share a person",
     "image": "no two share a person, as far as mated pairs link images",
@@ -115,6 +114,9 @@ CAUTIONS = {
     "first is in {where})",
     "repeated_pairs": "{file}: {count} comparisons repeat a pair of images; each pair counts once "
     "(the first is in {where})",
+    "odd_pairs": "of {total} pairs {self} compare an image with itself, {repeated} repeat a pair "
+    "and {contradictory} are of the other kind than a pair of the same images: all count as they "
+    "stand",
     "without_embedding": "{file}: {count} of {total} images have no embedding and are left out",
     "failures": "{file}: {sentence}",
     "uncertain_point": "FMR {fmr:g} of {non_mated} non-mated comparisons is {expected:.2g} false "
@@ -388,7 +390,7 @@ def risk_sentences(control: RiskControl) -> str:
 
 
 def _risk_answer(control: RiskControl) -> str:
-    risk, kind = RISK_NAMES[control.risk], KINDS[control.risk]
+    risk, kind = RISK_NAMES[control.risk], RISK_KINDS[control.risk]
     goal = (
         f"{control.name}: {risk} of at most {control.target_risk:g} among accepted comparisons, "
         f"confidence {control.confidence:g}"
@@ -415,7 +417,7 @@ def _risk_answer(control: RiskControl) -> str:
 
 
 def _risk_facts(control: RiskControl) -> list[str]:
-    kind, percent = KINDS[control.risk], f"{100 * control.confidence:g} %"
+    kind, percent = RISK_KINDS[control.risk], f"{100 * control.confidence:g} %"
     where = "as given"
     if control.threshold_count is not None and control.fmr_target is not None:
         where = f"for FMR {control.fmr_target:g}: {control.threshold_count} where it was found"

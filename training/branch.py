@@ -22,6 +22,7 @@ from losses.base import GenuinePairLoss, LossResult
 from models.backbones.base import BackboneOutput
 from models.frozen import FrozenBackbone
 from models.heads.base import Head
+from models.load import Checkpoint
 from models.run import build_head
 from utils.config import TrainConfig
 from utils.distributed import World
@@ -92,7 +93,7 @@ class TrainedBranch:
         config: TrainConfig,
         frozen: FrozenBackbone,
         world: World,
-        state: dict[str, Any] | None = None,
+        state: Checkpoint | None = None,
     ) -> None:
         self.name, self.config, self.world = name, config, world
         self._seed = config.seed if config.head_seed is None else config.head_seed
@@ -154,7 +155,7 @@ class TrainedBranch:
         self.optimizer.zero_grad(set_to_none=True)
         return lr
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Checkpoint:
         """Return what resuming needs, besides the step."""
         optimizer = self.optimizer.state_dict()
         return {"head": self.head.state_dict(), "optimizer": optimizer, "best": self.best}

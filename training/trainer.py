@@ -32,6 +32,7 @@ from losses.base import LossResult, genuine_pairs
 from models.backbones.base import BackboneOutput
 from models.frozen import CudaGraphs
 from models.heads.base import to_scalar, to_sigma_sq
+from models.load import Checkpoint
 from models.run import backbone_record, check_backbone, load_frozen
 from training.branch import StepInput, TrainedBranch
 from training.checkpoints import RunFiles, check_resumable, is_judged_alike
@@ -71,7 +72,7 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig,
-        checkpoint: dict[str, Any] | None = None,
+        checkpoint: Checkpoint | None = None,
         world: World = ALONE,
         device: torch.device | None = None,
     ) -> None:
@@ -156,6 +157,8 @@ class Trainer:
         for branch in self.branches:
             branch.head.train()
         for batch in batches:
+            if self.world.is_main:
+                self.faces.sizes.warn("train_images")
             for images in step_inputs(batch, self.forward(batch), self.teachers):
                 stop_wish = self.train_step(images, logs)
                 bar.update()
@@ -518,7 +521,7 @@ def mean_area(results: Sequence[OriginalTable]) -> float | None:
     return sum(areas) / len(areas) if areas else None
 
 
-def _branch_state(checkpoint: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
+def _branch_state(checkpoint: Checkpoint | None, name: str) -> Checkpoint | None:
     if checkpoint is None or not name:
         return checkpoint
     return dict(checkpoint["branches"][name])

@@ -15,8 +15,9 @@ import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO, Literal, overload
+from typing import IO, Literal, TypeAlias, overload
 
+Json: TypeAlias = "str | int | float | bool | None | list[Json] | dict[str, Json]"
 TEMPORARY = ".*.tmp*"  # pattern of temporary names, which a killed process leaves behind
 
 

@@ -38,9 +38,13 @@ def find(package: str, name: str) -> type[Any]:
     names = available(package)
     if name not in names:
         suggest = getattr(import_module(package), "suggest", None)
+        ways_in = getattr(import_module(package), "WAYS_IN", "")
         close = (suggest(name) if suggest else []) or difflib.get_close_matches(name, names, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"unknown name {name!r} in {package}{hint} (known: {', '.join(names)})")
+        raise ValueError(
+            f"unknown name {name!r} in {package}{hint} (known: {', '.join(names)})"
+            + (f". Ways in: {ways_in}" if ways_in else "")
+        )
     file = f"{package.replace('.', '/')}/{name}.py"
     try:
         module = import_module(f"{package}.{name}")
@@ -77,13 +81,17 @@ def _require(file: str, target: type, missing: list[str]) -> None:
         )
 
 
-def check_options(package: str, method: Method) -> None:
+def check_options(package: str, method: Method, *others: type) -> None:
     """Bind a method's options to its constructor, so that a misspelt one fails before any work.
+
+    What the constructors of `others` take suits every method of the package.
 
     Raises:
         ValueError: unknown name, or an option that the constructor does not take.
     """
-    parameters = inspect.signature(find(package, method.name)).parameters
+    parameters: dict[str, inspect.Parameter] = {}
+    for target in (find(package, method.name), *others):
+        parameters |= inspect.signature(target).parameters
     unknown = [option for option in method.options if option not in parameters]
     if unknown:
         close = difflib.get_close_matches(unknown[0], parameters, n=1)

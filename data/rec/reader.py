@@ -66,6 +66,7 @@ class RecordPack:
     Raises:
         ValueError: no such file, or one too short for a record. Reading raises it for a corrupt
             record, naming file, key and offset.
+        OSError: when reading: the file is not what it was when it was opened.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -79,6 +80,7 @@ class RecordPack:
         self._file = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         self._close_file = weakref.finalize(self, os.close, self._file)
         self._map = mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
+        self._written = self._state()
 
     def __enter__(self) -> Self:
         return self
@@ -228,6 +230,7 @@ class RecordPack:
 
     def _words(self, offsets: NDArray[np.int64]) -> list[NDArray[np.uint32]]:
         """Return magic, flag and length, header flag, header label, label 0 and 1 of n records."""
+        self._check_unchanged()
         words = np.frombuffer(self._map, dtype="<u4", count=self._size // 4)
 
         def gather(some: NDArray[np.int64]) -> list[NDArray[np.uint32]]:
@@ -238,6 +241,7 @@ class RecordPack:
 
     def _part(self, position: int, offset: int) -> tuple[int, int, int]:
         """Return (continuation flag, start, end) of the part at a byte offset."""
+        self._check_unchanged()
         if not 0 <= offset <= self._size - PART.size:
             raise self._corrupt(position, f"byte {offset} lies beyond the file's {self._size}")
         magic, packed = PART.unpack_from(self._map, offset)
@@ -248,6 +252,14 @@ class RecordPack:
         if end > self._size:
             raise self._corrupt(position, f"cut short: {end - self._size} bytes are missing")
         return packed >> 29, start, end
+
+    def _state(self) -> tuple[int, int]:
+        about = os.fstat(self._file)
+        return about.st_size, about.st_mtime_ns
+
+    def _check_unchanged(self) -> None:
+        if self._state() != self._written:  # reading mapped bytes that are gone kills the process
+            raise OSError(f"{self.path} changed while it was read: start again when it is complete")
 
     def _corrupt(self, position: int, what: str) -> ValueError:
         key, offset = self.key(position), self.starts.offsets.at(position)

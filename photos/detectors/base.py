@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating | np.integer]
 
+MOST_TURN = 60.0  # degrees, of a head that counts as upright
 _BATCH = 256  # inputs at a time, which bounds memory
 
 
@@ -84,6 +85,13 @@ def suppress(
             whole = np.minimum(areas[first], areas[rest])
         rest = rest[shared <= most * whole]
     return np.array(chosen, dtype=np.intp)
+
+
+def not_upright(landmarks: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Whether the way from eyes to mouth (K, 5, 2) is more than `MOST_TURN` away from down."""
+    across, down = (landmarks[:, 3:].mean(axis=1) - landmarks[:, :2].mean(axis=1)).T
+    turned: NDArray[np.bool_] = np.abs(np.degrees(np.arctan2(across, down))) > MOST_TURN
+    return turned
 
 
 def squared(boxes: Floats) -> Floats:

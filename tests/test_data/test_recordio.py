@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import shutil
 import struct
 from pathlib import Path
@@ -359,3 +360,21 @@ def test_labels_beyond_float32_are_told(tmp_path, caplog, label, is_told):
     with RecordPack(path) as pack:
         assert pack.images.labels.tolist() == [label]
     assert ("float32" in caplog.text) == is_told
+
+
+@pytest.mark.parametrize("change", ["cut", "longer", "again"])
+def test_a_pack_that_changes_while_it_is_read_is_an_error(tmp_path, change):
+    path = identity_pack(tmp_path / "x", [0, 0, 1, 1])
+    os.utime(path, (1, 1))
+    with RecordPack(path) as pack:
+        images = pack.images
+        data = path.read_bytes()
+        with path.open("r+b") as file:  # in place: a file that takes its place would do no harm
+            file.truncate(len(data) // 2 if change == "cut" else None)
+            file.seek(0, os.SEEK_END if change == "longer" else os.SEEK_SET)
+            file.write(data[: len(data) // 2])
+        for read in (pack.payload, pack.record_at, pack.image_view):
+            with pytest.raises(OSError, match=r"x\.rec changed while it was read"):
+                read(int(images.positions[0]))
+        with pytest.raises(OSError, match="changed"):
+            pack.fields(np.asarray(images.positions))

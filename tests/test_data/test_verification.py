@@ -4,6 +4,7 @@ import hashlib
 import json
 import pickle
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,22 @@ def test_allowed_names_cannot_be_bent(tmp_path, opcodes, message):
     path.write_bytes(opcodes)
     with pytest.raises(ValueError, match=message):
         read_bin(path)
+
+
+@pytest.mark.parametrize(
+    "opcodes", [b"Nr\0\0\0\x08.", b"\x8e\0\0\0\0\2\0\0\0x.", b"\x96\0\0\0\0\2\0\0\0x."]
+)
+def test_a_few_bytes_take_no_gigabytes(tmp_path, opcodes):
+    path = tmp_path / "x.bin"
+    path.write_bytes(b"\x80\x05" + opcodes)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"damaged|expected"):
+            read_bin(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 24
 
 
 @pytest.mark.parametrize("protocol", range(6))

@@ -184,6 +184,7 @@ def steps(folder):
         "network.py --config_file config/config_mbf_student_lfw.py --model_dir runs/student"
         f" --set {mobile} head_weights=mbf_y1.pth teacher=runs/teacher",
         "export/pack_model.py --model_dir runs/mine --out model.pt --license none",
+        "evaluation/calibrate.py --model model.pt --target faces:my_faces --out mine.json",
         "extraction/extract.py --images my_faces --out extracted/mine --methods runs/idq",
         "evaluation/fit_fusion.py --model_dir runs/idq_gap --faces my_faces --of trained_head"
         " runs/idq",

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from data.images import Sizes
 from estimators.base import Batch
 from estimators.from_file import FromFile
 from evaluation.embed import embed_images, embed_pairs
@@ -17,6 +18,8 @@ class Frozen:
 
 
 class Images:
+    sizes = Sizes()
+
     def __len__(self):
         return 3
 

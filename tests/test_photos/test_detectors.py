@@ -12,7 +12,7 @@ import pytest
 from data.faces import open_faces
 from data.synthetic import SyntheticFaces
 from photos.align import REFERENCE
-from photos.detectors import Detections, Turned, open_detector
+from photos.detectors import Detections, FaceSearch, SearchOptions, open_detector
 from photos.detectors import base as runtime
 from photos.detectors import mtcnn as mtcnn_file
 from photos.detectors.base import cut, detections, shrunk, squared, suppress
@@ -465,7 +465,7 @@ def test_faces_turned_by_quarters_have_landmarks_where_they_are(quarters):
     upright = np.zeros((40, 60, 3), np.uint8)
     upright[10, 20] = 255
     image = np.ascontiguousarray(np.rot90(upright, quarters))
-    faces = Turned(Bright())(image)
+    faces = FaceSearch(Bright(), SearchOptions(turned=True))(image)
     assert faces.scores.tolist() == [np.float32(0.9)]
     y, x = np.argwhere(image[..., 0] == 255)[0]
     np.testing.assert_allclose(faces.landmarks[0, 0], (x, y))
@@ -474,8 +474,11 @@ def test_faces_turned_by_quarters_have_landmarks_where_they_are(quarters):
     np.testing.assert_allclose(faces.boxes[0], (x - 2, y - 2, x + 3, y + 3))
 
 
-def test_every_detector_takes_the_option_turned(yunet_file):
-    assert isinstance(open_detector(f"yunet:weights={yunet_file},turned=true"), Turned)
-    assert not isinstance(open_detector(f"yunet:weights={yunet_file},turned=false"), Turned)
+def test_every_detector_takes_the_options_of_a_search(yunet_file):
+    options = open_detector(f"yunet:weights={yunet_file},turned=true,second_look=False").options
+    assert options == SearchOptions(turned=True, second_look=False)
+    assert open_detector(f"yunet:weights={yunet_file}").options == SearchOptions()
     with pytest.raises(ValueError, match="turned = 3: must be true or false"):
         open_detector(f"yunet:weights={yunet_file},turned=3")
+    with pytest.raises(ValueError, match="no option 'turnd'; did you mean 'turned'.*second_look="):
+        open_detector("mtcnn:turnd=true")

@@ -13,9 +13,9 @@ from jsonschema import Draft202012Validator
 from matplotlib import rc_context
 
 from data.images import decode
+from evaluation.calibration_run import held_out_reliability
 from evaluation.confidence.calibration import Calibration
 from evaluation.confidence.intervals import Interval, clopper_pearson
-from evaluation.confidence.reliability import held_out_reliability
 from evaluation.confidence.risk_control import control_risk
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.curve import protocol_curve

@@ -19,7 +19,7 @@ from data.recordio import RecordWriter
 from data.synthetic import SyntheticFaces
 from data.verification import write_bin
 from estimators.base import Batch, Estimate
-from evaluation.confidence.decision import Decision
+from evaluation.confidence.calibration import Decision
 from evaluation.open_model import LoadedModel
 from photos.align import REFERENCE
 from photos.decode import Photo

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from estimators.base import Batch, Estimate
-from evaluation.confidence.decision import Decision
+from evaluation.confidence.calibration import Decision
 from evaluation.open_model import LoadedModel, Provenance
 from report.sheet import FaceScore
 from scoring.scorer import Scorer

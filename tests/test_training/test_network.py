@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -259,6 +261,17 @@ def test_a_mistake_is_one_line_and_exit_code_2(config_file, tmp_path, capsys, ch
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert text in error
+
+
+def test_photos_that_are_not_aligned_are_told_in_the_log(config_file, tmp_path):
+    for person in "abcd":
+        for number in range(3):
+            path = tmp_path / "photos" / person / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), np.full((150, 200, 3), 20 * number + ord(person), np.uint8))
+    assert train(config_file, tmp_path / "run", f"train_images={str(tmp_path / 'photos')!r}") == 0
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert len(re.findall(r"train_images: (\d+) of \1 images \(100 %\) are no aligned", log)) == 1
 
 
 def test_a_loss_that_explodes_stops_the_run_and_names_the_steps(config_file, tmp_path, capsys):

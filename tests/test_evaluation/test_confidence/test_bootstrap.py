@@ -6,7 +6,7 @@ import pytest
 
 from evaluation.confidence.bootstrap import Measure, Resampling, bootstrap
 from evaluation.confidence.intervals import Interval
-from evaluation.confidence.split import select
+from evaluation.confidence.risk_control import select
 from evaluation.metrics.comparisons import Comparisons, linked_people
 from evaluation.metrics.curve import GRID, GRIDS, protocol_curve
 from evaluation.metrics.protocols import PROTOCOLS, Protocol

@@ -7,8 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from evaluation.confidence.calibration import Calibration
-from evaluation.confidence.decision import Decision
+from evaluation.confidence.calibration import Calibration, Decision
 from evaluation.confidence.risk_control import control_risk
 from tests.test_evaluation.factories import disjoint_pairs
 

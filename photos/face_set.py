@@ -1,0 +1,478 @@
+"""Raw photos to a set of aligned faces: which face of a photo, and what is doubtful about it.
+
+photos/align_faces.py is the command. Rows of finished photos lie in `OUT/.aligned`, so that a run
+that was stopped resumes, and photos that are added later are all that a further run looks at.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path, PurePath
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from data.images import SIZE, encode_png
+from data.pairs import PairList, open_pairs
+from data.rec.format import RecordWriter
+from data.verification import write_bin
+from photos.align import align, similarity_transforms
+from photos.detectors import FaceSearch, Found, open_detector
+from photos.detectors.base import not_upright
+from photos.sources import Item, load_file, open_sources
+from utils.files import (
+    TEMPORARY,
+    atomic_file,
+    file_name,
+    file_sha256,
+    remove,
+    write_bytes,
+    write_text,
+)
+from utils.long_work import prefetch, threads
+from utils.parts import PartStore
+
+Which = Literal["largest", "central", "all"]
+Format = Literal["folder", "rec", "bin"]
+PART_PHOTOS, PART_SECONDS = 512, 20.0  # after which rows are stored
+COLUMNS = ("photo", "faces", "reason", "identity", "face", "found", "doubts", "detection")
+NO_FACE, TURNED_HEAD = "no face detected", "no upright face, but a turned head: --turned finds it"
+SECOND_LOOK, TURNED, CUT = "found at a second look only", "turned", "cut by the border"
+COVERED, SEVERAL, UNSURE = "perhaps covered", "several faces", "low score"
+DOUBTS = (SECOND_LOOK, TURNED, CUT, COVERED, SEVERAL, UNSURE)
+FACE_BOX: NDArray[np.float32] = np.array([(22, 22), (90, 22), (90, 108), (22, 108)], np.float32)
+_CORNERS = np.array([(0, 0), (SIZE, 0), (SIZE, SIZE), (0, SIZE)], np.float32)
+LEAST_INSIDE = 0.95  # of the area of `FACE_BOX` in the aligned picture, else the face is cut
+RIVAL = 0.25  # of the area of the chosen face, from which on another one is a doubt
+
+
+@dataclass(frozen=True)
+class AlignOptions:
+    """What to align, how, and where to.
+
+    Attributes:
+        photos: folder, list or CSV; with `pairs` the folder that their paths start from.
+        out: folder of the set.
+        face: which faces of a photo.
+        format: a picture for each face, a `.rec` pack, or a `.bin` set of `pairs`.
+        report: CSV; by default `report.csv` in `out`.
+    """
+
+    photos: Path
+    out: Path
+    detector: str = "mtcnn"
+    face: Which = "largest"
+    format: Format = "folder"
+    pairs: Path | None = None
+    report: Path | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.format == "bin") != (self.pairs is not None):
+            raise ValueError("--format bin and --pairs FILE go together: a .bin is a set of pairs")
+        if self.format == "bin" and self.face == "all":
+            raise ValueError("--format bin takes one face a photo: --face largest or central")
+        if self.pairs and not self.photos.is_dir():
+            raise ValueError(f"{self.photos}: with --pairs, name the folder that paths start from")
+
+    @property
+    def store(self) -> Path:
+        """The folder of finished rows."""
+        return self.out / ".aligned"
+
+    @property
+    def faces(self) -> Path:
+        """The folder of pictures, which a pack or a set is made of."""
+        return self.out if self.format == "folder" else self.store / "faces"
+
+    @property
+    def result(self) -> Path:
+        """What is to be used: the folder, or the file in it."""
+        name = {"folder": "", "rec": "train.rec", "bin": f"{(self.pairs or PurePath()).stem}.bin"}
+        return self.out / name[self.format]
+
+    def fingerprint(self) -> dict[str, str]:
+        """All that faces depend on but the photos."""
+        pairs = file_sha256(self.pairs) if self.pairs else ""
+        return {
+            "detector": self.detector,
+            "face": self.face,
+            "format": self.format,
+            "pairs": pairs,
+        }
+
+
+@dataclass(frozen=True)
+class PhotoRow:
+    """What was found in a photo.
+
+    Attributes:
+        place: of its face below the folder of pictures, without `.png`; no two are equal.
+        photo: its path; that of a pack or a video with the row.
+        is_file: whether that path is a photo's own.
+        found: faces in it.
+        faces: those that were taken.
+        reason: why none was.
+        is_unreadable: whether that is the photo's fault; it is tried again in the next run.
+        doubts: about the face that was taken first, of `DOUBTS`.
+        detection: its score.
+        landmarks: its five, x and y in turn.
+    """
+
+    place: str
+    photo: str
+    is_file: bool
+    identity: str
+    found: int = 0
+    faces: int = 0
+    reason: str = ""
+    is_unreadable: bool = False
+    doubts: tuple[str, ...] = ()
+    detection: float | None = None
+    landmarks: tuple[float, ...] = ()
+
+    def path(self, options: AlignOptions, number: int = 1) -> Path:
+        """Where a face lies, counted from 1."""
+        return options.faces / f"{self.place}{'' if number == 1 else f'.{number}'}.png"
+
+    def is_done(self, options: AlignOptions) -> bool:
+        """Whether a further run has nothing to do for the photo."""
+        return not self.is_unreadable and (not self.faces or self.path(options).exists())
+
+    def cells(self) -> list[str | int | float | None]:
+        """The row of the report; see `COLUMNS`."""
+        face = f"{self.place}.png" if self.faces else ""
+        doubts = "; ".join(self.doubts)
+        return [
+            *(self.photo, self.faces, self.reason, self.identity),
+            *(face, self.found, doubts, self.detection),
+        ]
+
+
+Faces = Sequence[NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class FaceSet:
+    """The rows of all photos, and how many of them an earlier run had finished."""
+
+    options: AlignOptions
+    rows: Sequence[PhotoRow]
+    done_before: int
+    skipped: int  # files that are not photos
+    pairs: tuple[int, int] | None = None  # of a `.bin`, and of the list
+
+    def summary(self) -> str:
+        """A few lines for people."""
+        counts = Counter[str]()
+        for row in self.rows:
+            counts["faces"] += row.faces
+            counts["unreadable"] += row.is_unreadable
+            counts["without"] += not (row.faces or row.is_unreadable)
+            counts["homeless"] += bool(row.faces and not row.identity)
+        people = len({row.identity for row in self.rows if row.faces and row.identity})
+        which = {"all": "all"}.get(self.options.face, f"the {self.options.face} one of each photo")
+        lines = [
+            f"{self.options.result}: {len(self.rows)} photos, {counts['faces']} faces ({which}) of "
+            f"{people} people, {counts['without']} without a face, {counts['unreadable']} "
+            f"unreadable; {self.done_before} done before, {self.skipped} non-photo files skipped"
+        ]
+        doubts = Counter(doubt for row in self.rows for doubt in row.doubts[:1])
+        if doubts:
+            words = ", ".join(f"{doubts[doubt]} {doubt}" for doubt in DOUBTS if doubts[doubt])
+            lines.append(f"{doubts.total()} doubtful faces: {words}")
+        if counts["homeless"] and self.options.format != "bin":
+            lines.append(
+                f"{counts['homeless']} photos lie in no folder of a person, and have no identity: "
+                "training and evaluation leave them out"
+            )
+        if self.pairs:
+            made, listed = self.pairs
+            lines.append(f"{made} of {listed} pairs; the others have a photo without a face")
+        return "\n".join(lines)
+
+
+def align_photos(options: AlignOptions) -> FaceSet:
+    """Align every photo that an earlier run has not finished, and write the set and its report.
+
+    Raises:
+        ValueError: photos that do not exist, a folder that was begun with other options or holds
+            another set, two photos whose faces would have one name.
+    """
+    search = open_detector(options.detector)
+    pairs = open_pairs(options.pairs, options.photos) if options.pairs else None
+    sources = open_sources(options.photos) if pairs is None else None
+    way_out = f"give the same options, or name another --out (or delete {options.out})"
+    store = PartStore(
+        options.store, options.fingerprint(), name="part-{:06d}.jsonl", way_out=way_out
+    )
+    if options.format != "folder" and options.result.exists() and not options.store.exists():
+        raise ValueError(f"{options.result} is there already: name another --out")
+    store.claim()
+    try:
+        rows = {row.place: row for part in store.numbers() for row in _read(store.path(part))}
+        resumed = bool(rows)
+        finished = store.is_finished
+        if finished and not options.result.exists():
+            raise ValueError(f"{options.result} is gone: delete {store.folder} to make it again")
+        done = {place for place, row in rows.items() if finished or row.is_done(options)}
+        items = _pair_items(pairs) if pairs is not None else sources or ()
+        todo = _todo(items, options, rows, done, finished)
+        _align_into(store, rows, todo, search, options)
+        if not rows:
+            raise ValueError(f"{options.photos}: no photos")
+        if resumed:
+            for leftover in [*options.out.rglob(TEMPORARY), *options.faces.rglob(TEMPORARY)]:
+                remove(leftover)
+        skipped = sum(sources.skipped.values()) if sources else 0
+        return _finish(store, FaceSet(options, list(rows.values()), len(done), skipped), pairs)
+    finally:
+        store.close()
+
+
+def _pair_items(pairs: PairList) -> Iterator[Item]:
+    yield from (Item(pairs.faces.name(row)) for row in range(len(pairs.faces)))
+
+
+def _todo(
+    items: Iterable[Item],
+    options: AlignOptions,
+    rows: dict[str, PhotoRow],
+    done: set[str],
+    is_finished: bool,
+) -> Iterator[tuple[Item, PhotoRow]]:
+    """Photos that have no finished row, with an empty one."""
+    root = options.photos if options.photos.is_dir() else options.photos.parent
+    taken = {place: row.photo for place, row in rows.items()}
+    folders: dict[str, str] = {}
+    for item in items:
+        row = _new_row(item, root)
+        if item.identity and folders.setdefault(row.place.split("/")[0], row.identity) != (
+            row.identity
+        ):
+            raise ValueError(
+                f"the identities {row.identity!r} and {folders[row.place.split('/')[0]]!r} would "
+                "have one folder: rename one of them"
+            )
+        if taken.setdefault(row.place, row.photo) != row.photo:
+            raise ValueError(
+                f"{row.photo} and {taken[row.place]} would have one face, {row.place}.png: rename "
+                "one of them"
+            )
+        if row.place not in done:
+            if is_finished:
+                raise ValueError(
+                    f"{options.result} is finished, and has no {row.photo}: name another --out"
+                )
+            yield item, row
+
+
+def _new_row(item: Item, root: Path) -> PhotoRow:
+    """Where the face of a photo goes: as the photo lies below the root, or below its identity."""
+    parts = [part for part in PurePath(os.path.relpath(item.file, root)).parts if part != ".."]
+    identity = item.identity or (parts[0] if len(parts) > 1 else "")
+    if item.identity:
+        folder = file_name(identity).lstrip(".") or "_"
+        parts = [folder, *(parts[1:] if parts[0] == folder and len(parts) > 1 else parts)]
+    number = "" if item.index is None else f".{item.index:06d}"
+    shown = item.file if item.index is None else f"{item.file}:{item.index}"
+    return PhotoRow("/".join(parts) + number, shown, item.index is None, identity)
+
+
+def _align_into(
+    store: PartStore,
+    rows: dict[str, PhotoRow],
+    todo: Iterator[tuple[Item, PhotoRow]],
+    search: FaceSearch,
+    options: AlignOptions,
+) -> None:
+    """Write faces and, in parts, the rows of their photos."""
+    number = max(store.numbers(), default=-1) + 1
+    waiting, begun = list[PhotoRow](), time.monotonic()
+
+    def put_away() -> None:
+        nonlocal number, waiting, begun
+        if waiting:
+            lines = "".join(json.dumps(asdict(row)) + "\n" for row in waiting)
+            write_text(store.path(number), lines)
+            number, waiting = number + 1, []
+        begun = time.monotonic()
+
+    look = partial(_cut, search=search, which=options.face)
+    results = prefetch(look, todo, threads(options.threads), 2 * threads(options.threads))
+    try:
+        for row, faces in tqdm(results, desc=str(options.out), unit="photo", disable=None):
+            if row.reason:
+                tqdm.write(f"{row.photo}: {row.reason}", file=sys.stderr)
+            for place, face in enumerate(faces, start=1):
+                if not row.path(options, place).exists():
+                    write_bytes(row.path(options, place), encode_png(face))
+            rows[row.place] = row
+            waiting.append(row)
+            if len(waiting) >= PART_PHOTOS or time.monotonic() - begun > PART_SECONDS:
+                put_away()
+    finally:
+        put_away()
+
+
+def _read(part: Path) -> Iterator[PhotoRow]:
+    with part.open(encoding="utf-8") as file:
+        for line in file:
+            try:
+                values = json.loads(line)
+                yield PhotoRow(
+                    **values | {name: tuple(values[name]) for name in ("doubts", "landmarks")}
+                )
+            except (ValueError, TypeError, KeyError) as error:
+                raise ValueError(
+                    f"{part} is damaged: delete it and give the same command"
+                ) from error
+
+
+def _cut(
+    pending: tuple[Item, PhotoRow], search: FaceSearch, which: Which
+) -> tuple[PhotoRow, Faces]:
+    """Look for the faces of a photo; return the finished row, and what is to be written."""
+    item, row = pending
+    try:
+        photo = item.load()
+        if item.aligned:
+            return replace(row, found=1, faces=1), [photo.pixels]
+        found = search.search(photo.pixels)
+        chosen = choose(found, photo.pixels.shape, which)
+        faces = [align(photo.pixels, points) for points in found.faces.landmarks[chosen]]
+    except ValueError as error:
+        return replace(row, reason=str(error), is_unreadable=True), []
+    if not faces:
+        return replace(row, reason=TURNED_HEAD if found.turned else NO_FACE), []
+    first = chosen[0]
+    row = replace(
+        row,
+        found=len(found.faces.scores),
+        faces=len(faces),
+        doubts=tuple(doubts_of(found, first, photo.pixels.shape, which, search)),
+        detection=round(float(found.faces.scores[first]), 4),
+        landmarks=tuple(np.round(found.faces.landmarks[first].ravel().astype(float), 2).tolist()),
+    )
+    return row, faces
+
+
+def choose(found: Found, shape: tuple[int, ...], which: Which) -> NDArray[np.intp]:
+    """Rows of the faces to take: all, the largest, or the one nearest to the photo's middle."""
+    landmarks = found.faces.landmarks
+    rows = np.arange(len(landmarks))
+    if which == "central" and len(landmarks):
+        middle = (shape[1] / 2, shape[0] / 2)
+        distance = np.linalg.norm(landmarks.mean(axis=1) - middle, axis=1)
+        return rows[[int(distance.argmin())]]
+    return rows if which == "all" else rows[:1]
+
+
+def doubts_of(
+    found: Found, row: int, shape: tuple[int, ...], which: Which, search: FaceSearch
+) -> Iterator[str]:
+    """What is doubtful about a face, of `DOUBTS`."""
+    faces = found.faces
+    if found.at_second_look:
+        yield SECOND_LOOK
+    if not_upright(faces.landmarks[[row]])[0]:
+        yield TURNED
+    if inside(faces.landmarks[row], shape) < LEAST_INSIDE:
+        yield CUT
+    sides = faces.boxes[:, 2:] - faces.boxes[:, :2]
+    areas = sides[:, 0] * sides[:, 1]
+    if which != "all" and (areas > RIVAL * areas[row]).sum() > 1:
+        yield SEVERAL
+    if faces.scores[row] < (1 + search.least_score) / 2:
+        yield UNSURE
+
+
+def inside(points: NDArray[np.floating], shape: tuple[int, ...]) -> float:
+    """Share of a face, by its landmarks (5, 2), that lies in a photo (H, W, 3)."""
+    to_photo = cv2.invertAffineTransform(similarity_transforms(points[None])[0])
+    corners = cv2.transform(FACE_BOX[None], to_photo)[0].astype(np.float32)
+    height, width = shape[:2]
+    photo = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32) - 0.5
+    shared, _ = cv2.intersectConvexConvex(photo, corners)
+    return float(shared / cv2.contourArea(corners))
+
+
+def _finish(store: PartStore, faces: FaceSet, pairs: PairList | None) -> FaceSet:
+    """Write the pack or the set of finished photos, and the report."""
+    options = faces.options
+    if options.format == "rec" and not store.is_finished:
+        _write_pack(faces)
+    if pairs is not None:
+        row_of = {row.photo: row for row in faces.rows}
+        sides = [[row_of[pairs.faces.name(row)] for row in pair] for pair in pairs.rows.tolist()]
+        whole = np.array([all(row.faces for row in pair) for pair in sides], np.bool_)
+        if not store.is_finished:
+            images = [
+                row.path(options).read_bytes()
+                for pair, is_whole in zip(sides, whole, strict=True)
+                if is_whole
+                for row in pair
+            ]
+            write_bin(options.result, images, pairs.mated[whole])
+        faces = replace(faces, pairs=(int(whole.sum()), len(whole)))
+    with atomic_file(options.report or options.out / "report.csv", "w") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerows([COLUMNS, *(row.cells() for row in faces.rows)])
+    if options.format != "folder":
+        store.finish()
+        remove(options.faces)
+    return faces
+
+
+def _write_pack(faces: FaceSet) -> None:
+    """Pack the faces person by person, in the order of their names."""
+    options, people = faces.options, dict[str, list[PhotoRow]]()
+    for row in faces.rows:
+        if row.faces and row.identity:
+            people.setdefault(row.identity, []).append(row)
+    if not people:
+        raise ValueError(f"{options.photos}: no face of anybody: a pack needs a folder per person")
+    with RecordWriter(options.result.with_suffix("")) as writer:
+        for label, name in enumerate(sorted(people)):
+            for row in people[name]:
+                for number in range(1, row.faces + 1):
+                    path = row.path(options, number)
+                    writer.write_image(
+                        label, path.read_bytes(), str(path.relative_to(options.faces))
+                    )
+
+
+def picture(row: PhotoRow, side: int) -> NDArray[np.uint8] | None:
+    """The photo of a row with its face framed, and that face, (side, 2 side, 3); None without."""
+    try:
+        photo = load_file(row.photo).pixels if row.is_file and row.landmarks else None
+    except ValueError:
+        return None
+    if photo is None:
+        return None
+    points = np.array(row.landmarks).reshape(5, 2)
+    height, width = photo.shape[:2]
+    scale = side / max(height, width)
+    to_sheet = np.array([(scale, 0, (side - width * scale) / 2), (0, scale, 0)])
+    to_sheet[1, 2] = (side - height * scale) / 2
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    left, top = np.maximum(to_sheet[:, 2].astype(int), 0)
+    small = np.full((side, side, 3), 128, np.uint8)
+    small[top : top + size[1], left : left + size[0]] = cv2.resize(
+        photo, size, interpolation=cv2.INTER_AREA
+    )
+    to_photo = cv2.invertAffineTransform(similarity_transforms(points[None])[0])
+    frame = cv2.transform(cv2.transform(_CORNERS[None], to_photo), to_sheet)
+    cv2.polylines(small, [frame[0].round().astype(np.int32)], True, (0, 210, 90), 2, cv2.LINE_AA)
+    return np.hstack([small, cv2.resize(align(photo, points), (side, side))])
