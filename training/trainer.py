@@ -22,8 +22,7 @@ from tqdm import tqdm
 
 from data.augment import AugmentParameters, BatchAugment
 from data.faces import open_faces
-from data.loader import Batch, BatchLoader
-from data.sampler import ClassBalancedBatches, RankShare
+from data.loader import Batch, BatchLoader, ClassBalancedBatches, RankShare
 from data.verification import open_verification
 from estimators.trained_head import TrainedHead
 from evaluation.embed import embed_pairs

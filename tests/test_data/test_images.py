@@ -73,9 +73,8 @@ def test_images_that_are_not_aligned_faces_are_counted(tmp_path, caplog, sizes, 
 def test_png_keeps_every_pixel_and_the_channel_order():
     image = picture()
     assert np.array_equal(decode(encode_png(image)), image)
-    assert np.array_equal(
-        cv2.imdecode(np.frombuffer(encode_png(image), np.uint8), 1)[..., 2::-1], image
-    )
+    bgr = cv2.imdecode(np.frombuffer(encode_png(image), np.uint8), 1)
+    assert np.array_equal(bgr[..., 2::-1], image)
 
 
 def test_jpeg_pixels_equal_opencv_s():

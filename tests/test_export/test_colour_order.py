@@ -3,7 +3,6 @@
 import json
 import re
 import statistics
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +14,9 @@ from export import colours
 from export.colour_order import main
 from export.colours import colour_check, d_prime, require_colour_order, some_images
 from models.backbones.base import BackboneOutput, Preprocessing
+from tests.helpers import ROOT
 
-WEIGHTS = Path(__file__).resolve().parents[2] / "demo" / "backbone.pth"
+WEIGHTS = ROOT / "demo" / "backbone.pth"
 DEMO = "iresnet:layers=(1,1,1,1),widths=(8,16,32,64),embedding_size=64"
 SIZE = 112
 
@@ -212,16 +212,11 @@ def test_rows_are_read_as_they_are_stored(tmp_path, monkeypatch):
         (["--pairs", "synthetic:pairs=4", "--count", "1"], "needs 2 pairs of each kind"),
     ],
 )
-def test_mistakes_are_one_line(flags, message, tmp_path, monkeypatch, capsys):
+def test_mistakes_are_one_line(flags, message, tmp_path, monkeypatch, refused):
     monkeypatch.chdir(tmp_path)
     write_bin(tmp_path / "one.bin", painted(3)[0], [True, True, False])
-    try:
-        code = main(["--backbone_name", DEMO, "--backbone_weights", str(WEIGHTS), *flags])
-    except SystemExit as stopped:
-        code = stopped.code
-    errors = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
-    assert (code, len(errors)) == (2, 1)
-    assert message in errors[0]
+    backbone = ["--backbone_name", DEMO, "--backbone_weights", str(WEIGHTS)]
+    refused(lambda: main([*backbone, *flags]), message)
 
 
 def test_a_check_can_be_stored(red):

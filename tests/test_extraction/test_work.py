@@ -115,13 +115,12 @@ def test_results_fetched_late_are_those_of_several():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_results_on_a_gpu_are_those_of_several_while_the_next_batch_runs():
     torch.manual_seed(0)
     frozen = FrozenBackbone(MobileFaceNet(), "cuda")
     head = FC2Head(output="probability", features_shape=frozen.features_shape, hidden=4).cuda()
     several = EstimatorGroup(
-        {"head": TrainedHead(frozen=frozen, head=head), "norm": EmbeddingNorm(frozen=frozen)},
+        {"head": TrainedHead(frozen=frozen, head=head), "norm": EmbeddingNorm(frozen=frozen)}
     )
     faces = torch.randint(0, 256, (8, 64, 112, 112, 3), dtype=torch.uint8).pin_memory()
     expected = [estimate_batch(several, Batch(batch.numpy()), flip=True) for batch in faces]

@@ -44,11 +44,7 @@ TRIED = product(
     ("fixed", "per_subset"),
     ("mated", "all", "each_kind"),
     ("threshold", "above_threshold", "kept_score"),
-    (
-        ("together", "exact", "step"),
-        ("together", "percent", "step"),
-        ("keep", "by_5", "trapezoid"),
-    ),
+    (("together", "exact", "step"), ("together", "percent", "step"), ("keep", "by_5", "trapezoid")),
     (
         ("at_limit", "nothing", "random", "conservative", "max"),
         ("before_limit", "optimum", "nothing", "nearest", "sum"),
