@@ -146,8 +146,8 @@ def start(device: str) -> tuple[World, torch.device]:
     if name != "cpu":
         torch.cuda.set_device(world.local_rank)
     backend = "gloo" if name == "cpu" else "cpu:gloo,cuda:nccl"
-    # Its defaults hold the group that there is when it is loaded, as an optimizer's first step does:
-    # the group's threads would outlive `stop`, and now and then abort the process at exit.
+    # Its defaults hold the group that there is when it is loaded, which an optimizer's first step
+    # does: the group's threads would outlive `stop`, and now and then abort the process at exit.
     importlib.import_module("torch.distributed.nn.functional")
     try:
         dist.init_process_group(backend, timeout=_PATIENCE)
