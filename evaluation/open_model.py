@@ -440,6 +440,7 @@ def _named_backbone(
     if not weights:
         raise ValueError(f"backbone_name = {name} needs backbone_weights")
     from estimators.embedding_norm import EmbeddingNorm
+    from models.load import weights_files
     from models.run import open_backbone
 
     frozen = open_backbone(name, weights, **where)
@@ -448,7 +449,7 @@ def _named_backbone(
         estimator=EmbeddingNorm(frozen=frozen),
         frozen=frozen,
         embedding_size=frozen.embedding_size,
-        files=(Path(weights),),
+        files=weights_files(weights),
     )
 
 

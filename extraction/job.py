@@ -33,6 +33,7 @@ from evaluation.embed import average_of_flip, estimate_batch
 from evaluation.open_model import DEMO, LoadedModels, named, open_models
 from extraction.shards import ShardFolder, empty, one_line
 from models.heads.base import to_sigma_sq
+from models.load import weights_sha256
 from utils.cli import say_error
 from utils.distributed import PeerFailed, RankLost, World, in_job, is_main_process, start, stop
 from utils.files import Json, file_sha256
@@ -191,7 +192,7 @@ def fingerprint(
     backbone = models.backbone
     frozen, backbone_sha256 = backbone.frozen, backbone.provenance.backbone_sha256
     if not backbone_sha256 and options.backbone_weights is not None:
-        backbone_sha256 = file_sha256(options.backbone_weights)
+        backbone_sha256 = weights_sha256(options.backbone_weights)
     return {
         "version": VERSION,
         "images": len(faces),

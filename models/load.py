@@ -10,6 +10,7 @@ import logging
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,9 +22,9 @@ from torch import Tensor, nn
 from models.backbones.base import Backbone
 from models.heads.base import Head
 from utils.config import Method
-from utils.files import atomic_file
+from utils.files import atomic_file, file_sha256
 from utils.methods import build
-from utils.onnx_runtime import is_onnx, read_network
+from utils.onnx_runtime import is_onnx, network_files, read_network
 
 log = logging.getLogger("faceuq")
 
@@ -107,6 +108,17 @@ def read_onnx(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ValueError(f"no file {path}")
     return {"onnx": torch.frombuffer(bytearray(read_network(path)), dtype=torch.uint8)}
+
+
+def weights_files(path: str | Path) -> tuple[Path, ...]:
+    """Return a file of weights, and those beside an ONNX file that hold its weights."""
+    return network_files(Path(path)) if is_onnx(path) else (Path(path),)
+
+
+def weights_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file of weights; of several, that of theirs in a row."""
+    hashes = [file_sha256(file) for file in weights_files(path)]
+    return hashes[0] if len(hashes) == 1 else sha256("".join(hashes).encode()).hexdigest()
 
 
 def load_backbone(method: Method, path: str | Path) -> Backbone:

@@ -30,10 +30,11 @@ from models.load import (
     load_state,
     read_safely,
     save_checkpoint,
+    weights_files,
+    weights_sha256,
 )
 from utils.config import Execution, Method, Precision, TrainConfig, from_json, parse_method, to_json
 from utils.device import resolve_device
-from utils.files import file_sha256
 from utils.methods import build, check_options
 
 
@@ -194,7 +195,9 @@ def load_run(
         frozen = load_frozen(config, device, precision, backbone_weights, execution)
         check_backbone(payload, frozen, str(weights))
     head = trained_head(payload, frozen)
-    return Run(path, config, frozen, head, int(payload["step"]), sha256, (file, weights))
+    return Run(
+        path, config, frozen, head, int(payload["step"]), sha256, (file, *weights_files(weights))
+    )
 
 
 def trained_head(checkpoint: Checkpoint, frozen: FrozenBackbone) -> Head:
@@ -234,20 +237,20 @@ def untrained_run(
         )
     frozen = load_frozen(config, device, precision, backbone_weights)
     weights = Path(backbone_weights or config.backbone_weights)
-    files = (Path(config.head_weights), weights)
+    files = (Path(config.head_weights), *weights_files(weights))
     head = build_head(config, frozen).eval()
-    return Run(Path(), config, frozen, head, 0, file_sha256(weights), files)
+    return Run(Path(), config, frozen, head, 0, weights_sha256(weights), files)
 
 
 def backbone_record(frozen: FrozenBackbone, weights: str) -> Checkpoint:
     """Return what a checkpoint says of its backbone: the file's hash and the preprocessing."""
-    return {"sha256": file_sha256(weights), "preprocessing": frozen.preprocessing.to_dict()}
+    return {"sha256": weights_sha256(weights), "preprocessing": frozen.preprocessing.to_dict()}
 
 
 def check_backbone(payload: Checkpoint, frozen: FrozenBackbone, weights: str) -> None:
     """Raise ValueError for another weights file or preprocessing than a head was trained on."""
     record = payload["backbone"]
-    sha256 = file_sha256(weights)
+    sha256 = weights_sha256(weights)
     if record["sha256"] != sha256:
         raise ValueError(
             f"the head was trained on backbone weights with SHA-256 {record['sha256'][:12]}..., "

@@ -114,6 +114,8 @@ CAUTIONS = {
     "first is in {where})",
     "repeated_pairs": "{file}: {count} comparisons repeat a pair of images; each pair counts once "
     "(the first is in {where})",
+    "copies": "{copies} of {total} images are copies of another image, {elsewhere} of them under "
+    "another identity: pairs of copies compare an image with itself, and count as they stand",
     "odd_pairs": "of {total} pairs {self} compare an image with itself, {repeated} repeat a pair "
     "and {contradictory} are of the other kind than a pair of the same images: all count as they "
     "stand",

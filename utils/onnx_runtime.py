@@ -67,6 +67,14 @@ def open_session(
         raise ValueError(f"{name} cannot be opened as an ONNX model: {error}") from error
 
 
+def network_files(path: Path) -> tuple[Path, ...]:
+    """Return an ONNX file and those beside it that hold its weights."""
+    network = needed("onnx").load(path, load_external_data=False)
+    entries = (entry for tensor in network.graph.initializer for entry in tensor.external_data)
+    names = {entry.value for entry in entries if entry.key == "location"}
+    return (path, *(path.with_name(name) for name in sorted(names)))
+
+
 def read_network(path: Path) -> bytes:
     """Return the content of an ONNX file, with weights that it keeps in files beside it.
 

@@ -6,7 +6,6 @@ or a folder in IJB's layout; see docs/evaluate.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -17,11 +16,12 @@ from numpy.typing import NDArray
 from data.faces import FaceImages, Images, open_faces
 from data.features import Features
 from data.images import Sizes
-from data.labelled_pairs import CAP, LeftOut, require_pairs
+from data.labelled_pairs import CAP, require_pairs
 from data.pairs import open_pairs
 from data.verification import VerificationSet, open_verification
 from estimators.base import harmonic_mean
 from evaluation.metrics.comparisons import Comparisons, cosine_of_pairs, notes_of, with_people
+from evaluation.metrics.thresholds import Caution
 from evaluation.sets.labelled import NonMated, labelled_comparisons, scores_of
 from utils.tables import naming
 
@@ -141,7 +141,7 @@ class PairsSet:
         pairs: (N, 2) their rows.
         mated: (N,) whether both show one person.
         identity: (M,) folder numbers where the list is LFW's; else None.
-        left_out: what the list has beside these pairs.
+        notes: what the list has beside these pairs.
     """
 
     name: str
@@ -149,7 +149,7 @@ class PairsSet:
     pairs: NDArray[np.int32]
     mated: NDArray[np.bool_]
     identity: NDArray[np.int64] | None
-    left_out: Sequence[LeftOut] = ()
+    notes: tuple[Caution, ...] = ()
 
     def comparisons(self, mu: NDArray[np.float32], sigma_sq: NDArray[np.float32]) -> Comparisons:
         """Score the pairs of the list; see `EvaluationSet`."""
@@ -164,7 +164,7 @@ class PairsSet:
         image = np.arange(len(self.images), dtype=np.int64)
         comparisons = Comparisons(
             *(self.name, scores, self.mated, self.pairs, uncertainty, self.identity, image),
-            notes=notes_of(self.name, self.left_out),
+            notes=self.notes,
             name_of=self.images.image_name,
         )
         return with_people(comparisons)
@@ -244,4 +244,5 @@ def _pairs(path: Path, dataset_path: str | Path | None) -> PairsSet:
         kind = "non-mated" if mated.any() else "mated"
         raise ValueError(f"{path}: no {kind} pair among {len(mated)}; error rates need both kinds")
     images = FaceImages(listed.faces, root)
-    return PairsSet(path.stem, images, listed.rows, mated, listed.people, listed.left_out)
+    notes = notes_of(path.name, listed.left_out)
+    return PairsSet(path.stem, images, listed.rows, mated, listed.people, notes)

@@ -82,7 +82,7 @@ class StoredSet:
             name=self.name,
         )
         if stored.name is not None:
-            first = replace(first, notes=notes, name_of=stored.name.__getitem__)
+            first = replace(first, notes=first.notes + notes, name_of=stored.name.__getitem__)
         return [(each.label, first.with_uncertainty(each.values)) for each in uncertainties]
 
 

@@ -112,7 +112,7 @@ def write_scores(folder):
 
 
 @pytest.fixture(scope="session")
-def stand_ins(tmp_path_factory, write_run):
+def stand_ins(tmp_path_factory, write_run, tiny_onnx):
     """A folder with everything that the pages name."""
     folder = tmp_path_factory.mktemp("stand_ins")
     shutil.copytree(ROOT / "config", folder / "config")
@@ -127,6 +127,7 @@ def stand_ins(tmp_path_factory, write_run):
         shutil.copy(folder / "runs" / "idq" / "backbone.pth", folder / path)
     shutil.copy(folder / "runs" / "idq" / "backbone.pth", folder / "FILE")
     shutil.copy(ROOT / "demo" / "backbone.pth", folder / "WEIGHTS")
+    shutil.copy(tiny_onnx, folder / "w600k_r50.onnx")
     mobile = build("models.backbones", Method("mobilefacenet")).state_dict()
     for path in ("mbf_y1.pth", "FILE.pth", "weights/mbf_y1.pth"):
         torch.save(mobile, folder / path)

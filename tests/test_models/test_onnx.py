@@ -8,9 +8,10 @@ import torch
 
 from estimators.base import Batch, build_estimator
 from models.frozen import FrozenBackbone
-from models.load import load_backbone
+from models.load import load_backbone, weights_sha256
 from models.run import open_backbone, parse_backbone
 from utils.config import Method, parse_method
+from utils.files import file_sha256
 
 onnx = pytest.importorskip("onnx")
 FLOAT, INT64, UINT8 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64, onnx.TensorProto.UINT8
@@ -244,6 +245,10 @@ def test_weights_in_other_files_come_from_the_same_folder_alone(source, images, 
     onnx.save(network, path, save_as_external_data=True, location="r.data", size_threshold=0)
     expected = open_backbone("onnx", source / "r.onnx", "cpu")(images).embedding
     assert torch.equal(open_backbone("onnx", path, "cpu")(images).embedding, expected)
+    before = weights_sha256(path)
+    assert before != weights_sha256(source / "r.onnx") == file_sha256(source / "r.onnx")
+    (folder / "r.data").write_bytes((folder / "r.data").read_bytes()[::-1])
+    assert weights_sha256(path) != before
     (folder / "r.data").rename(tmp_path / "r.data")
     path.write_bytes(path.read_bytes().replace(b"r.data", b"../r.d"))
     (tmp_path / "r.d").symlink_to(tmp_path / "r.data")

@@ -107,6 +107,16 @@ def test_copies_of_an_image_are_found_without_decoding(tmp_path, kind):
     assert first.tolist() == [0, 1, 0, 0, 4, 5, 0, 1, 0, 0][:count]
 
 
+def test_copies_among_faces_with_identities_are_counted(folder):
+    (folder / "ann" / "copy.png").write_bytes((folder / "ann" / "ann_0001.png").read_bytes())
+    (folder / "bob" / "copy.png").write_bytes((folder / "dan" / "dan_0001.png").read_bytes())
+    chosen = open_set(f"faces:{folder}")
+    (caution,) = chosen.comparisons(*estimates(chosen.images)).notes
+    assert "2 of 12 images are copies of another image, 1 of them under" in caution_sentence(
+        caution
+    )
+
+
 def test_faces_are_drawn_as_asked(folder):
     options = {"non_mated": 12, "cap": 1, "seed": 3}
     chosen = open_set(f"faces:{folder}", **options)
