@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # the same names for editors and type checkers
     from evaluation.comparison import compare as compare
     from evaluation.comparison import compare_stored as compare_stored
     from evaluation.confidence.calibration import Calibration as Calibration
-    from evaluation.confidence.decision import Decision as Decision
+    from evaluation.confidence.calibration import Decision as Decision
     from evaluation.metrics.comparisons import Comparisons as Comparisons
     from evaluation.open_model import LoadedModel as LoadedModel
     from evaluation.open_model import open_model as open_model
@@ -64,8 +64,10 @@ _NAMES = {
         "compare",
         "compare_stored",
     ),
-    "evaluation.confidence.calibration": ("Calibration",),
-    "evaluation.confidence.decision": ("Decision",),
+    "evaluation.confidence.calibration": (
+        "Calibration",
+        "Decision",
+    ),
     "report.sheet": ("FaceScore",),
     "evaluation.metrics.comparisons": ("Comparisons",),
     "evaluation.open_model": (

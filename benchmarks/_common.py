@@ -43,7 +43,10 @@ def machine(device: str | torch.device = "auto") -> dict[str, Any]:
 
 
 def compare(
-    sides: Mapping[str, Callable[[], Any]], runs: int, device: str | torch.device = "cpu"
+    sides: Mapping[str, Callable[[], Any]],
+    runs: int,
+    device: str | torch.device = "cpu",
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
     """Return each side's median seconds; sides run in turn, so all meet the same disturbances.
 
@@ -51,16 +54,17 @@ def compare(
         sides: name to a call without arguments; each runs once before, to warm up.
         runs: timings of each side, at least 1.
         device: waited for before each look at the clock, where it is a CUDA device.
+        clock: of seconds; `time.process_time` counts those of this process on a busy machine.
     """
     taken: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(runs + 1):
         for name, call in sides.items():
             synchronise(device)
-            start = time.perf_counter()
+            start = clock()
             call()
             synchronise(device)
             if turn:
-                taken[name].append(time.perf_counter() - start)
+                taken[name].append(clock() - start)
     return {name: statistics.median(values) for name, values in taken.items()}
 
 

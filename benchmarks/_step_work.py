@@ -14,8 +14,7 @@ import torch
 from benchmarks._common import synchronise
 from data.augment import AugmentParameters, BatchAugment
 from data.faces import Faces
-from data.loader import Batch, BatchLoader
-from data.sampler import ClassBalancedBatches
+from data.loader import Batch, BatchLoader, ClassBalancedBatches
 from models.frozen import FrozenBackbone
 from training.branch import StepInput, TrainedBranch
 from training.trainer import RecordedSteps, step_heads, step_inputs

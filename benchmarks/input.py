@@ -37,8 +37,7 @@ from benchmarks._input_data import (
     write_tiny_records,
 )
 from data.faces import Faces, FileFaces, PackFaces, open_faces
-from data.loader import BatchLoader
-from data.sampler import ClassBalancedBatches
+from data.loader import BatchLoader, ClassBalancedBatches
 
 CLASSES, PER_CLASS = 10, 8
 BATCH = CLASSES * PER_CLASS

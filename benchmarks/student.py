@@ -29,11 +29,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks._common import compare, print_table, write_json
-from estimators.onnx import needed
 from evaluation import compare as comparison
 from export.graph import ExportedModel, write_onnx
 from models.run import Run, load_run
 from utils.cli import Parser, count, run_command
+from utils.onnx_runtime import needed
 
 GOAL_MS = 2.0
 LARGEST = 500_000  # parameters

@@ -18,6 +18,7 @@ from evaluation.metrics.comparisons import Unit
 from evaluation.metrics.protocols import PROTOCOLS, find_protocol
 from evaluation.sets.templates import FUSIONS, Score
 from utils.cli import count, count_or_all, share
+from utils.onnx_runtime import is_onnx
 
 if TYPE_CHECKING:
     from evaluation.open_model import LoadedModel
@@ -31,7 +32,8 @@ REPLICATES = 1000  # of a report
 RISKS = ("fnmr", "fmr", "total")
 NO_MODEL = (
     "--model MODEL (a run folder, a packed or an exported model), --features FILE, or "
-    "--backbone_name with --backbone_weights and a training-free --estimator"
+    "--backbone_name with --backbone_weights and a training-free --estimator (an .onnx file needs "
+    "no --backbone_name)"
 )
 
 Options = TypeVar("Options")
@@ -99,6 +101,12 @@ class ModelFlags:
     config_file: str | None = None
     set: Sequence[str] = ()
 
+    @property
+    def backbone(self) -> str | None:
+        """What names a backbone: its name, or a file that needs none."""
+        own = self.backbone_weights if is_onnx(self.backbone_weights) else None
+        return self.backbone_name or own
+
     def open(self, device: str) -> LoadedModel:
         """Open the model, to evaluate it; ValueError says what is missing."""
         from evaluation.open_model import from_run, open_model
@@ -116,7 +124,7 @@ class ModelFlags:
             return from_run(run, calibrated=False).with_estimator(self.estimator)
         if self.set:
             raise ValueError("--set overrides a --config_file; a --model has its own config")
-        if not (self.model or self.backbone_name):
+        if not (self.model or self.backbone):
             raise ValueError(f"give {NO_MODEL}")
         model = open_model(
             self.model or self.estimator,
@@ -130,17 +138,33 @@ class ModelFlags:
         return (model.with_estimator(self.estimator) if self.model else model).require_embeddings()
 
     def calibration_file(self, out: str | None, features: str | None) -> Path:
-        """Where the calibration of the model, or of a stored file, is written."""
+        """Where the calibration of the model, or of a stored file, is written: JSON, or in a `.pt`.
+
+        Raises:
+            ValueError: nothing to calibrate, or a place that cannot hold the calibration.
+        """
         from evaluation.confidence.calibration import FILE_NAME
         from evaluation.open_model import kind_of
 
-        if bool(features) == bool(self.model or self.backbone_name):
+        if bool(features) == bool(self.model or self.backbone):
             raise ValueError(f"give one of {NO_MODEL}")
+        kind = kind_of(self.model)[0] if self.model else ""
+        if out and Path(out).suffix == ".onnx":
+            raise ValueError(
+                f"--out {out}: the maps of an exported model are part of its network; give --out "
+                "FILE.json, which score_images.py --calibration takes, or export again"
+            )
+        is_own = kind == "packed" and self.estimator == "trained_head"
+        if out and Path(out).suffix == ".pt" and not is_own:
+            raise ValueError(f"--out {out}: only a packed --model is written anew: give FILE.json")
         if out:
             return Path(out)
-        if not self.model or kind_of(self.model)[0] != "run":
-            raise ValueError("give --out FILE.json: there is no run to put the calibration beside")
-        return Path(self.model) / FILE_NAME
+        if kind != "run":
+            packed = " or, to write the model anew, FILE.pt" if kind == "packed" else ""
+            raise ValueError(
+                f"give --out FILE.json{packed}: there is no run to put the calibration beside"
+            )
+        return Path(self.model or "") / FILE_NAME
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
@@ -164,7 +188,10 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 def add_backbone_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that name a backbone where no run does, and say where it runs."""
     add = parser.add_argument
-    add("--backbone_name", help="iresnet18 ... iresnet200, mobilefacenet, mbf, or name:option=...")
+    add(
+        "--backbone_name",
+        help="iresnet18 ... iresnet200, mobilefacenet, mbf, onnx, name:option=...",
+    )
     add("--backbone_weights", help="its file; with a run: where the file is now")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--precision", default="auto", help="of the backbone: auto, fp32, bf16, fp16")
@@ -299,7 +326,10 @@ def add_calibration_flags(parser: argparse.ArgumentParser) -> None:
     add("--batch_size", type=int, default=64, help="images per forward pass (64)")
     add("--flip", action="store_true", help="average with the mirror image")
     add("--features", help="stored arrays or scores (.npz, .csv, .parquet), not a model and a set")
-    add("--out", help="file to write (RUN/calibration.json)")
+    add(
+        "--out",
+        help="file to write (RUN/calibration.json); FILE.pt: a packed --model with the new one",
+    )
     add("--fmr", type=share, help="FMR that the score threshold is set for (1e-3)")
     add_risk_flags(parser)
     add_set_flags(parser)

@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data.images import SIZE, decode, decode_into, encode_jpeg, fingerprint, to_112
+from data.images import SIZE, Sizes, decode, decode_into, encode_jpeg, fingerprint, to_112
 from data.listing import Listing, folder_listing, list_file_listing
 from data.rec.format import RecordWriter
 from data.rec.reader import RecordPack
-from data.rendered import SyntheticFaces, synthetic_options
 from utils.files import open_input
 
 
@@ -30,10 +29,12 @@ class Faces(Protocol):
         labels: (N,) 0..C-1, every one of which occurs; int32, which saves 70 MB for 17 M images,
             or int64.
         num_classes: C.
+        sizes: of the images that were decoded.
     """
 
     labels: NDArray[Any]
     num_classes: int
+    sizes: Sizes
 
     def __len__(self) -> int:
         """Return N."""
@@ -65,6 +66,10 @@ class Faces(Protocol):
 class Images(Protocol):
     """M images in a fixed order, decoded a few at a time."""
 
+    @property
+    def sizes(self) -> Sizes:
+        """Of the images that were decoded."""
+
     def __len__(self) -> int:
         """Return M."""
 
@@ -84,6 +89,11 @@ class FaceImages:
     def __init__(self, faces: Faces, root: Path | None = None) -> None:
         self.faces = faces
         self._prefix = "" if root is None else f"{root}/"
+
+    @property
+    def sizes(self) -> Sizes:
+        """Of the images that were decoded."""
+        return self.faces.sizes
 
     def __len__(self) -> int:
         return len(self.faces)
@@ -174,6 +184,7 @@ class FileFaces(Faces):
         self._root = str(root)
         self._listing = entries if isinstance(entries, Listing) else Listing.of(entries)
         self.labels, self.num_classes = self._listing.labels, self._listing.num_classes
+        self.sizes = Sizes()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -199,7 +210,7 @@ class FileFaces(Faces):
         """Do what `read` does, into `out` (112, 112, 3)."""
         encoded = self.encoded(row)
         try:
-            decode_into(encoded, out)
+            self.sizes.add(*decode_into(encoded, out))
         except ValueError as error:
             raise ValueError(f"{self.name(row)}: {error}") from error
 
@@ -218,6 +229,7 @@ class PackFaces(Faces):
             raise ValueError(f"{path}: no image records")
         self.labels = _compact(labels)
         self.num_classes = int(self.labels.max()) + 1
+        self.sizes = Sizes()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -239,7 +251,7 @@ class PackFaces(Faces):
         """Do what `read` does, from the mapped file into `out` (112, 112, 3)."""
         with self.pack.image_view(int(self._positions[row])) as encoded:
             try:
-                decode_into(encoded, out)
+                self.sizes.add(*decode_into(encoded, out))
             except ValueError as error:
                 raise ValueError(f"{self.name(row)}: {error}") from error
 
@@ -255,7 +267,9 @@ class JoinedFaces(Faces):
     """Several sources as one; a source's classes follow those of the sources before it."""
 
     def __init__(self, parts: Sequence[Faces]) -> None:
-        self.parts = tuple(parts)
+        self.parts, self.sizes = tuple(parts), Sizes()
+        for part in parts:
+            part.sizes = self.sizes
         classes = np.cumsum([0, *(part.num_classes for part in parts)])
         self._starts = np.cumsum([0, *(len(part) for part in parts)]).tolist()
         self.labels = np.concatenate(
@@ -294,6 +308,8 @@ class JoinedFaces(Faces):
 
 def _open_source(source: str) -> Faces:
     if source.startswith("synthetic:"):
+        from data.rendered import SyntheticFaces, synthetic_options  # needed for them alone
+
         return SyntheticFaces(**synthetic_options(source, SyntheticFaces))
     path = Path(source)
     if path.is_dir():
@@ -335,6 +351,7 @@ def write_pack(faces: Faces, prefix: str | Path, quality: int = 95) -> None:
         for row in map(int, tqdm(rows, desc=str(prefix), unit="image", disable=None)):
             encoded = _encoded(faces, row, quality)
             writer.write_image(int(faces.labels[row]), encoded, faces.name(row))
+    faces.sizes.warn(str(prefix))
 
 
 def _encoded(faces: Faces, row: int, quality: int) -> bytes:
@@ -345,5 +362,6 @@ def _encoded(faces: Faces, row: int, quality: int) -> bytes:
         image = decode(encoded)
     except ValueError as error:
         raise ValueError(f"{faces.name(row)}: {error}") from error
+    faces.sizes.add(*image.shape[:2])
     resized = to_112(image)
     return encoded if resized is image else encode_jpeg(resized, quality)

@@ -9,7 +9,9 @@ An image in this project is uint8 (H, W, 3) RGB; OpenCV's BGR never leaves this 
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
+import threading
 from typing import NamedTuple
 
 import cv2
@@ -17,7 +19,10 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
+log = logging.getLogger("faceuq")
+
 SIZE = 112
+LARGEST_ALIGNED = 224  # pixels; aligned faces are squares of 96 to 224, larger ones are loose crops
 JPEG_START = b"\xff\xd8\xff"
 LARGEST_JPEG = 250_000_000  # pixels
 FEW = 16  # stray bytes that a writer may leave; more means that the decoder lost its way
@@ -97,10 +102,13 @@ def check_size(width: int, height: int, largest: int) -> None:
         raise ValueError(f"an image of {width}x{height} has no pixels")
 
 
-def decode_into(encoded: bytes | memoryview, out: NDArray[np.uint8]) -> None:
+def decode_into(encoded: bytes | memoryview, out: NDArray[np.uint8]) -> tuple[int, int]:
     """Decode to 112x112 in place: what `to_112(decode(encoded))` returns, without a copy of a JPEG.
 
     `out` is uint8 (112, 112, 3), C order; it is overwritten, also where this fails.
+
+    Returns:
+        Height and width of the image before it was resized.
 
     Raises:
         ValueError: not an image, or a damaged one.
@@ -111,8 +119,43 @@ def decode_into(encoded: bytes | memoryview, out: NDArray[np.uint8]) -> None:
         except ValueError:
             pass  # stray bytes or damage: `decode` knows which
         else:
+            return SIZE, SIZE
+    image = decode(bytes(encoded))
+    out[...] = to_112(image)
+    return image.shape[0], image.shape[1]
+
+
+class Sizes:
+    """Counts the images of a source by the size that they have before they are resized to 112x112.
+
+    Threads may share it. An image that is not square, or larger than 224x224, is not aligned.
+    """
+
+    def __init__(self) -> None:
+        self.met = self.unaligned = 0
+        self._example: tuple[int, int] | None = None
+        self._lock = threading.Lock()
+        self._is_told = False
+
+    def add(self, height: int, width: int) -> None:
+        """Count an image."""
+        with self._lock:
+            self.met += 1
+            if height != width or height > LARGEST_ALIGNED:
+                self.unaligned += 1
+                self._example = self._example or (width, height)
+
+    def warn(self, source: str) -> None:
+        """Warn, once, if some of the images so far are not aligned faces."""
+        if self._example is None or self._is_told:
             return
-    out[...] = to_112(decode(bytes(encoded)))
+        self._is_told = True
+        log.warning(
+            "%s: %d of %d images (%.0f %%) are not aligned faces by their size, such as %dx%d: "
+            "squeezed to 112x112, they are hardly recognised. Align them first: python "
+            "photos/align_faces.py PHOTOS --out FACES --face largest",
+            *(source, self.unaligned, self.met, 100 * self.unaligned / self.met, *self._example),
+        )
 
 
 def to_112(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

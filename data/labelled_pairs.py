@@ -1,10 +1,12 @@
-"""Pairs of labelled images: all mated ones, and non-mated ones drawn at random.
+"""Pairs of images: those of labelled images, and what is checked of pairs that a file lists.
 
-They follow from the labels and the seed alone. NumPy only.
+All mated pairs of labels, and non-mated ones drawn at random, follow from the labels and the seed
+alone. docs/formats.md has the rule for pairs of a file. NumPy only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -102,6 +104,82 @@ def require_pairs(labels: NDArray[np.int64], cap: int | None) -> None:
     _mated_counts(index, cap)
     if len(index.sizes) < 2:
         raise ValueError(f"no non-mated pair: all {len(labels)} images are of one identity")
+
+
+class PairKinds(NamedTuple):
+    """What is wrong with each of N pairs.
+
+    Attributes:
+        is_self: (N,) an image and itself.
+        is_repeated: (N,) two images that an earlier pair has, in either order.
+        contradicts: (N,) two images whose first pair is of the other kind; not counted as repeated.
+        first: (N,) row of the first pair of the same two images.
+    """
+
+    is_self: NDArray[np.bool_]
+    is_repeated: NDArray[np.bool_]
+    contradicts: NDArray[np.bool_]
+    first: NDArray[np.int64]
+
+
+def pair_kinds(sides: NDArray[np.integer], mated: NDArray[np.bool_]) -> PairKinds:
+    """Look at pairs (N, 2) of image numbers of 0 or more, and at their labels (N,)."""
+    low, high = sides.min(axis=1).astype(np.int64), sides.max(axis=1).astype(np.int64)
+    key = low * (int(high.max(initial=0)) + 1) + high
+    _, first, place = np.unique(key, return_index=True, return_inverse=True)
+    first, is_self = first[place], low == high
+    contradicts = (mated != mated[first]) & ~is_self
+    is_repeated = (first != np.arange(len(first))) & ~is_self & ~contradicts
+    return PairKinds(is_self, is_repeated, contradicts, first)
+
+
+class LeftOut(NamedTuple):
+    """Rows of a file that do not count: `self_comparisons` or `repeated_pairs`, how many, where.
+
+    `where` is the line of the first.
+    """
+
+    kind: str
+    rows: int
+    where: str
+
+
+def pairs_that_count(
+    sides: NDArray[np.integer],
+    mated: NDArray[np.bool_],
+    where: Callable[[int], str],
+    names: Callable[[int], Sequence[str]],
+) -> tuple[NDArray[np.bool_], list[LeftOut]]:
+    """Say which of N pairs count: not an image with itself, and the first row of each pair alone.
+
+    Args:
+        sides: (N, 2) numbers of the images, 0 or more.
+        mated: (N,) whether both show one person.
+        where: the line or row of a pair, for messages.
+        names: what the source calls the images of a pair.
+
+    Returns:
+        (N,) which count, and what does not.
+
+    Raises:
+        ValueError: two images are mated in one row and non-mated in another.
+    """
+    kinds = pair_kinds(sides, mated)
+    contradicts = np.flatnonzero(kinds.contradicts)
+    if contradicts.size:
+        row = int(contradicts[0])
+        first = int(kinds.first[row])
+        raise ValueError(
+            f"{' and '.join(map(repr, names(first)))} are mated = {int(mated[first])} in "
+            f"{where(first)} and {int(mated[row])} in {where(row)}: correct one of them"
+        )
+    both = (("self_comparisons", kinds.is_self), ("repeated_pairs", kinds.is_repeated))
+    left_out = [
+        LeftOut(kind, int(rows.sum()), where(int(np.argmax(rows))))
+        for kind, rows in both
+        if rows.any()
+    ]
+    return ~(kinds.is_self | kinds.is_repeated), left_out
 
 
 def _mated_counts(index: LabelOrder, cap: int | None) -> NDArray[np.int64]:

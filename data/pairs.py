@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.faces import FileFaces
-from utils.tables import csv_rows, naming
+from data.labelled_pairs import LeftOut, pairs_that_count
+from utils.files import naming
+from utils.tables import csv_rows
 
 
 class Pair(NamedTuple):
@@ -33,12 +36,14 @@ class PairList(NamedTuple):
         rows: (N, 2) int32 their places.
         mated: (N,) whether both show one person.
         people: (M,) int64 numbers of the folders, which are people in LFW's format; else None.
+        left_out: what the list has beside these pairs.
     """
 
     faces: FileFaces
     rows: NDArray[np.int32]
     mated: NDArray[np.bool_]
     people: NDArray[np.int64] | None
+    left_out: list[LeftOut]
 
 
 def open_pairs(path: Path, root: Path) -> PairList:
@@ -47,7 +52,7 @@ def open_pairs(path: Path, root: Path) -> PairList:
     Raises:
         ValueError: as `read_pairs`, or an image that is missing.
     """
-    pairs = read_pairs(path, root)
+    pairs, left_out = read_pairs(path, root)
     for pair in pairs:
         for file in (pair.first, pair.second):
             if not file.is_file():
@@ -68,14 +73,16 @@ def open_pairs(path: Path, root: Path) -> PairList:
         np.array(rows, np.int32),
         np.array([pair.mated for pair in pairs], np.bool_),
         np.array(people, np.int64) if pairs[0].folders_are_people else None,
+        left_out,
     )
 
 
-def read_pairs(path: Path, root: Path) -> list[Pair]:
-    """Read the pairs of a file; image paths start at `root`.
+def read_pairs(path: Path, root: Path) -> tuple[list[Pair], list[LeftOut]]:
+    """Read the pairs of a file that count, and what else it has; image paths start at `root`.
 
     Raises:
-        ValueError: no such file, no pair, or a line that is not one (with its number).
+        ValueError: no such file, no pair, or a line that is not one (with its number); two images
+            that are mated in one line and non-mated in another.
     """
     if not path.is_file():
         raise ValueError(f"no pairs file {path}")
@@ -89,7 +96,16 @@ def read_pairs(path: Path, root: Path) -> list[Pair]:
         pairs = [_csv_pair(fields, where, root) for where, fields in rows]
     if not pairs:
         raise ValueError(f"{path}: no pairs")
-    return pairs
+    number: dict[Path, int] = {}
+    counts, left_out = pairs_that_count(
+        np.array([[number.setdefault(f, len(number)) for f in pair[:2]] for pair in pairs]),
+        np.array([pair.mated for pair in pairs]),
+        lambda row: pairs[row].where,
+        lambda row: (str(pairs[row].first), str(pairs[row].second)),
+    )
+    if not counts.any():
+        raise ValueError(f"{path}: each of its {len(pairs)} pairs is an image and itself")
+    return list(compress(pairs, counts)), left_out
 
 
 def _is_header(fields: list[str]) -> bool:

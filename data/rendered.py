@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.images import SIZE, encode_jpeg, fingerprint
+from data.images import SIZE, Sizes, encode_jpeg, fingerprint
 from data.rendered_drawing import render
 from data.rendered_person import DEGRADATIONS, Degradation, Identity, Variation
 from utils.config import parse_method
@@ -36,6 +36,7 @@ class SyntheticFaces:
     Attributes:
         labels: (N,) int64.
         num_classes: identities.
+        sizes: of nothing, since every image is 112x112.
 
     Raises:
         ValueError: a count below 1, a negative seed, or a severity outside [0, 1].
@@ -45,6 +46,7 @@ class SyntheticFaces:
         _check(severity, identities=identities, images=images, seed=seed)
         self.num_classes, self.images, self.seed, self.severity = identities, images, seed, severity
         self.labels = np.repeat(np.arange(identities, dtype=np.int64), images)
+        self.sizes = Sizes()
         cached = min(len(self), CACHE_BYTES // (SIZE * SIZE * 3))
         self._pixels = np.zeros((cached, SIZE, SIZE, 3), dtype=np.uint8)
         self._rendered = np.zeros(cached, dtype=bool)

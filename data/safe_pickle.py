@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import pickle
 import re
+import struct
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,7 @@ from utils.files import open_input
 _DTYPE = re.compile(r"b1|[iu][1248]|f[248]|S[0-9]+|O8?")
 _DAMAGE = (  # what the unpickler raises on damaged data
     pickle.UnpicklingError,
+    struct.error,
     EOFError,
     ValueError,
     IndexError,
@@ -46,11 +49,13 @@ def load_pickle(path: Path) -> object:
     """
     try:
         with open_input(path) as file:
-            return _plain(_Unpickler(file, encoding="latin1").load())
+            content = BytesIO(file.read())  # which makes no room for more than there is
+        return _plain(_Unpickler(content, encoding="latin1").load())
     except UnsafePickleError as error:
         raise UnsafePickleError(f"{path}: refused, nothing was run: {error}") from error
     except _DAMAGE as error:
-        raise ValueError(f"{path}: damaged or cut short ({error})") from error
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{path}: damaged or cut short ({reason})") from error
 
 
 class _Call:
@@ -136,7 +141,19 @@ _ALLOWED: dict[tuple[str, str], _Call] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+def _load_bytearray(unpickler: Any) -> None:
+    unpickler.load_binbytes8()
+    unpickler.append(bytearray(unpickler.stack.pop()))
+
+
+class _Unpickler(pickle._Unpickler):
+    """The one in Python: the one in C makes room for whatever place in its memo a file names."""
+
+    dispatch: ClassVar = {
+        **pickle._Unpickler.dispatch,
+        pickle.BYTEARRAY8[0]: _load_bytearray,  # its own makes room for any length it reads of
+    }
+
     def find_class(self, module: str, name: str) -> _Call:
         if (module, name) not in _ALLOWED:
             raise UnsafePickleError(f"it asks for {module}.{name}")

@@ -5,10 +5,11 @@ python data/verification.py --pairs pairs.csv --images FOLDER --out my.bin      
 
 from __future__ import annotations
 
+import logging
 import pickle
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 if not __package__:  # run as a file: import from the checkout, not from this folder
@@ -18,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data.images import SIZE, decode, encode_png, fingerprint, to_112
+from data.images import SIZE, Sizes, decode, encode_png, fingerprint, first_rows, to_112
 from data.pairs import read_pairs
-from data.rendered import synthetic_options, verification_images
 from data.safe_pickle import load_pickle
 from utils.cli import Parser, run_command
 from utils.files import write_bytes
+
+log = logging.getLogger("faceuq")
 
 Image = bytes | NDArray[np.uint8]
 
@@ -36,11 +38,13 @@ class VerificationSet:
         name: for tables and messages.
         images: 2N encoded images (bytes), or decoded ones (uint8 (H, W, 3) RGB).
         mated: (N,) True where both show the same person.
+        sizes: of the images that were decoded.
     """
 
     name: str
     images: Sequence[Image]
     mated: NDArray[np.bool_]
+    sizes: Sizes = field(default_factory=Sizes, repr=False)
 
     def __post_init__(self) -> None:
         if not len(self.mated) or len(self.images) != 2 * len(self.mated):
@@ -62,6 +66,7 @@ class VerificationSet:
                 pixels = decode(image) if isinstance(image, bytes) else image
             except ValueError as error:
                 raise ValueError(f"{self.name}: image {start + place}: {error}") from error
+            self.sizes.add(*pixels.shape[:2])
             batch[place] = to_112(pixels)
         return batch
 
@@ -71,6 +76,11 @@ class VerificationSet:
         if isinstance(image, bytes):
             return fingerprint(image)
         return fingerprint(repr(image.shape).encode(), image.tobytes())
+
+    def first_rows(self) -> NDArray[np.int64]:
+        """Return (2N,) for each row the first one with the same image."""
+        numbers = map(self.fingerprint, range(len(self.images)))
+        return first_rows(np.fromiter(numbers, np.uint64, len(self.images)))
 
 
 def read_bin(path: str | Path) -> VerificationSet:
@@ -122,6 +132,8 @@ def open_verification(target: str, dataset_path: str | Path | None) -> Verificat
         ValueError: no such set; the message lists those in the folder.
     """
     if target.startswith("synthetic:"):
+        from data.rendered import synthetic_options  # needed for rendered faces alone
+
         return synthetic_verification(**synthetic_options(target, synthetic_verification))
     _check_name(target, dataset_path)
     if dataset_path is None:
@@ -176,6 +188,8 @@ def synthetic_verification(
     Raises:
         ValueError: a count below 1 (identities: below 2), a negative seed, or a bad severity.
     """
+    from data.rendered import verification_images
+
     images, mated = verification_images(pairs, seed, identities, severity)
     name = f"synthetic:pairs={pairs},seed={seed}"
     name += "" if identities is None else f",identities={identities}"
@@ -194,18 +208,22 @@ def write_bin_from_pairs(
     Raises:
         ValueError: a line that is not a pair, or an image that cannot be read; with its line.
     """
-    pairs = read_pairs(Path(pairs_file), Path(image_root))
-    images = []
+    pairs, left_out = read_pairs(Path(pairs_file), Path(image_root))
+    for kind, count, where in left_out:
+        text = "%s: %d %s left out (the first is in %s)"
+        log.warning(text, pairs_file, count, kind.replace("_", " "), where)
+    images, sizes = [], Sizes()
     for pair in tqdm(pairs, desc=str(out), unit="pair", disable=None if progress else True):
-        images += [_checked(path, pair.where) for path in (pair.first, pair.second)]
+        images += [_checked(path, pair.where, sizes) for path in (pair.first, pair.second)]
     write_bin(out, images, [pair.mated for pair in pairs])
+    sizes.warn(str(out))
     return len(pairs)
 
 
-def _checked(path: Path, where: str) -> bytes:
+def _checked(path: Path, where: str, sizes: Sizes) -> bytes:
     try:
         encoded = path.read_bytes()
-        decode(encoded)
+        sizes.add(*decode(encoded).shape[:2])
     except (OSError, ValueError) as error:
         what = error.strerror if isinstance(error, OSError) else error
         raise ValueError(f"{where}: {path}: {what}") from error

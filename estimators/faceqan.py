@@ -63,6 +63,7 @@ class FaceQAN:
             raise ValueError(f"epsilon = {epsilon}: must be above 0 and below 1")
         if not exponent > 0:
             raise ValueError(f"exponent = {exponent}: must be above 0")
+        frozen.require_gradients(self.name)
         self.frozen, self.passes, self.steps, self.epsilon = frozen, passes, steps, epsilon
         self.exponent, self.symmetry, self.seed = exponent, symmetry, seed
         self._noise: Tensor | None = None

@@ -54,6 +54,7 @@ class GraFIQs:
     def __init__(self, *, frozen: FrozenBackbone, at: At = "image") -> None:
         if at not in get_args(At):
             raise ValueError(f"at = {at!r}: must be one of {', '.join(get_args(At))}")
+        frozen.require_gradients(self.name)
         self.frozen = frozen
         self.at = at
         self.backbone = frozen.unfolded()

@@ -5,7 +5,6 @@ export/export.py writes such files. Needs onnxruntime, not PyTorch.
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from estimators.base import DIRECTION, Batch, Estimate
+from utils.onnx_runtime import open_session
 
 __all__ = ["OnnxModel"]
 
@@ -52,7 +52,7 @@ class OnnxModel:
         if not path.is_file():
             raise ValueError(f"no file {path}: export/export.py writes one")
         self.name = path.name
-        self._session = _session(path, threads)
+        self._session = open_session(path, path, threads=threads)
         facts = _facts(self._session.get_modelmeta().custom_metadata_map, path)
         self.about: dict[str, Any] = facts["about"]
         self.calibration: dict[str, Any] | None = facts["calibration"]
@@ -97,38 +97,12 @@ def metadata(
     return {"kind": KIND, "version": str(VERSION), **stored}
 
 
-def needed(package: str) -> Any:
-    """Import a package that only exported models need.
-
-    Raises:
-        ValueError: it is not installed; the message says how it is.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        name = package.partition(".")[0]
-        raise ValueError(
-            f"the package {name} is missing ({error}): pip install onnx onnxscript onnxruntime"
-        ) from error
-
-
-def _session(path: Path, threads: int | None) -> Any:
-    runtime = needed("onnxruntime")
-    options = runtime.SessionOptions()
-    options.log_severity_level = 3
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    try:
-        return runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's errors have no class of their own in common
-        raise ValueError(f"{path} cannot be opened as an ONNX model: {error}") from error
-
-
 def _facts(stored: Mapping[str, str], path: Path) -> dict[str, Any]:
     if stored.get("kind") != KIND:
         raise ValueError(
             f"{path} is an ONNX file of another tool (its metadata has kind "
-            f"{stored.get('kind')!r}, not {KIND!r}): export the model with export/export.py"
+            f"{stored.get('kind')!r}, not {KIND!r}): a recogniser goes into backbone_weights, with "
+            "backbone_name onnx; export/export.py writes a model as ONNX"
         )
     if stored.get("version") != str(VERSION):
         raise ValueError(

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data.features import Features, checked_rows
-from data.images import first_rows
+from data.images import Sizes, first_rows
 from estimators.base import Batch, Estimate, Estimator, name_readers
 from utils.distributed import ALONE, World
+from utils.files import Json
 from utils.long_work import prefetch
-from utils.parts import Json, PartStore
+from utils.parts import PartStore
 from utils.tables import read_npz
 
 if TYPE_CHECKING:
@@ -39,6 +40,10 @@ Span = tuple[int, int]  # of rows, the end not included
 
 class Decodes(Protocol):
     """Anything that gives images by number; from several threads at once."""
+
+    @property
+    def sizes(self) -> Sizes:
+        """Of the images that were decoded."""
 
     def decode(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Images start..stop-1 as (n, 112, 112, 3) RGB."""
@@ -208,6 +213,8 @@ class _Work:
 
         with bar, closing(decoded):
             each = _on_ranks(shares, own, estimates_of, world)
+        if world.is_main:
+            self.images.sizes.warn(self.name)
         return [plan.spread(_joined(list(part))) for part in zip(*each, strict=True)]
 
     def _fingerprints(self, span: Span) -> NDArray[np.uint64]:

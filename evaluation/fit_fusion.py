@@ -17,7 +17,8 @@ from pathlib import Path
 if not __package__:  # run as a file: import from the checkout, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from utils.cli import Parser, run_command
+from data.labelled_pairs import CAP
+from utils.cli import Parser, count, run_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--how", choices=["ranks", "model"], default="ranks", help="equal or fitted weights (ranks)"
     )
     add("--fmr", type=float, default=1e-3, help="model: FMR whose threshold pairs must pass (1e-3)")
+    add("--cap", type=count, default=CAP, help=f"mated pairs of one person; 0: all ({CAP})")
     add("--out", help="file to write (RUN/fusion.json)")
     add("--checkpoint", default="best", choices=["best", "last"], help="(best)")
     add("--backbone_weights", help="the backbone's file, where it has moved")

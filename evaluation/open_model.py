@@ -25,12 +25,12 @@ from estimators.base import (
     estimator_names,
     name_readers,
 )
-from evaluation.confidence.calibration import FILE_NAME, Calibration
-from evaluation.confidence.decision import Decision
+from evaluation.confidence.calibration import FILE_NAME, Calibration, Decision
 from evaluation.sets.templates import Weights
 from models.seeds import Group, seed_groups
 from utils.config import parse_method
 from utils.files import file_sha256
+from utils.onnx_runtime import is_onnx
 from utils.tables import SUFFIXES
 
 if TYPE_CHECKING:
@@ -430,11 +430,17 @@ def _named_backbone(
         raise ValueError("trained_head needs a run: name its folder, or give --model_dir")
     if name is None and weights is None and kind == "scores":
         return None
+    if name is None and is_onnx(weights):
+        name = "onnx"
     if name is None:
-        raise ValueError(f"{spec} needs a backbone: give backbone_name with backbone_weights")
+        raise ValueError(
+            f"{spec} needs a backbone: give backbone_name with backbone_weights, or a recogniser's "
+            ".onnx file as backbone_weights"
+        )
     if not weights:
         raise ValueError(f"backbone_name = {name} needs backbone_weights")
     from estimators.embedding_norm import EmbeddingNorm
+    from models.load import weights_files
     from models.run import open_backbone
 
     frozen = open_backbone(name, weights, **where)
@@ -443,7 +449,7 @@ def _named_backbone(
         estimator=EmbeddingNorm(frozen=frozen),
         frozen=frozen,
         embedding_size=frozen.embedding_size,
-        files=(Path(weights),),
+        files=weights_files(weights),
     )
 
 

@@ -1,11 +1,14 @@
-"""Does a backbone want RGB or BGR? Both orders are tried on a few pairs of faces.
+"""Does a backbone want RGB or BGR, and which scaling? They are tried on a few pairs of faces.
 
-For export/colour_order.py and export/pack_model.py. Takes four forward passes per pair.
+For export/colour_order.py and export/pack_model.py. Takes four forward passes per pair, and as many
+for each other scaling on up to 50 pairs of each kind.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +27,7 @@ from evaluation.sets.open_set import (
     VerificationPairs,
     open_set,
 )
+from models.backbones.base import Preprocessing
 
 if TYPE_CHECKING:
     from models.frozen import FrozenBackbone
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
 Verdict = Literal["recorded", "other", "cannot tell"]
 COUNT = 200  # pairs of each kind
 SMALL = 50  # with fewer of a kind, the answer is seldom clear
+SCALINGS = ((127.5, 127.5), (127.5, 128.0), (0.0, 255.0), (0.0, 1.0))  # mean and scale
+_TRIED = 50  # pairs of each kind that other scalings are tried on
+_EQUAL = 0.01  # of the best d': so much less is as good
 _DRAWS = 2000
 _CONFIDENCE = 0.99
 _BATCH = 64
@@ -53,8 +60,21 @@ class Separation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Trial:
+    """How well the backbone does with pixels in one order and scaling, on the first few pairs."""
+
+    preprocessing: Preprocessing
+    d_prime: float  # see `Separation`
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        own = self.preprocessing
+        return {"color": own.color, "mean": own.mean, "scale": own.scale, "d_prime": self.d_prime}
+
+
+@dataclass(frozen=True, kw_only=True)
 class ColourCheck:
-    """What both colour orders gave on the same pairs.
+    """What both colour orders gave on the same pairs, and other scalings of the pixels.
 
     Attributes:
         pairs: name of the set.
@@ -65,6 +85,8 @@ class ColourCheck:
         interval: of the recorded order's d' minus the other's: bootstrap over pairs, 99 %.
         coloured: share of the images that are not grey.
         verdict: the order that is better, where the interval leaves 0 out.
+        trials: both orders with the recorded scaling, then with the other ones.
+        better: the trial with another scaling that is clearly better than the recorded one, if any.
     """
 
     pairs: str
@@ -75,10 +97,17 @@ class ColourCheck:
     interval: tuple[float, float]
     coloured: float
     verdict: Verdict
+    trials: tuple[Trial, ...]
+    better: Trial | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON and model files."""
-        return {**dataclasses.asdict(self), "interval": list(self.interval)}
+        return {
+            **dataclasses.asdict(self),
+            "interval": list(self.interval),
+            "trials": [trial.to_dict() for trial in self.trials],
+            "better": self.better and self.better.to_dict(),
+        }
 
     def describe(self) -> str:
         """Return some lines with both orders' numbers and what follows from them."""
@@ -88,7 +117,17 @@ class ColourCheck:
             lines.append(f"  {order.color} {note:<9} EER {order.eer:.4f}  d' {order.d_prime:.3f}")
         difference = f"d' of {self.recorded.color} minus d' of {self.other.color}"
         lines.append(f"  {difference}: {low:+.3f} to {high:+.3f} (99 % interval)")
-        return "\n".join([*lines, f"  {self._conclusion()}"]) + "\n"
+        lines += [f"  {self._conclusion()}", "scaling of the pixels x, on the first few of them:"]
+        for trial in self.trials:
+            own = trial.preprocessing
+            lines.append(f"  {own.color} {own.formula:<17} d' {trial.d_prime:.3f}")
+        formula = self.trials[0].preprocessing.formula
+        if self.better is None:
+            lines.append(f"  no other is clearly better: {formula} is right, as recorded")
+        else:
+            own = self.better.preprocessing
+            lines.append(f"  {own.color} {own.formula} is better: {formula}, as recorded, is WRONG")
+        return "\n".join(lines) + "\n"
 
     def _conclusion(self) -> str:
         if self.verdict == "recorded":
@@ -102,7 +141,7 @@ class ColourCheck:
 
 
 def colour_check(frozen: FrozenBackbone, pairs: str, count: int = COUNT) -> ColourCheck:
-    """Embed pairs in the recorded and in the swapped channel order, and compare.
+    """Embed pairs in both channel orders, and a few in the usual scalings, and compare.
 
     Pairs are a `.bin` file or a target of `open_set`; at most `count` of each kind are taken, by a
     fixed rule, spread over the set.
@@ -115,23 +154,54 @@ def colour_check(frozen: FrozenBackbone, pairs: str, count: int = COUNT) -> Colo
     labelled = open_named_set("--pairs", pairs, count)
     rows, mated = _some_pairs(labelled, count)
     images = _decoded(labelled, rows)
-    scores = cosine_of_pairs(_embeddings(frozen, images))
-    swapped = cosine_of_pairs(_embeddings(frozen, images[..., ::-1]))
-    color = frozen.preprocessing.color
+    own = frozen.preprocessing
+    color = own.color
+    other = dataclasses.replace(own, color="BGR" if color == "RGB" else "RGB")
+    scores, swapped = (_scores(frozen, images, wanted) for wanted in (own, other))
     interval = _bootstrap(scores, swapped, mated)
     verdict: Verdict = "cannot tell"
     if interval[0] > 0 or interval[1] < 0:
         verdict = "recorded" if interval[0] > 0 else "other"
+    kinds = [np.flatnonzero(mated)[:_TRIED], np.flatnonzero(~mated)[:_TRIED]]
+    few = np.concatenate(kinds)
+    by_trial = {own: scores[few], other: swapped[few]}
+    for mean, scale in SCALINGS:
+        for order in (own, other):
+            wanted = dataclasses.replace(order, mean=mean, scale=scale)
+            if wanted not in by_trial:
+                tried = images.reshape(-1, 2, *images.shape[1:])[few]
+                by_trial[wanted] = _scores(frozen, tried.reshape(-1, *images.shape[1:]), wanted)
+    trials = tuple(
+        Trial(preprocessing=wanted, d_prime=d_prime(tried, mated[few]))
+        for wanted, tried in by_trial.items()
+    )
     return ColourCheck(
         pairs=labelled.name,
         mated=int(mated.sum()),
         non_mated=int((~mated).sum()),
         recorded=_separation(color, scores, mated),
-        other=_separation("BGR" if color == "RGB" else "RGB", swapped, mated),
+        other=_separation(other.color, swapped, mated),
         interval=interval,
         coloured=float((images != images[..., :1]).any(axis=(1, 2, 3)).mean()),
         verdict=verdict,
+        trials=trials,
+        better=_better(trials, by_trial, mated[few]),
     )
+
+
+def _better(
+    trials: tuple[Trial, ...],
+    scores: Mapping[Preprocessing, NDArray[np.float32]],
+    mated: NDArray[np.bool_],
+) -> Trial | None:
+    """Return the best trial, if it has another scaling than the first and is clearly better."""
+    recorded = trials[0].preprocessing
+    top = max(trial.d_prime for trial in trials)
+    best = next(trial for trial in trials if trial.d_prime >= top - _EQUAL * abs(top))
+    if best.preprocessing.formula == recorded.formula:
+        return None
+    low, _ = _bootstrap(scores[best.preprocessing], scores[recorded], mated)
+    return best if low > 0 else None
 
 
 def some_images(pairs: str, count: int) -> NDArray[np.uint8]:
@@ -141,11 +211,20 @@ def some_images(pairs: str, count: int) -> NDArray[np.uint8]:
 
 
 def require_colour_order(check: ColourCheck, advice: str) -> None:
-    """Refuse a backbone whose recorded order is the worse one; `advice` ends the message.
+    """Refuse a backbone whose recorded order or scaling is worse; `advice` ends the message.
 
     Raises:
-        ValueError: the swapped order is better; names the option that gives it.
+        ValueError: another one is better; names the option that gives it.
     """
+    if check.better is not None:
+        own, recorded = check.better.preprocessing, check.trials[0]
+        option = json.dumps({"color": own.color, "mean": own.mean, "scale": own.scale})
+        raise ValueError(
+            f"wrong scaling: {own.color} {own.formula} separates {check.pairs} better than the "
+            f"recorded {recorded.preprocessing.color} {recorded.preprocessing.formula} (d' "
+            f"{check.better.d_prime:.3f} against {recorded.d_prime:.3f}). The backbone's option "
+            f"is preprocessing={option}: {advice}"
+        )
     if check.verdict != "other":
         return
     raise ValueError(
@@ -210,14 +289,23 @@ def _decoded(labelled: EvaluationSet, rows: NDArray[np.int64]) -> NDArray[np.uin
     return np.stack([labelled.images.decode(row, row + 1)[0] for row in rows.ravel().tolist()])
 
 
-def _embeddings(frozen: FrozenBackbone, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _scores(
+    frozen: FrozenBackbone, images: NDArray[np.uint8], wanted: Preprocessing
+) -> NDArray[np.float32]:
+    """Return the cosines of pairs of images that reach the network as if preprocessed so."""
     import torch
 
-    starts = tqdm(range(0, len(images), _BATCH), "colour order", unit="batch", disable=None)
-    parts = (np.ascontiguousarray(images[start : start + _BATCH]) for start in starts)
-    return np.concatenate(
-        [frozen(torch.from_numpy(part)).embedding.cpu().numpy() for part in parts]
-    )
+    own = frozen.preprocessing
+    embeddings = []
+    for start in tqdm(range(0, len(images), _BATCH), "colour order", unit="batch", disable=None):
+        part = images[start : start + _BATCH]
+        part = part if wanted.color == own.color else part[..., ::-1]
+        pixels = torch.from_numpy(np.ascontiguousarray(part))
+        if wanted.formula != own.formula:
+            levels = pixels.permute(0, 3, 1, 2).float()
+            pixels = (levels - wanted.mean) / wanted.scale * own.scale + own.mean
+        embeddings.append(frozen(pixels).embedding.cpu().numpy())
+    return cosine_of_pairs(np.concatenate(embeddings))
 
 
 def _separation(color: str, scores: NDArray[np.float32], mated: NDArray[np.bool_]) -> Separation:

@@ -20,11 +20,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from estimators.onnx import INPUT, OUTPUTS, needed
+from estimators.onnx import INPUT, OUTPUTS
 from evaluation.confidence.calibration import NOT_COMPUTED, Calibration
 from models.backbones.base import Backbone, BackboneOutput
+from models.backbones.onnx import NODE, OnnxBackbone
 from models.heads.base import Head, to_scalar, to_sigma_sq
 from utils.files import atomic_path
+from utils.onnx_runtime import needed
 
 _RANGE_BATCH = 16  # faces that ranges are taken from at once
 _RANGE_PERCENT = 99.99  # of an activation's values that its range holds
@@ -135,7 +137,7 @@ def write_onnx(path: str | Path, model: ExportedModel, facts: Mapping[str, str],
     """Write a model as one ONNX file, for batches of any size, with facts and a line for people.
 
     Raises:
-        ValueError: a package is missing.
+        ValueError: a package is missing, or a recogniser's own graph does not fit in.
     """
     onnx = needed("onnx")
     needed("onnxscript")
@@ -152,11 +154,57 @@ def write_onnx(path: str | Path, model: ExportedModel, facts: Mapping[str, str],
         )
     assert program is not None
     proto = program.model_proto
+    if isinstance(model.backbone, OnnxBackbone):
+        _join(proto, model.backbone)
     _strip(proto)
     describe(proto, facts, doc)
     onnx.checker.check_model(proto)
     with atomic_path(path) as temporary:
         onnx.save(proto, temporary)
+
+
+def _join(proto: Any, backbone: OnnxBackbone) -> None:
+    """Put a recogniser's graph where the exporter left a node for it.
+
+    Raises:
+        ValueError: it takes one size of a batch, or its operators have no form in this opset.
+    """
+    onnx = needed("onnx")
+    if backbone.interface.batch is not None:
+        raise ValueError(
+            f"the recogniser takes batches of {backbone.interface.batch} alone: export it again "
+            "with a batch of any size"
+        )
+    opset = next(entry.version for entry in proto.opset_import if not entry.domain)
+    try:
+        own = onnx.version_converter.convert_version(onnx.load_from_string(backbone.graph), opset)
+    except Exception as error:  # the converter's errors have no class of their own
+        raise ValueError(
+            f"the recogniser's operators cannot be brought to opset {opset} ({error}): export it "
+            "again with a newer tool"
+        ) from error
+    own = onnx.compose.add_prefix(own, "recogniser/")
+    graph, domain = proto.graph, NODE.partition("::")[0]
+    (place,) = (number for number, node in enumerate(graph.node) if node.domain == domain)
+    stub = graph.node.pop(place)
+    interface = backbone.interface
+    ends = [
+        (stub.input[0], f"recogniser/{interface.input}"),
+        (f"recogniser/{interface.embedding}", stub.output[0]),
+        (f"recogniser/{interface.features}", stub.output[1]),
+    ]
+    first, *last = (onnx.helper.make_node("Identity", [a], [b], f"to {b}") for a, b in ends)
+    for node in reversed([first, *own.graph.node, *last]):
+        graph.node.insert(place, node)
+    graph.initializer.extend(own.graph.initializer)
+    proto.functions.extend(own.functions)
+    proto.ir_version = max(proto.ir_version, own.ir_version)
+    for number, node in enumerate(graph.node):
+        node.name = node.name or f"node {number}"  # the quantiser goes by names
+    known = {entry.domain for entry in own.opset_import} | {domain}
+    kept = [entry for entry in proto.opset_import if entry.domain not in known]
+    del proto.opset_import[:]
+    proto.opset_import.extend([*kept, *own.opset_import])
 
 
 def describe(proto: Any, facts: Mapping[str, str], doc: str) -> None:

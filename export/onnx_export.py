@@ -240,15 +240,7 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """What a `Difference` may be at most.
-
-    Attributes:
-        mean_cosine: the smallest allowed.
-        relative: the largest difference of uncertainties allowed, divided by them.
-        rank_correlation: the smallest allowed.
-        equal_quality: the smallest share allowed.
-        maps: the largest difference allowed.
-    """
+    """The least mean cosine, rank correlation and equal quality, and the most of the others."""
 
     mean_cosine: float
     relative: float

@@ -74,6 +74,8 @@ def pack(options: PackOptions) -> None:
         device=options.device,
         backbone_weights=options.backbone_weights,
     )
+    if options.half and not run.frozen.backbone.is_differentiable:
+        raise ValueError("--half: an ONNX file stays as it is; leave it out")
     _compare_checksum(run, options.sha256)
     about = About(
         name=run.config.name,

@@ -51,7 +51,10 @@ def _parser() -> Parser:
         "embedding_norm (embedding_norm, if no model is given)"
     )
     add("--methods", nargs="+", metavar="[NAME=]METHOD", help=methods)
-    add("--backbone_name", help="iresnet18 ... iresnet200, mobilefacenet, mbf, or name:option=...")
+    add(
+        "--backbone_name",
+        help="iresnet18 ... iresnet200, mobilefacenet, mbf, onnx, name:option=...",
+    )
     add("--backbone_weights", help="its file; with a run: where the file is now")
     add("--device", help="auto, cpu, cuda, cuda:1, mps (auto)")
     add("--precision", help="of the backbone: auto, fp32, bf16, fp16 (auto)")

@@ -33,11 +33,12 @@ from evaluation.embed import average_of_flip, estimate_batch
 from evaluation.open_model import DEMO, LoadedModels, named, open_models
 from extraction.shards import ShardFolder, empty, one_line
 from models.heads.base import to_sigma_sq
+from models.load import weights_sha256
 from utils.cli import say_error
 from utils.distributed import PeerFailed, RankLost, World, in_job, is_main_process, start, stop
-from utils.files import file_sha256
+from utils.files import Json, file_sha256
 from utils.long_work import Progress, StopRequest, threads
-from utils.parts import Json, PartStore
+from utils.parts import PartStore
 from utils.run import environment
 from utils.tables import require_pyarrow
 
@@ -191,7 +192,7 @@ def fingerprint(
     backbone = models.backbone
     frozen, backbone_sha256 = backbone.frozen, backbone.provenance.backbone_sha256
     if not backbone_sha256 and options.backbone_weights is not None:
-        backbone_sha256 = file_sha256(options.backbone_weights)
+        backbone_sha256 = weights_sha256(options.backbone_weights)
     return {
         "version": VERSION,
         "images": len(faces),
@@ -356,6 +357,7 @@ class Extraction:
                     break
             while pending:
                 progress(writer.keep(*pending.popleft()))
+        self.faces.sizes.warn("--images")
         return not stop.is_requested or writer.made == len(todo)
 
     def names(self, number: int) -> list[str]:
@@ -452,7 +454,7 @@ class _Writer:
         names = job.names(number)
         first = int(shard.row[0])
         listed = [Bad(row, names[row - first], bad[row]) for row in sorted(bad)]
-        facts = {
+        facts: dict[str, Json] = {
             "device": job.device.type,
             "execution": job.options.execution,
             "batch_size": job.options.batch_size,

@@ -29,7 +29,7 @@ from data.extracted import (
     shard_path,
     uncertainty_column,
 )
-from utils.files import atomic_file, atomic_path, remove
+from utils.files import Json, atomic_file, atomic_path, remove
 from utils.tables import require_pyarrow
 
 
@@ -87,7 +87,7 @@ class ShardFolder:
         return sum(self.path(number).exists() for number in range(len(self)))
 
     def write(
-        self, number: int, shard: Shard, bad: Sequence[Bad], facts: Mapping[str, Any]
+        self, number: int, shard: Shard, bad: Sequence[Bad], facts: Mapping[str, Json]
     ) -> None:
         """Write a shard under a temporary name, and give it its own when it is complete."""
         path = self.path(number)
@@ -115,7 +115,7 @@ class ShardFolder:
         return count
 
 
-def _write_npy(folder: Path, shard: Shard, bad: Sequence[Bad], facts: dict[str, Any]) -> None:
+def _write_npy(folder: Path, shard: Shard, bad: Sequence[Bad], facts: dict[str, Json]) -> None:
     folder.mkdir()
     for name in ARRAYS:
         np.save(folder / f"{name}.npy", getattr(shard, name))
@@ -130,7 +130,7 @@ def _write_npy(folder: Path, shard: Shard, bad: Sequence[Bad], facts: dict[str, 
 
 
 def _write_parquet(
-    path: Path, shard: Shard, bad: Sequence[Bad], facts: dict[str, Any], columns: Sequence[str]
+    path: Path, shard: Shard, bad: Sequence[Bad], facts: dict[str, Json], columns: Sequence[str]
 ) -> None:
     require_pyarrow(str(path))
     import pyarrow

@@ -28,7 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "original's\nMC-dropout script does; with --no_batch_norm, that script's numbers.",
     )
     add = parser.add_argument
-    add("--backbone_name", help="iresnet18 ... iresnet200, mobilefacenet, mbf, or name:option=...")
+    add(
+        "--backbone_name",
+        help="iresnet18 ... iresnet200, mobilefacenet, mbf, onnx, name:option=...",
+    )
     add("--backbone_weights", "--resume_backbone", help="file with the backbone's weights")
     add("--model", "--model_dir", help="take the backbone of this run folder or packed model")
     add("--passes", type=int, default=100, help="dropout passes (100)")

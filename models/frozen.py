@@ -51,6 +51,17 @@ class FrozenBackbone(nn.Module):
     ) -> None:
         super().__init__()
         self.device = torch.device(device)
+        if not backbone.is_differentiable:
+            for name, value, usual in (
+                ("execution", execution, "eager"),
+                ("precision", precision, "fp32"),
+            ):
+                if value not in (usual, "auto"):
+                    raise ValueError(
+                        f"{name} = {value!r}: ONNX Runtime computes this backbone as its file has "
+                        f"it; take {usual!r}"
+                    )
+            precision = "fp32"
         self.dtype = autocast_dtype(self.device, precision)
         backbone.requires_grad_(False).eval()
         # A tuple: the copy is not a submodule. Only what folding replaces is in memory twice.
@@ -81,9 +92,18 @@ class FrozenBackbone(nn.Module):
         own, others = (frozen._unfolded[0].state_dict() for frozen in (self, other))
         return (
             self.preprocessing == other.preprocessing
+            and self.backbone.interface == other.backbone.interface
             and own.keys() == others.keys()
             and all(torch.equal(own[name], others[name].to(own[name].device)) for name in own)
         )
+
+    def require_gradients(self, method: str) -> None:
+        """Raise ValueError where the images get no gradients, which the method needs."""
+        if not self.backbone.is_differentiable:
+            raise ValueError(
+                f"{method} needs gradients through the backbone, and an ONNX file run by ONNX "
+                "Runtime has none: take another estimator, or the network's .pth weights"
+            )
 
     def train(self, mode: bool = True) -> Self:
         """Do nothing: a frozen backbone has eval mode only."""

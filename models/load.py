@@ -10,8 +10,9 @@ import logging
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError
@@ -21,12 +22,14 @@ from torch import Tensor, nn
 from models.backbones.base import Backbone
 from models.heads.base import Head
 from utils.config import Method
-from utils.files import atomic_file
+from utils.files import atomic_file, file_sha256
 from utils.methods import build
+from utils.onnx_runtime import is_onnx, network_files, read_network
 
 log = logging.getLogger("faceuq")
 
 FORMAT = 1  # of a checkpoint
+Checkpoint: TypeAlias = dict[str, Any]  # of names, as docs/formats.md lists them
 _WRAPPERS = (
     *("state_dict", "model", "state_dict_backbone", "backbone", "net_state_dict"),
     *("model_state_dict", "net", "network"),
@@ -95,14 +98,43 @@ def _leads_to_tensors(value: object) -> bool:
     return _has_tensors(value) or any(map(_leads_to_tensors, value.values()))
 
 
+def read_onnx(path: str | Path) -> dict[str, Tensor]:
+    """Read an ONNX file as the one tensor, of bytes, that the backbone `onnx` keeps.
+
+    Raises:
+        ValueError: see `read_network`, or there is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no file {path}")
+    return {"onnx": torch.frombuffer(bytearray(read_network(path)), dtype=torch.uint8)}
+
+
+def weights_files(path: str | Path) -> tuple[Path, ...]:
+    """Return a file of weights, and those beside an ONNX file that hold its weights."""
+    return network_files(Path(path)) if is_onnx(path) else (Path(path),)
+
+
+def weights_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file of weights; of several, that of theirs in a row."""
+    hashes = [file_sha256(file) for file in weights_files(path)]
+    return hashes[0] if len(hashes) == 1 else sha256("".join(hashes).encode()).hexdigest()
+
+
 def load_backbone(method: Method, path: str | Path) -> Backbone:
     """Build a backbone and fill it with the weights of a file, in eval mode.
 
     Raises:
         ValueError: see `load_tensors` and `load_state`.
     """
-    backbone: Backbone = build("models.backbones", method)
-    tensors = _inside(path, load_tensors(path), backbone)
+    if is_onnx(path) and method.name != "onnx":
+        raise ValueError(
+            f"{path} is an ONNX model, and backbone {method!r} does not go with it: take "
+            'backbone=Method("onnx"), or --backbone_name onnx'
+        )
+    tensors = read_onnx(path) if is_onnx(path) else load_tensors(path)
+    backbone: Backbone = build("models.backbones", method, weights=tensors, source=str(path))
+    tensors = _inside(path, tensors, backbone)
     load_state(backbone, backbone.starting_from(tensors), path, f"backbone {method!r}")
     return backbone.eval()
 
@@ -209,7 +241,7 @@ def _kind(value: object) -> str:
     return "an empty mapping" if isinstance(value, Mapping) and not value else type(value).__name__
 
 
-def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, payload: Checkpoint) -> None:
     """Write a checkpoint, whole or not at all.
 
     Only tensors, numbers, strings, and lists and dicts of them can be read back.
@@ -218,7 +250,7 @@ def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
         torch.save({"format": FORMAT, **payload}, file)
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint of network.py onto the CPU.
 
     Raises:
@@ -241,8 +273,8 @@ def read_safely(path: Path) -> Any:
         raise ValueError(f"no file {path}")
     if path.suffix == ".onnx":
         raise ValueError(
-            f"{path} is an ONNX model, not a file of weights: evaluate it as --model {path}, or "
-            "give the weights that it was exported from"
+            f"{path} is an ONNX model, not a file of weights: a recogniser is the backbone `onnx` "
+            f"with it, and what export/export.py wrote is evaluated as --model {path}"
         )
     if path.suffix == ".safetensors":
         try:

@@ -23,16 +23,18 @@ from models.backbones.base import Backbone, Preprocessing
 from models.frozen import FrozenBackbone
 from models.heads.base import Head
 from models.load import (
+    Checkpoint,
     load_backbone,
     load_checkpoint,
     load_head,
     load_state,
     read_safely,
     save_checkpoint,
+    weights_files,
+    weights_sha256,
 )
 from utils.config import Execution, Method, Precision, TrainConfig, from_json, parse_method, to_json
 from utils.device import resolve_device
-from utils.files import file_sha256
 from utils.methods import build, check_options
 
 
@@ -193,10 +195,12 @@ def load_run(
         frozen = load_frozen(config, device, precision, backbone_weights, execution)
         check_backbone(payload, frozen, str(weights))
     head = trained_head(payload, frozen)
-    return Run(path, config, frozen, head, int(payload["step"]), sha256, (file, weights))
+    return Run(
+        path, config, frozen, head, int(payload["step"]), sha256, (file, *weights_files(weights))
+    )
 
 
-def trained_head(checkpoint: Mapping[str, Any], frozen: FrozenBackbone) -> Head:
+def trained_head(checkpoint: Checkpoint, frozen: FrozenBackbone) -> Head:
     """Build the head of a checkpoint over a backbone, in eval mode on its device.
 
     Raises:
@@ -233,20 +237,20 @@ def untrained_run(
         )
     frozen = load_frozen(config, device, precision, backbone_weights)
     weights = Path(backbone_weights or config.backbone_weights)
-    files = (Path(config.head_weights), weights)
+    files = (Path(config.head_weights), *weights_files(weights))
     head = build_head(config, frozen).eval()
-    return Run(Path(), config, frozen, head, 0, file_sha256(weights), files)
+    return Run(Path(), config, frozen, head, 0, weights_sha256(weights), files)
 
 
-def backbone_record(frozen: FrozenBackbone, weights: str) -> dict[str, Any]:
+def backbone_record(frozen: FrozenBackbone, weights: str) -> Checkpoint:
     """Return what a checkpoint says of its backbone: the file's hash and the preprocessing."""
-    return {"sha256": file_sha256(weights), "preprocessing": frozen.preprocessing.to_dict()}
+    return {"sha256": weights_sha256(weights), "preprocessing": frozen.preprocessing.to_dict()}
 
 
-def check_backbone(payload: Mapping[str, Any], frozen: FrozenBackbone, weights: str) -> None:
+def check_backbone(payload: Checkpoint, frozen: FrozenBackbone, weights: str) -> None:
     """Raise ValueError for another weights file or preprocessing than a head was trained on."""
     record = payload["backbone"]
-    sha256 = file_sha256(weights)
+    sha256 = weights_sha256(weights)
     if record["sha256"] != sha256:
         raise ValueError(
             f"the head was trained on backbone weights with SHA-256 {record['sha256'][:12]}..., "
@@ -255,7 +259,7 @@ def check_backbone(payload: Mapping[str, Any], frozen: FrozenBackbone, weights: 
     _check_preprocessing(payload, frozen)
 
 
-def _check_preprocessing(payload: Mapping[str, Any], frozen: FrozenBackbone) -> None:
+def _check_preprocessing(payload: Checkpoint, frozen: FrozenBackbone) -> None:
     stored = Preprocessing.from_dict(payload["backbone"]["preprocessing"])
     if stored != frozen.preprocessing:
         raise ValueError(
@@ -340,6 +344,15 @@ def save_packed(
     save_checkpoint(Path(path), payload)
 
 
+def recalibrate(path: Path, out: Path, calibration: dict[str, Any]) -> None:
+    """Write a packed model with another calibration, and everything else as it was.
+
+    Raises:
+        ValueError: not a sound packed model.
+    """
+    save_checkpoint(out, {**_payload(path), "calibration": calibration})
+
+
 def load_packed(
     path: str | Path,
     device: str = "auto",
@@ -359,7 +372,9 @@ def load_packed(
     try:
         config = from_json(payload["config"])
         about = About.from_dict(payload["about"])
-        backbone: Backbone = build("models.backbones", config.backbone)
+        backbone: Backbone = build(
+            "models.backbones", config.backbone, weights=payload["backbone"], source=str(path)
+        )
         backbone.preprocessing = Preprocessing.from_dict(payload["preprocessing"])
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
@@ -418,7 +433,7 @@ _PARTS: dict[str, type | tuple[type, ...]] = {
 }
 
 
-def _payload(path: Path) -> dict[str, Any]:
+def _payload(path: Path) -> Checkpoint:
     """Read the file and check what it is made of."""
     payload = read_safely(path)
     if not isinstance(payload, dict) or payload.get("kind") != KIND:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.images import SIZE, decode, fingerprint
+from data.images import SIZE, Sizes, decode, fingerprint
 
 # (x, y) in pixels of left eye, right eye, nose tip, left and right mouth corner, as seen by the
 # viewer: where every public ArcFace-style recogniser expects them.
@@ -74,6 +74,7 @@ class LooseCrops:
         self, folder: Path, names: NDArray[np.bytes_], landmarks: NDArray[np.float64]
     ) -> None:
         self.folder, self._names, self._landmarks = folder, names, landmarks
+        self.sizes = Sizes()  # of nothing: the crops are aligned here
 
     def __len__(self) -> int:
         return len(self._names)

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from itertools import islice, repeat
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
-LIST_SUFFIXES = frozenset((".txt", ".lst", ".csv"))
+LIST_SUFFIXES = frozenset((".txt", ".lst", ".csv", ".tsv"))
 PHOTO_SUFFIXES = frozenset(
     f".{suffix}"
     for group in (
@@ -360,11 +360,11 @@ def _enter(
 
 @dataclass(frozen=True)
 class ListSource:
-    """The photos that a `.txt`, `.lst` or `.csv` file lists, relative to its folder.
+    """The photos that a `.txt`, `.lst`, `.csv` or `.tsv` file lists, relative to its folder.
 
     One path a line; empty lines and lines that start with # are left out; of fields between tabs
-    the first that is not a number. In a `.csv` (comma, semicolon or tab) the column called path,
-    file, image, filename, image_path, file_name or name, or the first where there is no heading.
+    the first that is not a number. In a table (comma, semicolon or tab) the column called path,
+    file, image, filename, image_path, file_name or name, else the first that has a file's name.
     Who is on a photo: a label as `data.listing.parse_line` reads it, or the column called as in
     `IDENTITIES`, or the second one where there is no heading.
     """
@@ -386,9 +386,7 @@ class ListSource:
         """Whether one of its first lines names a file; True for one that cannot be read."""
         folder = os.path.dirname(self.path)
         lines = list(islice(self._entries(), CHECKED_LINES))
-        return not lines or any(
-            not name or os.path.lexists(_listed_path(folder, name)) for name, _, _ in lines
-        )
+        return not lines or any(not name or _exists(folder, name) for name, _, _ in lines)
 
     def count(self) -> int:
         """Read the list, and return the number of its paths."""
@@ -397,8 +395,9 @@ class ListSource:
     def _entries(self) -> Iterator[tuple[str, str, str]]:
         """Yield each path and its identity, or "", "" and the reason."""
         try:
-            if self.path.lower().endswith(".csv"):
-                yield from _csv_entries(csv_rows(self.path, errors=ERRORS))
+            if self.path.lower().endswith((".csv", ".tsv")):
+                rows = csv_rows(self.path, errors=ERRORS)
+                yield from _csv_entries(rows, os.path.dirname(self.path))
             else:
                 path = Path(self.path)
                 for line in text_lines(self.path, ERRORS):
@@ -422,7 +421,7 @@ def _text_entry(line: str, path: Path) -> tuple[str, str]:
     fields = line.split("\t")
     name = next((field for field in fields if not _is_number(field)), fields[0])
     is_path = len(fields) == 1 and not _is_number(line.rpartition(" ")[2])
-    if is_path or (len(fields) == 1 and os.path.lexists(_listed_path(str(path.parent), name))):
+    if is_path or (len(fields) == 1 and _exists(str(path.parent), name)):
         return name, ""
     try:
         labelled, label = parse_line(line, path, 0)
@@ -431,23 +430,37 @@ def _text_entry(line: str, path: Path) -> tuple[str, str]:
     return (name if len(fields) > 1 else labelled), str(label)
 
 
-def _csv_entries(rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[str, str, str]]:
-    column, who = -1, -1
-    for line, fields in rows:
-        if fields[0].startswith("#"):
-            continue
-        if column < 0:
-            head = [field.strip().lower() for field in fields]
-            column = next((head.index(name) for name in COLUMNS if name in head), 0)
-            if head[column] in COLUMNS:
-                others = [name for name in IDENTITIES if name in head and name != head[column]]
-                who = head.index(others[0]) if others else len(head)
-                continue
-            who = 1
+def _csv_entries(
+    rows: Iterator[tuple[int, list[str]]], folder: str
+) -> Iterator[tuple[str, str, str]]:
+    rows = (row for row in rows if not row[1][0].startswith("#"))
+    start = list(islice(rows, 1))
+    head = [field.strip().lower() for _, fields in start for field in fields]
+    named = [head.index(name) for name in COLUMNS if name in head]
+    column, has_heading = (named[0], True) if named else (_file_column(start, folder), False)
+    if column < 0 and start and not os.path.splitext(head[0])[1]:  # a heading of other words?
+        start += islice(rows, 1)
+        column = _file_column(start[1:], folder)
+        has_heading = column >= 0
+    column = max(column, 0)
+    others = [head.index(name) for name in IDENTITIES if name in head]
+    who = next((place for place in others if place != column), len(head) if has_heading else 1)
+    for line, fields in chain(start[has_heading:], rows):
         name, identity = (
             fields[place].strip() if place < len(fields) else "" for place in (column, who)
         )
         yield name, identity, f"line {line} names no photo"
+
+
+def _file_column(rows: Sequence[tuple[int, list[str]]], folder: str) -> int:
+    """The first column in which a row names a file; -1 where there is none."""
+    fields = [field.strip() for _, row in rows for field in row]
+    files = (n for n, field in enumerate(fields) if field and _exists(folder, field))
+    return next(files, -1)
+
+
+def _exists(folder: str, name: str) -> bool:
+    return os.path.lexists(_listed_path(folder, name))
 
 
 def _is_number(text: str) -> bool:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,13 @@ from evaluation.confidence.intervals import clopper_pearson
 from evaluation.metrics.curve import CurveEngine
 from evaluation.original import equal_error_rates
 from report.words import caution_sentences, protocol_sentence, risk_sentences
+from utils.files import Json
 
 if TYPE_CHECKING:
+    from data.faces import Images
+    from evaluation.calibration_run import Reliability
     from evaluation.confidence.bootstrap import Bootstrap
     from evaluation.confidence.calibration import Calibration
-    from evaluation.confidence.reliability import Reliability
     from evaluation.confidence.risk_control import RiskControl
     from evaluation.metrics.comparisons import Comparisons
     from evaluation.metrics.curve import Kept, ProtocolCurve
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 SCHEMA = "face-uncertainty/report/1"
 FEW_ERRORS = 10  # a curve is dashed where fewer are left
 
-Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 Numbers = list[float | None]
 
 SHOWN = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)  # shares of the table
@@ -377,16 +378,6 @@ def plain(value: object) -> Json:
     raise TypeError(f"a report cannot hold a {type(value).__name__}: {value!r:.80}")
 
 
-class ImageAccess(Protocol):
-    """The M images behind a `Comparisons`, as evaluation sets offer them."""
-
-    def decode(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Images start..stop-1 as (n, H, W, 3) RGB."""
-
-    def image_name(self, row: int) -> str:
-        """Return a name that a person can find the image by."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
     """Where the numbers come from; without a date, equal input gives equal files on any day."""
@@ -411,7 +402,7 @@ class ReportData:
     risk: RiskControl | None = None
     reliability: Reliability | None = None  # of held-out pairs
     calibration: Calibration | None = None  # for the table of thresholds
-    images: ImageAccess | None = None
+    images: Images | None = None  # behind the comparisons
     provenance: Provenance | None = None
     warnings: Sequence[str] = ()  # in addition to those of the curves
 
@@ -712,7 +703,7 @@ def _reliability(data: ReportData) -> ReliabilityFacts | None:
     return ReliabilityFacts(bins, diagram.calibration_error, diagram.chance, diagram.confidence)
 
 
-def _faces(comparisons: Comparisons, images: ImageAccess | None) -> Faces:
+def _faces(comparisons: Comparisons, images: Images | None) -> Faces:
     order = np.argsort(comparisons.uncertainty, kind="stable")
     count = min(FACES, max(1, len(order) // 2))
 
@@ -738,7 +729,7 @@ def first_distinct(rows: NDArray[np.intp], count: int, key: Callable[[int], Hash
     return list(chosen.values())
 
 
-def _face(comparisons: Comparisons, row: int, images: ImageAccess | None) -> Face:
+def _face(comparisons: Comparisons, row: int, images: Images | None) -> Face:
     name = "" if images is None else images.image_name(row)
     return Face(row, name, number(comparisons.uncertainty[row]))
 

@@ -42,10 +42,10 @@ from report.words import fmr
 from utils.files import atomic_path
 
 if TYPE_CHECKING:
+    from data.faces import Images
     from evaluation.confidence.bootstrap import Bootstrap
     from evaluation.original import OriginalTable
     from models.seeds import Group
-    from report.facts import ImageAccess
 
 COLOURS = ("#0b6e99", "#c8553d", "#4f772d", "#7b4b94")  # told apart in grey and when colour-blind
 # Okabe and Ito's colours, which are told apart by colour-blind readers; then again, dashed.
@@ -166,9 +166,7 @@ def compare_figure(
     return _save(figure, path)
 
 
-def contact_sheet(
-    images: ImageAccess, uncertainty: NDArray[np.float32], path: Path, title: str
-) -> Path:
+def contact_sheet(images: Images, uncertainty: NDArray[np.float32], path: Path, title: str) -> Path:
     """Write a PNG of the least and the most uncertain faces with their (M,) uncertainties.
 
     An image that occurs in several pairs is shown once.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evaluation.confidence.decision import RISK_NAMES
+from evaluation.confidence.calibration import RISK_KINDS, RISK_NAMES
 from evaluation.metrics.protocols import PROTOCOLS
 from evaluation.metrics.thresholds import FEWEST_ERRORS, Caution
 
@@ -36,7 +36,6 @@ ACCEPTED = (
 
 UNITS = {"identity": "identities", "image": "images", "pair": "pairs"}
 FEWEST_UNITS = 20
-KINDS = {"fnmr": "mated ", "fmr": "non-mated ", "total": ""}
 INDEPENDENCE = {
     "identity": "no two share a person",
     "image": "no two share a person, as far as mated pairs link images",
@@ -115,8 +114,14 @@ CAUTIONS = {
     "first is in {where})",
     "repeated_pairs": "{file}: {count} comparisons repeat a pair of images; each pair counts once "
     "(the first is in {where})",
+    "copies": "{copies} of {total} images are copies of another image, {elsewhere} of them under "
+    "another identity: pairs of copies compare an image with itself, and count as they stand",
+    "odd_pairs": "of {total} pairs {self} compare an image with itself, {repeated} repeat a pair "
+    "and {contradictory} are of the other kind than a pair of the same images: all count as they "
+    "stand",
     "without_embedding": "{file}: {count} of {total} images have no embedding and are left out",
     "failures": "{file}: {sentence}",
+    "said": "{sentence}",
     "uncertain_point": "FMR {fmr:g} of {non_mated} non-mated comparisons is {expected:.2g} false "
     "matches: this operating point is too uncertain to trust",
     "no_mated_kept": "no mated pair is kept from discard fraction {fraction:.2f} on: FNMR stays at "
@@ -127,7 +132,8 @@ CAUTIONS = {
     "stays at its last value, {fnmr:.6f}, and EER is 1{label}",
     "table_without_non_mated": "no non-mated pair is kept from discard fraction {fraction:.2f} on: "
     "EER is 1{zero_fnmr}{label}",
-    "no_errors": "no false non-match without discard: there is nothing to lower",
+    "no_errors": "no false non-match without discard: there is nothing to lower; FNMR may still be "
+    "up to {upper:.2g} (95 %, if all mated pairs are independent)",
     "coarse_unit": "drawn by {unit}, but this set knows its {bests}: comparisons that share one "
     "are taken for independent, so the intervals may be too narrow",
     "few_units": "only {units_drawn} {units} to draw from: fewer than {fewest_units} make the "
@@ -388,7 +394,7 @@ def risk_sentences(control: RiskControl) -> str:
 
 
 def _risk_answer(control: RiskControl) -> str:
-    risk, kind = RISK_NAMES[control.risk], KINDS[control.risk]
+    risk, kind = RISK_NAMES[control.risk], RISK_KINDS[control.risk]
     goal = (
         f"{control.name}: {risk} of at most {control.target_risk:g} among accepted comparisons, "
         f"confidence {control.confidence:g}"
@@ -415,7 +421,7 @@ def _risk_answer(control: RiskControl) -> str:
 
 
 def _risk_facts(control: RiskControl) -> list[str]:
-    kind, percent = KINDS[control.risk], f"{100 * control.confidence:g} %"
+    kind, percent = RISK_KINDS[control.risk], f"{100 * control.confidence:g} %"
     where = "as given"
     if control.threshold_count is not None and control.fmr_target is not None:
         where = f"for FMR {control.fmr_target:g}: {control.threshold_count} where it was found"

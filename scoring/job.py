@@ -26,8 +26,8 @@ from report.words import ACCEPTED
 from scoring.contact_sheet import ContactSheet, sheet_path
 from scoring.rows import Row, RowParts, Source, check_path, digest, write_rows
 from scoring.scorer import LoadedImage, Scorer, Scores, load_items, load_scorer
+from utils.files import Json
 from utils.long_work import Progress, StopRequest, threads
-from utils.parts import Json
 
 if TYPE_CHECKING:
     from utils.config import Precision

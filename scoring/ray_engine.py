@@ -29,8 +29,9 @@ from pyarrow import parquet
 from photos.sources import Item
 from scoring.job import Job, ScoreOptions, Stopped, score_chunks
 from scoring.rows import KEY, WAY_OUT, Row, arrow_table, as_line, digest, plain_name
+from utils.files import Json
 from utils.long_work import Progress, StopRequest
-from utils.parts import Json, PartStore
+from utils.parts import PartStore
 
 PART_INPUTS = 512
 PARTS_EACH = 64  # parts for each worker between two starts of the pipeline

@@ -19,8 +19,8 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from report.sheet import LANDMARKS, FaceScore, Measures
-from utils.files import atomic_file, write_text
-from utils.parts import Json, PartStore
+from utils.files import Json, atomic_file, write_text
+from utils.parts import PartStore
 from utils.tables import require_pyarrow
 
 if TYPE_CHECKING:

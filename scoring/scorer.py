@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from data.images import SIZE, to_112
 from estimators.base import Batch, Estimate
-from evaluation.confidence.decision import Decision
+from evaluation.confidence.calibration import Decision
 from evaluation.open_model import LoadedModel, open_model
 from photos.align import align
 from photos.decode import Photo, is_image, is_pixels, to_photo

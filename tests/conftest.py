@@ -22,13 +22,13 @@ from hypothesis import settings
 from torch import Tensor
 
 from data.features import Features
+from data.images import Sizes
 from data.synthetic import SyntheticFaces
-from evaluation.confidence.calibration import Calibration
-from evaluation.confidence.decision import Decision
+from evaluation.confidence.calibration import Calibration, Decision
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.open_model import LoadedModel, Provenance
 from models.backbones.base import BackboneOutput
-from models.load import save_checkpoint
+from models.load import load_backbone, save_checkpoint
 from models.run import backbone_record, build_head, load_frozen
 from photos.align import REFERENCE
 from photos.detectors import Detections
@@ -172,6 +172,7 @@ class TinyPairs:
     """A verification set of flat images: what `embed` and the contact sheet need of one."""
 
     name = "tiny"
+    sizes = Sizes()
 
     def __init__(self, pairs=12):
         self.mated = np.arange(pairs) % 2 == 0
@@ -202,6 +203,47 @@ def tiny_weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "backbone.pth"
     torch.save(build("models.backbones", TINY).state_dict(), path)
     return path
+
+
+class EmbeddingAlone(torch.nn.Module):
+    """A backbone as other tools export it."""
+
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images):
+        return self.backbone(images).embedding
+
+
+@pytest.fixture(scope="session")
+def write_recogniser():
+    """Return a function that writes a backbone as an ONNX file for batches of any size."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+
+    def write(backbone, path):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # most files come from this exporter, which is old
+            torch.onnx.export(
+                EmbeddingAlone(backbone),
+                (torch.zeros(2, 3, 112, 112),),
+                path,
+                dynamo=False,
+                opset_version=11,
+                input_names=["input"],
+                output_names=["output"],
+                dynamic_axes={"input": {0: "N"}, "output": {0: "N"}},
+            )
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tiny_weights, write_recogniser):
+    """The network of `tiny_weights` as an ONNX file."""
+    return write_recogniser(load_backbone(TINY, tiny_weights), tiny_weights.with_suffix(".onnx"))
 
 
 @pytest.fixture(scope="session")

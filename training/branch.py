@@ -22,6 +22,7 @@ from losses.base import GenuinePairLoss, LossResult
 from models.backbones.base import BackboneOutput
 from models.frozen import FrozenBackbone
 from models.heads.base import Head
+from models.load import Checkpoint
 from models.run import build_head
 from utils.config import TrainConfig
 from utils.distributed import World
@@ -71,12 +72,8 @@ class StepInput:
 class TrainedBranch:
     """A head with everything that makes it learn; it knows nothing of other branches.
 
-    Args:
-        name: of the branch, "" for the head of a plain run.
-        config: that trains this head by itself.
-        frozen: the backbone.
-        world: the processes that share each batch.
-        state: what `state` gave, to resume from.
+    The name is "" for the head of a plain run; the config trains this head by itself; the state is
+    what `state` gave, to resume from.
 
     Attributes:
         draws: whether the head has dropout.
@@ -92,7 +89,7 @@ class TrainedBranch:
         config: TrainConfig,
         frozen: FrozenBackbone,
         world: World,
-        state: dict[str, Any] | None = None,
+        state: Checkpoint | None = None,
     ) -> None:
         self.name, self.config, self.world = name, config, world
         self._seed = config.seed if config.head_seed is None else config.head_seed
@@ -154,7 +151,7 @@ class TrainedBranch:
         self.optimizer.zero_grad(set_to_none=True)
         return lr
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Checkpoint:
         """Return what resuming needs, besides the step."""
         optimizer = self.optimizer.state_dict()
         return {"head": self.head.state_dict(), "optimizer": optimizer, "best": self.best}

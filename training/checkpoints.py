@@ -5,19 +5,18 @@ The first process writes them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-from models.load import save_checkpoint
+from models.load import Checkpoint, save_checkpoint
 from training.branch import TrainedBranch
 from training.log import TrainLog
 from utils.config import TrainConfig, from_json, to_json
 from utils.files import write_text
 
 
-def check_resumable(config: TrainConfig, checkpoint: Mapping[str, Any]) -> None:
+def check_resumable(config: TrainConfig, checkpoint: Checkpoint) -> None:
     """Refuse to resume with what the state of a checkpoint does not fit; see docs/train.md.
 
     Raises:
@@ -41,16 +40,16 @@ def check_resumable(config: TrainConfig, checkpoint: Mapping[str, Any]) -> None:
         )
 
 
-def is_judged_alike(config: TrainConfig, checkpoint: Mapping[str, Any]) -> bool:
+def is_judged_alike(config: TrainConfig, checkpoint: Checkpoint) -> bool:
     """Whether a config's evaluations compare with the best one of a checkpoint."""
     settings = [each.verification for each in (config, from_json(checkpoint["config"]))]
     now, before = ((each.targets, each.flip, each.protocol) for each in settings)
     return now == before
 
 
-def _state_of(config: TrainConfig) -> dict[str, Any]:
+def _state_of(config: TrainConfig) -> dict[str, object]:
     """The fields that a run's state is of, by their names."""
-    fields: dict[str, Any] = {"backbone": config.backbone}
+    fields: dict[str, object] = {"backbone": config.backbone}
     for name, head in config.heads.items():
         assert head.loss is not None
         of_head = {
@@ -75,7 +74,7 @@ class RunFiles:
         self,
         folder: Path,
         config: TrainConfig,
-        backbone: dict[str, Any],
+        backbone: Checkpoint,
         branches: Sequence[TrainedBranch],
     ) -> None:
         self.folder, self.config, self.branches = folder, config, branches
@@ -109,6 +108,6 @@ class RunFiles:
         for branch in self.branches if self.config.branches else ():
             self._write(self.folder / branch.name / "last.pt", branch.config, step, branch.state())
 
-    def _write(self, path: Path, config: TrainConfig, step: int, state: dict[str, Any]) -> None:
+    def _write(self, path: Path, config: TrainConfig, step: int, state: Checkpoint) -> None:
         shared = {"config": to_json(config), "backbone": self._backbone, "step": step}
         save_checkpoint(path, {**shared, **state})

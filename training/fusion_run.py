@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data.labelled_pairs import CAP, mated_pairs, non_mated_pairs
+from data.labelled_pairs import mated_pairs, non_mated_pairs
 from estimators.base import Estimate, EstimatorGroup
 from estimators.fusion import (
     FusionModel,
@@ -44,6 +44,7 @@ class FusionOptions:
     of: Sequence[str]
     how: str
     fmr: float
+    cap: int
     out: str | None
     checkpoint: str
     backbone_weights: str | None
@@ -85,7 +86,7 @@ def fit_fusion(options: FusionOptions) -> str:
     fusion = (
         fit_rank_mean(estimate.sigma_sq, names, files)
         if options.how == "ranks"
-        else _fitted(estimate, faces.labels, names, files, options.fmr)
+        else _fitted(estimate, faces.labels, names, files, options)
     )
     save_fusion(fusion, out)
     return f"{_report(fusion)}wrote {out}\n"
@@ -101,12 +102,14 @@ def _fitted(
     labels: NDArray[np.int64],
     names: Sequence[str],
     files: dict[str, str],
-    fmr: float,
+    options: FusionOptions,
 ) -> FusionModel:
-    pairs = mated_pairs(labels, CAP)
+    pairs = mated_pairs(labels, options.cap)
     others = scores_of(estimate.mu, non_mated_pairs(labels, _NON_MATED))
     scores = scores_of(estimate.mu, pairs)
-    margin = scores - np.float32(operating_point(scores, others, "conservative", fmr).threshold)
+    margin = scores - np.float32(
+        operating_point(scores, others, "conservative", options.fmr).threshold
+    )
     target = 1 / (1 + np.exp(-_SCALE * margin.astype(np.float64)))
     return fit_monotone(estimate.sigma_sq, names, pairs, target, files)
 

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from evaluation.metrics.protocols import PROTOCOLS, find_protocol
-from models.load import load_checkpoint
+from models.load import Checkpoint, load_checkpoint
 from training.trainer import SharedError, Trainer
 from utils.cli import say_last
 from utils.config import TrainConfig, from_json, load_config, override
@@ -39,7 +38,7 @@ class TrainingJob:
     """
 
     config: TrainConfig
-    checkpoint: dict[str, Any] | None = None
+    checkpoint: Checkpoint | None = None
     folder: Path | None = None
     config_file: Path | None = None
     settings: Sequence[str] = ()

@@ -22,8 +22,7 @@ from tqdm import tqdm
 
 from data.augment import AugmentParameters, BatchAugment
 from data.faces import open_faces
-from data.loader import Batch, BatchLoader
-from data.sampler import ClassBalancedBatches, RankShare
+from data.loader import Batch, BatchLoader, ClassBalancedBatches, RankShare
 from data.verification import open_verification
 from estimators.trained_head import TrainedHead
 from evaluation.embed import embed_pairs
@@ -32,6 +31,7 @@ from losses.base import LossResult, genuine_pairs
 from models.backbones.base import BackboneOutput
 from models.frozen import CudaGraphs
 from models.heads.base import to_scalar, to_sigma_sq
+from models.load import Checkpoint
 from models.run import backbone_record, check_backbone, load_frozen
 from training.branch import StepInput, TrainedBranch
 from training.checkpoints import RunFiles, check_resumable, is_judged_alike
@@ -57,12 +57,8 @@ class Trainer:
 
     Everything that the config names is opened here, so that a mistake shows before any work.
 
-    Args:
-        config: of the run.
-        checkpoint: what `last.pt` holds, to resume from; it may come from another number of
-            processes.
-        world: the processes that share each batch.
-        device: of this process; None for the config's.
+    The checkpoint is what `last.pt` holds, to resume from; it may come from another number of
+    processes. Without a device the process takes the config's.
 
     Raises:
         ValueError: a name, option or file of the config that does not exist or does not fit.
@@ -71,7 +67,7 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig,
-        checkpoint: dict[str, Any] | None = None,
+        checkpoint: Checkpoint | None = None,
         world: World = ALONE,
         device: torch.device | None = None,
     ) -> None:
@@ -156,6 +152,8 @@ class Trainer:
         for branch in self.branches:
             branch.head.train()
         for batch in batches:
+            if self.world.is_main:
+                self.faces.sizes.warn("train_images")
             for images in step_inputs(batch, self.forward(batch), self.teachers):
                 stop_wish = self.train_step(images, logs)
                 bar.update()
@@ -176,9 +174,7 @@ class Trainer:
     def train_step(self, images: StepInput, logs: list[TrainLog]) -> Tensor | None:
         """Do one optimizer step of every head, and what is due after it.
 
-        Args:
-            images: of the step.
-            logs: one per branch; empty where another process writes them.
+        There is a log for each branch, and none where another process writes them.
 
         Returns:
             Above 0 where any process was asked to stop; read it only where waiting is cheap. None
@@ -462,13 +458,7 @@ def log_step(
 ) -> None:
     """Write the line of every head, from the numbers of all processes; waits for the device.
 
-    Args:
-        step: steps done.
-        branches: the heads.
-        result: of their step, with statistics.
-        images: of this process.
-        logs: one per head; empty where another process writes them.
-        world: the processes; all of them must call.
+    All processes must call; there are no logs where another one writes them.
     """
     mu = F.normalize(images.output.embedding).cpu().numpy()
     parts = [
@@ -518,7 +508,7 @@ def mean_area(results: Sequence[OriginalTable]) -> float | None:
     return sum(areas) / len(areas) if areas else None
 
 
-def _branch_state(checkpoint: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
+def _branch_state(checkpoint: Checkpoint | None, name: str) -> Checkpoint | None:
     if checkpoint is None or not name:
         return checkpoint
     return dict(checkpoint["branches"][name])

@@ -38,9 +38,13 @@ def find(package: str, name: str) -> type[Any]:
     names = available(package)
     if name not in names:
         suggest = getattr(import_module(package), "suggest", None)
+        ways_in = getattr(import_module(package), "WAYS_IN", "")
         close = (suggest(name) if suggest else []) or difflib.get_close_matches(name, names, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"unknown name {name!r} in {package}{hint} (known: {', '.join(names)})")
+        raise ValueError(
+            f"unknown name {name!r} in {package}{hint} (known: {', '.join(names)})"
+            + (f". Ways in: {ways_in}" if ways_in else "")
+        )
     file = f"{package.replace('.', '/')}/{name}.py"
     try:
         module = import_module(f"{package}.{name}")

@@ -11,13 +11,10 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TypeAlias
 
 from filelock import FileLock, Timeout
 
-from utils.files import TEMPORARY, atomic_path, remove, write_text
-
-Json: TypeAlias = "str | int | float | bool | None | list[Json] | dict[str, Json]"
+from utils.files import TEMPORARY, Json, atomic_path, remove, write_text
 
 LOCK = "lock"
 _SHOWN = 60  # characters of a setting in a message

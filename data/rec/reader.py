@@ -66,6 +66,7 @@ class RecordPack:
     Raises:
         ValueError: no such file, or one too short for a record. Reading raises it for a corrupt
             record, naming file, key and offset.
+        OSError: when reading: the file is not what it was when it was opened.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -79,6 +80,7 @@ class RecordPack:
         self._file = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         self._close_file = weakref.finalize(self, os.close, self._file)
         self._map = mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
+        self._written = self._state()
 
     def __enter__(self) -> Self:
         return self
@@ -228,16 +230,18 @@ class RecordPack:
 
     def _words(self, offsets: NDArray[np.int64]) -> list[NDArray[np.uint32]]:
         """Return magic, flag and length, header flag, header label, label 0 and 1 of n records."""
+        self._check_unchanged()
         words = np.frombuffer(self._map, dtype="<u4", count=self._size // 4)
 
-        def gather(some: NDArray[np.int64]) -> list[NDArray[np.uint32]]:
-            places = (np.minimum(some // 4 + skip, len(words) - 1) for skip in (0, 1, 2, 3, 8, 9))
+        def gather(starts: NDArray[np.int64]) -> list[NDArray[np.uint32]]:
+            places = (np.minimum(starts // 4 + skip, len(words) - 1) for skip in (0, 1, 2, 3, 8, 9))
             return [words.take(place) for place in places]
 
         return gather_scattered(self._map, gather, offsets)
 
     def _part(self, position: int, offset: int) -> tuple[int, int, int]:
         """Return (continuation flag, start, end) of the part at a byte offset."""
+        self._check_unchanged()
         if not 0 <= offset <= self._size - PART.size:
             raise self._corrupt(position, f"byte {offset} lies beyond the file's {self._size}")
         magic, packed = PART.unpack_from(self._map, offset)
@@ -248,6 +252,14 @@ class RecordPack:
         if end > self._size:
             raise self._corrupt(position, f"cut short: {end - self._size} bytes are missing")
         return packed >> 29, start, end
+
+    def _state(self) -> tuple[int, int]:
+        about = os.fstat(self._file)
+        return about.st_size, about.st_mtime_ns
+
+    def _check_unchanged(self) -> None:
+        if self._state() != self._written:  # reading mapped bytes that are gone kills the process
+            raise OSError(f"{self.path} changed while it was read: start again when it is complete")
 
     def _corrupt(self, position: int, what: str) -> ValueError:
         key, offset = self.key(position), self.starts.offsets.at(position)
@@ -349,8 +361,8 @@ def _fill_gaps(
 def _header_labels(pack: RecordPack, positions: NDArray[np.integer]) -> NDArray[np.int64]:
     """Return the labels of headers, gathered block by block."""
     labels = [
-        _whole(pack, some, pack.fields(some).label)
-        for some in (
+        _whole(pack, block, pack.fields(block).label)
+        for block in (
             positions[at : at + _HEADERS_AT_ONCE]
             for at in range(0, len(positions), _HEADERS_AT_ONCE)
         )

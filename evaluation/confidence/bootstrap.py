@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from evaluation.confidence.intervals import Interval
-from evaluation.metrics.comparisons import Comparisons, Unit
+from evaluation.metrics.comparisons import Comparisons, Unit, unit_numbers
 from evaluation.metrics.curve import (
     EPSILON,
     GRID,
@@ -601,22 +601,6 @@ class _AllPairs:
     def weight(self, counts: Counts) -> float:
         drawn = np.bincount(self.person, weights=counts * self.rows)
         return self.factor * float(drawn.sum() ** 2 - (drawn**2).sum()) / 2
-
-
-def unit_numbers(comparisons: Comparisons, unit: Unit) -> Counts:
-    """(M,) numbers 0, 1, ... of the unit that each image belongs to.
-
-    Raises:
-        ValueError: the set does not know it.
-    """
-    ids = comparisons.identity if unit == "identity" else comparisons.image
-    if ids is None:
-        raise ValueError(
-            f"{comparisons.name}: cannot draw by {unit}, the set does not say which {unit} each "
-            f"row is; draw by {comparisons.best_unit}"
-        )
-    numbers: Counts = np.unique(ids, return_inverse=True)[1]
-    return numbers
 
 
 def _draw(rng: np.random.Generator, places: int, draws: int) -> Counts:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from data.labelled_pairs import LeftOut, pair_kinds
 from estimators.base import harmonic_mean
 from evaluation.metrics.thresholds import Caution
 
@@ -107,7 +108,7 @@ class Comparisons:
     @cached_property
     def cautions(self) -> tuple[Caution, ...]:
         """What makes every number of this set uncertain, whatever the protocol."""
-        return (*self.notes, *_deciding_person(self))
+        return (*self.notes, *_odd_pairs(self), *_deciding_person(self))
 
     def pair_uncertainty(self, fuse: Fuse = "max") -> NDArray[np.float32]:
         """(N,) uncertainty of each comparison from those of its two sides."""
@@ -122,6 +123,31 @@ class Comparisons:
                 f"{self.name}: {uncertainty.shape} uncertainties for {len(self.uncertainty)} images"
             )
         return dataclasses.replace(self, uncertainty=uncertainty)
+
+
+def notes_of(file: str, left_out: Iterable[LeftOut]) -> tuple[Caution, ...]:
+    """Note what a file of pairs has beside those that count."""
+    return tuple(
+        Caution(kind, {"file": file, "count": count, "where": where})
+        for kind, count, where in left_out
+    )
+
+
+def _odd_pairs(comparisons: Comparisons) -> list[Caution]:
+    """Count pairs of an image and itself and repeated ones, where several rows are one image."""
+    if comparisons.image is None:
+        return []
+    distinct, image = np.unique(comparisons.image, return_inverse=True)
+    if len(distinct) == len(image):
+        return []
+    kinds = pair_kinds(image[comparisons.pairs], comparisons.mated)
+    names = ("self", "repeated", "contradictory")
+    counts: dict[str, float | str] = {
+        name: int(rows.sum()) for name, rows in zip(names, kinds[:3], strict=True)
+    }
+    if kinds.is_self.all() or not any(counts.values()):  # all: the name is that of a comparison
+        return []
+    return [Caution("odd_pairs", {"total": len(comparisons.mated), **counts})]
 
 
 def _deciding_person(comparisons: Comparisons) -> list[Caution]:
@@ -180,6 +206,22 @@ def fuse_sides(
             "max, mean or sum"
         )
     return first * second
+
+
+def unit_numbers(comparisons: Comparisons, unit: Unit) -> NDArray[np.int64]:
+    """(M,) numbers 0, 1, ... of the unit that each image belongs to.
+
+    Raises:
+        ValueError: the set does not know it.
+    """
+    ids = comparisons.identity if unit == "identity" else comparisons.image
+    if ids is None:
+        raise ValueError(
+            f"{comparisons.name}: cannot draw by {unit}, the set does not say which {unit} each "
+            f"row is; draw by {comparisons.best_unit}"
+        )
+    numbers: NDArray[np.int64] = np.unique(ids, return_inverse=True)[1]
+    return numbers
 
 
 def linked_people(comparisons: Comparisons) -> NDArray[np.int64]:

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from evaluation.metrics.comparisons import Comparisons, fuse_sides
 from evaluation.metrics.protocols import Area, AreaEnds, Protocol, find_protocol
 from evaluation.metrics.thresholds import (
-    FEWEST_ERRORS,
     Caution,
     Counts,
     OperatingPoint,
     Places,
     Ranked,
     at_most,
+    caution_few,
     caution_few_matches,
     find_threshold,
     operating_point,
@@ -715,8 +715,6 @@ class ProtocolCurve:
         protocol: its switches.
         edc: the curve with its counts.
         start: errors, mated pairs and units of discard.
-        optimum: (F,) FNMR of the ideal order at each fraction; NaN where images are discarded,
-            since an image takes several pairs with it.
         areas: limit -> area as the protocol defines it (after subtraction and division); NaN if
             it is divided by FNMR without discard and that is 0.
         relative: limit -> area under the curve (nothing subtracted) / area of random discard over
@@ -729,14 +727,21 @@ class ProtocolCurve:
     protocol: Protocol
     edc: Edc
     start: Start
-    optimum: Floats
     areas: dict[float, float]
     relative: dict[float, float]
     best_relative: dict[float, float]
     cautions: tuple[Caution, ...]
 
+    @cached_property
+    def optimum(self) -> Floats:
+        """(F,) FNMR of the ideal order at each fraction of the curve."""
+        return self.optimum_at(self.edc.fractions)
+
     def optimum_at(self, fractions: Floats) -> Floats:
-        """(F,) FNMR of the ideal order at any fractions; NaN where images are discarded."""
+        """(F,) FNMR of the ideal order at any fractions.
+
+        NaN where images are discarded, since an image takes several pairs with it.
+        """
         if self.protocol.discard_over == "images":
             return np.full(fractions.shape, np.nan)
         return best_fnmr(self.start, fractions)
@@ -777,7 +782,6 @@ def protocol_curve(
         chosen,
         edc,
         start,
-        np.full(edc.fnmr.shape, np.nan) if by_images else best_fnmr(start, edc.fractions),
         {limit: area for limit, (area, _) in areas.items()},
         {limit: relative for limit, (_, relative) in areas.items()},
         {
@@ -828,7 +832,8 @@ def _cautions(edc: Edc, protocol: Protocol) -> tuple[Caution, ...]:
     if protocol.rule != "starting_error":
         few = caution_few_matches(edc.fmr_target, int(edc.non_mated[0]))
     else:
-        few = _few_starting_errors(protocol.start_fnmr, int(edc.mated[0]))
+        fnmr, mated = protocol.start_fnmr, int(edc.mated[0])
+        few = caution_few("few_starting_errors", fnmr * mated, fnmr=fnmr, mated=mated)
     cautions = [few] if few else []
     for kind, counts in (("no_mated_kept", edc.mated), ("no_non_mated_kept", edc.non_mated)):
         without = np.flatnonzero(counts == 0)
@@ -836,11 +841,6 @@ def _cautions(edc: Edc, protocol: Protocol) -> tuple[Caution, ...]:
             facts = {"fraction": float(edc.fractions[without[0]]), "threshold": protocol.threshold}
             cautions.append(Caution(kind, facts))
     if not edc.false_non_matches[0]:
-        cautions.append(Caution("no_errors", {}))
+        upper = 1 - 0.025 ** (1 / int(edc.mated[0]))  # Clopper-Pearson of no error
+        cautions.append(Caution("no_errors", {"upper": upper}))
     return tuple(cautions)
-
-
-def _few_starting_errors(fnmr: float, mated: int) -> Caution | None:
-    if fnmr * mated >= FEWEST_ERRORS:
-        return None
-    return Caution("few_starting_errors", {"fnmr": fnmr, "mated": mated, "expected": fnmr * mated})

@@ -327,11 +327,12 @@ def point_at(own: Ranked, others: Ranked, threshold: float, total: int) -> Opera
 
 def caution_few_matches(fmr: float, non_mated: int) -> Caution | None:
     """Caution where an FMR leaves too few false matches to set a threshold by."""
-    expected = fmr * non_mated
-    if expected >= FEWEST_ERRORS:
-        return None
-    facts = {"fmr": fmr, "non_mated": non_mated, "expected": expected}
-    return Caution("few_false_matches", facts)
+    return caution_few("few_false_matches", fmr * non_mated, fmr=fmr, non_mated=non_mated)
+
+
+def caution_few(kind: str, expected: float, **facts: float) -> Caution | None:
+    """Caution of a kind where fewer errors are expected than a threshold needs."""
+    return None if expected >= FEWEST_ERRORS else Caution(kind, {**facts, "expected": expected})
 
 
 class TarAtFar(NamedTuple):

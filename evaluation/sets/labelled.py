@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data.features import cosines, unit_rows
+from data.features import cosines, equal_rows, unit_rows
 from data.labelled_pairs import (
     CAP,
     LabelOrder,
@@ -24,7 +24,7 @@ from data.labelled_pairs import (
     non_mated_total,
 )
 from evaluation.metrics.comparisons import Comparisons
-from evaluation.metrics.thresholds import error_rates
+from evaluation.metrics.thresholds import Caution, error_rates
 
 NonMated = int | Literal["all"]
 LISTED_AT_LEAST = 2_000_000
@@ -96,7 +96,20 @@ def labelled_comparisons(
         listed_from=listed_from,
         cap=cap or 0,
         left_out=int(mated_totals(label_order(labels)).sum()) - len(mated),
+        notes=_copies(mu, labels),
     )
+
+
+def _copies(mu: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[Caution, ...]:
+    """Note the images that embed as an earlier one does, to the last bit."""
+    image = equal_rows(np.asarray(mu, np.float32))
+    first = np.unique(image, return_index=True)[1][image]
+    copies = np.flatnonzero(first != np.arange(len(first)))
+    if not copies.size:
+        return ()
+    elsewhere = int((labels[copies] != labels[first[copies]]).sum())
+    facts = {"copies": len(copies), "total": len(first), "elsewhere": elsewhere}
+    return (Caution("copies", facts),)
 
 
 def scores_of(mu: NDArray[np.float32], pairs: NDArray[np.integer]) -> NDArray[np.float32]:

@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 
 from data.faces import FaceImages, Images, open_faces
 from data.features import Features
-from data.images import first_rows
+from data.images import Sizes
 from data.labelled_pairs import CAP, require_pairs
 from data.pairs import open_pairs
 from data.verification import VerificationSet, open_verification
 from estimators.base import harmonic_mean
-from evaluation.metrics.comparisons import Comparisons, cosine_of_pairs, with_people
+from evaluation.metrics.comparisons import Comparisons, cosine_of_pairs, notes_of, with_people
+from evaluation.metrics.thresholds import Caution
 from evaluation.sets.labelled import NonMated, labelled_comparisons, scores_of
-from utils.tables import naming
+from utils.files import naming
 
 KINDS = ("synthetic:", "faces:", "pairs:", "ijb:")
 
@@ -66,6 +67,11 @@ class VerificationPairs:
         self.pairs, self.name = pairs, pairs.name
 
     @property
+    def sizes(self) -> Sizes:
+        """Of the images that were decoded."""
+        return self.pairs.sizes
+
+    @property
     def images(self) -> VerificationPairs:
         """All 2N images."""
         return self
@@ -89,14 +95,13 @@ class VerificationPairs:
         """Score the N pairs; rows with one encoded image are one image. See `EvaluationSet`."""
         with naming(self.name):
             checked = Features(mu, sigma_sq, self.pairs.mated)
-        first = first_rows(np.array([*map(self.fingerprint, range(len(self)))], np.uint64))
         comparisons = Comparisons(
             self.name,
             cosine_of_pairs(checked.mu),
             checked.issame,
             np.arange(len(self), dtype=np.int32).reshape(-1, 2),
             _one_column(checked.sigma_sq),
-            image=np.unique(first, return_inverse=True)[1],
+            image=np.unique(self.pairs.first_rows(), return_inverse=True)[1],
         )
         return with_people(comparisons)
 
@@ -136,6 +141,7 @@ class PairsSet:
         pairs: (N, 2) their rows.
         mated: (N,) whether both show one person.
         identity: (M,) folder numbers where the list is LFW's; else None.
+        notes: what the list has beside these pairs.
     """
 
     name: str
@@ -143,6 +149,7 @@ class PairsSet:
     pairs: NDArray[np.int32]
     mated: NDArray[np.bool_]
     identity: NDArray[np.int64] | None
+    notes: tuple[Caution, ...] = ()
 
     def comparisons(self, mu: NDArray[np.float32], sigma_sq: NDArray[np.float32]) -> Comparisons:
         """Score the pairs of the list; see `EvaluationSet`."""
@@ -157,6 +164,7 @@ class PairsSet:
         image = np.arange(len(self.images), dtype=np.int64)
         comparisons = Comparisons(
             *(self.name, scores, self.mated, self.pairs, uncertainty, self.identity, image),
+            notes=self.notes,
             name_of=self.images.image_name,
         )
         return with_people(comparisons)
@@ -236,4 +244,5 @@ def _pairs(path: Path, dataset_path: str | Path | None) -> PairsSet:
         kind = "non-mated" if mated.any() else "mated"
         raise ValueError(f"{path}: no {kind} pair among {len(mated)}; error rates need both kinds")
     images = FaceImages(listed.faces, root)
-    return PairsSet(path.stem, images, listed.rows, mated, listed.people)
+    notes = notes_of(path.name, listed.left_out)
+    return PairsSet(path.stem, images, listed.rows, mated, listed.people, notes)

@@ -15,8 +15,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.metrics.comparisons import Comparisons
+from data.labelled_pairs import pairs_that_count
+from evaluation.metrics.comparisons import Comparisons, notes_of
 from evaluation.metrics.thresholds import Caution
+from utils.files import naming
 from utils.tables import (
     Array,
     Column,
@@ -24,7 +26,6 @@ from utils.tables import (
     assess_failures,
     codes_of,
     exact,
-    naming,
     read_table,
     write_table,
 )
@@ -275,35 +276,19 @@ class _Reader:
             self._leave_out_repetitions()
 
     def _leave_out_repetitions(self) -> None:
-        """Drop images against themselves and repeated pairs, with a count; refuse contradictions.
-
-        A pair is the same in either order; its first row counts.
-        """
-        sides = np.sort(np.stack([self.values[name] for name in self.columns.images], axis=1))
-        mated = self.values[self.columns.mated]
-        is_self = sides[:, 0] == sides[:, 1]
-        if is_self.all():  # the name is that of a comparison, as `write_scores` has it
+        """Keep the pairs that count, where rows name two images; see `pairs_that_count`."""
+        sides = np.stack([self.values[name] for name in self.columns.images], axis=1)
+        if (sides[:, 0] == sides[:, 1]).all():  # a comparison's name, as `write_scores` has it
             return
-        _, codes = _compact(sides.ravel())
-        pair = codes[0::2] * (int(codes.max()) + 1) + codes[1::2]
-        _, first, place = np.unique(pair, return_index=True, return_inverse=True)
-        first = first[place]
-        contradicts = np.flatnonzero((mated != mated[first]) & ~is_self)
-        if contradicts.size:
-            row = int(contradicts[0])
-            names = " and ".join(repr(self.images.name(int(value))) for value in sides[row])
-            raise ValueError(
-                f"{names} are mated = {int(mated[first[row]])} in {self._where(int(first[row]))} "
-                f"and {int(mated[row])} in {self._where(row)}: correct one of them"
-            )
-        is_repeated = (first != np.arange(len(first))) & ~is_self
-        for kind, left_out in (("self_comparisons", is_self), ("repeated_pairs", is_repeated)):
-            if left_out.any():
-                where = self._where(int(np.argmax(left_out)))
-                self._note(kind, count=int(left_out.sum()), where=where)
-        keep = ~(is_self | is_repeated)
-        self.rows = self.rows[keep]
-        self.values = {name: values[keep] for name, values in self.values.items()}
+
+        def names(row: int) -> list[str]:
+            return [self.images.name(image) for image in sides[row].tolist()]
+
+        codes, mated = _compact(sides.ravel())[1], self.values[self.columns.mated]
+        counts, left_out = pairs_that_count(codes.reshape(-1, 2), mated, self._where, names)
+        self.notes += notes_of(self.table.path.name, left_out)
+        self.rows = self.rows[counts]
+        self.values = {name: values[counts] for name, values in self.values.items()}
 
     def _note(self, kind: str, **facts: float | str) -> None:
         self.notes.append(Caution(kind, {"file": self.table.path.name, **facts}))

@@ -27,7 +27,8 @@ from evaluation.metrics.comparisons import (
 from evaluation.metrics.thresholds import Caution
 from evaluation.sets.labelled import NonMated, labelled_comparisons
 from evaluation.sets.score_files import read_scores
-from utils.tables import SUFFIXES, naming, npz_names
+from utils.files import naming
+from utils.tables import SUFFIXES, npz_names
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class StoredSet:
             name=self.name,
         )
         if stored.name is not None:
-            first = replace(first, notes=notes, name_of=stored.name.__getitem__)
+            first = replace(first, notes=first.notes + notes, name_of=stored.name.__getitem__)
         return [(each.label, first.with_uncertainty(each.values)) for each in uncertainties]
 
 

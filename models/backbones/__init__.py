@@ -3,6 +3,10 @@
 import re
 
 CONTRACT = "Backbone"  # of base.py: what every method here is
+WAYS_IN = (
+    "a known name with its weights (.pth, .pt, .safetensors); onnx with any recogniser's .onnx "
+    "file; a network of your own as a Python file in models/backbones (docs/adding_a_method.md)"
+)
 
 
 def suggest(name: str) -> list[str]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
@@ -52,6 +52,12 @@ class Preprocessing:
         if self.color == "BGR":
             images = images.flip(1)
         return (images - self.mean).float() / self.scale
+
+    @property
+    def formula(self) -> str:
+        """What is done to a value x, as in `(x - 127.5) / 128`."""
+        centred = f"(x - {self.mean:g})" if self.mean else "x"
+        return centred if self.scale == 1 else f"{centred} / {self.scale:g}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can carry and `from_dict` reads back."""
@@ -123,12 +129,17 @@ class Backbone(nn.Module, ABC):
         preprocessing: what the weights were trained on.
         stages: names of the modules that end the network's stages, from the input on; scores that
             look inside (GraFIQs) need them, nothing else does.
+        is_differentiable: whether PyTorch computes it, so that gradients reach the images and other
+            executions than eager are possible.
+        interface: what of a foreign network is read; None for a network of PyTorch.
         published_names: how tensors are called in files from elsewhere: the start of a name there,
             and what it becomes here; None leaves those tensors out. The first that fits counts.
     """
 
     default_preprocessing: ClassVar[Preprocessing] = Preprocessing()
     stages: ClassVar[tuple[str, ...]] = ()
+    is_differentiable: ClassVar[bool] = True
+    interface: object = None
     published_names: ClassVar[Mapping[str, str | None]] = {}
     preprocessing: Preprocessing
     embedding_size: int
@@ -207,10 +218,10 @@ class Backbone(nn.Module, ABC):
         Raises:
             ValueError: the tail is not affine.
         """
-        own = next(self.parameters())
+        device = next(itertools.chain(self.parameters(), self.buffers())).device
         with torch.inference_mode(False), torch.enable_grad():
             double = copy.deepcopy(self).cpu().double().eval()
-            zero = own.new_zeros(1, self.features_size, device="cpu", dtype=torch.float64)
+            zero = torch.zeros(1, self.features_size, dtype=torch.float64)
             (bias,) = double.tail(zero.requires_grad_(), batch_norm)
             rows = torch.eye(len(bias), dtype=torch.float64)
             (weight,) = torch.autograd.grad(bias, zero, rows, is_grads_batched=True)
@@ -222,8 +233,8 @@ class Backbone(nn.Module, ABC):
                     f"backbone {type(self).__name__}: its tail is not affine, as the closed form "
                     "of MC-dropout needs it; take form=sampled"
                 )
-        weight, bias = weight.to(own.dtype), bias.to(own.dtype)  # some devices have no float64
-        return weight.to(own.device), bias.to(own.device)
+        # float32 first: some devices have no float64
+        return weight.float().to(device), bias.float().to(device)
 
     def fold(self) -> None:
         """Merge BatchNorms of the feature map into the convolutions right before them, for good.
@@ -236,7 +247,7 @@ class Backbone(nn.Module, ABC):
         for module in self.modules():
             pairs = getattr(module, "conv_norms", ())
             if isinstance(module, nn.Sequential):
-                pairs = pairwise(name for name, _ in module.named_children())
+                pairs = itertools.pairwise(name for name, _ in module.named_children())
             for conv_name, norm_name in () if id(module) in tail else pairs:
                 conv, norm = getattr(module, conv_name), getattr(module, norm_name)
                 if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from copy import copy
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from photos.detectors.base import Detections, Floats, detections, not_upright, suppress
+from utils.onnx_runtime import open_session
 
 __all__ = ["MTCNN"]
 
@@ -240,21 +240,9 @@ class Network:
         Raises:
             ValueError: onnxruntime or the file is missing, or it is not a network.
         """
-        if find_spec("onnxruntime") is None:
-            raise ValueError(f"{path.name} needs onnxruntime: pip install onnxruntime")
         if not path.is_file():
             raise ValueError(f"{path}: no such file of weights")
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # warnings about the file are not the user's
-        try:
-            self._session: Any = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # its classes share no base of their own
-            raise ValueError(f"{path}: not an ONNX network: {error}") from error
+        self._session = open_session(path, path, threads=threads)
         self._input = self._session.get_inputs()[0].name
 
     def __call__(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:

@@ -1,15 +1,12 @@
 """`pip install .`: everything public works from another folder, data files included."""
 
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from tests.helpers import ROOT, python
+
 pytest.importorskip("setuptools", minversion="77")
-ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import numpy as np
 from face_uncertainty import load_scorer
@@ -28,23 +25,14 @@ def installed(tmp_path_factory):
     ignored = shutil.ignore_patterns(".*", "runs", "tests", "docs", "benchmarks", "__pycache__")
     shutil.copytree(ROOT, copy, dirs_exist_ok=True, ignore=ignored)
     flags = ("--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check")
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "-q", *flags, "--target", str(target), str(copy)],
-        check=True,
-        capture_output=True,
-    )
+    done = python("-m", "pip", "install", "-q", *flags, "--target", target, copy)
+    assert done.returncode == 0, done.stderr
     return target
 
 
 @pytest.mark.parametrize("program", [PROGRAM, REPORT])
 def test_it_works_from_another_folder(installed, tmp_path, program):
-    result = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(installed)},
-        capture_output=True,
-        text=True,
-    )
+    result = python("-c", program, cwd=tmp_path, PYTHONPATH=str(installed))
     assert result.returncode == 0, result.stderr
     assert result.stdout in ("scored demo\n", "")
 

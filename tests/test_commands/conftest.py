@@ -5,17 +5,14 @@ import json
 import math
 import os
 import re
-import subprocess
 import sys
 from difflib import SequenceMatcher
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[2]
-GOLDEN = ROOT / "tests" / "golden" / "commands"
+from tests.helpers import GOLDEN, ROOT, python
+
 WRITE = bool(os.environ.get("FACEUQ_WRITE_GOLDEN"))
 
 # not the digits of names such as fmr100, SHA-256 and iso29794
@@ -28,15 +25,7 @@ SEED_LINES = ("---", "sigma_sq ", "reject_factor ", "AUERC", "AUC")
 
 def command(cwd, script, *arguments):
     """Run a command as a user does, on the CPU; what it prints."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / script), *map(str, arguments)],
-        cwd=cwd,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    done = python(ROOT / script, *arguments, cwd=cwd, CUDA_VISIBLE_DEVICES="", PYTHONPATH="")
     assert done.returncode == 0, f"{script}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -171,7 +160,7 @@ def check(name, *, stored=False, **parts):
         stored: No network was involved: printed lines are equal to the last digit.
         parts: Lists of lines.
     """
-    path = GOLDEN / f"{name}.txt"
+    path = GOLDEN / "commands" / f"{name}.txt"
     found = [line for part, lines in parts.items() for line in (f"=== {part}", *lines)]
     if WRITE:
         path.write_text("\n".join(found) + "\n", encoding="utf-8")
@@ -217,17 +206,5 @@ def close(old, new, tolerance):
 
 @pytest.fixture(scope="session")
 def golden():
-    """Return the functions of this file that tests use."""
-    return SimpleNamespace(
-        command=command,
-        block=block,
-        text_lines=text_lines,
-        log_lines=log_lines,
-        flat=flat,
-        keys=keys,
-        columns=columns,
-        arrays=arrays,
-        tree=tree,
-        parquet_columns=parquet_columns,
-        check=check,
-    )
+    """Return this file, for its functions."""
+    return sys.modules[__name__]

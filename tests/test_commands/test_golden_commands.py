@@ -13,21 +13,16 @@ Times, dates, memory, paths, hashes and versions are masked.
 """
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[2]
+from tests.helpers import ROOT
 
 SHORT = [
-    "schedule.epochs=1",
-    "schedule.steps_per_epoch=4",
-    "schedule.drop_at=()",
-    "log_every=2",
-    "workers=1",
-    "train_images=synthetic:identities=20,images=6,seed=1",
+    *("schedule.epochs=1", "schedule.steps_per_epoch=4", "schedule.drop_at=()"),
+    *("log_every=2", "workers=1", "train_images=synthetic:identities=20,images=6,seed=1"),
     'verification.targets=("synthetic:pairs=100,seed=9",)',
 ]
 BACKBONE = "iresnet:layers=(1,1,1,1),widths=(8,16,32,64),embedding_size=64"
@@ -82,18 +77,14 @@ def faces(golden, tmp_path_factory):
 def test_training(golden, trained):
     folder, printed = trained
     run = folder / "run"
-    lines = (run / "metrics.jsonl").read_text().splitlines()
+    metrics = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     saved = torch.load(run / "best.pt", weights_only=True)
     assert golden.log_lines((run / "log.txt").read_text()) == golden.log_lines(printed)
     golden.check(
         "training",
         log=golden.log_lines(printed),
         files=golden.tree(run),
-        metrics=[
-            line
-            for text in lines
-            for line in golden.flat(json.loads(text), masked=("time", "memory_gib"))
-        ],
+        metrics=sum((golden.flat(one, masked=("time", "memory_gib")) for one in metrics), []),
         config=golden.flat(json.loads((run / "config.json").read_text())),
         environment=sorted(json.loads((run / "environment.json").read_text())[0]),
         checkpoint=sorted(saved),
@@ -154,10 +145,8 @@ def test_mc_dropout(golden, form, tmp_path):
 def test_calibration(golden, stored):
     given = ["--features", "features.npz", "--fmr", "0.1", "--target_risk", "0.45"]
     printed = golden.command(stored, "evaluation/calibrate.py", *given, "--out", "calibration.json")
-    written = json.loads((stored / "calibration.json").read_text())
-    golden.check(
-        "calibrate", stored=True, printed=golden.text_lines(printed), written=golden.flat(written)
-    )
+    written = golden.flat(json.loads((stored / "calibration.json").read_text()))
+    golden.check("calibrate", stored=True, printed=golden.text_lines(printed), written=written)
 
 
 def compared(golden, folder, *arguments):
@@ -165,15 +154,13 @@ def compared(golden, folder, *arguments):
         folder, "evaluation/compare.py", *arguments, "--replicates", "50", "--out", "compared"
     )
     out = folder / "compared"
+    texts = {kind: (out / f"compare.{kind}").read_text() for kind in ("txt", "md", "tex")}
     return {
         "printed": golden.text_lines(printed),
         "files": golden.tree(out),
         "csv": golden.columns(out / "compare.csv", words=("verdict",)),
         "json": golden.flat(json.loads((out / "compare.json").read_text())),
-        **{
-            f"printed_{kind}": golden.text_lines((out / f"compare.{kind}").read_text())
-            for kind in ("txt", "md", "tex")
-        },
+        **{f"printed_{kind}": golden.text_lines(text) for kind, text in texts.items()},
     }
 
 
@@ -252,9 +239,8 @@ def test_exported_model(golden, tmp_path):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
     given = ["--check", "synthetic:pairs=20,seed=5", "--faces", "33", "--runs", "0"]
-    printed = golden.command(
-        tmp_path, "export/export.py", "--model", "demo", "--out", "m.onnx", *given
-    )
+    given += ["--model", "demo", "--out", "m.onnx"]
+    printed = golden.command(tmp_path, "export/export.py", *given)
     model = onnx.load(tmp_path / "m.onnx")
     golden.check(
         "export",

@@ -1,17 +1,12 @@
 """Packing by data/recordio.py, as a user runs it."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from data import recordio
 from data.faces import open_faces
 from data.images import encode_jpeg, encode_png
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.helpers import ROOT, python
 
 
 @pytest.fixture
@@ -24,13 +19,10 @@ def faces(tmp_path):
     return tmp_path / "faces"
 
 
-def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "data" / script), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-
-
 def test_pack_from_anywhere(faces, tmp_path):
-    done = run("recordio.py", "--images", "faces", "--out", "packed/train", cwd=tmp_path)
+    script = ROOT / "data" / "recordio.py"
+    arguments = ("--images", "faces", "--out", "packed/train")
+    done = python(script, *arguments, cwd=tmp_path, PYTHONPATH="")
     assert (done.returncode, done.stdout) == (0, "packed/train.rec: 6 images of 3 identities\n")
     packed, folder = open_faces(str(tmp_path / "packed")), open_faces(str(faces))
     assert packed.labels.tolist() == folder.labels.tolist() == [0, 1, 1, 2, 2, 2]
@@ -50,13 +42,10 @@ def test_labels_in_any_order_and_other_sizes(faces, tmp_path):
 
 
 @pytest.mark.parametrize("broken", [False, True])
-def test_one_clear_line_and_no_half_pack(faces, tmp_path, broken, capsys):
+def test_one_clear_line_and_no_half_pack(faces, tmp_path, broken, refused):
     if broken:
         (faces / "p1" / "0.png").write_bytes(b"rubbish")
     source = str(faces) if broken else "nowhere"
-    assert recordio.main(["--images", source, "--out", str(tmp_path / "out" / "x")]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    assert ("p1/0.png: not an image" if broken else "no faces at nowhere") in error
+    code = recordio.main(["--images", source, "--out", str(tmp_path / "out" / "x")])
+    refused(code, "p1/0.png: not an image" if broken else "no faces at nowhere", alone=True)
     assert not list(tmp_path.glob("out/*"))

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import simplejpeg
 
+from data.faces import FaceImages, open_faces, write_pack
 from data.images import decode, decode_into, decode_jpeg, encode_jpeg, encode_png, to_112
+from data.recordio import RecordWriter
+from data.verification import VerificationSet, write_bin_from_pairs
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "oracle"
 
@@ -19,12 +22,59 @@ def picture(height=112, width=112, seed=0):
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
+def read_all(faces):
+    FaceImages(faces).decode(0, len(faces))
+    faces.sizes.warn("faces")
+    faces.sizes.warn("faces")
+
+
+def read_pairs(images):
+    opened = VerificationSet("set", images, np.array([True, False]))
+    opened.decode(0, 4)
+    opened.sizes.warn("set")
+
+
+def read_records(folder, images):
+    with RecordWriter(folder / "raw") as writer:
+        for label, image in enumerate(images):
+            writer.write_image(label, encode_png(image))
+    read_all(open_faces(str(folder / "raw.rec")))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "is_told"),
+    [([112, 96, 224, 160], False), ([112, 250, (96, 112), (300, 200)], True)],
+)
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda folder, images: read_all(open_faces(str(folder))),
+        lambda folder, images: read_all(open_faces([f"{folder}/a", f"{folder}/b"])),
+        lambda folder, images: write_pack(open_faces(str(folder)), folder / "pack"),
+        lambda folder, images: write_bin_from_pairs(folder / "pairs.csv", folder, folder / "x.bin"),
+        read_records,
+        lambda folder, images: read_pairs([encode_png(image) for image in images]),
+        lambda folder, images: read_pairs(images),
+    ],
+)
+def test_images_that_are_not_aligned_faces_are_counted(tmp_path, caplog, sizes, is_told, use):
+    images = [picture(*((size, size) if isinstance(size, int) else size)) for size in sizes]
+    for number, image in enumerate(images):
+        path = tmp_path / "ab"[number % 2] / "person" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_png(image) if number else encode_jpeg(image))
+    lines = "a/person/0.png,b/person/1.png,1\na/person/2.png,b/person/3.png,0\n"
+    (tmp_path / "pairs.csv").write_text(lines)
+    use(tmp_path, images)
+    assert caplog.text.count("3 of 4 images (75 %) are not aligned faces") == is_told
+    assert ("align_faces.py PHOTOS" in caplog.text) == is_told
+
+
 def test_png_keeps_every_pixel_and_the_channel_order():
     image = picture()
     assert np.array_equal(decode(encode_png(image)), image)
-    assert np.array_equal(
-        cv2.imdecode(np.frombuffer(encode_png(image), np.uint8), 1)[..., 2::-1], image
-    )
+    bgr = cv2.imdecode(np.frombuffer(encode_png(image), np.uint8), 1)
+    assert np.array_equal(bgr[..., 2::-1], image)
 
 
 def test_jpeg_pixels_equal_opencv_s():
@@ -137,7 +187,7 @@ def test_decoding_in_place_does_what_decoding_and_resizing_do(name):
         if isinstance(expected, str):
             assert found == expected
         else:
-            assert found is None
+            assert found == decode(encoded).shape[:2]
             assert np.array_equal(around[1], expected)
         assert (around[[0, 2]] == 77).all()
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import shutil
 import struct
 from pathlib import Path
@@ -88,9 +89,8 @@ def test_payloads_equal_a_slow_reader(name):
 def test_writes_byte_for_byte_what_mxnet_wrote(name, tmp_path):
     source = GOLDEN / name
     with RecordPack(source / "train.rec") as pack:
-        keys = [
-            int(line.split("\t")[0]) for line in (source / "train.idx").read_text().splitlines()
-        ]
+        lines = (source / "train.idx").read_text().splitlines()
+        keys = [int(line.split("\t")[0]) for line in lines]
         write_raw(tmp_path / "train", {key: pack.read(key) for key in keys})
     data = (tmp_path / "train.rec").read_bytes()
     assert hashlib.sha256(data).hexdigest() == EXPECTED[name]["rec_sha256"]
@@ -278,9 +278,8 @@ def damaged(tmp_path: Path, start: int | None = None, content: bytes = b"") -> P
     path = tmp_path / "train.rec"
     data = path.read_bytes()
     if start is not None:
-        path.write_bytes(
-            data[:start] + content + (data[start + len(content) :] if content else b"")
-        )
+        rest = data[start + len(content) :] if content else b""
+        path.write_bytes(data[:start] + content + rest)
     return path
 
 
@@ -314,10 +313,7 @@ def test_walk_over_a_damaged_pack_names_the_offset(tmp_path):
 
 @pytest.mark.parametrize(
     ("payload", "message"),
-    [
-        (pack_record(0.5, 4, b"image"), "key 4: label 0.5 is not a"),
-        (b"short", "key 4 at offset 0: 5 bytes"),
-    ],
+    [(pack_record(0.5, 4, b"image"), "key 4: label 0.5"), (b"short", "key 4 at offset 0: 5 bytes")],
 )
 def test_records_that_are_not_images(tmp_path, payload, message):
     path = write_raw(tmp_path / "x", {4: payload})
@@ -359,3 +355,21 @@ def test_labels_beyond_float32_are_told(tmp_path, caplog, label, is_told):
     with RecordPack(path) as pack:
         assert pack.images.labels.tolist() == [label]
     assert ("float32" in caplog.text) == is_told
+
+
+@pytest.mark.parametrize("change", ["cut", "longer", "again"])
+def test_a_pack_that_changes_while_it_is_read_is_an_error(tmp_path, change):
+    path = identity_pack(tmp_path / "x", [0, 0, 1, 1])
+    os.utime(path, (1, 1))
+    with RecordPack(path) as pack:
+        images = pack.images
+        data = path.read_bytes()
+        with path.open("r+b") as file:  # in place: a file that takes its place would do no harm
+            file.truncate(len(data) // 2 if change == "cut" else None)
+            file.seek(0, os.SEEK_END if change == "longer" else os.SEEK_SET)
+            file.write(data[: len(data) // 2])
+        for read in (pack.payload, pack.record_at, pack.image_view):
+            with pytest.raises(OSError, match=r"x\.rec changed while it was read"):
+                read(int(images.positions[0]))
+        with pytest.raises(OSError, match="changed"):
+            pack.fields(np.asarray(images.positions))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.sampler import ClassBalancedBatches, RankShare
+from data.loader import ClassBalancedBatches, RankShare
 
 
 @settings(max_examples=80, deadline=None)
@@ -73,9 +73,8 @@ def test_pairs_of_images_come_up_equally_often():
 def test_shares_of_ranks_are_whole_classes_of_the_global_batch(size):
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(30), 5))
     whole = ClassBalancedBatches(labels, 6, 4, seed=1)
-    shares = [
-        RankShare(ClassBalancedBatches(labels, 6, 4, seed=1), rank, size) for rank in range(size)
-    ]
+    samplers = [ClassBalancedBatches(labels, 6, 4, seed=1) for _ in range(size)]
+    shares = [RankShare(sampler, rank, size) for rank, sampler in enumerate(samplers)]
     for step in (0, 5, 31, 32, 1000):
         parts = [share.rows(step) for share in shares]
         assert np.concatenate(parts).tolist() == whole.rows(step).tolist()

@@ -4,6 +4,7 @@ import hashlib
 import json
 import pickle
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -34,22 +35,16 @@ def test_every_variant_gives_mxnet_s_pixels(name):
     found = read_bin(GOLDEN / name)
     assert found.mated.dtype == np.bool_
     assert found.mated.tolist() == EXPECTED["issame"]
-    assert [hashlib.sha256(image).hexdigest() for image in found.images] == EXPECTED["jpeg_sha256"]
     images = found.decode(0, 12)
-    assert [hashlib.sha256(image).hexdigest() for image in images] == EXPECTED[
-        "decoded_sha256_mxnet_rgb"
-    ]
+    for part, key in ((found.images, "jpeg_sha256"), (images, "decoded_sha256_mxnet_rgb")):
+        assert [hashlib.sha256(image).hexdigest() for image in part] == EXPECTED[key]
     assert images[0, 0, 56].tolist() == EXPECTED["first_image_top_row_pixel_rgb"]
     assert images[0, -1, 56].tolist() == EXPECTED["first_image_bottom_row_pixel_rgb"]
 
 
 def test_decode_takes_parts_and_resizes():
-    images = [
-        encode_png(pixels(1)),
-        encode_png(pixels(2, 50)),
-        encode_jpeg(pixels(3)),
-        pixels(4, 30),
-    ]
+    images = [encode_png(pixels(1)), encode_png(pixels(2, 50)), encode_jpeg(pixels(3))]
+    images.append(pixels(4, 30))
     found = VerificationSet("x", images, np.array([True, False]))
     assert found.decode(0, 4)[:, 5, 5, 0].tolist() == [1, 2, 3, 4]
     assert found.decode(1, 3)[:, 5, 5, 0].tolist() == [2, 3]
@@ -61,9 +56,7 @@ def test_decode_takes_parts_and_resizes():
 def test_unsafe_pickle_is_refused_and_nothing_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = GOLDEN / "bad_unsafe_global.bin"
-    with pytest.raises(
-        ValueError, match=rf"{path}: refused, nothing was run: it asks for posix.system"
-    ):
+    with pytest.raises(ValueError, match=f"{path}: refused, nothing was run: .* posix.system"):
         read_bin(path)
     assert not list(tmp_path.iterdir())
 
@@ -71,24 +64,16 @@ def test_unsafe_pickle_is_refused_and_nothing_runs(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "name",
     [
-        "os system",
-        "builtins eval",
-        "builtins getattr",
-        "builtins memoryview",
-        "numpy load",
-        "numpy.core.multiarray fromfile",
-        "codecs encode",
-        "functools partial",
-        "data.verification main",
+        *("os system", "builtins eval", "builtins getattr", "builtins memoryview"),
+        *("numpy load", "numpy.core.multiarray fromfile", "codecs encode"),
+        *("functools partial", "data.verification main"),
     ],
 )
 def test_any_other_name_is_refused(tmp_path, name):
     module, function = name.split()
     path = tmp_path / "x.bin"
     path.write_bytes(f"c{module}\n{function}\n(tR.".encode())
-    with pytest.raises(
-        ValueError, match=f"refused, nothing was run: it asks for {module}.{function}"
-    ):
+    with pytest.raises(ValueError, match=f"nothing was run: it asks for {module}.{function}"):
         read_bin(path)
 
 
@@ -118,6 +103,22 @@ def test_allowed_names_cannot_be_bent(tmp_path, opcodes, message):
     path.write_bytes(opcodes)
     with pytest.raises(ValueError, match=message):
         read_bin(path)
+
+
+@pytest.mark.parametrize(
+    "opcodes", [b"Nr\0\0\0\x08.", b"\x8e\0\0\0\0\2\0\0\0x.", b"\x96\0\0\0\0\2\0\0\0x."]
+)
+def test_a_few_bytes_take_no_gigabytes(tmp_path, opcodes):
+    path = tmp_path / "x.bin"
+    path.write_bytes(b"\x80\x05" + opcodes)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"damaged|expected"):
+            read_bin(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 24
 
 
 @pytest.mark.parametrize("protocol", range(6))
@@ -201,9 +202,7 @@ def test_written_sets_are_read_again_by_anyone(tmp_path):
 def test_targets(tmp_path):
     write_bin(tmp_path / "lfw.bin", [encode_png(pixels(1))] * 2, [True])
     assert open_verification("lfw", tmp_path).name == "lfw"
-    with pytest.raises(
-        ValueError, match=r"no verification set .*cfp_fp.bin .sets in this folder: lfw."
-    ):
+    with pytest.raises(ValueError, match="no verification set .*cfp_fp.bin .sets in this .*: lfw."):
         open_verification("cfp_fp", tmp_path)
     with pytest.raises(ValueError, match="no folder .*nowhere: name the one with the .bin files"):
         open_verification("lfw", tmp_path / "nowhere")
@@ -259,14 +258,11 @@ def test_pairs_from_lfw_s_list(people):
         ("1 1\nBo 1 2 3 4\n", "pairs.csv:2: expected `name n m` or `name n other m`"),
     ],
 )
-def test_bad_pairs_are_told_with_their_line(people, text, message, capsys):
+def test_bad_pairs_are_told_with_their_line(people, text, message, refused):
     (people / "notes.png").write_text("not a picture")
     (people / "pairs.csv").write_text(text)
     arguments = ["--pairs", str(people / "pairs.csv"), "--images", str(people)]
     with pytest.raises(ValueError, match=message):
         write_bin_from_pairs(people / "pairs.csv", people, people / "x.bin")
-    assert verification.main([*arguments, "--out", str(people / "x.bin")]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
+    refused(verification.main([*arguments, "--out", str(people / "x.bin")]), "", alone=True)
     assert not (people / "x.bin").exists()

@@ -14,15 +14,15 @@ import pandas
 import pytest
 import torch
 
-from data.images import encode_png
 from data.synthetic import SyntheticFaces, synthetic_verification
 from data.verification import write_bin
 from models.heads.fc2 import FC2Head
+from tests.helpers import TINY_NAME, write_people
 from tests.test_docs.test_docs import COMMANDS, ROOT, blocks, text_of
 from utils.config import Method
 from utils.methods import build
 
-TINY = "iresnet:layers=(1,1,1,1),widths=(4,4,8,8),embedding_size=16"
+PEOPLE = SyntheticFaces(identities=20, images=4, seed=3)
 SMALL = (
     *("schedule.epochs=1", "schedule.steps_per_epoch=1", "schedule.drop_at=()", "device=cpu"),
     *("classes_per_batch=2", "images_per_class=2", "workers=1", "log_every=1"),
@@ -57,7 +57,7 @@ def shrunk(text):
     text = re.sub(r"(weights)=PATH", r"\1=mbf_y1.pth", text)
     name, colon, options = text.partition(":")
     if name == "iresnet50":
-        return TINY + (f",{options}" if colon else "")
+        return TINY_NAME + (f",{options}" if colon else "")
     return text
 
 
@@ -76,7 +76,7 @@ def small(script, words):
             own = [word for word in arguments if word.startswith("backbone.")]
             arguments = [word for word in arguments if word not in own]
             options = "".join(f",{word.removeprefix('backbone.')}" for word in own)
-            settings.append(f"backbone={TINY}{options}")
+            settings.append(f"backbone={TINY_NAME}{options}")
         arguments[place:place] = settings
     elif script == "network.py":
         assert "--resume" in arguments
@@ -86,15 +86,6 @@ def small(script, words):
     ):
         arguments += ["--device", "cpu"]
     return arguments
-
-
-def write_people(folder, count=20, images=4):
-    """A folder with one folder of images per identity."""
-    faces = SyntheticFaces(identities=count, images=images, seed=3)
-    for row in range(len(faces)):
-        path = folder / f"p{faces.labels[row]}" / f"{row}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode_png(faces.read(row)))
 
 
 def write_scores(folder):
@@ -121,7 +112,7 @@ def write_scores(folder):
 
 
 @pytest.fixture(scope="session")
-def stand_ins(tmp_path_factory, write_run):
+def stand_ins(tmp_path_factory, write_run, tiny_onnx):
     """A folder with everything that the pages name."""
     folder = tmp_path_factory.mktemp("stand_ins")
     shutil.copytree(ROOT / "config", folder / "config")
@@ -136,15 +127,16 @@ def stand_ins(tmp_path_factory, write_run):
         shutil.copy(folder / "runs" / "idq" / "backbone.pth", folder / path)
     shutil.copy(folder / "runs" / "idq" / "backbone.pth", folder / "FILE")
     shutil.copy(ROOT / "demo" / "backbone.pth", folder / "WEIGHTS")
+    shutil.copy(tiny_onnx, folder / "w600k_r50.onnx")
     mobile = build("models.backbones", Method("mobilefacenet")).state_dict()
     for path in ("mbf_y1.pth", "FILE.pth", "weights/mbf_y1.pth"):
         torch.save(mobile, folder / path)
     folders = ("my_faces", "FOLDER", "FOLDER_OR_LIST", "PATH", "people", "faces_a", "PACK")
     for name in (*folders, "datasets/lfw_train"):
-        write_people(folder / name)
+        write_people(folder / name, PEOPLE)
     for name in ("my_photos", "photos"):
         (folder / name).mkdir()
-        shutil.copy(folder / "my_faces" / "p0" / "0.png", folder / name)
+        shutil.copy(folder / "my_faces" / "p00" / "00.png", folder / name)
     pairs = synthetic_verification(24, seed=3)
     sets = [folder / "lfw.bin", folder / "my_sets" / "my.bin", folder / "datasets" / "lfw.bin"]
     for name in ("lfw", "cfp_fp", "agedb_30"):
@@ -166,7 +158,7 @@ def steps(folder):
     for _, title, text in blocks(text_of(ROOT / "docs" / "train.md")):
         if title:
             (folder / title).write_text(text)
-    (folder / "pairs.csv").write_text("p0/0.png,p0/1.png,1\np0/0.png,p1/4.png,0\n")
+    (folder / "pairs.csv").write_text("p00/00.png,p00/01.png,1\np00/00.png,p01/04.png,0\n")
     idq = "network.py --config_file config/config_ir50_idq_loss_glint360k.py"
     mobile = "train_images=my_faces backbone_weights=mbf_y1.pth"
     for command in (
@@ -176,11 +168,12 @@ def steps(folder):
         "data/recordio.py --images my_faces --out faces",
         "network.py --config_file config/config_demo.py --model_dir runs/demo",
         f"{idq} --model_dir runs/glint_ir50_idq",
-        "data/synthetic.py --out raw --format photos --identities 10 --images 12 --severity 0.3",
-        "data/synthetic.py --out raw_test --format photos --identities 10 --images 12 --severity 0.3",
+        "data/synthetic.py --out raw --format photos --identities 8 --images 3 --severity 0.3",
+        "data/synthetic.py --out raw_test --format photos --identities 8 --images 3 --severity 0.3",
         "photos/align_faces.py raw --out ten",
         "photos/align_faces.py raw_test --out ten_test",
-        "network.py --config_file config/config_demo.py --model_dir runs/ten --set train_images=ten",
+        "network.py --config_file config/config_demo.py --model_dir runs/ten"
+        " --set train_images=ten",
         "network.py --config_file config/config_demo.py --model_dir runs/mine",
         "network.py --config_file config/config_demo.py --model_dir RUN_DIR",
         "network.py --config_file config/config_two_losses.py --model_dir runs/two",
@@ -189,6 +182,7 @@ def steps(folder):
         "network.py --config_file config/config_mbf_student_lfw.py --model_dir runs/student"
         f" --set {mobile} head_weights=mbf_y1.pth teacher=runs/teacher",
         "export/pack_model.py --model_dir runs/mine --out model.pt --license none",
+        "evaluation/calibrate.py --model model.pt --target faces:my_faces --out mine.json",
         "extraction/extract.py --images my_faces --out extracted/mine --methods runs/idq",
         "evaluation/fit_fusion.py --model_dir runs/idq_gap --faces my_faces --of trained_head"
         " runs/idq",

@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from estimators.base import (
-    Batch,
-    Estimate,
-    EstimatorGroup,
-    build_estimator,
-    name_readers,
-)
+from estimators.base import Batch, Estimate, EstimatorGroup, build_estimator, name_readers
 from models.backbones.mobilefacenet import MobileFaceNet
 from models.frozen import FrozenBackbone
 from utils.config import Method

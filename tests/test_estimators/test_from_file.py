@@ -2,21 +2,21 @@ import numpy as np
 import pytest
 import torch
 
+from data.images import Sizes
 from estimators.base import Batch
 from estimators.from_file import FromFile
 from evaluation.embed import embed_images, embed_pairs
 from models.backbones.base import BackboneOutput
 
 
-class Frozen:
-    """A backbone whose embedding is the mean colour."""
-
-    def __call__(self, images):
-        mean = images.float().mean(dim=(1, 2)) + 1
-        return BackboneOutput(mean, torch.zeros(len(images), 1))
+def frozen(images):
+    """Stand for a backbone whose embedding is the mean colour."""
+    return BackboneOutput(images.float().mean(dim=(1, 2)) + 1, torch.zeros(len(images), 1))
 
 
 class Images:
+    sizes = Sizes()
+
     def __len__(self):
         return 3
 
@@ -35,7 +35,7 @@ def csv(tmp_path, text):
 
 def test_scores_go_by_the_names_of_the_set(tmp_path):
     path = csv(tmp_path, "name,quality\ndir/a.jpg,1\ndir/b.jpg,2\ndir/c.jpg,3\nelse.jpg,4\n")
-    estimator = FromFile(path=path, frozen=Frozen())
+    estimator = FromFile(path=path, frozen=frozen)
     found = embed_images(estimator, Images(), batch_size=2, name="some")
     assert found.sigma_sq[:, 0].tolist() == [-3, -1, -2]
 
@@ -43,14 +43,14 @@ def test_scores_go_by_the_names_of_the_set(tmp_path):
 def test_a_set_of_pairs_goes_by_row_numbers_also_after_another_set(tmp_path, tiny_pairs):
     rows = "".join(f"{row},{row}\n" for row in range(24))
     path = csv(tmp_path, f"name,uncertainty\n{rows}dir/a.jpg,1\ndir/b.jpg,2\ndir/c.jpg,3\n")
-    estimator = FromFile(path=path, frozen=Frozen())
+    estimator = FromFile(path=path, frozen=frozen)
     assert embed_images(estimator, Images(), name="some").sigma_sq[:, 0].tolist() == [3, 1, 2]
     (features,) = embed_pairs([estimator], tiny_pairs)
     assert features.sigma_sq[:, 0].tolist() == list(range(24))
 
 
 def test_names_without_a_score_are_named_before_the_work(tmp_path):
-    estimator = FromFile(path=csv(tmp_path, "a.jpg,1\n"), frozen=Frozen())
+    estimator = FromFile(path=csv(tmp_path, "a.jpg,1\n"), frozen=frozen)
     message = r"no score for 3 of 3 images, the first is 'dir/c\.jpg' \(the file has such as 'a\.jp"
     with pytest.raises(ValueError, match=message):
         embed_images(estimator, Images(), name="some")
@@ -84,7 +84,7 @@ def test_images_without_names_or_a_backbone_are_refused(tmp_path):
     with pytest.raises(ValueError, match="needs a backbone"):
         FromFile(path=path)(batch)
     with pytest.raises(ValueError, match="these have no names"):
-        FromFile(path=path, frozen=Frozen())(batch)
+        FromFile(path=path, frozen=frozen)(batch)
 
 
 def test_a_contradiction_is_an_error(tmp_path):

@@ -27,12 +27,8 @@ def test_many_passes_reach_what_the_original_gave(tiny, fake, size):
 def test_runs_of_100_passes_scatter_and_lean_as_the_originals_do(tiny, fake):
     layer = tiny.layer(16)
     frozen = fake(layer.weight, layer.bias)
-    runs = np.stack(
-        [
-            MCDropout(frozen, passes=100, seed=seed, batch_norm=False).spread(tiny.features)
-            for seed in range(60)
-        ]
-    )
+    estimators = (MCDropout(frozen, passes=100, seed=seed, batch_norm=False) for seed in range(60))
+    runs = np.stack([estimator.spread(tiny.features) for estimator in estimators])
     error = layer.sd_of_100 / math.sqrt(60)
     assert np.all(np.abs(runs.mean(0) - layer.mean_of_100) < 6 * error)
     assert np.all(np.abs(runs.std(0) / layer.sd_of_100 - 1) < 0.6)

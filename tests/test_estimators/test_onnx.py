@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from estimators.base import DIRECTION, Batch
-from estimators.onnx import KIND, OnnxModel, metadata, needed
+from estimators.onnx import KIND, OnnxModel, metadata
+from utils.onnx_runtime import needed
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -61,15 +62,9 @@ def test_calibration_and_decision_may_be_missing(tmp_path):
     ("changed", "message"),
     [
         ({"facts": {}}, "is an ONNX file of another tool (its metadata has kind None, not "),
-        (
-            {"facts": {**FACTS, "version": "2"}},
-            "version '2' of an exported model is not known (known: 1)",
-        ),
+        ({"facts": {**FACTS, "version": "2"}}, "version '2' of an exported model is not known (k"),
         ({"facts": {**FACTS, "about": "{"}}, "its metadata is damaged: Expecting"),
-        (
-            {"facts": {**FACTS, "decision": "[]"}},
-            "its metadata is damaged: a fact is not a JSON object",
-        ),
+        ({"facts": {**FACTS, "decision": "[]"}}, "its metadata is damaged: a fact is not a JSON"),
         ({"facts": {"kind": KIND, "version": "1"}}, f"direction None must be {DIRECTION!r}"),
         ({"facts": {**FACTS, "about": '{"direction": "quality"}'}}, "direction 'quality' must be"),
         ({"source": "input"}, "expected images, uint8 (N, 112, 112, 3), N free"),
@@ -104,9 +99,5 @@ def test_other_images_are_refused(shape, tmp_path):
 
 
 def test_a_missing_package_is_named():
-    with pytest.raises(
-        ValueError,
-        match=r"the package nowhere_to_be_found is missing .*: "
-        "pip install onnx onnxscript onnxruntime",
-    ):
+    with pytest.raises(ValueError, match="nowhere_to_be_found is missing .*: pip install onnx "):
         needed("nowhere_to_be_found.part")

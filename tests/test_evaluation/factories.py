@@ -35,9 +35,8 @@ def disjoint_pairs(count=4000, seed=0, decimals=6, worst=0.3):
 def apart(scores, mated, uncertainty, name="own"):
     """Comparisons that share no image, with the uncertainty of either."""
     pairs = np.arange(2 * len(mated), dtype=np.int32).reshape(-1, 2)
-    return Comparisons(
-        name, np.float32(scores), np.asarray(mated, bool), pairs, np.float32(uncertainty)
-    )
+    scores, uncertainty = np.float32(scores), np.float32(uncertainty)
+    return Comparisons(name, scores, np.asarray(mated, bool), pairs, uncertainty)
 
 
 def all_pairs(people, images):

@@ -19,9 +19,8 @@ def test_accuracy_at_discards_equals_the_original(
     scores, mated = golden_scores[name], golden_features[name].issame
     found = []
     for one in image_uncertainties(golden_features[name].sigma_sq):
-        uncertainty = fuse_sides(
-            one.values[::2], one.values[1::2], "max" if how == "max" else "sum"
-        )
+        fuse = "max" if how == "max" else "sum"
+        uncertainty = fuse_sides(one.values[::2], one.values[1::2], fuse)
         kept = CurveEngine(one_each(scores, mated, uncertainty), Protocol(name="p")).kept()
         found += [ten_fold_accuracy(scores[kept.rows(i)], mated[kept.rows(i)]) for i in SHOWN]
     values, thresholds = (np.array(column) for column in zip(*found, strict=True))

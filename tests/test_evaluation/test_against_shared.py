@@ -40,10 +40,8 @@ def test_text_and_all_points(case, variant):
     result = original_table(features, ORIGINALS[variant])
     assert original_text(result) == expected["text"]
     for index, block in enumerate(result.blocks):
-        rows = {
-            name: values[100 * index : 100 * index + 100]
-            for name, values in expected["rows"].items()
-        }
+        part = slice(100 * index, 100 * index + 100)
+        rows = {name: values[part] for name, values in expected["rows"].items()}
         assert block.kept.thresholds.tolist() == rows["risk_threshold"]
         kept = [block.kept.rows(index).sum() for index in range(100)]
         assert kept == rows["keep"]

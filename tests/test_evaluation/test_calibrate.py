@@ -109,7 +109,6 @@ def test_a_calibration_of_another_method_is_not_in_the_way(run, tmp_path, capsys
         (["--features", "none.npz"], "give --out FILE.json: there is no run to put"),
         (["--features", "none.npz", "--out", "c.json"], "no features or score file none.npz"),
         (["--model", "demo", "--out", "c"], "nothing to calibrate on: give --target NAME, such"),
-        (["--model_dir", "nowhere", "--target", "synthetic:pairs=20"], "no model nowhere"),
         (
             ["--features", "x", "--out", "c", "--fmr", ".1", "--score_threshold", "1"],
             "--fmr and --score_threshold are two ways to set one threshold: give one",

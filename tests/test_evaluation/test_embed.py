@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data import verification
-from data.images import decode, encode_jpeg, first_rows
+from data.images import Sizes, decode, encode_jpeg, first_rows
 from data.verification import VerificationSet
 from estimators.base import Batch, Estimate, build_estimator
 from evaluation.embed import BATCHES, embed_images, embed_pairs, estimate_batch, plan_batches
@@ -37,6 +37,8 @@ class Halves:
 
 class Pictures:
     """Images of an evaluation set; some cannot be read."""
+
+    sizes = Sizes()
 
     def __init__(self, pairs, count=23, bad=()):
         self.pairs, self.count, self.bad, self.decoded = pairs, count, bad, []
@@ -304,6 +306,14 @@ def test_names_are_checked_before_the_work_and_come_with_each_batch(tiny_pairs):
     estimator = Reads()
     embed_images(estimator, Pictures(tiny_pairs, 3), batch_size=2, name="some")
     assert estimator.checked == estimator.seen == ["image 0", "image 1", "image 2"]
+
+
+def test_images_that_are_not_aligned_are_told_once(caplog):
+    wide = [np.full((100, 180, 3), 10 * row, np.uint8) for row in range(20)]
+    images = VerificationPairs(VerificationSet("wide", wide, np.arange(10) % 2 == 0))
+    for _ in range(2):
+        embed_images(Halves(), images, batch_size=4, name="wide")
+    assert caplog.text.count("wide: 20 of 20 images (100 %) are not aligned faces") == 1
 
 
 def test_an_error_comes_with_its_batch_and_ends_the_threads(tiny_pairs):

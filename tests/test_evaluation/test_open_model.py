@@ -9,11 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from data.synthetic import SyntheticFaces
 from data.verification import write_bin
 from estimators.base import DIRECTION, Batch
 from evaluation import calibrate, compare, fit_fusion, verification_risk_fnmr
-from evaluation.confidence.decision import Decision
-from evaluation.open_model import LoadedModel, named, open_model, open_models
+from evaluation.confidence.calibration import Calibration, Decision
+from evaluation.open_model import DEMO, LoadedModel, named, open_model, open_models
 from evaluation.sets.open_set import open_set
 from export import export
 from export.graph import write_onnx
@@ -371,3 +372,30 @@ def test_names_come_from_the_text_or_the_file(tmp_path):
 
 def test_a_model_of_nothing_has_a_header():
     assert LoadedModel(name="bare", estimator=None).header().startswith("model bare; uncert")
+
+
+@pytest.mark.parametrize("kind", ["packed", "onnx"])
+def test_a_model_without_its_run_is_calibrated_on_own_faces(kind, request, tmp_path, capsys):
+    model = str(DEMO if kind == "packed" else request.getfixturevalue("onnx_file"))
+    own, packed = tmp_path / "own.json", tmp_path / "own.pt"
+    argv = ["--model", model, "--target", "faces:synthetic:identities=12,images=3,seed=2"]
+    argv += ["--device", "cpu", "--fmr", "0.1"]
+    assert calibrate.main([*argv, "--out", str(own)]) == 0
+    fitted, face = Calibration.load(own), SyntheticFaces(1, 1, 0).read(0)
+    scorers = [load_scorer(model, device="cpu", calibration=own)]
+    code = calibrate.main([*argv, "--out", str(packed)])
+    if kind == "packed":
+        assert code == 0
+        assert verification_risk_fnmr.main(["--model", str(packed), *argv[2:]]) == 0
+        scorers.append(load_scorer(packed, device="cpu"))
+    else:
+        assert code == 2
+        assert "only a packed --model is written anew" in capsys.readouterr().err
+    for scorer in scorers:
+        assert scorer.model.calibration.to_dict() == fitted.to_dict()
+        (row,) = scorer(face)
+        assert row.percentile == pytest.approx(fitted.percentile([row.uncertainty])[0], abs=1e-4)
+    assert calibrate.main([*argv, "--out", "own.onnx"]) == 2
+    assert "score_images.py --calibration takes" in capsys.readouterr().err
+    assert calibrate.main(argv) == 2
+    assert ("FILE.pt" in capsys.readouterr().err) == (kind == "packed")

@@ -26,9 +26,8 @@ def test_text_equals_the_original(name, variant, golden_features, golden_texts):
 
 def test_text_does_not_depend_on_the_callers_print_options(golden_features, golden_texts):
     with np.printoptions(precision=2, linewidth=30, suppress=True, sign="+"):
-        assert (
-            original_text(original_table(golden_features["H"])) == golden_texts["H"]["fnmr_fixed"]
-        )
+        table = original_table(golden_features["H"])
+        assert original_text(table) == golden_texts["H"]["fnmr_fixed"]
 
 
 def test_blocks_are_those_of_their_columns_alone(made_up):

@@ -6,16 +6,16 @@ import torch
 
 from benchmarks import score_faces
 from data.faces import open_faces
-from models.backbones.iresnet import IResNet
 from models.frozen import FrozenBackbone
+from models.load import load_backbone
+from tests.helpers import TINY, TINY_NAME
 
 SET = "synthetic:identities=3,images=3,seed=1"
-BACKBONE = "iresnet:layers=(1,1,1,1),widths=(4,4,8,8),embedding_size=16"
 
 
 @pytest.fixture
 def call(tmp_path, tiny_weights):
-    argv = ["--backbone", BACKBONE, "--weights", str(tiny_weights), "--batch_size", "4"]
+    argv = ["--backbone", TINY_NAME, "--weights", str(tiny_weights), "--batch_size", "4"]
     argv += ["--out", str(tmp_path / "scores.npz"), "--device", "cpu", "--estimators"]
     return lambda *estimators, faces=SET: score_faces.main(["--faces", faces, *argv, *estimators])
 
@@ -31,9 +31,8 @@ def test_scores_of_each_face_in_the_order_of_the_set(call, tiny_weights, tmp_pat
     faces = open_faces(SET)
     assert arrays["key"].tolist() == [faces.name(row) for row in range(9)]
     images = np.stack([faces.read(row) for row in range(9)])
-    net = IResNet(layers=(1, 1, 1, 1), widths=(4, 4, 8, 8), embedding_size=16)
-    net.load_state_dict(torch.load(tiny_weights))
-    expected = FrozenBackbone(net.eval())(torch.from_numpy(images)).embedding.numpy()
+    backbone = FrozenBackbone(load_backbone(TINY, tiny_weights))
+    expected = backbone(torch.from_numpy(images)).embedding.numpy()
     np.testing.assert_allclose(arrays["mu"], expected, rtol=1e-5, atol=1e-6)
     for name in ("sharpness", "short", "flip_disagreement"):
         assert arrays[name].shape == (9,)
@@ -48,10 +47,8 @@ def test_scores_of_each_face_in_the_order_of_the_set(call, tiny_weights, tmp_pat
 
 def test_mistakes_take_one_line(call, tmp_path, refused):
     assert call("sharpness") == 0
-    refused(
-        call("contrast", faces="synthetic:identities=3,images=3,seed=2"),
-        "scores.npz has another key: it belongs to other faces or weights",
-    )
+    code = call("contrast", faces="synthetic:identities=3,images=3,seed=2")
+    refused(code, "scores.npz has another key: it belongs to other faces or weights")
     refused(call("sharpnes"), "did you mean 'sharpness'?")
     refused(call("ser_fiq:passes=1"), "passes = 1")
     assert set(stored(tmp_path)) == {"key", "backbone_sha256", "sharpness"}

@@ -35,6 +35,19 @@ def test_only_what_is_needed_is_loaded(words, golden_dir):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("program", "heavy"),
+    [
+        ("import face_uncertainty", {"torch", "matplotlib", "scipy", "cv2"}),
+        ("import face_uncertainty, scoring.scorer", {"torch", "matplotlib", "onnxruntime"}),
+        ("import utils.distributed as d; d.ALONE.barrier()", {"torch"}),
+    ],
+)
+def test_imports_are_light_and_print_nothing(program, heavy):
+    done = python("-c", f"import sys; {program}; print({heavy} & set(sys.modules))")
+    assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
 @pytest.mark.parametrize("name", [*SCRIPTS, *OTHERS])
 def test_every_command_takes_a_model_by_both_flags(name, capsys):
     with pytest.raises(SystemExit):

@@ -1,8 +1,8 @@
 """Both colour orders are tried: which one is said to be better, and when that cannot be said."""
 
 import json
+import re
 import statistics
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +14,9 @@ from export import colours
 from export.colour_order import main
 from export.colours import colour_check, d_prime, require_colour_order, some_images
 from models.backbones.base import BackboneOutput, Preprocessing
+from tests.helpers import ROOT
 
-WEIGHTS = Path(__file__).resolve().parents[2] / "demo" / "backbone.pth"
+WEIGHTS = ROOT / "demo" / "backbone.pth"
 DEMO = "iresnet:layers=(1,1,1,1),widths=(8,16,32,64),embedding_size=64"
 SIZE = 112
 
@@ -76,6 +77,27 @@ def test_the_swapped_order_is_found_and_refused(red):
         require_colour_order(check, "advice")
     with pytest.raises(ValueError, match=r'for RGB is preprocessing=\{"color":"RGB"\}: advice$'):
         require_colour_order(check, "advice")
+
+
+@pytest.mark.parametrize(("recorded", "right"), [((0, 1), True), ((127.5, 127.5), False)])
+def test_a_scaling_that_separates_people_better_is_named(recorded, right, red):
+    class Pixels(Reads):
+        """It wants values in 0..255: others come out of its first layer all the same."""
+
+        def __call__(self, images):
+            output = super().__call__(images)
+            return output._replace(embedding=output.embedding.relu().floor() - 127)
+
+    backbone = Pixels(0)
+    backbone.preprocessing = Preprocessing(mean=recorded[0], scale=recorded[1])
+    check = colour_check(backbone, red)
+    assert ("x is right, as recorded" in check.describe()) == right
+    assert json.loads(json.dumps(check.to_dict()))["trials"][0]["mean"] == recorded[0]
+    if not right:
+        assert "RGB x is better: (x - 127.5) / 127.5, as recorded, is WRONG" in check.describe()
+        wanted = 'preprocessing={"color": "RGB", "mean": 0.0, "scale": 1.0}: advice'
+        with pytest.raises(ValueError, match=re.escape(wanted)):
+            require_colour_order(check, "advice")
 
 
 def grey(images):
@@ -174,7 +196,7 @@ def test_rows_are_read_as_they_are_stored(tmp_path, monkeypatch):
 
     colour_check(Spy(0), str(tmp_path / "a.bin"))
     assert np.array_equal(some_images(str(tmp_path / "a.bin"), 2), np.stack(images * 2))
-    assert len(seen) == 2
+    assert len(seen) == 2 * len(colours.SCALINGS)
     assert np.array_equal(seen[0], np.stack(images * 2))
     assert np.array_equal(seen[1], np.stack(images * 2)[..., [2, 1, 0]])
 
@@ -190,16 +212,11 @@ def test_rows_are_read_as_they_are_stored(tmp_path, monkeypatch):
         (["--pairs", "synthetic:pairs=4", "--count", "1"], "needs 2 pairs of each kind"),
     ],
 )
-def test_mistakes_are_one_line(flags, message, tmp_path, monkeypatch, capsys):
+def test_mistakes_are_one_line(flags, message, tmp_path, monkeypatch, refused):
     monkeypatch.chdir(tmp_path)
     write_bin(tmp_path / "one.bin", painted(3)[0], [True, True, False])
-    try:
-        code = main(["--backbone_name", DEMO, "--backbone_weights", str(WEIGHTS), *flags])
-    except SystemExit as stopped:
-        code = stopped.code
-    errors = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
-    assert (code, len(errors)) == (2, 1)
-    assert message in errors[0]
+    backbone = ["--backbone_name", DEMO, "--backbone_weights", str(WEIGHTS)]
+    refused(lambda: main([*backbone, *flags]), message)
 
 
 def test_a_check_can_be_stored(red):

@@ -69,10 +69,8 @@ def test_the_file_scores_as_the_run_does_and_says_what_it_is(run, pack, tmp_path
     for line in (f"{sha256} (as published)", "the recorded order is right", "differ by 0.0e+00"):
         assert line in out
     assert "warning" not in err
-    packed, loaded = (
-        load_packed(tmp_path / "out" / "model.pt", device="cpu"),
-        load_run(run, device="cpu"),
-    )
+    packed = load_packed(tmp_path / "out" / "model.pt", device="cpu")
+    loaded = load_run(run, device="cpu")
     images = Batch(np.stack([SyntheticFaces(4, 1, 7).read(row) for row in range(4)]))
     ours, theirs = (TrainedHead(frozen=m.frozen, head=m.head)(images) for m in (packed, loaded))
     assert np.array_equal(ours.mu, theirs.mu)
@@ -161,16 +159,11 @@ def test_a_calibration_of_another_score_is_refused(run, pack, tmp_path):
         (["--out", "."], "is a folder; name a file"),
     ],
 )
-def test_mistakes_write_nothing(flags, message, run, tmp_path, capsys):
+def test_mistakes_write_nothing(flags, message, run, tmp_path, refused):
     out = tmp_path / "out" / "model.pt"
-    try:
-        code = pack_model.main(
-            ["--model_dir", str(run), "--out", str(out), "--license", "MIT", *flags]
-        )
-    except SystemExit as stopped:
-        code = stopped.code
-    assert (code, written(tmp_path)) == (2, [])
-    assert message in capsys.readouterr().err
+    arguments = ["--model_dir", str(run), "--out", str(out), "--license", "MIT", *flags]
+    refused(lambda: pack_model.main(arguments), message)
+    assert written(tmp_path) == []
 
 
 def test_the_backbone_may_have_moved(run, pack, tmp_path):

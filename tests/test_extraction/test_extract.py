@@ -1,8 +1,10 @@
-"""What extraction/extract.py writes, against `embed_images` over the same faces."""
+"""What extraction/extract.py writes, against `embed_images`, and as docs/scale.md says."""
 
 import csv
 import json
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from data.recordio import RecordWriter
 from evaluation.embed import embed_images
 from evaluation.open_model import open_models
 from models.frozen import FrozenBackbone
+from tests.test_docs.test_docs import examples, execute, section
 
 METHODS = ["embedding_norm", "brightness"]
 
@@ -22,14 +25,8 @@ def expected(images, backbone, texts, *, flip=False, batch_size=4):
     if not all(text in METHODS for text in texts):
         weights["backbone_name"] = None
     methods = open_models(texts, device="cpu", **weights)
-    found = embed_images(
-        methods.estimator,
-        FaceImages(open_faces(str(images)), images),
-        batch_size,
-        name="faces",
-        flip=flip,
-    )
-    return methods.names, found
+    faces = FaceImages(open_faces(str(images)), images)
+    return methods.names, embed_images(methods.estimator, faces, batch_size, name="f", flip=flip)
 
 
 @pytest.mark.parametrize("form", ["npy", "parquet"])
@@ -51,7 +48,7 @@ def test_heads_are_those_of_embed_images_to_the_last_bit(
     np.testing.assert_array_equal(every.row, np.arange(26))
     np.testing.assert_array_equal(every.label, np.arange(26) // 2)
     assert every.ok.all()
-    assert every.name[25] == "person12/25.jpg"
+    assert every.name[25] == "p12/25.jpg"
 
 
 def test_any_method_goes_beside_them(run, images, backbone, tmp_path):
@@ -121,18 +118,16 @@ def test_sources_that_are_joined_keep_whole_names(run, images, backbone, tmp_pat
 
 
 def test_scores_of_a_file_are_found_by_name(run, images, tmp_path, refused):
-    rows = [(f"person{row // 2:02d}/{row:02d}.jpg", row / 100) for row in range(26)]
+    rows = [(f"p{row // 2:02d}/{row:02d}.jpg", row / 100) for row in range(26)]
     scores = tmp_path / "scores.csv"
     with scores.open("w", newline="") as file:
         csv.writer(file).writerows([("name", "uncertainty"), *rows])
     assert run(tmp_path / "out", "--methods", f"theirs={scores}") == 0
     every = open_extracted(tmp_path / "out").take(np.arange(26))
     np.testing.assert_allclose(every.uncertainty[:, 0], np.arange(26) / 100, rtol=1e-6)
-    scores.write_text("name,uncertainty\nperson00/00.jpg,1\n")
-    refused(
-        run(tmp_path / "other", "--methods", f"theirs={scores}"),
-        "no score for 7 of 8 images, the first is 'person00/01.jpg'",
-    )
+    scores.write_text("name,uncertainty\np00/00.jpg,1\n")
+    code = run(tmp_path / "other", "--methods", f"theirs={scores}")
+    refused(code, "no score for 7 of 8 images, the first is 'p00/01.jpg'")
     assert not (tmp_path / "other" / "shards").exists()
 
 
@@ -143,7 +138,7 @@ def damaged(images, tmp_path):
 
     copytree(images, tmp_path / "damaged")
     for row in (4, 5, 25):
-        path = tmp_path / "damaged" / f"person{row // 2:02d}" / f"{row:02d}.jpg"
+        path = tmp_path / "damaged" / f"p{row // 2:02d}" / f"{row:02d}.jpg"
         path.write_bytes(b"no image" if row == 4 else b"")
     return tmp_path / "damaged"
 
@@ -157,12 +152,9 @@ def test_unreadable_images_are_listed_by_name(form, run, damaged, images, tmp_pa
     with (tmp_path / "out" / "bad.csv").open(newline="") as file:
         header, *bad = csv.reader(file)
     assert header == ["row", "name", "reason"]
-    assert [row[:2] for row in bad] == [
-        ["4", "person02/04.jpg"],
-        ["5", "person02/05.jpg"],
-        ["25", "person12/25.jpg"],
-    ]
-    assert all(reason and "person" not in reason for _, _, reason in bad)
+    named = [("4", "p02/04.jpg"), ("5", "p02/05.jpg"), ("25", "p12/25.jpg")]
+    assert [tuple(row[:2]) for row in bad] == named
+    assert all(reason and ".jpg" not in reason for _, _, reason in bad)
     found, good = open_extracted(tmp_path / "out"), open_extracted(tmp_path / "good")
     assert found.num_bad == 3
     assert [(one.row, one.name) for one in found.bad()] == [(int(r), n) for r, n, _ in bad]
@@ -178,7 +170,7 @@ def test_too_many_unreadable_images_stop_the_work(run, damaged, tmp_path, capsys
     assert run(tmp_path / "out", "--max_bad_share", "0.2", source=damaged) == 2
     assert (
         "2 of 8 images of shard 0 are bad, more than --max_bad_share 0.2 of a shard allows, such "
-        f"as {damaged}/person02/04.jpg: "
+        f"as {damaged}/p02/04.jpg: "
     ) in capsys.readouterr().err
     assert not (tmp_path / "out" / "shards" / "000000").exists()
 
@@ -214,24 +206,48 @@ def test_an_embedding_without_direction_is_bad(run, tmp_path, change_embedding):
         (["--format", "parquet"], "pip install pyarrow"),
     ],
 )
-def test_mistakes_are_one_line(flags, message, run, runs, tmp_path, capsys, monkeypatch):
+def test_mistakes_are_one_line(flags, message, run, runs, tmp_path, refused, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "something").write_text("")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     flags = [str(runs["idq"]) if flag == "RUN" else flag for flag in flags]
-    try:
-        code = run(tmp_path / "out", *flags)
-    except SystemExit as left:
-        code = left.code
-    assert code == 2
-    err = capsys.readouterr().err
-    assert err.startswith("error: ")
-    assert message in err
-    assert err.count("\n") == 1
+    refused(lambda: run(tmp_path / "out", *flags), message, alone=True)
     assert not (tmp_path / "out").exists()
 
 
 def test_no_backbone_is_one_line(run, tmp_path, refused):
     refused(run(tmp_path / "out", model=[]), "embedding_norm needs a backbone")
+
+
+PAGE = section("scale.md", "Embeddings and uncertainties of a whole data set")
+
+
+def run_block(block):
+    return execute(block.replace("70000", "20"), {"np": np})
+
+
+def test_the_examples_read_what_is_written(run, runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    methods = ["--methods", runs["idq"], "embedding_norm"]
+    assert run("extracted/mine", *methods, model=[]) == 0
+    one_shard, every, table = examples(PAGE)
+    found = run_block(one_shard)
+    assert found["embedding"].shape == (8, 16)
+    assert found["ok"].all()
+    assert 0 < found["uncertainty"].min() < found["uncertainty"].max() < 1
+    assert run_block(every)["some"].row.tolist() == [5, 20, 12]
+    Path("extracted/mine").rename("extracted/npy")
+    assert run("extracted/mine", *methods, "--format", "parquet", model=[]) == 0
+    assert run_block(every)["some"].row.tolist() == [5, 20, 12]
+    read = run_block(table)["table"]
+    assert read.column_names == ["name", "uncertainty_idq"]
+    assert len(read) == 26
+
+
+def test_the_tree_names_every_file(run, tmp_path):
+    assert run(tmp_path / "out") == 0
+    for path in (tmp_path / "out").rglob("*"):
+        if path.is_file():
+            assert re.search(rf"^ +{re.escape(path.name)} ", PAGE, re.MULTILINE), path.name

@@ -115,20 +115,18 @@ def test_results_fetched_late_are_those_of_several():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_results_on_a_gpu_are_those_of_several_while_the_next_batch_runs():
     torch.manual_seed(0)
     frozen = FrozenBackbone(MobileFaceNet(), "cuda")
     head = FC2Head(output="probability", features_shape=frozen.features_shape, hidden=4).cuda()
     several = EstimatorGroup(
-        {"head": TrainedHead(frozen=frozen, head=head), "norm": EmbeddingNorm(frozen=frozen)},
+        {"head": TrainedHead(frozen=frozen, head=head), "norm": EmbeddingNorm(frozen=frozen)}
     )
     faces = torch.randint(0, 256, (8, 64, 112, 112, 3), dtype=torch.uint8).pin_memory()
     expected = [estimate_batch(several, Batch(batch.numpy()), flip=True) for batch in faces]
     queue = DeviceQueue(several, flip=True)
-    late = [
-        queue.submit(batch, range(len(batch)), None) for batch in faces
-    ]  # all queued before one is fetched
+    # all queued before one is fetched
+    late = [queue.submit(batch, range(len(batch)), None) for batch in faces]
     for result, one in zip(late, expected, strict=True):
         np.testing.assert_allclose(result().mu, one.mu, atol=1e-5)
         np.testing.assert_allclose(result().sigma_sq, one.sigma_sq, rtol=1e-4)

@@ -45,10 +45,7 @@ def test_hard_target_is_strict():
 
 @pytest.mark.parametrize(
     ("name", "logits"),
-    [
-        ("idq_saturated_conf_1.0_offdiag_diag", [-200.0, -200.0]),
-        ("idq_saturated_conf_0.0", [200.0, 0.0]),
-    ],
+    [("idq_saturated_conf_1.0_offdiag_diag", [-200, -200]), ("idq_saturated_conf_0.0", [200, 0])],
 )
 def test_saturated_quality_is_finite_where_the_original_was_not(golden, name, logits):
     case = golden.numbers["edge_cases"][name]

@@ -164,7 +164,6 @@ def test_wrong_input_is_refused(layer, change, text):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("probes", [None, 64])
 @pytest.mark.parametrize("limit", [0, 2048])
 def test_on_cuda_the_values_are_the_same_and_nothing_waits(

@@ -8,26 +8,18 @@ import torch
 from estimators.mc_dropout import MCDropout
 from evaluation.open_model import LoadedModel
 from mc_dropout.verification_risk_mcdropout_fnmr import main
-from models.backbones.iresnet import IResNet
 from models.frozen import FrozenBackbone
+from models.load import load_backbone
 from models.run import parse_backbone
+from tests.helpers import TINY, TINY_NAME
 from utils.config import Method, Verification
 
-SMALL = {"layers": (1, 1, 1, 1), "widths": (4, 4, 8, 8), "embedding_size": 16}
-NAME = "iresnet:layers=(1,1,1,1),widths=(4,4,8,8),embedding_size=16"
 TARGET = "synthetic:pairs=24,seed=3"
 
 
-def small_backbone():
-    torch.manual_seed(0)
-    return IResNet(**SMALL)
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "backbone.pth"
-    torch.save(small_backbone().state_dict(), path)
-    return str(path)
+@pytest.fixture
+def frozen(tiny_weights):
+    return FrozenBackbone(load_backbone(TINY, tiny_weights), "cpu")
 
 
 @pytest.mark.parametrize(
@@ -36,7 +28,7 @@ def weights(tmp_path_factory):
         ("iresnet50", Method("iresnet", depth=50)),
         ("iresnet100:embedding_size=256", Method("iresnet", depth=100, embedding_size=256)),
         ("mobilefacenet", Method("mobilefacenet")),
-        (NAME, Method("iresnet", **SMALL)),
+        (TINY_NAME, TINY),
     ],
 )
 def test_backbone_names(text, method):
@@ -49,8 +41,7 @@ def test_backbone_options_that_cannot_be_read_are_refused():
 
 
 @pytest.mark.parametrize("batch_norm", [True, False])
-def test_both_forms_on_a_real_tail(batch_norm):
-    frozen = FrozenBackbone(small_backbone(), "cpu")
+def test_both_forms_on_a_real_tail(frozen, batch_norm):
     features = torch.randn(6, frozen.features_size, generator=torch.Generator().manual_seed(0))
     sampled = MCDropout(frozen, passes=3000, batch_norm=batch_norm).spread(features)
     closed = MCDropout(frozen, batch_norm=batch_norm, form="closed_form").spread(features)
@@ -58,8 +49,9 @@ def test_both_forms_on_a_real_tail(batch_norm):
 
 
 @pytest.mark.parametrize("form", ["sampled", "closed_form"])
-def test_script_evaluates_and_stores(weights, tmp_path, capsys, form):
-    flags = ["--backbone_name", NAME, "--resume_backbone", weights, "--target", TARGET]
+def test_script_evaluates_and_stores(tiny_weights, tmp_path, capsys, form):
+    flags = ["--backbone_name", TINY_NAME, "--resume_backbone", str(tiny_weights)]
+    flags += ["--target", TARGET]
     flags += ["--passes", "8", "--form", form, "--batch_size", "16", "--device", "cpu"]
     out, features = tmp_path / "out.json", tmp_path / "features.npz"
     assert main([*flags, "--json", str(out), "--save_features", str(features)]) == 0
@@ -72,17 +64,15 @@ def test_script_evaluates_and_stores(weights, tmp_path, capsys, form):
     assert main(["--features", str(features)]) == 0
 
 
-def test_a_model_gives_backbone_and_sets(monkeypatch, capsys):
+def test_a_model_gives_backbone_and_sets(frozen, monkeypatch, capsys):
     calls = []
 
     def open_model(spec, **options):
         calls.append((spec, options))
         kind = make_dataclass("Config", ["name", "verification"])
         config = kind("x", Verification(targets=(TARGET,)))
-        frozen = FrozenBackbone(small_backbone(), "cpu")
-        return LoadedModel(
-            name="x", estimator=None, frozen=frozen, embedding_size=16, config=config
-        )
+        given = {"frozen": frozen, "embedding_size": 16, "config": config}
+        return LoadedModel(name="x", estimator=None, **given)
 
     monkeypatch.setattr("evaluation.open_model.open_model", open_model)
     assert main(["--model_dir", "runs/x", "--passes", "4", "--device", "cpu"]) == 0
@@ -95,17 +85,13 @@ def test_a_model_gives_backbone_and_sets(monkeypatch, capsys):
     ("flags", "text"),
     [
         ([], "give --model MODEL (a run folder"),
-        (["--backbone_name", "mbf", "--model_dir", "x"], "no model x"),
         (["--backbone_name", "mbf"], "mbf needs backbone_weights"),
         (["--backbone_name", "resnet", "--resume_backbone", "x"], "unknown name 'resnet'"),
-        (["--backbone_name", NAME, "--rate", "2"], "rate = 2.0"),
-        (["--backbone_name", NAME, "--passes", "1"], "passes = 1"),
+        (["--backbone_name", TINY_NAME, "--rate", "2"], "rate = 2.0"),
+        (["--backbone_name", TINY_NAME, "--passes", "1"], "passes = 1"),
     ],
 )
-def test_mistakes_are_one_line(weights, capsys, flags, text):
-    if NAME in flags:
-        flags = [*flags, "--resume_backbone", weights]
-    assert main([*flags, "--target", TARGET, "--device", "cpu"]) == 2
-    error = capsys.readouterr().err
-    assert text in error
-    assert error.count("\n") == 1
+def test_mistakes_are_one_line(tiny_weights, refused, flags, text):
+    if TINY_NAME in flags:
+        flags = [*flags, "--resume_backbone", str(tiny_weights)]
+    refused(main([*flags, "--target", TARGET, "--device", "cpu"]), text, alone=True)

@@ -21,7 +21,6 @@ from models.frozen import (
 )
 
 CPU = torch.device("cpu")
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 needs_compiler = pytest.mark.skipif(
     not (
         shutil.which(os.environ.get("CXX", "g++"))
@@ -147,7 +146,6 @@ def test_a_compiled_backbone_agrees_with_the_plain_one(tiny, images):
 
 
 @pytest.mark.gpu
-@needs_cuda
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_a_cuda_graph_agrees_with_eager(tiny, images, precision):
     eager = FrozenBackbone(copy.deepcopy(tiny), "cuda", precision)
@@ -161,7 +159,6 @@ def test_a_cuda_graph_agrees_with_eager(tiny, images, precision):
 
 
 @pytest.mark.gpu
-@needs_cuda
 def test_cuda_graphs_share_memory_and_their_outputs_stay_apart():
     graphs = CudaGraphs(torch.device("cuda"))
     small, large = (GraphRun(forward, batch(size).cuda(), graphs) for size in (2, 6))
@@ -172,7 +169,6 @@ def test_cuda_graphs_share_memory_and_their_outputs_stay_apart():
 
 
 @pytest.mark.gpu
-@needs_cuda
 def test_cuda_graphs_outlive_those_that_were_dropped():
     graphs = CudaGraphs(torch.device("cuda"))
     for size in (2, 6, 2):
@@ -182,7 +178,6 @@ def test_cuda_graphs_outlive_those_that_were_dropped():
 
 
 @pytest.mark.gpu
-@needs_cuda
 def test_a_captured_pass_lets_the_host_go_on(tiny, images, no_waiting):
     graph = FrozenBackbone(tiny, "cuda", "bf16", "cuda_graph")
     there = images.cuda()

@@ -55,7 +55,6 @@ def test_unknown_precision(tiny):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["auto", "fp32", "fp16"])
 def test_cuda_agrees_with_the_cpu(tiny, images, precision):
     expected = FrozenBackbone(tiny)(images).embedding

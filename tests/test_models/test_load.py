@@ -9,7 +9,14 @@ from torch import nn
 
 from models.backbones.iresnet import IResNet
 from models.heads.fc2 import FC2Head
-from models.load import load_backbone, load_head, load_state, load_tensors
+from models.load import (
+    load_backbone,
+    load_checkpoint,
+    load_head,
+    load_state,
+    load_tensors,
+    save_checkpoint,
+)
 from utils.config import Method
 from utils.methods import build
 
@@ -39,28 +46,35 @@ def test_old_files_checkpoints_and_the_prefix_of_several_gpus_are_read(save, tin
         assert _same(load_tensors(save({"epoch": 3, key: state, "name": "run"})), state)
 
 
-def test_no_file(tmp_path):
+both = pytest.mark.parametrize("load", [load_tensors, load_checkpoint])
+
+
+@both
+def test_no_file(tmp_path, load):
     for path in (tmp_path / "none.pth", tmp_path):
         with pytest.raises(ValueError, match=f"no file {path}"):
-            load_tensors(path)
+            load(path)
 
 
+@both
 @pytest.mark.parametrize("content", [b"", b"# weights\n", b"PK\x03\x04rubbish", bytes(1000)])
-def test_not_a_tensor_file(tmp_path, content):
+def test_not_a_tensor_file(tmp_path, content, load):
     path = tmp_path / "weights.pth"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"{path} is not a file of tensors, or is incomplete"):
-        load_tensors(path)
+        load(path)
 
 
+@both
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_file_cut_short_anywhere_is_refused(save, zipped):
-    path = save({"a": torch.arange(300.0)}, _use_new_zipfile_serialization=zipped)
+def test_a_file_cut_short_anywhere_is_refused(save, zipped, load):
+    content = {"format": 1, "a": torch.arange(300.0)}
+    path = save(content, _use_new_zipfile_serialization=zipped)
     whole = path.read_bytes()
     for length in range(0, len(whole) - 1, 37):
         path.write_bytes(whole[:length])
         with pytest.raises(ValueError, match="weights.pth"):
-            load_tensors(path)
+            load(path)
 
 
 class _Harmful:
@@ -71,16 +85,17 @@ class _Harmful:
         return os.mkdir, (self.marker,)
 
 
+@both
 @pytest.mark.parametrize("how", ["pickle", "zip", "old"])
-def test_a_file_that_would_run_code_is_refused_by_name(tmp_path, save, how):
-    content = {"weight": torch.ones(1), "extra": _Harmful(str(tmp_path / "ran"))}
+def test_a_file_that_would_run_code_is_refused_by_name(tmp_path, save, how, load):
+    content = {"format": 1, "weight": torch.ones(1), "extra": _Harmful(str(tmp_path / "ran"))}
     if how == "pickle":
         path = tmp_path / "weights.pth"
         path.write_bytes(pickle.dumps({"extra": content["extra"]}, protocol=2))
     else:
         path = save(content, _use_new_zipfile_serialization=how == "zip")
     with pytest.raises(ValueError, match=r"holds posix.mkdir, which is not a tensor and could run"):
-        load_tensors(path)
+        load(path)
     assert not (tmp_path / "ran").exists()
 
 
@@ -225,3 +240,24 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, tiny_weights,
     torch.save(weights, tmp_path / "w.pth")
     with pytest.raises(ValueError, match=r"layer4.0.bn3.running_var has 1 of 2 values"):
         load_backbone(TINY, tmp_path / "w.pth")
+
+
+def test_a_checkpoint_is_read_back_as_it_was(tmp_path):
+    payload = {"head": {"w": torch.arange(3.0)}, "step": 7, "best": None, "config": "{}"}
+    save_checkpoint(tmp_path / "last.pt", payload)
+    loaded = load_checkpoint(tmp_path / "last.pt")
+    assert torch.equal(loaded["head"]["w"], payload["head"]["w"])
+    assert (loaded["step"], loaded["best"], loaded["config"]) == (7, None, "{}")
+
+
+def test_a_failed_write_leaves_the_old_checkpoint(tmp_path):
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, {"step": 1})
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        save_checkpoint(path, {"step": lambda: None})
+    assert load_checkpoint(path)["step"] == 1
+
+
+def test_a_file_of_another_program_is_not_a_checkpoint(save):
+    with pytest.raises(ValueError, match=r"weights\.pth is not a checkpoint of network\.py"):
+        load_checkpoint(save({"state_dict": {}}))

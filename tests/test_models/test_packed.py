@@ -140,14 +140,8 @@ def test_tensors_that_do_not_fit_are_named(file, part):
     for change, text in (
         (lambda tensors: tensors.pop(name), rf"1 missing: {name}"),
         (lambda tensors: tensors.update(extra=torch.ones(1)), "1 unexpected: extra"),
-        (
-            lambda tensors: tensors.update({name: torch.ones(3, 5)}),
-            rf"1 of another shape: {name} \(3, 5\) for",
-        ),
-        (
-            lambda tensors: tensors.update({name: [1.0]}),
-            rf"model.pt: {part} entry '{name}' is not a tensor",
-        ),
+        (lambda t: t.update({name: torch.ones(3, 5)}), rf"1 of another shape: {name} \(3, 5\) for"),
+        (lambda t: t.update({name: [1.0]}), rf"model.pt: {part} entry '{name}' is not a tensor"),
     ):
         file.write_bytes(before)
         changed(file, lambda content, change=change: change(content[part]))

@@ -6,14 +6,9 @@ import pytest
 import torch
 
 from models.frozen import FrozenBackbone
-from models.run import (
-    branch_folders,
-    load_run,
-    untrained_run,
-)
+from models.run import branch_folders, load_run, untrained_run
 from utils.config import Branch, Method, from_json
 
-TINY = Method("iresnet", layers=(1, 1, 1, 1), widths=(4, 4, 8, 8))
 HEAD = Method("fc2", output="probability", hidden=4)
 
 

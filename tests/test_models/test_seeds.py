@@ -23,10 +23,7 @@ def run(name="x", **changes):
 
 
 def branches(names_and_seeds, **changes):
-    made = [
-        Branch(name, head=BASE.head, loss=Method(loss), seed=seed)
-        for name, loss, seed in names_and_seeds
-    ]
+    made = (Branch(n, head=BASE.head, loss=Method(loss), seed=s) for n, loss, s in names_and_seeds)
     config = dataclasses.replace(BASE, head=None, loss=None, branches=tuple(made), **changes)
     return config.heads
 
@@ -35,10 +32,8 @@ def test_branches_of_one_run_are_groups_by_loss():
     configs = branches(
         [(f"{loss}-{seed}", loss, seed) for seed in (0, 1) for loss in ("idq", "mls")]
     )
-    assert seed_groups(configs) == (
-        Group("idq", ("idq-0", "idq-1"), 1),
-        Group("mls", ("mls-0", "mls-1"), 1),
-    )
+    idq, mls = Group("idq", ("idq-0", "idq-1"), 1), Group("mls", ("mls-0", "mls-1"), 1)
+    assert seed_groups(configs) == (idq, mls)
 
 
 def test_separate_runs_that_differ_in_what_no_head_learns_from():
@@ -79,10 +74,8 @@ def test_one_seed_is_no_group_and_counts_once():
     assert seed_groups({"a": run()}) == ()
     assert seed_groups({"a": run(), "b": run(head_seed=0)}) == ()  # None means the run's seed
     configs = {"old-0": run(), "new-0": run(), "old-1": run(seed=1), "new-1": run(seed=1)}
-    assert seed_groups(configs) == (
-        Group("old", ("old-0", "old-1"), 2),
-        Group("new", ("new-0", "new-1"), 2),
-    )
+    old, new = Group("old", ("old-0", "old-1"), 2), Group("new", ("new-0", "new-1"), 2)
+    assert seed_groups(configs) == (old, new)
 
 
 def test_orders_counts_the_batches_that_were_seen():
@@ -113,12 +106,8 @@ def test_names(names, wanted):
 
 def test_two_groups_never_share_a_name():
     loss = Method("pcnet")
-    configs = {
-        "a-0": run(),
-        "a-1": run(seed=1),
-        "a-2": run(loss=loss),
-        "a-3": run(loss=loss, seed=1),
-    }
+    configs = {"a-0": run(), "a-1": run(seed=1)}
+    configs |= {"a-2": run(loss=loss), "a-3": run(loss=loss, seed=1)}
     assert [group.name for group in seed_groups(configs)] == ["a", "pcnet"]
     again = {
         f"a-{2 * place + seed}": run(loss=Method("idq", margin=margin), seed=seed)

@@ -20,9 +20,7 @@ def moved(matrix, points):
 
 @settings(max_examples=50, deadline=None)
 @given(
-    st.floats(0.2, 5),
-    st.floats(-180, 180),
-    st.tuples(st.floats(-300, 300), st.floats(-300, 300)),
+    st.floats(0.2, 5), st.floats(-180, 180), st.tuples(st.floats(-300, 300), st.floats(-300, 300))
 )
 def test_a_known_transform_is_found(scale, degrees, shift):
     matrix = similarity(scale, degrees, shift)

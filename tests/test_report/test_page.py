@@ -13,9 +13,9 @@ from jsonschema import Draft202012Validator
 from matplotlib import rc_context
 
 from data.images import decode
+from evaluation.calibration_run import held_out_reliability
 from evaluation.confidence.calibration import Calibration
 from evaluation.confidence.intervals import Interval, clopper_pearson
-from evaluation.confidence.reliability import held_out_reliability
 from evaluation.confidence.risk_control import control_risk
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.curve import protocol_curve
@@ -69,7 +69,7 @@ class Bands:
     """Stand-in for the intervals of a bootstrap."""
 
     unit, replicates, confidence, limit = "identity", 50, 0.95, 0.3
-    cautions = (Caution("no_errors", {}),)
+    cautions = (Caution("no_errors", {"upper": 0.01}),)
 
     def __init__(self, curve, names=("",)):
         self.curve, self.fractions = curve, curve.edc.fractions
@@ -294,9 +294,8 @@ def test_report_of_nothing_but_scores(tmp_path, parse):
 
 def test_report_without_any_error(tmp_path, parse):
     comparisons = make_comparisons()
-    sure = dataclasses.replace(
-        comparisons, scores=np.where(comparisons.mated, 0.9, 0.1).astype(np.float32)
-    )
+    scores = np.where(comparisons.mated, 0.9, 0.1).astype(np.float32)
+    sure = dataclasses.replace(comparisons, scores=scores)
     html, stored = write_report(tmp_path, make_data(sure, full=False))
     text = parse(html).text
     assert json.loads(stored.read_text(encoding="utf-8"))["headline"]["relative_area"] is None

@@ -44,13 +44,8 @@ def test_every_value_of_every_switch_changes_the_words(switch):
 def test_every_caution_has_a_sentence():
     comparisons = disjoint_pairs(200)
     curves = [protocol_curve(comparisons, name, 1e-3) for name in ("iso29794", "nist")]
-    draws = bootstrap(
-        comparisons,
-        {"made": comparisons.uncertainty},
-        PROTOCOLS["iso29794"],
-        0.01,
-        replicates=5,
-    )
+    methods = {"made": comparisons.uncertainty}
+    draws = bootstrap(comparisons, methods, PROTOCOLS["iso29794"], 0.01, replicates=5)
     cautions = [caution for result in (*curves, draws) for caution in result.cautions]
     assert len(cautions) > 1
     for caution in cautions:

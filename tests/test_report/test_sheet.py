@@ -179,11 +179,7 @@ def test_failures_are_told_first_ones_and_total(page_of):
 
 @pytest.mark.parametrize("label", ["DEMO model: rendered faces only", ""])
 def test_the_header_is_shown_part_by_part_and_a_demo_model_warns(page_of, label):
-    parts = [
-        "model my-demo",
-        "larger = worse",
-        "refuse > 2 (accept P(miss) <= .1; refuse above .5)",
-    ]
+    parts = ["model my-demo", "larger = worse", "refuse > 2 (accept P <= .1; refuse above .5)"]
     page = page_of(numbered([0.5]), "; ".join([*parts, label]))
     assert [text for text in page.texts if text in parts] == parts
     warnings = [div["role"] for div in page.all("div") if "demo" in div.get("class", "")]

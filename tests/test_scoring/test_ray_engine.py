@@ -33,15 +33,9 @@ def inputs(number, prefix="photo"):
 
 
 def made(parts, number, items):
-    return parts.write(
-        number,
-        items,
-        [
-            flat_row(x.file, None, FaceScore(image=0, uncertainty=i / 8))
-            for i, x in enumerate(items)
-        ],
-        {"meaning": "m"},
-    )
+    scores = [FaceScore(image=0, uncertainty=place / 8) for place in range(len(items))]
+    rows = [flat_row(item.file, None, one) for item, one in zip(items, scores, strict=True)]
+    return parts.write(number, items, rows, {"meaning": "m"})
 
 
 class Counter(list):
@@ -195,9 +189,7 @@ def test_a_stopped_job_resumes_and_a_finished_one_says_so(photos, tmp_path):
 
 
 @needs_ray
-def test_a_cluster_that_does_not_answer_is_one_line(photos, tmp_path, capsys):
+def test_a_cluster_that_does_not_answer_is_one_line(photos, tmp_path, refused):
     flags = ["--engine", "ray", "--out", f"{tmp_path}/x.parquet", "--ray_address", "127.0.0.1:1"]
-    assert score_images.main([str(photos), "--model", "demo", *flags]) == 2
-    errors = capsys.readouterr().err
-    assert "--ray_address 127.0.0.1:1: no Ray cluster answers there" in errors
-    assert errors.count("\n") == 1
+    code = score_images.main([str(photos), "--model", "demo", *flags])
+    refused(code, "--ray_address 127.0.0.1:1: no Ray cluster answers there", alone=True)

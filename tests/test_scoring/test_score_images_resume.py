@@ -140,14 +140,9 @@ def test_killed_at_every_step_it_goes_on_to_the_same_bytes(
 
         monkeypatch.setattr(owner, name, call)
 
-    for name, owner in [
-        ("replace", Path),
-        ("unlink", Path),
-        ("fsync", os),
-        ("rmdir", Path),
-        ("mkdir", Path),
-    ]:
-        fatal(name, owner)
+    for name in ("replace", "unlink", "rmdir", "mkdir"):
+        fatal(name, Path)
+    fatal("fsync", os)
     for point in range(1, 200):
         out.unlink(missing_ok=True)
         left[0] = point
@@ -239,10 +234,8 @@ def test_a_file_made_in_another_way_is_not_overwritten(photos, tmp_path, model, 
     out = tmp_path / f"scores{suffix}"
     assert score(photos, out) == 0
     before = out.read_bytes()
-    refused(
-        score(photos, out, "--max_faces", "1"),
-        f"{out} is there already, made in another way: --restart",
-    )
+    code = score(photos, out, "--max_faces", "1")
+    refused(code, f"{out} is there already, made in another way: --restart")
     assert score(photos, out) == 0
     assert out.read_bytes() == before
     assert score(photos, out, "--max_faces", "1", "--restart") == 0

@@ -1,8 +1,6 @@
 """The scorer: any input, several faces per photo, full batches, and what its numbers mean."""
 
 import io
-import subprocess
-import sys
 import tempfile
 import weakref
 from pathlib import Path
@@ -22,7 +20,6 @@ from report.sheet import NOT_COMPUTED
 from scoring.rows import Source
 from scoring.scorer import LoadedImage, load_scorer
 
-ROOT = Path(__file__).resolve().parents[2]
 PLACES = {
     1: [(10, 20), (150, 100), (280, 5)],
     2: [],
@@ -51,17 +48,6 @@ def test_three_lines(run, faces):
     rows = result.to_rows()
     assert [row["uncertainty"] for row in rows] == pytest.approx(sigma_sq[:, 0].tolist())
     assert {(row["file"], row["face"], row["status"]) for row in rows} == {("", 0, "scored")}
-
-
-def test_importing_prints_nothing_and_loads_no_network_library():
-    program = (
-        "import sys, face_uncertainty, scoring.scorer\n"
-        "print(sorted({'torch', 'onnxruntime', 'matplotlib'} & set(sys.modules)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 class Upload:

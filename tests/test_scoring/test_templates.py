@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from estimators.base import Batch, Estimate
-from evaluation.confidence.decision import Decision
+from evaluation.confidence.calibration import Decision
 from evaluation.open_model import LoadedModel, Provenance
 from report.sheet import FaceScore
 from scoring.scorer import Scorer
@@ -101,10 +101,6 @@ def test_weights_of_one_s_own_and_mistakes():
     assert found.weights == "given"
     with pytest.raises(ValueError, match="no face to fuse"):
         fuse_faces(model(), [])
-    with pytest.raises(ValueError, match="unknown weights 'best'"):
-        fuse_faces(model(), faces, weights="best")
-    with pytest.raises(ValueError, match="fusion by inverse variance"):
-        fuse_faces(model(), [face(0, uncertainty=-7.0)], weights="inverse_variance")
     with pytest.raises(ValueError, match="an embedding of zeros has no direction"):
         fuse_faces(model(), [face(0, embedding=np.zeros(6, np.float32))])
 

@@ -2,6 +2,11 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -9,6 +14,7 @@ import torch
 import network
 from models.backbones.iresnet import IResNet
 from models.load import load_checkpoint
+from tests.helpers import ROOT
 from training.trainer import Trainer
 from utils.config import load_config, to_json
 
@@ -102,6 +108,50 @@ def assert_same_run():
             assert torch.equal(tensor, other["head"][name]), name
 
     return check
+
+
+@pytest.fixture
+def train_until(monkeypatch):
+    """Return a function (step, config_file, folder) that trains and is stopped after a step."""
+
+    def train(step, config_file, folder):
+        class Stopping(Trainer):
+            def train_step(self, *arguments):
+                result = super().train_step(*arguments)
+                self.stop.is_requested = self.step == step
+                return result
+
+        with monkeypatch.context() as patch:
+            patch.setattr("training.job.Trainer", Stopping)
+            arguments = ["--config_file", str(config_file), "--model_dir", str(folder)]
+            assert network.main(arguments) == 130
+        assert load_checkpoint(folder / "last.pt")["step"] == step
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def long_run():
+    """Return a context of a run that no test waits for; inside, it has written a log line."""
+
+    @contextmanager
+    def start(config_file, folder, *launcher):
+        changes = ["schedule.steps_per_epoch=4000", "verification.targets=()"]
+        arguments = ["--config_file", config_file, "--model_dir", folder, "--set", *changes]
+        command = [sys.executable, *launcher, ROOT / "network.py", *arguments]
+        env = os.environ | {"OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen([*map(str, command)], env=env, stdout=-1, stderr=-1, text=True)
+        try:
+            log, deadline = folder / "log.txt", time.monotonic() + 60
+            while not (log.exists() and "| loss" in log.read_text()):
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.1)
+            yield process
+        finally:
+            process.kill()
+
+    return start
 
 
 class Tape:

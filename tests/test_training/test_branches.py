@@ -1,4 +1,4 @@
-"""Several heads on one forward pass learn exactly what each learns by itself."""
+"""Several heads on one forward pass learn exactly what each learns by itself; recorded or not."""
 
 import dataclasses
 import json
@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import network
+import training.trainer
 from models.load import load_checkpoint
 from models.run import load_run
 from training.trainer import Trainer
@@ -51,25 +52,13 @@ def test_the_log_names_the_branch_of_each_line(together):
     assert re.search(rf"reject_factor 0.0000 .*fmr1000 {area[1]}", last)
 
 
-class StopAfter5(Trainer):
-    def train_step(self, *arguments):
-        result = super().train_step(*arguments)
-        self.stop.is_requested = self.step == 5
-        return result
-
-
 def test_a_stopped_run_resumes_to_the_same_heads(
-    config_file, together, tmp_path, monkeypatch, assert_same_run
+    config_file, together, tmp_path, train_until, assert_same_run
 ):
-    folder = tmp_path / "stopped"
-    with monkeypatch.context() as patch:
-        patch.setattr("training.job.Trainer", StopAfter5)
-        code = network.main(["--config_file", str(config_file), "--model_dir", str(folder)])
-    assert code == 130
-    assert load_checkpoint(folder / "last.pt")["step"] == 5
-    assert network.main(["--resume", str(folder)]) == 0
+    train_until(5, config_file, tmp_path / "stopped")
+    assert network.main(["--resume", str(tmp_path / "stopped")]) == 0
     for name in ("idq-0", "dropped", "mls"):
-        assert_same_run(folder / name, together / name)
+        assert_same_run(tmp_path / "stopped" / name, together / name)
 
 
 @pytest.mark.parametrize("steps", [3, 4])
@@ -95,3 +84,27 @@ def test_a_branch_may_start_from_a_head_of_an_earlier_run(config, together):
     stored = load_checkpoint(path)["head"]
     state = trainer.branches[0].head.state_dict()
     assert all(torch.equal(value, stored[name]) for name, value in state.items())
+
+
+def some(config, *names):
+    branches = tuple(branch for branch in config.branches if branch.name in names)
+    return dataclasses.replace(config, branches=branches)
+
+
+def test_recorded_steps_give_the_same_heads(config, train, tape, together, assert_same_run):
+    folder = train(some(config, "idq-0", "idq-1", "mls"))
+    assert tape.recorded == 2, "one for each learning rate"
+    assert tape.repeated == 5, "12 steps, less the first and the 6 of log lines"
+    for name in ("idq-0", "idq-1", "mls"):
+        assert_same_run(folder / name, together / name)
+
+
+@pytest.mark.parametrize(("limit", "name"), [(0, "mls"), (None, "dropped")])
+def test_dropout_and_numbers_of_pairs_beyond_the_limit_are_not_recorded(
+    config, train, tape, together, assert_same_run, monkeypatch, limit, name
+):
+    if limit is not None:
+        monkeypatch.setattr(training.trainer, "MOST_RECORDINGS", limit)
+    folder = train(some(config, "idq-0", name))
+    assert (tape.recorded, tape.repeated) == (0, 0)
+    assert_same_run(folder / name, together / name)

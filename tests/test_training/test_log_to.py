@@ -19,13 +19,11 @@ class Writer:
         self.scalars["closed"] = True
 
 
-def test_curves_and_tensorboard(config_file, tmp_path, monkeypatch):
+def test_curves_and_tensorboard(config_file, train, monkeypatch):
     module = ModuleType("torch.utils.tensorboard")
     module.SummaryWriter = Writer
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-    arguments = ["--config_file", str(config_file), "--model_dir", str(tmp_path / "run")]
-    assert network.main([*arguments, "--set", "log_to=tensorboard"]) == 0
-    assert list((tmp_path / "run").glob("**/curves.png"))
+    assert list(train(config_file, "run", "log_to=tensorboard").glob("**/curves.png"))
     assert {"loss", "lr", "cos", "closed"} <= set(Writer.scalars)
     steps = [step for step, _ in Writer.scalars["loss"]]
     assert steps

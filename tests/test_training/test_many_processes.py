@@ -4,10 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
-import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,25 +11,16 @@ import pytest
 import torch
 
 import network
-from data.images import encode_jpeg
 from data.synthetic import SyntheticFaces
 from models.load import load_checkpoint
 from models.run import load_run
+from tests.helpers import ROOT, TORCHRUN, python, write_people
 
-ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 WITHOUT_DROPOUT = ("idq-0", "idq-1", "mls")  # masks belong to a process, so they are others
 
 
-def command(*arguments):
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    return [sys.executable, *torchrun, str(ROOT / "network.py"), *map(str, arguments)]
-
-
 def run_two(*arguments, expect=0):
-    done = subprocess.run(
-        command(*arguments), env=ENVIRONMENT, capture_output=True, text=True, timeout=120
-    )
+    done = python(*TORCHRUN, ROOT / "network.py", *arguments)
     assert (done.returncode == 0) == (expect == 0), done.stdout + done.stderr
     return done
 
@@ -75,9 +62,9 @@ def test_the_first_process_alone_writes_and_the_log_counts_all_pairs(by_two, tog
     assert lines(folder) == lines(together)
 
 
-def test_one_process_that_is_asked_to_stop_stops_both_at_one_step(config_file, tmp_path):
+def test_one_process_that_is_asked_to_stop_stops_both_at_one_step(config_file, tmp_path, long_run):
     folder = tmp_path / "run"
-    with long_run(config_file, folder) as process:
+    with long_run(config_file, folder, *TORCHRUN) as process:
         os.kill(child_of_rank(process.pid, 1), signal.SIGTERM)
         output, errors = process.communicate(timeout=60)
     step = load_checkpoint(folder / "last.pt")["step"]
@@ -97,9 +84,11 @@ def test_a_run_of_one_resumes_with_two(config_file, together, tmp_path, losses_o
     assert_close_runs(together, folder, losses_of, rtol=5e-5)
 
 
-def test_a_process_that_dies_ends_the_job_with_one_message_and_a_way_on(config_file, tmp_path):
+def test_a_process_that_dies_ends_the_job_with_one_message_and_a_way_on(
+    config_file, tmp_path, long_run
+):
     folder = tmp_path / "run"
-    with long_run(config_file, folder) as process:
+    with long_run(config_file, folder, *TORCHRUN) as process:
         os.kill(child_of_rank(process.pid, 1), signal.SIGKILL)
         output, errors = process.communicate(timeout=60)
     assert process.returncode != 0
@@ -109,28 +98,6 @@ def test_a_process_that_dies_ends_the_job_with_one_message_and_a_way_on(config_f
     assert load_checkpoint(folder / "last.pt")["step"] == 0
     assert network.main(["--resume", str(folder), "--set", "schedule.steps_per_epoch=2"]) == 0
     assert load_run(folder / "mls", checkpoint="last", device="cpu").step == 4
-
-
-@contextmanager
-def long_run(config_file, folder):
-    """Start a run that no test waits for; inside the context it has written a log line."""
-    changes = ["schedule.steps_per_epoch=4000", "verification.targets=()"]
-    arguments = ["--config_file", config_file, "--model_dir", folder, "--set", *changes]
-    process = subprocess.Popen(
-        command(*arguments),
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        log = folder / "log.txt"
-        deadline = time.monotonic() + 60
-        while not (log.exists() and "| loss" in log.read_text()) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        yield process
-    finally:
-        process.kill()
 
 
 def child_of_rank(parent, rank):
@@ -149,18 +116,15 @@ def child_of_rank(parent, rank):
 
 
 def test_images_that_one_process_alone_cannot_read_are_in_the_log(config_file, tmp_path):
-    faces, damaged = SyntheticFaces(identities=4, images=4, seed=1), set()
-    for row in range(len(faces)):
-        path = tmp_path / "faces" / str(faces.labels[row]) / f"{row}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode_jpeg(faces.read(row)) if row % 4 else b"no image")
-        damaged |= set() if row % 4 else {str(path)}
+    damaged = write_people(tmp_path / "faces", SyntheticFaces(4, 4, seed=1))[::4]
+    for path in damaged:
+        path.write_bytes(b"no image")
     changes = [f"train_images={tmp_path / 'faces'}", "log_every=100", "max_bad_share=1.0"]
     changes += ["schedule.epochs=1", "schedule.steps_per_epoch=1", "schedule.drop_at=()"]
     changes += ["verification.targets=()"]  # one step: each process reads half of the identities
     run_two("--config_file", config_file, "--model_dir", tmp_path / "run", "--set", *changes)
     log = (tmp_path / "run" / "log.txt").read_text()
-    assert set(re.findall(r"skipped: (\S+?):", log)) == damaged
+    assert set(re.findall(r"skipped: (\S+?):", log)) == set(map(str, damaged))
 
 
 def test_classes_that_cannot_be_shared_out(config_file, tmp_path):

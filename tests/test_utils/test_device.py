@@ -67,7 +67,6 @@ def test_many_arrays_keep_their_values_shapes_and_types(order):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_gets_arrays_without_a_wait(no_waiting):
     device = torch.device("cuda")
     to_device(ARRAYS[0], device)

@@ -7,8 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from evaluation.confidence.calibration import Calibration
-from evaluation.confidence.decision import Decision
+from evaluation.confidence.calibration import Calibration, Decision
 from evaluation.confidence.risk_control import control_risk
 from tests.test_evaluation.factories import disjoint_pairs
 
@@ -29,9 +28,8 @@ def test_cut_offs_are_where_the_probability_passes_the_risks(fitted, target, ref
     decision = Decision.from_calibration(fitted, target, refuse)
     uncertainty = np.linspace(-0.5, fitted.percentile_at[-1], 20_001)
     probability = fitted.probability(uncertainty)
-    expected = np.where(
-        probability <= target, "accept", np.where(probability > refuse, "refuse", "ask again")
-    )
+    other = np.where(probability > refuse, "refuse", "ask again")
+    expected = np.where(probability <= target, "accept", other)
     assert decision.verdict(uncertainty) == expected.tolist()
     assert decision.rule == (
         f"accept while P(false non-match) is at most {target:.3g}; refuse above {refuse:.3g}"

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from evaluation.calibration_run import held_out_reliability, operating_table, reliability
 from evaluation.confidence.calibration import Calibration
 from evaluation.confidence.intervals import clopper_pearson
-from evaluation.confidence.reliability import held_out_reliability, operating_table, reliability
 from evaluation.metrics.comparisons import Comparisons
 from tests.test_evaluation.factories import some_pairs
 

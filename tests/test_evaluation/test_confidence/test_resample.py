@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evaluation.confidence.bootstrap import Measure, Resampling
-from evaluation.confidence.split import select
+from evaluation.confidence.risk_control import select
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.protocols import Protocol
 from evaluation.metrics.thresholds import operating_point

@@ -194,7 +194,7 @@ def test_total_error_is_certified_for_the_mix_of_the_set():
         ({"risk": "far"}, "unknown risk 'far'"),
         ({"fmr_target": None}, "either an FMR target or a score threshold"),
         ({"score_threshold": 0.3}, "either an FMR target or a score threshold"),
-        ({"unit": "image"}, "unit 'image', but its image numbers are not known"),
+        ({"unit": "image"}, "cannot draw by image, the set does not say which image"),
     ],
 )
 def test_mistakes_are_named(made, options, message):

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from evaluation.confidence.split import draw_disjoint, people_of, select, split
+from evaluation.confidence.risk_control import draw_disjoint, people_of, select, split
 from evaluation.metrics.comparisons import Comparisons
 from tests.test_evaluation.factories import some_pairs
 
@@ -62,7 +62,7 @@ def test_images_that_mated_pairs_link_are_one_person():
     assert people[0, 0] == people[0, 1] == people[1, 0] == people[1, 1] == people[2, 0]
     assert people[2, 1] == people[3, 0] == people[3, 1] != people[0, 0]
     assert (people_of(made, "pair") == np.arange(4)[:, None]).all()
-    with pytest.raises(ValueError, match="bin: unit 'identity', but its identity numbers are not"):
+    with pytest.raises(ValueError, match="bin: cannot draw by identity, the set does not say"):
         people_of(made, "identity")
 
 

@@ -149,9 +149,8 @@ def slow_area(x, y, limit, protocol):
 
 def combinations():
     """Every allowed combination; fuse, area and limits take turns, as they do not interact."""
-    turns = itertools.cycle(
-        itertools.product(SWITCHES["fuse"], SWITCHES["area"], SWITCHES["area_ends"])
-    )
+    turning = (SWITCHES[name] for name in ("fuse", "area", "area_ends"))
+    turns = itertools.cycle(itertools.product(*turning))
     names = ("threshold", "rule", "read_at", "discard_over", "ties", "grid")
     for values in itertools.product(*(SWITCHES[name] for name in names)):
         fuse, area, ends = next(turns)
@@ -457,16 +456,11 @@ STEPS = ["crfiqa", "iso29794", "nist"]  # ties leave together: only ranks matter
 
 @pytest.mark.parametrize(
     ("change", "names"),
-    [
-        (shuffled, list(PROTOCOLS)),
-        (scaled, list(PROTOCOLS)),
-        (monotone, STEPS),
-        (three_times, STEPS),
-    ],
+    [(shuffled, PROTOCOLS), (scaled, PROTOCOLS), (monotone, STEPS), (three_times, STEPS)],
 )
 @settings(max_examples=40)
 @given(st.integers(0, 10_000), st.data())
 def test_changes_that_leave_the_rates_alone(change, names, seed, data):
-    name, c = data.draw(st.sampled_from(names)), small_set(seed, pairs=60)
+    name, c = data.draw(st.sampled_from([*names])), small_set(seed, pairs=60)
     changed = change(c, np.random.default_rng(seed))
     same_rates(protocol_curve(c, name, 0.1), protocol_curve(changed, name, 0.1))

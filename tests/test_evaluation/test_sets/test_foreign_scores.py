@@ -83,9 +83,8 @@ def test_scores_that_differ_beyond_float32_stay_in_order(tmp_path, columns, capl
     orders = []
     for values in (quality, near):
         path = tmp_path / "q.csv"
-        path.write_text(
-            "".join(f"{n},{v!r}\n" for n, v in zip(names, values.tolist(), strict=True))
-        )
+        lines = [f"{n},{v!r}\n" for n, v in zip(names, values.tolist(), strict=True)]
+        path.write_text("".join(lines))
         uncertainty = FromFile(path=str(path)).uncertainty_of(names)
         assert uncertainty.dtype == np.float32
         orders.append(np.unique(uncertainty, return_inverse=True)[1].tolist())
@@ -194,9 +193,8 @@ def test_qualities_by_name_or_position(tmp_path):
     many = "Filename;UnifiedQualityScore;Sharpness.scalar\na.png;21.3;0.2\nb.png;25.1;0.4\n"
     (tmp_path / "many.csv").write_text(many)
     names = ["b.png", "a.png"]
-    assert FromFile(path=str(tmp_path / "q.txt")).uncertainty_of(names) == pytest.approx(
-        [-0.42, -0.91]
-    )
+    by_position = FromFile(path=str(tmp_path / "q.txt"))
+    assert by_position.uncertainty_of(names) == pytest.approx([-0.42, -0.91])
     by_name = FromFile(path=str(tmp_path / "many.csv"), column="unifiedqualityscore")
     assert by_name.uncertainty_of(names) == pytest.approx([-25.1, -21.3])
     with pytest.raises(ValueError, match="column=NAME: one of UnifiedQualityScore, Sharp"):

@@ -1,5 +1,4 @@
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +14,8 @@ from evaluation.sets.score_files import read_scores
 from evaluation.verification_risk_fnmr import main
 from photos.align import REFERENCE, LooseCrops
 from report.text import ijb_table
+from tests.helpers import ROOT
+from tests.test_docs.test_docs import examples, execute, section
 
 PEOPLE, PER_PERSON = 6, 9
 SHIFT = (23, 11)  # of the face in its loose crop
@@ -318,10 +319,9 @@ def test_values_of_another_set(folder):
 
 
 def test_example_of_the_page_runs(folder, capsys):
-    page = (Path(__file__).resolve().parents[3] / "docs" / "evaluate.md").read_text()
-    page = page.partition("\n## Templates, IJB-B and IJB-C\n")[2].partition("\n## ")[0]
-    (example,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    exec(example, {"folder": folder, "estimator": GridColours()})
+    page = section("evaluate.md", "Templates, IJB-B and IJB-C")
+    (example,) = examples(page)
+    execute(example, {"folder": folder, "estimator": GridColours()})
     table = capsys.readouterr().out
     for fusion in FUSIONS:
         assert f"1e-06   {fusion} " in table
@@ -329,7 +329,7 @@ def test_example_of_the_page_runs(folder, capsys):
 
 
 def test_the_script_prints_tar_at_far_under_every_fusion(folder, tmp_path, capsys):
-    weights = Path(__file__).resolve().parents[3] / "demo" / "backbone.pth"
+    weights = ROOT / "demo" / "backbone.pth"
     small = "iresnet:layers=(1,1,1,1),widths=(8,16,32,64),embedding_size=64"
     argv = ["--backbone_name", small, "--backbone_weights", str(weights)]
     argv += ["--estimator", "embedding_norm", "--fmr", "0.1", "--save_scores"]

@@ -121,9 +121,7 @@ def test_drawn_pairs_are_non_mated_and_as_many_as_asked_for(drawn, count, seed):
 
 @pytest.mark.parametrize(("labels", "count"), [([1, 1, 1], 5), ([], 5), ([1, 2], 0)])
 def test_non_mated_pairs_that_do_not_exist(labels, count):
-    with pytest.raises(
-        ValueError, match=rf"cannot draw {count} non-mated pairs from {len(labels)}"
-    ):
+    with pytest.raises(ValueError, match=f"cannot draw {count} non-mated pairs from {len(labels)}"):
         non_mated_pairs(np.array(labels, np.int64), count)
 
 
@@ -150,11 +148,7 @@ def test_every_pair_of_a_small_set_against_a_double_loop(non_mated):
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    st.integers(0, 1000),
-    st.integers(1, 400),
-    st.tuples(st.integers(1, 70), st.integers(1, 70)),
-)
+@given(st.integers(0, 1000), st.integers(1, 400), st.tuples(st.integers(1, 70), st.integers(1, 70)))
 def test_the_high_end_against_a_double_loop(seed, count, block):
     mu, labels, _ = made_up(rows=30, people=5, seed=seed)
     unit = unit_rows(mu)

@@ -9,11 +9,12 @@ from data.faces import FaceImages, open_faces
 from data.features import Features
 from data.images import first_rows
 from data.recordio import RecordWriter
-from data.verification import VerificationSet, write_bin
+from data.verification import VerificationSet, write_bin, write_bin_from_pairs
 from estimators.base import harmonic_mean
 from evaluation.metrics.comparisons import cosine_of_pairs
 from evaluation.sets.open_set import open_set
 from evaluation.sets.stored import comparisons_of
+from report.words import caution_sentence
 
 FACES = Path(__file__).resolve().parents[3].parent / "shared" / "faces" / "lfw_dev"
 
@@ -106,6 +107,16 @@ def test_copies_of_an_image_are_found_without_decoding(tmp_path, kind):
     assert first.tolist() == [0, 1, 0, 0, 4, 5, 0, 1, 0, 0][:count]
 
 
+def test_copies_among_faces_with_identities_are_counted(folder):
+    (folder / "ann" / "copy.png").write_bytes((folder / "ann" / "ann_0001.png").read_bytes())
+    (folder / "bob" / "copy.png").write_bytes((folder / "dan" / "dan_0001.png").read_bytes())
+    chosen = open_set(f"faces:{folder}")
+    (caution,) = chosen.comparisons(*estimates(chosen.images)).notes
+    assert "2 of 12 images are copies of another image, 1 of them under" in caution_sentence(
+        caution
+    )
+
+
 def test_faces_are_drawn_as_asked(folder):
     options = {"non_mated": 12, "cap": 1, "seed": 3}
     chosen = open_set(f"faces:{folder}", **options)
@@ -196,10 +207,60 @@ def test_lfws_list_tells_who_is_who(folder):
 
 def test_absolute_paths_in_a_list(folder):
     first, second = folder / "bob" / "bob_0001.png", folder / "bob" / "bob_0002.png"
-    path = pairs_csv(folder.parent, f"{first},{second},1\n{first},{second},0\n")
+    path = pairs_csv(folder.parent, f"{first},{second},1\n{first},ann/ann_0001.png,0\n")
     chosen = open_set(f"pairs:{path}", folder)
     assert chosen.images.image_name(1) == "bob/bob_0002.png"
-    assert chosen.images.decode(0, 9).shape == (2, 112, 112, 3)
+    assert chosen.images.decode(0, 9).shape == (3, 112, 112, 3)
+
+
+BASE = "bob/bob_0001.png,bob/bob_0002.png,1\nbob/bob_0001.png,ann/ann_0001.png,0\n"
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("dan/dan_0001.png,dan/dan_0001.png,1\n", "1 comparisons of an image with itself"),
+        ("bob/bob_0002.png,bob/bob_0001.png,1\n" * 2, "2 comparisons repeat a pair"),
+    ],
+)
+def test_pairs_of_a_list_that_are_none_are_left_out_and_counted(folder, caplog, extra, message):
+    path = pairs_csv(folder, BASE + extra)
+    chosen = open_set(f"pairs:{path}")
+    (caution,) = chosen.comparisons(*estimates(chosen.images)).notes
+    assert message in caution_sentence(caution)
+    assert f"(the first is in {path}:3)" in caution_sentence(caution)
+    assert (chosen.pairs.tolist(), len(chosen.images)) == ([[0, 1], [0, 2]], 3)
+    assert write_bin_from_pairs(path, folder, folder / "own.bin") == 2
+    assert f"left out (the first is in {path}:3)" in caplog.text
+
+
+def test_pairs_of_a_list_that_contradict_each_other_are_refused(folder):
+    path = pairs_csv(folder, BASE + "ann/ann_0001.png,bob/bob_0001.png,1\n")
+    message = r"bob_0001.png' and .*ann_0001.png' are mated = 0 in .*csv:2 and 1 in .*csv:3"
+    for use in (
+        lambda: open_set(f"pairs:{path}"),
+        lambda: write_bin_from_pairs(path, folder, folder / "own.bin"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            use()
+    alone = pairs_csv(folder, "bob/bob_0001.png,bob/bob_0001.png,1\n")
+    with pytest.raises(ValueError, match="each of its 1 pairs is an image and itself"):
+        open_set(f"pairs:{alone}")
+
+
+def test_a_bin_set_and_its_features_stay_as_they_are_and_are_warned_of(tmp_path):
+    a, b, c = (png(value) for value in (10, 90, 170))
+    images = [a, a, a, b, b, a, a, b, a, c]
+    write_bin(tmp_path / "own.bin", images, [True, True, True, False, False])
+    chosen = open_set("own", tmp_path)
+    message = "of 5 pairs 1 compare an image with itself, 1 repeat a pair and 1 are of the other"
+    mu, sigma_sq = estimates(chosen.images)
+    expected = chosen.comparisons(mu, sigma_sq)
+    assert len(expected.scores) == 5
+    assert message in caution_sentence(expected.cautions[0])
+    ((_, found),) = comparisons_of(Features(mu, sigma_sq, chosen.pairs.mated))
+    np.testing.assert_array_equal(found.scores, expected.scores)
+    assert found.cautions == expected.cautions
 
 
 def test_mistakes_are_found_before_anything_is_embedded(folder, tmp_path):

@@ -25,16 +25,11 @@ def brute_force(mu, sigma_sq, template, media, weights, correlated=True):
         for medium in sorted(set(media[template == one].tolist())):
             rows = np.flatnonzero((template == one) & (media == medium))
             x = mu[rows].astype(np.float64)
-            length = np.sqrt((x**2).sum(axis=1, keepdims=True))
+            size = np.sqrt((x**2).sum(axis=1, keepdims=True))
             s = sigma_sq[rows].astype(np.float64)
-            w = {
-                "mean": 1 + 0 * length,
-                "norm": length,
-                "quality": 1 - s,
-                "inverse_variance": 1 / s,
-            }
+            w = {"mean": 1 + 0 * size, "norm": size, "quality": 1 - s, "inverse_variance": 1 / s}
             w = w[weights]
-            pooled = (w * x / length).sum(axis=0) / w.sum(axis=0)
+            pooled = (w * x / size).sum(axis=0) / w.sum(axis=0)
             if weights != "inverse_variance":
                 weight, variance = w.mean(axis=0), (w * s).sum(axis=0) / w.sum(axis=0)
             else:
