@@ -24,7 +24,9 @@ _SMALL, _LARGE = 24, 48  # sides of what the second and the third see
 _BATCH = 256  # inputs at a time, which bounds memory
 _AT_MOST = 2000  # candidates of a pyramid level that are looked at again
 _CERTAIN = 0.999  # score of a face of whose head nobody asks which way is up
-_VIEWS = ((1.0, 0.0), (1.0, 0.08), (1.0, -0.08), (1.25, 0.0))  # size of a crop, and shift down
+_PLAIN = 1.0  # logits by which one crop says that it stands upright, so that no others are made
+Views = tuple[tuple[float, float], ...]  # size of a crop, and shift down, in sides of the box
+_VIEWS: Views = ((1.0, 0.0), (1.0, 0.08), (1.0, -0.08), (1.25, 0.0))
 
 
 class MTCNN:
@@ -99,24 +101,29 @@ class MTCNN:
         """Tell (K,) heads that the networks take for a face more readily when they are turned."""
         turned = not_upright(faces.landmarks)
         for row in np.flatnonzero(~turned & (faces.scores < _CERTAIN)):
-            turned[row] = self._uprightness(image, faces.boxes[row]) < 0
+            box = faces.boxes[row]
+            turned[row] = self._uprightness(image, box, _VIEWS[:1]) < _PLAIN and (
+                self._uprightness(image, box) < 0
+            )
         return turned
 
-    def _uprightness(self, image: NDArray[np.uint8], box: NDArray[np.float32]) -> float:
+    def _uprightness(
+        self, image: NDArray[np.uint8], box: NDArray[np.float32], views: Views = _VIEWS
+    ) -> float:
         """How much more of a face a head is as it stands than turned by any quarter.
 
         That is in logits of the second and the third network, means of several crops.
         """
         square = squared(box[None])
         centre, half = (square[:, :2] + square[:, 2:]) / 2, (square[:, 2:] - square[:, :2]) / 2
-        sizes, shifts = np.array(_VIEWS).T[..., None]
+        sizes, shifts = np.array(views).T[..., None]
         centres = centre + np.concatenate([0 * shifts, shifts], axis=1) * 2 * half
         crops = _whole_pixels(np.concatenate([centres - half * sizes, centres + half * sizes], 1))
         logits = np.zeros(4)
         for network, side in ((self._sort, _SMALL), (self._place, _LARGE)):
-            views = cut(image, crops, side)
+            seen = cut(image, crops, side)
             for quarters in range(4):
-                chance = network(_prepared(np.rot90(views, quarters, axes=(1, 2))))[-1][:, 1]
+                chance = network(_prepared(np.rot90(seen, quarters, axes=(1, 2))))[-1][:, 1]
                 chance = np.clip(chance.astype(np.float64), 1e-5, 1 - 1e-5)
                 logits[quarters] += np.log(chance / (1 - chance)).mean() / 2
         return float(logits[0] - logits[1:].max())
