@@ -806,7 +806,7 @@ def edc_of(engine: CurveEngine, cuts: Cuts, fmr_target: float) -> Edc:
         np.broadcast_to(read_at, misses.shape),
         misses,
         mated,
-        matches if isinstance(moved, np.int64) else matches + moved,
+        matches + moved,
         others,
         held_rate(misses, mated),
     )
