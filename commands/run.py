@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from commands import flags
 from commands.flags import Outputs, SetFlags
+from evaluation.metrics.thresholds import Caution
 from evaluation.run import (
     EvaluationOptions,
     EvaluationResult,
@@ -37,6 +39,29 @@ if TYPE_CHECKING:
     from evaluation.open_model import LoadedModel
 
 
+log = logging.getLogger("faceuq")
+
+
+class LoggedWarnings(logging.Handler):
+    """What is warned of while models and sets are opened and read, for JSON and page to repeat."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the line, and write it to stderr, as Python does for a logger without handlers."""
+        self.lines.append(record.getMessage())
+        if logging.lastResort and not logging.root.handlers:
+            logging.lastResort.handle(record)
+
+    def take(self, start: int) -> tuple[Caution, ...]:
+        """Return all lines as cautions, and forget those from the start-th on."""
+        cautions = tuple(Caution("said", {"sentence": line}) for line in self.lines)
+        del self.lines[start:]
+        return cautions
+
+
 class Evaluated(NamedTuple):
     """A result, the label of its files where there are several sets, and what it was read from."""
 
@@ -48,6 +73,7 @@ class Evaluated(NamedTuple):
 def evaluation_main(args: argparse.Namespace, model: flags.ModelFlags) -> int:
     """Evaluate a model on sets, or what is stored, as the flags say; returns the exit code."""
     sets, outputs = flags.read(SetFlags, args), flags.read(Outputs, args)
+    logged = LoggedWarnings()
 
     def body(world: World, device: str) -> int:
         options = flags.read_evaluation(args)
@@ -55,7 +81,7 @@ def evaluation_main(args: argparse.Namespace, model: flags.ModelFlags) -> int:
         outputs.check()
         if args.features:
             evaluated = _evaluate_stored(args.features, sets, options) if world.is_main else ()
-            return _print_and_write(evaluated, outputs, {}, world)
+            return _print_and_write(evaluated, outputs, {}, world, logged)
         loaded = model.open(device)
         config = dataclasses.asdict(loaded.config) if loaded.config else {}
         verification = loaded.config.verification if loaded.config else Verification()
@@ -64,10 +90,14 @@ def evaluation_main(args: argparse.Namespace, model: flags.ModelFlags) -> int:
         opened = dataclasses.replace(sets, dataset_path=folder)
         completed = options.completed(verification)
         evaluated = _evaluate_sets(targets, opened, loaded, completed, outputs.save_features, world)
-        return _print_and_write(evaluated, outputs, config, world)
+        return _print_and_write(evaluated, outputs, config, world, logged)
 
     device = "cpu" if args.features else args.device
-    return run_on_ranks(device, body, resume_hint=PARTS_HINT)
+    log.addHandler(logged)
+    try:
+        return run_on_ranks(device, body, resume_hint=PARTS_HINT)
+    finally:
+        log.removeHandler(logged)
 
 
 def comparison_main(args: argparse.Namespace) -> int:
@@ -153,15 +183,21 @@ def calibration_main(args: argparse.Namespace) -> int:
 
 
 def _print_and_write(
-    evaluated: Iterable[Evaluated], outputs: Outputs, config: dict[str, object], world: World
+    evaluated: Iterable[Evaluated],
+    outputs: Outputs,
+    config: dict[str, object],
+    world: World,
+    logged: LoggedWarnings,
 ) -> int:
     """Print each result as it comes, and write what was asked for."""
-    results = []
+    results, of_model = [], len(logged.lines)
     for each in evaluated:
         result = each.result
         sys.stdout.write(result_text(result))
         sys.stdout.flush()
         _warn(result.name, result_warnings(result))
+        cautions = (*result.cautions, *logged.take(of_model))
+        result = dataclasses.replace(result, cautions=cautions)
         if outputs.json:
             results.append(result_dict(result))
         if outputs.save_scores:

@@ -121,6 +121,7 @@ CAUTIONS = {
     "stand",
     "without_embedding": "{file}: {count} of {total} images have no embedding and are left out",
     "failures": "{file}: {sentence}",
+    "said": "{sentence}",
     "uncertain_point": "FMR {fmr:g} of {non_mated} non-mated comparisons is {expected:.2g} false "
     "matches: this operating point is too uncertain to trust",
     "no_mated_kept": "no mated pair is kept from discard fraction {fraction:.2f} on: FNMR stays at "
@@ -131,7 +132,8 @@ CAUTIONS = {
     "stays at its last value, {fnmr:.6f}, and EER is 1{label}",
     "table_without_non_mated": "no non-mated pair is kept from discard fraction {fraction:.2f} on: "
     "EER is 1{zero_fnmr}{label}",
-    "no_errors": "no false non-match without discard: there is nothing to lower",
+    "no_errors": "no false non-match without discard: there is nothing to lower; FNMR may still be "
+    "up to {upper:.2g} (95 %, if all mated pairs are independent)",
     "coarse_unit": "drawn by {unit}, but this set knows its {bests}: comparisons that share one "
     "are taken for independent, so the intervals may be too narrow",
     "few_units": "only {units_drawn} {units} to draw from: fewer than {fewest_units} make the "

@@ -841,5 +841,6 @@ def _cautions(edc: Edc, protocol: Protocol) -> tuple[Caution, ...]:
             facts = {"fraction": float(edc.fractions[without[0]]), "threshold": protocol.threshold}
             cautions.append(Caution(kind, facts))
     if not edc.false_non_matches[0]:
-        cautions.append(Caution("no_errors", {}))
+        upper = 1 - 0.025 ** (1 / int(edc.mated[0]))  # Clopper-Pearson of no error
+        cautions.append(Caution("no_errors", {"upper": upper}))
     return tuple(cautions)
