@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from commands import flags
 from commands.flags import Outputs, SetFlags
@@ -49,6 +49,13 @@ class LoggedWarnings(logging.Handler):
         super().__init__(logging.WARNING)
         self.lines: list[str] = []
 
+    def __enter__(self) -> Self:
+        log.addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        log.removeHandler(self)
+
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the line, and write it to stderr, as Python does for a logger without handlers."""
         self.lines.append(record.getMessage())
@@ -73,7 +80,6 @@ class Evaluated(NamedTuple):
 def evaluation_main(args: argparse.Namespace, model: flags.ModelFlags) -> int:
     """Evaluate a model on sets, or what is stored, as the flags say; returns the exit code."""
     sets, outputs = flags.read(SetFlags, args), flags.read(Outputs, args)
-    logged = LoggedWarnings()
 
     def body(world: World, device: str) -> int:
         options = flags.read_evaluation(args)
@@ -93,11 +99,8 @@ def evaluation_main(args: argparse.Namespace, model: flags.ModelFlags) -> int:
         return _print_and_write(evaluated, outputs, config, world, logged)
 
     device = "cpu" if args.features else args.device
-    log.addHandler(logged)
-    try:
+    with LoggedWarnings() as logged:
         return run_on_ranks(device, body, resume_hint=PARTS_HINT)
-    finally:
-        log.removeHandler(logged)
 
 
 def comparison_main(args: argparse.Namespace) -> int:
@@ -130,7 +133,7 @@ def comparison_main(args: argparse.Namespace) -> int:
             raise ValueError(
                 "give --target SET ... with --methods METHOD ..., or --features FILE ..."
             )
-        comparisons = list(_printed(compared, folder, options))
+        comparisons = list(_printed(compared, folder, options, logged))
         if world.is_main:
             from report.results import write_comparisons
 
@@ -140,7 +143,8 @@ def comparison_main(args: argparse.Namespace) -> int:
         return 0
 
     device = "cpu" if args.features else args.device
-    return run_on_ranks(device, body, resume_hint=PARTS_HINT)
+    with LoggedWarnings() as logged:
+        return run_on_ranks(device, body, resume_hint=PARTS_HINT)
 
 
 def calibration_main(args: argparse.Namespace) -> int:
@@ -218,19 +222,24 @@ def _warn(name: str, lines: Iterable[str]) -> None:
 
 
 def _printed(
-    compared: Iterator[MethodComparison], folder: Path | None, options: ComparisonOptions
+    compared: Iterator[MethodComparison],
+    folder: Path | None,
+    options: ComparisonOptions,
+    logged: LoggedWarnings,
 ) -> Iterator[MethodComparison]:
     """Print each comparison as it comes, and draw it."""
     from report.results import draw_comparison
     from report.text import comparison_text
 
+    of_models = len(logged.lines)
     for comparison in compared:
         sys.stdout.write(comparison_text(comparison))
         sys.stdout.flush()
         if folder is not None:
             path = draw_comparison(folder, comparison, with_fmr=len(options.fmr) > 1)
             sys.stdout.write(f"wrote {path}\n")
-        yield comparison
+        cautions = (*comparison.cautions, *logged.take(of_models))
+        yield dataclasses.replace(comparison, cautions=cautions)
 
 
 def _evaluate_stored(

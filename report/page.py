@@ -92,7 +92,7 @@ def write_report(folder: str | Path, data: ReportData, stem: str = "report") -> 
 
 
 def _page(facts: ReportFacts, data: ReportData) -> str:
-    images, capped = data.images, words.cap_sentence(data.comparisons)
+    images, capped = data.images, words.cap_sentence(data.comparisons.cap)
     tested = words.tested(facts) + (f" Of these, {capped}." if capped else "")
     return render(
         "report.html",

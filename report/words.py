@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from evaluation.confidence.bootstrap import Bootstrap
     from evaluation.confidence.intervals import Interval
     from evaluation.confidence.risk_control import RiskControl
-    from evaluation.metrics.comparisons import Comparisons
+    from evaluation.metrics.comparisons import Cap
     from evaluation.metrics.protocols import Protocol
     from report.facts import Preset, Rate, ReportFacts
 
@@ -311,15 +311,13 @@ def caution_sentences(cautions: Iterable[Caution]) -> tuple[str, ...]:
     return tuple(map(caution_sentence, cautions))
 
 
-def cap_sentence(comparisons: Comparisons) -> str:
-    """What a cap on the mated comparisons of one person left out; "" where it left out nothing."""
-    left_out = comparisons.left_out
-    if not left_out:
+def cap_sentence(cap: Cap | None) -> str:
+    """What a cap left out; "" where there is none, or it left out nothing."""
+    if cap is None or not cap.left_out:
         return ""
-    total = int(np.count_nonzero(comparisons.mated)) + left_out
     return (
-        f"at most {comparisons.cap} mated pairs of one person: {left_out} of {total} are left out "
-        "(--cap 0 takes all)"
+        f"at most {cap.limit} mated pairs of one person: {cap.left_out} of {cap.total} are left "
+        "out (--cap 0 takes all)"
     )
 
 

@@ -131,11 +131,14 @@ def test_what_is_warned_of_in_the_log_is_in_json_and_page(tmp_path, capsys):
         path = tmp_path / "faces" / str(faces.labels[row]) / f"{row}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode_png(np.repeat(faces.read(row), 2, axis=0)))
-    argv = ["--model", "demo", "--device", "cpu", "--target", f"faces:{tmp_path / 'faces'}"]
-    argv += ["--replicates", 5, "--json", tmp_path / "r.json", "--report", tmp_path / "r"]
-    printed(capsys, verification_risk_fnmr, *argv, "--fmr", "0.1")
+    argv = ["--device", "cpu", "--target", f"faces:{tmp_path / 'faces'}", "--fmr", "0.1"]
+    argv += ["--replicates", 5]
+    outputs = ["--json", tmp_path / "r.json", "--report", tmp_path / "r"]
+    printed(capsys, verification_risk_fnmr, *argv, "--model", "demo", *outputs)
+    printed(capsys, compare, *argv, "--methods", "demo", "--out", tmp_path / "c")
+    (compared,) = json.loads((tmp_path / "c" / "compare.json").read_text())["sets"]
     (result,) = json.loads((tmp_path / "r.json").read_text())["results"]
     page = json.loads((tmp_path / "r" / "faces.json").read_text())
-    for warnings in (result["warnings"], page["warnings"]):
+    for warnings in (result["warnings"], page["warnings"], compared["warnings"]):
         assert sum("18 of 18 images (100 %) are not aligned" in line for line in warnings) == 1
         assert sum("only 6 people, one of whom (0/0.png)" in line for line in warnings) == 1
