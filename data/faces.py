@@ -19,7 +19,6 @@ from data.images import SIZE, Sizes, decode, decode_into, encode_jpeg, fingerpri
 from data.listing import Listing, folder_listing, list_file_listing
 from data.rec.format import RecordWriter
 from data.rec.reader import RecordPack
-from data.rendered import SyntheticFaces, synthetic_options
 from utils.files import open_input
 
 
@@ -309,6 +308,8 @@ class JoinedFaces(Faces):
 
 def _open_source(source: str) -> Faces:
     if source.startswith("synthetic:"):
+        from data.rendered import SyntheticFaces, synthetic_options  # needed for them alone
+
         return SyntheticFaces(**synthetic_options(source, SyntheticFaces))
     path = Path(source)
     if path.is_dir():

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data import cache_file
-from utils.tables import naming, text_lines
+from utils.files import naming
+from utils.tables import text_lines
 
 log = logging.getLogger("faceuq")
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from data.faces import FileFaces
 from data.labelled_pairs import LeftOut, pairs_that_count
-from utils.tables import csv_rows, naming
+from utils.files import naming
+from utils.tables import csv_rows
 
 
 class Pair(NamedTuple):

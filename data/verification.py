@@ -21,7 +21,6 @@ from tqdm import tqdm
 
 from data.images import SIZE, Sizes, decode, encode_png, fingerprint, first_rows, to_112
 from data.pairs import read_pairs
-from data.rendered import synthetic_options, verification_images
 from data.safe_pickle import load_pickle
 from utils.cli import Parser, run_command
 from utils.files import write_bytes
@@ -133,6 +132,8 @@ def open_verification(target: str, dataset_path: str | Path | None) -> Verificat
         ValueError: no such set; the message lists those in the folder.
     """
     if target.startswith("synthetic:"):
+        from data.rendered import synthetic_options  # needed for rendered faces alone
+
         return synthetic_verification(**synthetic_options(target, synthetic_verification))
     _check_name(target, dataset_path)
     if dataset_path is None:
@@ -187,6 +188,8 @@ def synthetic_verification(
     Raises:
         ValueError: a count below 1 (identities: below 2), a negative seed, or a bad severity.
     """
+    from data.rendered import verification_images
+
     images, mated = verification_images(pairs, seed, identities, severity)
     name = f"synthetic:pairs={pairs},seed={seed}"
     name += "" if identities is None else f",identities={identities}"

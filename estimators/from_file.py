@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from estimators.base import Batch, Estimate
-from utils.tables import Table, assess_failures, exact, naming, read_table
+from utils.files import naming
+from utils.tables import Table, assess_failures, exact, read_table
 
 if TYPE_CHECKING:
     from models.frozen import FrozenBackbone

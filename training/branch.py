@@ -72,12 +72,8 @@ class StepInput:
 class TrainedBranch:
     """A head with everything that makes it learn; it knows nothing of other branches.
 
-    Args:
-        name: of the branch, "" for the head of a plain run.
-        config: that trains this head by itself.
-        frozen: the backbone.
-        world: the processes that share each batch.
-        state: what `state` gave, to resume from.
+    The name is "" for the head of a plain run; the config trains this head by itself; the state is
+    what `state` gave, to resume from.
 
     Attributes:
         draws: whether the head has dropout.

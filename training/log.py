@@ -40,12 +40,7 @@ def log_start(
 ) -> None:
     """Say what is about to be trained, and how many identities are left out.
 
-    Args:
-        config: of the run.
-        summaries: each loss in one line, by the name of its branch.
-        faces: to train on.
-        left_out: identities with a single image.
-        resume_at: the step that the run resumes from.
+    `summaries` are each loss in one line, by the name of its branch.
     """
     LOGGER.info("Start Training")
     if resume_at:
@@ -80,7 +75,7 @@ class TrainLog:
 
     Args:
         folder: where its `metrics.jsonl` is.
-        config: that trains this head.
+        config: of this head.
         resume_at: the step that the run resumes from; later lines of an earlier try are dropped.
         label: which of several heads it is, as its lines say.
     """
@@ -115,14 +110,8 @@ class TrainLog:
     ) -> None:
         """Write the line of one batch, and a warning when its head is collapsing.
 
-        Args:
-            global_step: steps done, from 1.
-            lr: of that step.
-            loss: of that batch.
-            stats: `LossResult.stats`.
-            memory_gib: peak memory.
-            rank_correlation: of uncertainty with pair hardness.
-            uncertainty: (B,) of the batch.
+        Steps count from 1; stats are `LossResult.stats`, the correlation that of the uncertainty
+        (B,) with the hardness of pairs.
         """
         steps = self._config.schedule.steps_per_epoch
         epoch, step = (global_step - 1) // steps, (global_step - 1) % steps + 1

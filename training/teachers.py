@@ -32,10 +32,7 @@ class Teacher(Protocol):
     def __call__(self, step: int, rows: NDArray[np.int64], output: BackboneOutput) -> Tensor:
         """Return (B,) logits of the uncertainty on the device, NaN where it cannot say.
 
-        Args:
-            step: global optimizer step.
-            rows: (B,), which image each is.
-            output: of the frozen backbone, for the images as augmented.
+        The output is the backbone's for the images of these rows (B,), as the step augments them.
         """
 
 
@@ -85,11 +82,7 @@ class FileTeacher:
     The best of N images has the probability 1/(2N) of being unreliable, the worst 1 - 1/(2N). A
     score holds for the image as it was, or mirrored: changed in any other way it has no opinion.
 
-    Args:
-        path: see `estimators.from_file`; names are those of the training images.
-        faces: the training images.
-        augment: of the run, which says what happens to each image.
-        device: where logits are needed.
+    For the file see `estimators.from_file`; names are those of the training images.
 
     Raises:
         ValueError: not such a file, or images without a score.

@@ -57,12 +57,8 @@ class Trainer:
 
     Everything that the config names is opened here, so that a mistake shows before any work.
 
-    Args:
-        config: of the run.
-        checkpoint: what `last.pt` holds, to resume from; it may come from another number of
-            processes.
-        world: the processes that share each batch.
-        device: of this process; None for the config's.
+    The checkpoint is what `last.pt` holds, to resume from; it may come from another number of
+    processes. Without a device the process takes the config's.
 
     Raises:
         ValueError: a name, option or file of the config that does not exist or does not fit.
@@ -178,9 +174,7 @@ class Trainer:
     def train_step(self, images: StepInput, logs: list[TrainLog]) -> Tensor | None:
         """Do one optimizer step of every head, and what is due after it.
 
-        Args:
-            images: of the step.
-            logs: one per branch; empty where another process writes them.
+        There is a log for each branch, and none where another process writes them.
 
         Returns:
             Above 0 where any process was asked to stop; read it only where waiting is cheap. None
@@ -464,13 +458,7 @@ def log_step(
 ) -> None:
     """Write the line of every head, from the numbers of all processes; waits for the device.
 
-    Args:
-        step: steps done.
-        branches: the heads.
-        result: of their step, with statistics.
-        images: of this process.
-        logs: one per head; empty where another process writes them.
-        world: the processes; all of them must call.
+    All processes must call; there are no logs where another one writes them.
     """
     mu = F.normalize(images.output.embedding).cpu().numpy()
     parts = [

@@ -137,6 +137,7 @@ def _as_rank(device: str, body: Callable[[World, str], int], resume_hint: str) -
 def _to_the_end(world: World, body: Callable[[], int]) -> int:
     try:
         code = body()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `stop` notices by itself who is lost
         stop(world)
         return code
     except BrokenPipeError:

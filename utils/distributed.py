@@ -7,6 +7,7 @@ is not even imported.
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import re
 import time
@@ -145,6 +146,9 @@ def start(device: str) -> tuple[World, torch.device]:
     if name != "cpu":
         torch.cuda.set_device(world.local_rank)
     backend = "gloo" if name == "cpu" else "cpu:gloo,cuda:nccl"
+    # Its defaults hold the group that there is when it is loaded, which an optimizer's first step
+    # does: the group's threads would outlive `stop`, and now and then abort the process at exit.
+    importlib.import_module("torch.distributed.nn.functional")
     try:
         dist.init_process_group(backend, timeout=_PATIENCE)
     except RuntimeError as error:

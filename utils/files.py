@@ -140,3 +140,14 @@ def file_sha256(path: str | Path) -> str:
 def file_name(name: str) -> str:
     """Replace what may not stand in a file name."""
     return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Put a file's name before the message of a ValueError that lacks it."""
+    try:
+        yield
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import DTypeLike, NDArray
 
-from utils.files import atomic_file, atomic_path, open_input
+from utils.files import atomic_file, atomic_path, naming, open_input
 
 if TYPE_CHECKING:
     import pyarrow
@@ -50,17 +50,6 @@ def require_pyarrow(purpose: str) -> None:
         raise ValueError(
             f"{purpose} needs pyarrow, which is not installed: pip install pyarrow"
         ) from None
-
-
-@contextmanager
-def naming(path: str | Path) -> Iterator[None]:
-    """Put a file's name before the message of a ValueError that lacks it."""
-    try:
-        yield
-    except ValueError as error:
-        if str(path) in str(error):
-            raise
-        raise ValueError(f"{path}: {error}") from error
 
 
 @dataclass(frozen=True)

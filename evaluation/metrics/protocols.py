@@ -6,7 +6,7 @@ Two numbers from different protocols cannot be compared, so a report always says
 from __future__ import annotations
 
 import difflib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal, get_args, get_origin, get_type_hints
 
 from evaluation.metrics.comparisons import Fuse
@@ -145,6 +145,17 @@ SWITCHES: dict[str, tuple[str, ...]] = {
     if get_origin(hint) is Literal
 }
 
+_ISO = Protocol(
+    name="iso29794",
+    rule="conservative",
+    read_at="threshold",
+    discard_over="mated",
+    ties="together",
+    grid="exact",
+    area="step",
+    area_ends="at_limit",
+    limits=(0.2, 0.3),
+)
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
@@ -161,29 +172,8 @@ PROTOCOLS: dict[str, Protocol] = {
             area_ends="at_limit",
             limits=(0.3, 0.95),
         ),
-        Protocol(
-            name="iso29794",
-            rule="conservative",
-            read_at="threshold",
-            discard_over="mated",
-            ties="together",
-            grid="exact",
-            area="step",
-            area_ends="at_limit",
-            limits=(0.2, 0.3),
-        ),
-        Protocol(
-            name="nist",
-            rule="starting_error",
-            start_fnmr=0.01,
-            read_at="threshold",
-            discard_over="mated",
-            ties="together",
-            grid="exact",
-            area="step",
-            area_ends="at_limit",
-            limits=(0.2, 0.3),
-        ),
+        _ISO,
+        replace(_ISO, name="nist", rule="starting_error", start_fnmr=0.01),
     )
 }
 

@@ -23,7 +23,7 @@ from estimators.base import harmonic_mean
 from evaluation.metrics.comparisons import Comparisons, cosine_of_pairs, notes_of, with_people
 from evaluation.metrics.thresholds import Caution
 from evaluation.sets.labelled import NonMated, labelled_comparisons, scores_of
-from utils.tables import naming
+from utils.files import naming
 
 KINDS = ("synthetic:", "faces:", "pairs:", "ijb:")
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from data.labelled_pairs import pairs_that_count
 from evaluation.metrics.comparisons import Comparisons, notes_of
 from evaluation.metrics.thresholds import Caution
+from utils.files import naming
 from utils.tables import (
     Array,
     Column,
@@ -25,7 +26,6 @@ from utils.tables import (
     assess_failures,
     codes_of,
     exact,
-    naming,
     read_table,
     write_table,
 )

@@ -155,9 +155,8 @@ def test_a_signal_stops_after_the_batch_and_the_command_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(FrozenBackbone, "forward", signalled)
         assert run(tmp_path / "out") == 130
-    assert capsys.readouterr().err == (
-        "stopped; the same command resumes after the last complete shard\n"
-    )
+    stopped = "stopped; the same command resumes after the last complete shard\n"
+    assert capsys.readouterr().err == stopped
     assert passes == [4, 4, 4, 4]
     shards = tmp_path / "out" / "shards"
     assert sorted(path.name for path in shards.iterdir()) == ["000000", "000001"]

@@ -125,9 +125,8 @@ def test_results_on_a_gpu_are_those_of_several_while_the_next_batch_runs():
     faces = torch.randint(0, 256, (8, 64, 112, 112, 3), dtype=torch.uint8).pin_memory()
     expected = [estimate_batch(several, Batch(batch.numpy()), flip=True) for batch in faces]
     queue = DeviceQueue(several, flip=True)
-    late = [
-        queue.submit(batch, range(len(batch)), None) for batch in faces
-    ]  # all queued before one is fetched
+    # all queued before one is fetched
+    late = [queue.submit(batch, range(len(batch)), None) for batch in faces]
     for result, one in zip(late, expected, strict=True):
         np.testing.assert_allclose(result().mu, one.mu, atol=1e-5)
         np.testing.assert_allclose(result().sigma_sq, one.sigma_sq, rtol=1e-4)

@@ -23,10 +23,7 @@ def run(name="x", **changes):
 
 
 def branches(names_and_seeds, **changes):
-    made = [
-        Branch(name, head=BASE.head, loss=Method(loss), seed=seed)
-        for name, loss, seed in names_and_seeds
-    ]
+    made = (Branch(n, head=BASE.head, loss=Method(loss), seed=s) for n, loss, s in names_and_seeds)
     config = dataclasses.replace(BASE, head=None, loss=None, branches=tuple(made), **changes)
     return config.heads
 

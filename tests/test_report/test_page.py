@@ -294,9 +294,8 @@ def test_report_of_nothing_but_scores(tmp_path, parse):
 
 def test_report_without_any_error(tmp_path, parse):
     comparisons = make_comparisons()
-    sure = dataclasses.replace(
-        comparisons, scores=np.where(comparisons.mated, 0.9, 0.1).astype(np.float32)
-    )
+    scores = np.where(comparisons.mated, 0.9, 0.1).astype(np.float32)
+    sure = dataclasses.replace(comparisons, scores=scores)
     html, stored = write_report(tmp_path, make_data(sure, full=False))
     text = parse(html).text
     assert json.loads(stored.read_text(encoding="utf-8"))["headline"]["relative_area"] is None

@@ -70,9 +70,8 @@ def fake(monkeypatch):
 
 def photo(path, faces, size=(160, 140), mode="RGB", **options):
     pixels = np.full((size[1], size[0], 3), 60, np.uint8)
-    pixels[0, 0] = pixels[-1, 0] = (
-        20 * faces + 10
-    )  # the second is the first of a photo turned clockwise
+    # the second is the first of a photo turned clockwise
+    pixels[0, 0] = pixels[-1, 0] = 20 * faces + 10
     Image.fromarray(pixels).convert(mode).save(path, **options)
     return path
 

@@ -168,7 +168,7 @@ def test_photos_that_are_not_aligned_are_told_in_the_log(config_file, tmp_path):
             cv2.imwrite(str(path), np.full((150, 200, 3), 20 * number + ord(person), np.uint8))
     assert train(config_file, tmp_path / "run", f"train_images={str(tmp_path / 'photos')!r}") == 0
     log = (tmp_path / "run" / "log.txt").read_text()
-    assert len(re.findall(r"train_images: (\d+) of \1 images \(100 %\) are no aligned", log)) == 1
+    assert len(re.findall(r"train_images: (\d+) of \1 images \(100 %\) are not aligned", log)) == 1
 
 
 def test_a_loss_that_explodes_stops_the_run_and_names_the_steps(config_file, tmp_path, capsys):

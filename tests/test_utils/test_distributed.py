@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 
@@ -119,6 +121,24 @@ def test_two_ranks_talk_fail_and_are_lost(ranks):
     for line in lost:
         assert line.startswith("lost contact with another process of this job (rank 0 of 2 says: ")
         assert "gloo/" not in line
+
+
+LEAVE = """
+from pathlib import Path
+from utils.distributed import start, stop
+world, _ = start("cpu")
+import torch.distributed.nn  # as an optimizer's first step does
+world.gather(0)
+stop(world)
+print([path.read_text() for path in Path("/proc/self/task").glob("*/comm")])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the names of threads from /proc")
+def test_no_thread_of_the_group_outlives_it(ranks):
+    for rank in ranks(LEAVE):
+        assert rank.returncode == 0, rank.stderr
+        assert "gloo" not in rank.stdout
 
 
 @pytest.mark.gpu

@@ -6,6 +6,7 @@ import pyarrow.parquet
 import pytest
 
 from utils import tables
+from utils.files import naming
 from utils.tables import csv_rows, npz_names, read_npz, read_table, write_table
 
 TEXT = 'Name,score \n"a,b",1\n\nü,2.5\n'
@@ -93,7 +94,7 @@ def test_each_mistake_has_its_place(tmp_path, content, message):
 
     def numbers():
         table = read_table(path)
-        with tables.naming(path):
+        with naming(path):
             for chunk in table.chunks(("score", *({"x"} & set(table.columns)))):
                 chunk["score"].numbers()
 

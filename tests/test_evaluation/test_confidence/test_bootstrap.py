@@ -33,6 +33,11 @@ def made(seed, people=14, images=4, decimals=3, uncertainty_decimals=3):
     )
 
 
+def draw(comparisons, protocol=None, target=0.01, **options):
+    methods = methods_of(comparisons)
+    return bootstrap(comparisons, methods, protocol or MATED_STEPS, target, **options)
+
+
 def methods_of(comparisons, seed=0):
     noise = np.random.default_rng(seed).random(comparisons.uncertainty.shape).astype(np.float32)
     return {"head": comparisons.uncertainty, "noise": noise}
@@ -97,9 +102,7 @@ def test_weights_give_what_repeated_rows_give(protocol):
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_every_preset_has_intervals_that_hold_its_own_value(name):
     comparisons = made(1)
-    result = bootstrap(
-        comparisons, methods_of(comparisons), PROTOCOLS[name], 0.01, replicates=40, seed=2
-    )
+    result = draw(comparisons, PROTOCOLS[name], replicates=40, seed=2)
     assert result.unit == "identity"
     assert result.units == 14
     own = protocol_curve(comparisons, dataclasses.replace(PROTOCOLS[name], limits=(0.3,)), 0.01)
@@ -121,9 +124,7 @@ def test_without_variation_the_replicates_are_the_set_itself(monkeypatch):
     )
     comparisons = made(3)
     for protocol in PROTOCOLS.values():
-        result = bootstrap(
-            comparisons, methods_of(comparisons), protocol, 0.01, unit="image", replicates=2
-        )
+        result = draw(comparisons, protocol, unit="image", replicates=2)
         value, interval = result.area("noise")
         assert interval == (pytest.approx(value, rel=1e-12), pytest.approx(value, rel=1e-12))
 
@@ -151,7 +152,7 @@ def test_a_method_is_never_better_than_itself():
 
 def test_differences_are_the_same_from_either_side():
     comparisons = made(5, people=60)
-    result = bootstrap(comparisons, methods_of(comparisons), MATED_STEPS, 0.01, replicates=300)
+    result = draw(comparisons, replicates=300)
     there, back = result.compare("head", "noise"), result.compare("noise", "head")
     assert there.interval.high < 0
     assert back.interval == pytest.approx((-there.interval.high, -there.interval.low))
@@ -165,9 +166,7 @@ def test_differences_are_the_same_from_either_side():
 
 def test_bands_are_pointwise_quantiles_of_the_replicates():
     comparisons = made(6)
-    result = bootstrap(
-        comparisons, methods_of(comparisons), MATED_STEPS, 0.01, replicates=50, confidence=0.8
-    )
+    result = draw(comparisons, replicates=50, confidence=0.8)
     low, high = result.bands("head")
     np.testing.assert_allclose(low, np.quantile(result.fnmr["head"], 0.1, axis=0))
     np.testing.assert_allclose(high, np.quantile(result.fnmr["head"], 0.9, axis=0))
@@ -175,7 +174,7 @@ def test_bands_are_pointwise_quantiles_of_the_replicates():
 
 def test_uncertain_intervals_come_with_cautions():
     comparisons = made(7, people=6)
-    result = bootstrap(comparisons, methods_of(comparisons), MATED_STEPS, 0.01, replicates=60)
+    result = draw(comparisons, replicates=60)
     errors = result.curves["head"].start.errors
     assert 0 < errors < 5
     without = int((result.fnmr["head"][:, 0] == 0).sum())
@@ -196,7 +195,7 @@ def test_errors_of_few_people_are_cautioned_about():
         comparisons.mated & troubled
     )
     few = dataclasses.replace(comparisons, scores=scores.astype(np.float32))
-    result = bootstrap(few, methods_of(few), MATED_STEPS, 0.01, replicates=10)
+    result = draw(few, replicates=10)
     drawn = {"units_drawn": 30, "unit": "identity"}
     assert ("few_sources", {"errors": 12, "sources": 2, **drawn}) in result.cautions
 
@@ -205,7 +204,7 @@ def test_a_set_without_errors_has_no_relative_interval():
     comparisons = made(7, people=25)
     scores = np.where(comparisons.mated, 0.9, comparisons.scores - 1).astype(np.float32)
     sure = dataclasses.replace(comparisons, scores=scores)
-    result = bootstrap(sure, methods_of(sure), MATED_STEPS, 0.01, replicates=10)
+    result = draw(sure, replicates=10)
     assert result.area("head") == (0, Interval(0, 0))
     assert np.isnan(result.relative("head")[1]).all()
     assert ("few_errors", {"errors": 0}) in result.cautions
@@ -213,9 +212,7 @@ def test_a_set_without_errors_has_no_relative_interval():
 
 def test_a_worse_unit_than_the_set_knows_is_cautioned_about():
     comparisons = made(8, people=25)
-    result = bootstrap(
-        comparisons, methods_of(comparisons), MATED_STEPS, 0.05, unit="pair", replicates=5
-    )
+    result = draw(comparisons, target=0.05, unit="pair", replicates=5)
     assert result.cautions[0] == ("coarse_unit", {"unit": "pair", "best": "identity"})
 
 
@@ -224,7 +221,7 @@ def test_draws_without_a_mated_comparison_are_left_out():
     rows = ~comparisons.mated | (comparisons.identity[comparisons.pairs[:, 0]] == 0)
     few = select(comparisons, np.flatnonzero(rows))
     for protocol in (MATED_STEPS, PROTOCOLS["crfiqa"]):
-        result = bootstrap(few, methods_of(few), protocol, 0.1, replicates=60)
+        result = draw(few, protocol, target=0.1, replicates=60)
         lost = int(np.isnan(result.areas["head"]).sum())
         assert 0 < lost < 60
         assert ("draws_lost", {"draws": lost, "total": 60}) in result.cautions

@@ -149,9 +149,8 @@ def slow_area(x, y, limit, protocol):
 
 def combinations():
     """Every allowed combination; fuse, area and limits take turns, as they do not interact."""
-    turns = itertools.cycle(
-        itertools.product(SWITCHES["fuse"], SWITCHES["area"], SWITCHES["area_ends"])
-    )
+    turning = (SWITCHES[name] for name in ("fuse", "area", "area_ends"))
+    turns = itertools.cycle(itertools.product(*turning))
     names = ("threshold", "rule", "read_at", "discard_over", "ties", "grid")
     for values in itertools.product(*(SWITCHES[name] for name in names)):
         fuse, area, ends = next(turns)
