@@ -8,14 +8,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from commands import flags
 from commands.flags import Outputs, SetFlags
+from evaluation.metrics.thresholds import Caution
 from evaluation.run import (
     EvaluationOptions,
     EvaluationResult,
@@ -37,6 +39,36 @@ if TYPE_CHECKING:
     from evaluation.open_model import LoadedModel
 
 
+log = logging.getLogger("faceuq")
+
+
+class LoggedWarnings(logging.Handler):
+    """What is warned of while models and sets are opened and read, for JSON and page to repeat."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def __enter__(self) -> Self:
+        log.addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        log.removeHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the line, and write it to stderr, as Python does for a logger without handlers."""
+        self.lines.append(record.getMessage())
+        if logging.lastResort and not logging.root.handlers:
+            logging.lastResort.handle(record)
+
+    def take(self, start: int) -> tuple[Caution, ...]:
+        """Return all lines as cautions, and forget those from the start-th on."""
+        cautions = tuple(Caution("said", {"sentence": line}) for line in self.lines)
+        del self.lines[start:]
+        return cautions
+
+
 class Evaluated(NamedTuple):
     """A result, the label of its files where there are several sets, and what it was read from."""
 
@@ -55,7 +87,7 @@ def evaluation_main(args: argparse.Namespace, model: flags.ModelFlags) -> int:
         outputs.check()
         if args.features:
             evaluated = _evaluate_stored(args.features, sets, options) if world.is_main else ()
-            return _print_and_write(evaluated, outputs, {}, world)
+            return _print_and_write(evaluated, outputs, {}, world, logged)
         loaded = model.open(device)
         config = dataclasses.asdict(loaded.config) if loaded.config else {}
         verification = loaded.config.verification if loaded.config else Verification()
@@ -64,10 +96,11 @@ def evaluation_main(args: argparse.Namespace, model: flags.ModelFlags) -> int:
         opened = dataclasses.replace(sets, dataset_path=folder)
         completed = options.completed(verification)
         evaluated = _evaluate_sets(targets, opened, loaded, completed, outputs.save_features, world)
-        return _print_and_write(evaluated, outputs, config, world)
+        return _print_and_write(evaluated, outputs, config, world, logged)
 
     device = "cpu" if args.features else args.device
-    return run_on_ranks(device, body, resume_hint=PARTS_HINT)
+    with LoggedWarnings() as logged:
+        return run_on_ranks(device, body, resume_hint=PARTS_HINT)
 
 
 def comparison_main(args: argparse.Namespace) -> int:
@@ -100,7 +133,7 @@ def comparison_main(args: argparse.Namespace) -> int:
             raise ValueError(
                 "give --target SET ... with --methods METHOD ..., or --features FILE ..."
             )
-        comparisons = list(_printed(compared, folder, options))
+        comparisons = list(_printed(compared, folder, options, logged))
         if world.is_main:
             from report.results import write_comparisons
 
@@ -110,7 +143,8 @@ def comparison_main(args: argparse.Namespace) -> int:
         return 0
 
     device = "cpu" if args.features else args.device
-    return run_on_ranks(device, body, resume_hint=PARTS_HINT)
+    with LoggedWarnings() as logged:
+        return run_on_ranks(device, body, resume_hint=PARTS_HINT)
 
 
 def calibration_main(args: argparse.Namespace) -> int:
@@ -153,15 +187,21 @@ def calibration_main(args: argparse.Namespace) -> int:
 
 
 def _print_and_write(
-    evaluated: Iterable[Evaluated], outputs: Outputs, config: dict[str, object], world: World
+    evaluated: Iterable[Evaluated],
+    outputs: Outputs,
+    config: dict[str, object],
+    world: World,
+    logged: LoggedWarnings,
 ) -> int:
     """Print each result as it comes, and write what was asked for."""
-    results = []
+    results, of_model = [], len(logged.lines)
     for each in evaluated:
         result = each.result
         sys.stdout.write(result_text(result))
         sys.stdout.flush()
         _warn(result.name, result_warnings(result))
+        cautions = (*result.cautions, *logged.take(of_model))
+        result = dataclasses.replace(result, cautions=cautions)
         if outputs.json:
             results.append(result_dict(result))
         if outputs.save_scores:
@@ -182,19 +222,24 @@ def _warn(name: str, lines: Iterable[str]) -> None:
 
 
 def _printed(
-    compared: Iterator[MethodComparison], folder: Path | None, options: ComparisonOptions
+    compared: Iterator[MethodComparison],
+    folder: Path | None,
+    options: ComparisonOptions,
+    logged: LoggedWarnings,
 ) -> Iterator[MethodComparison]:
     """Print each comparison as it comes, and draw it."""
     from report.results import draw_comparison
     from report.text import comparison_text
 
+    of_models = len(logged.lines)
     for comparison in compared:
         sys.stdout.write(comparison_text(comparison))
         sys.stdout.flush()
         if folder is not None:
             path = draw_comparison(folder, comparison, with_fmr=len(options.fmr) > 1)
             sys.stdout.write(f"wrote {path}\n")
-        yield comparison
+        cautions = (*comparison.cautions, *logged.take(of_models))
+        yield dataclasses.replace(comparison, cautions=cautions)
 
 
 def _evaluate_stored(

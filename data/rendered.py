@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -90,6 +91,21 @@ class SyntheticFaces:
 
     def read_ahead(self, rows: NDArray[np.int64]) -> None:
         """Do nothing: no file is read."""
+
+
+def raw_photo(faces: SyntheticFaces, row: int) -> NDArray[np.uint8]:
+    """Return a photo (300, 400, 3) that shows a face at a size and place of its own."""
+    rng = np.random.default_rng((faces.seed, row, 5))
+    colours = rng.integers(60, 200, (3, 4, 3)).astype(np.uint8)
+    photo = cv2.resize(colours, (400, 300), interpolation=cv2.INTER_CUBIC)
+    side = int(rng.integers(100, 220))
+    left, top = (int(rng.integers(10, length - side - 10)) for length in (400, 300))
+    face = cv2.resize(faces.read(row), (side, side), interpolation=cv2.INTER_CUBIC)
+    edge = np.minimum(np.arange(side), np.arange(side)[::-1]) / (0.1 * side)
+    cover = np.minimum.outer(edge, edge).clip(0, 1)[..., None]
+    part = photo[top : top + side, left : left + side]
+    part[:] = np.rint(part * (1 - cover) + face * cover)
+    return np.asarray(photo, dtype=np.uint8)
 
 
 def verification_images(

@@ -1,6 +1,6 @@
 """Rendered faces with known degradations, in the formats of real data: nothing to download.
 
-python data/synthetic.py --out faces --format folder --identities 100 --images 12     (or rec, bin)
+python data/synthetic.py --out faces --format folder --identities 100 --images 12 (photos, rec, bin)
 python data/synthetic.py --sheet sheet.png                      a page that shows what is rendered
 """
 
@@ -21,6 +21,7 @@ from data.rendered import (
     SyntheticFaces,
     contact_sheet,
     degradation_sweep,
+    raw_photo,
     verification_images,
 )
 from data.rendered_drawing import render
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write rendered faces as image folders, a pack or a verification set, or a contact sheet."""
     parser = Parser(main.__doc__, __doc__)
     parser.add_argument("--out", type=Path, help="folder to write to")
-    parser.add_argument("--format", choices=("folder", "rec", "bin"), default="folder")
+    parser.add_argument("--format", choices=("folder", "photos", "rec", "bin"), default="folder")
     parser.add_argument("--identities", type=int, help="people; default: 100, for bin pairs / 4")
     parser.add_argument("--images", type=int, default=12, help="of each identity")
     parser.add_argument("--pairs", type=int, default=3000, help="for bin")
@@ -72,17 +73,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             if options.format == "rec":
                 write_pack(faces, options.out / "train")
             else:
-                write_folder(faces, options.out)
+                write_folder(faces, options.out, as_photos=options.format == "photos")
         return 0
 
     return run_command(write)
 
 
-def write_folder(faces: SyntheticFaces, folder: Path) -> None:
-    """Write JPEG files, one folder per identity."""
+def write_folder(faces: SyntheticFaces, folder: Path, as_photos: bool = False) -> None:
+    """Write JPEG files, one folder per identity: aligned faces, or whole photos of them."""
     for row in tqdm(range(len(faces)), desc=str(folder), unit="face", disable=None):
         path = folder / f"{row // faces.images:05d}" / f"{row % faces.images:03d}.jpg"
-        write_bytes(path, encode_jpeg(faces.read(row)))
+        write_bytes(path, encode_jpeg(raw_photo(faces, row) if as_photos else faces.read(row)))
 
 
 def write_pairs(path: Path, pairs: int, identities: int | None, seed: int, severity: float) -> None:

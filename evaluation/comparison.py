@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from evaluation.confidence.bootstrap import Bootstrap, bootstrap
 from evaluation.confidence.intervals import Interval
-from evaluation.metrics.comparisons import Comparisons, Unit
+from evaluation.metrics.comparisons import Cap, Comparisons, Unit
 from evaluation.metrics.protocols import Protocol, find_protocol
 from evaluation.run import DISCARDS, EvaluationOptions, embed_set, show_draws
 from evaluation.sets.stored import StoredSet
@@ -169,7 +169,9 @@ class MethodComparison:
     """All methods on one set at one FMR target.
 
     Attributes:
-        comparisons: of the set, with the uncertainties of the first method.
+        name: of the set.
+        cap: on the mated comparisons of one person.
+        cautions: what makes these numbers uncertain: the set, the threshold, the draws.
         fmr: target.
         draws: of all methods.
         groups: of seeds.
@@ -177,7 +179,9 @@ class MethodComparison:
         group_rows: one per group, the best first.
     """
 
-    comparisons: Comparisons
+    name: str
+    cap: Cap | None
+    cautions: tuple[Caution, ...]
     fmr: float
     draws: Bootstrap
     groups: tuple[Group, ...]
@@ -185,19 +189,9 @@ class MethodComparison:
     group_rows: tuple[GroupRow, ...]
 
     @property
-    def name(self) -> str:
-        """Of the set."""
-        return self.comparisons.name
-
-    @property
     def curve(self) -> ProtocolCurve:
         """Of the first method."""
         return next(iter(self.draws.curves.values()))
-
-    @property
-    def cautions(self) -> tuple[Caution, ...]:
-        """What makes these numbers uncertain: the set, the threshold, the draws."""
-        return (*self.comparisons.cautions, *self.curve.cautions, *self.draws.cautions)
 
 
 def compare(
@@ -293,7 +287,11 @@ def _compare(
         )
         rows = method_rows(name, fmr, draws, against if against in draws.curves else None)
         means = group_rows(name, fmr, draws, groups, against)
-        yield MethodComparison(comparisons, fmr, draws, groups, tuple(rows), tuple(means))
+        curve = next(iter(draws.curves.values()))
+        cautions = (*comparisons.cautions, *curve.cautions, *draws.cautions)
+        yield MethodComparison(
+            *(name, comparisons.cap, cautions, fmr, draws, groups, tuple(rows), tuple(means))
+        )
 
 
 def _require_equal(first: Comparisons, other: Comparisons, file: StoredSet) -> None:

@@ -414,7 +414,8 @@ def _evaluate_uncertainty(
 ) -> UncertaintyResult:
     first = protocols[0]
     draws: dict[float, Bootstrap] = {}
-    replicates = options.replicates
+    rows = protocol_rows(comparisons, protocols, options.fmr)
+    replicates, is_default = options.replicates, options.replicates is None
     if replicates is None:
         is_fast = first.threshold == "fixed" and first.discard_over != "images"
         replicates = default_draws if is_fast and comparisons.identity is not None else 0
@@ -422,7 +423,10 @@ def _evaluate_uncertainty(
         from evaluation.confidence.bootstrap import bootstrap
 
         # a starting error has a target of its own, and needs no more than one
-        for fmr in options.fmr[:1] if first.rule == "starting_error" else options.fmr:
+        own = (row.curve for row in rows if row.protocol is first)
+        for curve, fmr in zip(own, options.fmr, strict=False):
+            if is_default and not (curve and curve.start.errors):
+                continue  # a rate without errors has no spread to draw
             of_target = bootstrap(
                 comparisons,
                 {method: comparisons.uncertainty},
@@ -450,5 +454,4 @@ def _evaluate_uncertainty(
             fuse=first.fuse,
             seed=options.seed,
         )
-    rows = protocol_rows(comparisons, protocols, options.fmr)
     return UncertaintyResult(label, method, comparisons, rows, draws, risk)

@@ -465,8 +465,8 @@ def to_bytes(values: NDArray[np.generic]) -> tuple[NDArray[np.uint8], str]:
     """Return uint8 of the same shape, and a note on what it was.
 
     Args:
-        values: uint8 as it is; bool; uint16, whose high byte is taken, as Pillow and OpenCV do;
-            floating point, 0..1 or 0..255 by the largest value, rounded.
+        values: uint8 as it is; bool; uint16, whose high byte is taken, as Pillow and OpenCV do,
+            unless no value needs one; floating point, 0..1 or 0..255 by the largest value, rounded.
 
     Raises:
         ValueError: another type, values outside, or values that are not numbers.
@@ -476,7 +476,8 @@ def to_bytes(values: NDArray[np.generic]) -> tuple[NDArray[np.uint8], str]:
     if values.dtype == np.bool_:
         return values.astype(np.uint8) * np.uint8(255), "black and white"
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:
-        return (values.astype(np.uint16) >> 8).astype(np.uint8), "16-bit"
+        wide = values.astype(np.uint16)
+        return (wide >> 8 if wide.max() > 255 else wide).astype(np.uint8), "16-bit"
     if values.dtype.kind == "f":
         return _from_float(values), "floating point"
     raise ValueError(

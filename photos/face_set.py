@@ -54,6 +54,14 @@ DOUBTS = (SECOND_LOOK, TURNED, CUT, COVERED, SEVERAL, UNSURE)
 FACE_BOX: NDArray[np.float32] = np.array([(22, 22), (90, 22), (90, 108), (22, 108)], np.float32)
 _CORNERS = np.array([(0, 0), (SIZE, 0), (SIZE, SIZE), (0, SIZE)], np.float32)
 LEAST_INSIDE = 0.95  # of the area of `FACE_BOX` in the aligned picture, else the face is cut
+# Rows and columns of both eyes and of the mouth in the aligned picture. Where one of them has less
+# contrast than this share of the whole face's, something covers it, or the head is in profile.
+PARTS = (
+    (slice(40, 62), slice(24, 52)),
+    (slice(40, 62), slice(60, 88)),
+    (slice(80, 104), slice(36, 76)),
+)
+LEAST_CONTRAST = 0.25
 RIVAL = 0.25  # of the area of the chosen face, from which on another one is a doubt
 
 
@@ -361,7 +369,7 @@ def _cut(
         row,
         found=len(found.faces.scores),
         faces=len(faces),
-        doubts=tuple(doubts_of(found, first, photo.pixels.shape, which, search)),
+        doubts=tuple(doubts_of(found, first, photo.pixels.shape, faces[0], which, search)),
         detection=round(float(found.faces.scores[first]), 4),
         landmarks=tuple(np.round(found.faces.landmarks[first].ravel().astype(float), 2).tolist()),
     )
@@ -380,9 +388,14 @@ def choose(found: Found, shape: tuple[int, ...], which: Which) -> NDArray[np.int
 
 
 def doubts_of(
-    found: Found, row: int, shape: tuple[int, ...], which: Which, search: FaceSearch
+    found: Found,
+    row: int,
+    shape: tuple[int, ...],
+    aligned: NDArray[np.uint8],
+    which: Which,
+    search: FaceSearch,
 ) -> Iterator[str]:
-    """What is doubtful about a face, of `DOUBTS`."""
+    """What is doubtful about a face of a photo of this shape, of `DOUBTS`."""
     faces = found.faces
     if found.at_second_look:
         yield SECOND_LOOK
@@ -390,6 +403,8 @@ def doubts_of(
         yield TURNED
     if inside(faces.landmarks[row], shape) < LEAST_INSIDE:
         yield CUT
+    if is_covered(aligned):
+        yield COVERED
     sides = faces.boxes[:, 2:] - faces.boxes[:, :2]
     areas = sides[:, 0] * sides[:, 1]
     if which != "all" and (areas > RIVAL * areas[row]).sum() > 1:
@@ -406,6 +421,13 @@ def inside(points: NDArray[np.floating], shape: tuple[int, ...]) -> float:
     photo = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32) - 0.5
     shared, _ = cv2.intersectConvexConvex(photo, corners)
     return float(shared / cv2.contourArea(corners))
+
+
+def is_covered(face: NDArray[np.uint8]) -> bool:
+    """Whether an eye or the mouth of an aligned face (112, 112, 3) is next to even."""
+    grey = cv2.GaussianBlur(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), (0, 0), 1).astype(np.float64)
+    least = LEAST_CONTRAST * grey[24:104, 24:88].std()
+    return any(grey[part].std() < least for part in PARTS)
 
 
 def _finish(store: PartStore, faces: FaceSet, pairs: PairList | None) -> FaceSet:

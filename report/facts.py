@@ -473,9 +473,8 @@ def _set_size(comparisons: Comparisons) -> SetSize:
         images=len(comparisons.uncertainty if image is None else np.unique(image)),
         identities=None if identity is None else len(np.unique(identity)),
     )
-    if not comparisons.cap:
-        return size
-    return CappedSetSize(**vars(size), cap=comparisons.cap, mated_left_out=comparisons.left_out)
+    cap = comparisons.cap
+    return CappedSetSize(**vars(size), cap=cap.limit, mated_left_out=cap.left_out) if cap else size
 
 
 def _warnings(data: ReportData) -> list[str]:

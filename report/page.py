@@ -29,6 +29,7 @@ from evaluation.run import (
 from report import words
 from report.facts import FEW_ERRORS, Provenance, ReportData, ReportFacts, collect
 from report.text import report_text
+from report.words import caution_sentences
 from utils.files import file_name, file_sha256, write_text
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def write_report(folder: str | Path, data: ReportData, stem: str = "report") -> 
 
 
 def _page(facts: ReportFacts, data: ReportData) -> str:
-    images, capped = data.images, words.cap_sentence(data.comparisons)
+    images, capped = data.images, words.cap_sentence(data.comparisons.cap)
     tested = words.tested(facts) + (f" Of these, {capped}." if capped else "")
     return render(
         "report.html",
@@ -141,7 +142,7 @@ def _data(result: EvaluationResult, part: UncertaintyResult, provenance: Provena
         calibration=calibration,
         images=images if shown else None,
         provenance=provenance,
-        warnings=missing,
+        warnings=[*missing, *caution_sentences(result.cautions)],
     )
 
 

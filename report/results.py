@@ -21,7 +21,7 @@ from utils.files import Json, file_name, write_text
 if TYPE_CHECKING:
     from evaluation.comparison import GroupRow, MethodComparison, MethodRow
     from evaluation.confidence.bootstrap import Bootstrap
-    from evaluation.metrics.comparisons import Comparisons
+    from evaluation.metrics.comparisons import Cap
     from evaluation.metrics.curve import Edc, ProtocolCurve
     from evaluation.metrics.protocols import Protocol
     from evaluation.original import OriginalBlock, OriginalTable
@@ -37,15 +37,13 @@ def result_dict(result: EvaluationResult) -> dict[str, Json]:
     else:
         base = {"name": result.name, "warnings": [*result_warnings(result)]}
     for part in result.uncertainties[:1]:
-        base |= _cap_dict(part.comparisons)
+        base |= _cap_dict(part.comparisons.cap)
     return {**base, "blocks": [_uncertainty_dict(part) for part in result.uncertainties]}
 
 
-def _cap_dict(comparisons: Comparisons) -> dict[str, Json]:
+def _cap_dict(cap: Cap | None) -> dict[str, Json]:
     """The cap on the mated comparisons of one person, for sets that have one."""
-    if not comparisons.cap:
-        return {}
-    return {"cap": comparisons.cap, "mated_left_out": comparisons.left_out}
+    return {"cap": cap.limit, "mated_left_out": cap.left_out} if cap else {}
 
 
 def original_dict(table: OriginalTable) -> dict[str, Json]:
@@ -239,6 +237,6 @@ def _comparison_dict(comparison: MethodComparison) -> Json:
         "false_non_matches": int(curve.edc.false_non_matches[0]),
         "mated": int(curve.edc.mated[0]),
         **_drawn(draws),
-        **_cap_dict(comparison.comparisons),
+        **_cap_dict(comparison.cap),
         "warnings": list(caution_sentences(comparison.cautions)),
     }

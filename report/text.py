@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from evaluation.comparison import GroupRow, MethodComparison, MethodRow
     from evaluation.confidence.bootstrap import Bootstrap
     from evaluation.confidence.intervals import Interval
-    from evaluation.metrics.comparisons import Comparisons
+    from evaluation.metrics.comparisons import Cap
     from evaluation.metrics.curve import Edc
     from evaluation.metrics.thresholds import TarAtFar
     from evaluation.original import OriginalBlock, OriginalTable
@@ -62,7 +62,7 @@ def result_text(result: EvaluationResult) -> str:
         for part in result.uncertainties:
             title = f"({part.label})\n" if part.label else ""
             parts.append(
-                f"{title}{protocol_table(result.name, part.rows)}{capped(part.comparisons)}"
+                f"{title}{protocol_table(result.name, part.rows)}{capped(part.comparisons.cap)}"
             )
     return "".join([*parts, *extra_sections(result)])
 
@@ -79,9 +79,9 @@ def extra_sections(result: EvaluationResult) -> list[str]:
     return parts
 
 
-def capped(comparisons: Comparisons) -> str:
+def capped(cap: Cap | None) -> str:
     """Return a line about the cap on the mated comparisons of one person, where it took effect."""
-    line = cap_sentence(comparisons)
+    line = cap_sentence(cap)
     return f"{line}\n" if line else ""
 
 
@@ -232,7 +232,7 @@ def calibration_text(result: CalibrationResult) -> str:
     text = (
         f"{fitted.name}: {fitted.false_non_matches.total} mated and "
         f"{comparisons.non_mated_total} non-mated comparisons; uncertainties of {fitted.method}\n"
-        f"{capped(comparisons)}"
+        f"{capped(comparisons.cap)}"
         f"score threshold {fitted.score_threshold:.6g}, {goal}: FMR {fitted.false_matches}, "
         f"FNMR {fitted.false_non_matches} [{low:.4g}, {high:.4g}]\n\n"
         f"{_cutoff_table(result)}\n"
@@ -277,7 +277,7 @@ def comparison_notes(comparison: MethodComparison) -> str:
         "compare the area itself",
     ]
     lines += [f"warning: {line}" for line in caution_sentences(comparison.cautions)]
-    return "\n".join(lines) + f"\n{capped(comparison.comparisons)}"
+    return "\n".join(lines) + f"\n{capped(comparison.cap)}"
 
 
 @dataclass(frozen=True)

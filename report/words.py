@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from evaluation.confidence.bootstrap import Bootstrap
     from evaluation.confidence.intervals import Interval
     from evaluation.confidence.risk_control import RiskControl
-    from evaluation.metrics.comparisons import Comparisons
+    from evaluation.metrics.comparisons import Cap
     from evaluation.metrics.protocols import Protocol
     from report.facts import Preset, Rate, ReportFacts
 
@@ -121,6 +121,7 @@ CAUTIONS = {
     "stand",
     "without_embedding": "{file}: {count} of {total} images have no embedding and are left out",
     "failures": "{file}: {sentence}",
+    "said": "{sentence}",
     "uncertain_point": "FMR {fmr:g} of {non_mated} non-mated comparisons is {expected:.2g} false "
     "matches: this operating point is too uncertain to trust",
     "no_mated_kept": "no mated pair is kept from discard fraction {fraction:.2f} on: FNMR stays at "
@@ -131,7 +132,8 @@ CAUTIONS = {
     "stays at its last value, {fnmr:.6f}, and EER is 1{label}",
     "table_without_non_mated": "no non-mated pair is kept from discard fraction {fraction:.2f} on: "
     "EER is 1{zero_fnmr}{label}",
-    "no_errors": "no false non-match without discard: there is nothing to lower",
+    "no_errors": "no false non-match without discard: there is nothing to lower; FNMR may still be "
+    "up to {upper:.2g} (95 %, if all mated pairs are independent)",
     "coarse_unit": "drawn by {unit}, but this set knows its {bests}: comparisons that share one "
     "are taken for independent, so the intervals may be too narrow",
     "few_units": "only {units_drawn} {units} to draw from: fewer than {fewest_units} make the "
@@ -309,15 +311,13 @@ def caution_sentences(cautions: Iterable[Caution]) -> tuple[str, ...]:
     return tuple(map(caution_sentence, cautions))
 
 
-def cap_sentence(comparisons: Comparisons) -> str:
-    """What a cap on the mated comparisons of one person left out; "" where it left out nothing."""
-    left_out = comparisons.left_out
-    if not left_out:
+def cap_sentence(cap: Cap | None) -> str:
+    """What a cap left out; "" where there is none, or it left out nothing."""
+    if cap is None or not cap.left_out:
         return ""
-    total = int(np.count_nonzero(comparisons.mated)) + left_out
     return (
-        f"at most {comparisons.cap} mated pairs of one person: {left_out} of {total} are left out "
-        "(--cap 0 takes all)"
+        f"at most {cap.limit} mated pairs of one person: {cap.left_out} of {cap.total} are left "
+        "out (--cap 0 takes all)"
     )
 
 

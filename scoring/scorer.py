@@ -6,7 +6,7 @@ For Python users through `load_scorer`, for score_images and for the Ray engine.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, overload
@@ -455,7 +455,8 @@ def load_images(images: object, *, bgr: bool = False) -> Iterator[LoadedImage]:
 
     Raises:
         TypeError: something that is not an image; names which one, its type and what is one.
-        ValueError: an array that no image can be, or a path of nothing; names which one.
+        ValueError: an array that no image can be, a path of nothing, or an iterator of bytes
+            that begins with no image, as a file's lines do; names which one.
     """
     is_single = is_image(images) or isinstance(images, (*_PATH, dict, set))
     many = [images] if is_single or not isinstance(images, Iterable) else images
@@ -465,8 +466,15 @@ def load_images(images: object, *, bgr: bool = False) -> Iterator[LoadedImage]:
     for place, image in enumerate(many):
         if isinstance(image, _PATH):
             yield from load_items(open_sources([os.fspath(image)]), WORKERS)
-        else:
-            yield LoadedImage(Source(), _in_memory(image, place, bgr))
+            continue
+        photo = _in_memory(image, place, bgr)
+        is_part = isinstance(image, bytes) and not place and not isinstance(many, Sized)
+        if isinstance(photo, ValueError) and is_part:
+            raise ValueError(
+                f"image 0: {photo}; if these are the lines or parts of one file, give all of its "
+                "bytes; if they are images, give a list"
+            )
+        yield LoadedImage(Source(), photo)
 
 
 def load_items(items: Iterable[Item], workers: int) -> Generator[LoadedImage]:

@@ -233,8 +233,8 @@ class RecordPack:
         self._check_unchanged()
         words = np.frombuffer(self._map, dtype="<u4", count=self._size // 4)
 
-        def gather(some: NDArray[np.int64]) -> list[NDArray[np.uint32]]:
-            places = (np.minimum(some // 4 + skip, len(words) - 1) for skip in (0, 1, 2, 3, 8, 9))
+        def gather(starts: NDArray[np.int64]) -> list[NDArray[np.uint32]]:
+            places = (np.minimum(starts // 4 + skip, len(words) - 1) for skip in (0, 1, 2, 3, 8, 9))
             return [words.take(place) for place in places]
 
         return gather_scattered(self._map, gather, offsets)
@@ -361,8 +361,8 @@ def _fill_gaps(
 def _header_labels(pack: RecordPack, positions: NDArray[np.integer]) -> NDArray[np.int64]:
     """Return the labels of headers, gathered block by block."""
     labels = [
-        _whole(pack, some, pack.fields(some).label)
-        for some in (
+        _whole(pack, block, pack.fields(block).label)
+        for block in (
             positions[at : at + _HEADERS_AT_ONCE]
             for at in range(0, len(positions), _HEADERS_AT_ONCE)
         )

@@ -32,6 +32,14 @@ DECIDES = 0.1  # share of the pairs behind a rate from which on one person decid
 FEW_PEOPLE = 20  # below, everybody is in more than that share of the non-mated pairs
 
 
+class Cap(NamedTuple):
+    """So many mated comparisons of one person at most, how many that left out, and of how many."""
+
+    limit: int
+    left_out: int
+    total: int
+
+
 @dataclass(frozen=True)
 class Comparisons:
     """N comparisons between M images (or templates), and the uncertainty of each image.
@@ -49,8 +57,7 @@ class Comparisons:
             `listed_from`. Only the high end of the non-mated scores decides about a threshold, so a
             set with billions of comparisons keeps no more than that end.
         listed_from: lower end of the listed non-mated scores; -inf where all are listed.
-        cap: mated comparisons of one person at most; 0 where all are taken.
-        left_out: mated comparisons beyond the cap.
+        cap: limit to the mated comparisons of one person; None where all are taken.
         notes: what was found when the comparisons were read.
         name_of: what to call the image of a row.
     """
@@ -64,8 +71,7 @@ class Comparisons:
     image: NDArray[np.int64] | None = None
     unlisted: int = 0
     listed_from: float = -np.inf
-    cap: int = 0
-    left_out: int = 0
+    cap: Cap | None = None
     notes: tuple[Caution, ...] = ()
     name_of: Callable[[int], str] = "row {}".format
 

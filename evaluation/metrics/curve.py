@@ -795,21 +795,18 @@ def protocol_curve(
 def edc_of(engine: CurveEngine, cuts: Cuts, fmr_target: float) -> Edc:
     """Curve of a set itself at one FMR target, given its cuts."""
     if engine.protocol.threshold == "per_subset":
-        return _per_subset(engine, cuts, fmr_target)
-    point = engine.point(fmr_target)
-    starting = engine.protocol.rule == "starting_error"
-    read_at, misses, mated, moved = engine.fixed(point.threshold, cuts)
-    matches, others = engine.non_mated(point.threshold, cuts, mated)
-    return Edc(
-        point.fmr if starting else fmr_target,
-        cuts.fractions,
-        np.broadcast_to(read_at, misses.shape),
-        misses,
-        mated,
-        matches if isinstance(moved, np.int64) else matches + moved,
-        others,
-        held_rate(misses, mated),
-    )
+        points = engine.points(fmr_target, cuts)
+        read_at = np.array([point.threshold for point in points])
+        misses, mated, matches, others = np.array([point[1:] for point in points], np.int64).T
+    else:
+        point = engine.point(fmr_target)
+        if engine.protocol.rule == "starting_error":
+            fmr_target = point.fmr
+        scores, misses, mated, moved = engine.fixed(point.threshold, cuts)
+        matches, others = engine.non_mated(point.threshold, cuts, mated)
+        read_at, matches = np.broadcast_to(scores, misses.shape), matches + moved
+    rate = held_rate(misses, mated)
+    return Edc(fmr_target, cuts.fractions, read_at, misses, mated, matches, others, rate)
 
 
 def held_rate(errors: Counts, total: Counts) -> Floats:
@@ -818,14 +815,6 @@ def held_rate(errors: Counts, total: Counts) -> Floats:
     last = np.maximum.accumulate(np.where(total > 0, np.arange(len(total)), 0))
     held: Floats = rate[last]
     return held
-
-
-def _per_subset(engine: CurveEngine, cuts: Cuts, fmr_target: float) -> Edc:
-    points = engine.points(fmr_target, cuts)
-    threshold = np.array([point.threshold for point in points])
-    misses, mated, matches, others = np.array([point[1:] for point in points], np.int64).T
-    rate = held_rate(misses, mated)
-    return Edc(fmr_target, cuts.fractions, threshold, misses, mated, matches, others, rate)
 
 
 def _cautions(edc: Edc, protocol: Protocol) -> tuple[Caution, ...]:
@@ -841,5 +830,6 @@ def _cautions(edc: Edc, protocol: Protocol) -> tuple[Caution, ...]:
             facts = {"fraction": float(edc.fractions[without[0]]), "threshold": protocol.threshold}
             cautions.append(Caution(kind, facts))
     if not edc.false_non_matches[0]:
-        cautions.append(Caution("no_errors", {}))
+        upper = 1 - 0.025 ** (1 / int(edc.mated[0]))  # Clopper-Pearson of no error
+        cautions.append(Caution("no_errors", {"upper": upper}))
     return tuple(cautions)

@@ -23,7 +23,7 @@ from data.labelled_pairs import (
     non_mated_pairs,
     non_mated_total,
 )
-from evaluation.metrics.comparisons import Comparisons
+from evaluation.metrics.comparisons import Cap, Comparisons
 from evaluation.metrics.thresholds import Caution, error_rates
 
 NonMated = int | Literal["all"]
@@ -84,6 +84,7 @@ def labelled_comparisons(
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     others, other_scores, unlisted, listed_from = rest
+    total = int(mated_totals(label_order(labels)).sum())
     return Comparisons(
         name,
         np.concatenate([mated_scores, other_scores]),
@@ -94,8 +95,7 @@ def labelled_comparisons(
         image=np.arange(len(labels), dtype=np.int64),
         unlisted=unlisted,
         listed_from=listed_from,
-        cap=cap or 0,
-        left_out=int(mated_totals(label_order(labels)).sum()) - len(mated),
+        cap=Cap(cap, total - len(mated), total) if cap else None,
         notes=_copies(mu, labels),
     )
 

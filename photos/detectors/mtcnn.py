@@ -14,25 +14,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from photos.detectors.base import (
-    Detections,
-    Floats,
-    Network,
-    cut,
-    detections,
-    not_upright,
-    squared,
-    suppress,
-)
+from photos.detectors.base import Detections, Floats, detections, not_upright, suppress
+from utils.onnx_runtime import open_session
 
 __all__ = ["MTCNN"]
 
 _CELL, _STRIDE = 12, 2  # pixels that the first network sees at each place, and between places
 _SMALL, _LARGE = 24, 48  # sides of what the second and the third see
+_BATCH = 256  # inputs at a time, which bounds memory
 _AT_MOST = 2000  # candidates of a pyramid level that are looked at again
-# Of upright heads with a lower score, and of nearly all turned ones that are taken for upright, the
-# third network says more certainly which way is up when it sees them turned.
-_CERTAIN, _MARGIN = 0.999, 0.02
+_CERTAIN = 0.999  # score of a face of whose head nobody asks which way is up
+_VIEWS = ((1.0, 0.0), (1.0, 0.08), (1.0, -0.08), (1.25, 0.0))  # size of a crop, and shift down
 
 
 class MTCNN:
@@ -104,15 +96,30 @@ class MTCNN:
         return other
 
     def turned(self, image: NDArray[np.uint8], faces: Detections) -> NDArray[np.bool_]:
-        """Tell (K,) heads that the third network takes for a face more readily when turned."""
+        """Tell (K,) heads that the networks take for a face more readily when they are turned."""
         turned = not_upright(faces.landmarks)
-        doubtful = np.flatnonzero(~turned & (faces.scores < _CERTAIN))
-        crops = cut(image, _whole_pixels(squared(faces.boxes[doubtful])), _LARGE)
-        for row, crop in zip(doubtful, crops, strict=True):
-            views = np.stack([np.rot90(crop, quarters) for quarters in range(4)])
-            scores = self._place(_prepared(views))[2][:, 1]
-            turned[row] = scores[1:].max() > scores[0] + _MARGIN
+        for row in np.flatnonzero(~turned & (faces.scores < _CERTAIN)):
+            turned[row] = self._uprightness(image, faces.boxes[row]) < 0
         return turned
+
+    def _uprightness(self, image: NDArray[np.uint8], box: NDArray[np.float32]) -> float:
+        """How much more of a face a head is as it stands than turned by any quarter.
+
+        That is in logits of the second and the third network, means of several crops.
+        """
+        square = squared(box[None])
+        centre, half = (square[:, :2] + square[:, 2:]) / 2, (square[:, 2:] - square[:, :2]) / 2
+        sizes, shifts = np.array(_VIEWS).T[..., None]
+        centres = centre + np.concatenate([0 * shifts, shifts], axis=1) * 2 * half
+        crops = _whole_pixels(np.concatenate([centres - half * sizes, centres + half * sizes], 1))
+        logits = np.zeros(4)
+        for network, side in ((self._sort, _SMALL), (self._place, _LARGE)):
+            views = cut(image, crops, side)
+            for quarters in range(4):
+                chance = network(_prepared(np.rot90(views, quarters, axes=(1, 2))))[-1][:, 1]
+                chance = np.clip(chance.astype(np.float64), 1e-5, 1 - 1e-5)
+                logits[quarters] += np.log(chance / (1 - chance)).mean() / 2
+        return float(logits[0] - logits[1:].max())
 
     def _candidates(self, image: NDArray[np.uint8]) -> Floats:
         """(K, 4) squares that the first network takes for faces, from all levels."""
@@ -193,3 +200,55 @@ def _whole_pixels(squares: Floats) -> NDArray[np.int64]:
     corner = np.floor(squares[:, :2]).astype(np.int64)
     side = np.maximum(np.rint(squares[:, 2] - squares[:, 0]).astype(np.int64), 1)
     return np.concatenate([corner, corner + side[:, None]], axis=1)
+
+
+def squared(boxes: Floats) -> Floats:
+    """Grow each box to a square about its own centre."""
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    half = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True) / 2
+    return np.concatenate([centre - half, centre + half], axis=1)
+
+
+def cut(image: NDArray[np.uint8], boxes: NDArray[np.int64], side: int) -> NDArray[np.uint8]:
+    """Cut boxes out of a picture (H, W, 3) as squares; black where they pass its border.
+
+    Boxes are (K, 4) whole pixels, right and bottom exclusive, each with an area. Returns (K, side,
+    side, 3), shrunk by averaging, so that fine patterns do not alias.
+    """
+    height, width = image.shape[:2]
+    squares = np.zeros((len(boxes), side, side, 3), dtype=np.uint8)
+    for square, (left, top, right, bottom) in zip(squares, boxes.tolist(), strict=True):
+        part = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+        if not part.size:
+            continue
+        above, before = max(-top, 0), max(-left, 0)
+        below, after = max(bottom - height, 0), max(right - width, 0)
+        if above or before or below or after:
+            part = np.pad(part, ((above, below), (before, after), (0, 0)))
+        shrinks = part.shape[0] > side
+        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        cv2.resize(part, (side, side), dst=square, interpolation=how)
+    return squares
+
+
+class Network:
+    """One network with one input; safe to call from several threads."""
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        """Read a file.
+
+        Raises:
+            ValueError: onnxruntime or the file is missing, or it is not a network.
+        """
+        if not path.is_file():
+            raise ValueError(f"{path}: no such file of weights")
+        self._session = open_session(path, path, threads=threads)
+        self._input = self._session.get_inputs()[0].name
+
+    def __call__(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Every output of the network, in the file's order, first axis as the input's."""
+        parts = [
+            self._session.run(None, {self._input: batch[start : start + _BATCH]})
+            for start in range(0, max(len(batch), 1), _BATCH)
+        ]
+        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]

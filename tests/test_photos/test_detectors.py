@@ -14,10 +14,10 @@ from data.faces import open_faces
 from data.synthetic import SyntheticFaces
 from photos.align import REFERENCE
 from photos.detectors import Detections, FaceSearch, SearchOptions, open_detector
-from photos.detectors import base as runtime
 from photos.detectors import mtcnn as mtcnn_file
-from photos.detectors.base import cut, detections, shrunk, squared, suppress
+from photos.detectors.base import detections, shrunk, suppress
 from photos.detectors.centerface import decode
+from photos.detectors.mtcnn import cut, squared
 from utils.methods import available, find
 
 FACES = Path(__file__).resolve().parents[3] / "shared" / "faces" / "lfw_dev"
@@ -344,7 +344,7 @@ class TestMTCNN:
         batch = np.random.default_rng(0).normal(size=shape).astype(np.float32)
         reference = pytest.importorskip("onnx.reference").ReferenceEvaluator(onnx.load(path))
         expected = reference.run(None, {reference.input_names[0]: batch})
-        for ours, theirs in zip(runtime.Network(path)(batch), expected, strict=True):
+        for ours, theirs in zip(mtcnn_file.Network(path)(batch), expected, strict=True):
             np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 

@@ -69,7 +69,7 @@ class Bands:
     """Stand-in for the intervals of a bootstrap."""
 
     unit, replicates, confidence, limit = "identity", 50, 0.95, 0.3
-    cautions = (Caution("no_errors", {}),)
+    cautions = (Caution("no_errors", {"upper": 0.01}),)
 
     def __init__(self, curve, names=("",)):
         self.curve, self.fractions = curve, curve.edc.fractions

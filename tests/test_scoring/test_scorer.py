@@ -114,6 +114,7 @@ def test_every_kind_of_input_is_the_same_face(levels, faces, tmp_path):
     assert [row["file"] for row in mixed.to_rows()] == [str(path), "", ""]
     assert mixed.uncertainty.tolist() == pytest.approx([face.mean() / 255] * 3)
     grey = [face[..., 0], torch.from_numpy(face[None, ..., 0]), Image.fromarray(face[..., 0])]
+    grey += [Image.fromarray(face[..., 0]).convert(mode) for mode in ("I", "I;16", "F", "LA")]
     for result in levels()(grey):
         assert (result.aligned == face[..., :1]).all()
 
@@ -317,6 +318,10 @@ def test_what_is_not_an_image_is_named(levels, images, message):
         (np.zeros((3, 9, 9), np.uint8), r"for channels first use .transpose\(1, 2, 0\)"),
         (torch.zeros(0, 0, 3), r"shape \(3, 0, 0\)|\(0, 0, 3\) is not an image"),
         (torch.full((3, 9, 9), -1.0), "floating-point pixels from -1 to -1: expected 0..1"),
+        (
+            iter([b"\x89PNG\r\n", b"\x1a\n"]),
+            "image 0: .* lines or parts of one file, give all of its",
+        ),
         ("nowhere/photo.jpg", "no such input: nowhere/photo.jpg"),
         ("/9j/" + 2000 * "AAAA", r"no such input: /9j/A.*\(8004 letters\)"),
     ],

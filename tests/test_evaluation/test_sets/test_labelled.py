@@ -241,7 +241,7 @@ def test_lfw_dev_has_as_many_pairs_as_its_labels_say():
     sizes = np.bincount(labels)
     everything = (sizes * (sizes - 1) // 2).sum()
     assert found.mated.sum() == np.minimum(sizes * (sizes - 1) // 2, 20).sum() == 2585
-    assert found.mated.sum() + found.left_out == everything
+    assert found.cap == (20, everything - 2585, everything)
     assert found.non_mated_total + everything == 3842 * 3841 // 2
     (caution,) = found.cautions  # a person with 530 of the images
     assert caution.facts["kind"] == "non-mated"
