@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from models.backbones.base import Backbone, BackboneOutput
 from models.onnx_graph import SHAPING, Interface, read_recogniser
 from utils.distributed import is_main_process
-from utils.onnx_runtime import open_session
+from utils.onnx_runtime import is_onnx, open_session
 
 __all__ = ["OnnxBackbone"]
 
@@ -75,7 +75,7 @@ class OnnxBackbone(Backbone):
         self.register_buffer(self.FILE, weights[self.FILE].cpu())
         self._sessions = _Sessions(recogniser.content, source)
         self._tail, self._no_tail = recogniser.tail, recogniser.no_tail
-        if is_main_process():
+        if is_onnx(source) and is_main_process():  # a packed model's choices were told before
             log.warning("%s: %s", source, self._described())
 
     @property
