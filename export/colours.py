@@ -120,7 +120,7 @@ class ColourCheck:
         lines += [f"  {self._conclusion()}", "scaling of the pixels x, on the first few of them:"]
         for trial in self.trials:
             own = trial.preprocessing
-            lines.append(f"  {own.color} {own.formula:<17} d' {trial.d_prime:.3f}")
+            lines.append(f"  {own.color} {own.formula:<23} d' {trial.d_prime:.3f}")
         formula = self.trials[0].preprocessing.formula
         if self.better is None:
             lines.append(f"  no other is clearly better: {formula} is right, as recorded")

@@ -118,7 +118,8 @@ class FrozenBackbone(nn.Module):
         """
         if self.backbone.training:  # someone reached past train() above
             self.backbone.eval()
-        size = _CPU_CHUNK if self.device.type == "cpu" else len(images)
+        is_cut = self.device.type == "cpu" and self.backbone.is_differentiable
+        size = _CPU_CHUNK if is_cut else len(images)
         images = images.to(self.device, non_blocking=True)
         outputs = [self._embed(part) for part in images.split(max(size, 1))]
         if len(outputs) == 1:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from utils.onnx_runtime import needed, open_session
+from utils.onnx_runtime import needed, open_session, parsed_network
 
 Arrays = dict[str, NDArray[Any]]
 _TYPES = {
@@ -134,7 +134,7 @@ class _Graph:
 
     def __init__(self, content: bytes) -> None:
         self.onnx = needed("onnx")
-        self.proto = self.onnx.load_model_from_string(content)
+        self.proto = parsed_network(content, "it")
         graph = self.proto.graph
         self.constants = {tensor.name: tensor for tensor in graph.initializer}
         for node in graph.node:
@@ -177,9 +177,12 @@ class _Graph:
                 if value.name in self.inputs:
                     value.type.tensor_type.shape.dim[0].dim_param = "N"
             for number, node in enumerate(graph.node):
-                shape = self.constant(node.input[1]) if node.op_type == "Reshape" else None
+                is_literal = node.op_type == "Reshape" and len(node.input) == 2
+                shape = self.constant(node.input[1]) if is_literal else None
                 if shape is not None and len(shape) > 1 and shape[0] == batch:
-                    free = np.array([0, *shape[1:]], np.int64)  # 0: as it comes in
+                    first = 0 if -1 in shape else -1  # 0: as it comes in
+                    free = np.array([first, *shape[1:]], np.int64)
+                    del node.attribute[:]  # which says what a 0 means
                     node.input[1] = f"{node.input[1]}_of_any_batch_{number}"
                     graph.initializer.append(self.onnx.numpy_helper.from_array(free, node.input[1]))
         return bytes(proto.SerializeToString())
@@ -360,6 +363,9 @@ _RUN: dict[str, Callable[..., Tensor]] = {  # values, the node's options, its co
     "Relu": lambda values, _: values.relu(),
     "PRelu": lambda values, _, slope: values.clamp_min(0) + slope * values.clamp_max(0),
     "GlobalAveragePool": lambda values, _: values.mean((2, 3), keepdim=True),
+    "ReduceMean": lambda values, options, axes=(): values.mean(
+        options.get("axes") or [int(axis) for axis in axes], bool(options.get("keepdims", 1))
+    ),
     "BatchNormalization": lambda values, options, weight, bias, mean, var: F.batch_norm(
         values, mean, var, weight, bias, eps=options.get("epsilon", 1e-5)
     ),

@@ -399,6 +399,7 @@ def is_packed(path: str | Path) -> bool:
 def without_paths(config: TrainConfig) -> TrainConfig:
     """Return the config with file names for paths: a model file goes to others."""
     plain = _without_folders(dataclasses.asdict(config))
+    plain["backbone"] = dataclasses.asdict(config.backbone)  # names in a network may have slashes
     return from_json(json.dumps({**plain, "head_weights": None}))
 
 

@@ -7,8 +7,11 @@ loaded. The packages are imported when a file is opened.
 from __future__ import annotations
 
 import importlib
+import os
 from pathlib import Path
 from typing import Any
+
+_MOST_BYTES = 2**31  # that protobuf writes
 
 
 def is_onnx(path: str | Path | None) -> bool:
@@ -62,7 +65,7 @@ def open_session(
     if cuda is not None and "CUDAExecutionProvider" in runtime.get_available_providers():
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": cuda}))
     try:
-        return runtime.InferenceSession(model, options, providers=providers)
+        return runtime.InferenceSession(model, options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's errors have no class of their own in common
         raise ValueError(f"{name} cannot be opened as an ONNX model: {error}") from error
 
@@ -82,11 +85,28 @@ def read_network(path: Path) -> bytes:
         ValueError: the onnx package is missing, the file is not a network or too large, or it wants
             weights from outside its folder.
     """
+    network = parsed_network(path.read_bytes(), path, path.parent)
+    if network.ByteSize() >= _MOST_BYTES:
+        raise ValueError(
+            f"{path}: {network.ByteSize() / 2**30:.1f} GiB; a network may have 2 at most"
+        )
+    return bytes(network.SerializeToString())
+
+
+def parsed_network(content: bytes, name: str | Path, folder: str | Path = os.devnull) -> Any:
+    """Return the ONNX model of a file's content, with weights from files of a folder, if given.
+
+    Raises:
+        ValueError: the onnx package is missing, there is no network in it, or its weights would
+            come from outside the folder.
+    """
     onnx = needed("onnx")
     try:
-        network = onnx.load(path)  # takes no path that leaves the folder, and follows no link
+        network = onnx.load_model_from_string(content)
+        # takes no path that leaves the folder, and follows no link
+        onnx.load_external_data_for_model(network, str(folder))
         if not network.graph.node:
             raise ValueError("there is no network in it")
-        return bytes(network.SerializeToString())
     except Exception as error:  # protobuf's, onnx's and the system's have no class in common
-        raise ValueError(f"{path} cannot be opened as an ONNX model: {error}") from error
+        raise ValueError(f"{name} cannot be opened as an ONNX model: {error}") from error
+    return network

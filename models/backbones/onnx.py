@@ -18,11 +18,15 @@ from torch import Tensor, nn
 from models.backbones.base import Backbone, BackboneOutput
 from models.onnx_graph import SHAPING, Interface, read_recogniser
 from utils.distributed import is_main_process
-from utils.onnx_runtime import open_session
+from utils.onnx_runtime import is_onnx, open_session
 
 __all__ = ["OnnxBackbone"]
 
 NODE = "faceuq::Recogniser"  # stands for the file in an exported graph until it is put there
+
+# What a graph that keeps none of the format's rules can lead to, beside a ValueError.
+_BROKEN = (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, AttributeError)
+_CPU_BATCH = 16  # images; larger activations leave the caches
 
 log = logging.getLogger("faceuq")
 
@@ -64,7 +68,7 @@ class OnnxBackbone(Backbone):
         content = weights[self.FILE].cpu().numpy().tobytes()
         try:
             recogniser = read_recogniser(content, embedding, features)
-        except ValueError as error:
+        except _BROKEN as error:
             raise ValueError(f"{source}: {error}") from error
         super().__init__({**recogniser.scaling, **(preprocessing or {})})
         self.interface = recogniser.interface
@@ -73,7 +77,7 @@ class OnnxBackbone(Backbone):
         self.register_buffer(self.FILE, weights[self.FILE].cpu())
         self._sessions = _Sessions(recogniser.content, source)
         self._tail, self._no_tail = recogniser.tail, recogniser.no_tail
-        if is_main_process():
+        if is_onnx(source) and is_main_process():  # a packed model's choices were told before
             log.warning("%s: %s", source, self._described())
 
     @property
@@ -107,9 +111,9 @@ class OnnxBackbone(Backbone):
                 f"{self._sessions.source}: dropout before the last layers needs them in PyTorch, "
                 f"and {self._no_tail}; take another method, or other features"
             )
-        *_, last = (layer for layer in self._tail if layer.kind not in SHAPING)
+        last = [layer for layer in self._tail if layer.kind not in SHAPING][-1:]
         for layer in self._tail:
-            if batch_norm or layer is not last or layer.kind != "BatchNormalization":
+            if batch_norm or layer not in last or layer.kind != "BatchNormalization":
                 features = layer(features)
         return features.flatten(1)
 
@@ -164,12 +168,20 @@ class _Sessions:
         """Return embeddings and features of images as the graph takes them, on their device."""
         if images.device not in self._sessions:
             cuda = (images.device.index or 0) if images.device.type == "cuda" else None
-            self._sessions[images.device] = open_session(
+            opened = open_session(
                 self.content, self.source, threads=torch.get_num_threads(), cuda=cuda
             )
+            self._sessions[images.device] = opened
+            if cuda is not None and not _runs_on_cuda(opened):
+                log.warning(
+                    "%s: computed on the CPU, since the installed ONNX Runtime has no CUDA (pip "
+                    "install onnxruntime-gpu)",
+                    self.source,
+                )
         session = self._sessions[images.device]
         pixels = images.detach().contiguous().cpu().numpy()
-        size = own.batch or max(len(pixels), 1)
+        most = len(pixels) if _runs_on_cuda(session) else _CPU_BATCH
+        size = own.batch or max(most, 1)
         parts = []
         for start in range(0, max(len(pixels), 1), size):
             part = pixels[start : start + size]
@@ -179,3 +191,7 @@ class _Sessions:
             parts.append(session.run([own.embedding, own.features], {own.input: part}))
         outputs = (np.concatenate(arrays)[: len(pixels)] for arrays in zip(*parts, strict=True))
         return [torch.from_numpy(array).to(images.device) for array in outputs]
+
+
+def _runs_on_cuda(session: Any) -> bool:
+    return "CUDAExecutionProvider" in session.get_providers()

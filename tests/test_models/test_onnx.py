@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from estimators.base import Batch, build_estimator
+from models.backbones.onnx import OnnxBackbone
 from models.frozen import FrozenBackbone
 from models.load import load_backbone, weights_sha256
 from models.run import open_backbone, parse_backbone
@@ -249,6 +250,9 @@ def test_weights_in_other_files_come_from_the_same_folder_alone(source, images, 
     assert before != weights_sha256(source / "r.onnx") == file_sha256(source / "r.onnx")
     (folder / "r.data").write_bytes((folder / "r.data").read_bytes()[::-1])
     assert weights_sha256(path) != before
+    bytes_ = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"packed\.pt: it cannot be opened"):
+        OnnxBackbone(weights={"onnx": bytes_}, source="packed.pt")  # which has no folder
     (folder / "r.data").rename(tmp_path / "r.data")
     path.write_bytes(path.read_bytes().replace(b"r.data", b"../r.d"))
     (tmp_path / "r.d").symlink_to(tmp_path / "r.data")
