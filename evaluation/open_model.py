@@ -183,7 +183,7 @@ class LoadedModel:
             return f"run {script} --backbone_name ... --estimator {method} --out FILE"
         if self.provenance.model and folder.is_dir():
             return f"run {script} --model_dir {folder} --dataset_path DIR --target lfw"
-        return f"calibrate the run with {script}, then pack or export it again"
+        return f"run {script} --model {folder} --target faces:FOLDER --out FILE.json"
 
     def _with_calibration(self, file: Path) -> LoadedModel:
         """Add a file's calibration, unless it is of another method."""

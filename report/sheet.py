@@ -254,6 +254,7 @@ class FaceScore:
 
     Without calibration, percentile and probability are NaN and the verdict is "". An aligned input
     has no box, landmarks and detection. `sigma_sq` is of models that give variances per dimension.
+    What "accept" means, and what it does not: see `Decision`.
     """
 
     image: int  # its number in the input, from 0

@@ -133,7 +133,8 @@ def test_a_packed_model_is_the_run_in_one_file(packed, calibrated, faces):
     np.testing.assert_array_equal(found.mu, expected.mu)
     np.testing.assert_array_equal(found.sigma_sq, expected.sigma_sq)
     assert model.decision == Decision.from_calibration(model.calibration)
-    assert "calibrate the run" in dataclasses.replace(model, calibration=None).header()
+    remedy = f"calibrate.py --model {packed} --target faces:FOLDER --out FILE.json"
+    assert remedy in dataclasses.replace(model, calibration=None).header()
 
 
 def test_the_demo_is_labelled(faces):

@@ -288,6 +288,7 @@ def test_a_sheet_shows_what_the_model_saw(folder, tmp_path):
     plain = [re.sub('base64,[^"]+', "", sheet.read_text("utf-8")) for sheet in (live, again)]
     assert plain[0] == plain[1]
     assert "n noise.png" in plain[0]
+    assert ACCEPTED.partition(";")[0].capitalize() in plain[0]
 
 
 def test_a_sheet_is_written_where_a_photo_has_gone(folder, tmp_path, monkeypatch):
