@@ -11,6 +11,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+_MOST_BYTES = 2**31  # that protobuf writes
+
 
 def is_onnx(path: str | Path | None) -> bool:
     """Whether a file is an ONNX file by its name."""
@@ -84,6 +86,10 @@ def read_network(path: Path) -> bytes:
             weights from outside its folder.
     """
     network = parsed_network(path.read_bytes(), path, path.parent)
+    if network.ByteSize() >= _MOST_BYTES:
+        raise ValueError(
+            f"{path}: {network.ByteSize() / 2**30:.1f} GiB; a network may have 2 at most"
+        )
     return bytes(network.SerializeToString())
 
 

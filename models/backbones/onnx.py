@@ -24,6 +24,8 @@ __all__ = ["OnnxBackbone"]
 
 NODE = "faceuq::Recogniser"  # stands for the file in an exported graph until it is put there
 
+# What a graph that keeps none of the format's rules can lead to, beside a ValueError.
+_BROKEN = (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, AttributeError)
 _CPU_BATCH = 16  # images; larger activations leave the caches
 
 log = logging.getLogger("faceuq")
@@ -66,7 +68,7 @@ class OnnxBackbone(Backbone):
         content = weights[self.FILE].cpu().numpy().tobytes()
         try:
             recogniser = read_recogniser(content, embedding, features)
-        except ValueError as error:
+        except _BROKEN as error:
             raise ValueError(f"{source}: {error}") from error
         super().__init__({**recogniser.scaling, **(preprocessing or {})})
         self.interface = recogniser.interface
