@@ -194,7 +194,7 @@ class FaceSet:
         lines = [
             f"{self.options.result}: {len(self.rows)} photos, {counts['faces']} faces ({which}) of "
             f"{people} people, {counts['without']} without a face, {counts['unreadable']} "
-            f"unreadable; {self.done_before} done before, {self.skipped} non-photo files skipped"
+            f"unreadable; {self.skipped} non-photo files skipped"
         ]
         doubts = Counter(doubt for row in self.rows for doubt in row.doubts[:1])
         if doubts:
