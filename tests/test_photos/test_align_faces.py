@@ -192,6 +192,8 @@ def test_mistakes_are_one_line(folder, tmp_path, capsys):
         assert f"{text}: give the same options, or name another --out" in error(
             folder, "--out", out, *words
         )
+    assert "lies in" in error(folder, "--out", folder / "ann/faces")
+    assert "was made with photos '" in error(folder / "ann", "--out", out)
     other = tmp_path / "other"
     other.mkdir()
     (other / "train.rec").touch()
