@@ -435,8 +435,10 @@ def _finish(store: PartStore, faces: FaceSet, pairs: PairList | None) -> FaceSet
     if options.format == "rec" and not store.is_finished:
         _write_pack(faces)
     if pairs is not None:
-        row_of = {row.photo: row for row in faces.rows}
-        sides = [[row_of[pairs.faces.name(row)] for row in pair] for pair in pairs.rows.tolist()]
+        at = {row.place: row for row in faces.rows}
+        photos = map(Item, map(pairs.faces.name, range(len(pairs.faces))))
+        of_photo = [at[_new_row(photo, options.photos).place] for photo in photos]
+        sides = [[of_photo[photo] for photo in pair] for pair in pairs.rows.tolist()]
         whole = np.array([all(row.faces for row in pair) for pair in sides], np.bool_)
         if not store.is_finished:
             images = [

@@ -167,6 +167,9 @@ def test_a_pack_and_a_verification_set(folder, tmp_path, capsys):
     sets = tmp_path / "sets"
     assert align(folder, "--out", sets, "--format", "bin", "--pairs", pairs) == 0
     assert "2 of 3 pairs; the others have a photo without a face" in capsys.readouterr().out
+    again = [folder / "ann/..", "--out", sets, "--format", "bin", "--pairs", pairs]
+    assert align(*again) == 0
+    assert "2 of 3 pairs" in capsys.readouterr().out
     written = read_bin(sets / "mine.bin")
     assert written.mated.tolist() == [True, False]
     for image, expected in zip(written.decode(0, 4), (0, 3, 0, 2), strict=True):
