@@ -101,8 +101,8 @@ class MTCNN:
         """The same networks with lower thresholds, whose faces several crops have to confirm.
 
         The mean odds of the crops and their mirror images, by the second and the third network,
-        have to be even at least, and times those of the face itself those of a score in the middle
-        between the threshold and 1. A score below the threshold is raised to it.
+        have to be even at least, and times those of the face itself those of a score a quarter of
+        the way from the threshold to 1. A score below the threshold is raised to it.
         """
         loose = copy(self)
         loose.thresholds = tuple(np.multiply(self.thresholds, _LOOSER).tolist())
@@ -209,7 +209,7 @@ class Confirmed(Detector):
         """Find the faces of a photo: uint8 (H, W, 3) RGB, upright, any size."""
         faces = self.loose(image)
         means = np.array([np.mean(self.loose.logits(image, box, _MIRRORED)) for box in faces.boxes])
-        enough = _logit(np.array((1 + self.least_score) / 2))
+        enough = _logit(np.array(0.75 * self.least_score + 0.25))
         sure = (means >= 0) & (_logit(faces.scores) + means >= enough)
         boxes, landmarks, scores = (values[sure] for values in faces)
         scores = np.maximum(scores, self.least_score)
