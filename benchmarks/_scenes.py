@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -47,6 +47,28 @@ def scenes(faces: Faces, size: int, count: int) -> Iterator[Scene]:
             landmarks.append(_paste(picture, face, size, angle, centre))
             shown.append(face)
         yield Scene(picture, np.stack(landmarks), np.stack(shown))
+
+
+def portraits(faces: Faces, rows: Sequence[int], seed: int = 0) -> Iterator[Scene]:
+    """Whole photos of one face each, 48 to 240 pixels large, turned by up to 15 degrees.
+
+    A crop knows nothing of what lay around it: in turns its border is drawn out, mirrored or black.
+    """
+    random = np.random.default_rng(seed)
+    borders = (cv2.BORDER_REPLICATE, cv2.BORDER_REFLECT_101, cv2.BORDER_CONSTANT)
+    for number, row in enumerate(rows):
+        face, border = faces.read(int(row)), borders[number % 3]
+        scale = int(random.choice([48, 72, 112, 168, 240])) / 112
+        pad = int(56 * random.uniform(0.3, 1.5))
+        picture = cv2.copyMakeBorder(face, pad, pad, pad, pad, border)
+        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=how)
+        side = picture.shape[0]
+        turn = cv2.getRotationMatrix2D((side / 2, side / 2), random.uniform(-15, 15), 1)
+        picture = cv2.warpAffine(picture, turn, (side, side), borderMode=border)
+        there = (REFERENCE + pad + 0.5) * scale - 0.5
+        there = there @ turn[:, :2].T + turn[:, 2]
+        yield Scene(np.asarray(picture, np.uint8), there[None], face[None])
 
 
 def _paste(

@@ -3,6 +3,9 @@
 python benchmarks/detectors.py --faces lfw_dev --weights mbf_y1.pth --photos photos/ \
     --detectors mtcnn centerface:weights=centerface.onnx
 
+python benchmarks/detectors.py --portraits cfp.rec:frontal cfp.rec:profile \
+    --detectors mtcnn:second_look=false mtcnn
+
 Scenes are aligned faces, scaled, turned and laid on backgrounds, so the true landmarks are those of
 the template. Needs nothing but the files named; a few minutes on one core.
 """
@@ -25,12 +28,12 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks._common import print_table, write_json
-from benchmarks._scenes import NOT_FACES, Picture, Scene, scenes
+from benchmarks._scenes import NOT_FACES, Picture, Scene, portraits, scenes
 from data.faces import open_faces
 from models.frozen import FrozenBackbone
 from models.run import open_backbone
 from photos.align import REFERENCE, align, similarity_transforms
-from photos.detectors import Detections, Detector, open_detector
+from photos.detectors import Detections, Detector, FaceSearch, open_detector
 from utils.cli import run_command
 
 SIZES = (24, 32, 48, 64, 96, 144, 216, 400)  # sides of the pasted faces, in pixels
@@ -46,8 +49,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Recall, landmarks and false alarms.")
     add = parser.add_argument
-    add("--faces", required=True, help="aligned faces: folder, list file or .rec pack")
-    add("--weights", required=True, help="file with the backbone's weights")
+    add("--faces", help="aligned faces: folder, list file or .rec pack")
+    add("--weights", help="file with the backbone's weights")
+    add(
+        "--portraits",
+        nargs="*",
+        default=[],
+        metavar="PACK[:WORD]",
+        help="packs of aligned faces, of those whose name in the .lst has the word: whole photos "
+        "of one face each are made of them",
+    )
+    add("--most", type=int, default=1000, help="portraits of each (1000)")
     add("--backbone", default="mobilefacenet", help="name or name:option=value (mobilefacenet)")
     add("--photos", nargs="*", default=[], help="folders of photos; what is found is counted")
     add("--detectors", nargs="+", default=["mtcnn"], help="name or name:option=value (mtcnn)")
@@ -62,14 +74,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _body(args: argparse.Namespace) -> int:
-    faces = open_faces(args.faces)
-    frozen = open_backbone(args.backbone, args.weights, "cpu", "fp32")
+    if bool(args.faces) != bool(args.weights):
+        raise ValueError("--faces and --weights go together: they are for the scenes")
     rows: list[dict[str, Any]] = []
     for text in args.detectors:
         detector = open_detector(text)
-        for size in SIZES:
-            some = list(scenes(faces, size, args.scenes))
+        for size in SIZES if args.faces else ():
+            some = list(scenes(open_faces(args.faces), size, args.scenes))
+            frozen = open_backbone(args.backbone, args.weights, "cpu", "fp32")
             rows.append({"detector": text, "size": size} | _figures(detector, some, frozen))
+        for pack in args.portraits:
+            rows.append(
+                {"detector": text, "portraits": pack} | _portraits(detector, pack, args.most)
+            )
         rows += [
             {"detector": text, "no face": name} | _alarms(detector, name, args.scenes)
             for name in NOT_FACES
@@ -77,7 +94,7 @@ def _body(args: argparse.Namespace) -> int:
         for folder in args.photos:
             found = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES)
             rows += [{"detector": text, "photo": one.name} | _photo(detector, one) for one in found]
-    for kind in ("size", "no face", "photo"):
+    for kind in ("size", "portraits", "no face", "photo"):
         table = [row for row in rows if kind in row]
         if table:
             print_table(list(table[0]), [list(row.values()) for row in table])
@@ -162,11 +179,43 @@ def _unit(frozen: FrozenBackbone, faces: Picture) -> NDArray[np.float32]:
     return found
 
 
+def _portraits(detector: FaceSearch, pack: str, most: int) -> dict[str, Any]:
+    """How many faces of portraits are found, and at which look."""
+    path, _, word = pack.partition(":")
+    lines = Path(path).with_suffix(".lst").read_text(encoding="utf-8").splitlines()
+    rows = [row for row, line in enumerate(lines) if word in line.split("\t")[-1]]
+    chosen = np.random.default_rng(1).permutation(rows)[:most]
+    found = second = near = turned = 0
+    seconds = []
+    for scene in portraits(open_faces(path), chosen, seed=1):
+        started = time.perf_counter()
+        answer = detector.search(scene.picture)
+        seconds.append(time.perf_counter() - started)
+        found += len(answer.faces.scores) > 0
+        second += answer.at_second_look
+        near += len(_matched(scene, answer.faces))
+        turned += answer.turned > 0
+    return {
+        "photos": len(chosen),
+        "found": found / len(chosen),
+        "in its place": near / len(chosen),
+        "at second look": second,
+        "called turned": turned,
+        "seconds, median": float(np.median(seconds)),
+    }
+
+
 def _alarms(detector: Detector, name: str, count: int) -> dict[str, Any]:
     """What is found in pictures of one kind."""
     random = np.random.default_rng(0)
-    scores = np.concatenate([detector(NOT_FACES[name](random)).scores for _ in range(count)])
-    return {"pictures": count, "found": len(scores), "surest": float(scores.max(initial=0))}
+    answers = [detector(NOT_FACES[name](random)).scores for _ in range(count)]
+    scores = np.concatenate(answers)
+    return {
+        "pictures": count,
+        "with any": sum(len(answer) > 0 for answer in answers),
+        "found": len(scores),
+        "surest": float(scores.max(initial=0)),
+    }
 
 
 def _photo(detector: Detector, path: Path) -> dict[str, Any]:

@@ -208,6 +208,9 @@ class FaceSet:
         if self.pairs:
             made, listed = self.pairs
             lines.append(f"{made} of {listed} pairs; the others have a photo without a face")
+        set_name = f"--dataset_path {self.options.out} --target {self.options.result.stem}"
+        faces = f"train_images={self.options.out} or --target faces:{self.options.out}"
+        lines.append(f"use it as {set_name if self.pairs else faces}")
         return "\n".join(lines)
 
 
@@ -227,10 +230,10 @@ def align_photos(options: AlignOptions) -> FaceSet:
     )
     if options.format != "folder" and options.result.exists() and not options.store.exists():
         raise ValueError(f"{options.result} is there already: name another --out")
+    resumed = options.store.exists()
     store.claim()
     try:
         rows = {row.place: row for part in store.numbers() for row in _read(store.path(part))}
-        resumed = bool(rows)
         finished = store.is_finished
         if finished and not options.result.exists():
             raise ValueError(f"{options.result} is gone: delete {store.folder} to make it again")
@@ -262,21 +265,24 @@ def _todo(
 ) -> Iterator[tuple[Item, PhotoRow]]:
     """Photos that have no finished row, with an empty one."""
     root = options.photos if options.photos.is_dir() else options.photos.parent
-    taken = {place: row.photo for place, row in rows.items()}
-    folders: dict[str, str] = {}
+    photo_of = {place: row.photo for place, row in rows.items()}
+    identity_of, person_in = dict[str, str](), dict[str, str]()
     for item in items:
         row = _new_row(item, root)
-        if item.identity and folders.setdefault(row.place.split("/")[0], row.identity) != (
-            row.identity
-        ):
+        who = identity_of.setdefault(row.photo, row.identity)
+        if who != row.identity:
+            raise ValueError(f"{row.photo} is listed as {who!r} and as {row.identity!r}")
+        folder = row.place.split("/")[0]
+        other = person_in.setdefault(folder, row.identity) if item.identity else row.identity
+        if other != row.identity:
             raise ValueError(
-                f"the identities {row.identity!r} and {folders[row.place.split('/')[0]]!r} would "
-                "have one folder: rename one of them"
+                f"the identities {row.identity!r} and {other!r} would have one folder, {folder}: "
+                "rename one of them"
             )
-        if taken.setdefault(row.place, row.photo) != row.photo:
+        photo = photo_of.setdefault(row.place, row.photo)
+        if photo != row.photo:
             raise ValueError(
-                f"{row.photo} and {taken[row.place]} would have one face, {row.place}.png: rename "
-                "one of them"
+                f"{row.photo} and {photo} would have one face, {row.place}.png: rename one of them"
             )
         if row.place not in done:
             if is_finished:

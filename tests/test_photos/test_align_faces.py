@@ -194,10 +194,15 @@ def test_mistakes_are_one_line(folder, tmp_path, capsys):
     other.mkdir()
     (other / "train.rec").touch()
     assert "is there already" in error(folder, "--out", other, "--format", "rec")
-    (tmp_path / "l.csv").write_text("photos/ann/1.png,a b\nphotos/ann/1.png,a/b\n")
-    assert "'a/b' and 'a b' would have one folder" in error(
-        tmp_path / "l.csv", "--out", tmp_path / "l"
-    )
+    for text, message in (
+        (
+            "photos/ann/1.png,a b\nphotos/ann/none.png,a/b\n",
+            "'a/b' and 'a b' would have one folder",
+        ),
+        ("photos/ann/1.png,Ann\nphotos/ann/1.png,Bo\n", "1.png is listed as 'Ann' and as 'Bo'"),
+    ):
+        (tmp_path / "l.csv").write_text(text)
+        assert message in error(tmp_path / "l.csv", "--out", tmp_path / "l")
 
 
 class Told(AtOffsets):

@@ -295,6 +295,20 @@ class TestMTCNN:
             error = np.linalg.norm(points - true, axis=1)
             assert error.max() < 0.35 * between, "drawn mouths are not quite where real ones are"
 
+    def test_a_blurred_face_is_found_at_the_second_look(self):
+        needs_mtcnn()
+        photo = np.full((360, 400, 3), 150, np.uint8)
+        face = SyntheticFaces(29, 1, seed=4, severity=0.0).read(28)
+        photo[60:284, 80:304] = cv2.resize(face, (224, 224), interpolation=cv2.INTER_CUBIC)
+        photo = cv2.GaussianBlur(photo, (0, 0), 8)
+        assert len(open_detector("mtcnn:second_look=false")(photo).scores) == 0
+        found = open_detector("mtcnn").search(photo)
+        assert found.at_second_look
+        assert len(found.faces.scores) == 1
+        assert found.faces.scores[0] >= np.float32(0.9)
+        true = (REFERENCE + 0.5) * 2 - 0.5 + (80, 60)
+        assert np.linalg.norm(found.faces.landmarks[0] - true, axis=1).mean() < 15
+
     def test_landmarks_of_real_faces_and_what_is_no_face(self):
         needs_mtcnn()
         if not FACES.exists():
