@@ -92,7 +92,7 @@ class FrozenBackbone(nn.Module):
         own, others = (frozen._unfolded[0].state_dict() for frozen in (self, other))
         return (
             self.preprocessing == other.preprocessing
-            and self.backbone.interface == other.backbone.interface
+            and self.backbone.description == other.backbone.description
             and own.keys() == others.keys()
             and all(torch.equal(own[name], others[name].to(own[name].device)) for name in own)
         )

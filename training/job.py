@@ -127,6 +127,8 @@ def _prepare(job: TrainingJob, world: World, device: torch.device) -> tuple[Trai
         start_logging(folder / "log.txt")
         facts = {**environment(trainer.frozen.device), "processes": world.size}
         record_run(folder, job.config, job.config_file, **facts)
+        if found := trainer.frozen.backbone.description:
+            LOGGER.info("backbone: %s", found)
         if job.checkpoint is not None and job.settings:
             LOGGER.info("changed for what follows: %s", " ".join(job.settings))
     return trainer, folder

@@ -131,7 +131,7 @@ class Backbone(nn.Module, ABC):
             look inside (GraFIQs) need them, nothing else does.
         is_differentiable: whether PyTorch computes it, so that gradients reach the images and other
             executions than eager are possible.
-        interface: what of a foreign network is read; None for a network of PyTorch.
+        description: what was found out about a foreign network; "" for one of PyTorch.
         published_names: how tensors are called in files from elsewhere: the start of a name there,
             and what it becomes here; None leaves those tensors out. The first that fits counts.
     """
@@ -139,7 +139,7 @@ class Backbone(nn.Module, ABC):
     default_preprocessing: ClassVar[Preprocessing] = Preprocessing()
     stages: ClassVar[tuple[str, ...]] = ()
     is_differentiable: ClassVar[bool] = True
-    interface: object = None
+    description: str = ""
     published_names: ClassVar[Mapping[str, str | None]] = {}
     preprocessing: Preprocessing
     embedding_size: int

@@ -52,7 +52,6 @@ class OnnxBackbone(Backbone):
 
     FILE: ClassVar[str] = "onnx"
     is_differentiable: ClassVar[bool] = False
-    interface: Interface
 
     def __init__(
         self,
@@ -77,8 +76,9 @@ class OnnxBackbone(Backbone):
         self.register_buffer(self.FILE, weights[self.FILE].cpu())
         self._sessions = _Sessions(recogniser.content, source)
         self._tail, self._no_tail = recogniser.tail, recogniser.no_tail
+        self.description = self._described()
         if is_onnx(source) and is_main_process():  # a packed model's choices were told before
-            log.warning("%s: %s", source, self._described())
+            log.warning("%s: %s", source, self.description)
 
     @property
     def graph(self) -> bytes:

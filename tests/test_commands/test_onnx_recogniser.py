@@ -63,6 +63,7 @@ def test_training_goes_the_same_way(runs):
         for run in runs
     )
     assert len(own) == len(theirs) > 2
+    assert "16 numbers; heads read" in (runs[1] / "log.txt").read_text()
     losses = [[line[key] for key in sorted(line) if "loss" in key] for line in (*own, *theirs)]
     assert any(losses)
     np.testing.assert_allclose(
