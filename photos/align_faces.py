@@ -59,8 +59,9 @@ def _body(flags: argparse.Namespace) -> int:
         values["detector"] += f"{',' if ':' in flags.detector else ':'}turned=true"
     faces = align_photos(AlignOptions(**values))
     page = write_doubtful(faces)
+    before = f"{faces.done_before} photos were done before\n" if faces.done_before else ""
     shown = f"{page} shows what is doubtful\n" if page else ""
-    sys.stdout.write(f"{faces.summary()}\n{shown}")
+    sys.stdout.write(f"{before}{faces.summary()}\n{shown}")
     return 0
 
 

@@ -91,6 +91,8 @@ class AlignOptions:
             raise ValueError("--format bin and --pairs FILE go together: a .bin is a set of pairs")
         if self.format == "bin" and self.face == "all":
             raise ValueError("--format bin takes one face a photo: --face largest or central")
+        if self.photos.is_dir() and self.out.resolve().is_relative_to(self.photos.resolve()):
+            raise ValueError(f"--out {self.out} lies in {self.photos}: faces would become photos")
         if self.pairs and not self.photos.is_dir():
             raise ValueError(f"{self.photos}: with --pairs, name the folder that paths start from")
 
@@ -111,14 +113,10 @@ class AlignOptions:
         return self.out / name[self.format]
 
     def fingerprint(self) -> dict[str, str]:
-        """All that faces depend on but the photos."""
+        """All that faces depend on, the content of the photos apart."""
         pairs = file_sha256(self.pairs) if self.pairs else ""
-        return {
-            "detector": self.detector,
-            "face": self.face,
-            "format": self.format,
-            "pairs": pairs,
-        }
+        settings = {"detector": self.detector, "face": self.face, "format": self.format}
+        return settings | {"pairs": pairs, "photos": str(self.photos.resolve())}
 
 
 @dataclass(frozen=True)
@@ -190,11 +188,12 @@ class FaceSet:
             counts["without"] += not (row.faces or row.is_unreadable)
             counts["homeless"] += bool(row.faces and not row.identity)
         people = len({row.identity for row in self.rows if row.faces and row.identity})
-        which = {"all": "all"}.get(self.options.face, f"the {self.options.face} one of each photo")
+        face = self.options.face
+        which = "all" if face == "all" else f"the {face} one of each photo"
         lines = [
             f"{self.options.result}: {len(self.rows)} photos, {counts['faces']} faces ({which}) of "
             f"{people} people, {counts['without']} without a face, {counts['unreadable']} "
-            f"unreadable; {self.done_before} done before, {self.skipped} non-photo files skipped"
+            f"unreadable; {self.skipped} non-photo files skipped"
         ]
         doubts = Counter(doubt for row in self.rows for doubt in row.doubts[:1])
         if doubts:
@@ -238,8 +237,8 @@ def align_photos(options: AlignOptions) -> FaceSet:
         if finished and not options.result.exists():
             raise ValueError(f"{options.result} is gone: delete {store.folder} to make it again")
         done = {place for place, row in rows.items() if finished or row.is_done(options)}
-        items = _pair_items(pairs) if pairs is not None else sources or ()
-        todo = _todo(items, options, rows, done, finished)
+        names = map(pairs.faces.name, range(len(pairs.faces))) if pairs else ()
+        todo = _todo(sources or map(Item, names), options, done, finished)
         _align_into(store, rows, todo, search, options)
         if not rows:
             raise ValueError(f"{options.photos}: no photos")
@@ -252,21 +251,15 @@ def align_photos(options: AlignOptions) -> FaceSet:
         store.close()
 
 
-def _pair_items(pairs: PairList) -> Iterator[Item]:
-    yield from (Item(pairs.faces.name(row)) for row in range(len(pairs.faces)))
-
-
 def _todo(
     items: Iterable[Item],
     options: AlignOptions,
-    rows: dict[str, PhotoRow],
     done: set[str],
     is_finished: bool,
 ) -> Iterator[tuple[Item, PhotoRow]]:
     """Photos that have no finished row, with an empty one."""
     root = options.photos if options.photos.is_dir() else options.photos.parent
-    photo_of = {place: row.photo for place, row in rows.items()}
-    identity_of, person_in = dict[str, str](), dict[str, str]()
+    photo_of, identity_of, person_in = dict[str, str](), dict[str, str](), dict[str, str]()
     for item in items:
         row = _new_row(item, root)
         who = identity_of.setdefault(row.photo, row.identity)
@@ -442,8 +435,10 @@ def _finish(store: PartStore, faces: FaceSet, pairs: PairList | None) -> FaceSet
     if options.format == "rec" and not store.is_finished:
         _write_pack(faces)
     if pairs is not None:
-        row_of = {row.photo: row for row in faces.rows}
-        sides = [[row_of[pairs.faces.name(row)] for row in pair] for pair in pairs.rows.tolist()]
+        at = {row.place: row for row in faces.rows}
+        photos = map(Item, map(pairs.faces.name, range(len(pairs.faces))))
+        of_photo = [at[_new_row(photo, options.photos).place] for photo in photos]
+        sides = [[of_photo[photo] for photo in pair] for pair in pairs.rows.tolist()]
         whole = np.array([all(row.faces for row in pair) for pair in sides], np.bool_)
         if not store.is_finished:
             images = [

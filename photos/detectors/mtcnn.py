@@ -100,9 +100,9 @@ class MTCNN:
     def looser(self) -> Detector:
         """The same networks with lower thresholds, whose faces several crops have to confirm.
 
-        The odds of the third network, times the mean ones of the crops and their mirror images by
-        the second and the third, have to reach the threshold. The score is that of the third
-        network, or the threshold where that is higher.
+        The mean odds of the crops and their mirror images, by the second and the third network,
+        have to be even at least, and times those of the face itself those of a score a quarter of
+        the way from the threshold to 1. A score below the threshold is raised to it.
         """
         loose = copy(self)
         loose.thresholds = tuple(np.multiply(self.thresholds, _LOOSER).tolist())
@@ -208,8 +208,9 @@ class Confirmed(Detector):
     def __call__(self, image: NDArray[np.uint8]) -> Detections:
         """Find the faces of a photo: uint8 (H, W, 3) RGB, upright, any size."""
         faces = self.loose(image)
-        means = [np.mean(self.loose.logits(image, box, _MIRRORED)) for box in faces.boxes]
-        sure = _logit(faces.scores) + np.array(means) >= _logit(np.array(self.least_score))
+        means = np.array([np.mean(self.loose.logits(image, box, _MIRRORED)) for box in faces.boxes])
+        enough = _logit(np.array(0.75 * self.least_score + 0.25))
+        sure = (means >= 0) & (_logit(faces.scores) + means >= enough)
         boxes, landmarks, scores = (values[sure] for values in faces)
         scores = np.maximum(scores, self.least_score)
         return detections(boxes, landmarks, scores, image.shape)

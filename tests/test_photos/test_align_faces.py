@@ -78,7 +78,7 @@ def test_a_folder_is_aligned_once_and_never_overwritten(folder, tmp_path, capsys
     assert align(*command) == 0
     said = capsys.readouterr()
     assert f"{out}: 4 photos, 3 faces (all) of 2 people, 1 without a face, 1 unread" in said.out
-    assert "0 done before, 4 non-photo files skipped" in said.out
+    assert "1 unreadable; 4 non-photo files skipped" in said.out
     assert f"{folder}/bad.jpg: not an image" in said.err
     assert f"{folder}/ann/none.png: no face detected" in said.err
     names = ["ann/1.png.2.png", "ann/1.png.png", "bo/pack.rec.000000.png"]
@@ -91,7 +91,9 @@ def test_a_folder_is_aligned_once_and_never_overwritten(folder, tmp_path, capsys
     (folder / "bad.jpg").write_bytes(album(3))
     assert align(*command) == 0
     assert (out / "ann/1.png.png").read_bytes() == b"mine"
-    assert "4 photos, 4 faces (all) of 2 people, 1 without a face, 0 un" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.startswith("3 photos were done before\n")
+    assert "4 photos, 4 faces (all) of 2 people, 1 without a face, 0 un" in said
     assert [row for row in report(out) if "bad" not in row["photo"]] == [
         first[0],
         first[1],
@@ -165,6 +167,9 @@ def test_a_pack_and_a_verification_set(folder, tmp_path, capsys):
     sets = tmp_path / "sets"
     assert align(folder, "--out", sets, "--format", "bin", "--pairs", pairs) == 0
     assert "2 of 3 pairs; the others have a photo without a face" in capsys.readouterr().out
+    again = [folder / "ann/..", "--out", sets, "--format", "bin", "--pairs", pairs]
+    assert align(*again) == 0
+    assert "2 of 3 pairs" in capsys.readouterr().out
     written = read_bin(sets / "mine.bin")
     assert written.mated.tolist() == [True, False]
     for image, expected in zip(written.decode(0, 4), (0, 3, 0, 2), strict=True):
@@ -190,6 +195,8 @@ def test_mistakes_are_one_line(folder, tmp_path, capsys):
         assert f"{text}: give the same options, or name another --out" in error(
             folder, "--out", out, *words
         )
+    assert "lies in" in error(folder, "--out", folder / "ann/faces")
+    assert "was made with photos '" in error(folder / "ann", "--out", out)
     other = tmp_path / "other"
     other.mkdir()
     (other / "train.rec").touch()
@@ -280,33 +287,28 @@ def test_killed_and_started_again_it_gives_what_one_run_gives(tmp_path, form):
         path.write_bytes(encode_png(picture))
     (tmp_path / "photos/p0/bad.jpg").write_bytes(b"rubbish")
 
-    def command(out):
-        words = ["photos", "--out", out, "--format", form, "--threads", "1"]
+    def command(folder):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        words = ["../photos", "--out", "faces", "--format", form, "--threads", "1"]
         return subprocess.Popen(
             [sys.executable, "-c", PROGRAM, *words],
-            cwd=tmp_path,
+            cwd=tmp_path / folder,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
         )
 
-    out = tmp_path / "killed"
-    process = command("killed")
-    while len(list(out.rglob("*.png"))) < 8 and process.poll() is None:
+    process, faces = command("killed"), tmp_path / "killed/faces"
+    while len(list(faces.rglob("*.png"))) < 8 and process.poll() is None:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    again = command("killed").communicate()[0]
-    whole = command("whole").communicate()[0]
-    assert (
-        again.replace("killed", "whole").split(" done before")[1:]
-        == (whole.split(" done before")[1:])
-    )
-    pages = tree(out), tree(tmp_path / "whole")
-    for page in pages:
-        page.pop("doubtful.html")  # names the folder, and how many were done before
-    assert pages[0] == pages[1]
+    assert process.returncode == -signal.SIGKILL
+    before, _, again = command("killed").communicate()[0].partition("photos were done before\n")
+    assert int(before) > 0
+    assert again == command("whole").communicate()[0]
+    assert tree(faces) == tree(tmp_path / "whole/faces")
 
 
 def saved(pixels, quarters=0, xmp=False):
