@@ -297,7 +297,9 @@ def write_table(
 def csv_rows(
     path: str | Path, *, separators: str = ",;\t", errors: str = "strict"
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number of the line and the fields of each row of a CSV file; empty lines are none.
+    """Yield the number of the line and the fields of each row of a CSV file.
+
+    Empty lines are no rows, nor are lines above the first row that start with #.
 
     Args:
         path: comma, semicolon or tab; UTF-8, or UTF-16 with its mark, as Windows' shell writes it.
@@ -310,7 +312,7 @@ def csv_rows(
     """
     try:
         separator = _separator(path, separators, errors)
-        reader = csv.reader(text_lines(path, errors), delimiter=separator)
+        reader = csv.reader(_without_comments(text_lines(path, errors)), delimiter=separator)
         yield from ((reader.line_num, fields) for fields in reader if fields)
     except csv.Error as error:
         raise ValueError(f"{path} is not a CSV file in UTF-8 ({error})") from error
@@ -340,6 +342,16 @@ def numbers_of(text: bytes, kind: type[Number]) -> NDArray[Number]:
             return np.empty(0, kind)
 
 
+def _without_comments(lines: Iterator[str]) -> Iterator[str]:
+    """Empty the lines above the first row that start with #."""
+    for line in lines:
+        if line.strip() and not line.startswith("#"):
+            yield line
+            break
+        yield "\n"
+    yield from lines
+
+
 def _not_utf8(path: Path, encoding: str) -> str:
     """Say which line is in another encoding, and the way out."""
     if encoding != "utf-8-sig":
@@ -354,7 +366,8 @@ def _not_utf8(path: Path, encoding: str) -> str:
 
 
 def _separator(path: str | Path, separators: str = ",;\t", errors: str = "replace") -> str:
-    first = next((line for line in text_lines(path, errors) if line.strip()), "").strip()
+    lines = _without_comments(text_lines(path, errors))
+    first = next((line for line in lines if line.strip()), "").strip()
     separator = max(separators, key=first.count)
     return separator if separator in first or Path(path).suffix != ".txt" else " "
 
@@ -503,7 +516,7 @@ def _open_csv(path: Path, is_heading: Heading) -> Table:
                 path,
                 read_options=pyarrow.csv.ReadOptions(
                     column_names=[f"f{place}" for place in range(width)],
-                    skip_rows=line_of_first if heading else 0,
+                    skip_rows=line_of_first - 1 + heading,
                     encoding=_encoding(path).removesuffix("-sig"),
                     block_size=_BLOCK,
                 ),

@@ -60,6 +60,7 @@ def test_separators_endings_and_encodings_change_nothing(tmp_path, columns):
         "utf16_be.csv": comma.encode("utf-16-be"),
         "windows.csv": comma.replace("\n", "\r\n").encode(),
         "blank_lines.csv": comma.replace("\n", "\n\n", 5).encode(),
+        "comment.csv": f"# of a tool; 2024\n\n#, more\n{semicolon}".encode(),
         "quoted.csv": comma.replace("score,", '"score",').encode(),
     }
     expected = None
