@@ -260,6 +260,15 @@ def test_what_is_doubtful_is_told_and_shown(
         assert text.count("data:image/jpeg") == 1
 
 
+@pytest.mark.parametrize("rows", [slice(38, 66), slice(78, 112)], ids=["glasses", "mask"])
+def test_a_covered_face_is_told(rows):
+    face = SyntheticFaces(30, 1, seed=4, severity=0.0).read(5)
+    assert not face_set.is_covered(face)
+    covered = face.copy()
+    covered[rows, 15:97] = 40
+    assert face_set.is_covered(covered)
+
+
 PROGRAM = """
 import sys
 from photos import face_set
