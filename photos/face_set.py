@@ -113,10 +113,11 @@ class AlignOptions:
         return self.out / name[self.format]
 
     def fingerprint(self) -> dict[str, str]:
-        """All that faces depend on, the content of the photos apart."""
+        """All that faces depend on; where the photos lie is told from `out`, both may be moved."""
         pairs = file_sha256(self.pairs) if self.pairs else ""
         settings = {"detector": self.detector, "face": self.face, "format": self.format}
-        return settings | {"pairs": pairs, "photos": str(self.photos.resolve())}
+        photos = os.path.relpath(self.photos.resolve(), self.out.resolve())
+        return settings | {"pairs": pairs, "photos": photos}
 
 
 @dataclass(frozen=True)

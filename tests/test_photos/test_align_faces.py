@@ -196,7 +196,9 @@ def test_mistakes_are_one_line(folder, tmp_path, capsys):
             folder, "--out", out, *words
         )
     assert "lies in" in error(folder, "--out", folder / "ann/faces")
-    assert "was made with photos '" in error(folder / "ann", "--out", out)
+    assert "was made with photos '../photos', not '../photos/ann'" in error(
+        folder / "ann", "--out", out
+    )
     other = tmp_path / "other"
     other.mkdir()
     (other / "train.rec").touch()
