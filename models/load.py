@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from models.backbones.base import Backbone
 from models.heads.base import Head
 from utils.config import Method
-from utils.files import atomic_file, file_sha256
+from utils.files import atomic_file, check_archive, file_sha256
 from utils.methods import build
 from utils.onnx_runtime import is_onnx, network_files, read_network
 
@@ -286,6 +286,8 @@ def read_safely(path: Path) -> Any:
             f"{path} is a TorchScript program, which would run code: refused. Where it came from, "
             "save its weights alone: torch.save(torch.jit.load(file).state_dict(), other_file)"
         )
+    if zipfile.is_zipfile(path):
+        check_archive(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can make the reader raise anything

@@ -12,12 +12,14 @@ import os
 import shutil
 import stat
 import uuid
+import zipfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Literal, TypeAlias, overload
 
 Json: TypeAlias = "str | int | float | bool | None | list[Json] | dict[str, Json]"
+MOST_UNPACKED = 10  # times an archive's own size, beyond a GiB
 TEMPORARY = ".*.tmp*"  # pattern of temporary names, which a killed process leaves behind
 
 
@@ -106,6 +108,17 @@ def _open_regular(path: str, flags: int) -> int:
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file", path)
     return descriptor
+
+
+def check_archive(path: str | Path) -> None:
+    """Raise ValueError for a zip archive that is damaged, or unpacks to far more than its size."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise ValueError(f"{path}: damaged archive ({error})") from error
+    if unpacked > MOST_UNPACKED * Path(path).stat().st_size + (1 << 30):
+        raise ValueError(f"{path} would unpack to {unpacked} bytes: refused")
 
 
 def write_text(path: str | Path, text: str) -> None:

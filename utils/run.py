@@ -92,9 +92,19 @@ def record_run(folder: Path, config: TrainConfig, config_file: Path | None, **fa
         shutil.copyfile(config_file, folder / "config.py")
     write_text(folder / "config.json", to_json(config) + "\n")
     path = folder / "environment.json"
-    starts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    starts.append({**environment(), **facts})
+    starts = [*_earlier_starts(path), {**environment(), **facts}]
     write_text(path, json.dumps(starts, indent=2) + "\n")
+
+
+def _earlier_starts(path: Path) -> list[Any]:
+    if not path.exists():
+        return []
+    with suppress(ValueError):
+        starts = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(starts, list):
+            return starts
+    LOGGER.warning("%s is damaged: the record of this run's starts begins anew", path)
+    return []
 
 
 def environment(device: torch.device | None = None) -> dict[str, Any]:

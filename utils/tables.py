@@ -22,7 +22,7 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import DTypeLike, NDArray
 
-from utils.files import atomic_file, atomic_path, naming, open_input
+from utils.files import atomic_file, atomic_path, check_archive, naming, open_input
 
 if TYPE_CHECKING:
     import pyarrow
@@ -408,6 +408,7 @@ def _npz(path: str | Path) -> Iterator[NpzFile]:
     if not zipfile.is_zipfile(path):
         raise ValueError("not an .npz file (or one that was cut off)")
     try:
+        check_archive(path)
         with np.load(path, allow_pickle=False) as archive:
             yield archive
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
@@ -419,6 +420,8 @@ def _array(archive: NpzFile, name: str) -> Array:
         array: Array = archive[name]
     except ValueError as error:  # numpy's own words advise to load without the safeguard
         raise ValueError(f"array {name} holds pickled objects: refused") from error
+    except MemoryError as error:
+        raise ValueError(f"array {name} says that it is larger than memory") from error
     return array
 
 

@@ -1,13 +1,15 @@
 import hashlib
 import os
 import threading
+import zipfile
 
 import pytest
 
 from data.faces import open_faces
 from evaluation.sets.open_set import open_set
+from models.load import load_tensors
 from utils.files import atomic_file, atomic_path, file_sha256, open_input, write_bytes, write_text
-from utils.tables import csv_rows
+from utils.tables import csv_rows, npz_names
 
 
 def names(folder):
@@ -99,3 +101,15 @@ def test_a_pipe_or_a_device_is_not_read(tmp_path):
     for reader in readers:
         with pytest.raises((OSError, ValueError), match=r"regular file|no .*file|no such"):
             reader()
+
+
+@pytest.mark.parametrize(("name", "read"), [("w.pth", load_tensors), ("f.npz", npz_names)])
+def test_an_archive_that_unpacks_to_gigabytes_is_not_unpacked(tmp_path, name, read):
+    with (
+        zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("a.npy", "w", force_zip64=True) as member,
+    ):
+        for _ in range(65):
+            member.write(bytes(1 << 24))
+    with pytest.raises(ValueError, match=rf"{name} would unpack to 10\d+ bytes: refused"):
+        read(tmp_path / name)

@@ -46,6 +46,15 @@ def test_the_record_of_a_run(tmp_path):
     assert record["device"] == "cpu"
 
 
+@pytest.mark.parametrize("damaged", [b"", b"[{", b"\xff\xfe", b"{}"])
+def test_a_damaged_record_stops_no_run(tmp_path, damaged, caplog):
+    (tmp_path / "environment.json").write_bytes(damaged)
+    record_run(tmp_path, load_config(CONFIG_FILE), None, device="cpu")
+    assert "environment.json is damaged" in caplog.text
+    [start] = json.loads((tmp_path / "environment.json").read_text())
+    assert start["device"] == "cpu"
+
+
 def test_metrics_go_on_from_the_step_of_the_checkpoint(tmp_path):
     path = tmp_path / "metrics.jsonl"
     metrics = MetricsFile(path)
