@@ -248,9 +248,10 @@ class ClassBalancedBatches:
         self._seed = seed
         self._block: tuple[int, NDArray[np.int64]] = (-1, np.empty((0, 0), dtype=np.int64))
         if self.num_classes < classes_per_batch:
+            fewer = f", or --set classes_per_batch={self.num_classes}" if self.num_classes else ""
             raise ValueError(
-                f"classes_per_batch = {classes_per_batch}, but only {self.num_classes} classes "
-                f"have two or more images ({self.num_left_out_classes} have one)"
+                f"classes_per_batch = {classes_per_batch} people, but only {self.num_classes} have "
+                f"two or more images ({self.num_left_out_classes} have one): give more{fewer}"
             )
 
     def rows(self, step: int) -> NDArray[np.int64]:

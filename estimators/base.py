@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 _REC_601 = np.array([0.299, 0.587, 0.114], np.float32)
 _REC_709 = np.array([0.2126, 0.7152, 0.0722], np.float32)
 DIRECTION = "uncertainty: larger = less reliable"  # stands in every file of scores
+NEEDS_RUN = (
+    "trained_head needs a run: name its folder, or give --model_dir; for a recogniser alone, "
+    "--estimator embedding_norm"
+)
 
 
 class Estimate(NamedTuple):
@@ -182,7 +186,7 @@ def build_estimator(method: Method, **runtime: object) -> Estimator:
         ValueError: an unknown name or option, or one that needs a head where there is none.
     """
     if method.name == "trained_head" and "head" not in runtime:
-        raise ValueError("trained_head needs a run: name its folder, or give --model_dir")
+        raise ValueError(NEEDS_RUN)
     known = estimator_names()
     if method.name not in known:
         close = difflib.get_close_matches(method.name, known, n=1)

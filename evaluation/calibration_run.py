@@ -20,7 +20,7 @@ from evaluation.confidence.risk_control import Risk, RiskControl, control_risk, 
 from evaluation.metrics.comparisons import Comparisons, Unit
 from evaluation.metrics.thresholds import Caution, caution_few_matches
 from evaluation.original import require_pairs
-from evaluation.run import EvaluationOptions, embed_set, method_name
+from evaluation.run import EvaluationOptions, embed_set, method_name, require_set_and_model
 from evaluation.sets.stored import StoredSet
 
 if TYPE_CHECKING:
@@ -177,6 +177,7 @@ def calibrate(
     Raises:
         ValueError: several stored uncertainties, or too few comparisons; the message names the set.
     """
+    require_set_and_model(source, model)
     options = options or CalibrationOptions()
     if isinstance(source, StoredSet):
         labelled = source.comparisons()

@@ -23,6 +23,7 @@ from evaluation.metrics.protocols import Protocol, find_protocol
 from evaluation.run import DISCARDS, EvaluationOptions, embed_set, show_draws
 from evaluation.sets.stored import StoredSet
 from models.seeds import Group
+from utils.config import require
 from utils.distributed import ALONE, World
 
 if TYPE_CHECKING:
@@ -60,6 +61,10 @@ class ComparisonOptions:
     seed: int = 0
     batch_size: int = 64
     parts: str | None = None
+
+    def __post_init__(self) -> None:
+        fmr = self.fmr
+        require(not isinstance(fmr, float | str), "fmr", fmr, f"several, such as ({fmr!r},)")
 
     @property
     def switches(self) -> Protocol:

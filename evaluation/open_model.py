@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from estimators.base import (
     DIRECTION,
+    NEEDS_RUN,
     Estimator,
     EstimatorGroup,
     build_estimator,
@@ -28,7 +29,7 @@ from estimators.base import (
 from evaluation.confidence.calibration import FILE_NAME, Calibration, Decision
 from evaluation.sets.templates import Weights
 from models.seeds import Group, seed_groups
-from utils.config import parse_method
+from utils.config import parse_method, require
 from utils.files import file_sha256
 from utils.onnx_runtime import is_onnx
 from utils.tables import SUFFIXES
@@ -297,6 +298,8 @@ def open_models(
         ValueError: two models have one name, there is no backbone or more than one, or a model
             cannot be opened.
     """
+    is_text = isinstance(specs, str | Path)
+    require(not is_text, "specs", specs, f"several, such as [{str(specs)!r}]")
     in_order = named(with_branches(specs))
     opened: dict[str, LoadedModel] = {}
     host: LoadedModel | None = None
@@ -389,7 +392,7 @@ def kind_of(spec: str) -> tuple[str, Path]:
     if path.is_dir():
         return "run", path
     if path.is_file():
-        if path.suffix == ".onnx":
+        if is_onnx(path):
             return "onnx", path
         if path.suffix.lower() in SUFFIXES:
             return "scores", path
@@ -427,7 +430,7 @@ def _named_backbone(
 ) -> LoadedModel | None:
     """Open the backbone that is named; a file of scores can be opened without."""
     if spec.partition(":")[0] == "trained_head":
-        raise ValueError("trained_head needs a run: name its folder, or give --model_dir")
+        raise ValueError(NEEDS_RUN)
     if name is None and weights is None and kind == "scores":
         return None
     if name is None and is_onnx(weights):

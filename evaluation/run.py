@@ -24,6 +24,7 @@ from evaluation.metrics.protocols import PROTOCOLS, Protocol, find_protocol
 from evaluation.original import FMR_TARGETS, OriginalTable, original_table, require_pairs
 from evaluation.sets.stored import StoredSet
 from evaluation.sets.templates import Fusion, Score
+from utils.config import require
 from utils.distributed import ALONE, World
 from utils.files import file_name
 
@@ -87,6 +88,11 @@ class EvaluationOptions:
     risk: Risk = "fnmr"
     score_threshold: float | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        name, fmr = self.protocols, self.fmr
+        require(not isinstance(name, str), "protocols", name, f"a tuple, such as ({name!r},)")
+        require(not isinstance(fmr, float | str), "fmr", fmr, f"several, such as ({fmr!r},)")
 
     def completed(self, verification: Verification) -> EvaluationOptions:
         """Fill what is None from a run's config."""
@@ -196,6 +202,7 @@ def evaluate(
         ValueError: fewer than ten comparisons or those of one kind alone, an option that does not
             go with the set, or no protocol that can be applied; the message names the set.
     """
+    require_set_and_model(source, model)
     options = options or EvaluationOptions()
     options.protocols_of(has_pairs=True)  # a wrong name is refused before any work
     estimate = None
@@ -252,6 +259,16 @@ def evaluate(
         images,
         cautions,
     )
+
+
+def require_set_and_model(source: object, model: object) -> None:
+    """Raise ValueError for what `evaluate` does not take as such; it names the argument."""
+    from evaluation.open_model import LoadedModel
+
+    is_set = hasattr(source, "comparisons")
+    require(is_set, "source", source, "a set, as of open_set or open_stored")
+    is_model = model is None or isinstance(model, LoadedModel | Estimate) or callable(model)
+    require(is_model, "model", model, "a model, as of open_model, or an estimator or Estimate")
 
 
 def embed_set(

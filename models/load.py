@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -271,7 +272,7 @@ def read_safely(path: Path) -> Any:
     """
     if not path.is_file():
         raise ValueError(f"no file {path}")
-    if path.suffix == ".onnx":
+    if is_onnx(path):
         raise ValueError(
             f"{path} is an ONNX model, not a file of weights: a recogniser is the backbone `onnx` "
             f"with it, and what export/export.py wrote is evaluated as --model {path}"
@@ -289,7 +290,8 @@ def read_safely(path: Path) -> Any:
     if zipfile.is_zipfile(path):
         check_archive(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of a pickle that torch.save did not write
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can make the reader raise anything
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         if refused is None:

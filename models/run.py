@@ -181,6 +181,11 @@ def load_run(
             f"{path} is a run of {len(names)} branches: {', '.join(names)}; name one, as in "
             f"--model_dir {path / names[0]}, or give the folder to evaluation/compare.py for all"
         )
+    if path.is_file():
+        raise ValueError(
+            f"{path} is a file, not the folder of a run: a recogniser goes into backbone_weights "
+            "of a config, and network.py trains the run on it (docs/train.md)"
+        )
     if not file.is_file():
         raise ValueError(
             f"no trained run in {path}: {file.name} is missing (train with network.py)"

@@ -148,6 +148,8 @@ def _content(file: Any) -> bytes:
         with suppress(AttributeError, io.UnsupportedOperation):  # it may have been read before
             file.seek(0)
         content = file.read()
+    except UnicodeDecodeError:
+        content = ""  # of a file that was opened as text
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from error
     if isinstance(content, _BYTES):

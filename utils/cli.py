@@ -14,10 +14,10 @@ import os
 import signal
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from types import FrameType
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 from utils.distributed import (
     ALONE,
@@ -50,9 +50,20 @@ class Parser(argparse.ArgumentParser):
             None, None, description, epilog, allow_abbrev=False, formatter_class=_Formatter
         )
 
+    def parse_known_args(
+        self, args: Iterable[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """Parse, and remember for `error` what was given."""
+        self._given = sys.argv[1:] if args is None else list(args)
+        return super().parse_known_args(self._given, namespace)
+
     def error(self, message: str) -> NoReturn:
         """Write the line, with the closest flag, and leave with exit code 2."""
         known = {flag for action in self._actions for flag in action.option_strings} - {"--help"}
+        if "required" in message:  # what argparse says first where a required flag is misspelt
+            flags = [text.partition("=")[0] for text in self._given if text.startswith("--")]
+            unknown = [flag for flag in flags if flag not in known]
+            message = f"unrecognized arguments: {unknown[0]}" if unknown else message
         wrong = message.partition("unrecognized arguments: ")[2].split()[:1]
         close = difflib.get_close_matches(wrong[0].partition("=")[0], known, n=1) if wrong else []
         hint = f"; did you mean {close[0]}?" if close else ""

@@ -25,16 +25,20 @@ from typing import Any, Literal, get_args
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Execution = Literal["eager", "cuda_graph", "compile"]
 Optimizer = Literal["sgd", "adamw"]
+_LONG = 200  # characters of a value that messages no longer show
 
 
-def _require(holds: bool, field: str, value: object, rule: str) -> None:
+def require(holds: bool, field: str, value: object, rule: str) -> None:
+    """Raise ValueError where a field or an argument is not what the rule says."""
     if not holds:
-        raise ValueError(f"{field} = {value!r}: must be {rule}")
+        text = repr(value)
+        text = text if len(text) < _LONG else f"{type(value).__name__}(...)"
+        raise ValueError(f"{field} = {text}: must be {rule}")
 
 
 def _check(config: object, prefix: str = "", /, **rules: tuple[bool, str]) -> None:
     for field, (holds, rule) in rules.items():
-        _require(holds, prefix + field, getattr(config, field), rule)
+        require(holds, prefix + field, getattr(config, field), rule)
 
 
 def _one_of(value: object, kind: object) -> tuple[bool, str]:
@@ -135,7 +139,7 @@ class Branch:
 
     def __post_init__(self) -> None:
         good = re.fullmatch(r"\w[\w-]*", self.name) is not None
-        _require(good, "branch name", self.name, "letters, digits, - and _: it is a folder")
+        require(good, "branch name", self.name, "letters, digits, - and _: it is a folder")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +167,7 @@ class Augment:
     def __post_init__(self) -> None:
         for name in ("flip", "blur", "occlusion", "rare", "degrade"):
             value = getattr(self, name)
-            _require(0 <= value <= 1, f"augment.{name}", value, "a probability in [0, 1]")
+            require(0 <= value <= 1, f"augment.{name}", value, "a probability in [0, 1]")
         are_radii = min(self.blur_radii, default=0) > 0
         _check(self, "augment.", blur_radii=(are_radii, "one or more radii above 0"))
 
@@ -275,19 +279,19 @@ class TrainConfig:
             return
         for field in ("head", "loss", "teacher", "head_weights", "head_seed"):
             value = getattr(self, field)
-            _require(value is None, field, value, "left out: each of the branches has its own")
+            require(value is None, field, value, "left out: each of the branches has its own")
         names = [branch.name for branch in self.branches]
         folders = {name.casefold() for name in names}
-        _require(len(folders) == len(names), "branches", names, "of different names, in any case")
+        require(len(folders) == len(names), "branches", names, "of different names, in any case")
         for place, branch in enumerate(self.branches):
             later = branch.teacher in names[place:]
             rule = f"a branch before {branch.name!r}, or a path"
-            _require(not later, f"branches.{branch.name}.teacher", branch.teacher, rule)
+            require(not later, f"branches.{branch.name}.teacher", branch.teacher, rule)
             own, steps = (
                 f"{schedule.epochs} x {schedule.steps_per_epoch} steps"
                 for schedule in (branch.schedule or self.schedule, self.schedule)
             )
-            _require(own == steps, f"branches.{branch.name}.schedule", own, "as long as the run's")
+            require(own == steps, f"branches.{branch.name}.schedule", own, "as long as the run's")
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -358,7 +362,8 @@ def override(config: TrainConfig, assignments: Sequence[str]) -> TrainConfig:
     `branches.NAME.loss.margin=0.4` into a branch (`branches.*` into all), and `loss=idq:margin=0.4`
     replaces a method (see `parse_method`). Values are Python literals, anything else is taken as a
     string. Length and drops of the run's schedule, when set, are also those of its branches; a run
-    that is made shorter loses the drops beyond its end.
+    that is made shorter loses the drops beyond its end, and logs its last step if it is shorter
+    than `log_every`.
 
     Raises:
         ValueError: no `=`, an unknown field, or a value of the wrong type or out of range.
@@ -373,7 +378,11 @@ def override(config: TrainConfig, assignments: Sequence[str]) -> TrainConfig:
         _assign(values, key.strip(), _literal(text.strip()))
     if "schedule.epochs" in keys and "schedule.drop_at" not in keys:
         _shorten(values)
-    return _train_config(values)
+    config = _train_config(values)
+    if "log_every" in keys or not keys & {"schedule.epochs", "schedule.steps_per_epoch"}:
+        return config
+    every = min(config.log_every, config.schedule.total_steps)
+    return dataclasses.replace(config, log_every=every)
 
 
 def parse_method(text: str) -> Method:

@@ -15,8 +15,12 @@ _MOST_BYTES = 2**31  # that protobuf writes
 
 
 def is_onnx(path: str | Path | None) -> bool:
-    """Whether a file is an ONNX file by its name."""
-    return Path(path or "").suffix.lower() == ".onnx"
+    """Whether a file is an ONNX file by its name, and does not begin as torch.save's do."""
+    path = Path(path or "")
+    if path.suffix.lower() != ".onnx" or not path.is_file():
+        return path.suffix.lower() == ".onnx"
+    with path.open("rb") as file:
+        return not file.read(2).startswith((b"PK", b"\x80"))
 
 
 def needed(package: str) -> Any:

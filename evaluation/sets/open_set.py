@@ -23,6 +23,7 @@ from estimators.base import harmonic_mean
 from evaluation.metrics.comparisons import Comparisons, cosine_of_pairs, notes_of, with_people
 from evaluation.metrics.thresholds import Caution
 from evaluation.sets.labelled import NonMated, labelled_comparisons, scores_of
+from utils.config import require
 from utils.files import naming
 
 KINDS = ("synthetic:", "faces:", "pairs:", "ijb:")
@@ -200,6 +201,7 @@ def open_set(
     Raises:
         ValueError: no such set, an unknown kind, or one without pairs of both kinds.
     """
+    require(isinstance(target, str), "target", target, "a text, such as 'lfw' or 'faces:PATH'")
     kind, colon, rest = target.partition(":")
     if not colon or kind == "synthetic":
         return VerificationPairs(open_verification(target, dataset_path))

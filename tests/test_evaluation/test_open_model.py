@@ -216,7 +216,11 @@ def test_an_estimator_without_training(run, calibration, faces, tmp_path):
         ("ser_fiq", {}, "ser_fiq needs a backbone: give backbone_name with"),
         ("ser_fiq", {"backbone_name": "mbf"}, "backbone_name = mbf needs backbone_weights"),
         ("ser_fiq", {"backbone_name": "r50", "backbone_weights": "w"}, "did you mean 'iresnet50'?"),
-        ("trained_head", {}, "trained_head needs a run: name its folder"),
+        (
+            "trained_head",
+            {},
+            "or give --model_dir; for a recogniser alone, --estimator embedding_norm",
+        ),
         ("{folder}/tiny", {"calibration": "c.json"}, "no calibration file c.json"),
     ],
 )

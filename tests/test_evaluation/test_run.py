@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 
 from data.features import Features
+from evaluation.calibration_run import calibrate
+from evaluation.comparison import ComparisonOptions
 from evaluation.metrics.curve import protocol_curve
 from evaluation.metrics.protocols import PROTOCOLS
+from evaluation.open_model import open_models
 from evaluation.original import original_table
 from evaluation.run import (
     DISCARDS,
@@ -162,3 +165,21 @@ def test_what_does_not_go_together(tmp_path):
         evaluate(open_stored(tmp_path / "e.npz"), Levels())
     with pytest.raises(ValueError, match="did you mean 'original'"):
         evaluate(source, Levels(), EvaluationOptions(protocols=("orignal",)))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda _: open_set(5), "target = 5: must be a text, such as 'lfw'"),
+        (lambda _: evaluate("x", "y"), "source = 'x': must be a set, as of open_set"),
+        (lambda source: evaluate(source, "y"), "model = 'y': must be a model, as of open_model"),
+        (lambda source: calibrate(Levels(), source), "source = .*Levels.*: must be a set"),
+        (lambda _: EvaluationOptions(protocols="nist"), r"a tuple, such as \('nist',\)"),
+        (lambda _: EvaluationOptions(fmr=0.01), r"fmr = 0\.01: must be several, .* \(0\.01,\)"),
+        (lambda _: ComparisonOptions(fmr=0.01), r"fmr = 0\.01: must be several"),
+        (lambda _: open_models("demo"), r"specs = 'demo': must be several, such as \['demo'\]"),
+    ],
+)
+def test_an_argument_of_another_kind_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(open_set("synthetic:pairs=20"))

@@ -157,6 +157,7 @@ def test_a_calibration_of_another_score_is_refused(run, pack, tmp_path):
         (["--sha256", "12ab"], "'12ab' is not a SHA-256"),
         (["--created", "today"], "'today' is not a date such as 2026-01-31"),
         (["--out", "."], "is a folder; name a file"),
+        (["--model_dir", __file__], "a recogniser goes into backbone_weights"),
     ],
 )
 def test_mistakes_write_nothing(flags, message, run, tmp_path, refused):

@@ -57,12 +57,16 @@ def test_no_file(tmp_path, load):
 
 
 @both
-@pytest.mark.parametrize("content", [b"", b"# weights\n", b"PK\x03\x04rubbish", bytes(1000)])
-def test_not_a_tensor_file(tmp_path, content, load):
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"# weights\n", b"PK\x03\x04rubbish", bytes(1000), pickle.dumps({"a": 1}, 4)],
+)
+def test_not_a_tensor_file(tmp_path, content, load, recwarn):
     path = tmp_path / "weights.pth"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"{path} is not a file of tensors, or is incomplete"):
         load(path)
+    assert not recwarn.list
 
 
 @both
@@ -226,6 +230,8 @@ def test_safetensors_are_read_and_other_kinds_are_named(tmp_path, tiny_weights):
     with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:
         archive.writestr("script/constants.pkl", b"")
     (tmp_path / "r.onnx").write_bytes(b"\x08\x07")
+    torch.save(tiny_weights, tmp_path / "renamed.onnx")
+    assert _same(load_tensors(tmp_path / "renamed.onnx"), tiny_weights)
     for name, kind in (("cut.safetensors", "damaged safetensors"), ("r.onnx", "ONNX model")):
         with pytest.raises(ValueError, match=kind):
             load_backbone(TINY, tmp_path / name)

@@ -303,6 +303,7 @@ def test_a_model_that_gives_nan_is_an_error_that_names_the_image(levels, faces, 
         ([np.zeros((112, 112, 3), np.uint8), None], "image 1: NoneType is not an image: give a pa"),
         ([["a", "b"]], "image 0: list is not an image"),
         (io.StringIO("text"), r"StringIO.read\(\) gives str, not bytes: open .* 'rb'"),
+        (io.TextIOWrapper(io.BytesIO(b"\xff\xd8"), "utf-8"), "TextIOWrapper.* open .* 'rb'"),
     ],
 )
 def test_what_is_not_an_image_is_named(levels, images, message):

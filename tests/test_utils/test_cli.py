@@ -53,8 +53,8 @@ def test_a_reader_that_has_seen_enough():
 
 def test_flags_are_whole_and_the_closest_one_is_named(capsys):
     parser = Parser("What it does:\n\n    python it.py --target lfw", "The end.")
-    parser.add_argument("--target", type=count)
-    for argv in (["--targe", "3"], ["--tagret=3"]):
+    parser.add_argument("--target", type=count, required=True)
+    for argv in (["--target", "3", "--targe", "3"], ["--targe", "3"], ["--tagret=3"]):
         with pytest.raises(SystemExit) as end:
             parser.parse_args(argv)
         assert end.value.code == 2

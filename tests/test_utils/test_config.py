@@ -172,6 +172,8 @@ def test_every_shipped_config_survives_json(path):
         ("verification.dataset_path=x y", lambda c: c.verification.dataset_path, "x y"),
         ("augment.blur=0", lambda config: config.augment.blur, 0.0),
         ("name=a=b", lambda config: config.name, "a=b"),
+        ("schedule.steps_per_epoch=5", lambda config: config.log_every, 20),
+        ("schedule.steps_per_epoch=99", lambda config: config.log_every, 100),
     ],
 )
 def test_override_sets_one_field(assignment, read, expected):
