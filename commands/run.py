@@ -171,8 +171,8 @@ def calibration_main(args: argparse.Namespace) -> int:
                 _warn_of_training_faces([args.target], loaded)
             embedding = EvaluationOptions(batch_size=options.batch_size, flip=options.flip)
             estimate = embed_set(source, loaded, embedding, world=world)
-            about = {"method": method_name(loaded, with_run=False)}
-            run = partial(run, source, estimate, **about, weights_sha256=loaded.weights_sha256)
+            run = partial(run, source, estimate, method=method_name(loaded, with_run=False))
+            run = partial(run, weights_sha256=loaded.weights_sha256)
         if not world.is_main:
             return 0
         result = run()
