@@ -290,7 +290,7 @@ def _todo(
             is_told = not is_folder or row.place.count("/") > 1
             if is_told:
                 whose = (NESTED if is_folder else UNLABELLED) % row.photo
-                _warn(f"{options.photos}: {whose}, here {row.identity}")
+                _warn(f"{options.photos}: {whose}, here {row.identity!r}")
         who = identity_of.setdefault(row.photo, row.identity)
         if who != row.identity:
             raise ValueError(f"{row.photo} is listed as {who!r} and as {row.identity!r}")

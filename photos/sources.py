@@ -472,7 +472,8 @@ def _csv_layout(
     column = max(column, 0)
     others = [head.index(name) for name in IDENTITIES if name in head]
     who = next((place for place in others if place != column), len(head) if has_heading else 1)
-    return column, who, head if has_heading else [], start[has_heading:]
+    heading = [field.strip() for _, fields in start[:has_heading] for field in fields]
+    return column, who, heading, start[has_heading:]
 
 
 def _file_column(rows: Sequence[tuple[int, list[str]]], folder: str) -> int:

@@ -154,7 +154,7 @@ def test_a_list_says_who_is_who(folder, tmp_path, name, text):
             "l.csv",
             "# us\nfile;Who;y\ndeep/set/bo/1.png;B;1\ndeep/set/cy/1.png;C;2\n",
             "bo cy",
-            "not read: who, y; who is on a photo is read from a column called identity, person",
+            "not read: Who, y; who is on a photo is read from a column called identity, person",
         ),
         ("l.csv", "file;who;label\ndeep/set/bo/1.png;B;1\ndeep/set/cy/1.png;C;2\n", "1 2", ""),
     ],
