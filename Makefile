@@ -40,7 +40,7 @@ shape: setup
 
 # as under nohup or a script's `&`, where Ctrl-C is ignored from the start
 signals: setup
-	trap "" INT; $(BIN)/python -m pytest -q tests/test_utils/test_stop.py \
+	trap "" INT; $(BIN)/python -m pytest -q tests/test_utils/test_long_work.py \
 		tests/test_utils/test_cli.py tests/test_scoring/test_score_images_resume.py
 
 unit: setup $(RAY)
