@@ -128,6 +128,8 @@ def comparison_main(args: argparse.Namespace) -> int:
                 device=device,
                 precision=args.precision,
             )
+            for loaded in models.models.values() if world.is_main else ():
+                _warn_of_training_faces(args.target, loaded)
             compared = compare(map(sets.open, args.target), models, options, world=world)
         else:
             raise ValueError(
@@ -165,6 +167,8 @@ def calibration_main(args: argparse.Namespace) -> int:
             run = partial(run, sets.open_stored(args.features))
         else:
             source, loaded = sets.open(args.target), model.open(device)
+            if world.is_main:
+                _warn_of_training_faces([args.target], loaded)
             embedding = EvaluationOptions(batch_size=options.batch_size, flip=options.flip)
             estimate = embed_set(source, loaded, embedding, world=world)
             run = partial(run, source, estimate, method=method_name(loaded, with_run=False))
@@ -264,6 +268,8 @@ def _evaluate_sets(
         raise ValueError("nothing to evaluate: give --target NAME[,NAME] or --features FILE.npz")
     for target in targets:
         source = sets.open(target)
+        if world.is_main:
+            _warn_of_training_faces([target], model)
         estimate = embed_set(source, model, options, about=model.fingerprint, world=world)
         if not world.is_main:
             continue
@@ -274,6 +280,17 @@ def _evaluate_sets(
             sys.stdout.write(f"wrote {path}\n")
         result = evaluate(source, estimate, options, method=method_name(model))
         yield Evaluated(result, label, [*model.files, *_files(target, sets.dataset_path)])
+
+
+def _warn_of_training_faces(targets: Iterable[str], model: LoadedModel) -> None:
+    seen = {Path(source).resolve() for source in (model.config.sources if model.config else ())}
+    for target in targets:
+        kind, _, path = target.partition(":")
+        if kind == "faces" and Path(path).resolve() in seen:
+            log.warning(
+                "%s: %s was trained on these faces, and will do worse on others: take other people",
+                *(target, model.name),
+            )
 
 
 def _save_scores(path: str, evaluated: Evaluated) -> None:

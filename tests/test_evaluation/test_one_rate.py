@@ -142,3 +142,15 @@ def test_what_is_warned_of_in_the_log_is_in_json_and_page(tmp_path, capsys):
     for warnings in (result["warnings"], page["warnings"], compared["warnings"]):
         assert sum("18 of 18 images (100 %) are not aligned" in line for line in warnings) == 1
         assert sum("only 6 people, one of whom (0/0.png)" in line for line in warnings) == 1
+
+
+@pytest.mark.parametrize(("seed", "warned"), [(1, True), (2, False)])
+def test_faces_that_a_head_was_trained_on_are_named(run, tmp_path, caplog, seed, warned):
+    target = ["--target", f"faces:synthetic:identities=4,images=2,seed={seed}", "--fmr", "0.1"]
+    model = ["--model_dir", str(run), "--device", "cpu"]
+    assert verification_risk_fnmr.main([*model, *target, "--json", str(tmp_path / "o.json")]) == 0
+    assert calibrate.main([*model, *target, "--out", str(tmp_path / "c.json")]) == 0
+    assert compare.main([*target, "--methods", f"tiny={run}", "--device", "cpu"]) == 0
+    said = "tiny was trained on these faces"
+    assert caplog.text.count(said) == 3 * warned
+    assert ((tmp_path / "o.json").read_text().count(said) > 0) == warned
