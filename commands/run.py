@@ -172,6 +172,7 @@ def calibration_main(args: argparse.Namespace) -> int:
             embedding = EvaluationOptions(batch_size=options.batch_size, flip=options.flip)
             estimate = embed_set(source, loaded, embedding, world=world)
             run = partial(run, source, estimate, method=method_name(loaded, with_run=False))
+            run = partial(run, weights_sha256=loaded.weights_sha256)
         if not world.is_main:
             return 0
         result = run()

@@ -29,6 +29,9 @@ _WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?")  # MXNet writes labels as 5.000000
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 SETTLED = 2.0  # seconds since a change; times of files are too coarse to tell two apart
 SECONDS_BETWEEN_LINES = 10.0  # of the log
+NESTED = (
+    "images lie deeper than identity/image, such as %s; the folder at the top is their identity"
+)
 CHECKED = 100  # images of a list, of which one must exist
 
 
@@ -139,6 +142,14 @@ def folder_listing(root: Path) -> Listing:
         return cached.listing()
     folders = _list(root, names, changed, cached)
     if not len(folders.ends):
+        flat = [path.name for path in root.iterdir() if path.suffix.lower() in SUFFIXES]
+        if flat:
+            above = root.parent if root.name else root.resolve().parent
+            raise ValueError(
+                f"{root}: its images, such as {min(flat)}, lie directly in it; expected one folder "
+                f"per identity: if {root.resolve().name} is one of them, give the folder that "
+                f"holds it, {above}"
+            )
         raise ValueError(
             f"{root}: no images; expected one folder per identity with files ending in "
             f"{' '.join(SUFFIXES)}, or one .rec pack"
@@ -223,11 +234,7 @@ def _list(
             done = f"{len(lengths)} images in {len(counts)} of {len(names)} folders"
             log.info("listing %s: %s", root, done)
     if nested:
-        log.warning(
-            "%s: %d images lie deeper than identity/image, such as %s; the folder at the top is "
-            "their identity",
-            *(root, nested, example),
-        )
+        log.warning("%s: %d " + NESTED, root, nested, example)
     return _Folders(
         {
             "names": np.frombuffer(b"\0".join(names), dtype=np.uint8),

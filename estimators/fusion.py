@@ -8,7 +8,6 @@ a run of network.py.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
 from estimators.base import Batch, Estimate, Estimator, EstimatorGroup, build_estimator
-from estimators.trained_head import TrainedHead
+from estimators.trained_head import TrainedHead, head_hashes
 from models.frozen import FrozenBackbone
 from models.heads.base import Head
 from models.load import load_checkpoint
@@ -114,15 +112,6 @@ def open_members(
     return members
 
 
-def head_hashes(members: Mapping[str, Estimator]) -> dict[str, str]:
-    """SHA-256 of the head of each member that has one: its tensors' names, shapes and values."""
-    return {
-        name: _hash(member.head)
-        for name, member in members.items()
-        if isinstance(member, TrainedHead)
-    }
-
-
 def require_same(stored: Mapping[str, str], hashes: Mapping[str, str], path: str) -> None:
     """Raise ValueError, with the member, for a head that the fusion was not fitted on."""
     for name, value in hashes.items():
@@ -146,15 +135,6 @@ def _head_of(folder: Path, frozen: FrozenBackbone, backbone: str) -> Head:
             f"{backbone[:12]}...): a fusion joins methods over one"
         )
     return trained_head(checkpoint, frozen)
-
-
-def _hash(head: Head) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in head.state_dict().items():
-        values = tensor.detach().cpu().to(torch.float64).contiguous().numpy()
-        digest.update(json.dumps([name, list(values.shape)]).encode())
-        digest.update(values.tobytes())
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,13 @@ What `evaluation/verification_risk_fnmr.py` uses unless another estimator is nam
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
+
 import torch
 
-from estimators.base import Batch, Estimate
+from estimators.base import Batch, Estimate, Estimator
 from models.frozen import FrozenBackbone
 from models.heads.base import Head, to_sigma_sq
 
@@ -39,3 +43,21 @@ class TrainedHead:
         finally:
             self.head.train(training)
         return Estimate(output.embedding.cpu().numpy(), sigma_sq.cpu().numpy())
+
+
+def head_hashes(members: Mapping[str, Estimator]) -> dict[str, str]:
+    """SHA-256 of the head of each member that has one: its tensors' names, shapes and values."""
+    return {
+        name: _hash(member.head)
+        for name, member in members.items()
+        if isinstance(member, TrainedHead)
+    }
+
+
+def _hash(head: Head) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in head.state_dict().items():
+        values = tensor.detach().cpu().to(torch.float64).contiguous().numpy()
+        digest.update(json.dumps([name, list(values.shape)]).encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()

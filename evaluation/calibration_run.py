@@ -6,7 +6,7 @@ result.calibration.save("runs/idq/calibration.json")
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -165,6 +165,7 @@ def calibrate(
     options: CalibrationOptions | None = None,
     *,
     method: str = "",
+    weights_sha256: Mapping[str, str] | None = None,
 ) -> CalibrationResult:
     """Fit what uncertainties mean on a set, and check it on people that were left out.
 
@@ -173,6 +174,7 @@ def calibrate(
         model: as in `evaluation.run.evaluate`.
         options: see `CalibrationOptions`.
         method: where the uncertainties come from; the model's own name by default.
+        weights_sha256: of the model that gave an estimate; a `LoadedModel` has its own.
 
     Raises:
         ValueError: several stored uncertainties, or too few comparisons; the message names the set.
@@ -194,6 +196,7 @@ def calibrate(
         estimate = model if isinstance(model, Estimate) else embed_set(source, model, embedding)
         comparisons = source.comparisons(*estimate)
         method = method or method_name(model, with_run=False)
+        weights_sha256 = weights_sha256 or getattr(model, "weights_sha256", None)
     require_pairs(comparisons.name, comparisons.mated)
     fitted = Calibration.fit(
         comparisons,
@@ -201,6 +204,7 @@ def calibrate(
         score_threshold=options.score_threshold,
         method=method,
     )
+    fitted = replace(fitted, weights_sha256=weights_sha256 or {})
     checked = held_out_reliability(
         comparisons,
         score_threshold=fitted.score_threshold,

@@ -76,11 +76,13 @@ class Provenance:
     backbone_sha256: str = ""  # of the backbone's original file
     exported_from: str = ""  # SHA-256 of what an exported model was made from
     name: str = ""  # of an exported model
+    head_sha256: str = ""  # of an exported model: of the tensors of its head
 
     def to_dict(self) -> dict[str, str]:
         """Return what files of scores and exported models carry."""
         stored = dataclasses.asdict(self)
-        optional = {name: stored.pop(name) for name in ("backbone_sha256", "exported_from", "name")}
+        names = ("backbone_sha256", "head_sha256", "exported_from", "name")
+        optional = {name: stored.pop(name) for name in names}
         if stored.pop("method") != "trained_head":
             optional["method"] = self.method
         output = stored.pop("output")
@@ -113,6 +115,22 @@ class LoadedModel:
     def fingerprint(self) -> str:
         """The method and the SHA-256 of each file: equal where the numbers are."""
         return " ".join([self.provenance.method, *map(file_sha256, self.files)])
+
+    @property
+    def weights_sha256(self) -> dict[str, str]:
+        """SHA-256 of the backbone's original file and of the tensors of each head, where known.
+
+        Equal for a run folder and what is packed or exported from it.
+        """
+        own = self.provenance
+        parts = {"backbone": own.backbone_sha256, "head": own.head_sha256}
+        if self.frozen is not None:
+            from estimators.trained_head import head_hashes
+
+            group = self.estimator
+            one = {"head": group}
+            parts |= head_hashes(group.members if isinstance(group, EstimatorGroup) else one)
+        return {part: sha256 for part, sha256 in parts.items() if sha256}
 
     def with_estimator(self, text: str) -> LoadedModel:
         """Return another method over the backbone; "trained_head" stands for the model's own.
@@ -183,18 +201,43 @@ class LoadedModel:
         if method != "trained_head":
             return f"run {script} --backbone_name ... --estimator {method} --out FILE"
         if self.provenance.model and folder.is_dir():
-            return f"run {script} --model_dir {folder} --dataset_path DIR --target lfw"
+            last = " --checkpoint last" if self.files and self.files[0].stem == "last" else ""
+            return f"run {script} --model_dir {folder}{last} --dataset_path DIR --target lfw"
         return f"run {script} --model {folder} --target faces:FOLDER --out FILE.json"
 
-    def _with_calibration(self, file: Path) -> LoadedModel:
-        """Add a file's calibration, unless it is of another method."""
-        calibration, own = Calibration.load(file), self.provenance.method
+    def with_calibration(self, calibration: Calibration, file: str | Path) -> LoadedModel:
+        """Add a calibration of this model.
+
+        Raises:
+            ValueError: it is of another method or of other weights; names its file.
+        """
+        own = self.provenance.method
         if calibration.method != own and calibration.method.partition(":")[0] in estimator_names():
             raise ValueError(
                 f"{file} says what the uncertainties of {calibration.method} mean, not those of "
                 f"{own}: make one with evaluation/calibrate.py --estimator {own}"
             )
-        return replace(self, calibration=calibration, decision=_decision(calibration))
+        weights = self.weights_sha256 if calibration.weights_sha256 else {}
+        differences = [
+            f"SHA-256 of its {part} {sha256[:12]}..., here {weights[part][:12]}..."
+            for part, sha256 in calibration.weights_sha256.items()
+            if weights.get(part, sha256) != sha256
+        ]
+        if differences:
+            raise ValueError(
+                f"{file} is the calibration of another model than {self.provenance.model} "
+                f"({'; '.join(differences)}), so its error rates do not hold: {self._remedy()}"
+            )
+        decision = calibration.decision or Decision.from_calibration(calibration)
+        return replace(self, calibration=calibration, decision=decision)
+
+    def _with_stored(self, stored: dict[str, Any] | None, path: Path) -> LoadedModel:
+        """Add the calibration that a model's own file holds."""
+        try:
+            calibration = None if stored is None else Calibration.from_dict(stored)
+        except ValueError as error:
+            raise ValueError(f"{path}: its calibration: {error}") from error
+        return self if calibration is None else self.with_calibration(calibration, path)
 
 
 @dataclass(frozen=True)
@@ -244,7 +287,7 @@ def open_model(
 
     Raises:
         ValueError: there is no such model (with what was probably meant), it cannot be read, a flag
-            does not go with its kind, or a calibration belongs to another method; one line that
+            does not go with its kind, or a calibration belongs to another model; one line that
             names the file.
     """
     where = Where(device=device, precision=precision, execution=execution)
@@ -277,7 +320,9 @@ def open_model(
         from models.run import load_packed
 
         model = from_run(load_packed(path, **where))
-    return model if calibration is None else model._with_calibration(Path(calibration))
+    if calibration is None:
+        return model
+    return model.with_calibration(Calibration.load(calibration), calibration)
 
 
 def open_models(
@@ -443,7 +488,7 @@ def _named_backbone(
     if not weights:
         raise ValueError(f"backbone_name = {name} needs backbone_weights")
     from estimators.embedding_norm import EmbeddingNorm
-    from models.load import weights_files
+    from models.load import weights_files, weights_sha256
     from models.run import open_backbone
 
     frozen = open_backbone(name, weights, **where)
@@ -452,6 +497,7 @@ def _named_backbone(
         estimator=EmbeddingNorm(frozen=frozen),
         frozen=frozen,
         embedding_size=frozen.embedding_size,
+        provenance=Provenance(backbone_sha256=weights_sha256(weights)),
         files=weights_files(weights),
     )
 
@@ -481,6 +527,7 @@ def _open_over(host: LoadedModel | None, kind: str, spec: str) -> LoadedModel:
             sha256=file_sha256(files[0]) if files else host.provenance.sha256,
             output=_output_of(spec),
             method=spec,
+            backbone_sha256=host.provenance.backbone_sha256,
         )
     return LoadedModel(
         name=name,
@@ -524,12 +571,9 @@ def from_run(run: Run, *, calibrated: bool = True) -> LoadedModel:
     from models.run import PackedModel
 
     about = run.about if isinstance(run, PackedModel) else None
-    calibration = _read(run.calibration, run.path) if isinstance(run, PackedModel) else None
     model = LoadedModel(
         name=about.name if about else run.path.absolute().name,
         estimator=TrainedHead(frozen=run.frozen, head=run.head),
-        calibration=calibration,
-        decision=_decision(calibration),
         provenance=Provenance(
             model=str(run.path),
             sha256=file_sha256(run.files[0]),
@@ -546,21 +590,22 @@ def from_run(run: Run, *, calibrated: bool = True) -> LoadedModel:
         files=run.files,
     )
     file = run.path / FILE_NAME
-    return model._with_calibration(file) if calibrated and file.is_file() else model
+    if isinstance(run, PackedModel):
+        return model._with_stored(run.calibration, run.path)
+    if calibrated and file.is_file():
+        return model.with_calibration(Calibration.load(file), file)
+    return model
 
 
 def _open_onnx(path: Path) -> LoadedModel:
     from estimators.onnx import OnnxModel
 
     estimator = OnnxModel(path)
-    calibration, about = _read(estimator.calibration, path), estimator.about
-    stored = estimator.decision
+    about, decision = estimator.about, estimator.decision
     known = {field.name for field in dataclasses.fields(Provenance)}
-    return LoadedModel(
+    model = LoadedModel(
         name=str(about.get("name") or path.stem),
         estimator=estimator,
-        calibration=calibration,
-        decision=_decision(calibration) if stored is None else Decision.from_dict(stored),
         provenance=replace(
             Provenance(**{key: str(value) for key, value in about.items() if key in known}),
             model=str(path),
@@ -569,17 +614,5 @@ def _open_onnx(path: Path) -> LoadedModel:
         ),
         embedding_size=estimator.embedding_size,
         files=(path,),
-    )
-
-
-def _read(stored: dict[str, Any] | None, path: Path) -> Calibration | None:
-    try:
-        return None if stored is None else Calibration.from_dict(stored)
-    except ValueError as error:
-        raise ValueError(f"{path}: its calibration: {error}") from error
-
-
-def _decision(calibration: Calibration | None) -> Decision | None:
-    if calibration is None:
-        return None
-    return calibration.decision or Decision.from_calibration(calibration)
+    )._with_stored(estimator.calibration, path)
+    return model if decision is None else replace(model, decision=Decision.from_dict(decision))

@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -140,7 +140,8 @@ class HeadAlone:
 
 def facts(model: LoadedModel) -> dict[str, str]:
     """Return the metadata of a model's file: where it comes from and what its numbers mean."""
-    about: dict[str, Any] = {"name": model.name, **model.provenance.to_dict()}
+    provenance = replace(model.provenance, head_sha256=model.weights_sha256.get("head", ""))
+    about: dict[str, Any] = {"name": model.name, **provenance.to_dict()}
     about["model"] = Path(about.get("model", "")).name  # the folder is nobody else's matter
     calibration, decision = model.calibration, model.decision
     return metadata(

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from data.faces import FaceImages
 from data.features import unit_rows
 from data.synthetic import SyntheticFaces
-from estimators.base import Batch, Estimate, estimator_names
+from estimators.base import Batch, Estimate
 from estimators.trained_head import TrainedHead
 from evaluation.confidence.calibration import FILE_NAME, Calibration
+from evaluation.open_model import from_run
 from export.colours import colour_check, require_colour_order, some_images
 from models.run import About, PackedModel, Run, code_version, load_packed, load_run, save_packed
 from utils.files import atomic_path
@@ -67,13 +68,13 @@ def pack(options: PackOptions) -> None:
     Raises:
         ValueError: something is wrong with the run, and nothing was written.
     """
-    calibration = _calibration(options)
     run = load_run(
         options.model_dir,
         checkpoint=options.checkpoint,
         device=options.device,
         backbone_weights=options.backbone_weights,
     )
+    calibration = _calibration(options, run)
     if options.half and not run.frozen.backbone.is_differentiable:
         raise ValueError("--half: an ONNX file stays as it is; leave it out")
     _compare_checksum(run, options.sha256)
@@ -120,7 +121,7 @@ def _estimate(model: Run | PackedModel, images: NDArray[np.uint8]) -> Estimate:
     return TrainedHead(frozen=model.frozen, head=model.head)(Batch(images))
 
 
-def _calibration(options: PackOptions) -> dict[str, Any] | None:
+def _calibration(options: PackOptions, run: Run) -> dict[str, Any] | None:
     path = Path(options.calibration or Path(options.model_dir) / FILE_NAME)
     if not options.calibration and not path.is_file():
         _warn(
@@ -129,14 +130,9 @@ def _calibration(options: PackOptions) -> dict[str, Any] | None:
         )
         return None
     calibration = Calibration.load(path)
-    method = calibration.method
-    name = method.partition(":")[0]
-    if name != "trained_head" and name in estimator_names():
-        raise ValueError(
-            f"{path} says what the uncertainties of {method} mean, not those of the run's head: "
-            "make it again with evaluation/calibrate.py --model_dir, without --estimator"
-        )
-    sys.stdout.write(f"calibration: on {calibration.name}, uncertainties of {method}\n")
+    from_run(run, calibrated=False).with_calibration(calibration, path)
+    about = f"on {calibration.name}, uncertainties of {calibration.method}"
+    sys.stdout.write(f"calibration: {about}\n")
     return calibration.to_dict()
 
 

@@ -4,7 +4,7 @@ python photos/align_faces.py PHOTOS --out FACES
 python photos/align_faces.py PHOTOS --out FACES --format rec
 python photos/align_faces.py PHOTOS --out FACES --format bin --pairs pairs.csv
 
-PHOTOS is a folder per person (at any depth below it), a list, or a CSV of path and identity. The
+PHOTOS is a folder that holds a folder for each person, a list, or a CSV of path and identity. The
 face of `ann/1.jpg` is `ann/1.jpg.png`. Nothing is overwritten; the same command resumes.
 """
 
@@ -59,8 +59,10 @@ def _body(flags: argparse.Namespace) -> int:
         values["detector"] += f"{',' if ':' in flags.detector else ':'}turned=true"
     faces = align_photos(AlignOptions(**values))
     page = write_doubtful(faces)
-    before = f"{faces.done_before} photos were done before\n" if faces.done_before else ""
-    shown = f"{page} shows what is doubtful\n" if page else ""
+    were = "photo was" if faces.done_before == 1 else "photos were"
+    before = f"{faces.done_before} {were} done before\n" if faces.done_before else ""
+    shown = f"{faces.options.report_file} says what was found in each photo\n"
+    shown += f"{page} shows what is doubtful\n" if page else ""
     sys.stdout.write(f"{before}{faces.summary()}\n{shown}")
     return 0
 

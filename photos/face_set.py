@@ -24,13 +24,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data.images import SIZE, encode_png
+from data.listing import NESTED
 from data.pairs import PairList, open_pairs
 from data.rec.format import RecordWriter
 from data.verification import write_bin
 from photos.align import align, similarity_transforms
 from photos.detectors import FaceSearch, Found, open_detector
 from photos.detectors.base import not_upright
-from photos.sources import Item, load_file, open_sources
+from photos.sources import IDENTITIES, Item, ListSource, load_file, open_sources
 from utils.files import (
     TEMPORARY,
     atomic_file,
@@ -62,6 +63,7 @@ PARTS = (
     (slice(80, 104), slice(36, 76)),
 )
 LEAST_CONTRAST = 0.25
+UNLABELLED = "photos have no label, such as %s; the folder that directly holds one is its identity"
 RIVAL = 0.25  # of the area of the chosen face, from which on another one is a doubt
 
 
@@ -74,7 +76,7 @@ class AlignOptions:
         out: folder of the set.
         face: which faces of a photo.
         format: a picture for each face, a `.rec` pack, or a `.bin` set of `pairs`.
-        report: CSV; by default `report.csv` in `out`.
+        report: ends in .csv; by default `report.csv` in `out`.
     """
 
     photos: Path
@@ -87,6 +89,8 @@ class AlignOptions:
     threads: int | None = None
 
     def __post_init__(self) -> None:
+        if self.report and self.report.suffix.lower() != ".csv":
+            raise ValueError(f"--report {self.report}: must end in .csv")
         if (self.format == "bin") != (self.pairs is not None):
             raise ValueError("--format bin and --pairs FILE go together: a .bin is a set of pairs")
         if self.format == "bin" and self.face == "all":
@@ -111,6 +115,11 @@ class AlignOptions:
         """What is to be used: the folder, or the file in it."""
         name = {"folder": "", "rec": "train.rec", "bin": f"{(self.pairs or PurePath()).stem}.bin"}
         return self.out / name[self.format]
+
+    @property
+    def report_file(self) -> Path:
+        """Where the report goes."""
+        return self.report or self.out / "report.csv"
 
     def fingerprint(self) -> dict[str, str]:
         """All that faces depend on; where the photos lie is told from `out`, both may be moved."""
@@ -192,26 +201,33 @@ class FaceSet:
         face = self.options.face
         which = "all" if face == "all" else f"the {face} one of each photo"
         lines = [
-            f"{self.options.result}: {len(self.rows)} photos, {counts['faces']} faces ({which}) of "
-            f"{people} people, {counts['without']} without a face, {counts['unreadable']} "
-            f"unreadable; {self.skipped} non-photo files skipped"
+            f"{self.options.result}: {_plural(len(self.rows), 'photo')}, "
+            f"{_plural(counts['faces'], 'face')} ({which}) of {people} "
+            f"{'person' if people == 1 else 'people'}, {counts['without']} without a face, "
+            f"{counts['unreadable']} unreadable; {_plural(self.skipped, 'non-photo file')} skipped"
         ]
         doubts = Counter(doubt for row in self.rows for doubt in row.doubts[:1])
         if doubts:
             words = ", ".join(f"{doubts[doubt]} {doubt}" for doubt in DOUBTS if doubts[doubt])
-            lines.append(f"{doubts.total()} doubtful faces: {words}")
+            lines.append(f"{_plural(doubts.total(), 'doubtful face')}: {words}")
         if counts["homeless"] and self.options.format != "bin":
             lines.append(
-                f"{counts['homeless']} photos lie in no folder of a person, and have no identity: "
-                "training and evaluation leave them out"
+                f"{_plural(counts['homeless'], 'photo')} in no folder of a person, without an "
+                "identity: training and evaluation leave out such photos"
             )
         if self.pairs:
             made, listed = self.pairs
-            lines.append(f"{made} of {listed} pairs; the others have a photo without a face")
+            lines.append(
+                f"{made} of {_plural(listed, 'pair')}; the others have a photo without a face"
+            )
         set_name = f"--dataset_path {self.options.out} --target {self.options.result.stem}"
         faces = f"train_images={self.options.out} or --target faces:{self.options.out}"
         lines.append(f"use it as {set_name if self.pairs else faces}")
         return "\n".join(lines)
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def align_photos(options: AlignOptions) -> FaceSet:
@@ -224,6 +240,13 @@ def align_photos(options: AlignOptions) -> FaceSet:
     search = open_detector(options.detector)
     pairs = open_pairs(options.pairs, options.photos) if options.pairs else None
     sources = open_sources(options.photos) if pairs is None else None
+    unread = ListSource(str(options.photos)).unread()
+    if unread:
+        more = f" and {len(unread) - 5} more" if len(unread) > 5 else ""
+        _warn(
+            f"{options.photos}: not read: {', '.join(unread[:5])}{more}; "
+            f"who is on a photo is read from a column called {', '.join(IDENTITIES)}"
+        )
     way_out = f"give the same options, or name another --out (or delete {options.out})"
     store = PartStore(
         options.store, options.fingerprint(), name="part-{:06d}.jsonl", way_out=way_out
@@ -259,15 +282,20 @@ def _todo(
     is_finished: bool,
 ) -> Iterator[tuple[Item, PhotoRow]]:
     """Photos that have no finished row, with an empty one."""
-    root = options.photos if options.photos.is_dir() else options.photos.parent
+    is_folder, is_told = options.photos.is_dir(), options.pairs is not None
     photo_of, identity_of, person_in = dict[str, str](), dict[str, str](), dict[str, str]()
     for item in items:
-        row = _new_row(item, root)
+        row = _new_row(item, options.photos, is_folder)
+        if not is_told and row.identity and not item.identity:
+            is_told = not is_folder or row.place.count("/") > 1
+            if is_told:
+                whose = (NESTED if is_folder else UNLABELLED) % row.photo
+                _warn(f"{options.photos}: {whose}, here {row.identity!r}")
         who = identity_of.setdefault(row.photo, row.identity)
         if who != row.identity:
             raise ValueError(f"{row.photo} is listed as {who!r} and as {row.identity!r}")
         folder = row.place.split("/")[0]
-        other = person_in.setdefault(folder, row.identity) if item.identity else row.identity
+        other = person_in.setdefault(folder, row.identity)
         if other != row.identity:
             raise ValueError(
                 f"the identities {row.identity!r} and {other!r} would have one folder, {folder}: "
@@ -286,13 +314,21 @@ def _todo(
             yield item, row
 
 
-def _new_row(item: Item, root: Path) -> PhotoRow:
-    """Where the face of a photo goes: as the photo lies below the root, or below its identity."""
-    parts = [part for part in PurePath(os.path.relpath(item.file, root)).parts if part != ".."]
-    identity = item.identity or (parts[0] if len(parts) > 1 else "")
-    if item.identity:
-        folder = file_name(identity).lstrip(".") or "_"
-        parts = [folder, *(parts[1:] if parts[0] == folder and len(parts) > 1 else parts)]
+def _warn(text: str) -> None:
+    tqdm.write(f"warning: {text}", file=sys.stderr)
+
+
+def _new_row(item: Item, photos: Path, is_folder: bool) -> PhotoRow:
+    """Where the face of a photo goes: as the photo lies in a folder, or below its identity."""
+    below = os.path.relpath(item.file, photos if is_folder else photos.parent)
+    parts = [part for part in PurePath(below).parts if part != ".."]
+    folders, identity = parts[:-1], item.identity
+    if not identity and folders:
+        identity = folders.pop(0 if is_folder else -1)
+    if identity:
+        folder = identity if is_folder else file_name(identity).lstrip(".") or "_"
+        folders = [folder, *(folders[1:] if item.identity and folders[:1] == [folder] else folders)]
+    parts = [*folders, *parts[-1:]]
     number = "" if item.index is None else f".{item.index:06d}"
     shown = item.file if item.index is None else f"{item.file}:{item.index}"
     return PhotoRow("/".join(parts) + number, shown, item.index is None, identity)
@@ -438,7 +474,7 @@ def _finish(store: PartStore, faces: FaceSet, pairs: PairList | None) -> FaceSet
     if pairs is not None:
         at = {row.place: row for row in faces.rows}
         photos = map(Item, map(pairs.faces.name, range(len(pairs.faces))))
-        of_photo = [at[_new_row(photo, options.photos).place] for photo in photos]
+        of_photo = [at[_new_row(photo, options.photos, True).place] for photo in photos]
         sides = [[of_photo[photo] for photo in pair] for pair in pairs.rows.tolist()]
         whole = np.array([all(row.faces for row in pair) for pair in sides], np.bool_)
         if not store.is_finished:
@@ -450,7 +486,7 @@ def _finish(store: PartStore, faces: FaceSet, pairs: PairList | None) -> FaceSet
             ]
             write_bin(options.result, images, pairs.mated[whole])
         faces = replace(faces, pairs=(int(whole.sum()), len(whole)))
-    with atomic_file(options.report or options.out / "report.csv", "w") as file:
+    with atomic_file(options.report_file, "w") as file:
         lines = csv.writer(file, lineterminator="\n")
         lines.writerows([COLUMNS, *(row.cells() for row in faces.rows)])
     if options.format != "folder":

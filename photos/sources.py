@@ -392,12 +392,28 @@ class ListSource:
         """Read the list, and return the number of its paths."""
         return sum(1 for _ in self._entries())
 
+    def unread(self) -> list[str]:
+        """Headings beside that of the paths, in a table of which none is that of identities."""
+        try:
+            rows = self._rows() if self._is_table else iter(())
+            column, who, heading, _ = _csv_layout(rows, os.path.dirname(self.path))
+        except (OSError, ValueError):  # an item says so
+            return []
+        return [] if who < len(heading) else [*heading[:column], *heading[column + 1 :]]
+
+    @property
+    def _is_table(self) -> bool:
+        return self.path.lower().endswith((".csv", ".tsv"))
+
+    def _rows(self) -> Iterator[tuple[int, list[str]]]:
+        rows = csv_rows(self.path, errors=ERRORS)
+        return (row for row in rows if not row[1][0].startswith("#"))
+
     def _entries(self) -> Iterator[tuple[str, str, str]]:
         """Yield each path and its identity, or "", "" and the reason."""
         try:
-            if self.path.lower().endswith((".csv", ".tsv")):
-                rows = csv_rows(self.path, errors=ERRORS)
-                yield from _csv_entries(rows, os.path.dirname(self.path))
+            if self._is_table:
+                yield from _csv_entries(self._rows(), os.path.dirname(self.path))
             else:
                 path = Path(self.path)
                 for line in text_lines(self.path, ERRORS):
@@ -433,7 +449,18 @@ def _text_entry(line: str, path: Path) -> tuple[str, str]:
 def _csv_entries(
     rows: Iterator[tuple[int, list[str]]], folder: str
 ) -> Iterator[tuple[str, str, str]]:
-    rows = (row for row in rows if not row[1][0].startswith("#"))
+    column, who, heading, first = _csv_layout(rows, folder)
+    for line, fields in chain(first, rows):
+        name, identity = (
+            fields[place].strip() if place < len(fields) else "" for place in (column, who)
+        )
+        yield name, identity, f"line {line} names no photo"
+
+
+def _csv_layout(
+    rows: Iterator[tuple[int, list[str]]], folder: str
+) -> tuple[int, int, list[str], list[tuple[int, list[str]]]]:
+    """Columns of paths and identities (or one that no row has), any heading, other rows read."""
     start = list(islice(rows, 1))
     head = [field.strip().lower() for _, fields in start for field in fields]
     named = [head.index(name) for name in COLUMNS if name in head]
@@ -445,11 +472,8 @@ def _csv_entries(
     column = max(column, 0)
     others = [head.index(name) for name in IDENTITIES if name in head]
     who = next((place for place in others if place != column), len(head) if has_heading else 1)
-    for line, fields in chain(start[has_heading:], rows):
-        name, identity = (
-            fields[place].strip() if place < len(fields) else "" for place in (column, who)
-        )
-        yield name, identity, f"line {line} names no photo"
+    heading = [field.strip() for _, fields in start[:has_heading] for field in fields]
+    return column, who, heading, start[has_heading:]
 
 
 def _file_column(rows: Sequence[tuple[int, list[str]]], folder: str) -> int:

@@ -19,10 +19,10 @@ from estimators.fusion import (
     FusionModel,
     fit_monotone,
     fit_rank_mean,
-    head_hashes,
     open_members,
     save_fusion,
 )
+from estimators.trained_head import head_hashes
 from evaluation.embed import embed_images
 from evaluation.metrics.thresholds import operating_point
 from evaluation.open_model import kind_of, open_model
@@ -70,6 +70,7 @@ def fit_fusion(options: FusionOptions) -> str:
         device=options.device,
         precision=options.precision,
         backbone_weights=options.backbone_weights,
+        calibrated=False,
     )
     if model.frozen is None or model.head is None:
         raise ValueError(

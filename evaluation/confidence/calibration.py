@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,6 +31,7 @@ VERSION = 1
 FILE_NAME = "calibration.json"
 PRIOR = 5.0  # comparisons at the overall error rate that each block of the map is mixed with
 KNOTS = 501  # of the percentile
+OPTIONAL = {"decision", "weights_sha256"}  # entries that a file can lack
 NOT_COMPUTED = 255  # ISO/IEC 29794-1: no quality could be computed
 Outcome = Literal["accept", "ask again", "refuse"]
 
@@ -57,6 +58,7 @@ class Calibration:
         percentile_at: (Q,) float64 knots, ascending, of the map to percentiles.
         percentiles: (Q,) in 0..100, ascending.
         decision: cut-offs that were certified on the set; None without any.
+        weights_sha256: of the model, as `LoadedModel.weights_sha256` has it; empty where unknown.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Calibration:
     percentile_at: NDArray[np.float64]
     percentiles: NDArray[np.float64]
     decision: Decision | None = None
+    weights_sha256: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for at, values in (("uncertainty", "probabilities"), ("percentile_at", "percentiles")):
@@ -171,7 +174,7 @@ class Calibration:
                 stored[key] = value._asdict()
             elif isinstance(value, Decision):
                 stored[key] = value.to_dict()
-            elif value is not None or key != "decision":
+            elif key not in OPTIONAL or value:
                 stored[key] = value.tolist() if isinstance(value, np.ndarray) else value
         return stored
 
@@ -194,7 +197,10 @@ class Calibration:
             key: value for key, value in stored.items() if key not in ("version", "direction")
         }
         decision = values.pop("decision", None)
-        wrong = sorted(set(values) ^ set(cls.__dataclass_fields__) - {"decision"})
+        weights = values.pop("weights_sha256", {})
+        if not isinstance(weights, dict) or not all(isinstance(x, str) for x in weights.values()):
+            raise ValueError(f"weights_sha256 is not a SHA-256 for each part: {weights!r}")
+        wrong = sorted(set(values) ^ set(cls.__dataclass_fields__) - OPTIONAL)
         if wrong:
             raise ValueError(f"missing or unknown entries: {', '.join(wrong)}")
         try:
@@ -205,7 +211,7 @@ class Calibration:
         except (TypeError, KeyError) as error:
             raise ValueError(f"{key} cannot be read: {error}") from error
         chosen = None if decision is None else Decision.from_dict(decision)
-        return cls(**values, decision=chosen)
+        return cls(**values, decision=chosen, weights_sha256=weights)
 
     def save(self, path: str | Path) -> None:
         """Write the JSON file; its folder is made where it is missing."""
@@ -216,14 +222,23 @@ class Calibration:
         """Read a file that `save` wrote.
 
         Raises:
-            ValueError: no such file, no JSON, or what `from_dict` refuses; the message names the
-                file.
+            ValueError: no such file, another kind of file, or what `from_dict` refuses; the message
+                names the file.
         """
         path = Path(path)
         if not path.is_file():
             raise ValueError(f"no calibration file {path}: make one with evaluation/calibrate.py")
         try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            stored = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:  # no text, or no JSON
+            stored = None
+        if not isinstance(stored, dict) or "version" not in stored:
+            raise ValueError(
+                f"{path} is not a calibration file that evaluation/calibrate.py wrote: give the "
+                "file of its --out"
+            )
+        try:
+            return cls.from_dict(stored)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 

@@ -184,6 +184,9 @@ def test_bad_sources(source, message):
 def test_folders_that_hold_nothing_or_too_much(tmp_path):
     with pytest.raises(ValueError, match="no images; expected one folder per identity"):
         open_faces(str(tmp_path))
+    (tmp_path / "1.jpg").touch()
+    with pytest.raises(ValueError, match=rf"1.jpg, lie directly in it; .* it, {tmp_path.parent}$"):
+        open_faces(str(tmp_path))
     (tmp_path / "a.rec").touch()
     (tmp_path / "b.rec").touch()
     with pytest.raises(ValueError, match=r"holds several packs; name one: .*a.rec, .*b.rec"):

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from data.synthetic import SyntheticFaces
 from data.verification import write_bin
@@ -16,7 +17,7 @@ from evaluation import calibrate, compare, fit_fusion, verification_risk_fnmr
 from evaluation.confidence.calibration import Calibration, Decision
 from evaluation.open_model import DEMO, LoadedModel, named, open_model, open_models
 from evaluation.sets.open_set import open_set
-from export import export
+from export import export, pack_model
 from export.graph import write_onnx
 from export.onnx_export import exported_network, facts
 from extraction import extract
@@ -107,9 +108,53 @@ def test_a_calibration_of_another_method_is_refused(calibrated, calibration):
         open_model(calibrated, device="cpu")
     dataclasses.replace(calibration, method="scores.csv").save(file)
     assert open_model(calibrated, device="cpu").calibration.method == "scores.csv"
-    file.write_text("{}")
-    with pytest.raises(ValueError, match=re.escape(f"{file}: version None of a calibration")):
+    file.write_text('{"version": 7}')
+    with pytest.raises(ValueError, match=re.escape(f"{file}: version 7 of a calibration")):
         open_model(calibrated, device="cpu")
+
+
+def test_a_calibration_is_that_of_its_model(write_run, calibration, tmp_path, capsys):
+    runs = {name: write_run(tmp_path / name, seed=seed) for name, seed in (("a", 1), ("b", 2))}
+    weights = torch.load(runs["a"] / "backbone.pth")
+    torch.save({name: tensor * 1.01 for name, tensor in weights.items()}, tmp_path / "other.pth")
+    runs["c"] = write_run(tmp_path / "c", seed=1, weights=tmp_path / "other.pth")
+    own, small, file = tmp_path / "a.pt", tmp_path / "a.onnx", tmp_path / "mine.json"
+    model = open_model(runs["a"], device="cpu")
+    save_packed(own, model.run, dataclasses.replace(ABOUT, sha256=model.run.sha256))
+    write_onnx(small, exported_network(model), facts(model), "")
+    argv = ["--target", "synthetic:pairs=60,seed=1", "--fmr", "0.1", "--device", "cpu"]
+    for spec in (runs["a"], own, small):
+        assert calibrate.main(["--model", str(spec), *argv, "--out", str(file)]) == 0
+        for same in (runs["a"], own, small):
+            assert load_scorer(same, device="cpu", calibration=file).model.decision is not None
+        for name, part in (("b", "its head"), ("c", "its backbone")):
+            expected = (
+                f"{file} is the calibration of another model than {runs[name]} (SHA-256 of {part}"
+            )
+            with pytest.raises(ValueError, match=re.escape(expected)) as error:
+                load_scorer(runs[name], device="cpu", calibration=file)
+            assert f"run evaluation/calibrate.py --model_dir {runs[name]}" in str(error.value)
+    with pytest.raises(ValueError, match=re.escape(f"another model than {DEMO}")):
+        load_scorer("demo", device="cpu", calibration=file)
+    out, license = ("--out", str(tmp_path / "b.pt")), ("--license", "MIT")
+    flags = ["--model", str(runs["b"]), *out, *license, "--device", "cpu"]
+    assert pack_model.main([*flags, "--calibration", str(file)]) == 2
+    assert f"another model than {runs['b']}" in capsys.readouterr().err
+    shutil.copy(file, runs["a"] / "calibration.json")
+    shutil.copy(runs["b"] / "best.pt", runs["a"] / "best.pt")  # as after more epochs
+    with pytest.raises(ValueError, match=r"a/calibration.json is the calibration of another model"):
+        open_model(runs["a"], device="cpu")
+    assert calibrate.main(["--model", str(runs["a"]), *argv]) == 0
+    assert open_model(runs["a"], device="cpu").decision is not None
+    backbone = {"device": "cpu", "backbone_name": TINY_NAME}
+    norm = ["--estimator", "embedding_norm", "--out", str(file), *argv]
+    assert calibrate.main(["--model", str(runs["a"]), *norm]) == 0
+    files = (runs["b"] / "backbone.pth", tmp_path / "other.pth")
+    models = [open_model("embedding_norm", **backbone, backbone_weights=path) for path in files]
+    fitted = Calibration.load(file)
+    assert models[0].with_calibration(fitted, file).decision is not None
+    with pytest.raises(ValueError, match="its backbone"):
+        models[1].with_calibration(fitted, file)
 
 
 @pytest.fixture

@@ -93,6 +93,7 @@ def test_the_file_alone_makes_a_scorer(demo, exported, faces):
         "model": str(exported[0]),
         "sha256": file_sha256(exported[0]),
         "exported_from": demo.provenance.sha256,
+        "head_sha256": demo.weights_sha256["head"],
     }
     assert "DEMO" in model.header()
     ours, theirs = load_scorer(exported[0])(faces), load_scorer("demo", device="cpu")(faces)

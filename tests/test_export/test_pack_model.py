@@ -143,7 +143,7 @@ def test_a_calibration_of_another_score_is_refused(run, pack, tmp_path):
     assert calibrate.main([*flags, *target]) == 0
     code, _, err = pack(run, "--calibration", str(other))
     assert (code, written(tmp_path)) == (2, [])
-    assert "not those of the run's head" in err
+    assert "not those of trained_head" in err
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def report(out):
-    with (out / "report.csv").open() as file:
+    with (out if out.is_file() else out / "report.csv").open() as file:
         return list(csv.DictReader(file))
 
 
@@ -144,6 +144,40 @@ def test_a_list_says_who_is_who(folder, tmp_path, name, text):
     )
 
 
+@pytest.mark.parametrize(
+    ("photos", "text", "expected", "said"),
+    [
+        ("deep", "", "set set", "deep/set/bo/1.png; the folder at the top is their identity"),
+        ("deep/set", "", "bo cy", ""),
+        ("l.txt", "deep/set/bo/1.png\n{0}/deep/set/cy/1.png\n", "bo cy", "that directly holds"),
+        (
+            "l.csv",
+            "# us\nfile;Who;y\ndeep/set/bo/1.png;B;1\ndeep/set/cy/1.png;C;2\n",
+            "bo cy",
+            "not read: Who, y; who is on a photo is read from a column called identity, person",
+        ),
+        ("l.csv", "file;who;label\ndeep/set/bo/1.png;B;1\ndeep/set/cy/1.png;C;2\n", "1 2", ""),
+    ],
+)
+def test_nested_photos_have_the_stated_identity(
+    folder, tmp_path, capsys, photos, text, expected, said
+):
+    for photo in ("deep/set/bo/1.png", "deep/set/cy/1.png"):
+        (tmp_path / photo).parent.mkdir(parents=True)
+        (tmp_path / photo).write_bytes(album(1))
+    if text:
+        (tmp_path / photos).write_text(text.format(tmp_path))
+    out, path = tmp_path / "faces", tmp_path / "r.CSV"
+    assert align(tmp_path / photos, "--out", out, "--report", path) == 0
+    printed, warned = capsys.readouterr()
+    assert f"{path} says what was found" in printed
+    assert said in warned
+    assert ("warning" in warned) == bool(said)
+    assert [row["identity"] for row in report(path)] == expected.split()
+    assert open_faces(str(out)).num_classes == len(set(expected.split()))
+    assert f"of {'1 person' if 'set' in expected else '2 people'}" in printed
+
+
 def test_a_pack_and_a_verification_set(folder, tmp_path, capsys):
     (folder / "ann/2.png").write_bytes(album(3))
     (folder / "cy").mkdir()
@@ -195,7 +229,9 @@ def test_mistakes_are_one_line(folder, tmp_path, capsys):
         assert f"{text}: give the same options, or name another --out" in error(
             folder, "--out", out, *words
         )
-    assert "lies in" in error(folder, "--out", folder / "ann/faces")
+    for inside in (folder, folder / "ann/faces", folder / "ann/.."):
+        assert "lies in" in error(folder, "--out", inside)
+    assert "r.xlsx: must end in .csv" in error(folder, "--out", out, "--report", "r.xlsx")
     assert "was made with photos '../photos', not '../photos/ann'" in error(
         folder / "ann", "--out", out
     )

@@ -141,6 +141,7 @@ def test_the_hash_tells_inputs_apart(made, fitted):
         ({"uncertainty": ["a", "b", "c"]}, "could not convert"),
         ({"percentiles": [0.0, 101.0]}, "percentiles must lie in 0..100"),
         ({"false_matches": [1, 2]}, "false_matches cannot be read"),
+        ({"weights_sha256": {"head": 1}}, "weights_sha256 is not a SHA-256 for each part"),
         ({"extra": 1}, "missing or unknown entries: extra"),
     ],
 )
@@ -160,11 +161,13 @@ def test_files_that_cannot_be_trusted_are_refused(fitted, tmp_path, change, mess
     assert str(path) in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "{}", '{"version": 1'])
+@pytest.mark.parametrize(
+    "text", [b"", b"[]", b"null", b"{}", b'{"version": 1', b"score,mated\n", b"PK\x03\x04\xff"]
+)
 def test_what_is_no_calibration_is_refused(tmp_path, text):
     path = tmp_path / "calibration.json"
-    path.write_text(text)
-    with pytest.raises(ValueError, match="calibration.json: "):
+    path.write_bytes(text)
+    with pytest.raises(ValueError, match=r"calibration.json is not a calibration file that eval"):
         Calibration.load(path)
     with pytest.raises(ValueError, match="no calibration file .*: make one with"):
         Calibration.load(tmp_path / "none.json")
