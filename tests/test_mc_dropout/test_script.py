@@ -69,8 +69,8 @@ def test_a_model_gives_backbone_and_sets(frozen, monkeypatch, capsys):
 
     def open_model(spec, **options):
         calls.append((spec, options))
-        kind = make_dataclass("Config", ["name", "verification"])
-        config = kind("x", Verification(targets=(TARGET,)))
+        kind = make_dataclass("Config", ["name", "sources", "verification"])
+        config = kind("x", (), Verification(targets=(TARGET,)))
         given = {"frozen": frozen, "embedding_size": 16, "config": config}
         return LoadedModel(name="x", estimator=None, **given)
 
