@@ -7,6 +7,7 @@ its indices.
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, Protocol
@@ -100,7 +101,7 @@ def detections(
 
 
 @dataclass(kw_only=True, eq=False)
-class OneLook:
+class OneLook(ABC):
     """A detector that sees a photo once, by a network of OpenCV whose file the user brings.
 
     Threads may share it; they take turns.
@@ -143,13 +144,13 @@ class OneLook:
             raise ValueError(f"{self.name}: {self.weights}: not its network: {error}") from error
         self.least_score, self._lock = self.threshold, threading.Lock()
 
+    @abstractmethod
     def open(self) -> None:
         """Read the network; cv2.error where the file is not it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def look(self, image: NDArray[np.uint8]) -> Rows:
         """Find faces in a photo (H, W, 3), not too large."""
-        raise NotImplementedError
 
     def __call__(self, image: NDArray[np.uint8]) -> Detections:
         """Find the faces of a photo: uint8 (H, W, 3) RGB, upright, any size."""
