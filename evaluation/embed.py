@@ -7,7 +7,6 @@ share the work, and each gets all of the result, which is that of one process to
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from data.images import Sizes, first_rows
 from estimators.base import Batch, Estimate, Estimator, name_readers
 from utils.distributed import ALONE, World
 from utils.files import Json
-from utils.long_work import prefetch
+from utils.long_work import prefetch, threads
 from utils.parts import PartStore
 from utils.tables import read_npz
 
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from data.faces import Images
 
 PART_IMAGES = 2048  # images per stored part: seconds to minutes of work
-THREADS = 4  # at most; one decodes some ten thousand images a second
 BATCHES = 6  # decoded or being decoded ahead, at most
 
 Result = TypeVar("Result")
@@ -169,7 +167,7 @@ class _Work:
             return plan_batches(np.arange(self.total), self.batch_size)
         shares = _spans(0, self.total, PART_IMAGES)
         own = shares[world.rank :: world.size]
-        numbers = prefetch(self._fingerprints, own, _threads(), BATCHES)
+        numbers = prefetch(self._fingerprints, own, threads(None), BATCHES)
         with closing(numbers):
             parts = list(_on_ranks(shares, own, lambda _: next(numbers), world))
         return plan_batches(first_rows(np.concatenate(parts)), self.batch_size)
@@ -195,7 +193,7 @@ class _Work:
             leave=False,
             disable=hidden,
         )
-        decoded = prefetch(self._decode, batches, _threads(), BATCHES)
+        decoded = prefetch(self._decode, batches, threads(None), BATCHES)
 
         def estimates_of(share: Span) -> list[Estimate]:
             if share not in missing:
@@ -293,10 +291,6 @@ def average_of_flip(plain: Estimate, mirrored: Estimate) -> Estimate:
         np.divide(mu, length, out=np.zeros_like(mu), where=length > 0),
         (plain.sigma_sq + mirrored.sigma_sq) / np.float32(2),
     )
-
-
-def _threads() -> int:
-    return min(THREADS, os.cpu_count() or 1)
 
 
 def _spans(start: int, stop: int, size: int) -> list[Span]:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.images import SIZE, Sizes, decode, fingerprint
+from utils.long_work import threads
 
 # (x, y) in pixels of left eye, right eye, nose tip, left and right mouth corner, as seen by the
 # viewer: where every public ArcFace-style recogniser expects them.
@@ -26,7 +26,6 @@ REFERENCE: NDArray[np.float64] = np.array(
         (70.7299, 92.2041),
     ]
 )
-_WORKERS = min(8, os.cpu_count() or 1)  # threads that decode: the decoders release the GIL
 
 
 def similarity_transforms(points: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -92,7 +91,7 @@ class LooseCrops:
         """
         rows = range(start, min(stop, len(self)))
         batch = np.empty((len(rows), SIZE, SIZE, 3), np.uint8)
-        with ThreadPoolExecutor(_WORKERS) as pool:
+        with ThreadPoolExecutor(threads(None)) as pool:
             for place, image in enumerate(pool.map(self._read, rows)):
                 batch[place] = image
         return batch
