@@ -33,11 +33,11 @@ from photos.detectors import FaceSearch, Found, open_detector
 from photos.detectors.base import not_upright
 from photos.sources import IDENTITIES, Item, ListSource, load_file, open_sources
 from utils.files import (
-    TEMPORARY,
     atomic_file,
     file_name,
     file_sha256,
     remove,
+    remove_leftovers,
     write_bytes,
     write_text,
 )
@@ -267,8 +267,9 @@ def align_photos(options: AlignOptions) -> FaceSet:
         if not rows:
             raise ValueError(f"{options.photos}: no photos")
         if resumed:
-            for leftover in [*options.out.rglob(TEMPORARY), *options.faces.rglob(TEMPORARY)]:
-                remove(leftover)
+            for top in (options.out, options.faces):
+                for folder in [top, *filter(Path.is_dir, top.rglob("*"))]:
+                    remove_leftovers(folder)
         skipped = sum(sources.skipped.values()) if sources else 0
         return _finish(store, FaceSet(options, list(rows.values()), len(done), skipped), pairs)
     finally:
