@@ -1,4 +1,4 @@
-# make setup | make demo | make test | make lock | make interop      (see README.md)
+# make setup | make demo | make test | make lock | make sbom | make interop      (see README.md)
 PYTHON ?= python3
 TORCH  ?= $(shell grep '^torch==' requirements.txt)
 VENV   := .venv
@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check
 DEMO   := runs/demo
 
-.PHONY: setup lock demo test lint types shape unit signals interop clean
+.PHONY: setup lock sbom demo test lint types shape unit signals interop clean
 
 setup: $(STAMP)
 
@@ -19,11 +19,15 @@ $(STAMP): requirements.lock
 	$(PIP) $(TORCH)
 	touch $@
 
-# after a change of requirements*.txt; needs uv (pip install uv). UPGRADE=--upgrade takes newer dependencies
-lock:
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-package torch \
-		--annotation-style line --custom-compile-command "make lock" --quiet $(UPGRADE) \
+# after a change of requirements*.txt; UPGRADE=--upgrade also takes newer versions of what they need
+lock: setup
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes $(UPGRADE) \
+		--no-emit-package torch --annotation-style line --custom-compile-command "make lock" \
 		-o requirements.lock requirements.txt requirements-ray.txt
+
+sbom: setup
+	{ grep '^torch==' requirements.txt; cat requirements.lock; } | $(BIN)/cyclonedx-py requirements \
+		--pyproject pyproject.toml --output-reproducible -o sbom.json -
 
 demo: setup
 	rm -rf $(DEMO)
