@@ -148,7 +148,9 @@ class ParquetParts:
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows of all parts in order, part by part; OSError where one is gone."""
-        for number in range(self._count):
+        for number in self._store.missing(range(self._count)):
+            raise OSError(f"{self._store.path(number)} is gone: the same command makes it again")
+        for number in self._store.numbers():
             yield from parquet.read_table(self._store.path(number)).to_pylist()
 
     def finish(self) -> None:
