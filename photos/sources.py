@@ -22,7 +22,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.images import decode, to_112
+from data.decode import decode
+from data.images import to_112
 from data.listing import parse_line
 from data.rec.index import pack_key
 from data.rec.reader import RecordPack
