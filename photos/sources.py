@@ -621,7 +621,7 @@ class ParquetSource:
                     file.metadata.row_group(group).num_rows
                     for group in range(file.metadata.num_row_groups)
                 ]
-        except (pyarrow.ArrowException, OSError) as error:
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: not a Parquet file, or damaged ({error})") from error
         self._column, self._holds_images = self._choose(schema)
 
@@ -640,7 +640,7 @@ class ParquetSource:
                     for value in self._values(file, group):
                         yield self._item(row, value) if row >= skip else None
                         row += 1
-        except (pyarrow.ArrowException, OSError) as error:
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             yield refused(self.path, f"damaged Parquet file ({error})", row)
 
     def count(self) -> int:
