@@ -602,7 +602,7 @@ class ParquetSource:
                     file.metadata.row_group(group).num_rows
                     for group in range(file.metadata.num_row_groups)
                 ]
-        except (pyarrow.ArrowException, OSError) as error:
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: not a Parquet file, or damaged ({error})") from error
         self._column, self._holds_images = self._choose(schema)
 
@@ -621,7 +621,7 @@ class ParquetSource:
                     for value in self._values(file, group):
                         yield self._item(row, value) if row >= skip else None
                         row += 1
-        except (pyarrow.ArrowException, OSError) as error:
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise ValueError(f"{self.path}: damaged from row {row} on ({error})") from error
 
     def count(self) -> int:
