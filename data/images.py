@@ -1,7 +1,4 @@
-"""Encoded images to RGB pixels and back: JPEG through simplejpeg, everything else through OpenCV.
-
-One set of rules for JPEG, here and in photos/: a few stray bytes or padding cost no pixel and pass;
-a cut-off end, a lost middle and sizes beyond `LARGEST_JPEG` are errors.
+"""Aligned faces as pixels: decoded to 112x112, their sizes counted, and encoded.
 
 An image in this project is uint8 (H, W, 3) RGB; OpenCV's BGR never leaves this file.
 """
@@ -10,96 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 import threading
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
+from data.decode import decode, jpeg_header
+
 log = logging.getLogger("faceuq")
 
 SIZE = 112
 LARGEST_ALIGNED = 224  # pixels; aligned faces are squares of 96 to 224, larger ones are loose crops
-JPEG_START = b"\xff\xd8\xff"
-LARGEST_JPEG = 250_000_000  # pixels
-FEW = 16  # stray bytes that a writer may leave; more means that the decoder lost its way
-
-_STRAY = re.compile(r"(\d+) extraneous bytes before marker 0x(\w\w)")
-_JPEG_END = b"\xff\xd9"
-
-
-class JpegHeader(NamedTuple):
-    """Size of a JPEG in pixels, and its colours: Gray, YCbCr, RGB, CMYK or YCCK."""
-
-    height: int
-    width: int
-    colours: str
-
-
-def decode(encoded: bytes) -> NDArray[np.uint8]:
-    """Decode JPEG, PNG or another format of OpenCV; grey becomes RGB, transparency is dropped.
-
-    Returns:
-        uint8 (H, W, 3) RGB. JPEG pixels equal those of mxnet and OpenCV bit for bit.
-
-    Raises:
-        ValueError: not an image, or a damaged one.
-    """
-    if encoded[:3] == JPEG_START:
-        return decode_jpeg(encoded)[0]
-    return _decode_other(encoded)
-
-
-def jpeg_header(encoded: bytes | memoryview) -> JpegHeader | None:
-    """Read a JPEG's header; None where simplejpeg cannot, at a cost of 1.3 us.
-
-    That is so for damaged headers, and for rare sampling factors that other decoders know.
-    """
-    try:
-        return JpegHeader(*simplejpeg.decode_jpeg_header(encoded)[:3])
-    except ValueError:
-        return None
-
-
-def decode_jpeg(encoded: bytes, eighths: int = 8) -> tuple[NDArray[np.uint8], str]:
-    """Return uint8 (H, W, 3) RGB at so many eighths of its size, rounded up, and a note or "".
-
-    Raises:
-        ValueError: cut off, damaged or too large.
-    """
-    header = jpeg_header(encoded)
-    options = {}
-    if header is not None:
-        check_size(header.width, header.height, LARGEST_JPEG)
-        if eighths < 8:
-            options = {
-                "min_height": -(-header.height * eighths // 8),
-                "min_width": -(-header.width * eighths // 8),
-            }
-    try:
-        return simplejpeg.decode_jpeg(encoded, "RGB", **options), ""
-    except ValueError as error:
-        if not _is_harmless(str(error), encoded):
-            raise ValueError(_jpeg_problem(error)) from error
-    try:
-        pixels = simplejpeg.decode_jpeg(encoded, "RGB", strict=False, **options)
-    except ValueError as error:
-        raise ValueError(_jpeg_problem(error)) from error
-    return pixels, "stray bytes in the file"
-
-
-def check_size(width: int, height: int, largest: int) -> None:
-    """Refuse an image without pixels or with more than `largest`; ValueError says so."""
-    if width * height > largest:
-        raise ValueError(
-            f"too large: {width}x{height} pixels, more than {largest // 1_000_000} million; save "
-            "it smaller"
-        )
-    if not width * height:
-        raise ValueError(f"an image of {width}x{height} has no pixels")
 
 
 def decode_into(encoded: bytes | memoryview, out: NDArray[np.uint8]) -> tuple[int, int]:
@@ -200,34 +120,5 @@ def _fits(encoded: bytes | memoryview) -> bool:
 
     Trying without asking would lose 4 KB for each larger image (simplejpeg 1.9).
     """
-    header = jpeg_header(encoded) if encoded[:3] == JPEG_START else None
+    header = jpeg_header(encoded)
     return header is not None and header[:2] == (SIZE, SIZE) and header.colours[-1] != "K"
-
-
-def _is_harmless(message: str, encoded: bytes) -> bool:
-    """Say whether what the decoder met costs no pixel: a few stray bytes, or padding at the end."""
-    stray = _STRAY.search(message)
-    if stray is None:
-        return False
-    count = int(stray[1])
-    if count <= FEW:
-        return encoded.rfind(_JPEG_END) > encoded.rfind(b"\xff\xda")
-    end = encoded.rfind(_JPEG_END)
-    return stray[2] == "d9" and len(set(encoded[end - count : end])) == 1
-
-
-def _jpeg_problem(error: ValueError) -> str:
-    if "Premature end" in str(error):
-        return "cut off: the end of the JPEG is missing"
-    return f"damaged JPEG ({error})"
-
-
-def _decode_other(encoded: bytes) -> NDArray[np.uint8]:
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        image = cv2.imdecode(np.frombuffer(encoded, dtype=np.uint8), flags)
-    except cv2.error:
-        image = None
-    if image is None:
-        raise ValueError(f"not an image ({len(encoded)} bytes, starting {encoded[:8]!r})")
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.images import SIZE, Sizes, decode, fingerprint
+from data.decode import decode
+from data.images import SIZE, Sizes, fingerprint
 from utils.long_work import threads
 
 # (x, y) in pixels of left eye, right eye, nose tip, left and right mouth corner, as seen by the

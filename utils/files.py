@@ -10,21 +10,30 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import re
 import shutil
 import stat
+import struct
 import uuid
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Literal, TypeAlias, overload
+from typing import IO, Any, Literal, TypeAlias, overload
 
 from filelock import FileLock, Timeout
 
 Json: TypeAlias = "str | int | float | bool | None | list[Json] | dict[str, Json]"
 MOST_UNPACKED = 10  # times an archive's own size, beyond a GiB
+MOST_JSON = 1 << 25  # bytes of a JSON file, which takes 24 times as much memory at most
+# What a reader meets in content that keeps none of its format's rules, beside a ValueError.
+DAMAGE = (
+    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, TypeError),
+    *(struct.error, zipfile.BadZipFile, zlib.error),
+)
 LOCK = ".lock"  # of a folder
 PATIENCE = 30.0  # seconds, for another process to finish a file
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -200,6 +209,39 @@ def _open_regular(path: str, flags: int) -> int:
     return descriptor
 
 
+class Origin:
+    """Reads the files that a folder or a list (`path`) names, and tells a missing one from all."""
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self._places = () if path is None else (str(path),)
+        self._last = self._places
+
+    def read(self, path: str, largest: int | None = None) -> bytes:
+        """Return the bytes of a file, of at most so many.
+
+        Raises:
+            ValueError: it cannot be read; the reason, without its name.
+            OSError: nor is the folder, or the file that was read before it, still there: a disk or
+                a folder is gone, not a file.
+        """
+        try:
+            with open_input(path) as file:
+                size = os.fstat(file.fileno()).st_size
+                if largest is not None and size > largest:
+                    raise ValueError(f"too large: {size} bytes, more than {largest}")
+                content = file.read()
+        except OSError as error:
+            for seen in self._places + self._last:
+                try:
+                    os.stat(seen)  # noqa: PTH116 - names that are no text
+                except OSError as gone:
+                    why = f"{gone.strerror}; so it was for {path}"
+                    raise OSError(f"{seen} is gone while it is read ({why})") from error
+            raise ValueError(error.strerror or str(error)) from error
+        self._last = (path,)
+        return content
+
+
 def check_archive(path: str | Path) -> None:
     """Raise ValueError for a zip archive that is damaged, or unpacks to far more than its size."""
     try:
@@ -209,6 +251,31 @@ def check_archive(path: str | Path) -> None:
         raise ValueError(f"{path}: damaged archive ({error})") from error
     if unpacked > MOST_UNPACKED * Path(path).stat().st_size + (1 << 30):
         raise ValueError(f"{path} would unpack to {unpacked} bytes: refused")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text; ValueError where it is not one, or nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("JSON that is nested too deeply") from error
+
+
+def read_json(path: str | Path) -> Any:
+    """Return the value that a JSON file in UTF-8 holds.
+
+    Raises:
+        ValueError: damaged, larger than `MOST_JSON` or nested too deeply; names the file.
+        OSError: it cannot be read.
+    """
+    with open_input(path) as file:
+        text = file.read(MOST_JSON + 1)
+    if len(text) > MOST_JSON:
+        raise ValueError(f"{path} has more than {MOST_JSON} bytes: refused")
+    try:
+        return parse_json(text.decode())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -221,6 +288,12 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     """Write bytes; see `atomic_file`."""
     with atomic_file(path) as file:
         file.write(data)
+
+
+def require_folder(folder: Path) -> None:
+    """Raise OSError where the folder that a job has made is gone, before it is made once more."""
+    if not folder.is_dir():
+        raise OSError(f"{folder} is gone while it is written: the same command begins it anew")
 
 
 def remove(path: Path) -> None:
@@ -246,10 +319,16 @@ def file_name(name: str) -> str:
 
 
 @contextmanager
-def naming(path: str | Path) -> Iterator[None]:
-    """Put a file's name before the message of a ValueError that lacks it."""
+def naming(path: str | Path, *damage: type[Exception]) -> Iterator[None]:
+    """Put a file's name before the message of a ValueError that lacks it.
+
+    Where what a file holds is made into something, `*DAMAGE` are ValueErrors too.
+    """
     try:
         yield
+    except damage as error:
+        kind = type(error).__name__
+        raise ValueError(f"{path} is damaged, or of another kind ({kind}: {error})") from error
     except ValueError as error:
         if str(path) in str(error):
             raise

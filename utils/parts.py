@@ -18,8 +18,10 @@ from utils.files import (
     PATIENCE,
     Json,
     atomic_path,
+    read_json,
     remove,
     remove_leftovers,
+    require_folder,
     sole_writer,
     write_text,
 )
@@ -108,7 +110,7 @@ class PartStore:
 
     def _compare(self) -> None:
         try:
-            stored = self._compared(json.loads(self._about.read_text(encoding="utf-8")))
+            stored = self._compared(read_json(self._about))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{self._about} is damaged ({error}): {self._way_out}") from error
         own = self._compared(self._fingerprint)
@@ -140,6 +142,7 @@ class PartStore:
 
     def write(self, number: int, writer: Callable[[Path], object]) -> None:
         """Write a part whole or not at all; `writer` makes a file or folder at a path."""
+        require_folder(self.folder)
         with atomic_path(self.path(number)) as temporary:
             writer(temporary)
 

@@ -7,6 +7,7 @@ message about a value says in which line or row it stands. Nothing in a file is 
 from __future__ import annotations
 
 import csv
+import sys
 import warnings
 import zipfile
 import zlib
@@ -211,6 +212,7 @@ class Table:
         """Read columns, part of the rows at a time; ValueError where the file is damaged."""
         start = 0
         with naming(self.path):
+            names = list(dict.fromkeys(names))
             twice = [name for name in names if list(self.columns).count(name) > 1]
             if twice:
                 raise ValueError(f"two columns are called {twice[0]!r}: rename or remove one")
@@ -418,10 +420,16 @@ def _npz(path: str | Path) -> Iterator[NpzFile]:
 def _array(archive: NpzFile, name: str) -> Array:
     try:
         array: Array = archive[name]
-    except ValueError as error:  # numpy's own words advise to load without the safeguard
-        raise ValueError(f"array {name} holds pickled objects: refused") from error
+        if array.dtype.kind == "U" and array.size:
+            letters = array.ravel().view(np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
+            if (letters > sys.maxunicode).any():
+                raise ValueError("it holds what is not text")
     except MemoryError as error:
         raise ValueError(f"array {name} says that it is larger than memory") from error
+    except Exception as error:  # NumPy and zipfile raise nearly anything where a file is damaged
+        if "pickle" in str(error):  # numpy's own words advise to load without the safeguard
+            raise ValueError(f"array {name} holds pickled objects: refused") from error
+        raise ValueError(f"array {name} is damaged ({error})") from error
     return array
 
 
@@ -465,7 +473,7 @@ def _open_parquet(path: Path) -> Table:
         try:
             with parquet.ParquetFile(path) as file:
                 yield file
-        except pyarrow.ArrowException as error:
+        except (pyarrow.ArrowException, OSError) as error:
             raise ValueError(f"damaged, or not a Parquet file ({error})") from error
 
     def read(names: Sequence[str]) -> Iterator[list[Values]]:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from data import verification
-from data.images import decode, encode_jpeg, encode_png
+from data.decode import decode
+from data.images import encode_jpeg, encode_png
 from data.verification import (
     VerificationSet,
     open_verification,

@@ -14,9 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps, PngImagePlugin, TiffImagePlugin
 
+from data import decode as decoders
+from data.decode import decode
 from data.images import encode_jpeg
 from photos import decode as photos
 from photos.decode import from_array, read_photo
+from tests.helpers import python
 
 LOSSLESS = {
     **dict.fromkeys(("PNG", "BMP", "PPM", "QOI", "SGI", "PCX", "TIFF", "JPEG2000"), {}),
@@ -299,7 +302,7 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(shape, monkeypatch):
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1", "I;16", "F", "CMYK"])
 def test_another_large_photo_is_reduced_by_averaging_boxes(mode, monkeypatch):
-    monkeypatch.setattr("photos.decode._BAND", 2000)
+    monkeypatch.setattr("data.decode._BAND", 2000)
     monkeypatch.setattr(photos, "MOST_PIXELS", 4000)
     if mode == "I;16":
         image = Image.fromarray((picture(203, 301)[..., 0].astype(np.uint16) << 8) + 77)
@@ -338,9 +341,10 @@ def test_scale_leads_back_to_pixels_of_the_upright_original(name, orientation, m
 
 
 def test_huge_photos_are_decoded_one_at_a_time(monkeypatch):
+    monkeypatch.setattr(decoders, "MOST_PIXELS", 1000)
     monkeypatch.setattr(photos, "MOST_PIXELS", 1000)
     encoded = [saved(picture(60, 80), name) for name in ("JPEG", "PNG")]
-    with photos._large_photo_lock:
+    with decoders.large_image_lock:
         threads = [threading.Thread(target=read_photo, args=(one,)) for one in encoded]
         for thread in threads:
             thread.start()
@@ -351,13 +355,13 @@ def test_huge_photos_are_decoded_one_at_a_time(monkeypatch):
         thread.join()
 
 
-def png_of(width, height):
+def png_of(width, height, length=1000, depth=1, colours=0):
     def chunk(kind, content):
         sum_ = struct.pack(">I", zlib.crc32(kind + content))
         return struct.pack(">I", len(content)) + kind + content + sum_
 
-    head = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    idat = zlib.compress(bytes(1000))
+    head = struct.pack(">IIBBBBB", width, height, depth, colours, 0, 0, 0)
+    idat = zlib.compress(bytes(length), 1)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", idat) + chunk(b"IEND", b"")
 
 
@@ -365,6 +369,12 @@ def bombs():
     jpeg = bytearray(saved(picture(), "JPEG"))
     at = jpeg.index(b"\xff\xc0")
     jpeg[at + 5 : at + 9] = struct.pack(">HH", 60000, 65000)
+    progressive = bytearray(saved(picture(), "JPEG", progressive=True))
+    at = progressive.index(b"\xff\xc2")
+    progressive[at + 5 : at + 9] = struct.pack(">HH", 15000, 10000)
+    webp = bytearray(saved(picture(), "WEBP", lossless=True))
+    at = webp.index(b"VP8L") + 9
+    webp[at : at + 4] = struct.pack("<I", 8999 | 8999 << 14)
     gif = bytearray(saved(picture(), "GIF"))
     gif[6:10] = struct.pack("<HH", 65000, 60000)
     bmp = bytearray(saved(picture(), "BMP"))
@@ -375,6 +385,8 @@ def bombs():
         tiff[at + 2 : at + 12] = struct.pack("<HII", 4, 1, value)
     return {
         "JPEG": bytes(jpeg),
+        "progressive JPEG": bytes(progressive),
+        "WEBP": bytes(webp),
         "PNG": png_of(65000, 60000),
         "PNG that Pillow would warn about": png_of(10_000, 10_000),
         "GIF": bytes(gif),
@@ -393,15 +405,49 @@ def find_tag(tiff, tag):
 
 @pytest.mark.parametrize("name", bombs())
 def test_bombs_are_refused_with_their_size_and_without_a_warning(name):
-    size = "10000x10000" if "warn" in name else "65000x60000"
-    limit = 250 if name == "JPEG" else 89
-    with pytest.raises(ValueError, match=f"too large: {size} pixels, more than {limit} million"):
-        read_photo(bombs()[name])
+    size = {"PNG that Pillow would warn about": "10000x10000", "WEBP": "9000x9000"}.get(
+        name, "10000x15000" if name == "progressive JPEG" else "65000x60000"
+    )
+    for read, limit in ((read_photo, {"JPEG": 250, "WEBP": 40}), (decode, {"WEBP": 40})):
+        message = f"too large: {size} pixels, more than {limit.get(name, 89)} million"
+        with pytest.raises(ValueError, match=message):
+            read(bombs()[name])
+
+
+def test_a_jpeg_of_many_scans_is_refused():
+    encoded = saved(picture(1100, 1000), "JPEG", progressive=True)
+    at = encoded.rindex(b"\xff\xda")
+    with pytest.raises(ValueError, match=r"damaged JPEG \(\d+ scans, more than 100\)"):
+        decode(encoded[:at] + 100 * encoded[at:-2] + encoded[-2:])
+
+
+def test_the_largest_image_takes_less_than_a_gigabyte(tmp_path):
+    (tmp_path / "large.png").write_bytes(png_of(9400, 9400, 9400 * 28201, 8, 2))
+    for number, bomb in enumerate(bombs().values()):
+        (tmp_path / f"{number}").write_bytes(bomb)
+    code = """
+import resource, sys
+from pathlib import Path
+from data.decode import decode
+from photos.decode import read_photo
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+before = peak()
+for path in Path(sys.argv[1]).iterdir():
+    for read in (decode, read_photo):
+        try:
+            read(path.read_bytes())
+        except ValueError as error:
+            if "too large" not in str(error): raise
+print(peak() - before)
+"""
+    run = python("-c", code, tmp_path)
+    assert not run.returncode, run.stderr
+    assert int(run.stdout) < 1024 << (10 if sys.platform == "darwin" else 0)  # bytes there
 
 
 def test_an_array_can_be_too_large_as_well(monkeypatch):
     monkeypatch.setattr(photos, "MOST_PIXELS", 300)
-    monkeypatch.setattr(photos, "LARGEST", 3000)
+    monkeypatch.setattr(decoders, "LARGEST", 3000)
     photo = from_array(picture(40, 60))
     assert photo.scale == 3.0
     assert photo.pixels.shape == (14, 20, 3)

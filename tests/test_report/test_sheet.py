@@ -8,7 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from data.images import decode
+from data.decode import decode
 from data.synthetic import degradation_sweep
 from report.sheet import FaceScore, SheetBuilder
 from report.words import shortened, visible
