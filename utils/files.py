@@ -29,6 +29,7 @@ DAMAGE = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, TypeError),
     *(struct.error, zipfile.BadZipFile, zlib.error),
 )
+_SHOWN = 300  # letters of another library's message
 TEMPORARY = ".*.tmp*"  # pattern of temporary names, which a killed process leaves behind
 
 
@@ -198,8 +199,8 @@ def naming(path: str | Path, *damage: type[Exception]) -> Iterator[None]:
     try:
         yield
     except damage as error:
-        kind = type(error).__name__
-        raise ValueError(f"{path} is damaged, or of another kind ({kind}: {error})") from error
+        what = f"{type(error).__name__}: {error}"[:_SHOWN]
+        raise ValueError(f"{path} is damaged, or of another kind ({what})") from error
     except ValueError as error:
         if str(path) in str(error):
             raise

@@ -8,8 +8,9 @@ import pytest
 from data.faces import open_faces
 from evaluation.sets.open_set import open_set
 from models.load import load_tensors
+from utils.arrays import npz_names
 from utils.files import atomic_file, atomic_path, file_sha256, open_input, write_bytes, write_text
-from utils.tables import csv_rows, npz_names
+from utils.tables import csv_rows
 
 
 def names(folder):
