@@ -208,6 +208,7 @@ class Table:
         """Read columns, part of the rows at a time; ValueError where the file is damaged."""
         start = 0
         with naming(self.path):
+            names = list(dict.fromkeys(names))
             twice = [name for name in names if list(self.columns).count(name) > 1]
             if twice:
                 raise ValueError(f"two columns are called {twice[0]!r}: rename or remove one")
@@ -421,7 +422,7 @@ def _open_parquet(path: Path) -> Table:
         try:
             with parquet.ParquetFile(path) as file:
                 yield file
-        except pyarrow.ArrowException as error:
+        except (pyarrow.ArrowException, OSError) as error:
             raise ValueError(f"damaged, or not a Parquet file ({error})") from error
 
     def read(names: Sequence[str]) -> Iterator[list[Values]]:

@@ -164,7 +164,7 @@ def test_other_mistakes_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no fusion file .*none.json: make one with"):
         load_fusion(tmp_path / "none.json")
     (tmp_path / "text.json").write_text("{")
-    with pytest.raises(ValueError, match=r"text\.json: "):
+    with pytest.raises(ValueError, match=r"text\.json is damaged"):
         load_fusion(tmp_path / "text.json")
     with pytest.raises(ValueError, match="first: 1 of 20 reference values are NaN"):
         fit_rank_mean(np.where(columns == columns[0, 0], np.nan, columns), NAMES)
