@@ -20,11 +20,11 @@ from tqdm import tqdm
 from data.features import Features, checked_rows
 from data.images import Sizes, first_rows
 from estimators.base import Batch, Estimate, Estimator, name_readers
+from utils.arrays import read_npz
 from utils.distributed import ALONE, World
 from utils.files import Json
 from utils.long_work import prefetch, threads
 from utils.parts import PartStore
-from utils.tables import read_npz
 
 if TYPE_CHECKING:
     from data.faces import Images

@@ -34,6 +34,7 @@ DAMAGE = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, TypeError),
     *(struct.error, zipfile.BadZipFile, zlib.error),
 )
+_SHOWN = 300  # letters of another library's message
 LOCK = ".lock"  # of a folder
 PATIENCE = 30.0  # seconds, for another process to finish a file
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -327,8 +328,8 @@ def naming(path: str | Path, *damage: type[Exception]) -> Iterator[None]:
     try:
         yield
     except damage as error:
-        kind = type(error).__name__
-        raise ValueError(f"{path} is damaged, or of another kind ({kind}: {error})") from error
+        what = f"{type(error).__name__}: {error}"[:_SHOWN]
+        raise ValueError(f"{path} is damaged, or of another kind ({what})") from error
     except ValueError as error:
         if str(path) in str(error):
             raise

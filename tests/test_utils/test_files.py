@@ -13,6 +13,7 @@ import pytest
 from data.faces import open_faces
 from evaluation.sets.open_set import open_set
 from models.load import load_tensors
+from utils.arrays import npz_names
 from utils.files import (
     atomic_file,
     atomic_path,
@@ -23,7 +24,7 @@ from utils.files import (
     write_bytes,
     write_text,
 )
-from utils.tables import csv_rows, npz_names
+from utils.tables import csv_rows
 
 
 def names(folder):
