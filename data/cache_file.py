@@ -13,14 +13,15 @@ import mmap
 import os
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.files import atomic_file
+from utils.files import DAMAGE, atomic_file
 
 FORMAT = 1
 SUFFIX = ".faceuq-index"
@@ -31,15 +32,16 @@ _ALIGNED = 64
 
 Key = Mapping[str, object]
 Arrays = dict[str, NDArray[Any]]
+Value = TypeVar("Value")
 
 log = logging.getLogger("faceuq")
 
 
-def load(source: Path, key: Key) -> Arrays | None:
-    """Return the arrays that were stored for a file or folder, mapped; None without a match.
+def load(source: Path, key: Key, make: Callable[[Arrays], Value]) -> Value | None:
+    """Return what `make` makes of the arrays that were stored for a file or folder, mapped.
 
     The key says what they depend on (sizes, times), in JSON's types; it has to equal the stored
-    one.
+    one. None without a match, or where the file holds something else.
     """
     for path in _places(source):
         try:
@@ -47,9 +49,10 @@ def load(source: Path, key: Key) -> Arrays | None:
                 content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError):  # missing, not readable, or empty
             continue
-        arrays = _parse(content, key)
-        if arrays is not None:
-            return arrays
+        with suppress(ValueError, *DAMAGE):
+            arrays = _parse(content, key)
+            if arrays is not None:
+                return make(arrays)
         log.info("%s no longer fits %s, or is damaged: rebuilding it", path, source)
     return None
 
@@ -62,8 +65,8 @@ def store(source: Path, key: Key, arrays: Arrays) -> None:
             continue
         try:
             _write(path, key, arrays, mode=source.stat().st_mode & 0o666 | 0o600)
-        except OSError as error:
-            why = error.strerror or str(error)
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or str(error)
         else:
             log.info("stored the index of %s in %s for the next start", source, path)
             return
