@@ -14,7 +14,6 @@ from evaluation.open_model import open_models, with_branches
 from evaluation.sets.open_set import open_set
 from models.backbones.base import Backbone
 from models.frozen import FrozenBackbone
-from models.run import load_run
 from models.seeds import Group
 from utils.config import Branch, Method
 from utils.distributed import World
@@ -166,17 +165,6 @@ def test_groups_can_be_compared_with_one_of_them(run, against, capsys, refused):
     assert all("idq" in line for line in verdicts)
     code = compare_main([*argv, "--methods", str(run), "--against", "idc"])
     refused(code, "--against idc: the methods are idq-0, idq-1, ")
-
-
-def test_a_branch_that_was_never_saved_is_one_line(run, refused):
-    file = run / "mls-1" / "best.pt"
-    file.rename(file.with_name("kept"))
-    try:
-        code = compare_main(["--target", FACES, "--methods", str(run)])
-    finally:
-        file.with_name("kept").rename(file)
-    refused(code, f"{run}: branches without best.pt: mls-1 (written after each", alone=True)
-    assert load_run(run / "mls-1", device="cpu").step == 1
 
 
 def test_ranks_that_only_embed_get_no_result(run, monkeypatch):

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from data.synthetic import SyntheticFaces
 from evaluation import compare
 from evaluation.metrics.curve import protocol_curve
-from evaluation.metrics.protocols import PROTOCOLS
 from evaluation.sets.score_files import read_scores, write_scores
 from evaluation.verification_risk_fnmr import main
 from tests.helpers import TINY_NAME
@@ -60,36 +58,6 @@ def test_a_stopped_run_goes_on_from_its_parts(backbone, tmp_path, capsys, refuse
     assert main(argv) == 0
     assert capsys.readouterr().out == first
     refused(main([*argv, "--estimator", "contrast"]), "parts")
-
-
-def test_every_preset_of_one_score_file(scores, tmp_path, capsys):
-    out = tmp_path / "n.json"
-    argv = ["--features", str(scores), "--protocol", "all", "--fmr", "0.01", "--json", str(out)]
-    assert main(argv) == 0
-    printed = capsys.readouterr().out
-    (block,) = json.loads(out.read_text())["results"][0]["blocks"]
-    names = [row["protocol"]["name"] for row in block["protocols"]]
-    assert names == list(PROTOCOLS)
-    for row in block["protocols"]:
-        target = row["fmr_target"] or 0.01
-        curve = protocol_curve(read_scores(scores), row["protocol"]["name"], target)
-        misses = curve.edc.false_non_matches[curve.index_at(0.1)]
-        assert row["discards"][2]["false_non_matches"] == misses
-        assert f"protocol {row['protocol']['name']}: " in printed
-
-
-def test_risk_intervals_and_report(scores, tmp_path, capsys):
-    folder = tmp_path / "report"
-    argv = ["--features", str(scores), "--protocol", "iso29794", "--fmr", "0.01"]
-    argv += ["--target_risk", "0.2", "--replicates", "40", "--report", str(folder)]
-    assert main(argv) == 0
-    out = capsys.readouterr().out
-    assert "40 bootstrap draws of 40 identities" in out
-    assert "0.2" in out
-    names = sorted(path.name for path in folder.iterdir())
-    assert names == ["scores.html", "scores.json", "scores.txt"]
-    facts = json.loads((folder / "scores.json").read_text())
-    assert facts["name"] == "scores"
 
 
 def test_compare_methods_on_faces(backbone, tmp_path, capsys, refused):

@@ -32,7 +32,8 @@ def text(score, mated, quality, separator=","):
 
 
 def curve_of(path, protocol="iso29794"):
-    edc = protocol_curve(read_scores(path), protocol, 0.1).edc
+    ((_, comparisons),) = open_stored(path).comparisons()
+    edc = protocol_curve(comparisons, protocol, 0.1).edc
     return edc.false_non_matches.tolist(), edc.mated.tolist()
 
 
@@ -49,6 +50,8 @@ def test_separators_endings_and_encodings_change_nothing(tmp_path, columns):
         "semicolon.csv": semicolon.encode(),
         "tab.tsv": text(*columns, "\t").encode(),
         "tab.csv": text(*columns, "\t").encode(),
+        "semicolon.txt": semicolon.encode(),
+        "blanks.txt": text(*columns, " ").encode(),
         "heading_trails.csv": f"{heading};\n{rest}".encode(),
         "rows_trail.csv": f"{heading}\n{rest}".replace("\n", ";\n")
         .replace(";\n", "\n", 1)
@@ -200,15 +203,3 @@ def test_qualities_by_name_or_position(tmp_path):
     assert by_name.uncertainty_of(names) == pytest.approx([-25.1, -21.3])
     with pytest.raises(ValueError, match="column=NAME: one of UnifiedQualityScore, Sharp"):
         FromFile(path=str(tmp_path / "many.csv"))
-
-
-def test_a_text_file_of_scores_opens_as_any_table(tmp_path, columns):
-    for name, separator in (("s.csv", ","), ("s.txt", ";"), ("blanks.txt", " ")):
-        (tmp_path / name).write_text(text(*columns, separator))
-    first, *others = (
-        open_stored(tmp_path / name).comparisons()[0][1]
-        for name in ("s.csv", "s.txt", "blanks.txt")
-    )
-    for other in others:
-        assert np.array_equal(other.scores, first.scores)
-        assert np.array_equal(other.uncertainty, first.uncertainty)
