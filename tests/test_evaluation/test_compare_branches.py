@@ -93,8 +93,15 @@ def test_a_moved_backbone_file_is_named_once_for_all(run, tmp_path):
     assert methods.fingerprint == original.fingerprint  # hashes, not paths
 
 
-def test_tables_files_and_figure(run, tmp_path, capsys):
-    folder = tmp_path / "out"
+def test_tables_files_and_figures(run, tmp_path, capsys, monkeypatch):
+    folder, legends = tmp_path / "out", []
+
+    def savefig(figure, path, **_):
+        (axes,) = figure.axes
+        legends.append([text.get_text() for text in axes.get_legend().get_texts()])
+        path.touch()
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", savefig)
     argv = ["--target", FACES, "--fmr", "0.05", "0.1", "--replicates", "20", "--device", "cpu"]
     argv += ["--methods", str(run), "embedding_norm", "--out", str(folder)]
     assert compare_main([*argv, "--against", "embedding_norm"]) == 0
@@ -121,38 +128,19 @@ def test_tables_files_and_figure(run, tmp_path, capsys):
         assert float(row["mean_auerc_relative"]) == pytest.approx(sum(areas) / 3)
         assert float(row["smallest"]) == min(areas)
         assert float(row["largest"]) == max(areas)
+    for fmr, lines in zip(("0.05", "0.1"), legends, strict=True):
+        assert "interval of " in lines[0]
+        assert [line for line in lines if ", 3 seeds  " in line] == [
+            f"{row['group']}, 3 seeds  {float(row['mean_auerc_relative']):.3f}, "
+            f"{float(row['smallest']):.3f} to {float(row['largest']):.3f}"
+            for row in means
+            if row["fmr"] == fmr
+        ]
+        assert len(lines) == 1 + 4 + 1 + 2  # band, groups, the norm, and the two limits
     facts = json.loads((folder / "compare.json").read_text())
     assert [one["group"] for one in facts["groups"]] == [row["group"] for row in means]
     for ending in ("txt", "md", "tex"):
         assert (folder / f"compare.{ending}").read_text().count("means over seeds") == 2
-
-
-def test_the_figure_has_one_legend_line_per_group_in_the_order_of_the_means(
-    run, tmp_path, capsys, monkeypatch
-):
-    legends = []
-
-    def savefig(figure, path, **_):
-        (axes,) = figure.axes
-        legends.append([text.get_text() for text in axes.get_legend().get_texts()])
-        path.touch()
-
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", savefig)
-    argv = ["--target", FACES, "--fmr", "0.1", "--replicates", "20", "--device", "cpu"]
-    argv += ["--methods", str(run), "embedding_norm", "--out", str(tmp_path)]
-    assert compare_main(argv) == 0
-    capsys.readouterr()
-    (lines,) = legends
-    assert "interval of " in lines[0]
-    with (tmp_path / "compare-seeds.csv").open() as file:
-        means = list(csv.DictReader(file))
-    found = [line for line in lines if ", 3 seeds  " in line]
-    assert found == [
-        f"{row['group']}, 3 seeds  {float(row['mean_auerc_relative']):.3f}, "
-        f"{float(row['smallest']):.3f} to {float(row['largest']):.3f}"
-        for row in means
-    ]
-    assert len(lines) == 1 + 4 + 1 + 2  # band, groups, the norm, and the two limits
 
 
 @pytest.mark.parametrize("against", ["idq", "idq-1"])

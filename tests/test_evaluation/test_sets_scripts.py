@@ -84,18 +84,8 @@ def test_compare_methods_on_faces(backbone, tmp_path, capsys, refused):
     refused(code, "--against nobody: the methods are embedding_norm, sharp, theirs")
 
 
-def test_compare_stored_scores(scores, tmp_path, capsys, refused):
-    ours = read_scores(scores)
-    worse = tmp_path / "worse.npz"
-    rng = np.random.default_rng(1)
-    write_scores(worse, ours.with_uncertainty(rng.random(200).astype(np.float32)))
-    argv = ["--features", str(scores), str(worse), "--fmr", "0.01", "--replicates", "100"]
-    assert compare.main(argv) == 0
-    out = capsys.readouterr().out
-    assert out.index("\nscores ") < out.index("\nworse ")
-    assert "scores is better than worse at AUERC30" in out
-    other = tmp_path / "other.npz"
-    write_scores(other, read_scores(scores).with_uncertainty(ours.uncertainty))
+def test_compare_takes_files_of_one_set(scores, tmp_path, refused):
+    ours, other = read_scores(scores), tmp_path / "other.npz"
     write_scores(other, dataclasses.replace(ours, scores=ours.scores[::-1].copy()))
     refused(compare.main(["--features", str(scores), str(other)]), "other comparisons than in")
 

@@ -1,17 +1,13 @@
 """Score files as other people's tools write them: what is read, left out, warned of or refused."""
 
-import json
-
 import numpy as np
 import pytest
 
 from estimators.from_file import FromFile
-from evaluation import compare
 from evaluation.metrics.curve import protocol_curve
 from evaluation.run import EvaluationOptions, evaluate
 from evaluation.sets.score_files import read_scores
 from evaluation.sets.stored import open_stored
-from evaluation.verification_risk_fnmr import main
 from report.words import caution_sentence
 
 COUNT = 300
@@ -148,23 +144,6 @@ def test_what_is_no_further_comparison_is_left_out_and_counted(tmp_path, extra, 
         assert np.array_equal(getattr(plain, field), getattr(more, field)), field
     assert message in notes_of(tmp_path / "more.csv")
     assert not plain.notes
-
-
-def test_what_a_file_had_is_in_text_json_page_and_comparison(tmp_path, capsys, columns):
-    score, mated, quality = columns
-    quality = np.where(np.arange(COUNT) == 0, 255, quality)
-    (tmp_path / "s.csv").write_text(text(score, mated, quality))
-    outputs = ["--json", str(tmp_path / "s.json"), "--report", str(tmp_path / "r")]
-    argv = ["--fmr", "0.1", "--features"]
-    assert main([*argv, str(tmp_path / "s.csv"), *outputs]) == 0
-    message = "s.csv: 1 of 300 values of quality are 255"
-    assert f"warning: s: {message}" in capsys.readouterr().err
-    (result,) = json.loads((tmp_path / "s.json").read_text())["results"]
-    page = json.loads((tmp_path / "r" / "s.json").read_text())
-    for warnings in (result["warnings"], page["warnings"]):
-        assert sum(message in line for line in warnings) == 1
-    assert compare.main([*argv, str(tmp_path / "s.csv"), "--replicates", "5"]) == 0
-    assert message in capsys.readouterr().out
 
 
 def test_a_pair_of_both_kinds_is_refused_with_its_lines(tmp_path):
