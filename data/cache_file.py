@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.files import DAMAGE, atomic_file
+from utils.files import DAMAGE, atomic_file, open_input
 
 FORMAT = 1
 SUFFIX = ".faceuq-index"
@@ -45,11 +45,11 @@ def load(source: Path, key: Key, make: Callable[[Arrays], Value]) -> Value | Non
     """
     for path in _places(source):
         try:
-            with path.open("rb") as file:
+            with open_input(path) as file:
                 content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError):  # missing, not readable, or empty
             continue
-        with suppress(ValueError, *DAMAGE):
+        with suppress(ValueError, SyntaxError, *DAMAGE):  # SyntaxError: of np.dtype
             arrays = _parse(content, key)
             if arrays is not None:
                 return make(arrays)
@@ -100,7 +100,7 @@ def _cache_home() -> Path | None:
 def _is_foreign(path: Path) -> bool:
     """Say whether there is a file that this module did not write."""
     try:
-        with path.open("rb") as file:
+        with open_input(path) as file:
             return file.read(len(_MAGIC)) != _MAGIC
     except OSError:
         return path.exists()
@@ -142,6 +142,8 @@ def _parse(content: mmap.mmap, key: Key) -> Arrays | None:
     arrays, check = {}, 0
     for name, kind, count, offset in header["arrays"]:
         dtype = np.dtype(kind)
+        if dtype.kind not in "iuf":
+            return None
         if end + offset + count * dtype.itemsize > len(content):
             return None
         arrays[name] = np.frombuffer(content, dtype, count, end + offset)

@@ -92,7 +92,8 @@ def test_a_file_cut_or_changed_anywhere_is_not_used(source):
 
 
 HEADERS = ["[]", "{}", '{"format": 1}', "[" * 9999, '{"format": 1, "key": KEY, "arrays": [[1]]}']
-ENTRIES = ('"O", 1, 0', '"<i8", -1, 0', '"<i8", 1, -9999', '"no", 1, 0', '"<f8", "1", 0')
+ENTRIES = ['"<i8", -1, 0', '"<i8", 1, -9999', '"<f8", "1", 0']
+ENTRIES += [f'"{dtype}", 1, 0' for dtype in ("O", "S4", "no", "<u$")]
 for entry in ENTRIES:
     HEADERS.append(f'{{"format": 1, "key": KEY, "arrays": [["a", {entry}]], "check": 0}}')
 
