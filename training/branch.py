@@ -109,8 +109,10 @@ class TrainedBranch:
         self.best: float | None = None
         if state is not None:
             self.head.load_state_dict(state["head"])
-            # the state alone: rates, momentum and the way to compute are this run's
+            # the state alone: momentum and the way to compute are this run's; steps set the rate
             own = self.optimizer.state_dict()["param_groups"]
+            for group, stored in zip(own, state["optimizer"]["param_groups"], strict=True):
+                group["lr"] = stored["lr"]
             self.optimizer.load_state_dict({**state["optimizer"], "param_groups": own})
             self.best = state["best"]
 
