@@ -1,23 +1,33 @@
-# make setup | make demo | make test | make interop      (see README.md)
+# make setup | make demo | make test | make lock | make sbom | make interop      (see README.md)
 PYTHON ?= python3
+TORCH  ?= $(shell grep '^torch==' requirements.txt)
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-RAY    := $(VENV)/.ray
+PIP    := $(BIN)/python -m pip install --disable-pip-version-check
 DEMO   := runs/demo
 
-.PHONY: setup demo test lint types shape unit signals interop clean
+.PHONY: setup lock sbom demo test lint types shape unit signals interop clean
 
 setup: $(STAMP)
 
-$(STAMP): requirements.txt
+# the last line adds what a CUDA build of PyTorch needs; a CPU build has all of it in the lock
+$(STAMP): requirements.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	$(PIP) --no-deps $(TORCH)
+	$(PIP) --require-hashes --no-deps --only-binary :all: -r requirements.lock
+	$(PIP) $(TORCH)
 	touch $@
 
-$(RAY): $(STAMP) requirements-ray.txt
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-ray.txt
-	touch $@
+# after a change of requirements*.txt; UPGRADE=--upgrade also takes newer versions of what they need
+lock: setup
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes $(UPGRADE) \
+		--no-emit-package torch --annotation-style line --custom-compile-command "make lock" \
+		-o requirements.lock requirements.txt requirements-ray.txt
+
+sbom: setup
+	{ grep '^torch==' requirements.txt; cat requirements.lock; } | $(BIN)/cyclonedx-py requirements \
+		--pyproject pyproject.toml --output-reproducible -o sbom.json -
 
 demo: setup
 	rm -rf $(DEMO)
@@ -43,7 +53,7 @@ signals: setup
 	trap "" INT; $(BIN)/python -m pytest -q tests/test_utils/test_long_work.py \
 		tests/test_utils/test_cli.py tests/test_scoring/test_score_images_resume.py
 
-unit: setup $(RAY)
+unit: setup
 	$(BIN)/python -m pytest -n 2 -q
 
 interop: setup

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +15,8 @@ from data.faces import FileFaces
 from data.labelled_pairs import LeftOut, pairs_that_count
 from utils.files import naming
 from utils.tables import csv_rows
+
+_IMAGE_NUMBER = re.compile("[0-9]{1,9}")  # of a person's images, in LFW's lists
 
 
 class Pair(NamedTuple):
@@ -125,7 +129,7 @@ def _lfw_pair(row: list[str], where: str, root: Path) -> Pair:
     fields = line.split()
     if len(fields) == 3:
         fields = [fields[0], fields[1], fields[0], fields[2]]
-    if len(fields) != 4 or not (fields[1].isdigit() and fields[3].isdigit()):
+    if len(fields) != 4 or not all(map(_IMAGE_NUMBER.fullmatch, fields[1::2])):
         raise ValueError(f"{where}: expected `name n m` or `name n other m`, got {line!r}")
     first, second = (
         _lfw_image(root, name, int(number)) for name, number in (fields[:2], fields[2:])
@@ -134,6 +138,5 @@ def _lfw_pair(row: list[str], where: str, root: Path) -> Pair:
 
 
 def _lfw_image(root: Path, name: str, number: int) -> Path:
-    stem = root / name / f"{name}_{number:04d}"
-    paths = [stem.with_suffix(suffix) for suffix in (".jpg", ".png", ".jpeg")]
-    return next((path for path in paths if path.exists()), paths[0])
+    paths = [root / name / f"{name}_{number:04d}{suffix}" for suffix in (".jpg", ".png", ".jpeg")]
+    return next((path for path in paths if os.path.exists(path)), paths[0])  # noqa: PTH110

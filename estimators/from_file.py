@@ -138,17 +138,16 @@ def _columns(table: Table, column: str | None) -> tuple[str, str]:
     has = ", ".join(table.columns)
     if len(table.columns) < 2:
         raise ValueError(f"expected a name and a number in each line, got {has!r}")
+    if column is not None and column.lower() not in by_name:
+        raise ValueError(f"no column {column!r} (it has: {has})")
+    named = ORIENTATIONS[::-1] if column is None else (column.lower(),)
+    score = next((by_name[name] for name in named if name in by_name), None)
     image = next((by_name[name] for name in IMAGES if name in by_name), None)
     if image is None:
         if table.path.suffix.lower() in (".npz", ".parquet"):
             hint = ": stored embeddings go into --features" if "mu" in by_name else ""
             raise ValueError(f"no array key (it has: {has}){hint}")
-        image = table.columns[0]
-    if column is not None:
-        if column.lower() not in by_name:
-            raise ValueError(f"no column {column!r} (it has: {has})")
-        return image, by_name[column.lower()]
-    score = next((by_name[kind] for kind in ORIENTATIONS[::-1] if kind in by_name), None)
+        image = next((name for name in table.columns if name != score), table.columns[0])
     others = [name for name in table.columns if name != image and name]
     if score is None and len(others) != 1:
         raise ValueError(

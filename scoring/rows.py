@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
@@ -19,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from report.sheet import LANDMARKS, FaceScore, Measures
-from utils.files import Json, atomic_file, write_text
+from utils.files import Json, atomic_file, remove_leftovers, write_text
 from utils.parts import PartStore
 from utils.tables import require_pyarrow
 
@@ -245,6 +246,7 @@ class RowParts:
         Raises:
             ValueError: the output is there and was made with others, or by something else.
         """
+        remove_leftovers(self.out.parent, self.out.name)
         begun = (self._store.folder / ABOUT).exists()
         if not self.out.exists() or (begun and not self._store.is_finished):
             return False
@@ -290,7 +292,8 @@ class RowParts:
         """Store the part that comes next."""
         facts = {"inputs": len(sources), "last": plain_name(sources[-1]), "rows": len(rows)}
         lines = [as_line(facts), *map(as_line, rows)]
-        write_text(self._store.path(self.count), "\n".join(lines) + "\n")
+        text = "\n".join(lines) + "\n"
+        self._store.write(self.count, partial(write_text, text=text))
         self.count += 1
 
     def rows(self) -> Iterator[Row]:
