@@ -84,6 +84,7 @@ class RunFiles:
     def open_logs(self, step: int, stack: ExitStack) -> list[TrainLog]:
         """Make each branch's folder and open its log, to resume from a step."""
         width = max(len(branch.name) for branch in self.branches)
+        self._logs = []
         for branch in self.branches:
             folder = self.folder / branch.name
             if branch.name:
@@ -94,7 +95,7 @@ class RunFiles:
         return self._logs
 
     def save(self, step: int) -> None:
-        """Write `last.pt` with everything that resuming needs; the logs are never behind it."""
+        """Write `last.pt` with everything that resuming needs, once its metrics are on the disk."""
         for log in self._logs:
             log.sync()
         states = {branch.name: branch.state() for branch in self.branches}

@@ -152,7 +152,7 @@ class TrainLog:
             self._tensorboard.add_scalar(f"auerc30/{table.name}", area, global_step)
 
     def sync(self) -> None:
-        """Have the metrics on the disk, before a checkpoint that is ahead of them."""
+        """Have the metrics on the disk."""
         self._metrics.sync()
 
     def draw(self) -> None:

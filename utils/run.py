@@ -153,11 +153,12 @@ class MetricsFile:
         self._file.flush()
 
     def sync(self) -> None:
-        """Have all lines on the disk."""
+        """Have what was written on the disk, where a loss of power does not take it."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""
+        self.sync()
         self._file.close()
 
 
