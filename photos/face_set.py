@@ -370,6 +370,7 @@ def _align_into(
         for row, faces in tqdm(results, desc=str(options.out), unit="photo", disable=None):
             if row.reason:
                 tqdm.write(f"{row.photo}: {row.reason}", file=sys.stderr)
+            require_folder(store.folder)
             for place, face in enumerate(faces, start=1):
                 if not row.path(options, place).exists():
                     write_bytes(row.path(options, place), encode_png(face))
