@@ -41,7 +41,6 @@ from utils.files import (
     remove_leftovers,
     require_folder,
     write_bytes,
-    write_text,
 )
 from utils.long_work import UnreadableShare, prefetch, threads
 from utils.parts import PartStore
@@ -361,7 +360,7 @@ def _align_into(
         nonlocal number, waiting, begun
         if waiting:
             lines = "".join(json.dumps(asdict(row)) + "\n" for row in waiting)
-            store.write(number, partial(write_text, text=lines))
+            store.write(number, lambda path: path.write_bytes(lines.encode()))
             number, waiting = number + 1, []
         begun = time.monotonic()
 

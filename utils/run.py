@@ -36,6 +36,16 @@ class _BarSafeHandler(logging.Handler):
         sys.stdout.flush()
 
 
+class _LogFile(logging.FileHandler):
+    """Raises what keeps a line from the file, such as a full disk; logging would print and go on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        error = sys.exception()
+        if isinstance(error, OSError):
+            error.filename = self.baseFilename
+        raise error or AssertionError
+
+
 def start_logging(log_file: Path | None = None) -> None:
     """Send the log to the console and, once there is one, to a file."""
     stop_logging()
@@ -43,9 +53,7 @@ def start_logging(log_file: Path | None = None) -> None:
     LOGGER.propagate = False
     LOGGER.addHandler(_BarSafeHandler())
     if log_file is not None:
-        LOGGER.addHandler(
-            logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
-        )
+        LOGGER.addHandler(_LogFile(log_file, encoding="utf-8", errors="backslashreplace"))
 
 
 def keep_quiet() -> None:
