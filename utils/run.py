@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import os
 import platform
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from utils.config import TrainConfig, to_json
-from utils.files import write_bytes, write_text
+from utils.files import DAMAGE, read_json, write_bytes, write_text
 
 if TYPE_CHECKING:
     import torch
@@ -28,22 +29,18 @@ _PACKAGES = (
 )
 
 
-class _BarSafeHandler(logging.Handler):
-    """Print above a progress bar instead of through it."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stdout)
-        sys.stdout.flush()
-
-
 class _LogFile(logging.FileHandler):
-    """Raises what keeps a line from the file, such as a full disk; logging would print and go on."""
+    """Raises what keeps a line from the file, such as a full disk; logging would print a trace."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         error = sys.exception()
         if isinstance(error, OSError):
             error.filename = self.baseFilename
         raise error or AssertionError
+
+    def close(self) -> None:
+        with suppress(OSError):  # of a line that was not written
+            super().close()
 
 
 def start_logging(log_file: Path | None = None) -> None:
@@ -106,8 +103,8 @@ def record_run(folder: Path, config: TrainConfig, config_file: Path | None, **fa
 def _earlier_starts(path: Path) -> list[Any]:
     if not path.exists():
         return []
-    with suppress(ValueError):
-        starts = json.loads(path.read_text(encoding="utf-8"))
+    with suppress(ValueError, OSError):
+        starts = read_json(path)
         if isinstance(starts, list):
             return starts
     LOGGER.warning("%s is damaged: the record of this run's starts begins anew", path)
@@ -134,10 +131,15 @@ class MetricsFile:
     """`metrics.jsonl`: one JSON object per line, in the order of the steps."""
 
     def __init__(self, path: Path, resume_at: int = 0) -> None:
-        """Open for appending; lines of steps after `resume_at` are dropped, they come again."""
+        """Open for appending.
+
+        Lines of steps after `resume_at` are dropped, since they come again, and so are damaged
+        ones.
+        """
         if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            write_text(path, "".join(line for line in lines if _step_of(line) <= resume_at))
+            lines = path.read_bytes().splitlines()
+            sound = [line + b"\n" for line in lines if _step_of(line) <= resume_at]
+            write_bytes(path, b"".join(sound))
         self.path = path
         self._file = path.open("a", encoding="utf-8")
 
@@ -146,16 +148,20 @@ class MetricsFile:
         self._file.write(json.dumps(values) + "\n")
         self._file.flush()
 
+    def sync(self) -> None:
+        """Have what was written on the disk, where a loss of power does not take it."""
+        os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Close the file."""
+        self.sync()
         self._file.close()
 
 
-def _step_of(line: str) -> float:
-    try:
+def _step_of(line: bytes) -> float:
+    with suppress(ValueError, *DAMAGE):
         return float(json.loads(line)["global_step"])
-    except (json.JSONDecodeError, KeyError):
-        return float("inf")  # a line cut short by a crash
+    return float("inf")  # cut short by a crash, or damaged
 
 
 def _version(package: str) -> str | None:
