@@ -30,17 +30,26 @@ _PACKAGES = (
 
 
 class _LogFile(logging.FileHandler):
-    """Raises what keeps a line from the file, such as a full disk; logging would print a trace."""
+    """A log that cannot be written is an error of the run, with the file's name."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         error = sys.exception()
         if isinstance(error, OSError):
-            error.filename = self.baseFilename
-        raise error or AssertionError
+            raise OSError(error.errno, error.strerror, self.baseFilename) from error
+        super().handleError(record)
 
     def close(self) -> None:
-        with suppress(OSError):  # of a line that was not written
+        """Close the file; a line that could not be written was an error before."""
+        with suppress(OSError):
             super().close()
+
+
+class _BarSafeHandler(logging.Handler):
+    """Print above a progress bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stdout)
+        sys.stdout.flush()
 
 
 def start_logging(log_file: Path | None = None) -> None:
