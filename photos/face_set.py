@@ -41,7 +41,6 @@ from utils.files import (
     remove_leftovers,
     require_folder,
     write_bytes,
-    write_text,
 )
 from utils.long_work import UnreadableShare, prefetch, threads
 from utils.parts import PartStore
@@ -362,7 +361,7 @@ def _align_into(
         nonlocal number, waiting, begun
         if waiting:
             lines = "".join(json.dumps(asdict(row)) + "\n" for row in waiting)
-            store.write(number, partial(write_text, text=lines))
+            store.write(number, lambda path: path.write_bytes(lines.encode()))
             number, waiting = number + 1, []
         begun = time.monotonic()
 
@@ -372,6 +371,7 @@ def _align_into(
         for row, faces in tqdm(results, desc=str(options.out), unit="photo", disable=None):
             if row.reason:
                 tqdm.write(f"{row.photo}: {row.reason}", file=sys.stderr)
+            require_folder(store.folder)
             for place, face in enumerate(faces, start=1):
                 if not row.path(options, place).exists():
                     write_bytes(row.path(options, place), encode_png(face))

@@ -12,7 +12,6 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
@@ -21,7 +20,7 @@ import numpy as np
 
 from report.sheet import LANDMARKS, FaceScore, Measures
 from utils.cli import visible
-from utils.files import Json, atomic_file, parse_json, remove_leftovers, write_text
+from utils.files import Json, atomic_file, parse_json, remove_leftovers
 from utils.parts import PartStore
 from utils.tables import require_pyarrow, write_csv
 
@@ -282,7 +281,7 @@ class RowParts:
         facts = {"inputs": len(sources), "last": plain_name(sources[-1]), "rows": len(rows)}
         lines = [as_line(facts), *map(as_line, rows)]
         text = "\n".join(lines) + "\n"
-        self._store.write(self.count, partial(write_text, text=text))
+        self._store.write(self.count, lambda path: path.write_bytes(text.encode()))
         self.count += 1
 
     def rows(self) -> Iterator[Row]:

@@ -42,6 +42,11 @@ class _LogFile(logging.FileHandler):
             raise OSError(error.errno, error.strerror, self.baseFilename) from error
         super().handleError(record)
 
+    def close(self) -> None:
+        """Close the file; a line that could not be written was an error before."""
+        with suppress(OSError):
+            super().close()
+
 
 class _BarSafeHandler(logging.Handler):
     """Print above a progress bar instead of through it."""
