@@ -198,8 +198,8 @@ def guided(name: str, out: Path, further: list[str]) -> int:
         from tests.fuzz.targets import TARGETS
     logging.disable()
     [target] = [target for target in TARGETS if target.name == name]
-    corpus = out / "corpus"
-    corpus.mkdir(exist_ok=True)
+    corpus = out / "corpus" / name
+    corpus.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as folder:
         files = Folder(Path(folder), target)
         names = [next(iter(each)) for each in files.corpus]

@@ -44,13 +44,23 @@ from evaluation.sets.stored import open_stored
 from extraction.shards import ShardFolder
 from models.load import load_tensors, save_checkpoint
 from models.onnx_graph import read_recogniser
-from models.run import About, Run, backbone_record, build_head, load_frozen, save_packed
+from models.run import (
+    About,
+    Run,
+    backbone_record,
+    branch_folders,
+    build_head,
+    load_frozen,
+    save_packed,
+)
 from photos.decode import jpeg_block, orientation, read_photo
-from photos.sources import open_sources
+from photos.sources import Item, open_sources
+from scoring.rows import RowParts
 from tests.helpers import GOLDEN, TINY
 from utils.config import Method, Schedule, TrainConfig, from_json, override, parse_method, to_json
 from utils.methods import build
 from utils.onnx_runtime import read_network
+from utils.run import MetricsFile
 from utils.tables import read_table, write_table
 
 Files = dict[str, bytes]  # by their names below a folder; the first is that which is read
@@ -564,6 +574,42 @@ def read_recogniser_file(path: Path) -> None:
     recogniser.tail(torch.zeros(1, int(np.prod(recogniser.interface.features_shape))))
 
 
+# Records of our own
+
+
+def row_parts() -> list[Files]:
+    def write(path: Path) -> None:
+        parts = RowParts(path.parents[1] / "rows.jsonl", {"model": "a"})
+        parts.open()
+        for name in ("a.jpg", "b.jpg"):
+            row = {"file": name, "uncertainty": 0.5}
+            parts.add([Item(name)], [row, row])  # type: ignore[list-item]
+        parts.close()
+
+    return [written("rows.jsonl.parts/about.json", write)]
+
+
+def read_row_parts(path: Path) -> None:
+    parts = RowParts(path.parents[1] / "rows.jsonl", {"model": "a"})
+    try:
+        parts.open()
+        parts.resume(lambda number: iter([Item("a.jpg"), Item("b.jpg")][number:]))
+        list(parts.rows())
+    finally:
+        parts.close()
+
+
+def records() -> list[Files]:
+    lines = [json.dumps({"global_step": step, "loss": 0.5}) for step in range(3)]
+    config = to_json(CONFIG).encode()
+    return [{"metrics.jsonl": "\n".join(lines).encode(), "config.json": config}]
+
+
+def read_records(path: Path) -> None:
+    MetricsFile(path, 1).close()
+    branch_folders(path.parent)
+
+
 # Plain values
 
 
@@ -716,6 +762,8 @@ TARGETS = [
     Target("exported models", exported, use_model, cost=5),
     Target("onnx recognisers", recognisers, read_recogniser_file, names_file=False, cost=10),
     Target("calibration", calibrations, read_calibration),
+    Target("parts of rows", row_parts, read_row_parts, ("lock",)),
+    Target("records of a run", records, read_records),
     Target("fusion", fusions, read_fusion),
     Target("config.json", configs, read_config, names_file=False),
     Target("--set", assignments, read_assignment, names_file=False),
