@@ -7,7 +7,6 @@ shard are, and is what extraction/ writes by.
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.features import Embeddings
+from utils.config import parsed
+from utils.files import DAMAGE, naming, parse_json, read_json
 from utils.tables import require_pyarrow
 
 ABOUT = "about.json"
@@ -31,14 +32,17 @@ KEY = b"face-uncertainty"  # of a Parquet file's metadata
 Format = Literal["npy", "parquet"]
 
 
-class ShardFacts(TypedDict, total=False):
+class _Sizes(TypedDict, total=False):
+    bytes: dict[str, int]  # of the files of a folder
+
+
+class ShardFacts(_Sizes):
     """What a shard says of itself: its rows, its images without embedding, and how it was made."""
 
     start: int
     stop: int
     bad: int
     settings: str
-    bytes: dict[str, int]
 
 
 class About(TypedDict):
@@ -108,12 +112,17 @@ def shard_facts(path: Path) -> ShardFacts | None:
     return _parquet_facts(path) if path.suffix == ".parquet" else _npy_facts(path)
 
 
+def _facts(stored: object) -> ShardFacts:
+    facts: ShardFacts = parsed(ShardFacts, stored, "facts")
+    if not (0 <= facts["start"] <= facts["stop"] and facts["bad"] >= 0):
+        raise ValueError(f"rows {facts['start']} to {facts['stop']}, {facts['bad']} of them bad")
+    return facts
+
+
 def _npy_facts(path: Path) -> ShardFacts:
-    try:
-        facts: ShardFacts = json.loads((path / FACTS).read_text(encoding="utf-8"))
+    with naming(path / FACTS, *DAMAGE, OSError):
+        facts = _facts(read_json(path / FACTS))
         sizes = facts["bytes"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path / FACTS} cannot be read ({error})") from error
     for name, size in sizes.items():
         file = path / name
         stored = file.stat().st_size if file.is_file() else 0
@@ -129,8 +138,8 @@ def _parquet_facts(path: Path) -> ShardFacts:
 
     try:
         metadata = parquet.read_metadata(path)
-        facts: ShardFacts = json.loads(metadata.metadata[KEY])
-    except (pyarrow.ArrowException, OSError, TypeError, KeyError, ValueError) as error:
+        facts = _facts(parse_json(metadata.metadata[KEY]))
+    except (pyarrow.ArrowException, OSError, ValueError, *DAMAGE) as error:
         raise ValueError(f"{path} is not a whole shard ({error})") from error
     if metadata.num_rows != facts["stop"] - facts["start"]:
         raise ValueError(f"{path} has {metadata.num_rows} rows")
@@ -325,14 +334,12 @@ def _read_about(folder: Path) -> About:
     file = folder / ABOUT
     if not file.is_file():
         raise ValueError(f"{folder} was not written by extraction/extract.py: it has no {ABOUT}")
-    try:
-        about: About = json.loads(file.read_text(encoding="utf-8"))
-        missing = [name for name in About.__annotations__ if name not in about]
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{file} is damaged: {error}") from error
-    if missing:
-        raise ValueError(f"{file} does not say {', '.join(missing)}")
-    return about
+    with naming(file, *DAMAGE):
+        about: About = parsed(About, read_json(file), "about.json")
+        sizes = (about["embedding_size"], about["images"], about["shard_images"])
+        if min(sizes) < 1 or not about["columns"]:
+            raise ValueError(f"sizes {sizes}: must be at least 1, of at least one column")
+        return about
 
 
 def _joined(parts: Sequence[Shard]) -> Shard:

@@ -26,7 +26,7 @@ from models.heads.base import Head
 from models.load import load_checkpoint
 from models.run import trained_head
 from utils.config import parse_method
-from utils.files import write_text
+from utils.files import DAMAGE, naming, read_json, write_text
 
 __all__ = ["Fusion"]
 
@@ -128,13 +128,14 @@ def _head_of(folder: Path, frozen: FrozenBackbone, backbone: str) -> Head:
     if not file.is_file():
         raise ValueError(f"no trained run in {folder}: best.pt is missing (train with network.py)")
     checkpoint = load_checkpoint(file)
-    sha256 = checkpoint["backbone"]["sha256"]
+    with naming(file, *DAMAGE):
+        sha256 = str(checkpoint["backbone"]["sha256"])
     if sha256 != backbone:
         raise ValueError(
             f"{folder} was trained on another backbone (weights {sha256[:12]}..., here "
             f"{backbone[:12]}...): a fusion joins methods over one"
         )
-    return trained_head(checkpoint, frozen)
+    return trained_head(checkpoint, frozen, file)
 
 
 @dataclass(frozen=True)
@@ -337,13 +338,8 @@ def load_fusion(path: str | Path) -> FusionModel:
     file = Path(path)
     if not file.is_file():
         raise ValueError(f"no fusion file {path}: make one with evaluation/fit_fusion.py")
-    try:
-        payload = json.loads(file.read_text(encoding="utf-8"))
-        return _parsed(payload)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: not a fusion file: {error!r}") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    with naming(file, *DAMAGE):
+        return _parsed(read_json(file))
 
 
 def _parsed(payload: Any) -> FusionModel:

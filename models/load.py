@@ -6,25 +6,27 @@ ever read, nothing in a file is run.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from models.backbones.base import Backbone
 from models.heads.base import Head
-from utils.config import Method
-from utils.files import atomic_file, check_archive, file_sha256
-from utils.methods import build
+from utils.config import Method, from_json, parsed
+from utils.files import DAMAGE, atomic_file, check_archive, file_sha256, naming, open_input
+from utils.methods import build, find
 from utils.onnx_runtime import is_onnx, network_files, read_network
 
 log = logging.getLogger("faceuq")
@@ -38,6 +40,8 @@ _WRAPPERS = (
 _WRAPPING = re.compile(r"^((module|_orig_mod)\.)+")  # DistributedDataParallel, torch.compile
 _PROBLEMS = ("missing", "unexpected", "of another shape")
 _MAX_NAMES = 3
+_CALLS = 100  # of PyTorch to make one tensor of a network, at most
+_SMALL = 1 << 27  # numbers that a network may have beyond twice those of its file: half a GiB
 
 
 def load_tensors(path: str | Path, wrappers: Sequence[str] = _WRAPPERS) -> dict[str, Tensor]:
@@ -79,7 +83,7 @@ def _has_tensors(content: Mapping[object, object]) -> bool:
 
 def _weights_entry(path: Path, content: Mapping[str, object], wrappers: Sequence[str]) -> str:
     """Name of the entry of a checkpoint that holds the weights, below others or itself."""
-    holding = [name for name, value in content.items() if _leads_to_tensors(value)]
+    holding = [name for name, value in content.items() if _leads_to_tensors(value, set())]
     entry = next((name for name in wrappers if name in holding), None)
     if entry is None and len(holding) == 1:
         [entry] = holding
@@ -92,11 +96,14 @@ def _weights_entry(path: Path, content: Mapping[str, object], wrappers: Sequence
     return entry
 
 
-def _leads_to_tensors(value: object) -> bool:
+def _leads_to_tensors(value: object, seen: set[int]) -> bool:
     """Whether a mapping has named tensors, or mappings of such; an optimizer's have numbers."""
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         return False
-    return _has_tensors(value) or any(map(_leads_to_tensors, value.values()))
+    if id(value) in seen:
+        return False
+    seen.add(id(value))
+    return _has_tensors(value) or any(_leads_to_tensors(inner, seen) for inner in value.values())
 
 
 def read_onnx(path: str | Path) -> dict[str, Tensor]:
@@ -134,10 +141,70 @@ def load_backbone(method: Method, path: str | Path) -> Backbone:
             'backbone=Method("onnx"), or --backbone_name onnx'
         )
     tensors = read_onnx(path) if is_onnx(path) else load_tensors(path)
-    backbone: Backbone = build("models.backbones", method, weights=tensors, source=str(path))
+    backbone = build_backbone(method, tensors, path)
     tensors = _inside(path, tensors, backbone)
     load_state(backbone, backbone.starting_from(tensors), path, f"backbone {method!r}")
     return backbone.eval()
+
+
+def build_backbone(method: Method, tensors: Mapping[str, Tensor], path: str | Path) -> Backbone:
+    """Build the backbone that a file's tensors are to fill; ValueError as of `check_size`."""
+    check_size("models.backbones", method, tensors, path)
+    backbone: Backbone = build("models.backbones", method, weights=tensors, source=str(path))
+    return backbone
+
+
+def check_size(
+    package: str, method: Method, tensors: Mapping[str, Tensor], path: str | Path, **runtime: object
+) -> None:
+    """Refuse a network of more numbers than the file has that is to fill it.
+
+    It is built without memory for that, on PyTorch's meta device. One that cannot be built there,
+    or is made of the tensors themselves, is not checked.
+
+    Raises:
+        ValueError: it is larger; or see `build`.
+    """
+    if "weights" in inspect.signature(find(package, method.name)).parameters:
+        return
+    storages = {tensor.untyped_storage().data_ptr(): tensor for tensor in tensors.values()}
+    held = sum(
+        tensor.untyped_storage().nbytes() // tensor.element_size() for tensor in storages.values()
+    )
+    try:
+        with torch.device("meta"), _CallsLimited(_CALLS * (len(tensors) + _CALLS)):
+            outline: nn.Module = build(package, method, **runtime)
+    except _TooManyCallsError as error:
+        raise ValueError(f"{path}: {method!r} has more layers than the file") from error
+    except RuntimeError:  # a class that computes with numbers
+        return
+    size = sum(tensor.numel() for tensor in outline.state_dict().values())
+    if size > 2 * held + _SMALL:
+        raise ValueError(f"{path}: {method!r} has {size} numbers, and the file holds {held}")
+
+
+class _TooManyCallsError(Exception):
+    pass
+
+
+class _CallsLimited(TorchFunctionMode):
+    """Ends the making of a network of very many layers, each of which takes some calls."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._left = most
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        self._left -= 1
+        if self._left < 0:
+            raise _TooManyCallsError
+        return func(*args, **(kwargs or {}))
 
 
 def _inside(path: str | Path, tensors: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
@@ -187,7 +254,8 @@ def load_state(
 
     Raises:
         ValueError: names the file, the module (`what`), and the missing, unexpected and mis-shaped
-            tensors, or a tensor with NaN or infinite values.
+            tensors, a tensor of whole numbers for one of fractions, or one with NaN or infinite
+            values.
     """
     expected = module.state_dict()
     needed = [name for name in expected if not name.endswith("num_batches_tracked")]
@@ -207,13 +275,20 @@ def load_state(
         way_out = _same_shapes(missing, unexpected, expected, tensors)
         raise ValueError(f"{path} does not fit {what}: {'; '.join(problems)}{way_out}")
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            bad = int((~tensor.isfinite()).sum())
-            raise ValueError(
-                f"{path}: {name} has {bad} of {tensor.numel()} values that are NaN or infinite: "
-                "the file is damaged, or its training diverged; take an earlier checkpoint"
-            )
+        own = expected[name]
+        if own.is_floating_point() and not tensor.is_floating_point():
+            raise ValueError(f"{path}: {name} is of type {tensor.dtype}, not {own.dtype}")
+        _require_finite(path, name, tensor.to(own.dtype))
     module.load_state_dict(dict(tensors), strict=False)
+
+
+def _require_finite(path: str | Path, name: str, tensor: Tensor) -> None:
+    bad = int((~tensor.isfinite()).sum())
+    if bad:
+        raise ValueError(
+            f"{path}: {name} has {bad} of {tensor.numel()} values that are NaN or infinite: "
+            "the file is damaged, or its training diverged; take an earlier checkpoint"
+        )
 
 
 def _same_shapes(
@@ -255,12 +330,37 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint of network.py onto the CPU.
 
     Raises:
-        ValueError: see `read_safely`, or the file is something else than a checkpoint of ours.
+        ValueError: see `read_safely`, or the file is something else than a checkpoint of ours, or
+            a tensor of head or optimizer holds NaN or infinite values.
     """
     payload = read_safely(path)
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
         raise ValueError(f"{path} is not a checkpoint of network.py (format {FORMAT})")
+    with naming(path, *DAMAGE):
+        parsed(_Parts, payload, "checkpoint")
+        from_json(payload["config"])
+    for name, tensor in _tensors(payload):
+        _require_finite(path, name, tensor)
     return payload
+
+
+class _Recorded(TypedDict):
+    sha256: str
+    preprocessing: dict[str, object]
+
+
+class _States(TypedDict, total=False):
+    head: dict[str, object]
+    optimizer: dict[str, object]
+    branches: dict[str, dict[str, object]]
+
+
+class _Parts(_States):
+    """What a checkpoint is made of."""
+
+    config: str
+    backbone: _Recorded
+    step: int
 
 
 def read_safely(path: Path) -> Any:
@@ -279,8 +379,9 @@ def read_safely(path: Path) -> Any:
         )
     if path.suffix == ".safetensors":
         try:
-            return load_file(path)
-        except SafetensorError as error:
+            with open_input(path) as file:
+                return load(file.read())  # not from a map of a file that can change
+        except (SafetensorError, *DAMAGE) as error:
             raise ValueError(f"{path}: damaged safetensors file ({error})") from error
     if _is_torchscript(path):
         raise ValueError(
@@ -291,7 +392,7 @@ def read_safely(path: Path) -> Any:
         check_archive(path)
     try:
         with warnings.catch_warnings(action="ignore"):  # of a pickle that torch.save did not write
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can make the reader raise anything
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         if refused is None:
@@ -301,6 +402,47 @@ def read_safely(path: Path) -> Any:
             f"{path} holds {refused[1]}, which is not a tensor and could run code: refused. Save "
             "the weights alone, as torch.save(network.state_dict(), file)"
         ) from error
+    _check_plain(path, content)
+    return content
+
+
+def _check_plain(path: Path, content: object) -> None:
+    """Raise ValueError for a tensor that is not an array of real numbers, each in the file."""
+    for name, tensor in _tensors(content):
+        if oddity := _oddity(tensor):
+            raise ValueError(
+                f"{path}: {name or 'it'} is {oddity}: refused. Save plain tensors of real numbers, "
+                "as tensor.to_dense().clone()"
+            )
+
+
+def _tensors(content: object) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of a file by name, however deep; what is there twice comes once."""
+    waiting = [("", content)]
+    seen: set[int] = set()
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, Tensor):
+            yield name, value
+        elif isinstance(value, Mapping | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            parts = value.items() if isinstance(value, Mapping) else enumerate(value)
+            waiting += [(f"{name}.{key}".lstrip("."), part) for key, part in parts]
+
+
+def _oddity(tensor: Tensor) -> str:
+    kinds = {
+        "a meta tensor, without numbers": tensor.is_meta,
+        "a nested tensor": tensor.is_nested,
+        f"a sparse tensor ({tensor.layout})": tensor.layout != torch.strided,
+        "a quantised tensor": tensor.is_quantized,
+        "a complex tensor": tensor.is_complex(),
+    }
+    for kind, holds in kinds.items():
+        if holds:
+            return kind
+    size, stored = tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()
+    return f"a tensor of {size} bytes, of which the file has {stored}" if size > stored else ""
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -19,11 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.backbones.base import Backbone, Preprocessing
+from models.backbones.base import Preprocessing
 from models.frozen import FrozenBackbone
 from models.heads.base import Head
 from models.load import (
     Checkpoint,
+    build_backbone,
+    check_size,
     load_backbone,
     load_checkpoint,
     load_head,
@@ -35,6 +37,7 @@ from models.load import (
 )
 from utils.config import Execution, Method, Precision, TrainConfig, from_json, parse_method, to_json
 from utils.device import resolve_device
+from utils.files import DAMAGE, naming, read_json
 from utils.methods import build, check_options
 
 
@@ -147,11 +150,8 @@ def _branch_names(path: Path) -> list[str]:
     file = path / "config.json"
     if (path / "best.pt").is_file() or not file.is_file():  # best.pt: a head of its own
         return []
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        return [branch["name"] for branch in config.get("branches", [])]
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is not a config of network.py ({error!r})") from error
+    with naming(file, *DAMAGE):
+        return [str(branch["name"]) for branch in read_json(file).get("branches", [])]
 
 
 def load_run(
@@ -191,30 +191,41 @@ def load_run(
             f"no trained run in {path}: {file.name} is missing (train with network.py)"
         )
     payload = load_checkpoint(file)
-    config = from_json(payload["config"])
+    with naming(file, *DAMAGE):
+        config, step = from_json(payload["config"]), int(payload["step"])
+        sha256 = str(payload["backbone"]["sha256"])
     weights = Path(backbone_weights or config.backbone_weights)
-    sha256 = payload["backbone"]["sha256"]
     if shared is not None and (shared.config.backbone, shared.sha256) == (config.backbone, sha256):
         frozen, weights = shared.frozen, shared.files[1]
     else:
         frozen = load_frozen(config, device, precision, backbone_weights, execution)
-        check_backbone(payload, frozen, str(weights))
-    head = trained_head(payload, frozen)
-    return Run(
-        path, config, frozen, head, int(payload["step"]), sha256, (file, *weights_files(weights))
-    )
+        with naming(file, *DAMAGE):
+            check_backbone(payload, frozen, str(weights))
+    head = trained_head(payload, frozen, file)
+    return Run(path, config, frozen, head, step, sha256, (file, *weights_files(weights)))
 
 
-def trained_head(checkpoint: Checkpoint, frozen: FrozenBackbone) -> Head:
+def trained_head(checkpoint: Checkpoint, frozen: FrozenBackbone, path: Path) -> Head:
     """Build the head of a checkpoint over a backbone, in eval mode on its device.
 
     Raises:
-        ValueError: the backbone's preprocessing is not the one that the head was trained with.
+        ValueError: the backbone's preprocessing is not the one that the head was trained with, or
+            the checkpoint is damaged.
     """
-    _check_preprocessing(checkpoint, frozen)
-    config = dataclasses.replace(from_json(checkpoint["config"]), head_weights=None)
+    with naming(path, *DAMAGE):
+        _check_preprocessing(checkpoint, frozen)
+        config = dataclasses.replace(from_json(checkpoint["config"]), head_weights=None)
+        return _filled_head(config, frozen, checkpoint["head"], path)
+
+
+def _filled_head(
+    config: TrainConfig, frozen: FrozenBackbone, tensors: Mapping[str, Tensor], path: Path
+) -> Head:
+    assert config.head is not None
+    shapes = {"features_shape": frozen.features_shape, "embedding_size": frozen.embedding_size}
+    check_size("models.heads", config.head, tensors, path, **shapes)
     head = build_head(config, frozen)
-    head.load_state_dict(checkpoint["head"])
+    load_state(head, tensors, path, f"head {config.head!r}")
     return head.eval()
 
 
@@ -374,20 +385,16 @@ def load_packed(
     """
     path = Path(path)
     payload = _payload(path)
-    try:
-        config = from_json(payload["config"])
+    with naming(path, *DAMAGE):
+        config = dataclasses.replace(from_json(payload["config"]), head_weights=None)
         about = About.from_dict(payload["about"])
-        backbone: Backbone = build(
-            "models.backbones", config.backbone, weights=payload["backbone"], source=str(path)
-        )
+        backbone = build_backbone(config.backbone, payload["backbone"], path)
         backbone.preprocessing = Preprocessing.from_dict(payload["preprocessing"])
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
-    load_state(backbone, payload["backbone"], path, f"backbone {config.backbone!r}")
+        load_state(backbone, payload["backbone"], path, f"backbone {config.backbone!r}")
     frozen = FrozenBackbone(backbone, resolve_device(device), precision, execution)
-    head = build_head(config, frozen)
-    load_state(head, payload["head"], path, f"head {config.head!r}")
-    run = path, config, frozen, head.eval(), 0, about.sha256, (path,)
+    with naming(path, *DAMAGE):
+        head = _filled_head(config, frozen, payload["head"], path)
+    run = path, config, frozen, head, 0, about.sha256, (path,)
     return PackedModel(*run, calibration=payload["calibration"], about=about)
 
 

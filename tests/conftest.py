@@ -275,7 +275,9 @@ def write_run():
         record = backbone_record(frozen, config.backbone_weights)
         (folder / "config.json").write_text(to_json(config))
         if branches:
-            save_checkpoint(folder / "last.pt", {"config": to_json(config), "backbone": record})
+            save_checkpoint(
+                folder / "last.pt", {"config": to_json(config), "backbone": record, "step": 1}
+            )
         for number, (name, own) in enumerate(config.heads.items()):
             if seed is not None:
                 torch.manual_seed(seed + number)

@@ -22,10 +22,11 @@ from losses.base import GenuinePairLoss, LossResult
 from models.backbones.base import BackboneOutput
 from models.frozen import FrozenBackbone
 from models.heads.base import Head
-from models.load import Checkpoint
+from models.load import Checkpoint, load_state
 from models.run import build_head
 from utils.config import TrainConfig
 from utils.distributed import World
+from utils.files import DAMAGE, naming
 from utils.methods import build
 
 _SECOND_BETA = 0.999  # AdamW's usual decay of squared gradients
@@ -108,11 +109,12 @@ class TrainedBranch:
         )
         self.best: float | None = None
         if state is not None:
-            self.head.load_state_dict(state["head"])
-            # the state alone: rates, momentum and the way to compute are this run's
-            own = self.optimizer.state_dict()["param_groups"]
-            self.optimizer.load_state_dict({**state["optimizer"], "param_groups": own})
-            self.best = state["best"]
+            with naming("last.pt", *DAMAGE):
+                load_state(self.head, state["head"], "last.pt", f"head {config.head!r}")
+                # the state alone: rates, momentum and the way to compute are this run's
+                own = self.optimizer.state_dict()["param_groups"]
+                self.optimizer.load_state_dict({**state["optimizer"], "param_groups": own})
+                self.best = state["best"]
 
     @property
     def parameters(self) -> list[nn.Parameter]:

@@ -68,7 +68,7 @@ class RunTeacher:
                 f"{config.backbone!r}"
             )
         check_backbone(checkpoint, frozen, config.backbone_weights)
-        self.head = trained_head(checkpoint, frozen).requires_grad_(False)
+        self.head = trained_head(checkpoint, frozen, saved).requires_grad_(False)
 
     @torch.no_grad()
     def __call__(self, step: int, rows: NDArray[np.int64], output: BackboneOutput) -> Tensor:

@@ -40,6 +40,7 @@ from training.teachers import Teacher, logit_of, open_teachers
 from utils.config import TrainConfig
 from utils.device import peak_memory_gib, to_device
 from utils.distributed import ALONE, World
+from utils.files import DAMAGE, naming
 from utils.long_work import StopRequest
 from utils.run import LOGGER
 
@@ -511,4 +512,5 @@ def mean_area(results: Sequence[OriginalTable]) -> float | None:
 def _branch_state(checkpoint: Checkpoint | None, name: str) -> Checkpoint | None:
     if checkpoint is None or not name:
         return checkpoint
-    return dict(checkpoint["branches"][name])
+    with naming("last.pt", *DAMAGE):
+        return dict(checkpoint["branches"][name])

@@ -12,6 +12,7 @@ import difflib
 import json
 import math
 import re
+import reprlib
 import runpy
 import traceback
 import types
@@ -22,18 +23,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from utils.files import parse_json
+
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Execution = Literal["eager", "cuda_graph", "compile"]
 Optimizer = Literal["sgd", "adamw"]
-_LONG = 200  # characters of a value that messages no longer show
 
 
 def require(holds: bool, field: str, value: object, rule: str) -> None:
     """Raise ValueError where a field or an argument is not what the rule says."""
     if not holds:
-        text = repr(value)
-        text = text if len(text) < _LONG else f"{type(value).__name__}(...)"
-        raise ValueError(f"{field} = {text}: must be {rule}")
+        raise ValueError(f"{field} = {shown(value)}: must be {rule}")
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 200
+
+
+def shown(value: object) -> str:
+    """Return a value as messages show it: neither long nor deep."""
+    return _SHORT.repr(value)
 
 
 def _check(config: object, prefix: str = "", /, **rules: tuple[bool, str]) -> None:
@@ -408,19 +417,18 @@ def to_json(config: TrainConfig) -> str:
 
 def from_json(text: str) -> TrainConfig:
     """Read what `to_json` wrote, and run no code; ValueError where it is anything else."""
-    return _train_config(json.loads(text))
+    return _train_config(parse_json(text))
 
 
 def _train_config(values: object) -> TrainConfig:
-    config = _parsed(TrainConfig, values, "config")
-    assert isinstance(config, TrainConfig)
+    config: TrainConfig = parsed(TrainConfig, values, "config")
     return config
 
 
 def _literal(text: str) -> object:
     try:
         value: object = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
     return value
 
@@ -499,27 +507,55 @@ def _shorten(values: Plain) -> None:
             schedule["drop_at"] = [at for at in schedule["drop_at"] if at < schedule["epochs"]]
 
 
-def _parsed(kind: object, value: object, where: str) -> object:
-    """Check a plain value against a field's type and return it in that type."""
+def parsed(kind: object, value: object, where: str) -> Any:
+    """Check a plain value, as JSON has it, against a type and return it in that type.
+
+    Types are dataclasses, TypedDicts, unions, literals, sequences, mappings, numbers (finite ones),
+    text and truth values; anything else is taken as it is.
+
+    Raises:
+        ValueError: another type, with `where`.
+    """
+    if typing.is_typeddict(kind):
+        return _parsed_dict(kind, value, where)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return value if isinstance(value, kind) else _parsed_dataclass(kind, value, where)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return _parsed_union(arguments, value, where)
-    if origin is tuple:
-        items = value if isinstance(value, (list, tuple)) else (value,)
-        places = [_place(where, index, item) for index, item in enumerate(items)]
-        return tuple(map(partial(_parsed, arguments[0]), items, places))
+    if origin is tuple and not isinstance(value, (list, tuple)):
+        value = (value,)
+    if origin in (tuple, list, Sequence) and isinstance(value, (list, tuple)):
+        places = [_place(where, index, item) for index, item in enumerate(value)]
+        return tuple(map(partial(parsed, arguments[0]), value, places))
+    if origin in (dict, Mapping) and isinstance(value, Mapping):
+        return {key: parsed(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if origin is Literal:
         if value in arguments:
             return value
-        raise ValueError(f"{where} = {value!r}: must be one of {', '.join(map(repr, arguments))}")
+        known = ", ".join(map(repr, arguments))
+        raise ValueError(f"{where} = {shown(value)}: must be one of {known}")
     if kind is float:
         if isinstance(value, (int, float)) and type(value) is not bool and math.isfinite(value):
             return float(value)
-    elif type(value) is kind:
+    elif type(value) is kind or (origin is None and kind not in _PLAIN):
         return value
-    raise ValueError(f"{where} = {value!r}: expected {getattr(kind, '__name__', kind)}")
+    name = "a finite number" if kind is float else getattr(kind, "__name__", kind)
+    raise ValueError(f"{where} = {shown(value)}: expected {name}")
+
+
+_PLAIN = (int, str, bool, type(None))
+
+
+def _parsed_dict(kind: Any, value: object, where: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where} = {shown(value)}: expected {', '.join(kind.__annotations__)}")
+    if missing := kind.__required_keys__ - set(value):
+        raise ValueError(f"{where} does not say {', '.join(sorted(missing))}")
+    hints = typing.get_type_hints(kind)
+    return {
+        name: parsed(hints.get(name, Any), item, f"{where}.{name}") for name, item in value.items()
+    }
 
 
 def _parsed_dataclass(kind: Callable[..., object], value: object, where: str) -> object:
@@ -528,14 +564,16 @@ def _parsed_dataclass(kind: Callable[..., object], value: object, where: str) ->
         return parse_method(value)
     if not isinstance(value, Mapping):
         expected = f"the fields of {kind.__name__}: {', '.join(hints)}"
-        raise ValueError(f"{where} = {value!r}: expected {expected}")
+        raise ValueError(f"{where} = {shown(value)}: expected {expected}")
     if kind is Method:
-        options = {key: _with_tuples(item) for key, item in value.get("options", {}).items()}
-        return Method(value["name"], **options)
+        name, options = value.get("name"), value.get("options", {})
+        if not (isinstance(name, str) and isinstance(options, Mapping) and len(value) <= 2):
+            raise ValueError(f"{where} = {shown(value)}: expected name and options of a method")
+        return Method(name, **{str(key): _with_tuples(item) for key, item in options.items()})
     unknown = set(value) - set(hints)
     if unknown:
-        raise ValueError(f"{where}: no field {', '.join(map(repr, sorted(unknown)))}")
-    fields = {name: _parsed(hints[name], item, f"{where}.{name}") for name, item in value.items()}
+        raise ValueError(f"{where}: no field {', '.join(sorted(map(repr, unknown)))}")
+    fields = {name: parsed(hints[name], item, f"{where}.{name}") for name, item in value.items()}
     try:
         return kind(**fields)
     except TypeError as error:
@@ -546,19 +584,19 @@ def _parsed_dataclass(kind: Callable[..., object], value: object, where: str) ->
         raise ValueError(f"{where.removeprefix('config.')}: {error}") from error
 
 
-def _parsed_union(kinds: tuple[object, ...], value: object, where: str) -> object:
+def _parsed_union(kinds: tuple[object, ...], value: object, where: str) -> Any:
     if value is None and type(None) in kinds:
         return None
     others = [kind for kind in kinds if kind is not type(None)]
     if len(others) == 1 and dataclasses.is_dataclass(others[0]):
-        return _parsed(others[0], value, where)
+        return parsed(others[0], value, where)
     for kind in kinds:
         try:
-            return _parsed(kind, value, where)
+            return parsed(kind, value, where)
         except ValueError:
             continue
     names = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
-    raise ValueError(f"{where} = {value!r}: expected {names}")
+    raise ValueError(f"{where} = {shown(value)}: expected {names}")
 
 
 def _place(where: str, index: int, item: object) -> str:

@@ -8,18 +8,27 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import stat
+import struct
 import uuid
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO, Literal, TypeAlias, overload
+from typing import IO, Any, Literal, TypeAlias, overload
 
 Json: TypeAlias = "str | int | float | bool | None | list[Json] | dict[str, Json]"
 MOST_UNPACKED = 10  # times an archive's own size, beyond a GiB
+MOST_JSON = 1 << 25  # bytes of a JSON file, which takes 24 times as much memory at most
+# What a reader meets in content that keeps none of its format's rules, beside a ValueError.
+DAMAGE = (
+    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, TypeError),
+    *(struct.error, zipfile.BadZipFile, zlib.error),
+)
 TEMPORARY = ".*.tmp*"  # pattern of temporary names, which a killed process leaves behind
 
 
@@ -121,6 +130,31 @@ def check_archive(path: str | Path) -> None:
         raise ValueError(f"{path} would unpack to {unpacked} bytes: refused")
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text; ValueError where it is not one, or nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("JSON that is nested too deeply") from error
+
+
+def read_json(path: str | Path) -> Any:
+    """Return the value that a JSON file in UTF-8 holds.
+
+    Raises:
+        ValueError: damaged, larger than `MOST_JSON` or nested too deeply; names the file.
+        OSError: it cannot be read.
+    """
+    with open_input(path) as file:
+        text = file.read(MOST_JSON + 1)
+    if len(text) > MOST_JSON:
+        raise ValueError(f"{path} has more than {MOST_JSON} bytes: refused")
+    try:
+        return parse_json(text.decode())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write UTF-8 text; see `atomic_file`."""
     with atomic_file(path, "w") as file:
@@ -156,10 +190,16 @@ def file_name(name: str) -> str:
 
 
 @contextmanager
-def naming(path: str | Path) -> Iterator[None]:
-    """Put a file's name before the message of a ValueError that lacks it."""
+def naming(path: str | Path, *damage: type[Exception]) -> Iterator[None]:
+    """Put a file's name before the message of a ValueError that lacks it.
+
+    Where what a file holds is made into something, `*DAMAGE` are ValueErrors too.
+    """
     try:
         yield
+    except damage as error:
+        kind = type(error).__name__
+        raise ValueError(f"{path} is damaged, or of another kind ({kind}: {error})") from error
     except ValueError as error:
         if str(path) in str(error):
             raise

@@ -8,11 +8,12 @@ from __future__ import annotations
 import difflib
 import inspect
 import pkgutil
+import typing
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from utils.config import Method
+from utils.config import Method, parsed
 
 
 def available(package: str) -> list[str]:
@@ -87,7 +88,8 @@ def check_options(package: str, method: Method, *others: type) -> None:
     What the constructors of `others` take suits every method of the package.
 
     Raises:
-        ValueError: unknown name, or an option that the constructor does not take.
+        ValueError: unknown name, an option that the constructor does not take, or a value of
+            another type than it says.
     """
     parameters: dict[str, inspect.Parameter] = {}
     for target in (find(package, method.name), *others):
@@ -104,6 +106,20 @@ def check_options(package: str, method: Method, *others: type) -> None:
             f"{package}.{method.name}: no option {', '.join(map(repr, unknown))}{hint}; "
             f"it takes ({takes})"
         )
+    for target in (find(package, method.name), *others):
+        for option, kind in _hints(target).items():
+            if option in method.options and typing.get_origin(kind) is not typing.Literal:
+                parsed(kind, method.options[option], f"{package}.{method.name}: {option}")
+
+
+def _hints(target: type) -> dict[str, object]:
+    """Return the types of a constructor's parameters; names that only type checkers know: any."""
+    unknown: dict[str, object] = {}
+    while True:
+        try:
+            return typing.get_type_hints(target.__init__, localns=unknown)  # type: ignore[misc]
+        except NameError as error:
+            unknown[error.name or ""] = object
 
 
 def build(package: str, method: Method, **runtime: object) -> Any:

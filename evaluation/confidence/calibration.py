@@ -22,7 +22,7 @@ from estimators.base import DIRECTION
 from evaluation.confidence.intervals import Count
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.thresholds import operating_point
-from utils.files import write_text
+from utils.files import DAMAGE, naming, read_json, write_text
 
 if TYPE_CHECKING:
     from evaluation.confidence.risk_control import RiskControl
@@ -229,18 +229,16 @@ class Calibration:
         if not path.is_file():
             raise ValueError(f"no calibration file {path}: make one with evaluation/calibrate.py")
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:  # no text, or no JSON
+            stored = read_json(path)
+        except ValueError:
             stored = None
         if not isinstance(stored, dict) or "version" not in stored:
             raise ValueError(
                 f"{path} is not a calibration file that evaluation/calibrate.py wrote: give the "
                 "file of its --out"
             )
-        try:
+        with naming(path, *DAMAGE):
             return cls.from_dict(stored)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
 
 
 def threshold_of(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from utils.config import parsed
+
 Color = Literal["RGB", "BGR"]
+_LARGEST_SIZE = 1024  # pixels
 
 
 @dataclass(frozen=True)
@@ -34,10 +38,12 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.color not in get_args(Color):
             raise ValueError(f"color = {self.color!r}: must be one of {get_args(Color)}")
-        if not self.scale > 0:
+        if not 0 < self.scale < math.inf:
             raise ValueError(f"scale = {self.scale!r}: must be above 0")
-        if self.size < 1:
-            raise ValueError(f"size = {self.size!r}: must be at least 1")
+        if not math.isfinite(self.mean):
+            raise ValueError(f"mean = {self.mean!r}: must be a finite number")
+        if not 1 <= self.size <= _LARGEST_SIZE:
+            raise ValueError(f"size = {self.size!r}: must be 1 to {_LARGEST_SIZE}")
 
     def __call__(self, images: Tensor) -> Tensor:
         """Normalise a batch of RGB images with values 0..255 on the device where it is.
@@ -77,7 +83,8 @@ class Preprocessing:
                 f"preprocessing has no field {', '.join(map(repr, unknown))} "
                 f"(known: {', '.join(known)})"
             )
-        return cls(**values)
+        config: Preprocessing = parsed(cls, values, "preprocessing")
+        return config
 
     def _channels_first(self, images: Tensor) -> Tensor:
         square = (self.size, self.size)

@@ -166,7 +166,10 @@ def test_bad_content_is_named_with_the_file(file):
         ({"about": {"name": "x"}}, "model.pt: missing or unknown entries of about: colour_check, "),
         ({"config": "{}"}, "model.pt: config: .*missing"),
         ({"config": "{"}, "model.pt: Expecting property name"),
-        ({"preprocessing": {"color": "GBR"}}, "model.pt: color = 'GBR': must be one of"),
+        (
+            {"preprocessing": {"color": "GBR"}},
+            "model.pt: preprocessing.color = 'GBR': must be one of",
+        ),
         ({"preprocessing": {"size": "112"}}, "model.pt: "),
         ({"head": []}, "model.pt: part 'head' of the model file is list"),
     ):

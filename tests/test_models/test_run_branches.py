@@ -55,7 +55,7 @@ def test_a_damaged_config_is_named_where_it_is_needed_and_not_elsewhere(run):
     assert load_run(run / "idq-0", device="cpu").step == 1
     for damaged in ("{", "[]", '{"branches": [1]}', '{"branches": [{}]}', '{"branches": null}'):
         (run / "config.json").write_text(damaged)
-        with pytest.raises(ValueError, match=r"config\.json is not a config of network\.py"):
+        with pytest.raises(ValueError, match=r"config\.json(: | is damaged)"):
             branch_folders(run)
 
 
