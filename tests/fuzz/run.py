@@ -23,13 +23,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.helpers import ROOT
 
 SECONDS, GIB = 5, 1 << 30  # of one input
-SLICE = 0.5  # seconds that a reader has before the next one's turn
+TURNS = {0.5: 1.0, 1e9: 0.25}  # seconds of CPU time until the next reader's turn, by its cost
 RESTART = 300 << 20  # bytes by which a process may grow before it is replaced
 STUCK = 120  # seconds without a new input, by the clock
 _STATE = struct.Struct("<qq")  # reader and number of the input that is being read
@@ -113,8 +114,8 @@ def child(args: argparse.Namespace) -> int:
     counts: Counter[str] = Counter(_stored(args.out / "counts.json"))
     file = os.open(args.out / "state", os.O_RDWR)
     state = mmap.mmap(file, _STATE.size)
-    place = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
-    with TemporaryDirectory(dir=place) as folder:
+    memory = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+    with TemporaryDirectory(dir=memory) as folder:
         os.environ["XDG_CACHE_HOME"] = folder
         targets = [target for target in TARGETS if not args.only or target.name in args.only]
         folders = [Folder(Path(folder) / str(n), target) for n, target in enumerate(targets)]
@@ -126,29 +127,32 @@ def child(args: argparse.Namespace) -> int:
         size, start = _memory()
         resource.setrlimit(resource.RLIMIT_AS, (size + 3 * GIB, resource.RLIM_INFINITY))
         end = time.monotonic() + args.seconds
-        while time.monotonic() < end:
-            for target, (index, each) in zip(targets, enumerate(folders), strict=True):
-                stop = time.monotonic() + SLICE
-                while time.monotonic() < stop and counts.total() < args.inputs:
-                    number = counts[target.name]
-                    state[:] = _STATE.pack(index, number)
-                    signal.setitimer(signal.ITIMER_PROF, SECONDS)
-                    answer = each.problem(*each.input(f"{args.seed}:{target.name}:{number}"))
-                    signal.setitimer(signal.ITIMER_PROF, 0)
-                    counts[target.name] += 1
-                    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-                    if peak > start + GIB + (4 << 20):
-                        answer = f"{answer}; {(peak - start) >> 20} MiB of memory"
-                    if answer:
-                        _note(args.out, target.name, number, answer)
-                    if peak > start + GIB:
-                        break
-                (args.out / "counts.json").write_text(json.dumps(counts))
-                if counts.total() >= args.inputs:
-                    return 0
-                if peak > start + GIB or _memory()[1] > start + RESTART:
-                    return 3
-    return 0
+        place = _STATE.unpack(state[:])[0] + 1  # after the reader that the last process ended with
+        for turn in count(place):
+            index = turn % len(targets)
+            target, each = targets[index], folders[index]
+            length = next(seconds for most, seconds in TURNS.items() if target.cost < most)
+            stop = time.process_time() + length
+            while time.process_time() < stop and counts.total() < args.inputs:
+                number = counts[target.name]
+                state[:] = _STATE.pack(index, number)
+                signal.setitimer(signal.ITIMER_PROF, SECONDS)
+                answer = each.problem(*each.input(f"{args.seed}:{target.name}:{number}"))
+                signal.setitimer(signal.ITIMER_PROF, 0)
+                counts[target.name] += 1
+                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+                if peak > start + GIB + (4 << 20):
+                    answer = f"memory: {(peak - start) >> 20} MiB; {answer}"
+                if answer:
+                    _note(args.out, target.name, number, answer)
+                if peak > start + GIB:
+                    break
+            (args.out / "counts.json").write_text(json.dumps(counts))
+            if counts.total() >= args.inputs or time.monotonic() > end:
+                return 0
+            if peak > start + GIB or _memory()[1] > start + RESTART:
+                return 3
+    raise AssertionError("turns do not end")
 
 
 def _memory() -> tuple[int, int]:

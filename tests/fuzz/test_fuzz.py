@@ -27,7 +27,7 @@ def test_damaged_files_end_in_one_line(target, tmp_path):
     folder = Folder(tmp_path, target)
 
     @settings(
-        max_examples=max(25, int(INPUTS / target.cost)),
+        max_examples=min(300, max(25, int(INPUTS / target.cost))),
         derandomize=True,
         database=None,
         suppress_health_check=list(HealthCheck),
