@@ -30,7 +30,7 @@ from photos.sources import Item
 from scoring.job import Job, ScoreOptions, Stopped, score_chunks
 from scoring.rows import KEY, WAY_OUT, Row, arrow_table, as_line, digest, plain_name
 from utils.files import Json
-from utils.long_work import Progress, StopRequest
+from utils.long_work import Progress, StopRequest, UnreadableShare
 from utils.parts import PartStore
 
 PART_INPUTS = 512
@@ -70,12 +70,14 @@ class PartFacts(NamedTuple):
         inputs: photos and faces that it was made from.
         digest: of their names.
         faces: rows of status "scored".
+        bad: inputs that are unreadable.
     """
 
     number: int
     inputs: int
     digest: str
     faces: int
+    bad: int = 0
 
     def to_json(self) -> str:
         """Return one line that `PartFacts(**json.loads(line))` reads."""
@@ -98,6 +100,7 @@ class ParquetParts:
             finished="_finished.json",
             way_out=WAY_OUT,
         )
+        self._count = 0  # of the parts of all inputs
 
     def open(self, *, restart: bool = False) -> bool:
         """Make the folder, or take up the one that is there; return whether it is finished.
@@ -128,21 +131,25 @@ class ParquetParts:
                 )
             else:
                 progress.add_finished(facts.inputs)
-            number += 1
+            number = self._count = number + 1
 
     def write(
         self, number: int, items: Sequence[Item], rows: Sequence[Row], header: Mapping[str, object]
     ) -> PartFacts:
         """Write a part, whole or not at all; writing it again leaves the same file."""
-        faces = sum(row["status"] == "scored" for row in rows)
-        facts = PartFacts(number, len(items), _names_digest(items), faces)
+        faces, bad = (
+            sum(row["status"] == status for row in rows) for status in ("scored", "unreadable")
+        )
+        facts = PartFacts(number, len(items), _names_digest(items), faces, bad)
         metadata = {KEY: as_line(header).encode(), _FACTS: facts.to_json().encode()}
         table = arrow_table(rows, metadata)
         self._store.write(number, lambda path: parquet.write_table(table, path, compression="zstd"))
         return facts
 
     def rows(self) -> Iterator[Row]:
-        """Yield the rows of all parts in order, part by part."""
+        """Yield the rows of all parts in order, part by part; OSError where one is gone."""
+        for number in self._store.missing(range(self._count)):
+            raise OSError(f"{self._store.path(number)} is gone: the same command makes it again")
         for number in self._store.numbers():
             yield from parquet.read_table(self._store.path(number)).to_pylist()
 
@@ -203,10 +210,12 @@ def score_missing(
         Stopped: after a stop request, looked for after every part; finished parts are kept.
     """
     options = task.options
+    share = UnreadableShare(options.max_bad_share)
     with _cluster(options.ray_address, options.ray_workers) as ray:
         workers, gpus = _pool(ray, options.ray_workers, options.device)
         while wave := list(islice(missing, workers * PARTS_EACH)):
             for facts in _run(ray, wave, task, workers, gpus):
+                share.add(facts.inputs, facts.bad, f"rows of part {facts.number} are unreadable")
                 progress.add_faces(facts.faces)
                 progress(facts.inputs)
                 if stop.is_requested:

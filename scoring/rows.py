@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
@@ -290,7 +291,8 @@ class RowParts:
         """Store the part that comes next."""
         facts = {"inputs": len(sources), "last": plain_name(sources[-1]), "rows": len(rows)}
         lines = [as_line(facts), *map(as_line, rows)]
-        write_text(self._store.path(self.count), "\n".join(lines) + "\n")
+        text = "\n".join(lines) + "\n"
+        self._store.write(self.count, partial(write_text, text=text))
         self.count += 1
 
     def rows(self) -> Iterator[Row]:

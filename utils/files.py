@@ -119,6 +119,39 @@ def _open_regular(path: str, flags: int) -> int:
     return descriptor
 
 
+class Origin:
+    """Reads the files that a folder or a list (`path`) names, and tells a missing one from all."""
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self._places = () if path is None else (str(path),)
+        self._last = self._places
+
+    def read(self, path: str, largest: int | None = None) -> bytes:
+        """Return the bytes of a file, of at most so many.
+
+        Raises:
+            ValueError: it cannot be read; the reason, without its name.
+            OSError: nor is the folder, or the file that was read before it, still there: a disk or
+                a folder is gone, not a file.
+        """
+        try:
+            with open_input(path) as file:
+                size = os.fstat(file.fileno()).st_size
+                if largest is not None and size > largest:
+                    raise ValueError(f"too large: {size} bytes, more than {largest}")
+                content = file.read()
+        except OSError as error:
+            for seen in self._places + self._last:
+                try:
+                    os.stat(seen)  # noqa: PTH116 - names that are no text
+                except OSError as gone:
+                    why = f"{gone.strerror}; so it was for {path}"
+                    raise OSError(f"{seen} is gone while it is read ({why})") from error
+            raise ValueError(error.strerror or str(error)) from error
+        self._last = (path,)
+        return content
+
+
 def check_archive(path: str | Path) -> None:
     """Raise ValueError for a zip archive that is damaged, or unpacks to far more than its size."""
     try:
@@ -165,6 +198,12 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     """Write bytes; see `atomic_file`."""
     with atomic_file(path) as file:
         file.write(data)
+
+
+def require_folder(folder: Path) -> None:
+    """Raise OSError where the folder that a job has made is gone, before it is made once more."""
+    if not folder.is_dir():
+        raise OSError(f"{folder} is gone while it is written: the same command begins it anew")
 
 
 def remove(path: Path) -> None:

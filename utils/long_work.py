@@ -52,6 +52,45 @@ def prefetch(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+JUDGED_AFTER = 1000  # inputs; the share of unreadable ones says little before
+
+
+class UnreadableShare:
+    """Counts inputs, and ends the work where too many of them cannot be read (docs/formats.md).
+
+    Args:
+        limit: share that may be unreadable.
+        flag: its name, for messages.
+    """
+
+    def __init__(self, limit: float, flag: str = "--max_bad_share") -> None:
+        if not 0 <= limit <= 1:
+            raise ValueError(f"{flag} {limit}: must lie in 0..1")
+        self.limit, self._flag = limit, flag
+        self._read = self._bad = 0
+        self._example = ""
+
+    def add(self, read: int, bad: int = 0, example: str = "") -> None:
+        """Count inputs, those among them that cannot be read, and name one.
+
+        Raises:
+            ValueError: too many of 1000 inputs or more.
+        """
+        self._read, self._bad = self._read + read, self._bad + bad
+        self._example = self._example or example
+        if self._read >= JUDGED_AFTER:
+            self.judge()
+
+    def judge(self) -> None:
+        """Raise ValueError where too many inputs are unreadable, however few were read."""
+        if self._bad > self.limit * self._read:
+            raise ValueError(
+                f"{self._bad} of {self._read} images read are bad, more than {self._flag} "
+                f"{self.limit:g} allows; such as {self._example}. What is finished is kept: mend "
+                f"them or allow more, and the same command resumes"
+            )
+
+
 LINE_EVERY = 30.0  # seconds
 MOST_THREADS = 16
 

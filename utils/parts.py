@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from utils.files import TEMPORARY, Json, atomic_path, remove, write_text
+from utils.files import TEMPORARY, Json, atomic_path, remove, require_folder, write_text
 
 LOCK = "lock"
 _SHOWN = 60  # characters of a setting in a message
@@ -131,6 +131,7 @@ class PartStore:
 
     def write(self, number: int, writer: Callable[[Path], object]) -> None:
         """Write a part whole or not at all; `writer` makes a file or folder at a path."""
+        require_folder(self.folder)
         with atomic_path(self.path(number)) as temporary:
             writer(temporary)
 
