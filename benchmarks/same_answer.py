@@ -36,7 +36,7 @@ from data.extracted import Extracted
 from data.faces import open_faces
 from data.images import encode_png
 from models.load import load_checkpoint
-from utils.tables import read_npz
+from utils.arrays import read_npz
 
 ROOT = Path(__file__).resolve().parents[1]
 # where a command writes is OUT, what it reads FACES; MODEL and CONFIG are its flags

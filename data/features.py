@@ -12,8 +12,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from utils.arrays import Array, npz_names, read_npz
 from utils.files import atomic_file, naming
-from utils.tables import Array, npz_names, read_npz
 
 _GATHERED = 1 << 22  # numbers per side that cosines holds at a time
 ROWS_AT_ONCE = 4096  # bounds the memory of one step
@@ -153,7 +153,8 @@ def unit_rows(mu: NDArray[np.float32]) -> NDArray[np.float32]:
         ValueError: embeddings of length zero, NaN or infinite ones.
     """
     mu = np.asarray(mu, np.float32)
-    length = np.sqrt((mu**2).sum(axis=1, keepdims=True))
+    with np.errstate(over="ignore"):
+        length = np.sqrt((mu**2).sum(axis=1, keepdims=True))
     bad = np.flatnonzero(~(np.isfinite(length) & (length > 0)))
     if bad.size:
         raise ValueError(

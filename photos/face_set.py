@@ -33,12 +33,12 @@ from photos.detectors import FaceSearch, Found, open_detector
 from photos.detectors.base import not_upright
 from photos.sources import IDENTITIES, Item, ListSource, file_item, load_file, open_sources
 from utils.files import (
-    TEMPORARY,
     Origin,
     atomic_file,
     file_name,
     file_sha256,
     remove,
+    remove_leftovers,
     require_folder,
     write_bytes,
     write_text,
@@ -272,8 +272,9 @@ def align_photos(options: AlignOptions) -> FaceSet:
         if not rows:
             raise ValueError(f"{options.photos}: no photos")
         if resumed:
-            for leftover in [*options.out.rglob(TEMPORARY), *options.faces.rglob(TEMPORARY)]:
-                remove(leftover)
+            for top in (options.out, options.faces):
+                for folder in [top, *filter(Path.is_dir, top.rglob("*"))]:
+                    remove_leftovers(folder)
         share = UnreadableShare(options.max_bad_share)
         for row in rows.values():
             share.add(1, row.is_unreadable, f"{row.photo}: {row.reason}" * row.is_unreadable)

@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from report.sheet import LANDMARKS, FaceScore, Measures
-from utils.files import Json, atomic_file, write_text
+from utils.files import Json, atomic_file, remove_leftovers, write_text
 from utils.parts import PartStore
 from utils.tables import require_pyarrow
 
@@ -246,6 +246,7 @@ class RowParts:
         Raises:
             ValueError: the output is there and was made with others, or by something else.
         """
+        remove_leftovers(self.out.parent, self.out.name)
         begun = (self._store.folder / ABOUT).exists()
         if not self.out.exists() or (begun and not self._store.is_finished):
             return False

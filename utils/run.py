@@ -6,7 +6,6 @@ import itertools
 import json
 import logging
 import platform
-import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from utils.config import TrainConfig, to_json
-from utils.files import write_text
+from utils.files import write_bytes, write_text
 
 if TYPE_CHECKING:
     import torch
@@ -89,7 +88,7 @@ def new_run_folder(config: TrainConfig, model_dir: Path | None) -> Path:
 def record_run(folder: Path, config: TrainConfig, config_file: Path | None, **facts: Any) -> None:
     """Write the config as given and as JSON, and the environment of each start of the run."""
     if config_file is not None:
-        shutil.copyfile(config_file, folder / "config.py")
+        write_bytes(folder / "config.py", config_file.read_bytes())
     write_text(folder / "config.json", to_json(config) + "\n")
     path = folder / "environment.json"
     starts = [*_earlier_starts(path), {**environment(), **facts}]

@@ -389,6 +389,8 @@ def _whole(
     if odd.size:
         key = pack.key(int(positions[odd[0]]))
         raise ValueError(f"{pack.path}: key {key}: label {labels[odd[0]]} is not a whole number")
+    if (np.abs(labels) >= 2.0**63).any():
+        raise ValueError(f"{pack.path}: a label of {np.abs(labels).max():g} is too large")
     return labels.astype(np.int64)
 
 
