@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 import numpy as np
 
 from report.sheet import LANDMARKS, FaceScore, Measures
-from utils.files import Json, atomic_file, remove_leftovers, write_text
+from utils.config import parsed
+from utils.files import Json, atomic_file, parse_json, remove_leftovers, write_text
 from utils.parts import PartStore
 from utils.tables import require_pyarrow
 
@@ -225,6 +226,14 @@ _WRITERS: dict[str, Callable[[IO[bytes], Iterable[Row], Mapping[str, object]], N
 }
 
 
+class PartFacts(TypedDict):
+    """What a part says of itself: its inputs, the path and row of the last one, its rows."""
+
+    inputs: int
+    last: object
+    rows: int
+
+
 class RowParts:
     """Rows of consecutive inputs, part after part, in the folder `OUT.parts` beside the output.
 
@@ -300,11 +309,9 @@ class RowParts:
         """Yield the rows of all parts in order; ValueError where one is damaged."""
         for number in range(self.count):
             left = self._facts(number)["rows"]
-            with self._store.path(number).open(encoding="utf-8") as file:
-                next(file)
-                for line in file:
-                    yield json.loads(line)
-                    left -= 1
+            for row in islice(self._lines(number), 1, None):
+                yield row
+                left -= 1
             if left:
                 raise self._damaged(number)
 
@@ -317,12 +324,20 @@ class RowParts:
         """Let another process have the folder."""
         self._store.close()
 
-    def _facts(self, number: int) -> Row:
+    def _facts(self, number: int) -> PartFacts:
+        try:
+            facts: PartFacts = parsed(PartFacts, next(self._lines(number), None), "its first line")
+            if facts["inputs"] < 1 or facts["rows"] < 0:
+                raise ValueError("a count below 0")
+        except ValueError as error:
+            raise self._damaged(number) from error
+        return facts
+
+    def _lines(self, number: int) -> Iterator[Any]:
         try:
             with self._store.path(number).open(encoding="utf-8") as file:
-                facts = json.loads(file.readline())
-            return {name: facts[name] for name in ("inputs", "last", "rows")}
-        except (ValueError, KeyError, TypeError) as error:
+                yield from map(parse_json, file)
+        except ValueError as error:
             raise self._damaged(number) from error
 
     def _damaged(self, number: int) -> ValueError:

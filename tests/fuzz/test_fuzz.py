@@ -17,7 +17,7 @@ from tests.fuzz.targets import TARGETS
 INPUTS = 200  # of a target whose reader takes 1 ms
 NUMBER = st.integers(0, (1 << 30) - 1)
 EDITS = st.lists(st.tuples(NUMBER, NUMBER, NUMBER, NUMBER, NUMBER), min_size=1, max_size=4)
-OPEN = {"caches", "extracted npy", "extracted parquet", "parts of rows", "records of a run"}
+OPEN = {"caches", "records of a run"}
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
@@ -69,7 +69,11 @@ FINDINGS = {  # name of the target: contents of its first file that were not ans
     },
     "parquet": {"thrift": b"PAR1" + bytes(64) + b"\x20\0\0\0PAR1"},
     "quality files": {"score first": "quality;\ufeffimage\r\na.jpg;10\r\n".encode()},
-    "lists of faces": {"long name": b"a.png 0\n" + b"a" * 5000 + b" 1\n"},
+    "lists of faces": {
+        "long name": b"a.png 0\n" + b"a" * 5000 + b" 1\n",
+        "long number": b"9" * 60_000 + b"x 1\n",
+    },
+    "lists of pairs": {"long number": b"1\nab 1 " + b"9" * 5000, "no number": "1\nab 1 ²".encode()},
 }
 
 
