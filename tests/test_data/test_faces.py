@@ -65,15 +65,6 @@ def test_list_file(folder):
     assert [int(faces.read(row)[0, 0, 0]) for row in range(3)] == [110, 0, 100]
 
 
-@pytest.mark.parametrize("line", ["12\t3\ta/y y.png", "12\t3.000000\ta/y y.png", "1\ta/y y.png\t3"])
-def test_insightface_list(folder, line):
-    listing = folder / "train.lst"
-    listing.write_text(f"{line}\n1\t0\ta/x.png\n")
-    faces = open_faces(str(listing))
-    assert [int(faces.read(row)[0, 0, 0]) for row in range(2)] == [110, 100]
-    assert faces.labels.tolist() == [0, 1]
-
-
 @pytest.mark.parametrize("line", ["a/x.png", "a/x.png one", "a/x.png 1.5", "7", "a/y y.png"])
 def test_bad_line_of_a_list(folder, line):
     listing = folder / "list.txt"

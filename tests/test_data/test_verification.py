@@ -253,28 +253,25 @@ def people(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("header", ["", "path_a,path_b,same\n", "\ufeffa,b,same\n\n"])
-def test_pairs_from_csv(people, header):
-    pairs = people / "pairs.csv"
-    pairs.write_text(
-        f'{header}Ann_Lee/Ann_Lee_0001.png,Ann_Lee/Ann_Lee_0002.png,1\n"Bo/Bo_0001.png", '
-        "Ann_Lee/Ann_Lee_0001.png , 0\n",
-        encoding="utf-8",
-    )
-    assert write_bin_from_pairs(pairs, people, people / "x.bin") == 2
-    found = read_bin(people / "x.bin")
-    assert found.mated.tolist() == [True, False]
-    assert found.decode(0, 4)[:, 0, 0, 0].tolist() == [10, 20, 11, 10]
-    assert found.images[0] == (people / "Ann_Lee" / "Ann_Lee_0001.png").read_bytes()
+ROWS = """Ann_Lee/Ann_Lee_0001.png,Ann_Lee/Ann_Lee_0002.png,1
+"Bo/Bo_0002.png", Ann_Lee/Ann_Lee_0001.png , 0
+"""
 
 
-def test_pairs_from_lfw_s_list(people):
-    pairs = people / "pairs.txt"
-    pairs.write_text("1\t1\nAnn_Lee\t1\t2\nBo\t2\tAnn_Lee\t1\n")
-    assert write_bin_from_pairs(pairs, people, people / "x.bin") == 2
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(ROWS, f"path_a,path_b,same\n{ROWS}", f"\ufeffa,b,same\n\n{ROWS}"),
+        "1\t1\nAnn_Lee\t1\t2\nBo\t2\tAnn_Lee\t1\n",  # as LFW's
+    ],
+)
+def test_pairs_of_a_list(people, text):
+    (people / "pairs.txt").write_text(text, encoding="utf-8")
+    assert write_bin_from_pairs(people / "pairs.txt", people, people / "x.bin") == 2
     found = read_bin(people / "x.bin")
     assert found.mated.tolist() == [True, False]
     assert found.decode(0, 4)[:, 0, 0, 0].tolist() == [10, 20, 21, 10]
+    assert found.images[0] == (people / "Ann_Lee" / "Ann_Lee_0001.png").read_bytes()
 
 
 @pytest.mark.parametrize(
