@@ -7,7 +7,7 @@ import zipfile
 from io import BytesIO
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.check import Folder
@@ -30,6 +30,7 @@ def test_damaged_files_end_in_one_line(target, tmp_path):
         max_examples=min(300, max(25, int(INPUTS / target.cost))),
         derandomize=True,
         database=None,
+        phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
     @given(place=NUMBER, file=NUMBER, edits=EDITS)
