@@ -150,6 +150,10 @@ class TrainLog:
             area = table.blocks[0].areas.auerc30
             self._tensorboard.add_scalar(f"auerc30/{table.name}", area, global_step)
 
+    def sync(self) -> None:
+        """Have the metrics on the disk."""
+        self._metrics.sync()
+
     def draw(self) -> None:
         """Draw `curves.png` from everything that was logged so far."""
         from report.figures import draw_training_curves  # matplotlib is slow to import

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import os
 import platform
 import subprocess
 import sys
@@ -138,8 +139,14 @@ class MetricsFile:
         self._file.write(json.dumps(values) + "\n")
         self._file.flush()
 
+    def sync(self) -> None:
+        """Have what was written on the disk, where a loss of power does not take it."""
+        if not self._file.closed:
+            os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Close the file."""
+        self.sync()
         self._file.close()
 
 
