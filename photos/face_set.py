@@ -37,6 +37,7 @@ from utils.files import (
     atomic_file,
     file_name,
     file_sha256,
+    parse_json,
     remove,
     remove_leftovers,
     require_folder,
@@ -260,7 +261,7 @@ def align_photos(options: AlignOptions) -> FaceSet:
     resumed = options.store.exists()
     store.claim()
     try:
-        rows = {row.place: row for part in store.numbers() for row in _read(store.path(part))}
+        rows = {row.place: row for part in store.numbers() for row in _read(store, part)}
         finished = store.is_finished
         if finished and not options.result.exists():
             raise ValueError(f"{options.result} is gone: delete {store.folder} to make it again")
@@ -383,18 +384,13 @@ def _align_into(
         put_away()
 
 
-def _read(part: Path) -> Iterator[PhotoRow]:
-    with part.open(encoding="utf-8") as file:
+def _read(store: PartStore, number: int) -> Iterator[PhotoRow]:
+    with store.reading(number) as part, part.open(encoding="utf-8") as file:
         for line in file:
-            try:
-                values = json.loads(line)
-                yield PhotoRow(
-                    **values | {name: tuple(values[name]) for name in ("doubts", "landmarks")}
-                )
-            except (ValueError, TypeError, KeyError) as error:
-                raise ValueError(
-                    f"{part} is damaged: delete it and give the same command"
-                ) from error
+            values = parse_json(line)
+            yield PhotoRow(
+                **values | {name: tuple(values[name]) for name in ("doubts", "landmarks")}
+            )
 
 
 def _cut(

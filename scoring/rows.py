@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypedDict
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from report.sheet import LANDMARKS, FaceScore, Measures
-from utils.config import parsed
 from utils.files import Json, atomic_file, parse_json, remove_leftovers, write_text
 from utils.parts import PartStore
 from utils.tables import require_pyarrow
@@ -226,14 +225,6 @@ _WRITERS: dict[str, Callable[[IO[bytes], Iterable[Row], Mapping[str, object]], N
 }
 
 
-class PartFacts(TypedDict):
-    """What a part says of itself: its inputs, the path and row of the last one, its rows."""
-
-    inputs: int
-    last: object
-    rows: int
-
-
 class RowParts:
     """Rows of consecutive inputs, part after part, in the folder `OUT.parts` beside the output.
 
@@ -309,11 +300,13 @@ class RowParts:
         """Yield the rows of all parts in order; ValueError where one is damaged."""
         for number in range(self.count):
             left = self._facts(number)["rows"]
-            for row in islice(self._lines(number), 1, None):
-                yield row
-                left -= 1
-            if left:
-                raise self._damaged(number)
+            with self._store.reading(number) as path, path.open(encoding="utf-8") as file:
+                next(file)
+                for line in file:
+                    yield parse_json(line)
+                    left -= 1
+                if left:
+                    raise ValueError("rows are missing")
 
     def discard(self) -> None:
         """Remove the folder; a crash meanwhile leaves one that says that it is finished."""
@@ -324,25 +317,10 @@ class RowParts:
         """Let another process have the folder."""
         self._store.close()
 
-    def _facts(self, number: int) -> PartFacts:
-        try:
-            facts: PartFacts = parsed(PartFacts, next(self._lines(number), None), "its first line")
-            if facts["inputs"] < 1 or facts["rows"] < 0:
-                raise ValueError("a count below 0")
-        except ValueError as error:
-            raise self._damaged(number) from error
-        return facts
-
-    def _lines(self, number: int) -> Iterator[Any]:
-        try:
-            with self._store.path(number).open(encoding="utf-8") as file:
-                yield from map(parse_json, file)
-        except ValueError as error:
-            raise self._damaged(number) from error
-
-    def _damaged(self, number: int) -> ValueError:
-        path = self._store.path(number)
-        return ValueError(f"{path} is damaged: delete it and give the same command")
+    def _facts(self, number: int) -> Row:
+        with self._store.reading(number) as path, path.open(encoding="utf-8") as file:
+            facts = parse_json(file.readline())
+            return {name: facts[name] for name in ("inputs", "last", "rows")}
 
 
 def digest(value: Json | Mapping[str, object]) -> str:
