@@ -3,6 +3,7 @@
 Every target gets the same inputs each time; run.py draws others for as long as wanted.
 """
 
+import pickle
 import zipfile
 from io import BytesIO
 
@@ -69,7 +70,18 @@ FINDINGS = {  # name of the target: contents of its first file that were not ans
         "letters": npz(npy(DESCRIBED.replace("<f4", "<U1"), b"\xff" * 12)),
     },
     "parquet": {"thrift": b"PAR1" + bytes(64) + b"\x20\0\0\0PAR1"},
-    "quality files": {"score first": "quality;\ufeffimage\r\na.jpg;10\r\n".encode()},
+    "quality files": {
+        "score first": "quality;\ufeffimage\r\na.jpg;10\r\n".encode(),
+        "beyond float32": b"a.jpg,1e300\nb.jpg,2\n",
+    },
+    "weights": {
+        "endless word": b"\x80\2c" + b"a" * 200_000 + b"\nb\n.",
+        "several disks": npz(b"").replace(b"PK\5\6", b"PK\6\7" + bytes(12) + b"\2\0\0\0PK\5\6"),
+        "version": npz(b"").replace(b"PK\1\2\x14\3\x14", b"PK\1\2\x14\3\xff"),
+        "name": npz(b"")
+        .replace(b"PK\1\2\x14\3\x14\0\0\0", b"PK\1\2\x14\3\x14\0\0\x08", 1)
+        .replace(b"score", b"\xffcore"),
+    },
     "lists of faces": {
         "long name": b"a.png 0\n" + b"a" * 5000 + b" 1\n",
         "long number": b"9" * 60_000 + b"x 1\n",
@@ -88,7 +100,6 @@ def test_what_was_found_stays_mended(name, kind, tmp_path):
 
 
 def test_a_file_that_is_run_is_noticed(tmp_path):
-    import pickle
     from dataclasses import replace
 
     target = replace(TARGETS[0], read=lambda path: pickle.loads(path.read_bytes()))
