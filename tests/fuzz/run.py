@@ -139,7 +139,7 @@ def child(args: argparse.Namespace) -> int:
                 answer = each.problem(*drawn)
                 signal.setitimer(signal.ITIMER_PROF, 0)
                 counts[target.name] += 1
-                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+                peak = _peak()
                 if peak > start + GIB + (4 << 20):
                     answer = f"memory: {(peak - start) >> 20} MiB; {answer}"
                 if answer:
@@ -152,6 +152,10 @@ def child(args: argparse.Namespace) -> int:
             if peak > start + GIB or _memory()[1] > start + RESTART:
                 return 3
     raise AssertionError("turns do not end")
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _memory() -> tuple[int, int]:
@@ -181,9 +185,12 @@ def again(out: Path) -> int:
         [target] = _targets([name])
         with TemporaryDirectory() as folder:
             files = _folder(folder, target)
+            start = _peak()
             signal.setitimer(signal.ITIMER_PROF, SECONDS)
             answer = files.problem(int(place), edited, file.with_suffix(".bin").read_bytes())
             signal.setitimer(signal.ITIMER_PROF, 0)
+        if _peak() > start + GIB:
+            answer = f"memory: {(_peak() - start) >> 20} MiB; {answer}"
         print(f"{name}:{number} {answer or 'is answered now'}  (was: {before[:100].strip()})")
         wrong += bool(answer)
         if not answer:
