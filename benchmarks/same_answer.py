@@ -66,6 +66,7 @@ class Case:
         allowed: largest cosine distance (embeddings; a trained head's weights) and relative
             difference (uncertainties; losses); `EXACT`: the same bytes.
         model: instead of the run: a key of `OTHER_MODELS`.
+        python: that runs it.
     """
 
     command: str
@@ -75,6 +76,7 @@ class Case:
     processes: int = 1
     allowed: tuple[float, float] = EXACT
     model: str = ""
+    python: str = sys.executable
 
 
 ROUNDING = (1e-10, 1e-4)
@@ -140,7 +142,7 @@ Run = Callable[[Sequence[str], Case], str]  # words of a command, how it is run:
 def subprocess_run(words: Sequence[str], case: Case) -> str:
     """Run a command in processes of its own; SystemExit where it fails."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={case.processes}"]
-    command = [sys.executable, *(launcher if case.processes > 1 else []), str(ROOT / words[0])]
+    command = [case.python, *(launcher if case.processes > 1 else []), str(ROOT / words[0])]
     environment = {"OMP_NUM_THREADS": str(case.threads), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [*command, *words[1:]], env=os.environ | environment, capture_output=True, text=True
@@ -255,11 +257,16 @@ def differences(first: Answer, other: Answer) -> tuple[float, float]:
     return distance, difference
 
 
-def measure(bench: Bench, command: str) -> Iterator[tuple[Case, Answer, Answer]]:
+def measure(
+    bench: Bench, command: str, python: str | None
+) -> Iterator[tuple[Case, Answer, Answer]]:
     """Run a command, then every case of it: the case, the first answer and its own."""
     first = bench.answer(Case(command, "first"))
-    for case in CASES:
-        if case.command == command and (case.changed != "Ray" or find_spec("ray")):
+    cases = [case for case in CASES if case.changed != "Ray" or find_spec("ray")]
+    if python:
+        cases.append(Case(command, "another Python", allowed=ROUNDING, python=python))
+    for case in cases:
+        if case.command == command:
             yield case, first, bench.answer(case)
 
 
@@ -289,6 +296,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="fields of the config")
     add("--steps", type=int, default=40, help="of training (40)")
     add("--only", nargs="+", default=[*COMMANDS], choices=[*COMMANDS], help="(all)")
+    add("--python", help="another interpreter, with other releases of the packages, to compare")
     add("--json", help="write the numbers here")
     args = parser.parse_args(argv)
     changes = " ".join([*args.set, "verification.targets=()", "log_every=1"])
@@ -301,7 +309,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         bench.answer(Case("train", "the run"))
         bench = replace(bench, model=f"--model {folder / 'train_the_run' / 'run'}")
         for command in args.only:
-            for case, first, other in measure(bench, command):
+            for case, first, other in measure(bench, command, args.python):
                 same = "yes" if first.sha256 == other.sha256 else "no"
                 kept = "" if is_kept(case, first, other) else "BROKEN"
                 rows.append([command, case.changed, *differences(first, other), same, kept])

@@ -139,9 +139,14 @@ def embed_images(
         }
         if plan.places is not None:
             facts["distinct"] = len(np.unique(plan.rows))
-        store = PartStore(Path(parts), facts, lock=False, name="part-{:09d}.npz")
+        share = f"{world.rank + 1}-of-{world.size}"
+        store = PartStore(Path(parts), facts, share=share, name="part-{:09d}.npz")
         store.claim()
-    (estimate,) = work.run(plan, store, progress, world)
+    try:
+        (estimate,) = work.run(plan, store, progress, world)
+    finally:
+        if store is not None:
+            store.close()
     return estimate
 
 

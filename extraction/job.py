@@ -97,7 +97,7 @@ def extract(options: ExtractOptions) -> int:
     """Make this process's shards, in a part and a rank; return the exit code of the script."""
     try:
         world, device = start(options.device)
-        job = _open_together(options, device, world)
+        job, store = _open_together(options, device, world)
     except (ValueError, OSError, PeerFailed, RankLost) as error:
         if is_main_process():
             say_error(str(error))
@@ -107,12 +107,14 @@ def extract(options: ExtractOptions) -> int:
     if world.size > 1:
         what += f", rank {world.rank} of {world.size}"
     own = range((part - 1) * world.size + world.rank, len(job.shards), parts * world.size)
-    with StopRequest(second_interrupts=not in_job()) as request:
+    with closing(store), StopRequest(second_interrupts=not in_job()) as request:
         return _work(job, own, what, request)
 
 
-def _open_together(options: ExtractOptions, device: torch.device, world: World) -> Extraction:
-    """Open everything on every rank, and part.
+def _open_together(
+    options: ExtractOptions, device: torch.device, world: World
+) -> tuple[Extraction, PartStore]:
+    """Open everything on every rank, claim the folder, and part.
 
     Raises:
         ValueError, OSError: a mistake, which the other ranks learn of.
@@ -120,7 +122,9 @@ def _open_together(options: ExtractOptions, device: torch.device, world: World) 
         RankLost: another rank is gone.
     """
     try:
-        job = _open(options, device)
+        part, parts = options.part
+        number = (part - 1) * world.size + world.rank + 1
+        job, store = _open(options, device, f"{number}-of-{parts * world.size}")
         world.barrier()
     except (ValueError, OSError) as error:
         world.fail(str(error))
@@ -130,10 +134,12 @@ def _open_together(options: ExtractOptions, device: torch.device, world: World) 
         stop(world)
         raise
     stop(world)
-    return job
+    return job, store
 
 
-def _open(options: ExtractOptions, device: torch.device) -> Extraction:
+def _open(
+    options: ExtractOptions, device: torch.device, share: str
+) -> tuple[Extraction, PartStore]:
     if options.format == "parquet":
         require_pyarrow(f"{options.out}: --format parquet")
     models = open_models(
@@ -149,7 +155,7 @@ def _open(options: ExtractOptions, device: torch.device) -> Extraction:
     store = PartStore(
         options.out,
         fingerprint(options, models, faces, name_of),
-        lock=False,
+        share=share,
         about=ABOUT,
         compared=_compared,
         way_out="give what it was made with, or name another --out",
@@ -157,9 +163,8 @@ def _open(options: ExtractOptions, device: torch.device) -> Extraction:
     store.claim()
     form, size = options.format, options.shard_images
     shards = ShardFolder(options.out, form, len(faces), size, models.names, store.settings)
-    return Extraction(
-        options, faces, name_of, models.estimator, shards, models.backbone.embedding_size, device
-    )
+    size = models.backbone.embedding_size
+    return Extraction(options, faces, name_of, models.estimator, shards, size, device), store
 
 
 def name_giver(faces: Faces, sources: Sequence[str]) -> Callable[[int], str]:

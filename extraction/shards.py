@@ -103,8 +103,6 @@ class ShardFolder:
         start, stop = self.bounds(number)
         own = {"shard": number, "start": start, "stop": stop, "bad": len(bad)}
         facts = {**own, "settings": self.settings, **facts}
-        for leftover in path.parent.glob(f".{path.stem}.*"):  # of a process that was killed
-            remove(leftover)
         with atomic_path(path) as temporary:
             if self.form == "npy":
                 _write_npy(temporary, shard, bad, facts)

@@ -33,12 +33,13 @@ from photos.detectors import FaceSearch, Found, open_detector
 from photos.detectors.base import not_upright
 from photos.sources import IDENTITIES, Item, ListSource, file_item, load_file, open_sources
 from utils.files import (
-    TEMPORARY,
     Origin,
     atomic_file,
     file_name,
     file_sha256,
+    parse_json,
     remove,
+    remove_leftovers,
     require_folder,
     write_bytes,
     write_text,
@@ -260,7 +261,7 @@ def align_photos(options: AlignOptions) -> FaceSet:
     resumed = options.store.exists()
     store.claim()
     try:
-        rows = {row.place: row for part in store.numbers() for row in _read(store.path(part))}
+        rows = {row.place: row for part in store.numbers() for row in _read(store, part)}
         finished = store.is_finished
         if finished and not options.result.exists():
             raise ValueError(f"{options.result} is gone: delete {store.folder} to make it again")
@@ -272,8 +273,9 @@ def align_photos(options: AlignOptions) -> FaceSet:
         if not rows:
             raise ValueError(f"{options.photos}: no photos")
         if resumed:
-            for leftover in [*options.out.rglob(TEMPORARY), *options.faces.rglob(TEMPORARY)]:
-                remove(leftover)
+            for top in (options.out, options.faces):
+                for folder in [top, *filter(Path.is_dir, top.rglob("*"))]:
+                    remove_leftovers(folder)
         share = UnreadableShare(options.max_bad_share)
         for row in rows.values():
             share.add(1, row.is_unreadable, f"{row.photo}: {row.reason}" * row.is_unreadable)
@@ -382,18 +384,13 @@ def _align_into(
         put_away()
 
 
-def _read(part: Path) -> Iterator[PhotoRow]:
-    with part.open(encoding="utf-8") as file:
+def _read(store: PartStore, number: int) -> Iterator[PhotoRow]:
+    with store.reading(number) as part, part.open(encoding="utf-8") as file:
         for line in file:
-            try:
-                values = json.loads(line)
-                yield PhotoRow(
-                    **values | {name: tuple(values[name]) for name in ("doubts", "landmarks")}
-                )
-            except (ValueError, TypeError, KeyError) as error:
-                raise ValueError(
-                    f"{part} is damaged: delete it and give the same command"
-                ) from error
+            values = parse_json(line)
+            yield PhotoRow(
+                **values | {name: tuple(values[name]) for name in ("doubts", "landmarks")}
+            )
 
 
 def _cut(

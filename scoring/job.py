@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from glob import escape
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -266,10 +265,6 @@ class Job:
                 **fingerprint,
                 "settings": parts.settings,
             }
-            for leftover in out.parent.glob(
-                f".{escape(out.stem)}.{'[0-9a-f]' * 12}.tmp{out.suffix}"
-            ):
-                leftover.unlink()  # of a process that was killed while it wrote the output
             write_rows(out, self.counted(parts.rows()), header)
             self.write_sheet()
             parts.discard()

@@ -16,20 +16,20 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import pyarrow
 from pyarrow import parquet
 
 from photos.sources import Item
 from scoring.job import Job, ScoreOptions, Stopped, score_chunks
 from scoring.rows import KEY, WAY_OUT, Row, arrow_table, as_line, digest, plain_name
-from utils.files import Json
+from utils.cli import END_SIGNALS
+from utils.files import Json, parse_json
 from utils.long_work import Progress, StopRequest, UnreadableShare
 from utils.parts import PartStore
 
@@ -46,19 +46,22 @@ def score(options: ScoreOptions) -> None:
     job = Job(options)
     fingerprint = options.fingerprint(job.scorer)
     parts = ParquetParts(options.out, fingerprint)
-    if parts.open(restart=options.restart):
-        sys.stdout.write(f"{options.out} is finished; --restart scores the inputs again\n")
-        return
-    sources = options.open_sources()
-    task = Task(options, parts, {**job.scorer.model.provenance.to_dict(), **fingerprint})
-    with StopRequest() as stop, job.progress() as progress:
-        score_missing(parts.missing(sources.items(), progress), task, stop, progress)
-    for _ in job.counted(parts.rows()):
-        pass
-    if not job.summary.statuses:
-        raise job.no_photos()
-    job.write_sheet()
-    parts.finish()
+    is_finished = parts.open(restart=options.restart)
+    with closing(parts):
+        if is_finished:
+            sys.stdout.write(f"{options.out} is finished; --restart scores the inputs again\n")
+            return
+        sources = options.open_sources()
+        header = {**job.scorer.model.provenance.to_dict(), **fingerprint}
+        task = Task(options, ParquetParts(options.out, fingerprint), header)
+        with StopRequest() as stop, job.progress() as progress:
+            score_missing(parts.missing(sources.items(), progress), task, stop, progress)
+        for _ in job.counted(parts.rows()):
+            pass
+        if not job.summary.statuses:
+            raise job.no_photos()
+        job.write_sheet()
+        parts.finish()
     job.finish(sources, options.out)
 
 
@@ -94,7 +97,6 @@ class ParquetParts:
         self._store = PartStore(
             path,
             fingerprint,
-            lock=False,
             name="part-{:08d}.parquet",
             about="_about.json",
             finished="_finished.json",
@@ -151,20 +153,23 @@ class ParquetParts:
         for number in self._store.missing(range(self._count)):
             raise OSError(f"{self._store.path(number)} is gone: the same command makes it again")
         for number in self._store.numbers():
-            yield from parquet.read_table(self._store.path(number)).to_pylist()
+            with self._store.reading(number) as path:
+                rows = parquet.read_table(path).to_pylist()
+            yield from rows
 
     def finish(self) -> None:
         """Say that all parts are there."""
         self._store.finish()
 
+    def close(self) -> None:
+        """Let another process have the folder."""
+        self._store.close()
+
     def _facts(self, number: int) -> PartFacts | None:
         if not self._store.has(number):
             return None
-        path = self._store.path(number)
-        try:
-            return PartFacts(**json.loads(parquet.read_schema(path).metadata[_FACTS]))
-        except (pyarrow.ArrowException, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is damaged: delete it and give the same command") from error
+        with self._store.reading(number) as path:
+            return PartFacts(**parse_json(parquet.read_schema(path).metadata[_FACTS]))
 
 
 @dataclass(frozen=True)
@@ -253,7 +258,7 @@ def _cluster(address: str | None, workers: int | None) -> Iterator[ModuleType]:
     if address is not None and address not in ("auto", "local"):
         _check_reachable(address)
     size = {} if address else {"num_cpus": max(os.cpu_count() or 1, (workers or 1) + 1)}
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in END_SIGNALS}
     try:
         ray.init(
             address=address,

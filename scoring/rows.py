@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from report.sheet import LANDMARKS, FaceScore, Measures
-from utils.files import Json, atomic_file, write_text
+from utils.files import Json, atomic_file, parse_json, remove_leftovers, write_text
 from utils.parts import PartStore
 from utils.tables import require_pyarrow
 
@@ -246,6 +246,7 @@ class RowParts:
         Raises:
             ValueError: the output is there and was made with others, or by something else.
         """
+        remove_leftovers(self.out.parent, self.out.name)
         begun = (self._store.folder / ABOUT).exists()
         if not self.out.exists() or (begun and not self._store.is_finished):
             return False
@@ -299,13 +300,13 @@ class RowParts:
         """Yield the rows of all parts in order; ValueError where one is damaged."""
         for number in range(self.count):
             left = self._facts(number)["rows"]
-            with self._store.path(number).open(encoding="utf-8") as file:
+            with self._store.reading(number) as path, path.open(encoding="utf-8") as file:
                 next(file)
                 for line in file:
-                    yield json.loads(line)
+                    yield parse_json(line)
                     left -= 1
-            if left:
-                raise self._damaged(number)
+                if left:
+                    raise ValueError("rows are missing")
 
     def discard(self) -> None:
         """Remove the folder; a crash meanwhile leaves one that says that it is finished."""
@@ -317,16 +318,9 @@ class RowParts:
         self._store.close()
 
     def _facts(self, number: int) -> Row:
-        try:
-            with self._store.path(number).open(encoding="utf-8") as file:
-                facts = json.loads(file.readline())
+        with self._store.reading(number) as path, path.open(encoding="utf-8") as file:
+            facts = parse_json(file.readline())
             return {name: facts[name] for name in ("inputs", "last", "rows")}
-        except (ValueError, KeyError, TypeError) as error:
-            raise self._damaged(number) from error
-
-    def _damaged(self, number: int) -> ValueError:
-        path = self._store.path(number)
-        return ValueError(f"{path} is damaged: delete it and give the same command")
 
 
 def digest(value: Json | Mapping[str, object]) -> str:

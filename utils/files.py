@@ -1,7 +1,9 @@
-"""Files are written whole or not at all, and hashed, in one way.
+"""Files are written whole or not at all, by one process at a time, and hashed, in one way.
 
-A file is made under a temporary name in its own folder and takes its place when it is complete: a
-crash, a full disk or a second writer leaves the old file or the new one, never half of one.
+A file is made under a temporary name in its own folder and takes its place when it is complete and
+on the disk: a crash, a power cut, a full disk or a second writer leaves the old file or the new
+one, never half of one. A lock beside it keeps a second writer away, and tells which temporary files
+are those of killed processes.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import struct
@@ -17,9 +20,11 @@ import uuid
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias, overload
+
+from filelock import FileLock, Timeout
 
 Json: TypeAlias = "str | int | float | bool | None | list[Json] | dict[str, Json]"
 MOST_UNPACKED = 10  # times an archive's own size, beyond a GiB
@@ -30,7 +35,69 @@ DAMAGE = (
     *(struct.error, zipfile.BadZipFile, zlib.error),
 )
 _SHOWN = 300  # letters of another library's message
-TEMPORARY = ".*.tmp*"  # pattern of temporary names, which a killed process leaves behind
+LOCK = ".lock"  # of a folder
+PATIENCE = 30.0  # seconds, for another process to finish a file
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_LEFTOVER = re.compile(r"\.(?:(.+)\.lock|(.+?)(?:\.[0-9a-f]{12})?\.tmp(\..*)?)")
+
+
+@contextmanager
+def sole_writer(target: Path, lock: Path | None = None, patience: float = 0) -> Iterator[bool]:
+    """Keep other processes from writing a folder, or a file.
+
+    Yields whether that is so: on a file system without locks nothing keeps others out.
+
+    Args:
+        target: a folder, which is made; with a lock of another name, anything.
+        lock: the file that is locked, and there meanwhile; `LOCK` in the folder.
+        patience: seconds to wait for another process.
+
+    Raises:
+        ValueError: another process is writing it.
+        OSError: the lock cannot be made there.
+    """
+    lock = lock or target / LOCK
+    file, is_held = FileLock(lock, timeout=patience, thread_local=False), True
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file.acquire()
+    except Timeout:
+        raise ValueError(
+            f"{target}: another process is writing it; wait for it, or name another place"
+        ) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise OSError(error.errno, error.strerror, str(target)) from error
+        is_held = False
+    try:
+        yield is_held
+    finally:
+        try:
+            if os.name != "nt":  # which removes nothing that is open
+                lock.unlink(missing_ok=True)
+        finally:
+            file.release()
+        if os.name == "nt":
+            with suppress(OSError):  # somebody else has it
+                lock.unlink()
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove what killed processes left of a file, or of all: temporary files and locks.
+
+    Those of live processes stay.
+    """
+    for path in list(folder.glob(".*")):
+        match = _LEFTOVER.fullmatch(path.name)
+        target = folder / (match[1] or match[2] + (match[3] or "")) if match else folder
+        if match and name in (None, target.name):
+            with suppress(ValueError), sole_writer(target, _lock_of(target)) as is_held:
+                if is_held and path != _lock_of(target):
+                    remove(path)
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}{LOCK}")
 
 
 @contextmanager
@@ -41,7 +108,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     was faster. A link is followed; a device or a pipe, such as /dev/stdout, is written directly.
 
     Raises:
-        OSError: the path cannot be written.
+        ValueError: another process is writing it, for longer than `PATIENCE`.
+        OSError: the path cannot be written; it is named.
     """
     path = Path(path)
     if path.is_symlink():
@@ -49,14 +117,45 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     if path.exists() and not (path.is_file() or path.is_dir()):
         yield path
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}.tmp{path.suffix}")
+    with sole_writer(path, _lock_of(path), PATIENCE) as is_held:
+        unique = "" if is_held else f".{uuid.uuid4().hex[:12]}"
+        temporary = path.with_name(f".{path.stem}{unique}.tmp{path.suffix}")
+        remove(temporary)  # of a process that was killed
+        try:
+            yield temporary
+            if not (temporary.is_dir() and path.is_dir()):
+                _sync(temporary)
+                temporary.replace(path)
+                _sync_folder(path.parent)
+        except OSError as error:
+            if not str(error.filename or temporary).startswith(str(temporary)):
+                raise
+            if error.errno is None:
+                raise OSError(f"{path}: {error}") from error
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        finally:
+            remove(temporary)
+
+
+def _sync(path: Path) -> None:
+    """Have a file, or a folder and all in it, on the disk."""
+    if path.is_dir():
+        for each in path.iterdir():
+            _sync(each)
+        _sync_folder(path)
+        return
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # which opens no folder
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        yield temporary
-        if not (temporary.is_dir() and path.is_dir()):
-            temporary.replace(path)
+        os.fsync(descriptor)
     finally:
-        remove(temporary)
+        os.close(descriptor)
 
 
 @overload
@@ -81,17 +180,8 @@ def _atomic_file(path: Path, mode: str) -> Iterator[IO[str]]:
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": "", "errors": "surrogateescape"}
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file")
-    with atomic_path(path) as temporary:
-        try:
-            file = temporary.open(mode, **text)  # type: ignore[call-overload]
-        except OSError as error:
-            error.filename = str(path)
-            raise
-        with file:
-            yield file
-            file.flush()
-            if temporary.is_file():
-                os.fsync(file.fileno())
+    with atomic_path(path) as temporary, temporary.open(mode, **text) as file:  # type: ignore[call-overload]
+        yield file
 
 
 @overload
@@ -195,7 +285,7 @@ def write_text(path: str | Path, text: str) -> None:
         file.write(text)
 
 
-def write_bytes(path: str | Path, data: bytes) -> None:
+def write_bytes(path: str | Path, data: bytes | memoryview) -> None:
     """Write bytes; see `atomic_file`."""
     with atomic_file(path) as file:
         file.write(data)

@@ -16,6 +16,8 @@ from typing import Self, TypeVar
 
 from tqdm import tqdm
 
+from utils.cli import END_SIGNALS
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -195,9 +197,9 @@ def duration(seconds: float) -> str:
 
 
 class StopRequest:
-    """While active, Ctrl-C and SIGTERM set `is_requested`; a second Ctrl-C interrupts at once.
+    """While active, signals that end a job set `is_requested`; a second Ctrl-C interrupts at once.
 
-    A Ctrl-C that is ignored from the start, as a script's `command &` has it, stays ignored.
+    A signal that is ignored from the start, as a script's `command &` or nohup has it, stays so.
 
     Args:
         second_interrupts: False where one Ctrl-C may arrive twice, as under torchrun, which passes
@@ -208,14 +210,12 @@ class StopRequest:
         terminated: whether SIGTERM requested it.
     """
 
-    _signals = (signal.SIGINT, signal.SIGTERM)
-
     def __init__(self, second_interrupts: bool = True) -> None:
         self.is_requested = self.terminated = False
         self._second_interrupts = second_interrupts
 
     def __enter__(self) -> StopRequest:
-        self._previous = {number: signal.getsignal(number) for number in self._signals}
+        self._previous = {number: signal.getsignal(number) for number in END_SIGNALS}
         for number, handler in self._previous.items():
             if handler is not signal.SIG_IGN:
                 signal.signal(number, self._request)
