@@ -16,11 +16,12 @@ import signal
 import sys
 import textwrap
 import threading
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
 from types import FrameType
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TextIO, cast
 
 from utils.distributed import (
     ALONE,
@@ -86,12 +87,43 @@ class Parser(argparse.ArgumentParser):
         hint = f"; did you mean {close[0]}?" if close else ""
         if not is_main_process():
             self.exit(2)
-        self.exit(2, f"error: {message}{hint} (--help lists the flags)\n")
+        self.exit(2, f"error: {visible(message)}{hint} (--help lists the flags)\n")
+
+
+def visible(text: str, kept: str = "") -> str:
+    r"""Text with everything invisible but `kept` spelled out, as in \n, \x1b or \u202e.
+
+    Undecodable bytes of a file name appear as \udc80 to \udcff.
+    """
+    unseen = {
+        char
+        for char in set(text)
+        if not (char.isprintable() or char in kept or unicodedata.category(char) == "Zs")
+    }
+    return text.translate({ord(c): c.encode("unicode_escape").decode() for c in unseen})
+
+
+class _Terminal:
+    """A stream of which names of files and words in them cannot move the cursor, or hide text."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        moves_up = not text.strip("\x1b[A")  # as tqdm does below another bar
+        return self._stream.write(text if moves_up else visible(text, "\n\r\t"))
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def say_error(message: str) -> None:
     """Write one line to stderr."""
-    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    sys.stderr.write(f"error: {visible(' '.join(message.split()))}\n")
 
 
 def run_command(body: Callable[[], int], *, resume_hint: str = "") -> int:
@@ -105,7 +137,8 @@ def run_command(body: Callable[[], int], *, resume_hint: str = "") -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names may hold what no console can show
             stream.reconfigure(errors="backslashreplace")
-    with _interrupting() as received:
+    out, err = (cast(TextIO, _Terminal(stream)) for stream in (sys.stdout, sys.stderr))
+    with redirect_stdout(out), redirect_stderr(err), _interrupting() as received:
         try:
             return body()
         except Exception as error:
