@@ -7,6 +7,7 @@ ever read, nothing in a file is run.
 from __future__ import annotations
 
 import inspect
+import io
 import logging
 import re
 import warnings
@@ -25,7 +26,7 @@ from torch.overrides import TorchFunctionMode
 from models.backbones.base import Backbone
 from models.heads.base import Head
 from utils.config import Method, from_json, parsed
-from utils.files import DAMAGE, atomic_file, check_archive, file_sha256, naming, open_input
+from utils.files import DAMAGE, check_archive, file_sha256, naming, open_input, write_bytes
 from utils.methods import build, find
 from utils.onnx_runtime import is_onnx, network_files, read_network
 
@@ -322,8 +323,9 @@ def save_checkpoint(path: Path, payload: Checkpoint) -> None:
 
     Only tensors, numbers, strings, and lists and dicts of them can be read back.
     """
-    with atomic_file(path) as file:
-        torch.save({"format": FORMAT, **payload}, file)
+    buffer = io.BytesIO()  # since PyTorch makes an error of its own of a full disk
+    torch.save({"format": FORMAT, **payload}, buffer)
+    write_bytes(path, buffer.getbuffer())
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -23,14 +23,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import pyarrow
 from pyarrow import parquet
 
 from photos.sources import Item
 from scoring.job import Job, ScoreOptions, Stopped, score_chunks
 from scoring.rows import KEY, WAY_OUT, Row, arrow_table, as_line, digest, plain_name
 from utils.cli import END_SIGNALS
-from utils.files import Json
+from utils.files import Json, parse_json
 from utils.long_work import Progress, StopRequest, UnreadableShare
 from utils.parts import PartStore
 
@@ -154,7 +153,9 @@ class ParquetParts:
         for number in self._store.missing(range(self._count)):
             raise OSError(f"{self._store.path(number)} is gone: the same command makes it again")
         for number in self._store.numbers():
-            yield from parquet.read_table(self._store.path(number)).to_pylist()
+            with self._store.reading(number) as path:
+                rows = parquet.read_table(path).to_pylist()
+            yield from rows
 
     def finish(self) -> None:
         """Say that all parts are there."""
@@ -167,11 +168,8 @@ class ParquetParts:
     def _facts(self, number: int) -> PartFacts | None:
         if not self._store.has(number):
             return None
-        path = self._store.path(number)
-        try:
-            return PartFacts(**json.loads(parquet.read_schema(path).metadata[_FACTS]))
-        except (pyarrow.ArrowException, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is damaged: delete it and give the same command") from error
+        with self._store.reading(number) as path:
+            return PartFacts(**parse_json(parquet.read_schema(path).metadata[_FACTS]))
 
 
 @dataclass(frozen=True)

@@ -426,6 +426,8 @@ def _train_config(values: object) -> TrainConfig:
 
 
 def _literal(text: str) -> object:
+    if text in ("true", "false"):
+        return text == "true"
     try:
         value: object = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):

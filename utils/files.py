@@ -285,7 +285,7 @@ def write_text(path: str | Path, text: str) -> None:
         file.write(text)
 
 
-def write_bytes(path: str | Path, data: bytes) -> None:
+def write_bytes(path: str | Path, data: bytes | memoryview) -> None:
     """Write bytes; see `atomic_file`."""
     with atomic_file(path) as file:
         file.write(data)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack, nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from utils.files import (
+    DAMAGE,
     LOCK,
     PATIENCE,
     Json,
@@ -111,7 +112,7 @@ class PartStore:
     def _compare(self) -> None:
         try:
             stored = self._compared(read_json(self._about))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, *DAMAGE) as error:
             raise ValueError(f"{self._about} is damaged ({error}): {self._way_out}") from error
         own = self._compared(self._fingerprint)
         for name in {**own, **stored}:
@@ -145,6 +146,22 @@ class PartStore:
         require_folder(self.folder)
         with atomic_path(self.path(number)) as temporary:
             writer(temporary)
+
+    @contextmanager
+    def reading(self, number: int) -> Iterator[Path]:
+        """Give the path of a part to read; what damage leads to is a ValueError with the way out.
+
+        Raises:
+            ValueError: the part is damaged.
+            OSError: it cannot be read.
+        """
+        path = self.path(number)
+        try:
+            yield path
+        except (ValueError, OSError, *DAMAGE) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise ValueError(f"{path} is damaged: delete it and give the same command") from error
 
     def remove(self, number: int) -> None:
         """Remove a part, such as a damaged one, so that it is made again."""

@@ -637,7 +637,7 @@ def caches() -> list[Files]:
 
 def read_cache(path: Path) -> None:
     source = path.with_name(path.name.removesuffix(cache_file.SUFFIX))
-    arrays = cache_file.load(source, KEY)
+    arrays = cache_file.load(source, KEY, dict)
     for array in (arrays or {}).values():
         array.sum()
 

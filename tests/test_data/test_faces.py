@@ -8,8 +8,9 @@ import pytest
 
 from data.faces import class_index, open_faces
 from data.images import encode_jpeg, encode_png
+from tests.helpers import GOLDEN
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "data" / "rec"
+PACKS = GOLDEN / "data" / "rec"
 
 
 def flat(value: int, size: int = 112) -> np.ndarray:
@@ -85,7 +86,7 @@ def test_lists_without_lines_or_text(folder):
 
 
 def test_pack_by_file_and_by_folder():
-    folder = GOLDEN / "mixed_header_after"
+    folder = PACKS / "mixed_header_after"
     for source in (folder, folder / "train.rec"):
         faces = open_faces(str(source))
         assert len(faces) == 15
@@ -95,7 +96,7 @@ def test_pack_by_file_and_by_folder():
 
 
 def test_joined_sources_keep_their_people_apart(folder):
-    pack = str(GOLDEN / "float_header_first")
+    pack = str(PACKS / "float_header_first")
     faces = open_faces([str(folder), pack, str(folder)])
     assert len(faces) == 5 + 15 + 5
     assert faces.num_classes == 2 + 5 + 2
@@ -108,7 +109,7 @@ def test_joined_sources_keep_their_people_apart(folder):
 
 @pytest.mark.parametrize("kind", ["pack", "folder", "joined", "rendered"])
 def test_reading_in_place_is_reading(kind, folder):
-    pack, rendered = str(GOLDEN / "mixed_header_after"), "synthetic:identities=2,images=2"
+    pack, rendered = str(PACKS / "mixed_header_after"), "synthetic:identities=2,images=2"
     (folder / "a" / "x.png").write_bytes(encode_png(flat(33, size=50)))
     source = {
         "pack": pack,
@@ -124,7 +125,7 @@ def test_reading_in_place_is_reading(kind, folder):
 
 
 def test_read_ahead_reaches_each_pack_of_joined_sources(folder, monkeypatch):
-    pack = str(GOLDEN / "mixed_header_after")
+    pack = str(PACKS / "mixed_header_after")
     faces = open_faces([str(folder), pack, str(folder), pack])
     asked = []
     monkeypatch.setattr(

@@ -5,7 +5,6 @@ import json
 import pickle
 import struct
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,11 +19,12 @@ from data.verification import (
     write_bin,
     write_bin_from_pairs,
 )
+from tests.helpers import GOLDEN
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "data" / "bin"
-EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
+SETS = GOLDEN / "data" / "bin"
+EXPECTED = json.loads((SETS / "expected.json").read_text())
 BOMB = b"\x80\x04\x8e" + struct.pack("<Q", 1 << 42) + b"x."  # a length of terabytes
-GOOD = sorted(path.name for path in GOLDEN.glob("py*.bin"))
+GOOD = sorted(path.name for path in SETS.glob("py*.bin"))
 
 
 def pixels(value, size=112):
@@ -33,7 +33,7 @@ def pixels(value, size=112):
 
 @pytest.mark.parametrize("name", GOOD)
 def test_every_variant_gives_mxnet_s_pixels(name):
-    found = read_bin(GOLDEN / name)
+    found = read_bin(SETS / name)
     assert found.mated.dtype == np.bool_
     assert found.mated.tolist() == EXPECTED["issame"]
     images = found.decode(0, 12)
@@ -56,7 +56,7 @@ def test_decode_takes_parts_and_resizes():
 
 def test_unsafe_pickle_is_refused_and_nothing_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path = GOLDEN / "bad_unsafe_global.bin"
+    path = SETS / "bad_unsafe_global.bin"
     with pytest.raises(ValueError, match=f"{path}: refused, nothing was run: .* posix.system"):
         read_bin(path)
     assert not list(tmp_path.iterdir())
@@ -175,7 +175,7 @@ def test_flags_of_every_kind(tmp_path, flag):
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
 @pytest.mark.parametrize("name", GOOD)
 def test_cut_files_are_told(tmp_path, name, share):
-    data = (GOLDEN / name).read_bytes()
+    data = (SETS / name).read_bytes()
     path = tmp_path / "cut.bin"
     path.write_bytes(data[: int(share * len(data))])
     with pytest.raises(ValueError, match=f"{path}: damaged or cut short"):

@@ -19,8 +19,8 @@ from report.sheet import FaceScore
 from scoring import score_images
 from scoring.ray_engine import PART_INPUTS, ParquetParts
 from scoring.rows import flat_row
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scoring" / "score_images.py"
 NUMBER = 2500
 needs_ray = pytest.mark.skipif(
