@@ -178,7 +178,9 @@ def whole(job, commands, work):
         begun = time.monotonic()
         done = job.start(commands, work)
         assert done.code == 0, done.err
-    return contents(work), done.calls, time.monotonic() - begun
+    files, seconds = contents(work), time.monotonic() - begun
+    assert not [name for name in files if ".tmp" in name or "lock" in name]
+    return files, done.calls, seconds
 
 
 def half_files(job, work, whole):
