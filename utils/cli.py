@@ -33,6 +33,7 @@ from utils.distributed import (
     start,
     stop,
 )
+from utils.within import stay_within
 
 END_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -57,13 +58,22 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             None, None, description, epilog, allow_abbrev=False, formatter_class=_Formatter
         )
+        self.add_argument(
+            "--within", metavar="FOLDER", help="refuse paths in lists, and links, that lead out"
+        )
 
     def parse_known_args(
         self, args: Iterable[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
         """Parse, and remember for `error` what was given."""
         self._given = sys.argv[1:] if args is None else list(args)
-        return super().parse_known_args(self._given, namespace)
+        options, unknown = super().parse_known_args(self._given, namespace)
+        try:
+            stay_within(options.within)
+        except ValueError as error:
+            self.error(str(error))
+        del options.within
+        return options, unknown
 
     def error(self, message: str) -> NoReturn:
         """Write the line, with the closest flag, and leave with exit code 2."""
