@@ -634,6 +634,7 @@ class ParquetSource:
     def _open(self) -> ParquetFile:
         from pyarrow.parquet import ParquetFile
 
+        open_input(self.path).close()  # which a pipe or a device is not
         return ParquetFile(self.path, buffer_size=1 << 20, pre_buffer=False)
 
     def _choose(self, schema: pyarrow.Schema) -> tuple[str, bool]:
