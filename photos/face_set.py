@@ -6,7 +6,6 @@ that was stopped resumes, and photos that are added later are all that a further
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import sys
@@ -45,6 +44,7 @@ from utils.files import (
 )
 from utils.long_work import UnreadableShare, prefetch, threads
 from utils.parts import PartStore
+from utils.tables import write_csv
 
 Which = Literal["largest", "central", "all"]
 Format = Literal["folder", "rec", "bin"]
@@ -496,8 +496,7 @@ def _finish(store: PartStore, faces: FaceSet, pairs: PairList | None) -> FaceSet
             write_bin(options.result, images, pairs.mated[whole])
         faces = replace(faces, pairs=(int(whole.sum()), len(whole)))
     with atomic_file(options.report_file, "w") as file:
-        lines = csv.writer(file, lineterminator="\n")
-        lines.writerows([COLUMNS, *(row.cells() for row in faces.rows)])
+        write_csv(file, [COLUMNS, *(row.cells() for row in faces.rows)])
     if options.format != "folder":
         store.finish()
         remove(options.faces)
