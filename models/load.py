@@ -9,10 +9,12 @@ from __future__ import annotations
 import inspect
 import io
 import logging
+import pickletools
 import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
@@ -41,6 +43,7 @@ _WRAPPERS = (
 _WRAPPING = re.compile(r"^((module|_orig_mod)\.)+")  # DistributedDataParallel, torch.compile
 _PROBLEMS = ("missing", "unexpected", "of another shape")
 _MAX_NAMES = 3
+_LONGEST = 1 << 12  # letters of a word in a pickle
 _CALLS = 100  # of PyTorch to make one tensor of a network, at most
 _SMALL = 1 << 27  # numbers that a network may have beyond twice those of its file: half a GiB
 
@@ -385,14 +388,14 @@ def read_safely(path: Path) -> Any:
                 return load(file.read())  # not from a map of a file that can change
         except (SafetensorError, *DAMAGE) as error:
             raise ValueError(f"{path}: damaged safetensors file ({error})") from error
-    if _is_torchscript(path):
+    names = check_archive(path)
+    if any(name.endswith("/constants.pkl") for name in names):  # as torch.jit.save has
         raise ValueError(
             f"{path} is a TorchScript program, which would run code: refused. Where it came from, "
             "save its weights alone: torch.save(torch.jit.load(file).state_dict(), other_file)"
         )
-    if zipfile.is_zipfile(path):
-        check_archive(path)
     try:
+        _check_texts(path, [name for name in names if name.endswith("/data.pkl")])
         with warnings.catch_warnings(action="ignore"):  # of a pickle that torch.save did not write
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can make the reader raise anything
@@ -447,9 +450,24 @@ def _oddity(tensor: Tensor) -> str:
     return f"a tensor of {size} bytes, of which the file has {stored}" if size > stored else ""
 
 
-def _is_torchscript(path: Path) -> bool:
-    """Whether a zip file has the constants that torch.jit.save puts there, and no torch.save."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+def _check_texts(path: Path, tables: Sequence[str]) -> None:
+    """Refuse pickles with an endless word: PyTorch would look through it for hours.
+
+    Args:
+        path: of the file, a zip archive or up to five pickles and then tensors.
+        tables: the pickles in an archive.
+
+    Raises:
+        ValueError: such a word, or no pickle.
+    """
+    with ExitStack() as stack:
+        file: Any = stack.enter_context(open_input(path))
+        if tables:
+            archive = stack.enter_context(zipfile.ZipFile(file))
+            pickles: list[Any] = [stack.enter_context(archive.open(name)) for name in tables]
+        else:
+            pickles = [file] * 5
+        for stream in pickles:
+            for _, value, _ in pickletools.genops(stream) if stream.peek(1) else ():
+                if isinstance(value, str) and max(map(len, value.split()), default=0) > _LONGEST:
+                    raise ValueError(f"a text of {len(value)} letters")
