@@ -11,6 +11,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from utils.files import read_bytes
+
 _MOST_BYTES = 2**31  # that protobuf writes
 
 
@@ -89,7 +91,7 @@ def read_network(path: Path) -> bytes:
         ValueError: the onnx package is missing, the file is not a network or too large, or it wants
             weights from outside its folder.
     """
-    network = parsed_network(path.read_bytes(), path, path.parent)
+    network = parsed_network(read_bytes(path), path, path.parent)
     if network.ByteSize() >= _MOST_BYTES:
         raise ValueError(
             f"{path}: {network.ByteSize() / 2**30:.1f} GiB; a network may have 2 at most"
