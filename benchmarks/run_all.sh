@@ -139,6 +139,9 @@ anywhere() {
     small=(--random iresnet50 --faces 48 --runs 3)
     $quick && small=(--random mobilefacenet --faces 40 --runs 2)
     OMP_NUM_THREADS=1 bench onnx onnx.py "${small[@]}"
+    small=()
+    $quick && small=(--steps 4 --only train extract)
+    OMP_NUM_THREADS=1 bench same_answer same_answer.py "${small[@]}"
 }
 
 summarise() {

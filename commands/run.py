@@ -11,6 +11,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -32,7 +33,7 @@ from report.words import caution_sentences, protocol_sentence
 from utils.cli import PARTS_HINT, run_on_ranks
 from utils.config import Verification
 from utils.distributed import World
-from utils.files import file_name, write_text
+from utils.files import file_name, sole_writer, write_text
 
 if TYPE_CHECKING:
     from evaluation.comparison import ComparisonOptions, MethodComparison
@@ -84,7 +85,6 @@ def evaluation_main(args: argparse.Namespace, model: flags.ModelFlags) -> int:
     def body(world: World, device: str) -> int:
         options = flags.read_evaluation(args)
         flags.refuse_with_features(vars(args))
-        outputs.check()
         if args.features:
             evaluated = _evaluate_stored(args.features, sets, options) if world.is_main else ()
             return _print_and_write(evaluated, outputs, {}, world, logged)
@@ -99,8 +99,14 @@ def evaluation_main(args: argparse.Namespace, model: flags.ModelFlags) -> int:
         return _print_and_write(evaluated, outputs, config, world, logged)
 
     device = "cpu" if args.features else args.device
+
+    def claimed(world: World, device: str) -> int:
+        outputs.check()
+        with _sole_writer(outputs.report, world):
+            return body(world, device)
+
     with LoggedWarnings() as logged:
-        return run_on_ranks(device, body, resume_hint=PARTS_HINT)
+        return run_on_ranks(device, claimed, resume_hint=PARTS_HINT)
 
 
 def comparison_main(args: argparse.Namespace) -> int:
@@ -135,13 +141,14 @@ def comparison_main(args: argparse.Namespace) -> int:
             raise ValueError(
                 "give --target SET ... with --methods METHOD ..., or --features FILE ..."
             )
-        comparisons = list(_printed(compared, folder, options, logged))
-        if world.is_main:
-            from report.results import write_comparisons
+        with _sole_writer(folder, world):
+            comparisons = list(_printed(compared, folder, options, logged))
+            if world.is_main:
+                from report.results import write_comparisons
 
-            sys.stdout.write(f"{protocol_sentence(protocol)}.\n")
-            for path in write_comparisons(folder, comparisons, protocol) if folder else ():
-                sys.stdout.write(f"wrote {path}\n")
+                sys.stdout.write(f"{protocol_sentence(protocol)}.\n")
+                for path in write_comparisons(folder, comparisons, protocol) if folder else ():
+                    sys.stdout.write(f"wrote {path}\n")
         return 0
 
     device = "cpu" if args.features else args.device
@@ -220,6 +227,11 @@ def _print_and_write(
         write_text(Path(outputs.json), json.dumps({"results": results}, indent=1) + "\n")
         sys.stdout.write(f"wrote {outputs.json}\n")
     return 0
+
+
+def _sole_writer(folder: str | Path | None, world: World) -> AbstractContextManager[object]:
+    """Keep other processes from writing the folder of results, if there is one."""
+    return sole_writer(Path(folder)) if folder and world.is_main else nullcontext()
 
 
 def _warn(name: str, lines: Iterable[str]) -> None:

@@ -13,14 +13,15 @@ import mmap
 import os
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.files import atomic_file
+from utils.files import DAMAGE, atomic_file, open_input
 
 FORMAT = 1
 SUFFIX = ".faceuq-index"
@@ -31,25 +32,27 @@ _ALIGNED = 64
 
 Key = Mapping[str, object]
 Arrays = dict[str, NDArray[Any]]
+Value = TypeVar("Value")
 
 log = logging.getLogger("faceuq")
 
 
-def load(source: Path, key: Key) -> Arrays | None:
-    """Return the arrays that were stored for a file or folder, mapped; None without a match.
+def load(source: Path, key: Key, make: Callable[[Arrays], Value]) -> Value | None:
+    """Return what `make` makes of the arrays that were stored for a file or folder, mapped.
 
     The key says what they depend on (sizes, times), in JSON's types; it has to equal the stored
-    one.
+    one. None without a match, or where the file holds something else.
     """
     for path in _places(source):
         try:
-            with path.open("rb") as file:
+            with open_input(path) as file:
                 content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError):  # missing, not readable, or empty
             continue
-        arrays = _parse(content, key)
-        if arrays is not None:
-            return arrays
+        with suppress(ValueError, SyntaxError, *DAMAGE):  # SyntaxError: of np.dtype
+            arrays = _parse(content, key)
+            if arrays is not None:
+                return make(arrays)
         log.info("%s no longer fits %s, or is damaged: rebuilding it", path, source)
     return None
 
@@ -62,8 +65,8 @@ def store(source: Path, key: Key, arrays: Arrays) -> None:
             continue
         try:
             _write(path, key, arrays, mode=source.stat().st_mode & 0o666 | 0o600)
-        except OSError as error:
-            why = error.strerror or str(error)
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or str(error)
         else:
             log.info("stored the index of %s in %s for the next start", source, path)
             return
@@ -97,7 +100,7 @@ def _cache_home() -> Path | None:
 def _is_foreign(path: Path) -> bool:
     """Say whether there is a file that this module did not write."""
     try:
-        with path.open("rb") as file:
+        with open_input(path) as file:
             return file.read(len(_MAGIC)) != _MAGIC
     except OSError:
         return path.exists()
@@ -139,6 +142,8 @@ def _parse(content: mmap.mmap, key: Key) -> Arrays | None:
     arrays, check = {}, 0
     for name, kind, count, offset in header["arrays"]:
         dtype = np.dtype(kind)
+        if dtype.kind not in "iuf":
+            return None
         if end + offset + count * dtype.itemsize > len(content):
             return None
         arrays[name] = np.frombuffer(content, dtype, count, end + offset)

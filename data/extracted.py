@@ -10,6 +10,7 @@ import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Literal, NamedTuple, TypedDict, overload
 
@@ -17,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.features import Embeddings
+from utils.arrays import map_npy
 from utils.config import parsed
-from utils.files import DAMAGE, naming, parse_json, read_json
+from utils.files import DAMAGE, naming, open_input, parse_json, read_json
 from utils.tables import require_pyarrow
 
 ABOUT = "about.json"
@@ -28,6 +30,8 @@ ARRAYS = ("row", "label", "embedding", "uncertainty", "ok")
 NAMES = "names.txt"
 FACTS = "shard.json"
 KEY = b"face-uncertainty"  # of a Parquet file's metadata
+
+MOST_ROWS = 1 << 48
 
 Format = Literal["npy", "parquet"]
 
@@ -114,7 +118,7 @@ def shard_facts(path: Path) -> ShardFacts | None:
 
 def _facts(stored: object) -> ShardFacts:
     facts: ShardFacts = parsed(ShardFacts, stored, "facts")
-    if not (0 <= facts["start"] <= facts["stop"] and facts["bad"] >= 0):
+    if not 0 <= facts["bad"] <= facts["stop"] - facts["start"]:
         raise ValueError(f"rows {facts['start']} to {facts['stop']}, {facts['bad']} of them bad")
     return facts
 
@@ -146,30 +150,43 @@ def _parquet_facts(path: Path) -> ShardFacts:
     return facts
 
 
-def read_shard(path: Path, columns: Sequence[str]) -> Shard:
-    """Read a shard: `.npy` arrays stay on disk (memory-mapped), Parquet comes into memory."""
+def read_shard(path: Path, columns: Sequence[str], rows: int, size: int) -> Shard:
+    """Read a shard: `.npy` arrays stay on disk (memory-mapped), Parquet comes into memory.
+
+    Raises:
+        ValueError: damaged, or not so many rows and numbers in an embedding; names the file.
+    """
     if path.suffix == ".parquet":
-        return _read_parquet(path, columns)
-    arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
-    return Shard(**arrays, name=Lines(path / NAMES))
+        shard = _read_parquet(path, columns)
+    else:
+        arrays = {name: map_npy(path / f"{name}.npy") for name in ARRAYS}
+        shard = Shard(**arrays, name=Lines(path / NAMES, rows))
+    shapes = {"embedding": (rows, size), "uncertainty": (rows, len(columns))}
+    for name, kind in zip(ARRAYS, "iiffb", strict=True):
+        array = getattr(shard, name)
+        if array.dtype.kind != kind or array.shape != shapes.get(name, (rows,)):
+            raise ValueError(f"{path} is damaged: {name} has {array.shape} of {array.dtype}")
+    return shard
 
 
 def _read_parquet(path: Path, columns: Sequence[str]) -> Shard:
     require_pyarrow(str(path))
+    import pyarrow
     from pyarrow import parquet
 
-    table = parquet.read_table(path)
-    fixed = table["embedding"].combine_chunks()
-    embedding = fixed.flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1)
-    uncertainty = [table[uncertainty_column(name)].to_numpy() for name in columns]
-    return Shard(
-        table["row"].to_numpy(),
-        table["label"].to_numpy(),
-        embedding,
-        np.stack(uncertainty, axis=1),
-        table["ok"].to_numpy(),
-        table["name"].to_pylist(),
-    )
+    with naming(path, *DAMAGE, OSError, pyarrow.ArrowException):
+        table = parquet.read_table(path)
+        fixed = table["embedding"].combine_chunks()
+        embedding = fixed.flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1)
+        uncertainty = [table[uncertainty_column(name)].to_numpy() for name in columns]
+        return Shard(
+            table["row"].to_numpy(),
+            table["label"].to_numpy(),
+            embedding,
+            np.stack(uncertainty, axis=1),
+            table["ok"].to_numpy(),
+            table["name"].to_pylist(),
+        )
 
 
 def uncertainty_column(method: str) -> str:
@@ -181,27 +198,29 @@ def bad_images(path: Path) -> list[Bad]:
     """Return the images of a shard that have no embedding, by row."""
     if path.suffix == ".parquet":
         require_pyarrow(str(path))
+        import pyarrow
         from pyarrow import parquet
 
-        rows = parquet.read_table(
-            path, columns=["row", "name", "reason"], filters=[("ok", "==", False)]
-        )
-        return [Bad(**row) for row in rows.to_pylist()]
+        with naming(path, *DAMAGE, OSError, pyarrow.ArrowException):
+            rows = parquet.read_table(
+                path, columns=["row", "name", "reason"], filters=[("ok", "==", False)]
+            )
+            return [Bad(**row) for row in rows.to_pylist()]
     file = path / BAD
     if not file.exists():
         return []
-    with file.open(newline="", encoding="utf-8", errors="surrogateescape") as lines:
+    with naming(file, csv.Error), open_input(file, "utf-8", "surrogateescape") as lines:
         return [Bad(int(row), name, reason) for row, name, reason in list(csv.reader(lines))[1:]]
 
 
 class Lines(Sequence[str]):
     """Names of a shard, one per line of a file that is read when one is needed."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, count: int) -> None:
+        self._path, self._count = path, count
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return self._count
 
     @overload
     def __getitem__(self, place: int) -> str: ...
@@ -213,8 +232,11 @@ class Lines(Sequence[str]):
 
     @cached_property
     def _lines(self) -> list[str]:
-        text = self._path.read_text(encoding="utf-8", errors="surrogateescape")
-        return text.split("\n")[:-1]
+        with open_input(self._path, "utf-8", "surrogateescape") as file:
+            lines = file.read().split("\n")[:-1]
+        if len(lines) != self._count:
+            raise ValueError(f"{self._path} has {len(lines)} lines, not {self._count}")
+        return lines
 
 
 class Extracted:
@@ -238,7 +260,8 @@ class Extracted:
         self.columns: tuple[str, ...] = tuple(self.about["columns"])
         self.shard_images: int = self.about["shard_images"]
         self.num_shards = -(-len(self) // self.shard_images)
-        self.num_bad = self._checked()
+        self._bad = self._checked()
+        self.num_bad = sum(self._bad)
 
     def __len__(self) -> int:
         return int(self.about["images"])
@@ -248,7 +271,13 @@ class Extracted:
 
     def shard(self, number: int) -> Shard:
         """Return shard `number`, with rows from `number * shard_images` on."""
-        return read_shard(self._path(number), self.columns)
+        path, start = self._path(number), number * self.shard_images
+        rows = min(self.shard_images, len(self) - start)
+        shard = read_shard(path, self.columns, rows, self.about["embedding_size"])
+        bad = rows - int(np.count_nonzero(shard.ok))
+        if bad != self._bad[number]:
+            raise ValueError(f"{path} is damaged: {bad} images without embedding")
+        return shard
 
     def take(self, rows: Sequence[int] | NDArray[np.integer]) -> Shard:
         """Return any rows in the order given, in memory; each shard is opened once.
@@ -280,6 +309,7 @@ class Extracted:
         Raises:
             ValueError: no good image, or arrays that are unsound.
         """
+        self.shard(0)  # which shows that sizes are true before there is memory for them
         count = len(self) - self.num_bad
         mu = np.empty((count, self.about["embedding_size"]), np.float32)
         sigma_sq = np.empty((count, len(self.columns)), np.float32)
@@ -301,28 +331,31 @@ class Extracted:
     def _path(self, number: int) -> Path:
         return shard_path(self.path, number, self.about["format"])
 
-    def _checked(self) -> int:
-        """Count bad images; ValueError where shards are missing, damaged or of another run."""
-        missing, bad, settings = [], 0, set()
-        for number in range(self.num_shards):
-            facts = shard_facts(self._path(number))
-            if facts is None:
-                missing.append(number)
-                continue
-            bad += facts["bad"]
-            settings.add(facts["settings"])
-        if missing:
+    def _checked(self) -> list[int]:
+        """Bad images of each shard; ValueError where one is missing, damaged or of another run."""
+        names = (path.stem for path in self._path(0).parent.glob("[0-9]*"))
+        numbers = {int(name) for name in names if name.isdecimal() and self._exists(int(name))}
+        if len(numbers) < self.num_shards:
+            first = next(number for number in count() if number not in numbers)
             raise ValueError(
-                f"{self.path} is incomplete: {len(missing)} of {self.num_shards} shards are "
-                f"missing, the first is {missing[0]}; give the command of extraction/extract.py "
-                "again, which makes those alone"
+                f"{self.path} is incomplete: {self.num_shards - len(numbers)} of {self.num_shards} "
+                f"shards are missing, the first is {first}; give the command of "
+                "extraction/extract.py again, which makes those alone"
             )
+        facts = [shard_facts(self._path(number)) for number in range(self.num_shards)]
+        settings = {own["settings"] for own in facts if own}
+        rows = {(own["start"], own["stop"]) for own in facts if own}
+        if sum(stop - start for start, stop in rows) != len(self):
+            raise ValueError(f"{self.path}: its shards hold other rows; give the command again")
         if len(settings) > 1:
             raise ValueError(
                 f"{self.path}: its shards were made with {len(settings)} different settings; give "
                 "the command of extraction/extract.py again"
             )
-        return bad
+        return [own["bad"] for own in facts if own]
+
+    def _exists(self, number: int) -> bool:
+        return number < self.num_shards and self._path(number).exists()
 
 
 def open_extracted(path: str | Path) -> Extracted:
@@ -337,7 +370,7 @@ def _read_about(folder: Path) -> About:
     with naming(file, *DAMAGE):
         about: About = parsed(About, read_json(file), "about.json")
         sizes = (about["embedding_size"], about["images"], about["shard_images"])
-        if min(sizes) < 1 or not about["columns"]:
+        if not 1 <= min(sizes) <= max(sizes) < MOST_ROWS or not about["columns"]:
             raise ValueError(f"sizes {sizes}: must be at least 1, of at least one column")
         return about
 

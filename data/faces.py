@@ -20,7 +20,7 @@ from data.images import SIZE, Sizes, decode_into, encode_jpeg, fingerprint, to_1
 from data.listing import Listing, folder_listing, list_file_listing
 from data.rec.format import RecordWriter
 from data.rec.reader import RecordPack
-from utils.files import open_input
+from utils.files import Origin, naming
 
 
 class Faces(Protocol):
@@ -182,7 +182,7 @@ class FileFaces(Faces):
     """
 
     def __init__(self, root: Path, entries: Iterable[tuple[str, int]] | Listing) -> None:
-        self._root = str(root)
+        self._root, self._origin = str(root), Origin(root)
         self._listing = entries if isinstance(entries, Listing) else Listing.of(entries)
         self.labels, self.num_classes = self._listing.labels, self._listing.num_classes
         self.sizes = Sizes()
@@ -196,12 +196,10 @@ class FileFaces(Faces):
         return os.path.join(self._root, path)  # noqa: PTH118 - a Path costs 5 us an image
 
     def encoded(self, row: int) -> bytes:
-        """Return the file's bytes; ValueError naming it where it cannot be read."""
-        try:
-            with open_input(self.name(row)) as file:
-                return file.read()
-        except OSError as error:
-            raise ValueError(f"{self.name(row)}: {error.strerror}") from error
+        """Return the file's bytes; see `Origin.read`."""
+        name = self.name(row)
+        with naming(name):
+            return self._origin.read(name)
 
     def fingerprint(self, row: int) -> int:
         """Return what files of equal bytes share."""
@@ -225,6 +223,7 @@ class PackFaces(Faces):
 
     def __init__(self, path: str | Path) -> None:
         self.pack = RecordPack(path)
+        self.pack.require_whole()
         self._positions, labels = self.pack.images
         if not len(labels):
             raise ValueError(f"{path}: no image records")

@@ -12,8 +12,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from utils.arrays import Array, npz_names, read_npz
 from utils.files import atomic_file, naming
-from utils.tables import Array, npz_names, read_npz
 
 _GATHERED = 1 << 22  # numbers per side that cosines holds at a time
 ROWS_AT_ONCE = 4096  # bounds the memory of one step

@@ -14,7 +14,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from data.decode import decode, jpeg_header
+from data.decode import LARGEST, check_size, decode, jpeg_header
 
 log = logging.getLogger("faceuq")
 
@@ -79,9 +79,14 @@ class Sizes:
 
 
 def to_112(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return uint8 (H, W, 3) at 112x112: itself, or resized (bilinear, as `cv2.resize` does)."""
+    """Return uint8 (H, W, 3) at 112x112: itself, or resized (bilinear, as `cv2.resize` does).
+
+    Raises:
+        ValueError: no pixels, or too many.
+    """
     if image.shape[:2] == (SIZE, SIZE):
         return image
+    check_size(image.shape[1], image.shape[0], LARGEST)
     resized = cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
     return np.asarray(resized, dtype=np.uint8)
 

@@ -136,8 +136,7 @@ def folder_listing(root: Path) -> Listing:
     started = time.time()
     names, changed = _scan(root)
     key = {"kind": "folder", "suffixes": list(SUFFIXES)}
-    arrays = cache_file.load(root, key)
-    cached = None if arrays is None else _Folders(arrays)
+    cached = cache_file.load(root, key, _Folders)
     if cached and cached.names == b"\0".join(names) and np.array_equal(cached.changed, changed):
         return cached.listing()
     folders = _list(root, names, changed, cached)
@@ -172,9 +171,11 @@ def list_file_listing(path: Path) -> Listing:
     """
     stamp = cache_file.stamp(path)
     key = {"kind": "list", "list": stamp}
-    arrays = cache_file.load(path, key)
-    if arrays is not None:
-        return Listing(arrays["block"], arrays["ends"], arrays["labels"])
+    cached = cache_file.load(
+        path, key, lambda arrays: Listing(arrays["block"], arrays["ends"], arrays["labels"])
+    )
+    if cached is not None:
+        return cached
     listing = Listing.of(_list_entries(path))
     if not len(listing):
         raise ValueError(f"{path}: no images listed")

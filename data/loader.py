@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 
 from data.faces import Faces, class_index
 from data.images import SIZE
+from utils.long_work import UnreadableShare
 
 LOOK_AHEAD = 4  # batches being decoded while one is in use
 READ_AHEAD = 2000  # images announced to the system before they are decoded: 10 MB of JPEG
-JUDGED_AFTER = 1000  # images; the share of bad ones says little before
 _BLOCK = 32  # steps drawn together, which divides the cost of numpy calls by as much
 
 
@@ -83,8 +83,9 @@ class BatchLoader:
     wait. PyTorch keeps such memory and takes it again once a batch was copied and freed.
 
     Raises:
-        ValueError: while iterating: more than `max_bad_share` of the images are bad (judged from
-            1000 images on, and at the end), or no image can replace those of a step.
+        ValueError: while iterating: more than `max_bad_share` of the images are bad (see
+            `UnreadableShare`), or no image can replace those of a step.
+        OSError: the source is gone, or was changed.
     """
 
     def __init__(
@@ -101,10 +102,10 @@ class BatchLoader:
         replace_bad: bool = True,
     ) -> None:
         self.faces, self.sampler, self.steps = faces, sampler, steps
-        self.workers, self.max_bad_share, self.on_bad = workers, max_bad_share, on_bad
+        self.workers, self.on_bad = workers, on_bad
+        self.share = UnreadableShare(max_bad_share, "max_bad_share =")
         self.steps_per_batch, self.pin, self.replace_bad = steps_per_batch, pin, replace_bad
         self._reported: set[int] = set()
-        self._num_read = self._num_bad = 0
 
     def __len__(self) -> int:
         return -(-len(self.steps) // self.steps_per_batch)
@@ -121,7 +122,7 @@ class BatchLoader:
                 yield self._finish(pending.popleft())
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-        self._judge()
+        self.share.judge()
 
     def _plans(self, pool: ThreadPoolExecutor) -> Iterator[_Plan]:
         """Yield what each batch holds, about READ_AHEAD images after it was announced."""
@@ -170,32 +171,22 @@ class BatchLoader:
         plan, images = pending.plan, pending.images
         bad = {place: what for chunk in pending.chunks for place, what in chunk.result().items()}
         plan.announced.result()
-        self._num_read += len(plan.rows)
         rows, labels = plan.rows, self.faces.labels[plan.rows].astype(np.int64)
         missing = np.zeros(len(rows), dtype=bool)
         if bad:
             missing[list(bad)] = True
-            self._report({int(rows[place]): what for place, what in bad.items()}, len(bad))
+            self._report({int(rows[place]): what for place, what in bad.items()})
             if self.replace_bad:
                 source = _substitutes(labels, missing, plan)
                 rows, labels = rows[source], labels[source]
                 images.numpy()[missing] = images.numpy()[source[missing]]
-        if self._num_read >= JUDGED_AFTER:
-            self._judge()
+        self.share.add(len(plan.rows), len(bad), next(iter(bad.values()), ""))
         return Batch(plan.steps, rows, labels, missing, images)
 
-    def _report(self, bad: dict[int, str], num_bad: int) -> None:
-        self._num_bad += num_bad
+    def _report(self, bad: dict[int, str]) -> None:
         for row in sorted(bad.keys() - self._reported):
             self.on_bad(bad[row])
         self._reported |= bad.keys()
-
-    def _judge(self) -> None:
-        if self._num_bad > self.max_bad_share * self._num_read:
-            raise ValueError(
-                f"{self._num_bad} of {self._num_read} images read are bad, more than max_bad_share "
-                f"= {self.max_bad_share:g} allows; such as {self.faces.name(min(self._reported))}"
-            )
 
 
 def _substitutes(

@@ -1,13 +1,16 @@
 """Unpickle plain data from strangers: nothing that a pickle names is imported or run.
 
 numpy's own unpickling is not used either: a forged dtype could make it read wild memory. Stand-ins
-collect an array's parts, and the array is built from checked dtype, shape and bytes.
+collect an array's parts, and the array is built from checked dtype, shape and bytes. What a few
+bytes can make endless is left out: sets and dictionaries, whose keys are hashed at any depth, and
+arrays without content.
 """
 
 from __future__ import annotations
 
 import pickle
 import re
+import reprlib
 import struct
 from collections.abc import Callable
 from io import BytesIO
@@ -20,6 +23,7 @@ from numpy.typing import NDArray
 from utils.files import open_input
 
 _DTYPE = re.compile(r"b1|[iu][1248]|f[248]|S[0-9]+|O8?")
+_SHOWN = 100  # letters
 _DAMAGE = (  # what the unpickler raises on damaged data
     pickle.UnpicklingError,
     struct.error,
@@ -80,7 +84,7 @@ class _DType:
 
     def __init__(self, code: object, *_: object) -> None:
         if not isinstance(code, str) or not _DTYPE.fullmatch(code):
-            raise UnsafePickleError(f"an array of dtype {code!r}")
+            raise UnsafePickleError(f"an array of dtype {_short(code)}")
         self.value = np.dtype(code)
 
     def __setstate__(self, state: tuple[object, ...]) -> None:
@@ -101,10 +105,14 @@ class _Array:
         self.value = _array(raw, dtype, shape, "F" if fortran else "C")
 
 
+def _short(value: object) -> str:
+    return reprlib.repr(value)[:_SHOWN]
+
+
 def _encode(text: object, encoding: object = "latin1") -> bytes:
     """`_codecs.encode`: how protocol 2 of Python 3 spells bytes."""
     if encoding not in ("latin1", "latin-1") or not isinstance(text, str):
-        raise UnsafePickleError(f"it encodes as {encoding!r}")
+        raise UnsafePickleError(f"it encodes as {_short(encoding)}")
     return text.encode("latin1")
 
 
@@ -146,21 +154,26 @@ def _load_bytearray(unpickler: Any) -> None:
     unpickler.append(bytearray(unpickler.stack.pop()))
 
 
+def _refuse_keys(_: object) -> NoReturn:
+    raise UnsafePickleError("it holds a set or a dictionary")
+
+
 class _Unpickler(pickle._Unpickler):
     """The one in Python: the one in C makes room for whatever place in its memo a file names."""
 
     dispatch: ClassVar = {
         **pickle._Unpickler.dispatch,
+        **dict.fromkeys(b"}du\x8f\x90\x91s", _refuse_keys),
         pickle.BYTEARRAY8[0]: _load_bytearray,  # its own makes room for any length it reads of
     }
 
     def find_class(self, module: str, name: str) -> _Call:
         if (module, name) not in _ALLOWED:
-            raise UnsafePickleError(f"it asks for {module}.{name}")
+            raise UnsafePickleError(f"it asks for {module}.{name}"[:_SHOWN])
         return _ALLOWED[module, name]
 
     def persistent_load(self, pid: object) -> NoReturn:
-        raise UnsafePickleError(f"it refers to an object outside the file ({pid!r})")
+        raise UnsafePickleError(f"it refers to an object outside the file ({_short(pid)})")
 
 
 def _array(
@@ -176,21 +189,19 @@ def _array(
         or not isinstance(raw, (bytes, bytearray))
     ):
         raise UnsafePickleError("an array that does not consist of numbers")
-    if not isinstance(shape, tuple):
-        raise UnsafePickleError(f"an array of shape {shape!r}")
+    if not isinstance(shape, tuple) or not raw:
+        raise UnsafePickleError(f"an array of shape {_short(shape)} and {len(raw)} bytes")
     return np.frombuffer(raw, dtype=dtype.value).reshape(shape, order="F" if order == "F" else "C")
 
 
 def _plain(value: object) -> object:
-    """Replace stand-ins by their arrays, two levels down: (images, issame) and their items."""
-    if isinstance(value, (list, tuple)):
-        return type(value)(
-            type(item)(_unwrap(inner) for inner in item)
-            if isinstance(item, (list, tuple))
-            else item
-            for item in map(_unwrap, value)
-        )
-    return _unwrap(value)
+    """Replace stand-ins by their arrays in (images, issame), in both, and in their items."""
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        return _unwrap(value)
+    return [
+        [_unwrap(inner) for inner in item] if isinstance(item, (list, tuple)) else item
+        for item in map(_unwrap, value)
+    ]
 
 
 def _unwrap(value: object) -> object:

@@ -28,7 +28,7 @@ from data.rendered_drawing import render
 from data.rendered_person import DEGRADATIONS, HAIR_STYLES, Degradation, Identity, Variation
 from data.verification import synthetic_verification, write_bin
 from utils.cli import Parser, run_command
-from utils.files import write_bytes
+from utils.files import sole_writer, write_bytes
 
 __all__ = [
     "DEGRADATIONS",
@@ -61,20 +61,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("nothing to do: give --out DIR, --sheet FILE or both")
 
     def write() -> int:
-        population = options.seed, options.severity
         if options.sheet is not None:
             write_bytes(options.sheet, encode_png(contact_sheet(options.seed)))
-        if options.out is not None and options.format == "bin":
-            path = options.out / "synthetic.bin"
-            write_pairs(path, options.pairs, options.identities, *population)
-        elif options.out is not None:
-            people = 100 if options.identities is None else options.identities
-            faces = SyntheticFaces(people, options.images, *population)
-            if options.format == "rec":
-                write_pack(faces, options.out / "train")
-            else:
-                write_folder(faces, options.out, as_photos=options.format == "photos")
+        if options.out is not None:
+            with sole_writer(options.out):
+                write_set(options.out)
         return 0
+
+    def write_set(out: Path) -> None:
+        population = options.seed, options.severity
+        if options.format == "bin":
+            path = out / "synthetic.bin"
+            write_pairs(path, options.pairs, options.identities, *population)
+            return
+        people = 100 if options.identities is None else options.identities
+        faces = SyntheticFaces(people, options.images, *population)
+        if options.format == "rec":
+            write_pack(faces, out / "train")
+        else:
+            write_folder(faces, out, as_photos=options.format == "photos")
 
     return run_command(write)
 

@@ -24,7 +24,7 @@ from data.images import SIZE, Sizes, encode_png, fingerprint, first_rows, to_112
 from data.pairs import read_pairs
 from data.safe_pickle import load_pickle
 from utils.cli import Parser, run_command
-from utils.files import write_bytes
+from utils.files import naming, write_bytes
 
 log = logging.getLogger("faceuq")
 
@@ -63,12 +63,10 @@ class VerificationSet:
         stop = min(stop, len(self.images))
         batch = np.empty((stop - start, SIZE, SIZE, 3), dtype=np.uint8)
         for place, image in enumerate(self.images[start:stop]):
-            try:
+            with naming(f"{self.name}: image {start + place}"):
                 pixels = decode(image) if isinstance(image, bytes) else image
-            except ValueError as error:
-                raise ValueError(f"{self.name}: image {start + place}: {error}") from error
+                batch[place] = to_112(pixels)
             self.sizes.add(*pixels.shape[:2])
-            batch[place] = to_112(pixels)
         return batch
 
     def fingerprint(self, row: int) -> int:
@@ -249,6 +247,8 @@ def _image(image: object, path: Path) -> Image:
 
 
 def _flags(mated: object, path: Path) -> NDArray[np.bool_]:
+    if isinstance(mated, (list, tuple)) and any(isinstance(flag, (list, tuple)) for flag in mated):
+        mated = None  # NumPy would look into it, at any depth
     try:
         flags = np.asarray(mated)
     except ValueError:

@@ -20,11 +20,11 @@ from tqdm import tqdm
 from data.features import Features, checked_rows
 from data.images import Sizes, first_rows
 from estimators.base import Batch, Estimate, Estimator, estimate_of, name_readers
+from utils.arrays import read_npz
 from utils.distributed import ALONE, World
 from utils.files import Json
 from utils.long_work import prefetch, threads
 from utils.parts import PartStore
-from utils.tables import read_npz
 
 if TYPE_CHECKING:
     from data.faces import Images
@@ -139,9 +139,14 @@ def embed_images(
         }
         if plan.places is not None:
             facts["distinct"] = len(np.unique(plan.rows))
-        store = PartStore(Path(parts), facts, lock=False, name="part-{:09d}.npz")
+        share = f"{world.rank + 1}-of-{world.size}"
+        store = PartStore(Path(parts), facts, share=share, name="part-{:09d}.npz")
         store.claim()
-    (estimate,) = work.run(plan, store, progress, world)
+    try:
+        (estimate,) = work.run(plan, store, progress, world)
+    finally:
+        if store is not None:
+            store.close()
     return estimate
 
 

@@ -108,7 +108,7 @@ class ExportedModel(nn.Module):
             output = images_alone(images)
         else:
             output = self.backbone(self.backbone.preprocessing(images))._replace(images=images)
-        uncertainty = to_scalar(to_sigma_sq(self.head(output).float(), self.head.output))
+        uncertainty = to_scalar(_sigma_sq(self.head(output).float(), self.head.output))
         scores = (uncertainty, *self._calibrated(uncertainty.double()))
         return scores if self.backbone is None else (output.embedding, *scores)
 
@@ -125,6 +125,11 @@ class ExportedModel(nn.Module):
             torch.where(unknown, missing, percentile).float(),
             torch.where(unknown, missing, probability).float(),
         )
+
+
+def _sigma_sq(raw: Tensor, output: str) -> Tensor:
+    """Do what `to_sigma_sq` does; the error of ONNX Runtime's Sigmoid is 1e-7 for any value."""
+    return 1 / (1 + (-raw).exp()) if output == "probability" else to_sigma_sq(raw, output)
 
 
 def images_alone(images: Tensor) -> BackboneOutput:

@@ -37,8 +37,8 @@ def _body(args: argparse.Namespace) -> int:
 def _parser() -> Parser:
     parser = Parser(
         description="Embeddings and uncertainties of every image, in shards.",
-        epilog="The same command again resumes. Exit code: 0 when this part is done, also with "
-        "unreadable images (they are listed), 2 after an error, 130 when stopped.",
+        epilog="The same command again resumes. Exit code: 0 when this part is done (the few "
+        "unreadable images are listed), 2 after an error, 130 when stopped.",
     )
     parser.argument_default = argparse.SUPPRESS  # ExtractOptions has the defaults
     add = parser.add_argument
@@ -67,7 +67,7 @@ def _parser() -> Parser:
     add("--batch_size", type=positive, help="images per forward pass (256)")
     add("--workers", type=positive, help="threads that decode (the cores of a process, up to 16)")
     add("--part", type=_part, metavar="K/N", help="do part K of N (1/1)")
-    share = "of a shard's images that may be unreadable before the work stops (0.01)"
+    share = "of the images that may be unreadable before the work ends (0.01)"
     add("--max_bad_share", type=float, help=share)
     return parser
 

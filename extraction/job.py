@@ -38,7 +38,7 @@ from models.load import weights_sha256
 from utils.cli import say_error
 from utils.distributed import PeerFailed, RankLost, World, in_job, is_main_process, start, stop
 from utils.files import Json, file_sha256
-from utils.long_work import Progress, StopRequest, threads
+from utils.long_work import Progress, StopRequest, UnreadableShare, threads
 from utils.parts import PartStore
 from utils.run import environment
 from utils.tables import require_pyarrow
@@ -86,8 +86,7 @@ class ExtractOptions:
             raise ValueError(
                 f"--model {self.model} has a backbone; --backbone_name does not go with it"
             )
-        if not 0 <= self.max_bad_share <= 1:
-            raise ValueError(f"--max_bad_share {self.max_bad_share}: must lie in 0..1")
+        UnreadableShare(self.max_bad_share)
 
     @property
     def specs(self) -> list[str]:
@@ -99,7 +98,7 @@ def extract(options: ExtractOptions) -> int:
     """Make this process's shards, in a part and a rank; return the exit code of the script."""
     try:
         world, device = start(options.device)
-        job = _open_together(options, device, world)
+        job, store = _open_together(options, device, world)
     except (ValueError, OSError, PeerFailed, RankLost) as error:
         if is_main_process():
             say_error(str(error))
@@ -109,12 +108,14 @@ def extract(options: ExtractOptions) -> int:
     if world.size > 1:
         what += f", rank {world.rank} of {world.size}"
     own = range((part - 1) * world.size + world.rank, len(job.shards), parts * world.size)
-    with StopRequest(second_interrupts=not in_job()) as request:
+    with closing(store), StopRequest(second_interrupts=not in_job()) as request:
         return _work(job, own, what, request)
 
 
-def _open_together(options: ExtractOptions, device: torch.device, world: World) -> Extraction:
-    """Open everything on every rank, and part.
+def _open_together(
+    options: ExtractOptions, device: torch.device, world: World
+) -> tuple[Extraction, PartStore]:
+    """Open everything on every rank, claim the folder, and part.
 
     Raises:
         ValueError, OSError: a mistake, which the other ranks learn of.
@@ -122,7 +123,9 @@ def _open_together(options: ExtractOptions, device: torch.device, world: World) 
         RankLost: another rank is gone.
     """
     try:
-        job = _open(options, device)
+        part, parts = options.part
+        number = (part - 1) * world.size + world.rank + 1
+        job, store = _open(options, device, f"{number}-of-{parts * world.size}")
         world.barrier()
     except (ValueError, OSError) as error:
         world.fail(str(error))
@@ -132,10 +135,12 @@ def _open_together(options: ExtractOptions, device: torch.device, world: World) 
         stop(world)
         raise
     stop(world)
-    return job
+    return job, store
 
 
-def _open(options: ExtractOptions, device: torch.device) -> Extraction:
+def _open(
+    options: ExtractOptions, device: torch.device, share: str
+) -> tuple[Extraction, PartStore]:
     if options.format == "parquet":
         require_pyarrow(f"{options.out}: --format parquet")
     models = open_models(
@@ -151,7 +156,7 @@ def _open(options: ExtractOptions, device: torch.device) -> Extraction:
     store = PartStore(
         options.out,
         fingerprint(options, models, faces, name_of),
-        lock=False,
+        share=share,
         about=ABOUT,
         compared=_compared,
         way_out="give what it was made with, or name another --out",
@@ -159,9 +164,8 @@ def _open(options: ExtractOptions, device: torch.device) -> Extraction:
     store.claim()
     form, size = options.format, options.shard_images
     shards = ShardFolder(options.out, form, len(faces), size, models.names, store.settings)
-    return Extraction(
-        options, faces, name_of, models.estimator, shards, models.backbone.embedding_size, device
-    )
+    size = models.backbone.embedding_size
+    return Extraction(options, faces, name_of, models.estimator, shards, size, device), store
 
 
 def name_giver(faces: Faces, sources: Sequence[str]) -> Callable[[int], str]:
@@ -240,27 +244,35 @@ def _compared(about: dict[str, Any]) -> dict[str, Json]:
 def _work(job: Extraction, own: range, what: str, request: StopRequest) -> int:
     shards = job.shards
     shown = os.environ.get("RANK", "0") == "0"
-    todo = [n for n in own if not shards.is_done(n, lambda line: _report(line, True))]
+    limit, done = job.options.max_bad_share, dict[int, int]()
+    for number in own:
+        bad = shards.bad_of_done(number, limit, lambda line: _report(line, True))
+        done |= {} if bad is None else {number: bad}
+    todo = [number for number in own if number not in done]
     images = sum(stop - start for start, stop in map(shards.bounds, todo))
     if len(todo) < len(own):
         _report(f"{what}: {len(own) - len(todo)} of {len(own)} shards are done", shown)
-    finished = False
+    share, finished = UnreadableShare(limit), False
     with suppress(KeyboardInterrupt), Progress(what, images, shown=shown) as progress:
-        finished = job.run(todo, progress, request)
+        finished = job.run(todo, progress, request, share)
     if not finished:
         why = ""
         if request.terminated and in_job():
             why = " by SIGTERM, which torchrun sends when another process has died"
         _report(f"stopped{why}; the same command resumes after the last complete shard", shown)
         return STOPPED
-    done = shards.count_done()
-    if done < len(shards):
+    for number, bad in done.items():
+        share.add(len(range(*shards.bounds(number))), bad, f"those that {BAD} of a shard lists")
+    share.judge()
+    if gone := [n for n in own if not shards.path(n).exists()]:
+        raise OSError(f"{shards.path(gone[0])} is gone: the same command makes it again")
+    if (count := shards.count_done()) < len(shards):
         if shown:
             rest = "other processes or parts make the rest"
-            sys.stdout.write(f"{shards.folder}: {done} of {len(shards)} shards are done; {rest}\n")
+            sys.stdout.write(f"{shards.folder}: {count} of {len(shards)} shards are done; {rest}\n")
         return 0
-    bad = shards.join_bad()  # by whichever process sees that all shards are there
-    outcome = f"{bad} without embedding (see {BAD})" if bad else "all embedded"
+    total_bad = shards.join_bad()  # by whichever process sees that all shards are there
+    outcome = f"{total_bad} without embedding (see {BAD})" if total_bad else "all embedded"
     total = "1 shard" if len(shards) == 1 else f"{len(shards)} shards"
     sys.stdout.write(f"{shards.folder}: {shards.total} images, {outcome}; {total}\n")
     return 0
@@ -314,18 +326,25 @@ class Extraction:
     embedding_size: int
     device: torch.device
 
-    def run(self, todo: Sequence[int], progress: Callable[[int], Any], stop: StopRequest) -> bool:
+    def run(
+        self,
+        todo: Sequence[int],
+        progress: Callable[[int], Any],
+        stop: StopRequest,
+        share: UnreadableShare | None = None,
+    ) -> bool:
         """Make shards; returns whether all were made, which a stop request prevents.
 
         Args:
             todo: their numbers, ascending.
             progress: called with the number of images of each batch.
             stop: looked at after every batch; a shard that is not complete is dropped.
+            share: counts images, and those without embedding.
 
         Raises:
-            ValueError: too many bad images in a shard, an embedding that float16 cannot hold, or
-                an image without a score in a file of scores.
-            OSError: a shard cannot be written.
+            ValueError: too many bad images, an embedding that float16 cannot hold, or an image
+                without a score in a file of scores.
+            OSError: a shard cannot be written, or the images are gone.
         """
         sampler = ShardBatches(self.shards, todo, self.options.batch_size)
         readers = name_readers(self.estimator)
@@ -338,14 +357,15 @@ class Extraction:
             sampler,
             range(sampler.num_steps),
             threads(self.options.workers),
-            1.0,  # judged here, shard by shard
+            1.0,  # judged here, with those that give no embedding
             lines.append,
             pin=self.device.type == "cuda",
             replace_bad=False,
         )
         queue = DeviceQueue(self.estimator, flip=self.options.flip)
         pending: deque[tuple[LoadedBatch, list[str], Result]] = deque()
-        with _Writer(self) as writer, closing(iter(loader)) as batches:
+        share = share or UnreadableShare(self.options.max_bad_share)
+        with _Writer(self, share) as writer, closing(iter(loader)) as batches:
             for batch in batches:
                 rows = batch.rows.tolist()
                 names = [one_line(self.name_of(row)) for row in rows] if readers else None
@@ -369,8 +389,8 @@ class Extraction:
 class _Writer:
     """Fills one shard while the one before is written by a thread."""
 
-    def __init__(self, job: Extraction) -> None:
-        self._job = job
+    def __init__(self, job: Extraction, share: UnreadableShare) -> None:
+        self._job, self._share = job, share
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="write")
         self._writing: Future[None] | None = None
         self._shard: Shard | None = None
@@ -399,6 +419,9 @@ class _Writer:
             self._bad[row] = line.removeprefix(f"{job.faces.name(row)}: ")
         first = int(batch.rows[0]) - start
         self._fill(slice(first, first + len(batch.rows)), batch, result())
+        bad = [row for row in batch.rows.tolist() if row in self._bad]
+        example = f"{job.faces.name(bad[0])}: {self._bad[bad[0]]}" if bad else ""
+        self._share.add(len(batch.rows), len(bad), example)
         if int(batch.rows[-1]) + 1 == stop:
             self._finish(number)
         return len(batch.rows)
@@ -435,15 +458,8 @@ class _Writer:
         return stored
 
     def _finish(self, number: int) -> None:
-        job, shard, bad = self._job, self._shard, self._bad
+        shard, bad = self._shard, self._bad
         assert shard is not None
-        if len(bad) > job.options.max_bad_share * job.shards.shard_images:
-            row = min(bad)
-            raise ValueError(
-                f"{len(bad)} of {len(shard)} images of shard {number} are bad, more than "
-                f"--max_bad_share {job.options.max_bad_share:g} of a shard allows, such as "
-                f"{job.faces.name(row)}: {bad[row]}; the shard was not written"
-            )
         if self._writing is not None:
             self._writing.result()
         self._writing = self._pool.submit(self._write, number, shard, bad)

@@ -29,7 +29,7 @@ from data.extracted import (
     shard_path,
     uncertainty_column,
 )
-from utils.files import Json, atomic_file, atomic_path, remove
+from utils.files import Json, atomic_file, atomic_path, remove, require_folder
 from utils.tables import require_pyarrow
 
 
@@ -65,22 +65,30 @@ class ShardFolder:
         """Return where a shard lies."""
         return shard_path(self.folder, number, self.form)
 
-    def is_done(self, number: int, report: Callable[[str], None]) -> bool:
-        """Whether a shard is there and whole; a damaged one is removed, and reported in a line."""
+    def bad_of_done(
+        self, number: int, max_bad_share: float, report: Callable[[str], None]
+    ) -> int | None:
+        """Return how many bad images a whole shard has, None where there is no such shard.
+
+        One that is damaged, or of which too many are bad (which may be mended meanwhile), is
+        removed, and reported in a line.
+        """
         path = self.path(number)
         try:
             facts = shard_facts(path)
             if facts is None:
-                return False
+                return None
             if facts["settings"] != self.settings:
                 raise ValueError(f"{path} was made with other settings")
             if (facts["start"], facts["stop"]) != self.bounds(number):
                 raise ValueError(f"{path} holds other rows")
+            if facts["bad"] > max_bad_share * (facts["stop"] - facts["start"]):
+                raise ValueError(f"{path} lists {facts['bad']} bad images")
         except ValueError as error:
             report(f"{' '.join(str(error).split())}: made again")
             remove(path)
-            return False
-        return True
+            return None
+        return facts["bad"]
 
     def count_done(self) -> int:
         """Count shards without looking into them."""
@@ -91,11 +99,10 @@ class ShardFolder:
     ) -> None:
         """Write a shard under a temporary name, and give it its own when it is complete."""
         path = self.path(number)
+        require_folder(self.folder)
         start, stop = self.bounds(number)
         own = {"shard": number, "start": start, "stop": stop, "bad": len(bad)}
         facts = {**own, "settings": self.settings, **facts}
-        for leftover in path.parent.glob(f".{path.stem}.*"):  # of a process that was killed
-            remove(leftover)
         with atomic_path(path) as temporary:
             if self.form == "npy":
                 _write_npy(temporary, shard, bad, facts)

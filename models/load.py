@@ -7,14 +7,17 @@ ever read, nothing in a file is run.
 from __future__ import annotations
 
 import inspect
+import io
 import logging
+import pickletools
 import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeAlias, TypedDict
+from typing import IO, Any, TypeAlias, TypedDict
 
 import torch
 from safetensors import SafetensorError
@@ -25,7 +28,7 @@ from torch.overrides import TorchFunctionMode
 from models.backbones.base import Backbone
 from models.heads.base import Head
 from utils.config import Method, from_json, parsed
-from utils.files import DAMAGE, atomic_file, check_archive, file_sha256, naming, open_input
+from utils.files import DAMAGE, check_archive, file_sha256, naming, open_input, write_bytes
 from utils.methods import build, find
 from utils.onnx_runtime import is_onnx, network_files, read_network
 
@@ -40,6 +43,8 @@ _WRAPPERS = (
 _WRAPPING = re.compile(r"^((module|_orig_mod)\.)+")  # DistributedDataParallel, torch.compile
 _PROBLEMS = ("missing", "unexpected", "of another shape")
 _MAX_NAMES = 3
+_PICKLES = 4  # in a row where torch.save wrote no archive; the last has the content
+_LONGEST_NAME = 500  # of a class that a file asks for
 _CALLS = 100  # of PyTorch to make one tensor of a network, at most
 _SMALL = 1 << 27  # numbers that a network may have beyond twice those of its file: half a GiB
 
@@ -322,8 +327,9 @@ def save_checkpoint(path: Path, payload: Checkpoint) -> None:
 
     Only tensors, numbers, strings, and lists and dicts of them can be read back.
     """
-    with atomic_file(path) as file:
-        torch.save({"format": FORMAT, **payload}, file)
+    buffer = io.BytesIO()  # since PyTorch makes an error of its own of a full disk
+    torch.save({"format": FORMAT, **payload}, buffer)
+    write_bytes(path, buffer.getbuffer())
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -383,14 +389,16 @@ def read_safely(path: Path) -> Any:
                 return load(file.read())  # not from a map of a file that can change
         except (SafetensorError, *DAMAGE) as error:
             raise ValueError(f"{path}: damaged safetensors file ({error})") from error
-    if _is_torchscript(path):
+    is_archive = zipfile.is_zipfile(path)
+    if is_archive:
+        check_archive(path)
+    if is_archive and _is_torchscript(path):
         raise ValueError(
             f"{path} is a TorchScript program, which would run code: refused. Where it came from, "
             "save its weights alone: torch.save(torch.jit.load(file).state_dict(), other_file)"
         )
-    if zipfile.is_zipfile(path):
-        check_archive(path)
     try:
+        _check_names(path)
         with warnings.catch_warnings(action="ignore"):  # of a pickle that torch.save did not write
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can make the reader raise anything
@@ -404,6 +412,23 @@ def read_safely(path: Path) -> Any:
         ) from error
     _check_plain(path, content)
     return content
+
+
+def _check_names(path: Path) -> None:
+    """Raise ValueError for a very long name of a class, in which torch searches for ever."""
+    with ExitStack() as stack:
+        file: IO[bytes] = stack.enter_context(open_input(path))
+        if zipfile.is_zipfile(path):
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
+            file = stack.enter_context(archive.open(pickles[0]))
+        lengths = [0]
+        with suppress(ValueError, *DAMAGE):  # torch says what is wrong
+            for _ in range(_PICKLES):
+                for code, name, _ in pickletools.genops(file):
+                    lengths.append(len(str(name)) if code.name == "GLOBAL" else 0)
+        if max(lengths) > _LONGEST_NAME:
+            raise ValueError(f"a class name of {max(lengths)} letters")
 
 
 def _check_plain(path: Path, content: object) -> None:
@@ -447,7 +472,5 @@ def _oddity(tensor: Tensor) -> str:
 
 def _is_torchscript(path: Path) -> bool:
     """Whether a zip file has the constants that torch.jit.save puts there, and no torch.save."""
-    if not zipfile.is_zipfile(path):
-        return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())

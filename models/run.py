@@ -285,6 +285,7 @@ def _check_preprocessing(payload: Checkpoint, frozen: FrozenBackbone) -> None:
 
 KIND = "face-uncertainty model"
 VERSION = 1
+_BEGINNING = 4096  # bytes of a table of contents, among which the kind stands
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -403,8 +404,11 @@ def is_packed(path: str | Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             tables = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-            return len(tables) == 1 and KIND.encode() in archive.read(tables[0])
-    except (OSError, zipfile.BadZipFile):
+            if len(tables) != 1:
+                return False
+            with archive.open(tables[0]) as table:
+                return KIND.encode() in table.read(_BEGINNING)
+    except (OSError, ValueError, *DAMAGE):
         return False
 
 

@@ -40,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--detector", default="mtcnn", help="name:option=value,...; default: mtcnn")
     add("--turned", action="store_true", help="also heads turned by quarters")
     add("--report", type=Path, help="CSV: what was found in each photo (OUT/report.csv)")
+    share_help = "of the photos that may be unreadable before the work ends (0.5)"
+    add("--max_bad_share", type=float, default=0.5, help=share_help)
     add("--threads", type=positive, help="that read and search (the cores)")
     flags = parser.parse_args(argv)
     if (flags.photos is None) == (flags.named is None):

@@ -31,17 +31,20 @@ from data.verification import write_bin
 from photos.align import align, similarity_transforms
 from photos.detectors import FaceSearch, Found, open_detector
 from photos.detectors.base import not_upright
-from photos.sources import IDENTITIES, Item, ListSource, load_file, open_sources
+from photos.sources import IDENTITIES, Item, ListSource, file_item, load_file, open_sources
 from utils.files import (
-    TEMPORARY,
+    Origin,
     atomic_file,
     file_name,
     file_sha256,
+    parse_json,
     remove,
+    remove_leftovers,
+    require_folder,
     write_bytes,
     write_text,
 )
-from utils.long_work import prefetch, threads
+from utils.long_work import UnreadableShare, prefetch, threads
 from utils.parts import PartStore
 
 Which = Literal["largest", "central", "all"]
@@ -87,8 +90,10 @@ class AlignOptions:
     pairs: Path | None = None
     report: Path | None = None
     threads: int | None = None
+    max_bad_share: float = 0.5
 
     def __post_init__(self) -> None:
+        UnreadableShare(self.max_bad_share)
         if self.report and self.report.suffix.lower() != ".csv":
             raise ValueError(f"--report {self.report}: must end in .csv")
         if (self.format == "bin") != (self.pairs is not None):
@@ -256,19 +261,26 @@ def align_photos(options: AlignOptions) -> FaceSet:
     resumed = options.store.exists()
     store.claim()
     try:
-        rows = {row.place: row for part in store.numbers() for row in _read(store.path(part))}
+        rows = {row.place: row for part in store.numbers() for row in _read(store, part)}
         finished = store.is_finished
         if finished and not options.result.exists():
             raise ValueError(f"{options.result} is gone: delete {store.folder} to make it again")
         done = {place for place, row in rows.items() if finished or row.is_done(options)}
         names = map(pairs.faces.name, range(len(pairs.faces))) if pairs else ()
-        todo = _todo(sources or map(Item, names), options, done, finished)
+        listed = map(partial(file_item, origin=Origin(options.photos)), names)
+        todo = _todo(sources or listed, options, done, finished)
         _align_into(store, rows, todo, search, options)
         if not rows:
             raise ValueError(f"{options.photos}: no photos")
         if resumed:
-            for leftover in [*options.out.rglob(TEMPORARY), *options.faces.rglob(TEMPORARY)]:
-                remove(leftover)
+            for top in (options.out, options.faces):
+                for folder in [top, *filter(Path.is_dir, top.rglob("*"))]:
+                    remove_leftovers(folder)
+        share = UnreadableShare(options.max_bad_share)
+        for row in rows.values():
+            share.add(1, row.is_unreadable, f"{row.photo}: {row.reason}" * row.is_unreadable)
+        share.judge()
+        require_folder(store.folder)
         skipped = sum(sources.skipped.values()) if sources else 0
         return _finish(store, FaceSet(options, list(rows.values()), len(done), skipped), pairs)
     finally:
@@ -343,13 +355,14 @@ def _align_into(
 ) -> None:
     """Write faces and, in parts, the rows of their photos."""
     number = max(store.numbers(), default=-1) + 1
+    share = UnreadableShare(options.max_bad_share)
     waiting, begun = list[PhotoRow](), time.monotonic()
 
     def put_away() -> None:
         nonlocal number, waiting, begun
         if waiting:
             lines = "".join(json.dumps(asdict(row)) + "\n" for row in waiting)
-            write_text(store.path(number), lines)
+            store.write(number, partial(write_text, text=lines))
             number, waiting = number + 1, []
         begun = time.monotonic()
 
@@ -364,24 +377,20 @@ def _align_into(
                     write_bytes(row.path(options, place), encode_png(face))
             rows[row.place] = row
             waiting.append(row)
+            share.add(1, row.is_unreadable, f"{row.photo}: {row.reason}" * row.is_unreadable)
             if len(waiting) >= PART_PHOTOS or time.monotonic() - begun > PART_SECONDS:
                 put_away()
     finally:
         put_away()
 
 
-def _read(part: Path) -> Iterator[PhotoRow]:
-    with part.open(encoding="utf-8") as file:
+def _read(store: PartStore, number: int) -> Iterator[PhotoRow]:
+    with store.reading(number) as part, part.open(encoding="utf-8") as file:
         for line in file:
-            try:
-                values = json.loads(line)
-                yield PhotoRow(
-                    **values | {name: tuple(values[name]) for name in ("doubts", "landmarks")}
-                )
-            except (ValueError, TypeError, KeyError) as error:
-                raise ValueError(
-                    f"{part} is damaged: delete it and give the same command"
-                ) from error
+            values = parse_json(line)
+            yield PhotoRow(
+                **values | {name: tuple(values[name]) for name in ("doubts", "landmarks")}
+            )
 
 
 def _cut(

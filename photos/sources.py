@@ -29,7 +29,7 @@ from data.rec.index import pack_key
 from data.rec.reader import RecordPack
 from data.verification import Image, read_bin
 from photos.decode import Photo, from_array, read_photo
-from utils.files import open_input
+from utils.files import Origin, open_input
 from utils.long_work import prefetch
 from utils.tables import csv_rows, require_pyarrow, text_lines
 
@@ -92,6 +92,7 @@ class Item:
 
         Raises:
             ValueError: why it cannot be read; without the file's name.
+            OSError: what it comes from is gone, or was changed.
         """
         return load_file(self.file) if self._read is None else self._read()
 
@@ -168,8 +169,9 @@ def open_sources(inputs: str | Path | Sequence[str | Path], *, every: int = 1) -
     skipped: Counter[str] = Counter()
     sources: list[Source] = []
     texts: list[str] = []
+    photos = Origin()
     for path in map(str, paths):
-        source = _open(path, every, skipped)
+        source = _open(path, every, skipped, photos)
         if isinstance(source, ListSource) and not source.names_a_file():
             if len(paths) == 1:
                 raise ValueError(
@@ -182,7 +184,7 @@ def open_sources(inputs: str | Path | Sequence[str | Path], *, every: int = 1) -
     return Sources(sources, skipped, texts)
 
 
-def _open(path: str, every: int, skipped: Counter[str]) -> Source:
+def _open(path: str, every: int, skipped: Counter[str], photos: Origin) -> Source:
     if os.path.isdir(path):
         return FolderSource(path, skipped)
     if not os.path.exists(path):
@@ -197,7 +199,7 @@ def _open(path: str, every: int, skipped: Counter[str]) -> Source:
         return ParquetSource(path)
     if suffix in VIDEO_SUFFIXES:
         return VideoSource(path, every)
-    return PackSource(path) if suffix in (".bin", ".rec") else PhotoSource(path)
+    return PackSource(path) if suffix in (".bin", ".rec") else PhotoSource(path, photos)
 
 
 def read_ahead(
@@ -221,17 +223,14 @@ def _load(item: Item) -> tuple[Item, Photo | ValueError]:
         return item, error
 
 
-def load_file(path: str) -> Photo:
-    """Read a photo's file; ValueError with the reason where that fails."""
-    try:
-        with open_input(path) as file:
-            about = os.fstat(file.fileno())
-            if about.st_size > LONGEST_FILE:
-                raise ValueError(f"too large: {about.st_size} bytes, more than {LONGEST_FILE}")
-            encoded = file.read()
-    except OSError as error:
-        raise ValueError(reason(error)) from error
-    return read_photo(encoded)
+def load_file(path: str, origin: Origin | None = None) -> Photo:
+    """Read a photo's file; ValueError with the reason where that fails, OSError as `Origin`."""
+    return read_photo((origin or Origin()).read(path, LONGEST_FILE))
+
+
+def file_item(path: str, origin: Origin, identity: str = "") -> Item:
+    """Return the item of a photo's file that a folder or a list names."""
+    return Item(path, _read=partial(load_file, path, origin), identity=identity)
 
 
 def refused(file: str, why: str, index: int | None = None, aligned: bool | None = None) -> Item:
@@ -247,20 +246,16 @@ def _return(photo: Photo) -> Photo:
     return photo
 
 
-def reason(error: OSError) -> str:
-    """Say in words why a file could not be read."""
-    return error.strerror or str(error)
-
-
 @dataclass(frozen=True)
 class PhotoSource:
     """One file that was named: a photo, whatever its suffix."""
 
     path: str
+    origin: Origin = field(default_factory=Origin)
 
     def items(self, skip: int) -> Iterator[Item | None]:
         """Yield it, or None."""
-        yield None if skip else Item(self.path)
+        yield None if skip else file_item(self.path, self.origin)
 
     def count(self) -> int:
         """Return 1."""
@@ -272,7 +267,7 @@ class FolderSource:
     """The photos and `.rec` packs in a folder and the folders in it, sorted by name.
 
     Hidden files and folders are left out. A linked folder is entered unless that leads back into
-    itself, or another link has led there before.
+    itself, or another link has led there before. One that cannot be listed is an OSError.
 
     Attributes:
         path: the folder.
@@ -297,9 +292,10 @@ class FolderSource:
         )
 
     def _walk(self, skipped: Counter[str]) -> Iterator[Item | PackSource]:
+        origin = Origin(self.path)
         open_folders: list[_Open] = []
         linked: set[_Identity] = set()
-        yield from _enter(self.path, open_folders, linked, skipped)
+        _enter(self.path, open_folders, linked, skipped)
         while open_folders:
             folder, _, names = open_folders[-1]
             name = next(names, None)
@@ -307,11 +303,11 @@ class FolderSource:
                 open_folders.pop()
             elif name.endswith(os.sep):
                 inner = os.path.join(folder, name[: -len(os.sep)])
-                yield from _enter(inner, open_folders, linked, skipped)
+                _enter(inner, open_folders, linked, skipped)
             elif name.lower().endswith(".rec"):
                 yield PackSource(os.path.join(folder, name))
             else:
-                yield Item(os.path.join(folder, name))
+                yield file_item(os.path.join(folder, name), origin)
 
 
 def _sorted_names(folder: str, skipped: Counter[str]) -> list[str]:
@@ -343,8 +339,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _enter(
     folder: str, open_folders: list[_Open], linked: set[_Identity], skipped: Counter[str]
-) -> Iterator[Item]:
-    """Open a folder unless that would go round in circles; yields a row where it cannot be."""
+) -> None:
+    """Open a folder unless that would go round in circles; OSError where it cannot be listed."""
     try:
         about = os.stat(folder)
         identity = about.st_dev, about.st_ino
@@ -356,7 +352,7 @@ def _enter(
             linked.add(identity)
         open_folders.append((folder, identity, iter(_sorted_names(folder, skipped))))
     except OSError as error:
-        yield refused(folder, f"the folder cannot be listed: {reason(error)}")
+        raise OSError(f"{folder}: the folder cannot be listed ({error.strerror})") from error
 
 
 @dataclass(frozen=True)
@@ -374,17 +370,17 @@ class ListSource:
 
     def items(self, skip: int) -> Iterator[Item | None]:
         """Yield an item for each line, whether its file exists or not."""
-        folder = os.path.dirname(self.path)
+        folder, origin = os.path.dirname(self.path), Origin(self.path)
         for row, (name, identity, why) in enumerate(self._entries()):
             if row < skip:
                 yield None
             elif name:
-                yield Item(_listed_path(folder, name), identity=identity)
+                yield file_item(_listed_path(folder, name), origin, identity)
             else:
                 yield refused(self.path, why)
 
     def names_a_file(self) -> bool:
-        """Whether one of its first lines names a file; True for one that cannot be read."""
+        """Whether one of its first lines names a file."""
         folder = os.path.dirname(self.path)
         lines = list(islice(self._entries(), CHECKED_LINES))
         return not lines or any(not name or _exists(folder, name) for name, _, _ in lines)
@@ -395,11 +391,8 @@ class ListSource:
 
     def unread(self) -> list[str]:
         """Headings beside that of the paths, in a table of which none is that of identities."""
-        try:
-            rows = self._rows() if self._is_table else iter(())
-            column, who, heading, _ = _csv_layout(rows, os.path.dirname(self.path))
-        except (OSError, ValueError):  # an item says so
-            return []
+        rows = self._rows() if self._is_table else iter(())
+        column, who, heading, _ = _csv_layout(rows, os.path.dirname(self.path))
         return [] if who < len(heading) else [*heading[:column], *heading[column + 1 :]]
 
     @property
@@ -420,10 +413,8 @@ class ListSource:
                 for line in text_lines(self.path, ERRORS):
                     if line.strip() and not line.startswith("#"):
                         yield *_text_entry(line.strip(), path), ""
-        except OSError as error:
-            yield "", "", reason(error)
         except ValueError as error:
-            yield "", "", f"not a list of paths, one a line ({error})"
+            raise ValueError(f"{self.path}: not a list of paths, one a line ({error})") from error
 
 
 def _listed_path(folder: str, name: str) -> str:
@@ -509,58 +500,54 @@ class PackSource:
 
     def items(self, skip: int) -> Iterator[Item | None]:
         """Yield its images; the pack is opened at the first."""
-        try:
-            number = self._number()
-        except (ValueError, OSError) as error:
-            why = _without_name(self.path, error)
-            yield None if skip else refused(self.path, why, aligned=True)
-            return
+        version, number = self._version(), self.count()
         yield from repeat(None, min(skip, number))
         read = _read_rec_image if self._is_rec else _read_bin_image
         for row in range(skip, number):
-            yield Item(self.path, row, True, partial(read, self.path, row))
+            yield Item(self.path, row, True, partial(read, self.path, version, row))
 
     def count(self) -> int:
-        """Open the pack, and return the number of images; 1 where it is damaged."""
-        try:
-            return self._number()
-        except (ValueError, OSError):
-            return 1  # the row that says so
+        """Open the pack, and return the number of images."""
+        version = self._version()
+        return len(
+            open_rec(self.path, version)[1] if self._is_rec else open_bin(self.path, version)
+        )
 
     @property
     def _is_rec(self) -> bool:
         return self.path.lower().endswith(".rec")
 
-    def _number(self) -> int:
-        return len(_rec_images(self.path)[1] if self._is_rec else _bin_images(self.path))
-
-
-def _bin_images(path: str) -> Sequence[Image]:
-    about = Path(path).stat()
-    return _open_bin(path, (about.st_mtime_ns, about.st_size))
+    def _version(self) -> str:
+        return repr(pack_key(Path(self.path)))
 
 
 @lru_cache(_OPEN)
-def _open_bin(path: str, _: tuple[int, int]) -> Sequence[Image]:
+def open_bin(path: str, version: str) -> Sequence[Image]:
+    """Open a `.bin` set; OSError unless it is still of this version."""
+    _check_version(path, version)
     return read_bin(path).images
 
 
-def _read_bin_image(path: str, row: int) -> Photo:
-    image = _bin_images(path)[row]
+def _read_bin_image(path: str, version: str, row: int) -> Photo:
+    image = open_bin(path, version)[row]
     return _face(decode(image) if isinstance(image, bytes) else image)
 
 
-def _rec_images(path: str) -> tuple[RecordPack, _Positions]:
-    return _open_rec(path, repr(pack_key(Path(path))))
+def _check_version(path: str, version: str) -> None:
+    if repr(pack_key(Path(path))) != version:
+        raise OSError(f"{path} was replaced while it was read: start again when it is complete")
 
 
 @lru_cache(_OPEN)
-def _open_rec(path: str, _: str) -> tuple[RecordPack, _Positions]:
+def open_rec(path: str, version: str) -> tuple[RecordPack, _Positions]:
+    """Open a pack and find its images; OSError unless it is still of this version."""
+    _check_version(path, version)
     pack = RecordPack(path)
+    pack.require_whole()
     try:
         return pack, pack.images.positions
-    except ValueError:  # reported row by row
-        rows = [row for row in range(len(pack)) if _may_be_image(pack, row)]
+    except ValueError:
+        rows = [row for row in range(len(pack)) if _may_be_image(pack, row)]  # reported row by row
         return pack, np.array(rows, dtype=np.int32)
 
 
@@ -571,13 +558,13 @@ def _may_be_image(pack: RecordPack, position: int) -> bool:
         return True
 
 
-def _read_rec_image(path: str, row: int) -> Photo:
-    pack, positions = _rec_images(path)
+def _read_rec_image(path: str, version: str, row: int) -> Photo:
+    pack, positions = open_rec(path, version)
     position = int(positions[row])
     try:
         image = pack.record_at(position).image
     except ValueError as error:
-        raise ValueError(_without_name(path, error)) from error
+        raise ValueError(str(error).removeprefix(f"{path}: ")) from error
     try:
         return _face(decode(image))
     except ValueError as error:
@@ -587,16 +574,8 @@ def _read_rec_image(path: str, row: int) -> Photo:
 def _face(pixels: NDArray[np.uint8]) -> Photo:
     """Return an aligned face as the rest of the project sees it: at 112x112."""
     height, width = pixels.shape[:2]
-    if not pixels.size:
-        raise ValueError(f"an image of {width}x{height} has no pixels")
     face = to_112(pixels)
     return Photo(face, "" if face is pixels else f"resized from {width}x{height}")
-
-
-def _without_name(path: str, error: ValueError | OSError) -> str:
-    if isinstance(error, OSError):
-        return reason(error)
-    return str(error).removeprefix(f"{path}: ")
 
 
 class ParquetSource:
@@ -610,7 +589,7 @@ class ParquetSource:
     """
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        self.path, self._origin = path, Origin(path)
         require_pyarrow(f"{path}: reading Parquet")
         import pyarrow
 
@@ -641,7 +620,7 @@ class ParquetSource:
                         yield self._item(row, value) if row >= skip else None
                         row += 1
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-            yield refused(self.path, f"damaged Parquet file ({error})", row)
+            raise ValueError(f"{self.path}: damaged from row {row} on ({error})") from error
 
     def count(self) -> int:
         """Return the number of rows."""
@@ -683,7 +662,7 @@ class ParquetSource:
             return refused(self.path, "the row is empty", row)
         if isinstance(value, bytes):
             return Item(self.path, row, None, partial(read_photo, value))
-        return Item(str(Path(self.path).parent / value))
+        return file_item(str(Path(self.path).parent / value), self._origin)
 
 
 @dataclass(frozen=True)
@@ -734,13 +713,10 @@ class VideoSource:
 
 def _refusal(path: str) -> str:
     """Say why a file must not reach the decoder, which would follow a playlist; "" where it may."""
-    try:
-        if not Path(path).is_file():
-            return "not a regular file"
-        with Path(path).open("rb") as file:
-            head = file.read(256)
-    except OSError as error:
-        return reason(error)
+    if Path(path).exists() and not Path(path).is_file():
+        return "not a regular file"
+    with open_input(path) as file:
+        head = file.read(256)
     if not head:
         return "empty file"
     return "a text file, not a video" if head.isascii() and b"\0" not in head else ""

@@ -213,10 +213,10 @@ def draw_training_curves(metrics: Path, out: Path, title: str, steps_per_epoch: 
     """
     records = []
     areas: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for line in metrics.read_text(encoding="utf-8").splitlines():
+    for line in metrics.read_bytes().splitlines():
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+        except ValueError:
             continue
         epoch = record["global_step"] / steps_per_epoch
         if "evaluation" in record:

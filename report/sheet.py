@@ -94,10 +94,11 @@ class SheetBuilder:
             raise ValueError(f"{path}: a contact sheet is a file (.html), but a folder is there")
         if not self._tally.statuses:
             raise ValueError(f"{path}: no row was scored, so there is nothing to show")
-        write_text(path, self._page(header, title, pixels))
+        write_text(path, self.page(header, title, pixels))
         return path
 
-    def _page(self, header: str, title: str, pixels: Pixels | None) -> str:
+    def page(self, header: str, title: str = "", pixels: Pixels | None = None) -> str:
+        """Return the page; see `write`."""
         tally, groups = self._tally, self._picks.groups(pixels)
         faces = list(chain.from_iterable(groups))
         reasons = sorted({reason for face in faces for reason in face.score.reasons})

@@ -75,9 +75,7 @@ class ContactSheet:
         def note(score: FaceScore, name: str) -> None:
             shown[score.image, score.face] = score
 
-        draft = self.path.with_name(f".{self.path.name}.draft")
-        self._sheet.write(draft, header, pixels=note)
-        draft.unlink()
+        self._sheet.page(header, pixels=note)
         pictures = _pictures(shown, sources, workers)
         self._sheet.write(
             self.path, header, pixels=lambda score, name: pictures.get((score.image, score.face))

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from glob import escape
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -27,7 +26,7 @@ from scoring.contact_sheet import ContactSheet, sheet_path
 from scoring.rows import Row, RowParts, Source, check_path, digest, write_rows
 from scoring.scorer import LoadedImage, Scorer, Scores, load_items, load_scorer
 from utils.files import Json
-from utils.long_work import Progress, StopRequest, threads
+from utils.long_work import Progress, StopRequest, UnreadableShare, threads
 
 if TYPE_CHECKING:
     from utils.config import Precision
@@ -73,8 +72,10 @@ class ScoreOptions:
     engine: Literal["local", "ray"] = "local"
     ray_workers: int | None = None
     ray_address: str | None = None
+    max_bad_share: float = 0.5
 
     def __post_init__(self) -> None:
+        UnreadableShare(self.max_bad_share)
         if self.engine == "ray":
             if self.out is None or self.out.suffix != ".parquet":
                 raise ValueError("--engine ray writes a folder of parts: give --out NAME.parquet")
@@ -173,6 +174,7 @@ class Job:
 
     def __init__(self, options: ScoreOptions) -> None:
         self.options, self.summary = options, Summary()
+        self.share = UnreadableShare(options.max_bad_share)
         self.sheet = ContactSheet(sheet_path(options.report)) if options.report else None
         for flag, path in (("--out", options.out), ("--report", self.sheet and self.sheet.path)):
             if path:
@@ -197,8 +199,12 @@ class Job:
         sys.stdout.write(self.summary.text() + written)
 
     def counted(self, rows: Iterator[Row]) -> Iterator[Row]:
-        """Pass finished rows on to a file; the summary and the sheet see them."""
-        rows = self.summary.counted(rows)
+        """Pass finished rows on to a file; the summary and the sheet see them.
+
+        Raises:
+            ValueError: too many of the inputs are unreadable.
+        """
+        rows = self.summary.counted(judged(rows, self.options.max_bad_share))
         return rows if self.sheet is None else self.sheet.watched(rows)
 
     def write_sheet(self) -> None:
@@ -227,6 +233,7 @@ class Job:
                 heading = ""
         if not self.summary.statuses:
             raise self.no_photos()
+        self.share.judge()
         if self.sheet:
             self.sheet.write(self.header)
         self.finish(sources)
@@ -258,10 +265,6 @@ class Job:
                 **fingerprint,
                 "settings": parts.settings,
             }
-            for leftover in out.parent.glob(
-                f".{escape(out.stem)}.{'[0-9a-f]' * 12}.tmp{out.suffix}"
-            ):
-                leftover.unlink()  # of a process that was killed while it wrote the output
             write_rows(out, self.counted(parts.rows()), header)
             self.write_sheet()
             parts.discard()
@@ -318,12 +321,15 @@ def _chunks(
         progress()
 
     for chunk in score_chunks(job.scorer, items, job.options, before_input):
+        bad = [face for face in chunk.largest if face.status == "unreadable"]
+        names = [f"{chunk.sources[face.image].display_name}: {face.note}" for face in bad[:1]]
+        job.share.add(len(chunk.sources), len(bad), *names)
         progress.add_faces(sum(score.status == "scored" for score in chunk))
         yield chunk
 
 
 def add_parts(chunks: Iterator[Scores], parts: RowParts) -> None:
-    """Write chunks as parts; what is finished when a stop is requested becomes a part, too."""
+    """Write chunks as parts; so is what is finished where a stop is requested, or inputs vanish."""
     sources: list[Source] = []
     rows: list[Row] = []
     begun = time.monotonic()
@@ -334,12 +340,23 @@ def add_parts(chunks: Iterator[Scores], parts: RowParts) -> None:
             if len(sources) >= PART_INPUTS or time.monotonic() - begun > PART_SECONDS:
                 parts.add(sources, rows)
                 sources, rows, begun = [], [], time.monotonic()
-    except Stopped:
+    except (Stopped, OSError):
         if sources:
             parts.add(sources, rows)
         raise
     if sources:
         parts.add(sources, rows)
+
+
+def judged(rows: Iterable[Row], max_bad_share: float) -> Iterator[Row]:
+    """Pass rows on; ValueError where the inputs that are unreadable are too many."""
+    share = UnreadableShare(max_bad_share)
+    for row in rows:
+        if row["face"] <= 0:  # the first row of an input
+            is_bad = row["status"] == "unreadable"
+            share.add(1, is_bad, f"{row['file']}: {row['note']}" if is_bad else "")
+        yield row
+    share.judge()
 
 
 def _check_writable(flag: str, path: Path) -> None:

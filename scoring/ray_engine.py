@@ -16,21 +16,21 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import pyarrow
 from pyarrow import parquet
 
 from photos.sources import Item
 from scoring.job import Job, ScoreOptions, Stopped, score_chunks
 from scoring.rows import KEY, WAY_OUT, Row, arrow_table, as_line, digest, plain_name
-from utils.files import Json
-from utils.long_work import Progress, StopRequest
+from utils.cli import END_SIGNALS
+from utils.files import Json, parse_json
+from utils.long_work import Progress, StopRequest, UnreadableShare
 from utils.parts import PartStore
 
 PART_INPUTS = 512
@@ -46,19 +46,22 @@ def score(options: ScoreOptions) -> None:
     job = Job(options)
     fingerprint = options.fingerprint(job.scorer)
     parts = ParquetParts(options.out, fingerprint)
-    if parts.open(restart=options.restart):
-        sys.stdout.write(f"{options.out} is finished; --restart scores the inputs again\n")
-        return
-    sources = options.open_sources()
-    task = Task(options, parts, {**job.scorer.model.provenance.to_dict(), **fingerprint})
-    with StopRequest() as stop, job.progress() as progress:
-        score_missing(parts.missing(sources.items(), progress), task, stop, progress)
-    for _ in job.counted(parts.rows()):
-        pass
-    if not job.summary.statuses:
-        raise job.no_photos()
-    job.write_sheet()
-    parts.finish()
+    is_finished = parts.open(restart=options.restart)
+    with closing(parts):
+        if is_finished:
+            sys.stdout.write(f"{options.out} is finished; --restart scores the inputs again\n")
+            return
+        sources = options.open_sources()
+        header = {**job.scorer.model.provenance.to_dict(), **fingerprint}
+        task = Task(options, ParquetParts(options.out, fingerprint), header)
+        with StopRequest() as stop, job.progress() as progress:
+            score_missing(parts.missing(sources.items(), progress), task, stop, progress)
+        for _ in job.counted(parts.rows()):
+            pass
+        if not job.summary.statuses:
+            raise job.no_photos()
+        job.write_sheet()
+        parts.finish()
     job.finish(sources, options.out)
 
 
@@ -70,12 +73,14 @@ class PartFacts(NamedTuple):
         inputs: photos and faces that it was made from.
         digest: of their names.
         faces: rows of status "scored".
+        bad: inputs that are unreadable.
     """
 
     number: int
     inputs: int
     digest: str
     faces: int
+    bad: int = 0
 
     def to_json(self) -> str:
         """Return one line that `PartFacts(**json.loads(line))` reads."""
@@ -92,12 +97,12 @@ class ParquetParts:
         self._store = PartStore(
             path,
             fingerprint,
-            lock=False,
             name="part-{:08d}.parquet",
             about="_about.json",
             finished="_finished.json",
             way_out=WAY_OUT,
         )
+        self._count = 0  # of the parts of all inputs
 
     def open(self, *, restart: bool = False) -> bool:
         """Make the folder, or take up the one that is there; return whether it is finished.
@@ -128,36 +133,43 @@ class ParquetParts:
                 )
             else:
                 progress.add_finished(facts.inputs)
-            number += 1
+            number = self._count = number + 1
 
     def write(
         self, number: int, items: Sequence[Item], rows: Sequence[Row], header: Mapping[str, object]
     ) -> PartFacts:
         """Write a part, whole or not at all; writing it again leaves the same file."""
-        faces = sum(row["status"] == "scored" for row in rows)
-        facts = PartFacts(number, len(items), _names_digest(items), faces)
+        faces, bad = (
+            sum(row["status"] == status for row in rows) for status in ("scored", "unreadable")
+        )
+        facts = PartFacts(number, len(items), _names_digest(items), faces, bad)
         metadata = {KEY: as_line(header).encode(), _FACTS: facts.to_json().encode()}
         table = arrow_table(rows, metadata)
         self._store.write(number, lambda path: parquet.write_table(table, path, compression="zstd"))
         return facts
 
     def rows(self) -> Iterator[Row]:
-        """Yield the rows of all parts in order, part by part."""
+        """Yield the rows of all parts in order, part by part; OSError where one is gone."""
+        for number in self._store.missing(range(self._count)):
+            raise OSError(f"{self._store.path(number)} is gone: the same command makes it again")
         for number in self._store.numbers():
-            yield from parquet.read_table(self._store.path(number)).to_pylist()
+            with self._store.reading(number) as path:
+                rows = parquet.read_table(path).to_pylist()
+            yield from rows
 
     def finish(self) -> None:
         """Say that all parts are there."""
         self._store.finish()
 
+    def close(self) -> None:
+        """Let another process have the folder."""
+        self._store.close()
+
     def _facts(self, number: int) -> PartFacts | None:
         if not self._store.has(number):
             return None
-        path = self._store.path(number)
-        try:
-            return PartFacts(**json.loads(parquet.read_schema(path).metadata[_FACTS]))
-        except (pyarrow.ArrowException, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is damaged: delete it and give the same command") from error
+        with self._store.reading(number) as path:
+            return PartFacts(**parse_json(parquet.read_schema(path).metadata[_FACTS]))
 
 
 @dataclass(frozen=True)
@@ -203,10 +215,12 @@ def score_missing(
         Stopped: after a stop request, looked for after every part; finished parts are kept.
     """
     options = task.options
+    share = UnreadableShare(options.max_bad_share)
     with _cluster(options.ray_address, options.ray_workers) as ray:
         workers, gpus = _pool(ray, options.ray_workers, options.device)
         while wave := list(islice(missing, workers * PARTS_EACH)):
             for facts in _run(ray, wave, task, workers, gpus):
+                share.add(facts.inputs, facts.bad, f"rows of part {facts.number} are unreadable")
                 progress.add_faces(facts.faces)
                 progress(facts.inputs)
                 if stop.is_requested:
@@ -244,7 +258,7 @@ def _cluster(address: str | None, workers: int | None) -> Iterator[ModuleType]:
     if address is not None and address not in ("auto", "local"):
         _check_reachable(address)
     size = {} if address else {"num_cpus": max(os.cpu_count() or 1, (workers or 1) + 1)}
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in END_SIGNALS}
     try:
         ray.init(
             address=address,

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
@@ -19,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from report.sheet import LANDMARKS, FaceScore, Measures
-from utils.files import Json, atomic_file, write_text
+from utils.files import Json, atomic_file, parse_json, remove_leftovers, write_text
 from utils.parts import PartStore
 from utils.tables import require_pyarrow
 
@@ -245,6 +246,7 @@ class RowParts:
         Raises:
             ValueError: the output is there and was made with others, or by something else.
         """
+        remove_leftovers(self.out.parent, self.out.name)
         begun = (self._store.folder / ABOUT).exists()
         if not self.out.exists() or (begun and not self._store.is_finished):
             return False
@@ -290,20 +292,21 @@ class RowParts:
         """Store the part that comes next."""
         facts = {"inputs": len(sources), "last": plain_name(sources[-1]), "rows": len(rows)}
         lines = [as_line(facts), *map(as_line, rows)]
-        write_text(self._store.path(self.count), "\n".join(lines) + "\n")
+        text = "\n".join(lines) + "\n"
+        self._store.write(self.count, partial(write_text, text=text))
         self.count += 1
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows of all parts in order; ValueError where one is damaged."""
         for number in range(self.count):
             left = self._facts(number)["rows"]
-            with self._store.path(number).open(encoding="utf-8") as file:
+            with self._store.reading(number) as path, path.open(encoding="utf-8") as file:
                 next(file)
                 for line in file:
-                    yield json.loads(line)
+                    yield parse_json(line)
                     left -= 1
-            if left:
-                raise self._damaged(number)
+                if left:
+                    raise ValueError("rows are missing")
 
     def discard(self) -> None:
         """Remove the folder; a crash meanwhile leaves one that says that it is finished."""
@@ -315,16 +318,9 @@ class RowParts:
         self._store.close()
 
     def _facts(self, number: int) -> Row:
-        try:
-            with self._store.path(number).open(encoding="utf-8") as file:
-                facts = json.loads(file.readline())
+        with self._store.reading(number) as path, path.open(encoding="utf-8") as file:
+            facts = parse_json(file.readline())
             return {name: facts[name] for name in ("inputs", "last", "rows")}
-        except (ValueError, KeyError, TypeError) as error:
-            raise self._damaged(number) from error
-
-    def _damaged(self, number: int) -> ValueError:
-        path = self._store.path(number)
-        return ValueError(f"{path} is damaged: delete it and give the same command")
 
 
 def digest(value: Json | Mapping[str, object]) -> str:

@@ -45,7 +45,7 @@ def _parser() -> Parser:
     parser = Parser(
         description="Score the faces in photos: how far each can be relied on.",
         epilog="With --out the same command again resumes where it stopped. Exit code: 0 when all "
-        "inputs have their rows, also unreadable ones, 2 after an error, 130 when stopped.",
+        "inputs have their rows, 2 after an error, such as many unreadable ones, 130 when stopped.",
     )
     parser.argument_default = argparse.SUPPRESS  # job.ScoreOptions has the defaults
     add = parser.add_argument
@@ -71,6 +71,8 @@ def _parser() -> Parser:
     add("--calibration", help="file of calibrate.py, instead of the model's own")
     add("--engine", choices=["local", "ray"], help="ray: on many machines (local)")
     add("--ray_workers", type=positive, metavar="N", help="scorers at a time (a GPU or core each)")
+    share_help = "of the inputs that may be unreadable before the work ends (0.5)"
+    add("--max_bad_share", type=float, help=share_help)
     add("--ray_address", help="of a running cluster, or auto (a cluster on this machine)")
     return parser
 

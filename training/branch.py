@@ -111,8 +111,10 @@ class TrainedBranch:
         if state is not None:
             with naming("last.pt", *DAMAGE):
                 load_state(self.head, state["head"], "last.pt", f"head {config.head!r}")
-                # the state alone: rates, momentum and the way to compute are this run's
+                # the state alone: momentum and the way to compute are this run's, rates the steps'
                 own = self.optimizer.state_dict()["param_groups"]
+                for group, stored in zip(own, state["optimizer"]["param_groups"], strict=True):
+                    group["lr"] = stored["lr"]
                 self.optimizer.load_state_dict({**state["optimizer"], "param_groups": own})
                 self.best = state["best"]
 

@@ -79,22 +79,25 @@ class RunFiles:
     ) -> None:
         self.folder, self.config, self.branches = folder, config, branches
         self._backbone = backbone
+        self._logs: list[TrainLog] = []
 
     def open_logs(self, step: int, stack: ExitStack) -> list[TrainLog]:
         """Make each branch's folder and open its log, to resume from a step."""
         width = max(len(branch.name) for branch in self.branches)
-        logs = []
+        self._logs = []
         for branch in self.branches:
             folder = self.folder / branch.name
             if branch.name:
                 folder.mkdir(exist_ok=True)
                 write_text(folder / "config.json", to_json(branch.config) + "\n")
             log = TrainLog(folder, branch.config, step, branch.name.ljust(width))
-            logs.append(stack.enter_context(log))
-        return logs
+            self._logs.append(stack.enter_context(log))
+        return self._logs
 
     def save(self, step: int) -> None:
-        """Write `last.pt` with everything that resuming needs."""
+        """Write `last.pt` with everything that resuming needs, once its metrics are on the disk."""
+        for log in self._logs:
+            log.sync()
         states = {branch.name: branch.state() for branch in self.branches}
         run = {"branches": states} if self.config.branches else states[""]
         self._write(self.folder / "last.pt", self.config, step, run)

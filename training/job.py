@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -17,6 +18,7 @@ from utils.cli import say_last
 from utils.config import TrainConfig, from_json, load_config, override
 from utils.device import resolve_device
 from utils.distributed import RankLost, World
+from utils.files import remove_leftovers, sole_writer
 from utils.long_work import StopRequest
 from utils.run import (
     LOGGER,
@@ -27,6 +29,8 @@ from utils.run import (
     start_logging,
     stop_logging,
 )
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,9 @@ def train(job: TrainingJob, world: World, device: str) -> int:
         SystemExit: another process is gone; it was said how to resume.
     """
     start_logging() if world.is_main else keep_quiet()
+    claims = ExitStack()
     try:
-        trainer, folder = _prepare(job, world, resolve_device(device))
+        trainer, folder = _prepare(job, world, resolve_device(device), claims)
         # torchrun sends SIGTERM as soon as a process is lost: here it waits for that message
         with nullcontext() if world.size == 1 else StopRequest(second_interrupts=False):
             try:
@@ -87,6 +92,7 @@ def train(job: TrainingJob, world: World, device: str) -> int:
         return 0 if is_complete else 130
     finally:
         stop_logging()
+        claims.close()
 
 
 def resume_hint(folder: Path) -> str:
@@ -108,20 +114,13 @@ def _checked(config: TrainConfig) -> TrainConfig:
     return config
 
 
-def _prepare(job: TrainingJob, world: World, device: torch.device) -> tuple[Trainer, Path]:
-    """Build the trainer, make its run folder and start its log."""
-    trainer, mistake = None, None
-    try:
-        trainer = Trainer(job.config, job.checkpoint, world, device)
-    except (ValueError, OSError) as error:
-        mistake = str(error)
-    mistakes = [text for text in world.gather(mistake) if text is not None]
-    if mistakes or trainer is None:
-        raise SharedError("; ".join(dict.fromkeys(mistakes)))
-    folder = job.folder
-    if job.checkpoint is None:
-        folder = new_run_folder(job.config, job.folder) if world.is_main else None
-        folder = world.gather(folder)[0]
+def _prepare(
+    job: TrainingJob, world: World, device: torch.device, claims: ExitStack
+) -> tuple[Trainer, Path]:
+    """Build the trainer, make and claim its run folder and start its log."""
+    trainer = _together(world, lambda: Trainer(job.config, job.checkpoint, world, device))
+    own = _together(world, lambda: _claim_folder(job, claims) if world.is_main else None)
+    folder = world.gather(own)[0]
     assert folder is not None
     if world.is_main:
         start_logging(folder / "log.txt")
@@ -132,3 +131,29 @@ def _prepare(job: TrainingJob, world: World, device: torch.device) -> tuple[Trai
         if job.checkpoint is not None and job.settings:
             LOGGER.info("changed for what follows: %s", " ".join(job.settings))
     return trainer, folder
+
+
+def _together(world: World, work: Callable[[], Result]) -> Result:
+    """Do work in all processes; a mistake in any of them is raised in all."""
+    result, mistake = [], None
+    try:
+        result.append(work())
+    except (ValueError, OSError) as error:
+        mistake = str(error)
+    mistakes = [text for text in world.gather(mistake) if text is not None]
+    if mistakes:
+        raise SharedError("; ".join(dict.fromkeys(mistakes)))
+    return result[0]
+
+
+def _claim_folder(job: TrainingJob, claims: ExitStack) -> Path:
+    """Make a run's folder, or take up that of a stopped run; another process may not write it."""
+    folder = job.folder or new_run_folder(job.config, None)
+    for each in (folder, *(folder / branch.name for branch in job.config.branches)):
+        claims.enter_context(sole_writer(each))
+        remove_leftovers(each)
+    if job.checkpoint is None:
+        return new_run_folder(job.config, folder)
+    if load_checkpoint(folder / "last.pt")["step"] != job.checkpoint["step"]:
+        raise ValueError(f"{folder}: another process went on with this run: give the command again")
+    return folder

@@ -21,6 +21,7 @@ from losses.base import genuine_pairs
 from report.results import original_dict
 from report.text import original_text
 from utils.config import TrainConfig
+from utils.files import DAMAGE
 from utils.run import LOGGER, MetricsFile
 
 if TYPE_CHECKING:
@@ -150,16 +151,23 @@ class TrainLog:
             area = table.blocks[0].areas.auerc30
             self._tensorboard.add_scalar(f"auerc30/{table.name}", area, global_step)
 
+    def sync(self) -> None:
+        """Have the metrics on the disk."""
+        self._metrics.sync()
+
     def draw(self) -> None:
         """Draw `curves.png` from everything that was logged so far."""
         from report.figures import draw_training_curves  # matplotlib is slow to import
 
-        draw_training_curves(
-            self._metrics.path,
-            self._metrics.path.with_name("curves.png"),
-            f"{self._config.name} {self._label}".strip(),
-            self._config.schedule.steps_per_epoch,
-        )
+        try:
+            draw_training_curves(
+                self._metrics.path,
+                self._metrics.path.with_name("curves.png"),
+                f"{self._config.name} {self._label}".strip(),
+                self._config.schedule.steps_per_epoch,
+            )
+        except (ValueError, *DAMAGE) as error:
+            LOGGER.warning("%s is damaged: no curves.png (%s)", self._metrics.path, error)
 
 
 def summary_line(table: OriginalTable) -> str:

@@ -143,9 +143,9 @@ class Trainer:
             batches = stack.enter_context(closing(iter(loader)))
             bar = stack.enter_context(self._progress())
             self._loop(batches, logs, bar)
-        self._save()
-        if self.world.is_main:
-            self.files.save_branches(self.step)
+            self._save()
+            if self.world.is_main:
+                self.files.save_branches(self.step)
 
     def _loop(self, batches: Iterator[Batch], logs: list[TrainLog], bar: tqdm[Any]) -> None:
         if self.step == 0:

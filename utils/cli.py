@@ -1,7 +1,8 @@
 """How every script reads its flags and ends: one parser, one policy for errors and signals.
 
-A mistake of the user is one line on stderr and exit code 2; Ctrl-C is 130; a reader that has seen
-enough (`| head`) is 141. Under torchrun the main rank says what went wrong, once.
+A mistake of the user is one line on stderr and exit code 2; Ctrl-C, SIGTERM and SIGHUP are 130; a
+reader that has seen enough (`| head`) is 141. Under torchrun the main rank says what went wrong,
+once.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import os
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import FrameType
 from typing import Any, Literal, NoReturn
@@ -30,6 +33,10 @@ from utils.distributed import (
     stop,
 )
 
+END_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+_MOMENT = 0.05  # seconds
 PARTS_HINT = "with --parts FOLDER the same command resumes where it stopped"
 
 
@@ -88,24 +95,74 @@ def run_command(body: Callable[[], int], *, resume_hint: str = "") -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names may hold what no console can show
             stream.reconfigure(errors="backslashreplace")
-    try:
-        return body()
-    except KeyboardInterrupt:
-        sys.stderr.write(f"stopped{'; ' if resume_hint else ''}{resume_hint}\n")
-        return 130
-    except BrokenPipeError:
+    with _interrupting() as received:
+        try:
+            return body()
+        except Exception as error:
+            if received:  # libraries turn a KeyboardInterrupt into exceptions of their own
+                return _stopped(resume_hint)
+            return _explained(error)
+        except KeyboardInterrupt:
+            return _stopped(resume_hint)
+
+
+def _stopped(resume_hint: str) -> int:
+    sys.stderr.write(f"stopped{'; ' if resume_hint else ''}{resume_hint}\n")
+    return 130
+
+
+def _explained(error: Exception) -> int:
+    if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except (ValueError, OSError) as error:
-        if is_main_process():
-            say_error(str(error))
-        return 2
-    except ModuleNotFoundError as error:
+    if isinstance(error, ModuleNotFoundError):
         say_error(
             f"{sys.executable} lacks the package {error.name}: activate the environment that "
             "`make setup` made, or pip install -r requirements.txt"
         )
         return 2
+    if not isinstance(error, ValueError | OSError):
+        raise error
+    if is_main_process():
+        say_error(str(error))
+    return 2
+
+
+@contextmanager
+def _interrupting() -> Iterator[list[int]]:
+    """Have `END_SIGNALS` interrupt the work, but no import, which an exception may leave half done.
+
+    Yields the signals that came. One that is ignored from the start stays so.
+    """
+    received: list[int] = []
+    timer = threading.Timer(0, lambda: None)
+    main_thread = threading.main_thread()
+    again = signal.raise_signal  # Windows
+    if hasattr(signal, "pthread_kill"):  # which also wakes a thread that waits
+        again = partial(signal.pthread_kill, main_thread.ident or 0)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal timer
+        received.append(number)
+        while frame is not None and frame.f_code is not run_command.__code__:
+            if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+                timer = threading.Timer(_MOMENT, again, [number])
+                timer.start()
+                return
+            frame = frame.f_back
+        raise KeyboardInterrupt
+
+    is_main_thread = threading.current_thread() is main_thread
+    handlers = {number: signal.getsignal(number) for number in END_SIGNALS if is_main_thread}
+    handlers = {n: before for n, before in handlers.items() if before not in (signal.SIG_IGN, None)}
+    for number in handlers:
+        signal.signal(number, handle)
+    try:
+        yield received
+    finally:
+        timer.cancel()
+        for number, before in handlers.items():
+            signal.signal(number, before)
 
 
 def run_on_ranks(device: str, body: Callable[[World, str], int], *, resume_hint: str = "") -> int:

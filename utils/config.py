@@ -10,10 +10,10 @@ import ast
 import dataclasses
 import difflib
 import json
-import math
 import re
 import reprlib
 import runpy
+import sys
 import traceback
 import types
 import typing
@@ -426,6 +426,8 @@ def _train_config(values: object) -> TrainConfig:
 
 
 def _literal(text: str) -> object:
+    if text in ("true", "false"):
+        return text == "true"
     try:
         value: object = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -536,7 +538,7 @@ def parsed(kind: object, value: object, where: str) -> Any:
         known = ", ".join(map(repr, arguments))
         raise ValueError(f"{where} = {shown(value)}: must be one of {known}")
     if kind is float:
-        if isinstance(value, (int, float)) and type(value) is not bool and math.isfinite(value):
+        if isinstance(value, (int, float)) and type(value) is not bool and abs(value) <= _LARGEST:
             return float(value)
     elif type(value) is kind or (origin is None and kind not in _PLAIN):
         return value
@@ -544,6 +546,7 @@ def parsed(kind: object, value: object, where: str) -> Any:
     raise ValueError(f"{where} = {shown(value)}: expected {name}")
 
 
+_LARGEST = sys.float_info.max
 _PLAIN = (int, str, bool, type(None))
 
 

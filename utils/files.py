@@ -1,7 +1,9 @@
-"""Files are written whole or not at all, and hashed, in one way.
+"""Files are written whole or not at all, by one process at a time, and hashed, in one way.
 
-A file is made under a temporary name in its own folder and takes its place when it is complete: a
-crash, a full disk or a second writer leaves the old file or the new one, never half of one.
+A file is made under a temporary name in its own folder and takes its place when it is complete and
+on the disk: a crash, a power cut, a full disk or a second writer leaves the old file or the new
+one, never half of one. A lock beside it keeps a second writer away, and tells which temporary files
+are those of killed processes.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import struct
@@ -17,9 +20,11 @@ import uuid
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias, overload
+
+from filelock import FileLock, Timeout
 
 Json: TypeAlias = "str | int | float | bool | None | list[Json] | dict[str, Json]"
 MOST_UNPACKED = 10  # times an archive's own size, beyond a GiB
@@ -29,7 +34,70 @@ DAMAGE = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, TypeError),
     *(struct.error, zipfile.BadZipFile, zlib.error),
 )
-TEMPORARY = ".*.tmp*"  # pattern of temporary names, which a killed process leaves behind
+_SHOWN = 300  # letters of another library's message
+LOCK = ".lock"  # of a folder
+PATIENCE = 30.0  # seconds, for another process to finish a file
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_LEFTOVER = re.compile(r"\.(?:(.+)\.lock|(.+?)(?:\.[0-9a-f]{12})?\.tmp(\..*)?)")
+
+
+@contextmanager
+def sole_writer(target: Path, lock: Path | None = None, patience: float = 0) -> Iterator[bool]:
+    """Keep other processes from writing a folder, or a file.
+
+    Yields whether that is so: on a file system without locks nothing keeps others out.
+
+    Args:
+        target: a folder, which is made; with a lock of another name, anything.
+        lock: the file that is locked, and there meanwhile; `LOCK` in the folder.
+        patience: seconds to wait for another process.
+
+    Raises:
+        ValueError: another process is writing it.
+        OSError: the lock cannot be made there.
+    """
+    lock = lock or target / LOCK
+    file, is_held = FileLock(lock, timeout=patience, thread_local=False), True
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file.acquire()
+    except Timeout:
+        raise ValueError(
+            f"{target}: another process is writing it; wait for it, or name another place"
+        ) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise OSError(error.errno, error.strerror, str(target)) from error
+        is_held = False
+    try:
+        yield is_held
+    finally:
+        try:
+            if os.name != "nt":  # which removes nothing that is open
+                lock.unlink(missing_ok=True)
+        finally:
+            file.release()
+        if os.name == "nt":
+            with suppress(OSError):  # somebody else has it
+                lock.unlink()
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove what killed processes left of a file, or of all: temporary files and locks.
+
+    Those of live processes stay.
+    """
+    for path in list(folder.glob(".*")):
+        match = _LEFTOVER.fullmatch(path.name)
+        target = folder / (match[1] or match[2] + (match[3] or "")) if match else folder
+        if match and name in (None, target.name):
+            with suppress(ValueError), sole_writer(target, _lock_of(target)) as is_held:
+                if is_held and path != _lock_of(target):
+                    remove(path)
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}{LOCK}")
 
 
 @contextmanager
@@ -40,7 +108,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     was faster. A link is followed; a device or a pipe, such as /dev/stdout, is written directly.
 
     Raises:
-        OSError: the path cannot be written.
+        ValueError: another process is writing it, for longer than `PATIENCE`.
+        OSError: the path cannot be written; it is named.
     """
     path = Path(path)
     if path.is_symlink():
@@ -48,14 +117,45 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     if path.exists() and not (path.is_file() or path.is_dir()):
         yield path
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}.tmp{path.suffix}")
+    with sole_writer(path, _lock_of(path), PATIENCE) as is_held:
+        unique = "" if is_held else f".{uuid.uuid4().hex[:12]}"
+        temporary = path.with_name(f".{path.stem}{unique}.tmp{path.suffix}")
+        remove(temporary)  # of a process that was killed
+        try:
+            yield temporary
+            if not (temporary.is_dir() and path.is_dir()):
+                _sync(temporary)
+                temporary.replace(path)
+                _sync_folder(path.parent)
+        except OSError as error:
+            if not str(error.filename or temporary).startswith(str(temporary)):
+                raise
+            if error.errno is None:
+                raise OSError(f"{path}: {error}") from error
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        finally:
+            remove(temporary)
+
+
+def _sync(path: Path) -> None:
+    """Have a file, or a folder and all in it, on the disk."""
+    if path.is_dir():
+        for each in path.iterdir():
+            _sync(each)
+        _sync_folder(path)
+        return
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # which opens no folder
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        yield temporary
-        if not (temporary.is_dir() and path.is_dir()):
-            temporary.replace(path)
+        os.fsync(descriptor)
     finally:
-        remove(temporary)
+        os.close(descriptor)
 
 
 @overload
@@ -80,17 +180,8 @@ def _atomic_file(path: Path, mode: str) -> Iterator[IO[str]]:
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": "", "errors": "surrogateescape"}
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file")
-    with atomic_path(path) as temporary:
-        try:
-            file = temporary.open(mode, **text)  # type: ignore[call-overload]
-        except OSError as error:
-            error.filename = str(path)
-            raise
-        with file:
-            yield file
-            file.flush()
-            if temporary.is_file():
-                os.fsync(file.fileno())
+    with atomic_path(path) as temporary, temporary.open(mode, **text) as file:  # type: ignore[call-overload]
+        yield file
 
 
 @overload
@@ -119,12 +210,45 @@ def _open_regular(path: str, flags: int) -> int:
     return descriptor
 
 
+class Origin:
+    """Reads the files that a folder or a list (`path`) names, and tells a missing one from all."""
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self._places = () if path is None else (str(path),)
+        self._last = self._places
+
+    def read(self, path: str, largest: int | None = None) -> bytes:
+        """Return the bytes of a file, of at most so many.
+
+        Raises:
+            ValueError: it cannot be read; the reason, without its name.
+            OSError: nor is the folder, or the file that was read before it, still there: a disk or
+                a folder is gone, not a file.
+        """
+        try:
+            with open_input(path) as file:
+                size = os.fstat(file.fileno()).st_size
+                if largest is not None and size > largest:
+                    raise ValueError(f"too large: {size} bytes, more than {largest}")
+                content = file.read()
+        except OSError as error:
+            for seen in self._places + self._last:
+                try:
+                    os.stat(seen)  # noqa: PTH116 - names that are no text
+                except OSError as gone:
+                    why = f"{gone.strerror}; so it was for {path}"
+                    raise OSError(f"{seen} is gone while it is read ({why})") from error
+            raise ValueError(error.strerror or str(error)) from error
+        self._last = (path,)
+        return content
+
+
 def check_archive(path: str | Path) -> None:
     """Raise ValueError for a zip archive that is damaged, or unpacks to far more than its size."""
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
-    except (zipfile.BadZipFile, NotImplementedError) as error:
+    except (ValueError, *DAMAGE) as error:
         raise ValueError(f"{path}: damaged archive ({error})") from error
     if unpacked > MOST_UNPACKED * Path(path).stat().st_size + (1 << 30):
         raise ValueError(f"{path} would unpack to {unpacked} bytes: refused")
@@ -161,10 +285,16 @@ def write_text(path: str | Path, text: str) -> None:
         file.write(text)
 
 
-def write_bytes(path: str | Path, data: bytes) -> None:
+def write_bytes(path: str | Path, data: bytes | memoryview) -> None:
     """Write bytes; see `atomic_file`."""
     with atomic_file(path) as file:
         file.write(data)
+
+
+def require_folder(folder: Path) -> None:
+    """Raise OSError where the folder that a job has made is gone, before it is made once more."""
+    if not folder.is_dir():
+        raise OSError(f"{folder} is gone while it is written: the same command begins it anew")
 
 
 def remove(path: Path) -> None:
@@ -198,8 +328,8 @@ def naming(path: str | Path, *damage: type[Exception]) -> Iterator[None]:
     try:
         yield
     except damage as error:
-        kind = type(error).__name__
-        raise ValueError(f"{path} is damaged, or of another kind ({kind}: {error})") from error
+        what = f"{type(error).__name__}: {error}"[:_SHOWN]
+        raise ValueError(f"{path} is damaged, or of another kind ({what})") from error
     except ValueError as error:
         if str(path) in str(error):
             raise

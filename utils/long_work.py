@@ -16,6 +16,8 @@ from typing import Self, TypeVar
 
 from tqdm import tqdm
 
+from utils.cli import END_SIGNALS
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -50,6 +52,45 @@ def prefetch(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+JUDGED_AFTER = 1000  # inputs; the share of unreadable ones says little before
+
+
+class UnreadableShare:
+    """Counts inputs, and ends the work where too many of them cannot be read (docs/formats.md).
+
+    Args:
+        limit: share that may be unreadable.
+        flag: its name, for messages.
+    """
+
+    def __init__(self, limit: float, flag: str = "--max_bad_share") -> None:
+        if not 0 <= limit <= 1:
+            raise ValueError(f"{flag} {limit}: must lie in 0..1")
+        self.limit, self._flag = limit, flag
+        self._read = self._bad = 0
+        self._example = ""
+
+    def add(self, read: int, bad: int = 0, example: str = "") -> None:
+        """Count inputs, those among them that cannot be read, and name one.
+
+        Raises:
+            ValueError: too many of 1000 inputs or more.
+        """
+        self._read, self._bad = self._read + read, self._bad + bad
+        self._example = self._example or example
+        if self._read >= JUDGED_AFTER:
+            self.judge()
+
+    def judge(self) -> None:
+        """Raise ValueError where too many inputs are unreadable, however few were read."""
+        if self._bad > self.limit * self._read:
+            raise ValueError(
+                f"{self._bad} of {self._read} images read are bad, more than {self._flag} "
+                f"{self.limit:g} allows; such as {self._example}. What is finished is kept: mend "
+                f"them or allow more, and the same command resumes"
+            )
 
 
 LINE_EVERY = 30.0  # seconds
@@ -156,9 +197,9 @@ def duration(seconds: float) -> str:
 
 
 class StopRequest:
-    """While active, Ctrl-C and SIGTERM set `is_requested`; a second Ctrl-C interrupts at once.
+    """While active, signals that end a job set `is_requested`; a second Ctrl-C interrupts at once.
 
-    A Ctrl-C that is ignored from the start, as a script's `command &` has it, stays ignored.
+    A signal that is ignored from the start, as a script's `command &` or nohup has it, stays so.
 
     Args:
         second_interrupts: False where one Ctrl-C may arrive twice, as under torchrun, which passes
@@ -169,14 +210,12 @@ class StopRequest:
         terminated: whether SIGTERM requested it.
     """
 
-    _signals = (signal.SIGINT, signal.SIGTERM)
-
     def __init__(self, second_interrupts: bool = True) -> None:
         self.is_requested = self.terminated = False
         self._second_interrupts = second_interrupts
 
     def __enter__(self) -> StopRequest:
-        self._previous = {number: signal.getsignal(number) for number in self._signals}
+        self._previous = {number: signal.getsignal(number) for number in END_SIGNALS}
         for number, handler in self._previous.items():
             if handler is not signal.SIG_IGN:
                 signal.signal(number, self._request)

@@ -9,14 +9,25 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from utils.files import (
+    DAMAGE,
+    LOCK,
+    PATIENCE,
+    Json,
+    atomic_path,
+    read_json,
+    remove,
+    remove_leftovers,
+    require_folder,
+    sole_writer,
+    write_text,
+)
 
-from utils.files import TEMPORARY, Json, atomic_path, remove, write_text
-
-LOCK = "lock"
+_OLD_LOCK = "lock"  # of earlier versions
 _SHOWN = 60  # characters of a setting in a message
 
 
@@ -26,9 +37,9 @@ class PartStore:
     Args:
         folder: made by `claim`.
         fingerprint: all that the parts depend on.
-        lock: whether one process at a time may have the folder. Without it several processes and
-            machines may share it, each writing parts of its own; where two write the same part,
-            either is kept.
+        share: which of the parts this process makes, where several processes and machines share
+            the folder, such as "2-of-4"; one process at a time has a share. By default one has the
+            folder. Where two write the same part, either is kept.
         name: of a part, with a place for its number: `part-{:06d}.npz`.
         about: file in the folder that holds the fingerprint.
         finished: file in the folder that `finish` makes.
@@ -42,8 +53,8 @@ class PartStore:
         self,
         folder: Path,
         fingerprint: Mapping[str, Json],
-        lock: bool = True,
         *,
+        share: str = "",
         name: str = "part-{:06d}.npz",
         about: str = "about.json",
         finished: str = "finished.json",
@@ -54,7 +65,8 @@ class PartStore:
         self._fingerprint: dict[str, Json] = json.loads(json.dumps(fingerprint))
         self._compared = compared
         self._about, self._finished = folder / about, folder / finished
-        self._lock = FileLock(folder / LOCK, timeout=0, thread_local=False) if lock else None
+        self._share = share
+        self._held: ExitStack | None = None
         own = compared(self._fingerprint)
         self.settings = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
@@ -73,12 +85,22 @@ class PartStore:
             raise ValueError(
                 f"{self.folder} is a file, but a folder is needed: name another"
             ) from None
-        self._acquire()
-        own = (LOCK, self._about.name, self._finished.name)
+        with ExitStack() as own, ExitStack() as locks:
+            if self._share:
+                lock = self.folder / f".share-{self._share}{LOCK}"
+                own.enter_context(sole_writer(self.folder, lock))
+            patience = PATIENCE if self._share else 0
+            locks.enter_context(sole_writer(self.folder, patience=patience))
+            self._claim(restart)
+            self._held = (own if self._share else locks).pop_all()
+
+    def _claim(self, restart: bool) -> None:
+        own = (_OLD_LOCK, self._about.name, self._finished.name)
         names = [path.name for path in self.folder.iterdir()]
         foreign = [name for name in names if name not in own and not name.startswith(".")]
         if foreign and not self._about.exists():  # another process may have made it meanwhile
             raise ValueError(f"{self.folder} holds other files: name an empty folder")
+        self._remove_leftovers()
         if restart or not self._about.exists():
             self._finished.unlink(missing_ok=True)
         if restart:
@@ -87,20 +109,10 @@ class PartStore:
             write_text(self._about, json.dumps(self._fingerprint, indent=1) + "\n")
         self._compare()
 
-    def _acquire(self) -> None:
-        if self._lock is None:
-            return
-        try:
-            self._lock.acquire()
-        except Timeout as error:
-            raise ValueError(f"{self.folder}: another process is writing it") from error
-        except NotImplementedError:  # a file system without locks: nothing keeps others out
-            pass
-
     def _compare(self) -> None:
         try:
-            stored = self._compared(json.loads(self._about.read_text(encoding="utf-8")))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            stored = self._compared(read_json(self._about))
+        except (ValueError, *DAMAGE) as error:
             raise ValueError(f"{self._about} is damaged ({error}): {self._way_out}") from error
         own = self._compared(self._fingerprint)
         for name in {**own, **stored}:
@@ -131,8 +143,25 @@ class PartStore:
 
     def write(self, number: int, writer: Callable[[Path], object]) -> None:
         """Write a part whole or not at all; `writer` makes a file or folder at a path."""
+        require_folder(self.folder)
         with atomic_path(self.path(number)) as temporary:
             writer(temporary)
+
+    @contextmanager
+    def reading(self, number: int) -> Iterator[Path]:
+        """Give the path of a part to read; what damage leads to is a ValueError with the way out.
+
+        Raises:
+            ValueError: the part is damaged.
+            OSError: it cannot be read.
+        """
+        path = self.path(number)
+        try:
+            yield path
+        except (ValueError, OSError, *DAMAGE) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise ValueError(f"{path} is damaged: delete it and give the same command") from error
 
     def remove(self, number: int) -> None:
         """Remove a part, such as a damaged one, so that it is made again."""
@@ -145,7 +174,7 @@ class PartStore:
 
     def finish(self) -> None:
         """Mark all parts as made, and remove what killed processes left behind."""
-        self._remove_temporary()
+        self._remove_leftovers()
         write_text(self._finished, "{}\n")
 
     def discard(self) -> None:
@@ -154,29 +183,29 @@ class PartStore:
         A crash meanwhile leaves the first parts, or a folder that `is_finished`.
         """
         if self.folder.is_dir():
-            self._remove_all()
-            self._finished.unlink(missing_ok=True)
-            if self._lock is not None:
-                (self.folder / LOCK).unlink(missing_ok=True)
-            if not any(self.folder.iterdir()):
-                self.folder.rmdir()
+            with nullcontext() if self._held else sole_writer(self.folder):
+                self._remove_all()
+                self._finished.unlink(missing_ok=True)
+                (self.folder / _OLD_LOCK).unlink(missing_ok=True)
         self.close()
+        with suppress(OSError):  # not empty, or somebody has it already
+            self.folder.rmdir()
 
     def close(self) -> None:
         """Let another process have the folder."""
-        if self._lock is not None:
-            self._lock.release()
+        if self._held is not None:
+            self._held.close()
+            self._held = None
 
     def _remove_all(self) -> None:
         for number in reversed(self.numbers()):
             self.remove(number)
-        self._remove_temporary()
+        self._remove_leftovers()
         self._about.unlink(missing_ok=True)
 
-    def _remove_temporary(self) -> None:
+    def _remove_leftovers(self) -> None:
         for folder in {self.folder, self.path(0).parent}:
-            for path in folder.glob(TEMPORARY):
-                remove(path)
+            remove_leftovers(folder)
 
 
 def _short(value: Json) -> str:

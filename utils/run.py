@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import os
 import platform
-import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from utils.config import TrainConfig, to_json
-from utils.files import write_text
+from utils.files import DAMAGE, read_json, write_bytes, write_text
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +27,16 @@ _PACKAGES = (
     *("face-uncertainty", "torch", "numpy", "scipy"),
     *("opencv-python-headless", "simplejpeg", "matplotlib"),
 )
+
+
+class _LogFile(logging.FileHandler):
+    """A log that cannot be written is an error of the run, with the file's name."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        error = sys.exception()
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, self.baseFilename) from error
+        super().handleError(record)
 
 
 class _BarSafeHandler(logging.Handler):
@@ -44,9 +54,7 @@ def start_logging(log_file: Path | None = None) -> None:
     LOGGER.propagate = False
     LOGGER.addHandler(_BarSafeHandler())
     if log_file is not None:
-        LOGGER.addHandler(
-            logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
-        )
+        LOGGER.addHandler(_LogFile(log_file, encoding="utf-8", errors="backslashreplace"))
 
 
 def keep_quiet() -> None:
@@ -89,7 +97,7 @@ def new_run_folder(config: TrainConfig, model_dir: Path | None) -> Path:
 def record_run(folder: Path, config: TrainConfig, config_file: Path | None, **facts: Any) -> None:
     """Write the config as given and as JSON, and the environment of each start of the run."""
     if config_file is not None:
-        shutil.copyfile(config_file, folder / "config.py")
+        write_bytes(folder / "config.py", config_file.read_bytes())
     write_text(folder / "config.json", to_json(config) + "\n")
     path = folder / "environment.json"
     starts = [*_earlier_starts(path), {**environment(), **facts}]
@@ -99,8 +107,8 @@ def record_run(folder: Path, config: TrainConfig, config_file: Path | None, **fa
 def _earlier_starts(path: Path) -> list[Any]:
     if not path.exists():
         return []
-    with suppress(ValueError):
-        starts = json.loads(path.read_text(encoding="utf-8"))
+    with suppress(ValueError, OSError):
+        starts = read_json(path)
         if isinstance(starts, list):
             return starts
     LOGGER.warning("%s is damaged: the record of this run's starts begins anew", path)
@@ -127,10 +135,15 @@ class MetricsFile:
     """`metrics.jsonl`: one JSON object per line, in the order of the steps."""
 
     def __init__(self, path: Path, resume_at: int = 0) -> None:
-        """Open for appending; lines of steps after `resume_at` are dropped, they come again."""
+        """Open for appending.
+
+        Lines of steps after `resume_at` are dropped, since they come again, and so are damaged
+        ones.
+        """
         if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            write_text(path, "".join(line for line in lines if _step_of(line) <= resume_at))
+            lines = path.read_bytes().splitlines()
+            sound = [line + b"\n" for line in lines if _step_of(line) <= resume_at]
+            write_bytes(path, b"".join(sound))
         self.path = path
         self._file = path.open("a", encoding="utf-8")
 
@@ -139,16 +152,20 @@ class MetricsFile:
         self._file.write(json.dumps(values) + "\n")
         self._file.flush()
 
+    def sync(self) -> None:
+        """Have what was written on the disk, where a loss of power does not take it."""
+        os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Close the file."""
+        self.sync()
         self._file.close()
 
 
-def _step_of(line: str) -> float:
-    try:
+def _step_of(line: bytes) -> float:
+    with suppress(ValueError, *DAMAGE):
         return float(json.loads(line)["global_step"])
-    except (json.JSONDecodeError, KeyError):
-        return float("inf")  # a line cut short by a crash
+    return float("inf")  # cut short by a crash, or damaged
 
 
 def _version(package: str) -> str | None:

@@ -7,23 +7,20 @@ message about a value says in which line or row it stands. Nothing in a file is 
 from __future__ import annotations
 
 import csv
-import sys
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 from numpy.typing import DTypeLike, NDArray
 
-from utils.files import atomic_file, atomic_path, check_archive, naming, open_input
+from utils.arrays import Array, open_npz, read_npz
+from utils.files import atomic_file, atomic_path, naming, open_input
 
 if TYPE_CHECKING:
     import pyarrow
@@ -37,7 +34,6 @@ FAILURE = {"quality": 255.0, "uncertainty": -1.0}  # of an image that could not 
 BEST_QUALITY = 100.0  # ISO/IEC 29794-1: qualities are 0..100, and 255 says that there is none
 _FLAGS = {"1": True, "0": False, "true": True, "false": False, "1.0": True, "0.0": False}
 
-Array: TypeAlias = "NDArray[Any]"
 Values: TypeAlias = "Array | pyarrow.Array"  # numbers, or text
 Number = TypeVar("Number", np.int64, np.float64)
 Heading: TypeAlias = Callable[[Sequence[str]], bool]
@@ -387,52 +383,6 @@ def _encoding(path: str | Path) -> str:
     return "utf-8-sig"
 
 
-def read_npz(path: str | Path, names: Sequence[str]) -> dict[str, Array]:
-    """Read named arrays of an `.npz` file; ValueError where one is missing or has to unpickle."""
-    with naming(Path(path)), _npz(path) as archive:
-        missing = [name for name in names if name not in archive.files]
-        if missing:
-            has = ", ".join(archive.files) or "nothing"
-            raise ValueError(f"no array {', '.join(missing)} (it has: {has})")
-        return {name: _array(archive, name) for name in names}
-
-
-def npz_names(path: str | Path) -> list[str]:
-    """Names of the arrays of an `.npz` file; ValueError where it is not one."""
-    with naming(Path(path)), _npz(path) as archive:
-        return list(archive.files)
-
-
-@contextmanager
-def _npz(path: str | Path) -> Iterator[NpzFile]:
-    if not Path(path).is_file():
-        raise ValueError(f"no file {path}")
-    if not zipfile.is_zipfile(path):
-        raise ValueError("not an .npz file (or one that was cut off)")
-    try:
-        check_archive(path)
-        with np.load(path, allow_pickle=False) as archive:
-            yield archive
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"damaged .npz file ({error})") from error
-
-
-def _array(archive: NpzFile, name: str) -> Array:
-    try:
-        array: Array = archive[name]
-        if array.dtype.kind == "U" and array.size:
-            letters = array.ravel().view(np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
-            if (letters > sys.maxunicode).any():
-                raise ValueError("it holds what is not text")
-    except MemoryError as error:
-        raise ValueError(f"array {name} says that it is larger than memory") from error
-    except Exception as error:  # NumPy and zipfile raise nearly anything where a file is damaged
-        if "pickle" in str(error):  # numpy's own words advise to load without the safeguard
-            raise ValueError(f"array {name} holds pickled objects: refused") from error
-        raise ValueError(f"array {name} is damaged ({error})") from error
-    return array
-
-
 def _suffix(path: Path, what: str, suffixes: Sequence[str]) -> str:
     suffix = path.suffix.lower()
     if suffix not in suffixes:
@@ -453,14 +403,13 @@ def _npz_columns(path: Path, names: Sequence[str]) -> Iterator[list[Values]]:
 
 
 def _open_npz(path: Path) -> Table:
-    with _npz(path) as archive, zipfile.ZipFile(path) as entries:
+    with open_npz(path) as archive:
         metadata: dict[str, str] = {}
-        for entry in entries.infolist():
+        for name in archive.names:
             with suppress(ValueError):  # Python objects, which nobody may ask for
-                name = entry.filename.removesuffix(".npy")
-                array = _array(archive, name) if entry.file_size < _SMALL else np.empty(1)
+                array = archive.read(name) if archive.size(name) < _SMALL else np.empty(1)
                 metadata |= {name: str(array)} if array.ndim == 0 else {}
-        names = [name for name in archive.files if name not in metadata]
+        names = [name for name in archive.names if name not in metadata]
         return Table(path, names, partial(_npz_columns, path), metadata=metadata)
 
 

@@ -246,11 +246,14 @@ def pack_key(path: Path) -> PackKey:
 
 def load_index(path: Path, key: PackKey) -> tuple[Starts, Images] | None:
     """Return the index that an earlier start stored, None where nothing fits."""
-    arrays = cache_file.load(path, key)
-    if arrays is None:
-        return None
-    starts = Starts(_unpacked(arrays["keys"]), Offsets(arrays["low"], arrays["bases"]))
-    return starts, Images(_unpacked(arrays["positions"]), arrays["labels"])
+    return cache_file.load(
+        path,
+        key,
+        lambda arrays: (
+            Starts(_unpacked(arrays["keys"]), Offsets(arrays["low"], arrays["bases"])),
+            Images(_unpacked(arrays["positions"]), arrays["labels"]),
+        ),
+    )
 
 
 def store_index(path: Path, key: PackKey, starts: Starts, images: Images) -> None:

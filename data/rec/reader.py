@@ -136,6 +136,18 @@ class RecordPack:
         """(R,) byte offsets of the records, by ascending key."""
         return self.starts.offsets.take(np.arange(len(self)))
 
+    def require_whole(self) -> None:
+        """Raise ValueError where the file ends before its last record does."""
+        offset = self.starts.offsets.at(len(self) - 1)
+        start = min(max(offset, 0), self._size - PART.size)
+        magic, packed = PART.unpack_from(self._map, start)
+        end = start + PART.size + (packed & (1 << 29) - 1)
+        if offset > start or (magic == MAGIC and end > self._size):
+            raise ValueError(
+                f"{self.path} is cut short at {self._size} bytes: its last record, at byte "
+                f"{offset}, is not whole"
+            )
+
     def key(self, position: int) -> int:
         """Return the key at a position of `keys`."""
         return int(self.starts.keys[position])
@@ -377,6 +389,8 @@ def _whole(
     if odd.size:
         key = pack.key(int(positions[odd[0]]))
         raise ValueError(f"{pack.path}: key {key}: label {labels[odd[0]]} is not a whole number")
+    if (np.abs(labels) >= 2.0**63).any():
+        raise ValueError(f"{pack.path}: a label of {np.abs(labels).max():g} is too large")
     return labels.astype(np.int64)
 
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from data.labelled_pairs import pairs_that_count
 from evaluation.metrics.comparisons import Comparisons, notes_of
 from evaluation.metrics.thresholds import Caution
+from utils.arrays import Array
 from utils.files import naming
 from utils.tables import (
-    Array,
     Column,
     Table,
     assess_failures,

@@ -27,8 +27,9 @@ from evaluation.metrics.comparisons import (
 from evaluation.metrics.thresholds import Caution
 from evaluation.sets.labelled import NonMated, labelled_comparisons
 from evaluation.sets.score_files import read_scores
+from utils.arrays import npz_names
 from utils.files import naming
-from utils.tables import SUFFIXES, npz_names
+from utils.tables import SUFFIXES
 
 
 @dataclass(frozen=True)

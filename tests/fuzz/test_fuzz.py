@@ -17,7 +17,7 @@ from tests.fuzz.targets import TARGETS
 INPUTS = 200  # of a target whose reader takes 1 ms
 NUMBER = st.integers(0, (1 << 30) - 1)
 EDITS = st.lists(st.tuples(NUMBER, NUMBER, NUMBER, NUMBER, NUMBER), min_size=1, max_size=4)
-OPEN = {"caches", "extracted npy", "extracted parquet", "stored features", "weights"}
+OPEN = {"extracted npy", "extracted parquet", "stored features", "weights"}
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -50,9 +51,9 @@ def unwritable(monkeypatch, *folders):
 
 
 def test_stored_arrays_are_loaded_and_the_header_names_them(source):
-    assert cache_file.load(source, KEY) is None
+    assert load(source) is None
     cache_file.store(source, KEY, ARRAYS)
-    assert same(cache_file.load(source, KEY))
+    assert same(load(source))
     assert {path.name for path in source.parent.iterdir()} == {source.name, neighbour(source).name}
     content = neighbour(source).read_bytes()
     header = json.loads(content[24 : 24 + int.from_bytes(content[8:16], "little")])
@@ -60,13 +61,17 @@ def test_stored_arrays_are_loaded_and_the_header_names_them(source):
     assert [entry[0] for entry in header["arrays"]] == list(ARRAYS)
 
 
+def load(source, key=KEY):
+    return cache_file.load(source, key, dict)
+
+
 def test_another_key_or_format_does_not_fit(source, monkeypatch):
     cache_file.store(source, {"kind": "old"}, ARRAYS)
     cache_file.store(source, KEY, ARRAYS)
     for key in ({"kind": "old"}, {**KEY, "size": [3, 10**18 + 1]}, {"kind": "test"}):
-        assert cache_file.load(source, key) is None
+        assert load(source, key) is None
     monkeypatch.setattr(cache_file, "FORMAT", 2)
-    assert cache_file.load(source, KEY) is None
+    assert load(source) is None
 
 
 def test_a_file_cut_or_changed_anywhere_is_not_used(source):
@@ -74,24 +79,42 @@ def test_a_file_cut_or_changed_anywhere_is_not_used(source):
     whole = neighbour(source).read_bytes()
     for length in [*range(0, 400, 7), len(whole) // 2, len(whole) - 64]:
         neighbour(source).write_bytes(whole[:length])
-        assert cache_file.load(source, KEY) is None, length
+        assert load(source) is None, length
     refused = 0
     for place in range(0, len(whole), 13):
         changed = bytearray(whole)
         changed[place] ^= 0x10
         neighbour(source).write_bytes(changed)
-        arrays = cache_file.load(source, KEY)
+        arrays = load(source)
         refused += arrays is None
         assert arrays is None or same(arrays), place
     assert refused > 300
 
 
+HEADERS = ["[]", "{}", '{"format": 1}', "[" * 9999, '{"format": 1, "key": KEY, "arrays": [[1]]}']
+ENTRIES = ['"<i8", -1, 0', '"<i8", 1, -9999', '"<f8", "1", 0']
+ENTRIES += [f'"{dtype}", 1, 0' for dtype in ("O", "S4", "no", "<u$")]
+for entry in ENTRIES:
+    HEADERS.append(f'{{"format": 1, "key": KEY, "arrays": [["a", {entry}]], "check": 0}}')
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_a_header_that_says_something_else_is_built_anew(source, header):
+    head = header.replace("KEY", json.dumps(KEY)).encode()
+    start = cache_file._START.pack(cache_file._MAGIC, len(head), zlib.crc32(head))
+    neighbour(source).write_bytes(start + head + bytes(64))
+    assert load(source) is None
+    cache_file.store(source, KEY, ARRAYS)
+    assert cache_file.load(source, KEY, lambda arrays: arrays["absent"]) is None
+    assert same(load(source))
+
+
 @pytest.mark.parametrize("content", [b"my notes", bytes(5000)])
 def test_a_file_of_another_program_or_of_zeros_is_left_alone(source, content):
     neighbour(source).write_bytes(content)
-    assert cache_file.load(source, KEY) is None
+    assert load(source) is None
     cache_file.store(source, KEY, ARRAYS)
-    assert same(cache_file.load(source, KEY))
+    assert same(load(source))
     assert neighbour(source).read_bytes() == content
 
 
@@ -99,11 +122,11 @@ def test_an_unwritable_folder_leads_to_the_user_s_cache(source, monkeypatch, tmp
     unwritable(monkeypatch, source.parent)
     cache_file.store(source, KEY, ARRAYS)
     assert not neighbour(source).exists()
-    assert same(cache_file.load(source, KEY))
+    assert same(load(source))
     assert len(list((tmp_path / "cache" / "face-uncertainty").iterdir())) == 1
     other = source.with_name("other.rec")
     other.touch()
-    assert cache_file.load(other, KEY) is None
+    assert load(other) is None
 
 
 @pytest.mark.parametrize("foreign", [False, True])
@@ -119,15 +142,15 @@ def test_nowhere_to_write_is_one_line_and_no_error(source, monkeypatch, caplog, 
         cache_file.store(source, KEY, ARRAYS)
     why = "files of other programs are in its place" if foreign else "Permission denied"
     assert caplog.messages[0].endswith(f"for the next start: {why}")
-    assert cache_file.load(source, KEY) is None
+    assert load(source) is None
 
 
 def test_a_replaced_file_does_not_disturb_an_open_one(source):
     cache_file.store(source, KEY, ARRAYS)
-    arrays = cache_file.load(source, KEY)
+    arrays = load(source)
     cache_file.store(source, KEY, {"labels": np.zeros(9)})
     assert same(arrays)
-    assert list(cache_file.load(source, KEY)) == ["labels"]
+    assert list(load(source)) == ["labels"]
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o644])
@@ -144,6 +167,6 @@ def test_a_user_without_a_home(source, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", homeless)
     unwritable(monkeypatch, source.parent)
-    assert cache_file.load(source, KEY) is None
+    assert load(source) is None
     cache_file.store(source, KEY, ARRAYS)
     assert not neighbour(source).exists()

@@ -8,8 +8,9 @@ import pytest
 
 from data.faces import class_index, open_faces
 from data.images import encode_jpeg, encode_png
+from tests.helpers import GOLDEN
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "data" / "rec"
+PACKS = GOLDEN / "data" / "rec"
 
 
 def flat(value: int, size: int = 112) -> np.ndarray:
@@ -65,15 +66,6 @@ def test_list_file(folder):
     assert [int(faces.read(row)[0, 0, 0]) for row in range(3)] == [110, 0, 100]
 
 
-@pytest.mark.parametrize("line", ["12\t3\ta/y y.png", "12\t3.000000\ta/y y.png", "1\ta/y y.png\t3"])
-def test_insightface_list(folder, line):
-    listing = folder / "train.lst"
-    listing.write_text(f"{line}\n1\t0\ta/x.png\n")
-    faces = open_faces(str(listing))
-    assert [int(faces.read(row)[0, 0, 0]) for row in range(2)] == [110, 100]
-    assert faces.labels.tolist() == [0, 1]
-
-
 @pytest.mark.parametrize("line", ["a/x.png", "a/x.png one", "a/x.png 1.5", "7", "a/y y.png"])
 def test_bad_line_of_a_list(folder, line):
     listing = folder / "list.txt"
@@ -94,7 +86,7 @@ def test_lists_without_lines_or_text(folder):
 
 
 def test_pack_by_file_and_by_folder():
-    folder = GOLDEN / "mixed_header_after"
+    folder = PACKS / "mixed_header_after"
     for source in (folder, folder / "train.rec"):
         faces = open_faces(str(source))
         assert len(faces) == 15
@@ -104,7 +96,7 @@ def test_pack_by_file_and_by_folder():
 
 
 def test_joined_sources_keep_their_people_apart(folder):
-    pack = str(GOLDEN / "float_header_first")
+    pack = str(PACKS / "float_header_first")
     faces = open_faces([str(folder), pack, str(folder)])
     assert len(faces) == 5 + 15 + 5
     assert faces.num_classes == 2 + 5 + 2
@@ -117,7 +109,7 @@ def test_joined_sources_keep_their_people_apart(folder):
 
 @pytest.mark.parametrize("kind", ["pack", "folder", "joined", "rendered"])
 def test_reading_in_place_is_reading(kind, folder):
-    pack, rendered = str(GOLDEN / "mixed_header_after"), "synthetic:identities=2,images=2"
+    pack, rendered = str(PACKS / "mixed_header_after"), "synthetic:identities=2,images=2"
     (folder / "a" / "x.png").write_bytes(encode_png(flat(33, size=50)))
     source = {
         "pack": pack,
@@ -133,7 +125,7 @@ def test_reading_in_place_is_reading(kind, folder):
 
 
 def test_read_ahead_reaches_each_pack_of_joined_sources(folder, monkeypatch):
-    pack = str(GOLDEN / "mixed_header_after")
+    pack = str(PACKS / "mixed_header_after")
     faces = open_faces([str(folder), pack, str(folder), pack])
     asked = []
     monkeypatch.setattr(

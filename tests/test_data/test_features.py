@@ -50,7 +50,12 @@ def test_any_number_type_and_further_arrays_are_welcome(tmp_path):
         (MU, np.array([1, np.inf, 0, 1]), SAME, "sigma_sq has 1 of 4 values that are NaN or inf"),
         (MU, np.array([1, 1e300, 0, 1]), SAME, "sigma_sq has 1 of 4 values that are NaN or inf"),
         (MU * np.float32("nan"), SIGMA, SAME, "mu has 8 of 8 values that are NaN"),
-        (MU * [[1], [1], [0], [0]], SIGMA, SAME, "2 embeddings of length zero, the first in row 2"),
+        (
+            MU * [[1], [1], [0], [0]],
+            SIGMA,
+            SAME,
+            "2 embeddings of length zero, .* in row 2",
+        ),
         (MU, SIGMA, np.array([2, 0]), "issame must hold only true/false or 1/0"),
         (MU, SIGMA, np.array(["a", "b"]), "issame must hold only true/false or 1/0"),
         (MU.astype(str), SIGMA, SAME, "mu holds <U"),
@@ -101,7 +106,7 @@ def test_load_errors_name_the_file(tmp_path):
     content[place : place + 10] = bytes(10)
     damaged = tmp_path / "damaged.npz"
     damaged.write_bytes(content)
-    with pytest.raises(ValueError, match=r"damaged\.npz: damaged \.npz file"):
+    with pytest.raises(ValueError, match=r"damaged\.npz: array mu: its header is damaged"):
         Features.load(damaged)
 
     partial = tmp_path / "partial.npz"
@@ -119,6 +124,8 @@ def test_python_objects_are_refused_and_not_run(tmp_path):
 
     path = tmp_path / "objects.npz"
     np.savez(path, mu=np.array([Trap()], dtype=object), sigma_sq=SIGMA, issame=SAME)
-    with pytest.raises(ValueError, match=r"objects\.npz: array mu holds pickled objects: refused"):
+    with pytest.raises(
+        ValueError, match=r"objects\.npz: array mu: it holds pickled objects: refused"
+    ):
         Features.load(path)
     assert ran == []

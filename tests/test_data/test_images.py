@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,8 +13,9 @@ from data.faces import FaceImages, open_faces, write_pack
 from data.images import decode_into, encode_jpeg, encode_png, to_112
 from data.recordio import RecordWriter
 from data.verification import VerificationSet, write_bin_from_pairs
+from tests.helpers import SHARED
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "oracle"
+ORACLE = SHARED / "oracle"
 
 
 def picture(height=112, width=112, seed=0):
@@ -216,19 +216,19 @@ def test_other_sizes_are_resized_bilinearly(shape):
     assert np.abs(resized - bilinear(image, 112)).max() <= 1
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/oracle")
+@pytest.mark.skipif(not ORACLE.exists(), reason="needs ../shared/oracle")
 def test_resize_equals_the_original_s():
-    with np.load(SHARED / "model" / "preprocess_eval.npz") as oracle:
+    with np.load(ORACLE / "model" / "preprocess_eval.npz") as oracle:
         for row in range(3):
             image = to_112(oracle[f"img{row}"]).transpose(2, 0, 1)
             expected = oracle["out"][row]
             assert np.allclose((image / 255 - 0.5) / 0.5, expected, atol=1e-6)
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/oracle")
+@pytest.mark.skipif(not ORACLE.exists(), reason="needs ../shared/oracle")
 def test_decoded_pixels_equal_mxnet_s():
-    expected = json.loads((SHARED / "bin" / "expected.json").read_text())
-    with np.load(SHARED / "bin" / "decoded_rgb.npz") as oracle:
+    expected = json.loads((ORACLE / "bin" / "expected.json").read_text())
+    with np.load(ORACLE / "bin" / "decoded_rgb.npz") as oracle:
         for pixels in oracle.values():
             for image in pixels if pixels.ndim == 4 else [pixels]:
                 digest = hashlib.sha256(np.ascontiguousarray(image, np.uint8)).hexdigest()

@@ -11,9 +11,9 @@ import pytest
 from data.faces import PackFaces
 from data.rec import index
 from data.recordio import RecordPack, RecordWriter, pack_record
+from tests.helpers import GOLDEN
 
-ROOT = Path(__file__).resolve().parents[2]
-GOLDEN = ROOT / "tests" / "golden" / "data" / "rec"
+PACKS = GOLDEN / "data" / "rec"
 CACHE = "train.rec.faceuq-index"
 
 
@@ -25,7 +25,7 @@ def folder(tmp_path, monkeypatch):
     folder = tmp_path / "pack"
     folder.mkdir()
     for name in ("train.rec", "train.idx"):
-        shutil.copyfile(GOLDEN / "mixed_header_after" / name, folder / name)
+        shutil.copyfile(PACKS / "mixed_header_after" / name, folder / name)
     age(folder)
     return folder
 

@@ -2,7 +2,6 @@
 
 import mmap
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +11,9 @@ from hypothesis import strategies as st
 from data.rec import reader
 from data.rec.reader import AT_ONCE, NEAR, gather_scattered, merged, will_need
 from data.recordio import RecordPack, RecordWriter
+from tests.helpers import GOLDEN
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "data" / "rec"
+PACKS = GOLDEN / "data" / "rec"
 
 
 @given(st.lists(st.tuples(st.integers(0, 20 * NEAR), st.integers(1, 2 * NEAR)), max_size=30))
@@ -69,7 +69,7 @@ def test_a_wrong_offset_is_no_error_yet(tmp_path):
 
 @pytest.mark.parametrize("name", ["mixed_header_after", "float_header_first"])
 def test_headers_gathered_by_threads_are_the_same(name, monkeypatch):
-    path = GOLDEN / name / "train.rec"
+    path = PACKS / name / "train.rec"
     with RecordPack(path) as pack:
         positions = np.tile(np.arange(len(pack)), 20)
         plain, labels = pack.fields(positions), pack.images.labels

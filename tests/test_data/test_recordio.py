@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from data.faces import PackFaces
 from data.recordio import RecordPack, RecordWriter, pack_record
+from tests.helpers import GOLDEN, SHARED
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "data" / "rec"
-EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "oracle" / "rec"
+PACKS = GOLDEN / "data" / "rec"
+EXPECTED = json.loads((PACKS / "expected.json").read_text())
+ORACLE = SHARED / "oracle" / "rec"
 MAGIC = struct.pack("<I", 0xCED7230A)
 
 
@@ -65,7 +66,7 @@ def identity_pack(
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_reads_what_mxnet_wrote(name):
     expected = EXPECTED[name]
-    with RecordPack(GOLDEN / name / "train.rec") as pack:
+    with RecordPack(PACKS / name / "train.rec") as pack:
         positions, labels = pack.images
         records = [pack.record_at(int(position)) for position in positions]
         assert [pack.record(key).header.labels for key in range(16, 21)] == [
@@ -79,15 +80,15 @@ def test_reads_what_mxnet_wrote(name):
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_payloads_equal_a_slow_reader(name):
-    data = (GOLDEN / name / "train.rec").read_bytes()
-    with RecordPack(GOLDEN / name / "train.rec") as pack:
+    data = (PACKS / name / "train.rec").read_bytes()
+    with RecordPack(PACKS / name / "train.rec") as pack:
         order = np.argsort(pack.offsets)
         assert [pack.payload(int(row)) for row in order] == slow_records(data)
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_writes_byte_for_byte_what_mxnet_wrote(name, tmp_path):
-    source = GOLDEN / name
+    source = PACKS / name
     with RecordPack(source / "train.rec") as pack:
         lines = (source / "train.idx").read_text().splitlines()
         keys = [int(line.split("\t")[0]) for line in lines]
@@ -98,7 +99,7 @@ def test_writes_byte_for_byte_what_mxnet_wrote(name, tmp_path):
 
 
 def test_write_image_gives_insightface_s_layout_byte_for_byte(tmp_path):
-    source = GOLDEN / "float_header_first"
+    source = PACKS / "float_header_first"
     with RecordPack(source / "train.rec") as pack, RecordWriter(tmp_path / "new" / "train") as new:
         for position, label in zip(*pack.images, strict=True):
             new.write_image(int(label), pack.record_at(int(position)).image, f"id {label}.jpg")
@@ -111,10 +112,10 @@ def test_write_image_gives_insightface_s_layout_byte_for_byte(tmp_path):
     ]  # fmt: skip
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/oracle")
+@pytest.mark.skipif(not ORACLE.exists(), reason="needs ../shared/oracle")
 def test_reads_array_labels_of_the_oracle():
-    expected = json.loads((SHARED / "expected.json").read_text())["array_header_first"]
-    with RecordPack(SHARED / "array_header_first" / "train.rec") as pack:
+    expected = json.loads((ORACLE / "expected.json").read_text())["array_header_first"]
+    with RecordPack(ORACLE / "array_header_first" / "train.rec") as pack:
         labels = pack.images[1].tolist()
         header = pack.record(5).header
     assert labels == [0, 0, 0, 1, 2, 2, 2, 2, 3, 3, 4, 4, 4, 4, 4]
@@ -142,16 +143,16 @@ def test_any_payload_survives(tmp_path_factory, payloads):
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_without_idx_the_pack_is_walked_once_and_says_so(name, tmp_path, caplog):
-    shutil.copy(GOLDEN / name / "train.rec", tmp_path)
+    shutil.copy(PACKS / name / "train.rec", tmp_path)
     with caplog.at_level(logging.WARNING, "faceuq"), RecordPack(tmp_path / "train.rec") as pack:
         found = dict(zip(pack.keys.tolist(), pack.offsets.tolist(), strict=True))
-    lines = (GOLDEN / name / "train.idx").read_text().split()
+    lines = (PACKS / name / "train.idx").read_text().split()
     assert found == dict(zip(map(int, lines[::2]), map(int, lines[1::2]), strict=True))
     assert "no " + str(tmp_path / "train.idx") in caplog.text
 
 
 def test_idx_in_any_order(tmp_path):
-    source = GOLDEN / "float_header_first"
+    source = PACKS / "float_header_first"
     shutil.copy(source / "train.rec", tmp_path)
     lines = (source / "train.idx").read_text().splitlines()
     (tmp_path / "train.idx").write_text("\n".join(lines[::-1]))
@@ -274,7 +275,7 @@ def test_a_pack_without_identity_layout_takes_labels_from_headers(tmp_path, arra
 def damaged(tmp_path: Path, start: int | None = None, content: bytes = b"") -> Path:
     """A pack with other bytes from a place on, or cut there."""
     for name in ("train.rec", "train.idx"):
-        shutil.copy(GOLDEN / "float_header_first" / name, tmp_path)
+        shutil.copy(PACKS / "float_header_first" / name, tmp_path)
     path = tmp_path / "train.rec"
     data = path.read_bytes()
     if start is not None:

@@ -17,6 +17,7 @@ from evaluation.run import DRAWS, EvaluationOptions, evaluate
 from evaluation.sets.stored import open_stored
 from report.text import result_text, result_warnings
 from report.words import ACCEPTED, caution_sentence
+from tests import helpers
 
 SIZES = [40] + [4] * 60  # images of each person
 MATED = 20 + 60 * 6
@@ -127,10 +128,7 @@ def test_the_person_who_decides(sizes, expected):
 def test_what_is_warned_of_in_the_log_is_in_json_and_page(tmp_path, capsys):
     """Photos that are not aligned are told by the room that reads them."""
     faces = SyntheticFaces(identities=6, images=3, seed=3)
-    for row in range(len(faces)):
-        path = tmp_path / "faces" / str(faces.labels[row]) / f"{row}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode_png(np.repeat(faces.read(row), 2, axis=0)))
+    helpers.write_people(tmp_path / "faces", faces, lambda face: encode_png(face.repeat(2, axis=0)))
     argv = ["--device", "cpu", "--target", f"faces:{tmp_path / 'faces'}", "--fmr", "0.1"]
     argv += ["--replicates", 5]
     outputs = ["--json", tmp_path / "r.json", "--report", tmp_path / "r"]
@@ -141,7 +139,7 @@ def test_what_is_warned_of_in_the_log_is_in_json_and_page(tmp_path, capsys):
     page = json.loads((tmp_path / "r" / "faces.json").read_text())
     for warnings in (result["warnings"], page["warnings"], compared["warnings"]):
         assert sum("18 of 18 images (100 %) are not aligned" in line for line in warnings) == 1
-        assert sum("only 6 people, one of whom (0/0.png)" in line for line in warnings) == 1
+        assert sum("only 6 people, one of whom (p00/00.png)" in line for line in warnings) == 1
 
 
 @pytest.mark.parametrize(("seed", "warned"), [(1, True), (2, False)])

@@ -49,7 +49,6 @@ def test_protocol_and_sizes(golden_dir, golden_texts, made_up, tmp_path, capsys)
         (["--features", "none.npz"], "no features or score file none.npz"),
         (["--features", "few.npz"], "few: 9 pairs; at least 10 are needed"),
         (["--features", "few.csv"], "few: 3 pairs; at least 10 are needed"),
-        (["--features", "evil.npz"], "evil.npz: array mu holds pickled objects: refused"),
         (["--features", "x.npz", "--protocol", "orignal"], "did you mean 'original'?"),
         (["--features", "x.npz", "--sigma_sizes", "8;1"], "--sigma_sizes 8;1: expected whole"),
         (["--features", "x.npz", "--sigma_sizes", "8,1"], "must be 1 or more each and add up to"),
@@ -73,8 +72,6 @@ def test_mistakes_are_one_line(argv, message, made_up, tmp_path, monkeypatch, re
     made_up(pairs=20).save("x.npz")
     made_up(pairs=9).save("few.npz")
     Path("few.csv").write_text("score,mated,quality\n0.9,1,5\n0.1,0,4\n0.8,1,3\n")
-    objects = np.array([{}] * 40, dtype=object)
-    np.savez("evil.npz", mu=objects, sigma_sq=np.ones((40, 1)), issame=np.zeros(20))
     refused(lambda: main(argv), message, alone=True)
 
 

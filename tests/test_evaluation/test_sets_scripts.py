@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from data.synthetic import SyntheticFaces
 from evaluation import compare
 from evaluation.metrics.curve import protocol_curve
-from evaluation.metrics.protocols import PROTOCOLS
 from evaluation.sets.score_files import read_scores, write_scores
 from evaluation.verification_risk_fnmr import main
 from tests.helpers import TINY_NAME
@@ -62,36 +60,6 @@ def test_a_stopped_run_goes_on_from_its_parts(backbone, tmp_path, capsys, refuse
     refused(main([*argv, "--estimator", "contrast"]), "parts")
 
 
-def test_every_preset_of_one_score_file(scores, tmp_path, capsys):
-    out = tmp_path / "n.json"
-    argv = ["--features", str(scores), "--protocol", "all", "--fmr", "0.01", "--json", str(out)]
-    assert main(argv) == 0
-    printed = capsys.readouterr().out
-    (block,) = json.loads(out.read_text())["results"][0]["blocks"]
-    names = [row["protocol"]["name"] for row in block["protocols"]]
-    assert names == list(PROTOCOLS)
-    for row in block["protocols"]:
-        target = row["fmr_target"] or 0.01
-        curve = protocol_curve(read_scores(scores), row["protocol"]["name"], target)
-        misses = curve.edc.false_non_matches[curve.index_at(0.1)]
-        assert row["discards"][2]["false_non_matches"] == misses
-        assert f"protocol {row['protocol']['name']}: " in printed
-
-
-def test_risk_intervals_and_report(scores, tmp_path, capsys):
-    folder = tmp_path / "report"
-    argv = ["--features", str(scores), "--protocol", "iso29794", "--fmr", "0.01"]
-    argv += ["--target_risk", "0.2", "--replicates", "40", "--report", str(folder)]
-    assert main(argv) == 0
-    out = capsys.readouterr().out
-    assert "40 bootstrap draws of 40 identities" in out
-    assert "0.2" in out
-    names = sorted(path.name for path in folder.iterdir())
-    assert names == ["scores.html", "scores.json", "scores.txt"]
-    facts = json.loads((folder / "scores.json").read_text())
-    assert facts["name"] == "scores"
-
-
 def test_compare_methods_on_faces(backbone, tmp_path, capsys, refused):
     other = tmp_path / "theirs.csv"
     folder = tmp_path / "out"
@@ -116,18 +84,8 @@ def test_compare_methods_on_faces(backbone, tmp_path, capsys, refused):
     refused(code, "--against nobody: the methods are embedding_norm, sharp, theirs")
 
 
-def test_compare_stored_scores(scores, tmp_path, capsys, refused):
-    ours = read_scores(scores)
-    worse = tmp_path / "worse.npz"
-    rng = np.random.default_rng(1)
-    write_scores(worse, ours.with_uncertainty(rng.random(200).astype(np.float32)))
-    argv = ["--features", str(scores), str(worse), "--fmr", "0.01", "--replicates", "100"]
-    assert compare.main(argv) == 0
-    out = capsys.readouterr().out
-    assert out.index("\nscores ") < out.index("\nworse ")
-    assert "scores is better than worse at AUERC30" in out
-    other = tmp_path / "other.npz"
-    write_scores(other, read_scores(scores).with_uncertainty(ours.uncertainty))
+def test_compare_takes_files_of_one_set(scores, tmp_path, refused):
+    ours, other = read_scores(scores), tmp_path / "other.npz"
     write_scores(other, dataclasses.replace(ours, scores=ours.scores[::-1].copy()))
     refused(compare.main(["--features", str(scores), str(other)]), "other comparisons than in")
 

@@ -140,6 +140,16 @@ def test_what_is_not_finite_has_no_quality(demo, tmp_path):
     assert nan[2].isnan().all()
 
 
+def test_a_small_probability_keeps_its_digits(tmp_path):
+    head, path = Corner(), tmp_path / "corner.onnx"
+    head.output = "probability"
+    write_onnx(path, ExportedModel(None, head, None), metadata({}, None, None), "")
+    images = np.arange(30, dtype=np.uint8)[:, None, None, None] + np.zeros((112, 112, 3), np.uint8)
+    logits = np.arange(30) - 10.0
+    found = OnnxModel(path).everything(images)["uncertainty"]
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-logits)), rtol=1e-6)
+
+
 @given(
     st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=9, unique=True),
     st.lists(st.floats(0, 1), min_size=9, max_size=9),

@@ -166,13 +166,17 @@ def test_unreadable_images_are_listed_by_name(form, run, damaged, images, tmp_pa
     np.testing.assert_array_equal(every.label, all_good.label)
 
 
-def test_too_many_unreadable_images_stop_the_work(run, damaged, tmp_path, capsys):
-    assert run(tmp_path / "out", "--max_bad_share", "0.2", source=damaged) == 2
-    assert (
-        "2 of 8 images of shard 0 are bad, more than --max_bad_share 0.2 of a shard allows, such "
-        f"as {damaged}/p02/04.jpg: "
-    ) in capsys.readouterr().err
-    assert not (tmp_path / "out" / "shards" / "000000").exists()
+def test_too_many_unreadable_images_are_an_error(run, damaged, images, tmp_path, refused, capsys):
+    """Of all 26 images; what is mended is embedded when the same command is given again."""
+    message = "3 of 26 images read are bad, more than --max_bad_share 0.01 allows; such as "
+    refused(run(tmp_path / "out", source=damaged), f"{message}{damaged}/p02/04.jpg: not an image")
+    for row in (4, 5, 25):
+        name = f"p{row // 2:02d}/{row:02d}.jpg"
+        (damaged / name).write_bytes((images / name).read_bytes())
+    assert run(tmp_path / "out", source=damaged) == 0
+    said = capsys.readouterr()
+    assert "000000 lists 2 bad images: made again" in said.err
+    assert "26 images, all embedded" in said.out
 
 
 def test_an_embedding_without_direction_is_bad(run, tmp_path, change_embedding):

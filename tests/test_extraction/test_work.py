@@ -73,6 +73,7 @@ def peak_of(tmp_path, count, monkeypatch):
         lambda self, one, flip: self.__dict__.update(estimator=one, flip=flip, queues=False),
     )
     faces = Many(count)
+    tmp_path.mkdir()
     shards = folder(tmp_path, count, 4096)
     how = {"dtype": "float32", "batch_size": 1024, "workers": 1, "max_bad_share": 0.5}
     options = ExtractOptions(images=[], out=tmp_path, **how)

@@ -20,10 +20,10 @@ from models.backbones.mbf import MBF
 from models.backbones.mobilefacenet import MobileFaceNet
 from models.frozen import FrozenBackbone
 from models.load import load_backbone
+from tests.helpers import SHARED
 from utils.config import Method
 from utils.methods import available, build
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
 FACES = SHARED / "faces"
 
 PUBLISHED = {

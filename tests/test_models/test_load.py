@@ -37,16 +37,6 @@ def _same(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
-def test_old_files_checkpoints_and_the_prefix_of_several_gpus_are_read(save, tiny):
-    state = tiny.state_dict()
-    assert _same(load_tensors(save(state, _use_new_zipfile_serialization=False)), state)
-    assert _same(
-        load_tensors(save({f"module.{name}": value for name, value in state.items()})), state
-    )
-    for key in ("state_dict", "model"):
-        assert _same(load_tensors(save({"epoch": 3, key: state, "name": "run"})), state)
-
-
 both = pytest.mark.parametrize("load", [load_tensors, load_checkpoint])
 
 
@@ -127,6 +117,7 @@ def test_load_backbone_from_whole_half_precision_and_old_files(save, tiny):
     assert half.fc.weight.dtype == torch.float32
     assert torch.equal(half.fc.weight, state["fc.weight"].half().float())
     old = {name: tensor for name, tensor in state.items() if "num_batches" not in name}
+    assert _same(load_tensors(save(state, _use_new_zipfile_serialization=False)), state)
     assert torch.equal(load_backbone(SMALL, save(old)).fc.weight, tiny.fc.weight)
 
 
@@ -190,16 +181,14 @@ def tiny_weights():
 )
 def test_prefixes_of_wrappers_are_dropped(tmp_path, tiny_weights, prefix):
     torch.save({prefix + name: value for name, value in tiny_weights.items()}, tmp_path / "w.pth")
-    loaded = load_backbone(TINY, tmp_path / "w.pth").state_dict()
-    assert all(torch.equal(loaded[name], value) for name, value in tiny_weights.items())
+    assert _same(load_backbone(TINY, tmp_path / "w.pth").state_dict(), tiny_weights)
 
 
 def test_a_network_is_found_beside_other_tensors(tmp_path, tiny_weights, caplog):
     caplog.set_level("INFO", "faceuq")
     part = {f"net.{name}": value for name, value in tiny_weights.items()}
     torch.save({**part, "fc.weight": torch.full((9, 4), torch.nan)}, tmp_path / "w.pth")
-    loaded = load_backbone(TINY, tmp_path / "w.pth").state_dict()
-    assert all(torch.equal(loaded[name], value) for name, value in tiny_weights.items())
+    assert _same(load_backbone(TINY, tmp_path / "w.pth").state_dict(), tiny_weights)
     assert "below 'net.'; not read: fc.weight" in caplog.text
     other = {f"ema.{name}": value for name, value in tiny_weights.items()}
     torch.save({**part, **other}, tmp_path / "two.pth")
@@ -207,14 +196,15 @@ def test_a_network_is_found_beside_other_tensors(tmp_path, tiny_weights, caplog)
         load_backbone(TINY, tmp_path / "two.pth")
 
 
-@pytest.mark.parametrize("entry", ["state_dict_backbone", "net_state_dict", "state_dict", "mine"])
+@pytest.mark.parametrize(
+    "entry", ["state_dict_backbone", "net_state_dict", "state_dict", "model", "mine"]
+)
 def test_a_training_checkpoint_gives_its_backbone(tmp_path, tiny_weights, entry):
     others = {"epoch": 3, "state_optimizer": {"state": {}, "param_groups": []}}
     if entry == "state_dict_backbone":  # as arcface_torch has it
         others["state_dict_softmax_fc"] = {"weight": torch.ones(3, 4)}
     torch.save({**others, entry: tiny_weights}, tmp_path / "w.pt")
-    loaded = load_backbone(TINY, tmp_path / "w.pt").state_dict()
-    assert all(torch.equal(loaded[name], value) for name, value in tiny_weights.items())
+    assert _same(load_backbone(TINY, tmp_path / "w.pt").state_dict(), tiny_weights)
 
 
 def test_of_several_entries_with_tensors_none_is_guessed(tmp_path, tiny_weights):
@@ -225,8 +215,7 @@ def test_of_several_entries_with_tensors_none_is_guessed(tmp_path, tiny_weights)
 
 def test_safetensors_are_read_and_other_kinds_are_named(tmp_path, tiny_weights):
     save_file(tiny_weights, tmp_path / "w.safetensors")
-    loaded = load_backbone(TINY, tmp_path / "w.safetensors").state_dict()
-    assert all(torch.equal(loaded[name], value) for name, value in tiny_weights.items())
+    assert _same(load_backbone(TINY, tmp_path / "w.safetensors").state_dict(), tiny_weights)
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "w.safetensors").read_bytes()[:-9])
     with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:
         archive.writestr("script/constants.pkl", b"")

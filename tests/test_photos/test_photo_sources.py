@@ -7,6 +7,7 @@ import re
 import sys
 import tracemalloc
 from pathlib import Path
+from shutil import rmtree
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from data.images import encode_jpeg, encode_png
 from data.recordio import RecordWriter, pack_record
 from data.verification import read_bin, write_bin
 from photos.decode import Photo, read_photo
-from photos.sources import Item, ParquetSource, open_sources, read_ahead
+from photos.sources import Item, ParquetSource, open_bin, open_rec, open_sources, read_ahead
 
 
 def picture(seed=0, height=112, width=112):
@@ -130,16 +131,29 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     assert (gone, circle) == ("No such file or directory", "Too many levels of symbolic links")
 
 
-def test_a_folder_that_cannot_be_listed_is_a_row(tmp_path):
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path):
     fill(tmp_path, {"a.jpg": b"", "b/1.jpg": b"", "c.jpg": b""})
-    found = []
-    for item in open_sources(str(tmp_path)):
-        found.append(item)
-        if item.file.endswith("a.jpg"):
-            (tmp_path / "b/1.jpg").unlink()
-            (tmp_path / "b").rmdir()
-    assert names(tmp_path, found) == ["a.jpg", "b", "c.jpg"]
-    assert outcome(found[1]) == "the folder cannot be listed: No such file or directory"
+    items = iter(open_sources(str(tmp_path)))
+    assert next(items).file.endswith("a.jpg")
+    rmtree(tmp_path / "b")
+    with pytest.raises(OSError, match=r"b: the folder cannot be listed \(No such file"):
+        next(items)
+
+
+@pytest.mark.parametrize("source", ["in", "list.txt"])
+def test_a_photo_that_is_missing_is_unreadable_and_a_folder_that_is_gone_is_an_error(
+    source, tmp_path
+):
+    fill(tmp_path, {f"in/{name}.png": encode_png(picture()) for name in "abcd"})
+    (tmp_path / "list.txt").write_text("".join(f"in/{name}.png\n" for name in "abcd"))
+    items = pickle.loads(pickle.dumps(list(open_sources(str(tmp_path / source)))))
+    assert isinstance(outcome(items[0]), Photo)
+    (tmp_path / "in/b.png").unlink()
+    assert outcome(items[1]) == "No such file or directory"
+    assert isinstance(outcome(items[2]), Photo)
+    (tmp_path / "in").rename(tmp_path / "away")
+    with pytest.raises(OSError, match="gone while it is read"):
+        items[3].load()
 
 
 def test_names_that_are_no_text(tmp_path):
@@ -194,14 +208,9 @@ def test_lists(name, encoding, tmp_path):
 @pytest.mark.parametrize("name", ["list.txt", "list.csv"])
 def test_what_is_not_a_list(content, name, tmp_path):
     fill(tmp_path, {name: content, "b.jpg": b""})
-    sources = open_sources([tmp_path / name, tmp_path / "b.jpg"])
-    _, bad, following = sources
-    assert bad.file == str(tmp_path / name)
-    assert outcome(bad) == "not a list of paths, one a line (line 2 is not text, or endless)"
-    assert following.file == str(tmp_path / "b.jpg")
-    assert sources.count() == 3
-    (tmp_path / name).unlink()
-    assert outcome(next(iter(sources))) == "No such file or directory"
+    why = r"list.*: not a list of paths, one a line \(line 2 is not text, or endless\)"
+    with pytest.raises(ValueError, match=why):
+        open_sources([tmp_path / name, tmp_path / "b.jpg"])
 
 
 def test_a_csv_row_without_its_column(tmp_path):
@@ -231,14 +240,12 @@ def test_a_bin_gives_the_faces_that_the_rest_of_the_project_sees(bin_file):
 def test_a_bin_that_is_damaged_or_unsafe(tmp_path, bin_file):
     content = Path(bin_file).read_bytes()
     fill(tmp_path, {"cut.bin": content[:-40], "no.bin": b"cos\nsystem\n(S'false'\ntR."})
-    files = [str(tmp_path / name) for name in ("cut.bin", "no.bin", "set.bin")]
-    sources = open_sources(files)
-    cut, unsafe, *good = sources
-    assert (cut.file, cut.index, cut.aligned) == (files[0], None, True)
-    assert outcome(cut).startswith("damaged or cut short (")
-    assert outcome(unsafe) == "refused, nothing was run: it asks for os.system"
-    assert len(good) == 6
-    assert sources.count() == 8
+    with pytest.raises(ValueError, match=r"cut.bin: damaged or cut short \("):
+        list(open_sources(str(tmp_path / "cut.bin")))
+    with pytest.raises(
+        ValueError, match=r"no.bin: refused, nothing was run: it asks for os.system"
+    ):
+        list(open_sources(str(tmp_path / "no.bin")))
 
 
 def test_packs_with_a_damaged_image(tmp_path):
@@ -329,14 +336,32 @@ def test_a_pack_whose_first_record_is_damaged_gives_all_its_images(tmp_path):
     assert sources.count() == 7
 
 
-def test_what_is_not_a_pack(tmp_path):
-    fill(tmp_path, {"a.rec": b"123", "b.rec": b"x" * 400, "c.jpg": b""})
-    sources = open_sources(str(tmp_path))
-    found = [outcome(item) for item in sources]
-    assert found[0] == "3 bytes are not a record"
-    assert "no record starts" in found[1] or "is no record" in found[1], found[1]
-    assert found[2:] == ["empty file"]
-    assert sources.count() == 3
+@pytest.mark.parametrize("content", [b"123", b"x" * 400])
+def test_what_is_not_a_pack(content, tmp_path):
+    fill(tmp_path, {"a.rec": content, "c.jpg": b""})
+    with pytest.raises(ValueError, match=r"a.rec: (3 bytes are not a record|.* no record starts)"):
+        list(open_sources(str(tmp_path)))
+
+
+@pytest.mark.parametrize("left", [0.1, 0.5, 0.99])
+def test_a_pack_that_is_cut_short_is_an_error(pack, left):
+    content = pack.read_bytes()
+    pack.write_bytes(content[: int(left * len(content))])
+    for read in (lambda: list(open_sources(str(pack))), lambda: PackFaces(pack)):
+        with pytest.raises(ValueError, match=r"faces.rec is cut short at \d+ bytes"):
+            read()
+
+
+def test_a_pack_that_was_replaced_while_it_is_read_is_an_error(tmp_path, bin_file):
+    write_pack(tmp_path / "a.rec", 6, identities=True)
+    for path in (str(tmp_path / "a.rec"), bin_file):
+        item, *_ = open_sources(path)
+        item.load()
+        open_bin.cache_clear()
+        open_rec.cache_clear()
+        os.utime(path, ns=(1, 1))
+        with pytest.raises(OSError, match="was replaced while it was read"):
+            item.load()
 
 
 def video(path, frames, codec="MJPG"):
@@ -440,9 +465,9 @@ def test_parquet_that_is_damaged_inside(tmp_path):
     middle = content.index(encoded[20]) - 60
     content[middle : middle + 40] = b"\xff" * 40
     Path(path).write_bytes(content)
-    found = list(open_sources(path))
-    assert [item.index for item in found] == list(range(21))
-    assert outcome(found[-1]).startswith("damaged Parquet file (")
+    found = []
+    with pytest.raises(ValueError, match="p.parquet: damaged from row 20 on"):
+        found.extend(open_sources(path))
 
 
 @pytest.fixture

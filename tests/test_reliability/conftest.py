@@ -33,7 +33,8 @@ class Commands:
     """Runs commands: `commands(folder, "scoring/score_images.py", "photos", ..., at=12)`.
 
     The folder is the working folder, and the one whose calls are counted. The fault, of faults.c,
-    comes at the call `at`, from 1; 0 is none. `seconds` is a time to be killed after, anywhere.
+    comes at the call `at`, from 1; 0 is none. `seconds` is a time to be killed after, anywhere;
+    `constants` of the product, such as "scoring.job.PART_INPUTS", get other values.
     """
 
     def __init__(self, library, files):
@@ -50,6 +51,7 @@ class Commands:
         lost="",
         seconds=None,
         limit=120,
+        constants=None,
         **environment,
     ):
         files, folder = self._files, str(Path(folder).resolve())
@@ -62,6 +64,7 @@ class Commands:
             **{"folder": folder, "script": script, "arguments": list(map(str, arguments))},
             **{"at": at, "fault": str(fault), "once": int(once), "lost": lost, "seconds": seconds},
             **{"stash": str(stash), "log": str(log), "limit": limit, "environment": environment},
+            "constants": constants or {},
         }
         if self._server is None or self._server.poll() is not None:
             self._server = self._start()

@@ -26,6 +26,9 @@ def child(order, files):
     os.environ.update(order["environment"])
     sys.argv = [order["script"], *order["arguments"]]
     command = importlib.import_module(order["script"].removesuffix(".py").replace("/", "."))
+    for name, value in order["constants"].items():
+        module, _, constant = name.rpartition(".")
+        setattr(importlib.import_module(module), constant, value)
     fault, lost, stash, log = (order[name].encode() for name in TEXTS)
     folder, at = order["folder"].encode(), ctypes.c_long(order["at"])
     FAULTS.faults_arm(folder, at, fault, order["once"], lost, stash, log)

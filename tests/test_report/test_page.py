@@ -4,7 +4,6 @@ import base64
 import dataclasses
 import json
 import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,9 +23,10 @@ from evaluation.metrics.thresholds import Caution, error_rates
 from report import words
 from report.facts import Provenance, Rate, ReportData, collect
 from report.page import TEMPLATES, write_report
+from tests.helpers import ROOT
 from tests.test_evaluation.factories import truncated
 
-SCHEMA = Path(__file__).parents[2] / "docs" / "report.schema.json"
+SCHEMA = ROOT / "docs" / "report.schema.json"
 VALIDATOR = Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
 EVIL = '<script>alert("x")</script>&\'"'
 

@@ -3,7 +3,6 @@
 import math
 import re
 from collections import Counter
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,6 +13,7 @@ from estimators.sharpness import Sharpness
 from photos.align import REFERENCE
 from report.sheet import Measures
 from scoring.measures import FACE_MODEL, LIMITS, head_pose, measure, reasons
+from tests.helpers import ROOT
 
 FACES = degradation_sweep("blur", [0.0], 12)[0]
 PLAIN = {"sharpness": 150.0, "brightness": 115.0, "contrast": 50.0}
@@ -144,7 +144,7 @@ def test_each_reason_alone(change, wanted):
 
 
 def test_the_page_states_the_limits():
-    page = (Path(__file__).parents[2] / "docs" / "score_photos.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "score_photos.md").read_text(encoding="utf-8")
     for name, limit in LIMITS.items():
         (row,) = (line for line in page.splitlines() if line.startswith(f"| {name} |"))
         assert re.search(rf"\b{limit:g}\b", row), f"{name}: {limit:g}"

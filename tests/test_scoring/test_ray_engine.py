@@ -19,8 +19,8 @@ from report.sheet import FaceScore
 from scoring import score_images
 from scoring.ray_engine import PART_INPUTS, ParquetParts
 from scoring.rows import flat_row
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scoring" / "score_images.py"
 NUMBER = 2500
 needs_ray = pytest.mark.skipif(
@@ -75,10 +75,12 @@ def test_readers_take_the_folder_as_one_table(parts, tmp_path):
     for number in range(2):
         made(parts, number, items[2 * number :][:2])
     parts.finish()
+    parts.close()
     table = parquet.read_table(folder)
     assert table["file"].to_pylist() == [item.file for item in items]
     assert list(parts.rows()) == table.to_pylist()
     assert parts.open()
+    parts.close()
     with pytest.raises(ValueError, match="was made with model 'a', not 'b': give what it was"):
         ParquetParts(folder, {"model": "b"}).open()
     (folder / "notes.txt").write_text("mine")

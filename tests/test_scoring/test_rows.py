@@ -1,6 +1,5 @@
 """The flat row and its files: order, rounding, hostile names, streaming, whole or not there."""
 
-import io
 import json
 import os
 import sys
@@ -131,27 +130,6 @@ def test_header_and_rows_are_read_back(tmp_path, suffix, count, monkeypatch):
         return
     assert header == HEADER
     assert read == list(rows(count))
-
-
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_pandas_reads_them_as_the_page_says(tmp_path, suffix):
-    pandas = pytest.importorskip("pandas")
-    path = tmp_path / f"out{suffix}"
-    write_rows(path, rows(5), HEADER)
-    if suffix == ".csv":
-        table = pandas.read_csv(path, skiprows=1)
-    elif suffix == ".json":
-        table = pandas.DataFrame(json.loads(path.read_text("utf-8"))["rows"])
-    elif suffix == ".jsonl":
-        lines = path.read_text("utf-8").partition("\n")[2]
-        table = pandas.read_json(io.StringIO(lines), lines=True)
-    else:
-        table = pandas.read_parquet(path)
-    assert list(table.columns) == list(COLUMNS)
-    assert table["uncertainty"].tolist() == [0, 0.125, 0.25, 0.375, 0.5]
-    assert table["index"].tolist()[1:] == [1, 2, 3, 4]
-    assert table["note"].tolist() == ['a "b", c\nd'] * 5
-    assert table["percentile"].isna().all()
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

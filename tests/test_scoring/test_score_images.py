@@ -387,7 +387,6 @@ def test_memory_does_not_grow_over_100_000_inputs(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--model", "dmeo"], "no model dmeo (did you mean 'demo'?)"),
         (["--model", "embedding_norm"], "needs a backbone: give backbone_name"),
         (["--model", "demo", "--detector", "mtcn"], "did you mean 'mtcnn'?"),
         (["--model", "demo", "--report", "{file}/sheet.html"], "sheet.html: cannot be written"),

@@ -3,9 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,29 +14,6 @@ from estimators.base import Estimate
 from evaluation.open_model import LoadedModel
 from scoring import job, score_images
 from scoring.scorer import Scorer
-
-ROOT = Path(__file__).parents[2]
-PROGRAM = """
-import sys, time
-import numpy as np
-from estimators.base import Estimate
-from scoring import job, score_images
-from evaluation.open_model import LoadedModel
-from scoring.scorer import Scorer
-
-def slow(batch):
-    images = batch.images
-    time.sleep(0.2)
-    level = images.reshape(len(images), -1).mean(axis=1, keepdims=True, dtype=np.float64)
-    return Estimate(np.zeros((len(images), 0), np.float32), level.astype(np.float32))
-
-def load(model, *, batch_size, **flags):
-    return Scorer(LoadedModel(name=model, estimator=slow), batch_size=batch_size)
-
-job.load_scorer = load
-job.PART_INPUTS = 8
-sys.exit(score_images.main(sys.argv[1:]))
-"""
 
 
 class Killed(BaseException):
@@ -159,28 +133,6 @@ def test_killed_at_every_step_it_goes_on_to_the_same_bytes(
     assert point > 30
 
 
-def test_killed_for_good_it_goes_on_to_the_same_bytes(photos, tmp_path, whole, capsys):
-    """SIGKILL to a process of its own."""
-    out = tmp_path / "scores.csv"
-    command = [sys.executable, "-c", PROGRAM, *arguments(photos, out)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
-        while len(parts_of(out)) < 3:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
-    assert not out.exists()
-    there = 8 * len(parts_of(out))
-    (tmp_path / ".scores.0123456789ab.tmp.csv").write_text("killed while it wrote the output")
-    assert score(photos, out) == 0
-    assert not list(tmp_path.glob(".scores*"))
-    assert f"{there} inputs are done; resuming" in capsys.readouterr().err
-    assert out.read_bytes() == whole
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 def test_asked_to_stop_it_keeps_finished_batches(photos, tmp_path, model, whole, number, capsys):
     out = tmp_path / "scores.csv"
@@ -190,7 +142,9 @@ def test_asked_to_stop_it_keeps_finished_batches(photos, tmp_path, model, whole,
     assert not out.exists()
     assert model.batches == 4
     assert parts_of(out) == ["part-000000.jsonl", "part-000001.jsonl"]
+    (tmp_path / ".scores.0123456789ab.tmp.csv").write_text("killed while it wrote the output")
     assert score(photos, out) == 0
+    assert not list(tmp_path.glob(".scores*"))
     assert "16 inputs are done; resuming" in capsys.readouterr().err
     assert out.read_bytes() == whole
     assert model.batches == 4 + 7

@@ -194,17 +194,6 @@ def test_batches_are_full_whatever_photos_hold(levels, faces, scene):
     assert (rows[-1].status, rows[-1].note, rows[-1].face) == ("unreadable", "cut off", -1)
 
 
-def test_results_do_not_depend_on_the_batch(run, faces):
-    whole = load_scorer(run, device="cpu")(faces)
-    order = [3, 0, 6, 5, 1, 2, 4]
-    for size in (1, 3, 4):
-        shuffled = load_scorer(run, device="cpu", batch_size=size)(faces[order])
-        np.testing.assert_allclose(shuffled.uncertainty, whole.uncertainty[order], rtol=1e-5)
-        np.testing.assert_allclose(
-            shuffled.embeddings, whole.embeddings[order], rtol=1e-4, atol=1e-6
-        )
-
-
 def test_photos_are_not_kept(levels, faces, scene):
     alive = []
 

@@ -1,4 +1,6 @@
 import argparse
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -89,3 +91,66 @@ def test_a_package_that_is_not_installed_is_one_line(capsys):
     assert "torch" in error
     assert "requirements.txt" in error
     assert error.count("\n") == 1
+
+
+SLOW_IMPORT = """
+import sys, time
+sys.stdout.write("importing\\n"), sys.stdout.flush()
+try:
+    time.sleep(0.5)
+except BaseException:
+    raise ImportError("what a library makes of it")
+"""
+PROGRAMS = {
+    "an import": "import slow; time.sleep(60)",
+    "work": "print('working', flush=True); time.sleep(60)",
+    "a library": "\n  print('working', flush=True)\n  try: time.sleep(60)\n"
+    "  except BaseException: raise RuntimeError('what a library makes of it')",
+}
+
+
+def interrupted(command, name, **options):
+    """Exit code and stderr of a process that gets a signal after its first line."""
+    with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, **options) as process:
+        process.stdout.readline()
+        process.send_signal(getattr(signal, name))
+        return process.communicate(timeout=60)[1], process.returncode
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("during", PROGRAMS)
+def test_signals_end_a_command_in_one_line(tmp_path, name, during):
+    (tmp_path / "slow.py").write_text(SLOW_IMPORT)
+    body = f"def body():{' ' if during != 'a library' else ''}{PROGRAMS[during]}\n"
+    program = f"import sys, time; from utils.cli import run_command\n{body}"
+    program += "sys.exit(run_command(body, resume_hint='give it again'))"
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    err, code = interrupted([sys.executable, "-c", program], name, env=environment)
+    assert (err, code) == ("stopped; give it again\n", 130)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP"])
+def test_a_signal_that_is_ignored_from_the_start_stays_ignored(name):
+    program = (
+        "import sys, time; from utils.cli import run_command\n"
+        "from utils.long_work import StopRequest\n"
+        "def body():\n  print('working', flush=True)\n  time.sleep(0.3)\n"
+        "  with StopRequest() as stop: print('stopping', flush=True); time.sleep(0.3)\n"
+        "  return 7 + stop.is_requested\nsys.exit(run_command(body))"
+    )
+    number = getattr(signal, name)
+    ignored = {"preexec_fn": lambda: signal.signal(number, signal.SIG_IGN), "cwd": ROOT}
+    assert interrupted([sys.executable, "-c", program], name, **ignored) == ("", 7)
+
+
+def test_ctrl_c_while_a_script_starts_is_one_line():
+    script = ROOT / "evaluation" / "verification_risk_fnmr.py"
+    command = [sys.executable, "-X", "importtime", script, "--features", "none.npz"]
+    with subprocess.Popen(command, stderr=-1, text=True) as process:
+        while "utils.distributed" not in process.stderr.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        err = process.stderr.read()
+    assert process.returncode == 130
+    assert "\nstopped" in f"\n{err}"
+    assert "Traceback" not in err

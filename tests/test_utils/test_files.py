@@ -1,15 +1,30 @@
+import errno
 import hashlib
 import os
+import subprocess
+import sys
 import threading
+import time
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from data.faces import open_faces
 from evaluation.sets.open_set import open_set
 from models.load import load_tensors
-from utils.files import atomic_file, atomic_path, file_sha256, open_input, write_bytes, write_text
-from utils.tables import csv_rows, npz_names
+from utils.arrays import npz_names
+from utils.files import (
+    atomic_file,
+    atomic_path,
+    file_sha256,
+    open_input,
+    remove_leftovers,
+    sole_writer,
+    write_bytes,
+    write_text,
+)
+from utils.tables import csv_rows
 
 
 def names(folder):
@@ -36,13 +51,62 @@ def test_an_error_leaves_the_old_file_or_none(tmp_path, before):
     assert not before or path.read_text() == before
 
 
-def test_two_writers_at_a_time_do_not_mix(tmp_path):
+def test_two_writers_take_turns(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    waited = threading.Thread(target=write_text, args=(path, "second"))
+    with atomic_file(path, "w") as file:
+        waited.start()
+        time.sleep(0.1)
+        file.write("first")
+    waited.join()
+    assert path.read_text() == "second"
+    monkeypatch.setattr("utils.files.PATIENCE", 0)
+    with atomic_file(path) as file, pytest.raises(ValueError, match="another process is writing"):
+        write_text(path, "third")
+    assert names(tmp_path) == ["file"]
+
+
+def test_where_no_locks_are_the_last_one_wins(tmp_path, monkeypatch):
+    def refuse(_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
     path = tmp_path / "file"
     with atomic_file(path) as one, atomic_file(path) as other:
         one.write(b"1" * 9)
         other.write(b"2" * 9)
     assert path.read_bytes() == b"1" * 9
     assert names(tmp_path) == ["file"]
+
+
+LEFT_BY_KILL = """
+import os, sys
+from pathlib import Path
+from utils.files import atomic_file, sole_writer
+folder = Path(sys.argv[1])
+with sole_writer(folder), atomic_file(folder / "a.tar.gz"), atomic_file(folder / "b") as file:
+    file.write(b"half")
+    file.flush()
+    os._exit(9)
+"""
+
+
+def test_what_killed_processes_left_goes_and_what_live_ones_have_stays(tmp_path):
+    killed = [sys.executable, "-c", LEFT_BY_KILL, str(tmp_path)]
+    subprocess.run(killed, cwd=Path(__file__).parents[2], check=False)
+    (tmp_path / ".old.0123456789ab.tmp.csv").mkdir()
+    (tmp_path / ".hidden").touch()
+    left = names(tmp_path)
+    assert ".b.tmp" in left
+    assert ".lock" in left
+    with atomic_file(tmp_path / "alive") as file:
+        file.write(b"1")
+        write_text(tmp_path / "b", "whole")
+        remove_leftovers(tmp_path)
+        assert names(tmp_path) == [".alive.lock", ".alive.tmp", ".hidden", ".lock", "b"]
+    with sole_writer(tmp_path):
+        remove_leftovers(tmp_path)
+    assert names(tmp_path) == [".hidden", "alive", "b"]
 
 
 def test_a_library_gets_a_path_with_the_suffix_and_a_folder_may_be_made(tmp_path):

@@ -5,8 +5,10 @@ import pytest
 from utils.parts import PartStore
 
 
-def store(folder, lock=True, seed=0, **options):
-    return PartStore(folder, {"seed": seed, "set": "lfw"}, lock, name="part-{:03d}.txt", **options)
+def store(folder, share="", seed=0, **options):
+    return PartStore(
+        folder, {"seed": seed, "set": "lfw"}, share=share, name="part-{:03d}.txt", **options
+    )
 
 
 def write(parts, *numbers):
@@ -14,14 +16,14 @@ def write(parts, *numbers):
         parts.write(number, lambda path, text=str(number): path.write_text(text))
 
 
-@pytest.mark.parametrize("lock", [True, False])
-def test_a_stopped_run_finds_its_parts(tmp_path, lock):
-    parts = store(tmp_path / "new" / "parts", lock)
+@pytest.mark.parametrize("share", ["", "1-of-2"])
+def test_a_stopped_run_finds_its_parts(tmp_path, share):
+    parts = store(tmp_path / "new" / "parts", share)
     parts.claim()
     assert parts.missing(range(3)) == [0, 1, 2]
     write(parts, 0, 2)
     parts.close()
-    again = store(parts.folder, lock)
+    again = store(parts.folder, share)
     again.claim()
     assert again.missing(range(4)) == [1, 3]
     assert again.numbers() == [0, 2]
@@ -65,21 +67,33 @@ def test_other_settings_are_named_or_start_anew(tmp_path):
 
 
 def test_what_is_not_compared_may_differ(tmp_path):
-    options = {"lock": False, "compared": lambda about: {"set": about["set"]}}
+    options = {"compared": lambda about: {"set": about["set"]}}
     parts = [store(tmp_path, seed=seed, **options) for seed in (0, 1)]
     for part in parts:
         part.claim()
+        part.close()
     assert parts[0].settings == parts[1].settings
 
 
-def test_one_process_has_the_folder(tmp_path):
+def test_one_process_has_the_folder_or_a_share(tmp_path, monkeypatch):
     first, second = store(tmp_path), store(tmp_path)
     first.claim()
     with pytest.raises(ValueError, match="another process is writing it"):
         second.claim(restart=True)
     first.close()
     second.claim()
-    store(tmp_path, lock=False).claim()  # shares it
+    monkeypatch.setattr("utils.parts.PATIENCE", 0)
+    shares = [store(tmp_path, f"{number}-of-2") for number in (1, 2, 2)]
+    with pytest.raises(ValueError, match="another process is writing it"):
+        shares[0].claim()
+    second.close()
+    shares[0].claim()
+    shares[1].claim()
+    with pytest.raises(ValueError, match="another process is writing it"):
+        shares[2].claim()
+    for share in shares:
+        share.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["about.json"]
 
 
 @pytest.mark.parametrize("restart", [False, True])
@@ -93,7 +107,7 @@ def test_folders_of_others_are_left_alone(tmp_path, restart):
 
 
 def test_discarding_leaves_files_of_others(tmp_path):
-    parts = store(tmp_path, lock=False, about="_about.json", finished="_finished.json")
+    parts = store(tmp_path, share="1-of-2", about="_about.json", finished="_finished.json")
     parts.claim()
     write(parts, 5)
     (tmp_path / "mine.txt").write_text("keep")
@@ -108,7 +122,7 @@ def test_a_damaged_record(tmp_path):
 
 
 def test_parts_in_a_folder_below_and_leftovers(tmp_path):
-    parts = PartStore(tmp_path, {}, lock=False, name="shards/{:06d}")
+    parts = PartStore(tmp_path, {}, share="1-of-2", name="shards/{:06d}")
     parts.claim()
     parts.write(3, lambda path: path.mkdir())
     (tmp_path / "shards" / ".000004.abc.tmp").mkdir()

@@ -1,5 +1,6 @@
 import json
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -61,13 +62,18 @@ def test_metrics_go_on_from_the_step_of_the_checkpoint(tmp_path):
     for step in (10, 20, 30):
         metrics.write(global_step=step, loss=step / 10)
     metrics.close()
-    with path.open("a") as file:
-        file.write('{"global_step": 40, "lo')
+    damaged = [b'{"global_step": 40, "lo', b"null", b"7", b"\xff\xfe", b"[" * 99999, b"{}"]
+    path.write_bytes(path.read_bytes() + b"\n".join([*damaged, b'{"global_step": 15, "loss": 5}']))
     metrics = MetricsFile(path, resume_at=20)
     metrics.write(global_step=30, loss=9.0)
     metrics.close()
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [(line["global_step"], line["loss"]) for line in lines] == [(10, 1), (20, 2), (30, 9)]
+    assert [(line["global_step"], line["loss"]) for line in lines] == [
+        (10, 1),
+        (20, 2),
+        (15, 5),
+        (30, 9),
+    ]
 
 
 def test_logging_reaches_console_and_file_once(tmp_path, capsys):
@@ -79,3 +85,14 @@ def test_logging_reaches_console_and_file_once(tmp_path, capsys):
     assert (tmp_path / "log.txt").read_text() == "hello\n"
     assert not LOGGER.handlers
     assert not logging.getLogger().handlers or LOGGER.propagate is False
+
+
+def test_a_log_on_a_full_disk_ends_the_run_with_its_name():
+    start_logging(Path("/dev/full"))
+    try:
+        with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+            LOGGER.info("hello")
+    finally:
+        with suppress(OSError):
+            stop_logging()
+        LOGGER.handlers.clear()

@@ -6,8 +6,9 @@ import pyarrow.parquet
 import pytest
 
 from utils import tables
+from utils.arrays import npz_names, read_npz
 from utils.files import naming
-from utils.tables import csv_rows, npz_names, read_npz, read_table, write_table
+from utils.tables import csv_rows, read_table, write_table
 
 TEXT = 'Name,score \n"a,b",1\n\nü,2.5\n'
 
@@ -81,7 +82,7 @@ def test_what_is_written_reads_back(tmp_path, suffix, monkeypatch):
         ({"score": [0.5, np.nan]}, r"row 1 \(counted from 0\): score is nan"),
         ({"score": [1, 2], "x": [1]}, r"of one length: score \(2,\), x \(1,\)"),
         ({"score": np.ones((3, 2)), "x": [1]}, "arrays must be one-dimensional"),
-        ({"score": np.array([1, None], object)}, "array score holds pickled objects: refused"),
+        ({"score": np.array([1, None], object)}, "array score: it holds pickled objects: refused"),
         ({"x": [1]}, r"no array score \(it has: x\)"),
     ],
 )

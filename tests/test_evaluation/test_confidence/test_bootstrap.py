@@ -58,7 +58,12 @@ TRIED = product(
     ),
 )
 PROTOCOLS_TRIED = [
-    Protocol(name=" ".join(switches), limits=(0.3,), **dict(zip(NAMES, switches, strict=True)))
+    Protocol(
+        name=" ".join(switches),
+        limits=(0.3,),
+        start_fnmr=0.08,
+        **dict(zip(NAMES, switches, strict=True)),
+    )
     for *first, middle, last in TRIED
     for switches in [(*first, *middle, *last)]
     if "fixed" in switches or not {"exact", "starting_error"} & set(switches)

@@ -107,23 +107,6 @@ def measure_of(resampling, rule, target):
     return Measure(resampling, [resampling.comparisons], protocol, target)
 
 
-@pytest.mark.parametrize("rule", ["nearest", "conservative", "interpolated", "starting_error"])
-@pytest.mark.parametrize("unit", ["identity", "image", "pair"])
-@pytest.mark.parametrize("decimals", [1, 2, 6])
-def test_threshold_is_that_of_the_repeated_rows(rule, unit, decimals):
-    comparisons = labelled(2, people=9, decimals=decimals)
-    targets = (0.002, 0.01, 0.1, 0.6, 0.999)
-    for target in targets:
-        resampling = Resampling(comparisons, unit, target, seed=1)
-        measure = measure_of(resampling, rule, target)
-        for replicate in range(6):
-            rows = np.repeat(np.arange(len(comparisons.scores)), resampling.row_weights(replicate))
-            scores, mated = comparisons.scores[rows], comparisons.mated[rows]
-            expected = operating_point(scores[mated], scores[~mated], rule, target).threshold
-            found = measure.threshold(resampling.sample(replicate), replicate)
-            assert found == expected
-
-
 def test_a_tail_that_is_too_short_is_extended(monkeypatch):
     monkeypatch.setattr("evaluation.confidence.bootstrap.TAIL_LEAST", 1)
     monkeypatch.setattr("evaluation.confidence.bootstrap.TAIL_FACTOR", 1)

@@ -166,25 +166,3 @@ def test_eer_of_kept_pairs_is_that_of_the_kept_pairs_alone(decimals):
         rows = [kept.rows(index) for index in SHOWN]
         expected = [error_rates(scores[row], mated[row]).equal_error_rate() for row in rows]
         assert equal_error_rates(scores, mated, kept, SHOWN) == expected
-
-
-def test_fnmr_is_read_at_the_nearest_kept_score():
-    rng = np.random.default_rng(6)
-    for _ in range(40):
-        count = int(rng.integers(10, 400))
-        scores = rng.normal(size=count).astype(np.float32).round(int(rng.integers(1, 6)))
-        mated, uncertainty = rng.random(count) < 0.5, rng.random(count).astype(np.float32)
-        mated[:2] = True, False
-        engine = engine_of(one_each(scores, mated, uncertainty))
-        cuts, threshold = engine.cuts(), engine.point(0.05).threshold
-        edc = edc_of(engine, cuts, 0.05)
-        for place in range(0, 100, 9):
-            rows = uncertainty <= cuts.thresholds[place]
-            left = np.sort(scores[rows].astype(np.float64))
-            read_at = left[np.argmin(np.abs(left - threshold))]
-            below = scores[rows] < read_at
-            assert edc.score_threshold[place] == read_at
-            assert edc.false_non_matches[place] == (below & mated[rows]).sum()
-            assert edc.false_matches[place] == (~below & ~mated[rows]).sum()
-            assert edc.mated[place] == mated[rows].sum()
-            assert edc.non_mated[place] == (~mated[rows]).sum()

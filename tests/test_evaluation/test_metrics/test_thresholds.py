@@ -141,22 +141,6 @@ def test_a_threshold_per_subset_is_that_of_the_kept_scores_alone(seed, rule, tar
         assert (edc.score_threshold[index], *counts) == expected
 
 
-@pytest.mark.parametrize("decimals", [None, 1, 0])
-@pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
-def test_nearest_point_is_that_of_all_thresholds(decimals, share):
-    rng = np.random.default_rng(int(share * 100))
-    for _ in range(50):
-        count = int(rng.integers(2, 3000))
-        scores = rng.normal(size=count).astype(np.float32)
-        scores = scores if decimals is None else scores.round(decimals)
-        mated = rng.random(count) < share
-        if mated.all() or not mated.any():
-            continue
-        for target in (0.3, 0.1, 1e-2, 1e-3):
-            expected = nearest_of_all(scores, mated, target)
-            assert operating_point(scores[mated], scores[~mated], "nearest", target) == expected
-
-
 TARGETS = (0, 1e-3, 0.05, 0.1, 0.25, 1 / 3, 0.5, 0.9, 1)
 SCORES = st.lists(st.integers(0, 12), min_size=1, max_size=40)
 

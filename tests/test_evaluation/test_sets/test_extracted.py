@@ -34,6 +34,7 @@ def extracted(request, tmp_path):
     """A folder of five shards of ten images, the last one of three, two of the images bad."""
     label, mu, sigma_sq, ok = arrays()
     folder = tmp_path / "some.faces"
+    folder.mkdir()
     shards = ShardFolder(folder, request.param, TOTAL, 10, COLUMNS, "made so")
     for number in range(5):
         rows = np.arange(*shards.bounds(number))

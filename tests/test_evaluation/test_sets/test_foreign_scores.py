@@ -1,17 +1,13 @@
 """Score files as other people's tools write them: what is read, left out, warned of or refused."""
 
-import json
-
 import numpy as np
 import pytest
 
 from estimators.from_file import FromFile
-from evaluation import compare
 from evaluation.metrics.curve import protocol_curve
 from evaluation.run import EvaluationOptions, evaluate
 from evaluation.sets.score_files import read_scores
 from evaluation.sets.stored import open_stored
-from evaluation.verification_risk_fnmr import main
 from report.words import caution_sentence
 
 COUNT = 300
@@ -32,7 +28,8 @@ def text(score, mated, quality, separator=","):
 
 
 def curve_of(path, protocol="iso29794"):
-    edc = protocol_curve(read_scores(path), protocol, 0.1).edc
+    ((_, comparisons),) = open_stored(path).comparisons()
+    edc = protocol_curve(comparisons, protocol, 0.1).edc
     return edc.false_non_matches.tolist(), edc.mated.tolist()
 
 
@@ -49,6 +46,8 @@ def test_separators_endings_and_encodings_change_nothing(tmp_path, columns):
         "semicolon.csv": semicolon.encode(),
         "tab.tsv": text(*columns, "\t").encode(),
         "tab.csv": text(*columns, "\t").encode(),
+        "semicolon.txt": semicolon.encode(),
+        "blanks.txt": text(*columns, " ").encode(),
         "heading_trails.csv": f"{heading};\n{rest}".encode(),
         "rows_trail.csv": f"{heading}\n{rest}".replace("\n", ";\n")
         .replace(";\n", "\n", 1)
@@ -147,23 +146,6 @@ def test_what_is_no_further_comparison_is_left_out_and_counted(tmp_path, extra, 
     assert not plain.notes
 
 
-def test_what_a_file_had_is_in_text_json_page_and_comparison(tmp_path, capsys, columns):
-    score, mated, quality = columns
-    quality = np.where(np.arange(COUNT) == 0, 255, quality)
-    (tmp_path / "s.csv").write_text(text(score, mated, quality))
-    outputs = ["--json", str(tmp_path / "s.json"), "--report", str(tmp_path / "r")]
-    argv = ["--fmr", "0.1", "--features"]
-    assert main([*argv, str(tmp_path / "s.csv"), *outputs]) == 0
-    message = "s.csv: 1 of 300 values of quality are 255"
-    assert f"warning: s: {message}" in capsys.readouterr().err
-    (result,) = json.loads((tmp_path / "s.json").read_text())["results"]
-    page = json.loads((tmp_path / "r" / "s.json").read_text())
-    for warnings in (result["warnings"], page["warnings"]):
-        assert sum(message in line for line in warnings) == 1
-    assert compare.main([*argv, str(tmp_path / "s.csv"), "--replicates", "5"]) == 0
-    assert message in capsys.readouterr().out
-
-
 def test_a_pair_of_both_kinds_is_refused_with_its_lines(tmp_path):
     (tmp_path / "m.csv").write_text(MATRIX + "b,a,0.9,0,0.2,0.1\n")
     with pytest.raises(ValueError, match=r"'a' and 'b' are mated = 1 in line 2 and 0 in line 6"):
@@ -200,15 +182,3 @@ def test_qualities_by_name_or_position(tmp_path):
     assert by_name.uncertainty_of(names) == pytest.approx([-25.1, -21.3])
     with pytest.raises(ValueError, match="column=NAME: one of UnifiedQualityScore, Sharp"):
         FromFile(path=str(tmp_path / "many.csv"))
-
-
-def test_a_text_file_of_scores_opens_as_any_table(tmp_path, columns):
-    for name, separator in (("s.csv", ","), ("s.txt", ";"), ("blanks.txt", " ")):
-        (tmp_path / name).write_text(text(*columns, separator))
-    first, *others = (
-        open_stored(tmp_path / name).comparisons()[0][1]
-        for name in ("s.csv", "s.txt", "blanks.txt")
-    )
-    for other in others:
-        assert np.array_equal(other.scores, first.scores)
-        assert np.array_equal(other.uncertainty, first.uncertainty)

@@ -1,5 +1,4 @@
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +11,10 @@ from data.labelled_pairs import mated_pairs, non_mated_pairs, require_pairs
 from evaluation.metrics.comparisons import cosine_of_pairs
 from evaluation.sets import labelled
 from evaluation.sets.labelled import highest_non_mated, labelled_comparisons, scores_of
+from tests.helpers import SHARED
 
 LABELS = np.array([4, 2, 4, 9, 2, 4, 7])
-FACES = Path(__file__).resolve().parents[3].parent / "shared" / "faces" / "lfw_dev"
+FACES = SHARED / "faces" / "lfw_dev"
 
 
 def made_up(rows=60, people=9, size=7, seed=0):

@@ -1,5 +1,4 @@
 from itertools import combinations
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,8 +14,9 @@ from evaluation.metrics.comparisons import cosine_of_pairs
 from evaluation.sets.open_set import open_set
 from evaluation.sets.stored import comparisons_of
 from report.words import caution_sentence
+from tests.helpers import SHARED
 
-FACES = Path(__file__).resolve().parents[3].parent / "shared" / "faces" / "lfw_dev"
+FACES = SHARED / "faces" / "lfw_dev"
 
 
 def png(value):

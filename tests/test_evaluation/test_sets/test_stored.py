@@ -68,17 +68,12 @@ def test_files_of_no_kind(tmp_path):
     with pytest.raises(ValueError, match=r"no features or score file .*none\.npz"):
         open_stored(tmp_path / "none.npz").comparisons()
     path = tmp_path / "x.npz"
-    path.write_text("words")
-    with pytest.raises(ValueError, match=r"x\.npz: not an \.npz file"):
-        open_stored(path).comparisons()
-    photo = path.rename(tmp_path / "x.jpg")
+    photo = tmp_path / "x.jpg"
+    photo.write_text("words")
     with pytest.raises(ValueError, match=r"x\.jpg: neither stored arrays .* nor a score file"):
         open_stored(photo).comparisons()
     np.savez(path, mu=np.eye(3), sigma_sq=np.ones(3))
     with pytest.raises(ValueError, match=r"x\.npz: mu and sigma_sq need issame"):
-        open_stored(path).comparisons()
-    np.savez(path, mu=np.eye(3), issame=[1, 0])
-    with pytest.raises(ValueError, match=r"x\.npz: no array sigma_sq \(it has: mu, issame\)"):
         open_stored(path).comparisons()
     np.savez(path, scores=np.ones(3))
     with pytest.raises(ValueError, match=r"x\.npz: no column score .*; is 'scores' meant as"):
