@@ -340,9 +340,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
             a tensor of head or optimizer holds NaN or infinite values.
     """
     payload = read_safely(path)
-    if not isinstance(payload, dict) or payload.get("format") != FORMAT:
-        raise ValueError(f"{path} is not a checkpoint of network.py (format {FORMAT})")
     with naming(path, *DAMAGE):
+        if not isinstance(payload, dict) or payload.get("format") != FORMAT:
+            raise ValueError(f"{path} is not a checkpoint of network.py (format {FORMAT})")
         parsed(_Parts, payload, "checkpoint")
         from_json(payload["config"])
     for name, tensor in _tensors(payload):

@@ -453,23 +453,24 @@ _PARTS: dict[str, type | tuple[type, ...]] = {
 def _payload(path: Path) -> Checkpoint:
     """Read the file and check what it is made of."""
     payload = read_safely(path)
-    if not isinstance(payload, dict) or payload.get("kind") != KIND:
-        is_run = isinstance(payload, dict) and "step" in payload
-        raise ValueError(
-            f"{path} is not a packed model but {'a checkpoint' if is_run else 'another file'}; "
-            "export/pack_model.py makes one from a run folder"
-        )
-    if payload.get("version") != VERSION:
-        raise ValueError(
-            f"{path}: version {payload.get('version')!r} of a model file is not known (known: "
-            f"{VERSION}); it may need newer code"
-        )
-    for name, kind in _PARTS.items():
-        if not isinstance(payload.get(name, ...), kind):
-            actual = type(payload[name]).__name__ if name in payload else "missing"
-            raise ValueError(f"{path}: part {name!r} of the model file is {actual}")
-    for name in ("backbone", "head"):
-        wrong = [key for key, value in payload[name].items() if not isinstance(value, Tensor)]
-        if wrong:
-            raise ValueError(f"{path}: {name} entry {wrong[0]!r} is not a tensor")
-    return payload
+    with naming(path, *DAMAGE):
+        if not isinstance(payload, dict) or payload.get("kind") != KIND:
+            is_run = isinstance(payload, dict) and "step" in payload
+            raise ValueError(
+                f"{path} is not a packed model but {'a checkpoint' if is_run else 'another file'}; "
+                "export/pack_model.py makes one from a run folder"
+            )
+        if payload.get("version") != VERSION:
+            raise ValueError(
+                f"{path}: version {payload.get('version')!r} of a model file is not known (known: "
+                f"{VERSION}); it may need newer code"
+            )
+        for name, kind in _PARTS.items():
+            if not isinstance(payload.get(name, ...), kind):
+                actual = type(payload[name]).__name__ if name in payload else "missing"
+                raise ValueError(f"{path}: part {name!r} of the model file is {actual}")
+        for name in ("backbone", "head"):
+            wrong = [key for key, value in payload[name].items() if not isinstance(value, Tensor)]
+            if wrong:
+                raise ValueError(f"{path}: {name} entry {wrong[0]!r} is not a tensor")
+        return payload

@@ -131,7 +131,7 @@ def _embedding(side: FaceScore | Template, model: LoadedModel) -> NDArray[np.flo
         )
     if not are_directions(side.embedding[None]).all():
         raise ValueError(
-            "an embedding of zeros, NaN or numbers that are too large or small for a length has no "
-            "direction: it cannot be compared or fused"
+            "an embedding of zeros has no direction, nor has one of NaN or of numbers that are too "
+            "large or small: it cannot be compared or fused"
         )
     return side.embedding

@@ -97,7 +97,7 @@ class Calibration:
             raise ValueError("percentiles must lie in 0..100")
         for name in ("false_matches", "false_non_matches"):
             errors, total = getattr(self, name)
-            require(0 <= errors <= total, name, (errors, total), "a count and its total")
+            require(0 <= errors <= total < 1 << 63, name, (errors, total), "a count and its total")
         target = self.fmr_target
         require(self.false_non_matches.total > 0, "false_non_matches", 0, "of some comparisons")
         require(
