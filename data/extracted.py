@@ -21,7 +21,7 @@ from data.features import Embeddings
 from utils.arrays import map_npy
 from utils.config import parsed
 from utils.files import DAMAGE, naming, open_input, parse_json, read_json
-from utils.tables import require_pyarrow
+from utils.tables import plain_cell, require_pyarrow
 
 ABOUT = "about.json"
 BAD = "bad.csv"
@@ -210,7 +210,8 @@ def bad_images(path: Path) -> list[Bad]:
     if not file.exists():
         return []
     with naming(file, csv.Error), open_input(file, "utf-8", "surrogateescape") as lines:
-        return [Bad(int(row), name, reason) for row, name, reason in list(csv.reader(lines))[1:]]
+        rows = [map(plain_cell, row) for row in csv.reader(lines)]
+        return [Bad(int(row), name, reason) for row, name, reason in rows[1:]]
 
 
 class Lines(Sequence[str]):

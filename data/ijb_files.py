@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from utils.files import open_input
 from utils.tables import Number, numbers_of
+from utils.within import check_path, is_bounded
 
 CHUNK_BYTES = 1 << 23  # of text read at a time; results do not depend on it
 MOST_TEMPLATE_NUMBERS = 1 << 26  # between the lowest and the highest: size of a lookup table
@@ -89,6 +91,8 @@ def read_members(paths: Paths) -> Members:
     names, numbers = _table(paths.members, _MEMBER_FIELDS, np.int64)
     face_names, places = _table(paths.faces, _FACE_FIELDS, np.float64)
     _check_same(paths, names, face_names)
+    for name in names if is_bounded() else ():
+        check_path(paths.images / os.fsdecode(name), str(paths.members))
     return Members(
         names, numbers[:, 0], numbers[:, 1], places[:, :10].reshape(-1, 5, 2), places[:, 10]
     )

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from data import cache_file
 from utils.files import naming
 from utils.tables import text_lines
+from utils.within import check_path, is_bounded
 
 log = logging.getLogger("faceuq")
 
@@ -136,7 +137,7 @@ def folder_listing(root: Path) -> Listing:
     started = time.time()
     names, changed = _scan(root)
     key = {"kind": "folder", "suffixes": list(SUFFIXES)}
-    cached = cache_file.load(root, key, _Folders)
+    cached = None if is_bounded() else cache_file.load(root, key, _Folders)
     if cached and cached.names == b"\0".join(names) and np.array_equal(cached.changed, changed):
         return cached.listing()
     folders = _list(root, names, changed, cached)
@@ -174,7 +175,7 @@ def list_file_listing(path: Path) -> Listing:
     cached = cache_file.load(
         path, key, lambda arrays: Listing(arrays["block"], arrays["ends"], arrays["labels"])
     )
-    if cached is not None:
+    if cached is not None and not is_bounded():
         return cached
     listing = Listing.of(_list_entries(path))
     if not len(listing):
@@ -196,7 +197,7 @@ def _scan(root: Path) -> tuple[list[bytes], NDArray[np.int64]]:
     with os.scandir(root) as entries:
         folders = sorted(
             (entry.name, entry.stat().st_mtime_ns)
-            for entry in entries
+            for entry in _checked(entries)
             if entry.is_dir() and entry.name[0] != "."
         )
     return [os.fsencode(name) for name, _ in folders], np.array(
@@ -247,10 +248,19 @@ def _list(
     )
 
 
+def _checked(entries: Iterable[os.DirEntry[str]]) -> Iterator[os.DirEntry[str]]:
+    for entry in entries:
+        if entry.is_symlink():
+            check_path(entry.path, os.path.dirname(entry.path))  # noqa: PTH120 - 5 us
+        yield entry
+
+
 def _images(root: Path, folder: str) -> Iterator[str]:
     """Paths of the images in a folder, sorted, then of those in the folders in it."""
     with os.scandir(root / folder) as scan:
-        entries = sorted((entry.name, entry.is_dir()) for entry in scan if entry.name[0] != ".")
+        entries = sorted(
+            (entry.name, entry.is_dir()) for entry in _checked(scan) if entry.name[0] != "."
+        )
     for name, is_folder in entries:
         if not is_folder and name.lower().endswith(SUFFIXES):
             yield f"{folder}/{name}"
@@ -263,7 +273,10 @@ def _list_entries(path: Path) -> Iterator[tuple[str, int]]:
     with naming(path):
         for number, line in enumerate(text_lines(path), start=1):
             if line.strip():
-                yield parse_line(line, path, number)
+                image, label = parse_line(line, path, number)
+                if is_bounded():
+                    check_path(path.parent / image, f"{path}:{number}")
+                yield image, label
 
 
 def parse_line(line: str, path: Path, number: int) -> tuple[str, int]:

@@ -15,6 +15,7 @@ from data.faces import FileFaces
 from data.labelled_pairs import LeftOut, pairs_that_count
 from utils.files import naming
 from utils.tables import csv_rows
+from utils.within import check_path
 
 _IMAGE_NUMBER = re.compile("[0-9]{1,9}")  # of a person's images, in LFW's lists
 
@@ -100,6 +101,9 @@ def read_pairs(path: Path, root: Path) -> tuple[list[Pair], list[LeftOut]]:
         pairs = [_csv_pair(fields, where, root) for where, fields in rows]
     if not pairs:
         raise ValueError(f"{path}: no pairs")
+    for pair in pairs:
+        for file in pair[:2]:
+            check_path(file, pair.where)
     number: dict[Path, int] = {}
     counts, left_out = pairs_that_count(
         np.array([[number.setdefault(f, len(number)) for f in pair[:2]] for pair in pairs]),

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.extracted import ABOUT, BAD, Bad, Format, Shard
+from data.extracted import ABOUT, BAD, SHARDS, Bad, Format, Shard
 from data.faces import FaceImages, Faces, open_faces
 from data.features import are_directions
 from data.loader import Batch as LoadedBatch
@@ -157,6 +157,7 @@ def _open(
         options.out,
         fingerprint(options, models, faces, name_of),
         share=share,
+        name=f"{SHARDS}/{{:06d}}",
         about=ABOUT,
         compared=_compared,
         way_out="give what it was made with, or name another --out",

@@ -5,10 +5,10 @@ For extraction/extract.py; data/extracted.py reads them.
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from data.extracted import (
     uncertainty_column,
 )
 from utils.files import Json, atomic_file, atomic_path, remove, require_folder
-from utils.tables import require_pyarrow
+from utils.tables import require_pyarrow, write_csv
 
 
 @dataclass(frozen=True)
@@ -112,13 +112,16 @@ class ShardFolder:
     def join_bad(self) -> int:
         """Write bad.csv from the lists of all shards; returns how many images are in it."""
         count = 0
-        with atomic_file(self.folder / BAD, "w") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(Bad._fields)
+
+        def rows() -> Iterator[Bad]:
+            nonlocal count
             for number in range(len(self)):
                 bad = bad_images(self.path(number))
-                writer.writerows(bad)
                 count += len(bad)
+                yield from bad
+
+        with atomic_file(self.folder / BAD, "w") as file:
+            write_csv(file, chain([Bad._fields], rows()))
         return count
 
 
@@ -130,7 +133,7 @@ def _write_npy(folder: Path, shard: Shard, bad: Sequence[Bad], facts: dict[str, 
         file.writelines(f"{name}\n" for name in shard.name)
     if bad:
         with _open(folder / BAD) as file:
-            csv.writer(file, lineterminator="\n").writerows([Bad._fields, *bad])
+            write_csv(file, [Bad._fields, *bad])
     sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
     text = json.dumps({**facts, "bytes": sizes}, indent=1) + "\n"
     (folder / FACTS).write_text(text, encoding="utf-8")

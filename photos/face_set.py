@@ -6,7 +6,6 @@ that was stopped resumes, and photos that are added later are all that a further
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import sys
@@ -42,10 +41,10 @@ from utils.files import (
     remove_leftovers,
     require_folder,
     write_bytes,
-    write_text,
 )
 from utils.long_work import UnreadableShare, prefetch, threads
 from utils.parts import PartStore
+from utils.tables import write_csv
 
 Which = Literal["largest", "central", "all"]
 Format = Literal["folder", "rec", "bin"]
@@ -362,7 +361,7 @@ def _align_into(
         nonlocal number, waiting, begun
         if waiting:
             lines = "".join(json.dumps(asdict(row)) + "\n" for row in waiting)
-            store.write(number, partial(write_text, text=lines))
+            store.write(number, lambda path: path.write_bytes(lines.encode()))
             number, waiting = number + 1, []
         begun = time.monotonic()
 
@@ -372,6 +371,7 @@ def _align_into(
         for row, faces in tqdm(results, desc=str(options.out), unit="photo", disable=None):
             if row.reason:
                 tqdm.write(f"{row.photo}: {row.reason}", file=sys.stderr)
+            require_folder(store.folder)
             for place, face in enumerate(faces, start=1):
                 if not row.path(options, place).exists():
                     write_bytes(row.path(options, place), encode_png(face))
@@ -496,8 +496,7 @@ def _finish(store: PartStore, faces: FaceSet, pairs: PairList | None) -> FaceSet
             write_bin(options.result, images, pairs.mated[whole])
         faces = replace(faces, pairs=(int(whole.sum()), len(whole)))
     with atomic_file(options.report_file, "w") as file:
-        lines = csv.writer(file, lineterminator="\n")
-        lines.writerows([COLUMNS, *(row.cells() for row in faces.rows)])
+        write_csv(file, [COLUMNS, *(row.cells() for row in faces.rows)])
     if options.format != "folder":
         store.finish()
         remove(options.faces)

@@ -32,6 +32,7 @@ from photos.decode import Photo, from_array, read_photo
 from utils.files import Origin, open_input
 from utils.long_work import prefetch
 from utils.tables import csv_rows, require_pyarrow, text_lines
+from utils.within import check_path
 
 if TYPE_CHECKING:
     import pyarrow
@@ -318,6 +319,8 @@ def _sorted_names(folder: str, skipped: Counter[str]) -> list[str]:
             name = entry.name
             if name.startswith("."):
                 continue
+            if entry.is_symlink():
+                check_path(entry.path, folder)
             if _is_folder(entry):
                 names.append(name + os.sep)
                 continue
@@ -371,13 +374,15 @@ class ListSource:
     def items(self, skip: int) -> Iterator[Item | None]:
         """Yield an item for each line, whether its file exists or not."""
         folder, origin = os.path.dirname(self.path), Origin(self.path)
-        for row, (name, identity, why) in enumerate(self._entries()):
+        for row, (name, identity, line) in enumerate(self._entries()):
             if row < skip:
                 yield None
             elif name:
-                yield file_item(_listed_path(folder, name), origin, identity)
+                path = _listed_path(folder, name)
+                check_path(path, f"{self.path}:{line}")
+                yield file_item(path, origin, identity)
             else:
-                yield refused(self.path, why)
+                yield refused(self.path, f"line {line} names no photo")
 
     def names_a_file(self) -> bool:
         """Whether one of its first lines names a file."""
@@ -403,16 +408,16 @@ class ListSource:
         rows = csv_rows(self.path, errors=ERRORS)
         return (row for row in rows if not row[1][0].startswith("#"))
 
-    def _entries(self) -> Iterator[tuple[str, str, str]]:
-        """Yield each path and its identity, or "", "" and the reason."""
+    def _entries(self) -> Iterator[tuple[str, str, int]]:
+        """Yield each path ("" where a row has none), its identity, and its line."""
         try:
             if self._is_table:
                 yield from _csv_entries(self._rows(), os.path.dirname(self.path))
             else:
                 path = Path(self.path)
-                for line in text_lines(self.path, ERRORS):
+                for number, line in enumerate(text_lines(self.path, ERRORS), start=1):
                     if line.strip() and not line.startswith("#"):
-                        yield *_text_entry(line.strip(), path), ""
+                        yield *_text_entry(line.strip(), path), number
         except ValueError as error:
             raise ValueError(f"{self.path}: not a list of paths, one a line ({error})") from error
 
@@ -440,13 +445,13 @@ def _text_entry(line: str, path: Path) -> tuple[str, str]:
 
 def _csv_entries(
     rows: Iterator[tuple[int, list[str]]], folder: str
-) -> Iterator[tuple[str, str, str]]:
+) -> Iterator[tuple[str, str, int]]:
     column, who, heading, first = _csv_layout(rows, folder)
     for line, fields in chain(first, rows):
         name, identity = (
             fields[place].strip() if place < len(fields) else "" for place in (column, who)
         )
-        yield name, identity, f"line {line} names no photo"
+        yield name, identity, line
 
 
 def _csv_layout(
@@ -662,7 +667,9 @@ class ParquetSource:
             return refused(self.path, "the row is empty", row)
         if isinstance(value, bytes):
             return Item(self.path, row, None, partial(read_photo, value))
-        return file_item(str(Path(self.path).parent / value), self._origin)
+        path = str(Path(self.path).parent / value)
+        check_path(path, f"{self.path}: row {row}")
+        return file_item(path, self._origin)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from report import words
 from report.facts import FEW_ERRORS, Provenance, ReportData, ReportFacts, collect
 from report.text import report_text
 from report.words import caution_sentences
+from utils.cli import visible
 from utils.files import file_name, file_sha256, write_text
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 JPEG_QUALITY = 88
 TEMPLATES = Path(__file__).parent / "templates"
 FILTERS = (
-    "share", "whole", "number", "count", "plural", "of", "fmr", "target", "visible", "shortened",
+    "share", "whole", "number", "count", "plural", "of", "fmr", "target", "shortened",
     "slug",
 )  # fmt: skip
 
@@ -59,7 +60,7 @@ def write_reports(
 
     folder, name = Path(folder), file_name(result.name)
     text = folder / f"{name}.txt"
-    write_text(text, report_text(result))
+    write_text(text, visible(report_text(result), "\n"))
     yield text
     if result.original is not None:
         yield edc_figure(result.original, folder / f"{name}-edc.png")
@@ -176,8 +177,11 @@ def _provenance(config: Mapping[str, object], files: Sequence[Path]) -> Provenan
 
 
 def render(template: str, **values: object) -> str:
-    """Fill a template of `report/templates`; every value is escaped unless it is `Markup`."""
-    return _environment().get_template(template).render(**values)
+    """Fill a template of `report/templates`; every value is escaped unless it is `Markup`.
+
+    What cannot be seen, such as a change of direction in a file's name, is spelled out.
+    """
+    return visible(_environment().get_template(template).render(**values), "\n\t")
 
 
 def data_uri(jpeg: bytes) -> str:
@@ -198,7 +202,7 @@ def _environment() -> Environment:
     )
     for name in FILTERS:
         environment.filters[name] = getattr(words, name)
-    environment.filters.update(area_name=words.area_name, data_uri=data_uri)
+    environment.filters.update(area_name=words.area_name, data_uri=data_uri, visible=visible)
     environment.filters["json"] = lambda value: json.dumps(value, indent=1, ensure_ascii=False)
     environment.globals.update(accepted=words.ACCEPTED, units=words.UNITS, few_errors=FEW_ERRORS)
     return environment

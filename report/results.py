@@ -16,6 +16,7 @@ from evaluation.run import DISCARDS
 from report.facts import by_limit, number, plain
 from report.text import FORMATS, group_table, method_table, original_text, result_warnings
 from report.words import caution_sentences, protocol_sentence, verdict_sentence
+from utils.cli import visible
 from utils.files import Json, file_name, write_text
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ def write_comparisons(
     }
     texts["compare.json"] = json.dumps(numbers, indent=1)
     for name, text in texts.items():
-        write_text(folder / name, text.rstrip() + "\n")
+        write_text(folder / name, visible(text.rstrip(), "\n") + "\n")
         yield folder / name
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from data.images import encode_jpeg
 from report import words
 from report.page import render
+from utils.cli import visible
 from utils.files import write_text
 
 __all__ = ["Pixels", "SheetBuilder"]
@@ -109,7 +110,7 @@ class SheetBuilder:
         return render(
             "sheet.html",
             title=title,
-            model=[words.visible(part.strip()) for part in model if part.strip()],
+            model=[visible(part.strip()) for part in model if part.strip()],
             tally=tally,
             has_overview=has_overview,
             histogram=_histogram(tally, self._picks.sampled()) if has_overview else None,

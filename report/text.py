@@ -6,7 +6,6 @@ LaTeX or CSV of full precision. Numbers here are formatted, never computed.
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,6 +27,7 @@ from report.words import (
     risk_sentences,
     verdict_sentence,
 )
+from utils.tables import write_csv
 
 if TYPE_CHECKING:
     from evaluation.calibration_run import CalibrationResult
@@ -439,7 +439,7 @@ _WRITERS: dict[str, Callable[[Iterable[Table]], str]] = {
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
+    write_csv(buffer, [header, *rows])
     return buffer.getvalue()
 
 

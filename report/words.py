@@ -6,7 +6,6 @@ Protocols, cautions, verdicts, certified risks, the summary of a page. Formats, 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ import numpy as np
 from evaluation.confidence.calibration import RISK_KINDS, RISK_NAMES
 from evaluation.metrics.protocols import PROTOCOLS
 from evaluation.metrics.thresholds import FEWEST_ERRORS, Caution
+from utils.cli import visible
 
 if TYPE_CHECKING:
     from evaluation.comparison import Verdict
@@ -204,19 +204,6 @@ def target(preset: Preset) -> str:
     if protocol is not None and protocol.rule == "starting_error":
         return f"FNMR {fmr(protocol.start_fnmr)}"
     return f"FMR {fmr(preset.fmr_target)}"
-
-
-def visible(text: str) -> str:
-    r"""Text on one line with everything invisible spelled out, as in \n or \u202e.
-
-    Undecodable bytes of a file name appear as \udc80 to \udcff.
-    """
-    return "".join(
-        char
-        if char.isprintable() or unicodedata.category(char) == "Zs"
-        else char.encode("unicode_escape").decode("ascii")
-        for char in text
-    )
 
 
 def shortened(name: str, longest: int = 24) -> str:

@@ -6,13 +6,12 @@ the Python scorer and in the Ray engine's parts; docs/score_photos.md shows how 
 
 from __future__ import annotations
 
-import csv
 import hashlib
+import io
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
@@ -20,9 +19,10 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from report.sheet import LANDMARKS, FaceScore, Measures
-from utils.files import Json, atomic_file, parse_json, remove_leftovers, write_text
+from utils.cli import visible
+from utils.files import Json, atomic_file, parse_json, remove_leftovers
 from utils.parts import PartStore
-from utils.tables import require_pyarrow
+from utils.tables import require_pyarrow, write_csv
 
 if TYPE_CHECKING:
     import pyarrow
@@ -65,7 +65,7 @@ class Source:
     @property
     def display_name(self) -> str:
         """The name in a line for people."""
-        name = "".join(c if c.isprintable() else repr(c)[1:-1] for c in self.file)
+        name = visible(self.file)
         return name if self.index is None else f"{name}[{self.index}]"
 
 
@@ -176,22 +176,10 @@ def arrow_table(rows: Iterable[Row], metadata: Mapping[bytes, bytes]) -> pyarrow
 def _write_csv(file: IO[bytes], rows: Iterable[Row], header: Mapping[str, object]) -> None:
     line = " ".join(plain_text(f"# {header['meaning']} [{header['settings']}]").split())
     file.write(line.encode() + b"\n")
-    writer = csv.writer(_Lines(file), lineterminator=_Lines.end)
-    writer.writerow(COLUMNS)
-    for row in rows:
-        writer.writerow([row[name] for name in COLUMNS])
-
-
-class _Lines:
-    """Lines of the csv module on a binary file; it quotes what holds a character of `end`."""
-
-    end = "\r\n"
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-
-    def write(self, line: str) -> int:
-        return self._file.write(line.removesuffix(self.end).encode() + b"\n")
+    cells = ([row[name] for name in COLUMNS] for row in rows)
+    text = io.TextIOWrapper(file, "utf-8", newline="")
+    write_csv(text, chain([COLUMNS], cells))
+    text.detach()
 
 
 def _write_jsonl(file: IO[bytes], rows: Iterable[Row], header: Mapping[str, object]) -> None:
@@ -293,7 +281,7 @@ class RowParts:
         facts = {"inputs": len(sources), "last": plain_name(sources[-1]), "rows": len(rows)}
         lines = [as_line(facts), *map(as_line, rows)]
         text = "\n".join(lines) + "\n"
-        self._store.write(self.count, partial(write_text, text=text))
+        self._store.write(self.count, lambda path: path.write_bytes(text.encode()))
         self.count += 1
 
     def rows(self) -> Iterator[Row]:

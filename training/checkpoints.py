@@ -13,7 +13,7 @@ from models.load import Checkpoint, save_checkpoint
 from training.branch import TrainedBranch
 from training.log import TrainLog
 from utils.config import TrainConfig, from_json, to_json
-from utils.files import write_text
+from utils.files import require_folder, write_text
 
 
 def check_resumable(config: TrainConfig, checkpoint: Checkpoint) -> None:
@@ -112,5 +112,6 @@ class RunFiles:
             self._write(self.folder / branch.name / "last.pt", branch.config, step, branch.state())
 
     def _write(self, path: Path, config: TrainConfig, step: int, state: Checkpoint) -> None:
+        require_folder(self.folder)
         shared = {"config": to_json(config), "backbone": self._backbone, "step": step}
         save_checkpoint(path, {**shared, **state})

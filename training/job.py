@@ -74,8 +74,8 @@ def train(job: TrainingJob, world: World, device: str) -> int:
         SystemExit: another process is gone; it was said how to resume.
     """
     start_logging() if world.is_main else keep_quiet()
-    claims = ExitStack()
-    try:
+    with ExitStack() as claims:
+        claims.callback(stop_logging)
         trainer, folder = _prepare(job, world, resolve_device(device), claims)
         # torchrun sends SIGTERM as soon as a process is lost: here it waits for that message
         with nullcontext() if world.size == 1 else StopRequest(second_interrupts=False):
@@ -90,9 +90,6 @@ def train(job: TrainingJob, world: World, device: str) -> int:
         if world.is_main:
             sys.stdout.write(f"{outcome} at step {trainer.step}; {hint} {folder}\n")
         return 0 if is_complete else 130
-    finally:
-        stop_logging()
-        claims.close()
 
 
 def resume_hint(folder: Path) -> str:

@@ -16,11 +16,12 @@ import signal
 import sys
 import textwrap
 import threading
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
 from types import FrameType
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TextIO, cast
 
 from utils.distributed import (
     ALONE,
@@ -32,6 +33,7 @@ from utils.distributed import (
     start,
     stop,
 )
+from utils.within import stay_within
 
 END_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -56,13 +58,22 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             None, None, description, epilog, allow_abbrev=False, formatter_class=_Formatter
         )
+        self.add_argument(
+            "--within", metavar="FOLDER", help="refuse paths in lists, and links, that lead out"
+        )
 
     def parse_known_args(
         self, args: Iterable[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
         """Parse, and remember for `error` what was given."""
         self._given = sys.argv[1:] if args is None else list(args)
-        return super().parse_known_args(self._given, namespace)
+        options, unknown = super().parse_known_args(self._given, namespace)
+        try:
+            stay_within(options.within)
+        except ValueError as error:
+            self.error(str(error))
+        del options.within
+        return options, unknown
 
     def error(self, message: str) -> NoReturn:
         """Write the line, with the closest flag, and leave with exit code 2."""
@@ -76,12 +87,43 @@ class Parser(argparse.ArgumentParser):
         hint = f"; did you mean {close[0]}?" if close else ""
         if not is_main_process():
             self.exit(2)
-        self.exit(2, f"error: {message}{hint} (--help lists the flags)\n")
+        self.exit(2, f"error: {visible(message)}{hint} (--help lists the flags)\n")
+
+
+def visible(text: str, kept: str = "") -> str:
+    r"""Text with everything invisible but `kept` spelled out, as in \n, \x1b or \u202e.
+
+    Undecodable bytes of a file name appear as \udc80 to \udcff.
+    """
+    unseen = {
+        char
+        for char in set(text)
+        if not (char.isprintable() or char in kept or unicodedata.category(char) == "Zs")
+    }
+    return text.translate({ord(c): c.encode("unicode_escape").decode() for c in unseen})
+
+
+class _Terminal:
+    """A stream of which names of files and words in them cannot move the cursor, or hide text."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        moves_up = not text.strip("\x1b[A")  # as tqdm does below another bar
+        return self._stream.write(text if moves_up else visible(text, "\n\r\t"))
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def say_error(message: str) -> None:
     """Write one line to stderr."""
-    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    sys.stderr.write(f"error: {visible(' '.join(message.split()))}\n")
 
 
 def run_command(body: Callable[[], int], *, resume_hint: str = "") -> int:
@@ -95,7 +137,8 @@ def run_command(body: Callable[[], int], *, resume_hint: str = "") -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names may hold what no console can show
             stream.reconfigure(errors="backslashreplace")
-    with _interrupting() as received:
+    out, err = (cast(TextIO, _Terminal(stream)) for stream in (sys.stdout, sys.stderr))
+    with redirect_stdout(out), redirect_stderr(err), _interrupting() as received:
         try:
             return body()
         except Exception as error:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from utils.cli import visible
 from utils.config import TrainConfig, to_json
 from utils.files import DAMAGE, read_json, write_bytes, write_text
 
@@ -32,11 +33,19 @@ _PACKAGES = (
 class _LogFile(logging.FileHandler):
     """A log that cannot be written is an error of the run, with the file's name."""
 
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record), "\n\t")
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         error = sys.exception()
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror, self.baseFilename) from error
         super().handleError(record)
+
+    def close(self) -> None:
+        """Close the file; a line that could not be written was an error before."""
+        with suppress(OSError):
+            super().close()
 
 
 class _BarSafeHandler(logging.Handler):

@@ -7,8 +7,9 @@ message about a value says in which line or row it stands. Nothing in a file is 
 from __future__ import annotations
 
 import csv
+import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +25,7 @@ from utils.files import atomic_file, atomic_path, naming, open_input
 
 if TYPE_CHECKING:
     import pyarrow
+    from _typeshed import SupportsWrite
 
 ROWS = 1 << 17  # of a chunk
 SUFFIXES = (".csv", ".tsv", ".txt", ".npz", ".parquet")
@@ -32,6 +34,8 @@ _LONGEST_LINE = 1 << 16
 _SMALL = 1024  # bytes of an array that may be a single number
 FAILURE = {"quality": 255.0, "uncertainty": -1.0}  # of an image that could not be assessed
 BEST_QUALITY = 100.0  # ISO/IEC 29794-1: qualities are 0..100, and 255 says that there is none
+_FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20].", re.DOTALL)
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?%?|[+-]?(inf|nan)", re.IGNORECASE)
 _FLAGS = {"1": True, "0": False, "true": True, "false": False, "1.0": True, "0.0": False}
 
 Values: TypeAlias = "Array | pyarrow.Array"  # numbers, or text
@@ -284,12 +288,51 @@ def write_table(
         raise ValueError(f"{path}: CSV cannot hold {', '.join(metadata)}: write .npz or .parquet")
     else:
         with atomic_file(path, "w") as text:
-            writer = csv.writer(text, lineterminator="\n")
-            writer.writerow(columns)
+            write_csv(text, [columns])
             for start in range(0, len(next(iter(columns.values()))), ROWS):
                 rows = slice(start, start + ROWS)
                 parts = [array[rows].astype(str).tolist() for array in columns.values()]
-                writer.writerows(zip(*parts, strict=True))
+                write_csv(text, zip(*parts, strict=True))
+
+
+def csv_cell(value: object) -> object:
+    """A value as a CSV file has it: text that a spreadsheet would run gets an apostrophe before it.
+
+    That is text of two or more characters that begins with one of `= + - @`, their wide forms, a
+    tab or a line end, and is not a number; `plain_cell` undoes it.
+    """
+    return f"'{value}" if isinstance(value, str) and _is_formula(value) else value
+
+
+def plain_cell(text: str) -> str:
+    """The text that `csv_cell` was given."""
+    return text[1:] if text.startswith("'") and _is_formula(text) else text
+
+
+def _is_formula(text: str) -> bool:
+    return bool(_FORMULA.match(text)) and not _NUMBER.fullmatch(text.lstrip("'"))
+
+
+def write_csv(file: SupportsWrite[str], rows: Iterable[Iterable[object]]) -> None:
+    r"""Write rows of values, such as a heading and what is below it, in lines that end in \n.
+
+    See `csv_cell` for text.
+    """
+    csv.writer(_Lines(file), lineterminator=_Lines.end).writerows(
+        map(csv_cell, row) for row in rows
+    )
+
+
+class _Lines:
+    """Lines of the csv module, which quotes what holds a character of `end`."""
+
+    end = "\r\n"
+
+    def __init__(self, file: SupportsWrite[str]) -> None:
+        self._file = file
+
+    def write(self, line: str) -> object:
+        return self._file.write(line.removesuffix(self.end) + "\n")
 
 
 def csv_rows(
@@ -311,7 +354,9 @@ def csv_rows(
     try:
         separator = _separator(path, separators, errors)
         reader = csv.reader(_without_comments(text_lines(path, errors)), delimiter=separator)
-        yield from ((reader.line_num, fields) for fields in reader if fields)
+        for fields in reader:
+            if fields:
+                yield reader.line_num, list(map(plain_cell, fields))
     except csv.Error as error:
         raise ValueError(f"{path} is not a CSV file in UTF-8 ({error})") from error
 
@@ -450,6 +495,15 @@ def _open_parquet(path: Path) -> Table:
     return Table(path, schema.names, read, metadata=metadata)
 
 
+def _plain_cells(texts: pyarrow.Array) -> pyarrow.Array:
+    import pyarrow
+    from pyarrow import compute
+
+    if not compute.any(compute.starts_with(texts, "'")).as_py():
+        return texts
+    return pyarrow.array([text and plain_cell(text) for text in texts.to_pylist()], texts.type)
+
+
 def _open_csv(path: Path, is_heading: Heading) -> Table:
     import pyarrow
     import pyarrow.csv
@@ -491,7 +545,8 @@ def _open_csv(path: Path, is_heading: Heading) -> Table:
             )
             for rows in batches:
                 for start in range(0, len(rows), ROWS):
-                    yield [rows.column(place).slice(start, ROWS) for place in places]
+                    parts = [rows.column(place).slice(start, ROWS) for place in places]
+                    yield list(map(_plain_cells, parts))
         except pyarrow.ArrowInvalid as error:
             for line, fields in islice(csv_rows(path), heading, None):
                 if len(fields) != width:

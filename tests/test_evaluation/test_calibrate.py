@@ -1,6 +1,5 @@
 """The script `evaluation/calibrate.py`: stored files, a model, and one line for a mistake."""
 
-import json
 import re
 import shutil
 
@@ -9,8 +8,6 @@ import pytest
 
 from evaluation.calibrate import main
 from evaluation.confidence.calibration import Calibration
-from evaluation.open_model import LoadedModel
-from tests.helpers import Levels
 
 
 @pytest.fixture
@@ -80,17 +77,6 @@ def test_labelled_embeddings_and_the_cap(labelled, tmp_path, capsys):
     text = capsys.readouterr().out
     assert text.startswith("labelled: 5400 mated and 5000 non-mated")
     assert "no two share a person" in text
-
-
-def test_a_run_gets_the_file_beside_its_head(tmp_path, monkeypatch, capsys):
-    model = LoadedModel(name="run", estimator=Levels(), embedding_size=12)
-    monkeypatch.setattr("evaluation.open_model.open_model", lambda spec, **options: model)
-    argv = ["--model_dir", str(tmp_path), "--target", "synthetic:pairs=60,seed=1", "--fmr", "0.1"]
-    assert main(argv) == 0
-    assert "uncertainties of trained_head" in capsys.readouterr().out
-    stored = json.loads((tmp_path / "calibration.json").read_text())
-    assert (stored["method"], stored["fmr_target"]) == ("trained_head", 0.1)
-    assert stored["false_non_matches"]["total"] == 30
 
 
 def test_a_calibration_of_another_method_is_not_in_the_way(run, tmp_path, capsys):

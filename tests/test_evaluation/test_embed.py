@@ -223,25 +223,6 @@ def test_repeated_images_in_parts_on_ranks_and_scored_by_row(repeated, tmp_path,
     np.testing.assert_array_equal(by_name.sigma_sq[:, 0], range(86))
 
 
-def test_parts_are_resumed_after_a_stop(tiny_pairs, tmp_path, monkeypatch):
-    monkeypatch.setattr("evaluation.embed.PART_IMAGES", 8)
-    expected = embed_images(Halves(), Pictures(tiny_pairs), batch_size=4, name="some")
-
-    class Stops(Halves):
-        def __call__(self, batch):
-            if len(self.batches) == 5:
-                raise KeyboardInterrupt
-            return super().__call__(batch)
-
-    options = {"batch_size": 4, "name": "some", "parts": tmp_path / "parts", "about": "abc"}
-    with pytest.raises(KeyboardInterrupt):
-        embed_images(Stops(), Pictures(tiny_pairs), **options)
-    for still_to_do in ([(16, 20), (20, 23)], []):
-        images = Pictures(tiny_pairs)
-        require_equal(embed_images(Halves(), images, **options), expected)
-        assert sorted(images.decoded) == still_to_do
-
-
 def test_parts_are_resumed_by_another_number_of_ranks(tiny_pairs, tmp_path, monkeypatch):
     monkeypatch.setattr("evaluation.embed.PART_IMAGES", 8)
     options = {"batch_size": 4, "name": "some", "parts": tmp_path / "parts"}

@@ -10,7 +10,6 @@ from evaluation.comparison import ComparisonOptions
 from evaluation.metrics.curve import protocol_curve
 from evaluation.metrics.protocols import PROTOCOLS
 from evaluation.open_model import open_models
-from evaluation.original import original_table
 from evaluation.run import (
     DISCARDS,
     EvaluationOptions,
@@ -112,18 +111,6 @@ def test_no_error_at_all_is_a_dash_and_null(made_up):
     assert row_dict(rows[0])["relative"] == {"0.2": None, "0.3": None}
     assert protocol_table("J", rows).count(" - ") == 2
     assert any("no false non-match without discard" in line for line in row_warnings(rows))
-
-
-def test_comparisons_of_two_columns_and_of_repeated_images(golden_features):
-    found = comparisons_of(golden_features["H"], "H")
-    assert [label for label, _ in found] == ["column 0", "column 1"]
-    for column, (_, one) in enumerate(found):
-        values = golden_features["H"].sigma_sq[:, column]
-        np.testing.assert_array_equal(one.uncertainty, values)
-        assert one.best_unit == "identity"  # people follow from the mated pairs
-        edc = protocol_curve(one, "original").edc
-        curve = original_table(golden_features["H"]).blocks[column].curves[-1]
-        np.testing.assert_array_equal(edc.fnmr, curve.fnmr)
 
 
 def test_equal_embeddings_are_one_image(made_up):

@@ -10,7 +10,6 @@ import pytest
 
 from extraction import job
 from models.frozen import FrozenBackbone
-from tests.helpers import python
 from utils.long_work import Progress, duration
 
 
@@ -160,31 +159,6 @@ def test_a_signal_stops_after_the_batch_and_the_command_goes_on(
     assert passes == [4, 4, 4, 4]
     shards = tmp_path / "out" / "shards"
     assert sorted(path.name for path in shards.iterdir()) == ["000000", "000001"]
-    assert run(tmp_path / "out") == 0
-    assert content(tmp_path / "out") == content(tmp_path / "whole")
-
-
-def test_a_killed_process_leaves_nothing_that_counts(
-    run, images, backbone, flags, tmp_path, content
-):
-    assert run(tmp_path / "whole") == 0
-    program = """
-import os, signal, sys
-from extraction import shards, extract
-write = shards._write_npy
-def killed(path, *rest):
-    write(path, *rest)
-    if rest[2]["shard"] == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-shards._write_npy = killed
-extract.main(sys.argv[1:])
-"""
-    arguments = ["--images", images, "--out", tmp_path / "out", *backbone, *flags]
-    done = python("-c", program, *arguments)
-    assert done.returncode == -signal.SIGKILL
-    names = sorted(path.name for path in (tmp_path / "out" / "shards").iterdir())
-    assert names == [".000002.lock", ".000002.tmp", "000000", "000001"]
-    assert names[0].startswith(".000002")
     assert run(tmp_path / "out") == 0
     assert content(tmp_path / "out") == content(tmp_path / "whole")
 

@@ -12,16 +12,6 @@ from models.heads.fc2 import FC2Head
 from utils.config import Method
 
 
-def test_it_preprocesses_and_embeds(tiny, images):
-    with torch.no_grad():
-        expected = tiny(tiny.preprocessing(images))
-    output = FrozenBackbone(tiny)(images)
-    torch.testing.assert_close(output.embedding, expected.embedding, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(output.features, expected.features, rtol=1e-5, atol=1e-5)
-    augmented = FrozenBackbone(tiny)(images.permute(0, 3, 1, 2).float())
-    torch.testing.assert_close(augmented.embedding, output.embedding)
-
-
 def test_train_cannot_undo_eval_mode(tiny, images):
     frozen = FrozenBackbone(tiny.train())
     around = nn.ModuleList([frozen, nn.Dropout()])
@@ -61,15 +51,6 @@ def test_cuda_agrees_with_the_cpu(tiny, images, precision):
     output = FrozenBackbone(tiny, "cuda", precision)(images)
     assert output.embedding.device.type == output.features.device.type == "cuda"
     assert torch.cosine_similarity(output.embedding.cpu(), expected).min() > 0.999
-
-
-def test_a_large_batch_is_what_its_images_are_one_by_one(tiny, images):
-    frozen = FrozenBackbone(tiny)
-    many = images.repeat(13, 1, 1, 1)[:37]
-    whole = frozen(many)
-    single = torch.cat([frozen(image[None]).embedding for image in many])
-    torch.testing.assert_close(whole.embedding, single, rtol=1e-5, atol=1e-5)
-    assert whole.features.shape == (37, frozen.features_size)
 
 
 def test_the_backbone_before_folding_is_kept(tiny, images):

