@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from estimators.base import DIRECTION, Batch, Estimate
 from utils.files import DAMAGE, naming, parse_json
-from utils.onnx_runtime import open_session, read_alone, run_limited
+from utils.onnx_runtime import Proto, open_session, read_alone, run_limited
 
 __all__ = ["OnnxModel"]
 
@@ -126,7 +126,7 @@ def _facts(stored: Mapping[str, str], path: Path) -> dict[str, Any]:
     return facts
 
 
-def _outputs(session: Any) -> tuple[tuple[str, ...], int]:
+def _outputs(session: Proto) -> tuple[tuple[str, ...], int]:
     """Return the names of the outputs and D, or 0; ValueError where one is of another shape."""
     inputs = [(value.name, value.type, list(value.shape)) for value in session.get_inputs()]
     if inputs != [(INPUT, "tensor(uint8)", ["N", _SIZE, _SIZE, 3])]:

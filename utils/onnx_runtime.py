@@ -15,10 +15,11 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from utils.files import open_input
 
+Proto: TypeAlias = Any  # what onnx and ONNX Runtime have no types for
 MOST_NODES = 100_000  # of a graph, with those of its functions where they are used
 MOST_MEMORY = 2 << 30  # bytes that one image's tensors may take
 MOST_SECONDS = 60  # that the first run may take; looked at between operators
@@ -103,7 +104,7 @@ def _limit_memory() -> None:
     )
 
 
-def run_limited(session: Any, names: Sequence[str], inputs: Mapping[str, Any]) -> list[Any]:
+def run_limited(session: Proto, names: Sequence[str], inputs: Mapping[str, Proto]) -> list[Proto]:
     """Run a session that was opened as `limited`.
 
     Raises:
@@ -116,7 +117,7 @@ def run_limited(session: Any, names: Sequence[str], inputs: Mapping[str, Any]) -
     timer.daemon = True
     timer.start()
     try:
-        outputs: list[Any] = session.run(list(names), dict(inputs), options)
+        outputs: list[Proto] = session.run(list(names), dict(inputs), options)
         return outputs
     except Exception as error:  # ONNX Runtime's errors have no class of their own in common
         late = f"it takes more than {MOST_SECONDS} s: " if options.terminate else ""
@@ -187,7 +188,7 @@ def parsed_network(content: bytes, name: str | Path, folder: str | Path | None =
     return network
 
 
-def _check_graph(network: Any) -> None:
+def _check_graph(network: Proto) -> None:
     """Raise ValueError for a graph that is endless or too large, or names too much data."""
     if not network.graph.node:
         raise ValueError("there is no network in it")
@@ -214,7 +215,7 @@ def _check_graph(network: Any) -> None:
         raise ValueError(f"it names {external} bytes of weights beside it: 2 GiB at most")
 
 
-def _count(key: tuple[str, str], functions: Mapping[Any, Any], size: dict[Any, int]) -> int:
+def _count(key: tuple[str, str], functions: Mapping[Proto, Proto], size: dict[Proto, int]) -> int:
     """Return how many nodes a function stands for; one that calls itself is the library's error."""
     if key not in size:
         size[key] = 1
@@ -224,7 +225,7 @@ def _count(key: tuple[str, str], functions: Mapping[Any, Any], size: dict[Any, i
     return size[key]
 
 
-def _nodes(graph: Any) -> Iterator[Any]:
+def _nodes(graph: Proto) -> Iterator[Proto]:
     """Yield the nodes of a graph or function and of the graphs inside; ValueError for a loop."""
     for node in graph.node:
         if node.op_type in _ENDLESS:
@@ -235,7 +236,7 @@ def _nodes(graph: Any) -> Iterator[Any]:
                 yield from _nodes(inner)
 
 
-def _tensors(network: Any) -> Iterator[Any]:
+def _tensors(network: Proto) -> Iterator[Proto]:
     """Yield the tensors that a file holds or names; ValueError for sparse ones."""
     graphs = [network.graph, *network.functions]
     while graphs:
@@ -251,7 +252,7 @@ def _tensors(network: Any) -> Iterator[Any]:
                 graphs += [*([option.g] if option.HasField("g") else []), *option.graphs]
 
 
-def _bytes(tensor: Any) -> int:
+def _bytes(tensor: Proto) -> int:
     kind = needed("onnx").helper.tensor_dtype_to_np_dtype(tensor.data_type)
     if min(tensor.dims, default=0) < 0:
         raise ValueError(f"tensor {tensor.name!r} has sizes {list(tensor.dims)}")
