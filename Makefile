@@ -20,10 +20,11 @@ $(STAMP): requirements.lock
 	touch $@
 
 # after a change of requirements*.txt; UPGRADE=--upgrade also takes newer versions of what they need
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes $(UPGRADE) \
+	--no-emit-package torch --annotation-style line --custom-compile-command "make lock"
 lock: setup
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes $(UPGRADE) \
-		--no-emit-package torch --annotation-style line --custom-compile-command "make lock" \
-		-o requirements.lock requirements.txt requirements-ray.txt
+	$(LOCK) -o requirements.lock requirements.txt requirements-ray.txt
+	$(LOCK) -o requirements-interop.lock requirements-interop.txt
 
 sbom: setup
 	{ grep '^torch==' requirements.txt; cat requirements.lock; } | $(BIN)/cyclonedx-py requirements \

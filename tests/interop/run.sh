@@ -7,14 +7,15 @@ cd "$(dirname "$0")/../.."
 
 venv=.venv-interop
 stamp=$venv/.installed
-if [ ! "$stamp" -nt requirements-interop.txt ]; then
+if [ ! "$stamp" -nt requirements-interop.lock ]; then
     python=${PYTHON311:-python3.11}
     if ! "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
         echo "make interop needs Python 3.11 for mxnet; '$python' is not one (set PYTHON311)" >&2
         exit 1
     fi
     "$python" -m venv --clear $venv
-    $venv/bin/python -m pip install --disable-pip-version-check -q -r requirements-interop.txt
+    $venv/bin/python -m pip install --disable-pip-version-check -q \
+        --require-hashes --no-deps --only-binary :all: -r requirements-interop.lock
     touch "$stamp"
 fi
 
