@@ -153,9 +153,12 @@ def load_backbone(method: Method, path: str | Path) -> Backbone:
 
 
 def build_backbone(method: Method, tensors: Mapping[str, Tensor], path: str | Path) -> Backbone:
-    """Build the backbone that a file's tensors are to fill; ValueError as of `check_size`."""
+    """Build the backbone that a file's tensors are to fill; ValueError where it cannot be."""
     check_size("models.backbones", method, tensors, path)
-    backbone: Backbone = build("models.backbones", method, weights=tensors, source=str(path))
+    try:
+        backbone: Backbone = build("models.backbones", method, weights=tensors, source=str(path))
+    except DAMAGE as error:
+        raise ValueError(f"backbone {method!r} cannot be built: {error}") from error
     return backbone
 
 

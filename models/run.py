@@ -198,7 +198,8 @@ def load_run(
     if shared is not None and (shared.config.backbone, shared.sha256) == (config.backbone, sha256):
         frozen, weights = shared.frozen, shared.files[1]
     else:
-        frozen = load_frozen(config, device, precision, backbone_weights, execution)
+        with naming(file):
+            frozen = load_frozen(config, device, precision, backbone_weights, execution)
         with naming(file, *DAMAGE):
             check_backbone(payload, frozen, str(weights))
     head = trained_head(payload, frozen, file)
