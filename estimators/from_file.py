@@ -102,6 +102,8 @@ class FromFile:
 def _uncertainties(path: str, scores: dict[str, float], kind: Orientation) -> dict[str, float]:
     """Turn scores into uncertainties that differ as float32 wherever they differ at all."""
     values = np.array(list(scores.values()), np.float64)
+    if (largest := np.abs(values).max()) > np.finfo(np.float32).max:
+        raise ValueError(f"{path}: scores reach {largest:g}, more than float32 holds")
     failures = assess_failures([values], kind)
     if failures:
         log.warning("%s: %s", path, failures)

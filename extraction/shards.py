@@ -29,7 +29,7 @@ from data.extracted import (
     shard_path,
     uncertainty_column,
 )
-from utils.files import Json, atomic_file, atomic_path, remove, require_folder
+from utils.files import Json, atomic_file, atomic_path, remove, remove_leftovers, require_folder
 from utils.tables import require_pyarrow, write_csv
 
 
@@ -122,6 +122,7 @@ class ShardFolder:
 
         with atomic_file(self.folder / BAD, "w") as file:
             write_csv(file, chain([Bad._fields], rows()))
+        remove_leftovers(self.path(0).parent)
         return count
 
 

@@ -14,10 +14,10 @@ import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any, TypeAlias, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 import torch
 from safetensors import SafetensorError
@@ -43,8 +43,7 @@ _WRAPPERS = (
 _WRAPPING = re.compile(r"^((module|_orig_mod)\.)+")  # DistributedDataParallel, torch.compile
 _PROBLEMS = ("missing", "unexpected", "of another shape")
 _MAX_NAMES = 3
-_PICKLES = 4  # in a row where torch.save wrote no archive; the last has the content
-_LONGEST_NAME = 500  # of a class that a file asks for
+_LONGEST = 1 << 12  # letters of a word in a pickle
 _CALLS = 100  # of PyTorch to make one tensor of a network, at most
 _SMALL = 1 << 27  # numbers that a network may have beyond twice those of its file: half a GiB
 
@@ -392,16 +391,14 @@ def read_safely(path: Path) -> Any:
                 return load(file.read())  # not from a map of a file that can change
         except (SafetensorError, *DAMAGE) as error:
             raise ValueError(f"{path}: damaged safetensors file ({error})") from error
-    is_archive = zipfile.is_zipfile(path)
-    if is_archive:
-        check_archive(path)
-    if is_archive and _is_torchscript(path):
+    names = check_archive(path)
+    if any(name.endswith("/constants.pkl") for name in names):  # as torch.jit.save has
         raise ValueError(
             f"{path} is a TorchScript program, which would run code: refused. Where it came from, "
             "save its weights alone: torch.save(torch.jit.load(file).state_dict(), other_file)"
         )
     try:
-        _check_names(path)
+        _check_texts(path, [name for name in names if name.endswith("/data.pkl")])
         with warnings.catch_warnings(action="ignore"):  # of a pickle that torch.save did not write
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can make the reader raise anything
@@ -415,23 +412,6 @@ def read_safely(path: Path) -> Any:
         ) from error
     _check_plain(path, content)
     return content
-
-
-def _check_names(path: Path) -> None:
-    """Raise ValueError for a very long name of a class, in which torch searches for ever."""
-    with ExitStack() as stack:
-        file: IO[bytes] = stack.enter_context(open_input(path))
-        if zipfile.is_zipfile(path):
-            archive = stack.enter_context(zipfile.ZipFile(path))
-            pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
-            file = stack.enter_context(archive.open(pickles[0]))
-        lengths = [0]
-        with suppress(ValueError, *DAMAGE):  # torch says what is wrong
-            for _ in range(_PICKLES):
-                for code, name, _ in pickletools.genops(file):
-                    lengths.append(len(str(name)) if code.name == "GLOBAL" else 0)
-        if max(lengths) > _LONGEST_NAME:
-            raise ValueError(f"a class name of {max(lengths)} letters")
 
 
 def _check_plain(path: Path, content: object) -> None:
@@ -473,7 +453,24 @@ def _oddity(tensor: Tensor) -> str:
     return f"a tensor of {size} bytes, of which the file has {stored}" if size > stored else ""
 
 
-def _is_torchscript(path: Path) -> bool:
-    """Whether a zip file has the constants that torch.jit.save puts there, and no torch.save."""
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+def _check_texts(path: Path, tables: Sequence[str]) -> None:
+    """Refuse pickles with an endless word: PyTorch would look through it for hours.
+
+    Args:
+        path: of the file, a zip archive or up to five pickles and then tensors.
+        tables: the pickles in an archive.
+
+    Raises:
+        ValueError: such a word, or no pickle.
+    """
+    with ExitStack() as stack:
+        file: Any = stack.enter_context(open_input(path))
+        if tables:
+            archive = stack.enter_context(zipfile.ZipFile(file))
+            pickles: list[Any] = [stack.enter_context(archive.open(name)) for name in tables]
+        else:
+            pickles = [file] * 5
+        for stream in pickles:
+            for _, value, _ in pickletools.genops(stream) if stream.peek(1) else ():
+                if isinstance(value, str) and max(map(len, value.split()), default=0) > _LONGEST:
+                    raise ValueError(f"a text of {len(value)} letters")

@@ -37,7 +37,7 @@ from models.load import (
 )
 from utils.config import Execution, Method, Precision, TrainConfig, from_json, parse_method, to_json
 from utils.device import resolve_device
-from utils.files import DAMAGE, naming, read_json
+from utils.files import DAMAGE, check_archive, naming, read_json
 from utils.methods import build, check_options
 
 
@@ -286,7 +286,6 @@ def _check_preprocessing(payload: Checkpoint, frozen: FrozenBackbone) -> None:
 
 KIND = "face-uncertainty model"
 VERSION = 1
-_BEGINNING = 4096  # bytes of a table of contents, among which the kind stands
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -401,16 +400,16 @@ def load_packed(
 
 
 def is_packed(path: str | Path) -> bool:
-    """Whether a file is one of `save_packed`; looks at its table of contents, loads no tensor."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            tables = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-            if len(tables) != 1:
-                return False
-            with archive.open(tables[0]) as table:
-                return KIND.encode() in table.read(_BEGINNING)
-    except (OSError, ValueError, *DAMAGE):
+    """Whether a file is one of `save_packed`; loads no tensor.
+
+    Raises:
+        ValueError: a damaged archive.
+    """
+    tables = [name for name in check_archive(path) if name.endswith("/data.pkl")]
+    if len(tables) != 1:
         return False
+    with naming(path, *DAMAGE), zipfile.ZipFile(path) as archive:
+        return KIND.encode() in archive.read(tables[0])
 
 
 def without_paths(config: TrainConfig) -> TrainConfig:

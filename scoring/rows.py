@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 import numpy as np
 
 from report.sheet import LANDMARKS, FaceScore, Measures
 from utils.cli import visible
+from utils.config import parsed
 from utils.files import Json, atomic_file, parse_json, remove_leftovers
 from utils.parts import PartStore
 from utils.tables import require_pyarrow, write_csv
@@ -213,6 +214,14 @@ _WRITERS: dict[str, Callable[[IO[bytes], Iterable[Row], Mapping[str, object]], N
 }
 
 
+class PartFacts(TypedDict):
+    """What a part says of itself: its inputs, the path and row of the last one, its rows."""
+
+    inputs: int
+    last: object
+    rows: int
+
+
 class RowParts:
     """Rows of consecutive inputs, part after part, in the folder `OUT.parts` beside the output.
 
@@ -305,10 +314,12 @@ class RowParts:
         """Let another process have the folder."""
         self._store.close()
 
-    def _facts(self, number: int) -> Row:
+    def _facts(self, number: int) -> PartFacts:
         with self._store.reading(number) as path, path.open(encoding="utf-8") as file:
-            facts = parse_json(file.readline())
-            return {name: facts[name] for name in ("inputs", "last", "rows")}
+            facts: PartFacts = parsed(PartFacts, parse_json(file.readline()), "its first line")
+            if facts["inputs"] < 1 or facts["rows"] < 0:
+                raise ValueError("its first line has a count below 0")
+            return facts
 
 
 def digest(value: Json | Mapping[str, object]) -> str:

@@ -539,15 +539,15 @@ def parsed(kind: object, value: object, where: str) -> Any:
         known = ", ".join(map(repr, arguments))
         raise ValueError(f"{where} = {shown(value)}: must be one of {known}")
     if kind is float:
-        if isinstance(value, (int, float)) and type(value) is not bool and abs(value) <= _LARGEST:
-            return float(value)
+        is_finite = isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
+        if is_finite and type(value) is not bool:
+            return float(typing.cast(float, value))
     elif type(value) is kind or (origin is None and kind not in _PLAIN):
         return value
     name = "a finite number" if kind is float else getattr(kind, "__name__", kind)
     raise ValueError(f"{where} = {shown(value)}: expected {name}")
 
 
-_LARGEST = sys.float_info.max
 _PLAIN = (int, str, bool, type(None))
 
 

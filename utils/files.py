@@ -243,15 +243,27 @@ class Origin:
         return content
 
 
-def check_archive(path: str | Path) -> None:
-    """Raise ValueError for a zip archive that is damaged, or unpacks to far more than its size."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
-    except (ValueError, *DAMAGE) as error:
-        raise ValueError(f"{path}: damaged archive ({error})") from error
-    if unpacked > MOST_UNPACKED * Path(path).stat().st_size + (1 << 30):
+def check_archive(path: str | Path) -> list[str]:
+    """Return the names in a zip archive; none for any other file.
+
+    Raises:
+        ValueError: it is damaged, or unpacks to far more than its size.
+        OSError: it cannot be read.
+    """
+    with open_input(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            members = zipfile.ZipFile(file).infolist() if zipfile.is_zipfile(file) else []
+        except (*DAMAGE, ValueError, OSError) as error:
+            raise ValueError(f"{path}: damaged archive ({error})") from error
+    if not all(0 <= member.header_offset < size for member in members):
+        raise ValueError(
+            f"{path}: damaged archive (it says that it has more than its {size} bytes)"
+        )
+    unpacked = sum(member.file_size for member in members)
+    if unpacked > MOST_UNPACKED * size + (1 << 30):
         raise ValueError(f"{path} would unpack to {unpacked} bytes: refused")
+    return [member.filename for member in members]
 
 
 def parse_json(text: str | bytes) -> Any:

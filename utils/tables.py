@@ -70,7 +70,7 @@ class Column:
     def numbers(self, dtype: DTypeLike = np.float32) -> NDArray[np.floating]:
         """(n,) finite numbers; ValueError names the first value that is not one."""
         parsed = self._parsed()
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             values = parsed.astype(dtype, copy=False)
         finite = np.isfinite(values)
         if not finite.all():

@@ -336,7 +336,10 @@ def _from_ranges(
     """Fill in each identity's label from its first image; None where ranges cannot be trusted."""
     fields = pack.fields(identities)
     order = np.argsort(fields.label, kind="stable")
-    starts, ends = fields.label[order].astype(np.int64), fields.second[order].astype(np.int64)
+    ranges = np.stack([fields.label, fields.second])[:, order]
+    if not (np.abs(ranges) < 2.0**63).all():
+        return None
+    starts, ends = ranges.astype(np.int64)
     begin = np.clip(pack.starts.positions(starts), images.start, images.stop)
     stop = np.clip(pack.starts.positions(ends), images.start, images.stop)
     filled = stop > begin

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from zipfile import is_zipfile
 
 import numpy as np
 
@@ -28,7 +27,7 @@ from evaluation.metrics.thresholds import Caution
 from evaluation.sets.labelled import NonMated, labelled_comparisons
 from evaluation.sets.score_files import read_scores
 from utils.arrays import npz_names
-from utils.files import naming
+from utils.files import check_archive, naming
 from utils.tables import SUFFIXES
 
 
@@ -160,7 +159,7 @@ def _kind(path: Path) -> str:
         raise ValueError(f"no features or score file {path}")
     if path.suffix.lower() in SUFFIXES and path.suffix.lower() != ".npz":
         return "scores"
-    if path.suffix.lower() not in SUFFIXES and not is_zipfile(path):
+    if path.suffix.lower() not in SUFFIXES and not check_archive(path):
         raise ValueError(
             f"{path}: neither stored arrays (.npz) nor a score file ({', '.join(SUFFIXES)}) nor a "
             "folder that extraction/extract.py wrote; photos need a --model and a --target"

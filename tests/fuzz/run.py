@@ -2,7 +2,7 @@
 
 python -m tests.fuzz.run --inputs 2000000 --out /tmp/fuzz        # all readers in turn
 python -m tests.fuzz.run --only "bin sets" --seconds 60 --out /tmp/fuzz
-python -m tests.fuzz.run --again "bin sets:17" --out /tmp/fuzz   # one input, left in --out
+python -m tests.fuzz.run --again --out /tmp/fuzz                 # what went wrong, once more
 python -m tests.fuzz.run --atheris "bin sets" --out /tmp/fuzz    # pip install atheris==3.0.0
 
 Each process has limits: 5 s of CPU time and 1 GB for one input, beside what the process itself has.
@@ -23,13 +23,15 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from tests.helpers import ROOT
 
 SECONDS, GIB = 5, 1 << 30  # of one input
-SLICE = 0.5  # seconds that a reader has before the next one's turn
+TURNS = {0.5: 1.0, 1e9: 0.25}  # seconds of CPU time until the next reader's turn, by its cost
 RESTART = 300 << 20  # bytes by which a process may grow before it is replaced
 STUCK = 120  # seconds without a new input, by the clock
 _STATE = struct.Struct("<qq")  # reader and number of the input that is being read
@@ -44,7 +46,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--only", action="append", default=[], help="name of a reader; repeatable")
     parser.add_argument("--seed", default="0")
-    parser.add_argument("--again", metavar="READER:NUMBER")
+    parser.add_argument("--again", action="store_true", help="what went wrong, once more")
     parser.add_argument("--atheris", metavar="READER")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args, further = parser.parse_known_args()
@@ -52,7 +54,7 @@ def main() -> int:
     if args.atheris:
         return guided(args.atheris, args.out, further)
     if args.again:
-        return again(args)
+        return again(args.out)
     return child(args) if args.child else parent(args)
 
 
@@ -73,17 +75,17 @@ def parent(args: argparse.Namespace) -> int:
             place, number = _STATE.unpack((args.out / "state").read_bytes())
             if place < 0:
                 sys.exit(said)
-            name = list(_names(args))[place]
+            target = _targets(args.only)[place]
             what = "hang" if code in (-signal.SIGPROF, -signal.SIGKILL) else f"ended with {code}"
-            _note(args.out, name, number, f"{what}: {said}")
-            counts[name] = number + 1
+            with TemporaryDirectory() as folder:
+                drawn = _folder(folder, target).input(f"{args.seed}:{target.name}:{number}")
+            _note(args.out, target.name, number, f"{what}: {said}", drawn)
+            counts[target.name] = number + 1
             (args.out / "counts.json").write_text(json.dumps(counts))
     width = max(map(len, counts))
     print("\n".join(f"{name:<{width}} {count:>10,}" for name, count in counts.items()))
     print(f"{'all':<{width}} {counts.total():>10,}")
-    findings = (
-        sorted((args.out / "findings").glob("*.txt")) if (args.out / "findings").exists() else []
-    )
+    findings = sorted((args.out / "findings").glob("*.txt"))
     print(*(path.read_text() for path in findings), sep="\n")
     return 1 if findings else 0
 
@@ -103,9 +105,6 @@ def _wait(process: subprocess.Popen, state: Path) -> int:
 
 def child(args: argparse.Namespace) -> int:
     """Read inputs, a slice of time for each reader in turn."""
-    from tests.fuzz.check import Folder
-    from tests.fuzz.targets import TARGETS
-
     logging.disable()
     sys.dont_write_bytecode = True
     faulthandler.enable()
@@ -113,11 +112,11 @@ def child(args: argparse.Namespace) -> int:
     counts: Counter[str] = Counter(_stored(args.out / "counts.json"))
     file = os.open(args.out / "state", os.O_RDWR)
     state = mmap.mmap(file, _STATE.size)
-    place = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
-    with TemporaryDirectory(dir=place) as folder:
+    memory = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+    with TemporaryDirectory(dir=memory) as folder:
         os.environ["XDG_CACHE_HOME"] = folder
-        targets = [target for target in TARGETS if not args.only or target.name in args.only]
-        folders = [Folder(Path(folder) / str(n), target) for n, target in enumerate(targets)]
+        targets = _targets(args.only)
+        folders = [_folder(f"{folder}/{place}", target) for place, target in enumerate(targets)]
         for each in folders:  # whatever is imported late is there before the limits
             for number, files in enumerate(each.corpus):
                 name = next(iter(files))
@@ -126,29 +125,37 @@ def child(args: argparse.Namespace) -> int:
         size, start = _memory()
         resource.setrlimit(resource.RLIMIT_AS, (size + 3 * GIB, resource.RLIM_INFINITY))
         end = time.monotonic() + args.seconds
-        while time.monotonic() < end:
-            for target, (index, each) in zip(targets, enumerate(folders), strict=True):
-                stop = time.monotonic() + SLICE
-                while time.monotonic() < stop and counts.total() < args.inputs:
-                    number = counts[target.name]
-                    state[:] = _STATE.pack(index, number)
-                    signal.setitimer(signal.ITIMER_PROF, SECONDS)
-                    answer = each.problem(*each.input(f"{args.seed}:{target.name}:{number}"))
-                    signal.setitimer(signal.ITIMER_PROF, 0)
-                    counts[target.name] += 1
-                    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-                    if peak > start + GIB + (4 << 20):
-                        answer = f"{answer}; {(peak - start) >> 20} MiB of memory"
-                    if answer:
-                        _note(args.out, target.name, number, answer)
-                    if peak > start + GIB:
-                        break
-                (args.out / "counts.json").write_text(json.dumps(counts))
-                if counts.total() >= args.inputs:
-                    return 0
-                if peak > start + GIB or _memory()[1] > start + RESTART:
-                    return 3
-    return 0
+        place = _STATE.unpack(state[:])[0] + 1  # after the reader that the last process ended with
+        for turn in count(place):
+            index = turn % len(targets)
+            target, each = targets[index], folders[index]
+            length = next(seconds for most, seconds in TURNS.items() if target.cost < most)
+            stop = time.process_time() + length
+            while time.process_time() < stop and counts.total() < args.inputs:
+                number = counts[target.name]
+                state[:] = _STATE.pack(index, number)
+                signal.setitimer(signal.ITIMER_PROF, SECONDS)
+                drawn = each.input(f"{args.seed}:{target.name}:{number}")
+                answer = each.problem(*drawn)
+                signal.setitimer(signal.ITIMER_PROF, 0)
+                counts[target.name] += 1
+                peak = _peak()
+                if peak > start + GIB + (4 << 20):
+                    answer = f"memory: {(peak - start) >> 20} MiB; {answer}"
+                if answer:
+                    _note(args.out, target.name, number, answer, drawn)
+                if peak > start + GIB:
+                    break
+            (args.out / "counts.json").write_text(json.dumps(counts))
+            if counts.total() >= args.inputs or time.monotonic() > end:
+                return 0
+            if peak > start + GIB or _memory()[1] > start + RESTART:
+                return 3
+    raise AssertionError("turns do not end")
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _memory() -> tuple[int, int]:
@@ -157,32 +164,43 @@ def _memory() -> tuple[int, int]:
     return int(pages[0]) * mmap.PAGESIZE, int(pages[1]) * mmap.PAGESIZE
 
 
-def _note(out: Path, name: str, number: int, answer: str) -> None:
-    """Keep the first input of each kind of finding."""
+def _note(out: Path, name: str, number: int, answer: str, drawn: tuple[int, str, bytes]) -> None:
+    """Keep the first input of each kind of finding: `.txt` says what, `.bin` is the file."""
     kind = answer.removeprefix("no name of the file: ").partition(": ")[0]
     safe = "".join(letter if letter.isalnum() else "-" for letter in f"{name} {kind}")[:150]
     file = out / "findings" / f"{safe}.txt"
     file.parent.mkdir(exist_ok=True)
     if not file.exists():
-        file.write_text(f"{name}:{number}\n{answer}\n")
+        place, edited, content = drawn
+        file.with_suffix(".bin").write_bytes(content)
+        file.write_text(f"{name}\n{place}\n{edited}\n{number}\n{answer}\n")
 
 
-def again(args: argparse.Namespace) -> int:
-    """Read one input again, and leave it in the folder."""
-    from tests.fuzz.check import Folder
-    from tests.fuzz.targets import TARGETS
+def again(out: Path) -> int:
+    """Read what went wrong again; what is answered now is removed."""
+    signal.signal(signal.SIGPROF, _stop)
+    wrong = 0
+    for file in sorted((out / "findings").glob("*.txt")):
+        name, place, edited, number, before = file.read_text().split("\n", 4)
+        [target] = _targets([name])
+        with TemporaryDirectory() as folder:
+            files = _folder(folder, target)
+            start = _peak()
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)
+            answer = files.problem(int(place), edited, file.with_suffix(".bin").read_bytes())
+            signal.setitimer(signal.ITIMER_PROF, 0)
+        if _peak() > start + GIB:
+            answer = f"memory: {(_peak() - start) >> 20} MiB; {answer}"
+        print(f"{name}:{number} {answer or 'is answered now'}  (was: {before[:100].strip()})")
+        wrong += bool(answer)
+        if not answer:
+            file.unlink()
+            file.with_suffix(".bin").unlink()
+    return 1 if wrong else 0
 
-    name, _, number = args.again.rpartition(":")
-    [target] = [target for target in TARGETS if target.name == name]
-    with TemporaryDirectory() as folder:
-        files = Folder(Path(folder), target)
-        place, file, content = files.input(f"{args.seed}:{name}:{number}")
-        path = args.out / f"again-{Path(file).name}"
-        path.write_bytes(content)
-        print(f"{path}: in place of {file} of corpus {place}, {len(content)} bytes")
-        print(content[:600])
-        print(files.problem(place, file, content) or "nothing wrong")
-    return 0
+
+def _stop(*_: object) -> None:
+    raise TimeoutError(f"more than {SECONDS} s")
 
 
 def guided(name: str, out: Path, further: list[str]) -> int:
@@ -198,8 +216,8 @@ def guided(name: str, out: Path, further: list[str]) -> int:
         from tests.fuzz.targets import TARGETS
     logging.disable()
     [target] = [target for target in TARGETS if target.name == name]
-    corpus = out / "corpus"
-    corpus.mkdir(exist_ok=True)
+    corpus = out / "corpus" / name
+    corpus.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as folder:
         files = Folder(Path(folder), target)
         names = [next(iter(each)) for each in files.corpus]
@@ -225,10 +243,16 @@ def _stored(file: Path) -> dict[str, int]:
     return json.loads(file.read_text()) if file.exists() else {}
 
 
-def _names(args: argparse.Namespace) -> list[str]:
+def _targets(names: list[str]) -> list:
     from tests.fuzz.targets import TARGETS
 
-    return [target.name for target in TARGETS if not args.only or target.name in args.only]
+    return [target for target in TARGETS if not names or target.name in names]
+
+
+def _folder(place: str, target: object) -> Any:
+    from tests.fuzz.check import Folder
+
+    return Folder(Path(place), target)
 
 
 if __name__ == "__main__":

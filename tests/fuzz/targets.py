@@ -45,13 +45,23 @@ from evaluation.sets.stored import open_stored
 from extraction.shards import ShardFolder
 from models.load import load_tensors, save_checkpoint
 from models.onnx_graph import read_recogniser
-from models.run import About, Run, backbone_record, build_head, load_frozen, save_packed
+from models.run import (
+    About,
+    Run,
+    backbone_record,
+    branch_folders,
+    build_head,
+    load_frozen,
+    save_packed,
+)
 from photos.decode import jpeg_block, orientation, read_photo
-from photos.sources import open_sources
+from photos.sources import Item, open_sources
+from scoring.rows import RowParts
 from tests.helpers import GOLDEN, TINY
 from utils.config import Method, Schedule, TrainConfig, from_json, override, parse_method, to_json
 from utils.methods import build
 from utils.onnx_runtime import read_network
+from utils.run import MetricsFile
 from utils.tables import read_table, write_table
 
 Files = dict[str, bytes]  # by their names below a folder; the first is that which is read
@@ -63,19 +73,19 @@ class Target:
 
     Attributes:
         name: for people.
+        cost: about how many ms of CPU time one input takes.
         corpus: files to begin with; each entry is a folder.
         read: reads, and uses what was read; ValueError and OSError are answers.
         fixed: endings of files that stay as they are.
-        names_file: whether a ValueError has the file's name.
-        cost: about how many ms one input takes.
+        names_file: whether an error has the name of a file.
     """
 
     name: str
+    cost: float
     corpus: Callable[[], list[Files]]
     read: Callable[[Path], object]
     fixed: tuple[str, ...] = ()
     names_file: bool = True
-    cost: float = 1.0
 
 
 def files_in(folder: Path, first: str) -> Files:
@@ -565,6 +575,42 @@ def read_recogniser_file(path: Path) -> None:
     recogniser.tail(torch.zeros(1, int(np.prod(recogniser.interface.features_shape))))
 
 
+# Records of our own
+
+
+def row_parts() -> list[Files]:
+    def write(path: Path) -> None:
+        parts = RowParts(path.parents[1] / "rows.jsonl", {"model": "a"})
+        parts.open()
+        for name in ("a.jpg", "b.jpg"):
+            row = {"file": name, "uncertainty": 0.5}
+            parts.add([Item(name)], [row, row])  # type: ignore[list-item]
+        parts.close()
+
+    return [written("rows.jsonl.parts/about.json", write)]
+
+
+def read_row_parts(path: Path) -> None:
+    parts = RowParts(path.parents[1] / "rows.jsonl", {"model": "a"})
+    try:
+        parts.open()
+        parts.resume(lambda number: iter([Item("a.jpg"), Item("b.jpg")][number:]))
+        list(parts.rows())
+    finally:
+        parts.close()
+
+
+def records() -> list[Files]:
+    lines = [json.dumps({"global_step": step, "loss": 0.5}) for step in range(3)]
+    config = to_json(CONFIG).encode()
+    return [{"metrics.jsonl": "\n".join(lines).encode(), "config.json": config}]
+
+
+def read_records(path: Path) -> None:
+    MetricsFile(path, 1).close()
+    branch_folders(path.parent)
+
+
 # Plain values
 
 
@@ -670,55 +716,57 @@ PAIRS = (
     ("p.txt", "2 1\nab 1 2\nab 1 b 3\n"),
 )
 
+
+def csvs() -> list[Files]:
+    return texts(".csv", *SCORES) + texts(".tsv", *QUALITIES)
+
+
+def score_files() -> list[Files]:
+    return texts(".csv", *SCORES) + tables(".csv") + tables(".npz") + tables(".parquet")
+
+
+def qualities() -> list[Files]:
+    return texts(".csv", *QUALITIES) + texts(".txt", "a.jpg 1", "b.jpg 2")
+
+
+def pairs_of(path: Path) -> None:
+    read_pairs(path, path.parent)
+
+
 TARGETS = [
-    Target("csv", lambda: texts(".csv", *SCORES) + texts(".tsv", *QUALITIES), read_columns),
-    Target("npz", lambda: tables(".npz"), read_columns),
-    Target("parquet", lambda: tables(".parquet") + other_parquet(), read_columns),
+    Target("csv", 1.5, csvs, read_columns),
+    Target("npz", 1.5, lambda: tables(".npz"), read_columns),
+    Target("parquet", 0.4, lambda: tables(".parquet") + other_parquet(), read_columns),
+    Target("score files", 0.9, score_files, read_scores),
+    Target("quality files", 0.6, qualities, from_file),
+    Target("lists of faces", 0.2, lambda: faces_beside(*LISTS), faces_of_list, (".png",)),
+    Target("lists of photos", 0.4, lambda: faces_beside(*PHOTO_LISTS), photos, (".png",)),
+    Target("lists of pairs", 0.2, lambda: faces_beside(*PAIRS), pairs_of, (".png",)),
+    Target("bin sets", 0.2, bins, read_pairs_of_bin),
+    Target("photos of bin", 0.3, bins, photos),
+    Target("rec packs", 0.5, recs, read_pack),
+    Target("faces of rec", 0.6, recs, read_faces, names_file=False),
+    Target("photos of rec", 1, recs, photos),
+    Target("photos of parquet", 0.4, rows_of_parquet, photos),
+    Target("stored features", 1, features, evaluate_stored),
+    Target("extracted npy", 5, lambda: [extracted("npy")], read_extracted, names_file=False),
     Target(
-        "score files",
-        lambda: texts(".csv", *SCORES) + tables(".csv") + tables(".npz") + tables(".parquet"),
-        read_scores,
+        "extracted parquet", 5, lambda: [extracted("parquet")], read_extracted, names_file=False
     ),
-    Target(
-        "quality files",
-        lambda: texts(".csv", *QUALITIES) + texts(".txt", "a.jpg 1", "b.jpg 2"),
-        from_file,
-    ),
-    Target("lists of faces", lambda: faces_beside(*LISTS), faces_of_list, (".png",)),
-    Target("lists of photos", lambda: faces_beside(*PHOTO_LISTS), photos, (".png",)),
-    Target(
-        "lists of pairs",
-        lambda: faces_beside(*PAIRS),
-        lambda path: read_pairs(path, path.parent),
-        (".png",),
-    ),
-    Target("bin sets", bins, read_pairs_of_bin),
-    Target("photos of bin", bins, photos),
-    Target("rec packs", recs, read_pack),
-    Target("faces of rec", recs, read_faces, names_file=False),
-    Target("photos of rec", recs, photos),
-    Target("photos of parquet", rows_of_parquet, photos),
-    Target("stored features", features, evaluate_stored),
-    Target("extracted npy", lambda: [extracted("npy")], read_extracted, names_file=False, cost=5),
-    Target(
-        "extracted parquet",
-        lambda: [extracted("parquet")],
-        read_extracted,
-        names_file=False,
-        cost=5,
-    ),
-    Target("ijb", ijb, read_ijb, names_file=False),
-    Target("face images", images, read_face_file, names_file=False),
-    Target("photos", images, read_photo_file, names_file=False),
-    Target("orientation", images, read_orientation, names_file=False),
-    Target("weights", weights, load_tensors),
-    Target("packed models", packed, use_model, cost=20),
-    Target("run folders", runs, read_run, (".pth",), names_file=False, cost=20),
-    Target("exported models", exported, use_model, cost=5),
-    Target("onnx recognisers", recognisers, read_recogniser_file, names_file=False, cost=10),
-    Target("calibration", calibrations, read_calibration),
-    Target("fusion", fusions, read_fusion),
-    Target("config.json", configs, read_config, names_file=False),
-    Target("--set", assignments, read_assignment, names_file=False),
-    Target("caches", caches, read_cache),
+    Target("ijb", 0.7, ijb, read_ijb, names_file=False),
+    Target("face images", 0.2, images, read_face_file, names_file=False),
+    Target("photos", 0.3, images, read_photo_file, names_file=False),
+    Target("orientation", 0.1, images, read_orientation, names_file=False),
+    Target("weights", 1.5, weights, load_tensors),
+    Target("packed models", 30, packed, use_model),
+    Target("run folders", 20, runs, read_run, (".pth",), names_file=False),
+    Target("exported models", 5, exported, use_model),
+    Target("onnx recognisers", 15, recognisers, read_recogniser_file, names_file=False),
+    Target("calibration", 0.3, calibrations, read_calibration),
+    Target("parts of rows", 0.5, row_parts, read_row_parts, ("lock",), names_file=False),
+    Target("records of a run", 0.4, records, read_records),
+    Target("fusion", 0.1, fusions, read_fusion),
+    Target("config.json", 0.8, configs, read_config, names_file=False),
+    Target("--set", 0.6, assignments, read_assignment, names_file=False),
+    Target("caches", 0.1, caches, read_cache),
 ]

@@ -2,8 +2,6 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from data.features import Features
 from evaluation.original import original_table
@@ -49,37 +47,6 @@ def sorted_by_class(made_up, mated_first):
     order = features.issame if mated_first else ~features.issame
     sigma_sq = np.repeat(np.where(order, 2.0, 1.0) + np.linspace(0, 0.5, 40), 2)
     return Features(features.mu, sigma_sq, features.issame)
-
-
-def test_an_uncertainty_that_knows_the_errors_has_the_smallest_area(made_up):
-    features = made_up(pairs=400)
-    plain = original_table(features)
-    threshold = plain.blocks[0].curves[-1].score_threshold[0]
-    wrong = (plain.blocks[0].scores < threshold) & features.issame
-    oracle = np.repeat(wrong + np.linspace(0, 0.1, 400), 2)
-    best = original_table(Features(features.mu, oracle, features.issame))
-    assert best.blocks[0].areas.auerc < plain.blocks[0].areas.auerc
-    worst = original_table(Features(features.mu, -oracle, features.issame))
-    assert worst.blocks[0].areas.auerc > plain.blocks[0].areas.auerc
-
-
-@settings(max_examples=15, deadline=None)
-@given(st.integers(0, 10_000))
-def test_order_of_pairs_scale_of_embeddings_and_of_uncertainty_do_not_matter(seed):
-    rng = np.random.default_rng(seed)
-    pairs = int(rng.integers(10, 60))
-    issame = rng.permutation(np.arange(pairs) % 2 == 0)
-    mu = rng.normal(size=(2 * pairs, 4)).astype(np.float32)
-    sigma_sq = rng.integers(1, 9, size=(2 * pairs, 1)).astype(np.float32)
-    order = rng.permutation(pairs)
-    rows = np.stack([2 * order, 2 * order + 1], axis=1).ravel()
-    # powers of two: any other scale moves the last bit of a percentile, and a pair with it
-    first = original_table(Features(mu, sigma_sq, issame)).blocks[0]
-    second = original_table(Features(4 * mu[rows], 2 * sigma_sq[rows], issame[order])).blocks[0]
-    for left, right in zip(first.curves, second.curves, strict=True):
-        np.testing.assert_array_equal(left.fnmr, right.fnmr)
-        np.testing.assert_array_equal(left.false_matches, right.false_matches)
-    assert first.eer == second.eer
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import os
 import pickle
+import resource
 import zipfile
 
 import pytest
@@ -257,3 +258,17 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path):
 def test_a_file_of_another_program_is_not_a_checkpoint(save):
     with pytest.raises(ValueError, match=r"weights\.pth is not a checkpoint of network\.py"):
         load_checkpoint(save({"state_dict": {}}))
+
+
+def test_a_disk_that_is_full_is_one_line_and_leaves_the_old_file(tmp_path):
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, {"step": 1})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.*/last\.pt'"):
+            save_checkpoint(path, {"weights": torch.zeros(10_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert torch.load(path)["step"] == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]

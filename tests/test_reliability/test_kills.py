@@ -9,15 +9,18 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 import pytest
 
 from data.synthetic import SyntheticFaces
-from tests.helpers import TINY_NAME, write_people
+from tests.helpers import ROOT, TINY_NAME, write_people
 
 KILLS = int(os.environ.get("FACEUQ_KILLS", "3"))
 LOST = ("", "cut", "half", "zeros", "names")  # what a kill takes along
@@ -175,7 +178,9 @@ def whole(job, commands, work):
         begun = time.monotonic()
         done = job.start(commands, work)
         assert done.code == 0, done.err
-    return contents(work), done.calls, time.monotonic() - begun
+    files, seconds = contents(work), time.monotonic() - begun
+    assert not [name for name in files if ".tmp" in name or "lock" in name]
+    return files, done.calls, seconds
 
 
 def half_files(job, work, whole):
@@ -234,4 +239,48 @@ def test_killed_time_and_again_it_ends_the_same(job, commands, work, whole, reco
             problems += half_files(job, work, files)
         problems += differences(commands, job, work, files)
         assert not problems, (struck, problems)
+    record_property("kills", dict(kills))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(KILLS < 50, reason="takes half an hour: FACEUQ_KILLS=50 runs it")
+@pytest.mark.skipif(not (find_spec("ray") and find_spec("pandas")), reason="needs Ray and pandas")
+def test_scoring_by_ray_killed_in_a_row_ends_the_same(library, commands, work, record_property):
+    """Its driver at a time, driver and workers at a call; each fifth start may end."""
+    photos = sorted(str(path) for path in (work.parent / "inputs" / "people").rglob("*.png"))
+    (work.parent / "inputs" / "list.txt").write_text("".join(f"{x}\n" for x in photos * 80))
+    script, out = ROOT / "scoring" / "score_images.py", work / "s.parquet"
+    command = [sys.executable, script, "../inputs/list.txt", "--model", "demo", "--aligned", "yes"]
+    command += ["--engine", "ray", "--ray_workers", "2", "--out", out.name]
+    draw, log = random.Random(0), work.parent / "log"
+
+    def start(seconds=None, **faults):
+        """Return the exit code, and the calls that met with a fault."""
+        log.write_text("")
+        own = {f"FAULTS_{name.upper()}": str(value) for name, value in faults.items()}
+        own |= {"LD_PRELOAD": str(library), "FAULTS_LOG": str(log)} if faults else {}
+        with subprocess.Popen(command, cwd=work, env=os.environ | own, stdout=-3) as job:
+            try:
+                job.wait(seconds)
+            except subprocess.TimeoutExpired:
+                job.kill()
+        return job.returncode, [x for x in log.read_text().splitlines() if x.startswith("!")]
+
+    begin(work)
+    begun = time.monotonic()
+    assert start()[0] == 0
+    whole, seconds, kills = contents(work), time.monotonic() - begun, Counter()
+    for _ in range(KILLS // 5):
+        begin(work)
+        for _ in range(5):
+            at = (
+                {"at": draw.randint(1, 60), "do": "kill", "folder": work}
+                if draw.random() < 0.5
+                else {}
+            )
+            code, struck = start(seconds=draw.uniform(0.3, 1) * seconds, **at)
+            kills["driver"] += code != 0
+            kills["workers"] += sum("part-" in call for call in struck)
+        assert start()[0] == 0
+        assert contents(work) == whole
     record_property("kills", dict(kills))

@@ -4,12 +4,20 @@ It ends in one line, what is done is kept, and when all is back the same command
 never stopped makes.
 """
 
+import errno
 import importlib
+import os
 import shutil
+import subprocess
+import sys
+import time
 
 import pytest
 
+from data.faces import open_faces
+from data.recordio import RecordWriter
 from scoring import job
+from tests.helpers import ROOT
 from tests.test_reliability.jobs import JOBS, content, write_inputs
 from utils.files import Origin
 
@@ -51,11 +59,14 @@ def run(monkeypatch):
     """Return a function that runs a job in a folder; its exit code."""
     monkeypatch.setattr(job, "PART_INPUTS", 8)
 
-    def run(name, folder, again=False):
+    def run(name, folder, again=False, source="faces"):
         monkeypatch.chdir(folder)
         script, arguments, *_, other = JOBS[name]
         command = importlib.import_module(script.removesuffix(".py").replace("/", "."))
-        return command.main(other if again and other else arguments)
+        words = other if again and other else arguments
+        places = {"faces": source, "faces:faces": f"faces:{source}"}
+        words = [places.get(word, word) for word in words]
+        return command.main([*words, *["--set", f"train_images={source}"] * (name == "train")])
 
     return run
 
@@ -107,3 +118,134 @@ def test_an_output_folder_that_is_gone_is_an_error_and_the_job_resumes(
     away.rename(out)
     assert run(name, folder, again=True) == 0
     assert content(out) == expected
+
+
+def refuse_to_list(monkeypatch, folder):
+    """As a folder without permission does; root may list any."""
+    scan = os.scandir
+
+    def scandir(path):
+        if os.fspath(path).endswith("p05"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+
+def cut_the_pack(monkeypatch, folder):
+    pack = folder / "pack.rec"
+    pack.write_bytes(pack.read_bytes()[: pack.stat().st_size * 2 // 3])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "source", "message"),
+    [
+        (refuse_to_list, "faces", "p05"),
+        (cut_the_pack, "pack.rec", "pack.rec is cut short"),
+    ],
+)
+@pytest.mark.parametrize("name", ["score csv", "extract npy", "align folder", "train", "evaluate"])
+def test_a_source_that_cannot_be_read_through_is_an_error(
+    spoil, source, message, name, folder, run, refused, monkeypatch
+):
+    spoil(monkeypatch, folder)
+    refused(run(name, folder, source=source), message)
+
+
+@pytest.mark.parametrize(
+    ("name", "missing", "code"),
+    [
+        ("score csv", 12, 0),
+        ("score csv", 13, 2),
+        ("align folder", 13, 2),
+        ("extract npy", 0, 0),
+        ("extract npy", 1, 2),
+        ("train", 0, 0),
+        ("train", 1, 2),
+        ("evaluate", 1, 2),
+        ("pack faces", 1, 2),
+    ],
+)
+def test_a_share_of_a_list_may_be_missing(name, missing, code, folder, run, capsys):
+    """Of 24 images: at most half where photos are scored, 1 % in sets, none of what is a rate."""
+    lines = (folder / "list.txt").read_text().splitlines(keepends=True)
+    for line in lines[1 : 1 + missing]:
+        (folder / line.split()[0]).unlink()
+    assert run(name, folder, source="list.txt") == code
+    assert ("bad, more than" in capsys.readouterr().err) == (
+        code == 2 and name not in ("evaluate", "pack faces")
+    )
+
+
+@pytest.mark.parametrize("name", ["score parquet", "extract parquet", "train", "pack faces"])
+def test_a_disk_that_is_full_for_every_writer(name, folder, run, whole, refused):
+    """Files end at 3000 bytes or less, with EFBIG: also those that Arrow and PyTorch write."""
+    resource = pytest.importorskip("resource")
+    expected = whole(name, run)
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000 if name.startswith("extract") else 3000, hard))
+    try:
+        code = run(name, folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    refused(code, "out")
+    assert not [path for path in (folder / "out").rglob("*") if ".tmp" in path.name]
+    assert run(name, folder, again=(folder / "out/last.pt").exists()) == 0
+    assert content(folder / JOBS[name].made) == expected
+
+
+def test_a_small_disk_that_is_made_larger(folder, tmp_path):
+    """A file system of 48 KB, in a mount namespace of its own; extraction needs more."""
+    script, arguments, *_ = JOBS["extract npy"]
+    command = [sys.executable, str(ROOT / script), *arguments]
+    mount = "mkdir out && mount -t tmpfs -o size=48k none out"
+    allowed = ["unshare", "-rm", "sh", "-c", "mount -t tmpfs none /mnt"]
+    if not shutil.which("unshare") or subprocess.run(allowed, capture_output=True).returncode:
+        pytest.skip("needs a mount namespace")
+    text = (
+        f'{mount}; "$@"; echo code $?; mount -o remount,size=8m out; "$@"; echo code $?; ls -A out'
+    )
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", text, "sh", *command],
+        **{"cwd": folder, "capture_output": True, "text": True},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+    assert "error: [Errno 28] No space left on device: 'out" in done.stderr
+    first, *lines = done.stdout.splitlines()
+    assert first == "code 2"
+    assert lines[-4:] == ["code 0", "about.json", "bad.csv", "shards"]
+
+
+@pytest.mark.parametrize("jump", [-1e8, 1e8], ids=["back", "ahead"])
+@pytest.mark.parametrize("source", ["faces", "list.txt", "pack.rec"])
+def test_a_clock_that_jumps_makes_no_cache_stale(source, jump, folder, monkeypatch):
+    """A cache may be made and read on either side, of files whose times are in the future too."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("data.listing.SMALLEST_CACHED", 1)
+    monkeypatch.setattr("data.rec.index.SMALLEST_CACHED", 1)
+    now = time.time
+    for ahead in (0, 1e7):
+        for path in [folder / source, *(folder / "faces").rglob("*"), folder / "pack.idx"]:
+            os.utime(path, (now() + ahead, now() + ahead))
+        count = len(open_faces(source))
+        monkeypatch.setattr(time, "time", lambda: now() + jump)
+        if source == "pack.rec":
+            with RecordWriter("pack") as writer:
+                for number in range(count - 1):
+                    writer.write_image(number, (folder / "faces/p00/00.jpg").read_bytes())
+        elif source == "list.txt":
+            lines = (folder / source).read_text().splitlines(keepends=True)
+            (folder / source).write_text("".join(lines[:-1]))
+        else:
+            next((folder / "faces/p00").glob("*.jpg")).unlink()
+        assert len(open_faces(source)) == count - 1
+        monkeypatch.setattr(time, "time", now)
+
+
+@pytest.mark.parametrize("name", ["score csv", "extract npy", "align folder", "train", "evaluate"])
+def test_an_error_in_a_thread_that_decodes_ends_the_command(name, folder, run, after, refused):
+    def fail():
+        raise ValueError("a decoder broke") if name == "evaluate" else OSError(5, "a disk broke")
+
+    after(14, fail)
+    refused(run(name, folder), "broke")

@@ -6,7 +6,7 @@ import pytest
 from utils.long_work import StopRequest, prefetch
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_asks_and_does_not_interrupt(number):
     before = signal.getsignal(number)
     with StopRequest() as stop:
