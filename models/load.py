@@ -157,7 +157,8 @@ def build_backbone(method: Method, tensors: Mapping[str, Tensor], path: str | Pa
     try:
         backbone: Backbone = build("models.backbones", method, weights=tensors, source=str(path))
     except DAMAGE as error:
-        raise ValueError(f"backbone {method!r} cannot be built: {error}") from error
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"backbone {method!r} cannot be built: {reason}") from error
     return backbone
 
 
@@ -183,7 +184,7 @@ def check_size(
             outline: nn.Module = build(package, method, **runtime)
     except _TooManyCallsError as error:
         raise ValueError(f"{path}: {method!r} has more layers than the file") from error
-    except RuntimeError:  # a class that computes with numbers
+    except DAMAGE:  # a class that computes with numbers; or building it for good says what is wrong
         return
     size = sum(tensor.numel() for tensor in outline.state_dict().values())
     if size > 2 * held + _SMALL:

@@ -405,7 +405,8 @@ def is_packed(path: str | Path) -> bool:
     Raises:
         ValueError: a damaged archive.
     """
-    tables = [name for name in check_archive(path) if name.endswith("/data.pkl")]
+    names = check_archive(path) if Path(path).is_file() else []
+    tables = [name for name in names if name.endswith("/data.pkl")]
     if len(tables) != 1:
         return False
     with naming(path, *DAMAGE), zipfile.ZipFile(path) as archive:
