@@ -141,7 +141,8 @@ def _parquet_facts(path: Path) -> ShardFacts:
     from pyarrow import parquet
 
     try:
-        metadata = parquet.read_metadata(path)
+        with open_input(path) as file:
+            metadata = parquet.read_metadata(file)
         facts = _facts(parse_json(metadata.metadata[KEY]))
     except (pyarrow.ArrowException, OSError, ValueError, *DAMAGE) as error:
         raise ValueError(f"{path} is not a whole shard ({error})") from error

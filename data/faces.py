@@ -248,7 +248,7 @@ class PackFaces(Faces):
             return fingerprint(encoded)
 
     def read_into(self, row: int, out: NDArray[np.uint8]) -> None:
-        """Do what `read` does, from the mapped file into `out` (112, 112, 3)."""
+        """Do what `read` does, into `out` (112, 112, 3)."""
         with self.pack.image_view(int(self._positions[row])) as encoded:
             try:
                 self.sizes.add(*decode_into(encoded, out))

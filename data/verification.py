@@ -24,7 +24,7 @@ from data.images import SIZE, Sizes, encode_png, fingerprint, first_rows, to_112
 from data.pairs import read_pairs
 from data.safe_pickle import load_pickle
 from utils.cli import Parser, run_command
-from utils.files import naming, write_bytes
+from utils.files import naming, read_bytes, write_bytes
 
 log = logging.getLogger("faceuq")
 
@@ -221,7 +221,7 @@ def write_bin_from_pairs(
 
 def _checked(path: Path, where: str, sizes: Sizes) -> bytes:
     try:
-        encoded = path.read_bytes()
+        encoded = read_bytes(path)
         sizes.add(*decode(encoded).shape[:2])
     except (OSError, ValueError) as error:
         what = error.strerror if isinstance(error, OSError) else error

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from data.decode import decode
 from data.images import SIZE, Sizes, fingerprint
+from utils.files import read_bytes
 from utils.long_work import threads
 
 # (x, y) in pixels of left eye, right eye, nose tip, left and right mouth corner, as seen by the
@@ -104,7 +105,7 @@ class LooseCrops:
     def _encoded(self, row: int) -> bytes:
         path = self.folder / self.image_name(row)
         try:
-            return path.read_bytes()
+            return read_bytes(path)
         except OSError as error:
             raise ValueError(f"{path}: {error.strerror}") from error
 

@@ -64,6 +64,7 @@ LONGEST_FILE = 1 << 30  # bytes
 _LONGEST_PATH = 4096  # letters; what is longer is rather the content of a file
 _MISSING = 0.1  # of the frames that the file announces; announcements are often a little off
 _OPEN = 2  # packs that stay open after they were read: one, and the one that follows
+_SMALL_FILE = 1 << 26  # bytes
 _IMAGES_AT_ONCE, _PATHS_AT_ONCE = 16, 8192  # rows of a Parquet file
 
 _Identity = tuple[int, int]  # device and number of a folder
@@ -634,7 +635,10 @@ class ParquetSource:
     def _open(self) -> ParquetFile:
         from pyarrow.parquet import ParquetFile
 
-        return ParquetFile(self.path, buffer_size=1 << 20, pre_buffer=False)
+        open_input(self.path).close()  # which a pipe or a device is not
+        # through a buffer a page gets the room that it claims; a small file is read as it is
+        size = 0 if Path(self.path).stat().st_size < _SMALL_FILE else 1 << 20
+        return ParquetFile(self.path, buffer_size=size, pre_buffer=False)
 
     def _choose(self, schema: pyarrow.Schema) -> tuple[str, bool]:
         from pyarrow import types

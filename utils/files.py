@@ -202,6 +202,12 @@ def open_input(
     return open(path, mode, -1, encoding, errors, newline, opener=_open_regular)  # noqa: PTH123, SIM115
 
 
+def read_bytes(path: str | Path) -> bytes:
+    """Return the content of a regular file; OSError where it cannot be read."""
+    with open_input(path) as file:
+        return file.read()
+
+
 def _open_regular(path: str, flags: int) -> int:
     descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from utils.files import open_input
+from utils.files import read_bytes
 
 Proto: TypeAlias = Any  # what onnx and ONNX Runtime have no types for
 MOST_NODES = 100_000  # of a graph, with those of its functions where they are used
@@ -163,8 +163,7 @@ def read_alone(path: Path) -> bytes:
 def _content(path: Path) -> bytes:
     if path.stat().st_size >= _MOST_BYTES:
         raise ValueError(f"{path} has 2 GiB or more: a network has less")
-    with open_input(path) as file:
-        return file.read()
+    return read_bytes(path)
 
 
 def parsed_network(content: bytes, name: str | Path, folder: str | Path | None = os.devnull) -> Any:

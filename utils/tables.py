@@ -519,6 +519,7 @@ def _open_csv(path: Path, is_heading: Heading) -> Table:
     width, second = len(first), rows_at_start[-1][1]
     if abs(len(second) - width) == 1 and not max(first, second, key=len)[-1].strip():
         width = len(second)  # the rows, or the heading alone, end in a separator
+        columns = columns[:width]
 
     def where(row: int) -> str:  # reads the file again
         return f"line {next(islice(csv_rows(path), row + heading, None), (0, []))[0]}"

@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 import mmap
 import os
-import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -31,7 +30,7 @@ from data.rec.format import (
     Record,
     unpack_record,
 )
-from data.rec.index import Images, Starts, load_index, pack_key, read_starts, store_index
+from data.rec.index import Images, PackFile, Starts, load_index, pack_key, read_starts, store_index
 
 log = logging.getLogger("faceuq")
 
@@ -42,6 +41,9 @@ FAR = 64 << 10  # mean distance of places from which on what lies between is not
 MANY = 10_000  # places that are worth threads
 THREADS = 32  # that wait for the disk
 AT_ONCE = 128 << 10  # bytes of one request; Linux may cut what is longer
+_HEAD = 40  # bytes of a record's first words, up to the second label
+_READ_FIRST = 16 << 10  # bytes of a record: more than most faces have
+_CHECKED_AT_ONCE = 4096  # headers that are gathered between two looks at the file
 _HEADERS_AT_ONCE = 1 << 20  # gathering one takes about 100 bytes
 
 
@@ -55,7 +57,7 @@ class RecordFields(NamedTuple):
 
 
 class RecordPack:
-    """A `.rec` file mapped into memory; one record costs the same whatever the file's size.
+    """A `.rec` file, of which one record costs the same whatever its size.
 
     The index is read on first use: from the `.idx` beside the file (keys in any order), or, where
     there is none, by walking through the `.rec` once. Safe to read from several threads.
@@ -74,13 +76,11 @@ class RecordPack:
         if not self.path.is_file():
             raise ValueError(f"no record file {self.path}")
         self._key = pack_key(self.path)
-        self._size = self.path.stat().st_size
+        self._records = PackFile(self.path)
+        self._size = len(self._records)
         if self._size < PART.size:
             raise ValueError(f"{self.path}: {self._size} bytes are not a record")
-        self._file = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        self._close_file = weakref.finalize(self, os.close, self._file)
-        self._map = mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
-        self._written = self._state()
+        self._map = mmap.mmap(self._records.number, 0, access=mmap.ACCESS_READ)
 
     def __enter__(self) -> Self:
         return self
@@ -94,12 +94,12 @@ class RecordPack:
     def close(self) -> None:
         """Close the file; reading is an error from here on."""
         self._map.close()
-        self._close_file()
+        self._records.close()
 
     @cached_property
     def starts(self) -> Starts:
         """Keys and offsets of every record, by ascending key, in about 4 bytes a record."""
-        return read_starts(self.path, self._map) if self._cached is None else self._cached[0]
+        return read_starts(self.path, self._records) if self._cached is None else self._cached[0]
 
     @cached_property
     def images(self) -> Images:
@@ -181,15 +181,12 @@ class RecordPack:
             raise self._corrupt(position, str(error)) from error
 
     def image_view(self, position: int) -> memoryview:
-        """Return the encoded image at a position of `keys`: a view of the file where it is whole.
-
-        Release it (`with`) before the pack is closed. Safe to call from several threads.
-        """
-        continuation, start, end = self._part(position, self.starts.offsets.at(position))
-        if continuation == WHOLE and end - start >= HEADER.size:
-            start += HEADER.size + 4 * int(HEADER.unpack_from(self._map, start)[0])
-            if start <= end:
-                return memoryview(self._map)[start:end]
+        """Return the encoded image at a position of `keys`. Safe to call from several threads."""
+        continuation, content, _ = self._part(position, self.starts.offsets.at(position))
+        if continuation == WHOLE and len(content) >= HEADER.size:
+            start = HEADER.size + 4 * int(HEADER.unpack_from(content)[0])
+            if start <= len(content):
+                return content[start:]
         return memoryview(self.record_at(position).image)
 
     def read_ahead(self, positions: NDArray[np.integer]) -> None:
@@ -198,22 +195,21 @@ class RecordPack:
         starts = np.clip(offsets.take(positions), 0, self._size)
         ends = offsets.take(np.minimum(positions + 1, len(self) - 1))
         usual = (ends > starts) & (ends - starts <= LONGEST_AHEAD)
-        will_need(self._file, starts, np.where(usual, ends, starts + LONGEST_AHEAD))
+        will_need(self._records.number, starts, np.where(usual, ends, starts + LONGEST_AHEAD))
 
     def payload(self, position: int) -> bytes:
         """Return the payload of the record at a position of `keys`, its parts joined again."""
-        at = self.starts.offsets.at(position)
-        continuation, start, end = self._part(position, at)
+        continuation, content, end = self._part(position, self.starts.offsets.at(position))
         if continuation == WHOLE:
-            return self._map[start:end]
+            return bytes(content)
         if continuation != FIRST:
             raise self._corrupt(position, "the offset points into the middle of a record")
-        parts = [self._map[start:end]]
+        parts = [content]
         while continuation != LAST:
-            continuation, start, end = self._part(position, end + -end % 4)
+            continuation, content, end = self._part(position, end + -end % 4)
             if continuation not in (MIDDLE, LAST):
                 raise self._corrupt(position, "a part is missing")
-            parts.append(self._map[start:end])
+            parts.append(content)
         return MAGIC_BYTES.join(parts)
 
     def fields(self, positions: NDArray[np.integer]) -> RecordFields:
@@ -242,36 +238,41 @@ class RecordPack:
 
     def _words(self, offsets: NDArray[np.int64]) -> list[NDArray[np.uint32]]:
         """Return magic, flag and length, header flag, header label, label 0 and 1 of n records."""
-        self._check_unchanged()
+        places = np.array([0, 1, 2, 3, 8, 9])
+        if len(offsets) < MANY:
+            read = partial(self._records.read, is_checked=False)
+            padded = b"".join(read(at, at + _HEAD).ljust(_HEAD, b"\0") for at in offsets.tolist())
+            self._records.check()
+            return list(np.frombuffer(padded, "<u4").reshape(-1, _HEAD // 4)[:, places].T)
         words = np.frombuffer(self._map, dtype="<u4", count=self._size // 4)
 
         def gather(starts: NDArray[np.int64]) -> list[NDArray[np.uint32]]:
-            places = (np.minimum(starts // 4 + skip, len(words) - 1) for skip in (0, 1, 2, 3, 8, 9))
-            return [words.take(place) for place in places]
+            columns = np.empty((6, len(starts)), np.uint32)
+            for at in range(0, len(starts), _CHECKED_AT_ONCE):
+                self._records.check()
+                block = slice(at, at + _CHECKED_AT_ONCE)
+                for column, skip in zip(columns, places, strict=True):
+                    column[block] = words.take(
+                        np.minimum(starts[block] // 4 + skip, len(words) - 1)
+                    )
+            return list(columns)
 
         return gather_scattered(self._map, gather, offsets)
 
-    def _part(self, position: int, offset: int) -> tuple[int, int, int]:
-        """Return (continuation flag, start, end) of the part at a byte offset."""
-        self._check_unchanged()
+    def _part(self, position: int, offset: int) -> tuple[int, memoryview, int]:
+        """Return (continuation flag, content, end) of the part at a byte offset."""
         if not 0 <= offset <= self._size - PART.size:
             raise self._corrupt(position, f"byte {offset} lies beyond the file's {self._size}")
-        magic, packed = PART.unpack_from(self._map, offset)
+        part = self._records.read(offset, offset + _READ_FIRST)
+        magic, packed = PART.unpack_from(part)
         if magic != MAGIC:
             raise self._corrupt(position, f"no record starts at byte {offset}")
-        start = offset + PART.size
-        end = start + (packed & (1 << 29) - 1)
+        end = offset + PART.size + (packed & (1 << 29) - 1)
         if end > self._size:
             raise self._corrupt(position, f"cut short: {end - self._size} bytes are missing")
-        return packed >> 29, start, end
-
-    def _state(self) -> tuple[int, int]:
-        about = os.fstat(self._file)
-        return about.st_size, about.st_mtime_ns
-
-    def _check_unchanged(self) -> None:
-        if self._state() != self._written:  # reading mapped bytes that are gone kills the process
-            raise OSError(f"{self.path} changed while it was read: start again when it is complete")
+        if end > offset + len(part):
+            part += self._records.read(offset + len(part), end)
+        return packed >> 29, memoryview(part)[PART.size : end - offset], end
 
     def _corrupt(self, position: int, what: str) -> ValueError:
         key, offset = self.key(position), self.starts.offsets.at(position)

@@ -69,6 +69,7 @@ FINDINGS = {  # name of the target: contents of its first file that were not ans
         ),
         "letters": npz(npy(DESCRIBED.replace("<f4", "<U1"), b"\xff" * 12)),
     },
+    "csv": {"heading ends in a comma": b"a,b,\n1,2\n"},
     "parquet": {"thrift": b"PAR1" + bytes(64) + b"\x20\0\0\0PAR1"},
     "quality files": {
         "score first": "quality;\ufeffimage\r\na.jpg;10\r\n".encode(),

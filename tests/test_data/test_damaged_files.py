@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import warnings
 import zipfile
 
@@ -159,6 +160,22 @@ def test_damage_is_one_error_that_names_the_file(tmp_path, kind):
             refused += bool(message)
         path.write_bytes(whole)
     assert refused > 5 or kind.endswith("photos")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+@pytest.mark.parametrize("kind", KINDS)
+def test_pipes_and_devices_are_not_read(tmp_path, kind):
+    write, read = KINDS[kind]
+    for path in write(tmp_path):
+        whole = path.read_bytes()
+        for special in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+            path.unlink()
+            special(path)
+            message = outcome(read, tmp_path)
+            assert str(tmp_path) in message or path.suffix in (".idx", ".jpg", ".bin", ".rec")
+            assert message or kind.endswith("photos") or path.suffix == ".idx"
+        path.unlink()
+        path.write_bytes(whole)
 
 
 def outcome(read, folder):

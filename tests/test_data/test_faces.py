@@ -135,7 +135,7 @@ def test_read_ahead_reaches_each_pack_of_joined_sources(folder, monkeypatch):
     rows = np.array([44, 1, 6, 19, 5, 27, 44 - 4])
     faces.read_ahead(rows[rows < len(faces)])
     first, second = faces.parts[1].pack, faces.parts[3].pack
-    assert [file for file, _, _ in asked] == [first._file, second._file]
+    assert [file for file, _, _ in asked] == [first._records.number, second._records.number]
     offsets = first.offsets
     assert asked[0][1] == offsets[[2, 15, 1]].tolist()
     assert asked[0][2][0] == offsets[3]

@@ -6,6 +6,9 @@ import logging
 import os
 import shutil
 import struct
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.faces import PackFaces
+from data.images import encode_jpeg
 from data.recordio import RecordPack, RecordWriter, pack_record
-from tests.helpers import GOLDEN, SHARED
+from data.rendered import SyntheticFaces
+from tests.helpers import GOLDEN, ROOT, SHARED
 
 PACKS = GOLDEN / "data" / "rec"
 EXPECTED = json.loads((PACKS / "expected.json").read_text())
@@ -374,3 +379,34 @@ def test_a_pack_that_changes_while_it_is_read_is_an_error(tmp_path, change):
                 read(int(images.positions[0]))
         with pytest.raises(OSError, match="changed"):
             pack.fields(np.asarray(images.positions))
+
+
+READING = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from data.faces import open_faces
+faces = open_faces(sys.argv[1])
+print("reading", flush=True)
+with ThreadPoolExecutor(2) as pool:
+    while True:
+        list(pool.map(faces.read, range(len(faces))))
+"""
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.05, 0.1])
+def test_a_pack_that_is_cut_off_under_threads_does_not_end_the_process(tmp_path, moment):
+    face = encode_jpeg(SyntheticFaces(1, 1, seed=1).read(0))
+    with RecordWriter(tmp_path / "x") as writer:
+        for row in range(400):
+            writer.write_image(row // 20, face)
+    command = [sys.executable, "-c", READING, tmp_path / "x.rec"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **streams) as process:
+        assert process.stdout.readline() == "reading\n"
+        time.sleep(moment)
+        os.truncate(tmp_path / "x.rec", 1000)
+        error = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert error.splitlines()[-1].startswith("OSError: ")
+    assert "x.rec changed while it was read" in error

@@ -21,8 +21,8 @@ from evaluation.run import (
 from evaluation.sets.open_set import open_set
 from evaluation.sets.stored import comparisons_of, open_stored
 from report.results import row_dict
-from report.text import protocol_table, row_warnings
-from report.words import caution_sentences, protocol_sentence
+from report.text import protocol_table, result_text, row_warnings
+from report.words import caution_sentences, protocol_sentence, risk_sentences
 from tests.helpers import Levels
 from tests.test_evaluation.factories import truncated
 
@@ -133,6 +133,7 @@ def test_sets_estimates_and_stored_files_give_the_same(tmp_path):
     assert (result.original, result.protocols[0].name) == (None, "iso29794")
     (part,) = result.uncertainties
     assert part.method == "levels"
+    assert risk_sentences(part.risk) in result_text(result)
     estimate = embed_set(source, Levels(), options)
     save_features(tmp_path / "e.npz", source, estimate)
     for again in (

@@ -75,6 +75,9 @@ def test_files_of_no_kind(tmp_path):
     np.savez(path, mu=np.eye(3), sigma_sq=np.ones(3))
     with pytest.raises(ValueError, match=r"x\.npz: mu and sigma_sq need issame"):
         open_stored(path).comparisons()
+    np.savez(path, mu=np.eye(3), issame=[1, 0])
+    with pytest.raises(ValueError, match=r"x\.npz: no array sigma_sq \(it has: mu, issame\)"):
+        open_stored(path).comparisons()
     np.savez(path, scores=np.ones(3))
     with pytest.raises(ValueError, match=r"x\.npz: no column score .*; is 'scores' meant as"):
         open_stored(path).comparisons()
