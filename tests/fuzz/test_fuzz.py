@@ -15,7 +15,7 @@ from tests.fuzz.check import Folder
 from tests.fuzz.edits import edited
 from tests.fuzz.targets import TARGETS
 
-INPUTS = 200  # of a target whose reader takes 1 ms
+INPUTS = 150  # of a target whose reader takes 1 ms
 NUMBER = st.integers(0, (1 << 30) - 1)
 EDITS = st.lists(st.tuples(NUMBER, NUMBER, NUMBER, NUMBER, NUMBER), min_size=1, max_size=4)
 OPEN = {"stored features"}  # until numbers beyond the usual are refused everywhere
