@@ -162,11 +162,11 @@ def test_a_packed_model_or_checkpoint_that_is_damaged(run, packed):
     ):
         content = torch.load(path, weights_only=True)
         variants = [path.read_bytes()[:-9], *damaged_bytes(path.read_bytes())]
-        configs = damaged_values(json.loads(content["config"]), (None, HUGE, [[{}]]))
+        configs = damaged_values(json.loads(content["config"]), (None, [[{}]]))
         payloads = [content | {"config": json.dumps(config)} for config in configs]
         payloads += [content | {"config": text} for text in (DEEP, '{"a":' + DEEP)]
         for name, value in content.items():
-            payloads += [content | {name: part} for part in (*VALUES, *tensors)]
+            payloads += [content | {name: part} for part in (*VALUES[::3], *tensors[::3])]
             if isinstance(value, dict) and name != "calibration":
                 key = next(iter(value))
                 payloads += [content | {name: value | {key: part}} for part in (*VALUES, *tensors)]
