@@ -17,6 +17,7 @@ from utils.files import atomic_file, naming
 
 _GATHERED = 1 << 22  # numbers per side that cosines holds at a time
 ROWS_AT_ONCE = 4096  # bounds the memory of one step
+SHORTEST, LONGEST = 1e-15, 1e15  # embeddings: beyond, float32 cannot hold the squares of lengths
 
 
 class _Stored:
@@ -52,12 +53,13 @@ class Features(_Stored):
     """Embeddings and uncertainties of the images of N pairs; rows 2i and 2i+1 are pair i.
 
     Attributes:
-        mu: (2N, D) float32 embeddings of any length but zero.
+        mu: (2N, D) float32 embeddings of any length, see `are_directions`.
         sigma_sq: (2N, c) float32 uncertainties, larger = less reliable.
         issame: (N,) whether both images show one person (a mated pair).
 
     Raises:
-        ValueError: shapes that do not fit, values that are not numbers, embeddings of length zero.
+        ValueError: shapes that do not fit, values that are not numbers, embeddings that are not
+            `are_directions`.
     """
 
     mu: NDArray[np.float32]
@@ -77,13 +79,14 @@ class Embeddings(_Stored):
     """Embeddings and uncertainties of M images, and who is in them.
 
     Attributes:
-        mu: (M, D) float32 embeddings of any length but zero.
+        mu: (M, D) float32 embeddings of any length, see `are_directions`.
         sigma_sq: (M, c) float32 uncertainties, larger = less reliable.
         identity: (M,) int64; any names or whole numbers are taken, and names are numbered.
         name: (M,) text, what each image is called; None where that is not known.
 
     Raises:
-        ValueError: shapes that do not fit, values that are not numbers, embeddings of length zero.
+        ValueError: shapes that do not fit, values that are not numbers, embeddings that are not
+            `are_directions`.
     """
 
     mu: NDArray[np.float32]
@@ -124,14 +127,28 @@ def _check_rows(holder: Features | Embeddings, name: str, labels: Array, per_lab
             f"shapes do not fit: mu {mu.shape}, sigma_sq {sigma_sq.shape}, {name} {labels.shape}; "
             f"expected {expected}"
         )
-    zero = np.flatnonzero(~mu.any(axis=1))
-    if zero.size:
-        raise ValueError(
-            f"mu has {zero.size} embeddings of length zero, the first in row {zero[0]}: "
-            "a cosine with them is undefined"
-        )
+    _require_directions(mu)
     object.__setattr__(holder, "mu", mu)
     object.__setattr__(holder, "sigma_sq", sigma_sq)
+
+
+def are_directions(mu: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """(M,) whether embeddings (M, D) are finite, with lengths from `SHORTEST` to `LONGEST`."""
+    mu = np.asarray(mu, np.float32)
+    with np.errstate(over="ignore"):
+        squares = np.einsum("ij,ij->i", mu, mu)
+    directions: NDArray[np.bool_] = (squares >= SHORTEST**2) & (squares <= LONGEST**2)
+    return directions
+
+
+def _require_directions(mu: NDArray[np.floating]) -> None:
+    bad = np.flatnonzero(~are_directions(mu))
+    if bad.size:
+        raise ValueError(
+            f"mu has {bad.size} embeddings of length zero, NaN or infinity, or not within "
+            f"{SHORTEST:g} to {LONGEST:g}, the first in row {bad[0]}: a cosine with them is "
+            "undefined"
+        )
 
 
 def _numbers(name: str, values: ArrayLike) -> NDArray[np.float32]:
@@ -150,18 +167,11 @@ def unit_rows(mu: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scale (M, D) embeddings to length 1, in float32 as `scores.cosine_of_pairs` does.
 
     Raises:
-        ValueError: embeddings of length zero, NaN or infinite ones.
+        ValueError: embeddings that are not `are_directions`.
     """
     mu = np.asarray(mu, np.float32)
-    with np.errstate(over="ignore"):
-        length = np.sqrt((mu**2).sum(axis=1, keepdims=True))
-    bad = np.flatnonzero(~(np.isfinite(length) & (length > 0)))
-    if bad.size:
-        raise ValueError(
-            f"mu has {bad.size} embeddings of length zero, NaN or infinity, the first in row "
-            f"{bad[0]}: a cosine with them is undefined"
-        )
-    return mu / length
+    _require_directions(mu)
+    return mu / np.sqrt((mu**2).sum(axis=1, keepdims=True))
 
 
 def cosines(unit: NDArray[np.float32], pairs: NDArray[np.integer]) -> NDArray[np.float32]:

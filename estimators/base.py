@@ -107,6 +107,19 @@ class ReadsNames(Protocol):
         """Raise ValueError for unknown names (their number, the first), before any embedding."""
 
 
+def estimate_of(estimator: Estimator, batch: Batch) -> Estimate:
+    """Return what an estimator says of a batch; ValueError where it is not one row per image."""
+    estimate = estimator(batch)
+    mu, sigma_sq = map(np.shape, estimate)
+    is_shaped = len(mu) == len(sigma_sq) == 2 and mu[0] == sigma_sq[0] == len(batch)
+    if not (is_shaped and sigma_sq[1] and all(part.dtype.kind == "f" for part in estimate)):
+        raise ValueError(
+            f"estimator {estimator.name} gives embeddings {mu} and uncertainties {sigma_sq} for "
+            f"{len(batch)} images: expected fractions, one row for each"
+        )
+    return estimate
+
+
 class EstimatorGroup:
     """Several estimators, at least one, as one with a column of uncertainty for each.
 
@@ -120,7 +133,7 @@ class EstimatorGroup:
 
     def __call__(self, batch: Batch) -> Estimate:
         """Estimate for the batch's images; several columns of a member become one."""
-        estimates = [member(batch) for member in self.members.values()]
+        estimates = [estimate_of(member, batch) for member in self.members.values()]
         columns = np.stack([estimate.scalar() for estimate in estimates], axis=1)
         embeddings = (estimate.mu for estimate in estimates if estimate.mu.shape[1])
         return Estimate(next(embeddings, estimates[0].mu), columns)

@@ -25,4 +25,5 @@ class EmbeddingNorm:
     def __call__(self, batch: Batch) -> Estimate:
         """Estimate for the batch's images; sigma_sq has one column, below 0."""
         embedding = batch.output(self.frozen).embedding.cpu().numpy()
-        return Estimate(embedding, -np.linalg.norm(embedding, axis=1, keepdims=True))
+        with np.errstate(over="ignore"):  # such embeddings are refused
+            return Estimate(embedding, -np.linalg.norm(embedding, axis=1, keepdims=True))

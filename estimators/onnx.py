@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from estimators.base import DIRECTION, Batch, Estimate
-from utils.onnx_runtime import open_session
+from utils.files import DAMAGE, naming, parse_json
+from utils.onnx_runtime import Proto, open_session, read_alone, run_limited
 
 __all__ = ["OnnxModel"]
 
@@ -52,15 +53,16 @@ class OnnxModel:
         if not path.is_file():
             raise ValueError(f"no file {path}: export/export.py writes one")
         self.name = path.name
-        self._session = open_session(path, path, threads=threads)
-        facts = _facts(self._session.get_modelmeta().custom_metadata_map, path)
+        content = read_alone(path)
+        first = open_session(content, path, optimised=False, limited=True)
+        with naming(path, *DAMAGE):
+            facts = _facts(first.get_modelmeta().custom_metadata_map, path)
+            self.outputs, self.embedding_size = _outputs(first)
+            run_limited(first, self.outputs, {INPUT: np.zeros((1, _SIZE, _SIZE, 3), np.uint8)})
+        self._session = open_session(content, path, threads=threads)
         self.about: dict[str, Any] = facts["about"]
         self.calibration: dict[str, Any] | None = facts["calibration"]
         self.decision: dict[str, Any] | None = facts["decision"]
-        _check_interface(self._session, path)
-        shapes = {output.name: output.shape for output in self._session.get_outputs()}
-        self.outputs = tuple(shapes)
-        self.embedding_size = int(shapes["embedding"][1]) if "embedding" in shapes else 0
 
     def __call__(self, batch: Batch) -> Estimate:
         """Estimate for the batch's images; mu is (B, 0) where the file gives no embedding."""
@@ -79,6 +81,11 @@ class OnnxModel:
                 f"(B, {_SIZE}, {_SIZE}, 3)"
             )
         outputs = self._session.run(list(names), {INPUT: np.ascontiguousarray(images)})
+        for name, array in zip(names, outputs, strict=True):
+            expected = (len(images), *([self.embedding_size] if name == "embedding" else []))
+            if np.shape(array) != expected:
+                shape = np.shape(array)
+                raise ValueError(f"{self.name}: output {name} has shape {shape}, not {expected}")
         return dict(zip(names, outputs, strict=True))
 
 
@@ -109,10 +116,8 @@ def _facts(stored: Mapping[str, str], path: Path) -> dict[str, Any]:
             f"{path}: version {stored.get('version')!r} of an exported model is not known "
             f"(known: {VERSION})"
         )
-    try:
-        facts = {name: json.loads(stored[name]) if name in stored else None for name in _FACTS}
-    except ValueError as error:
-        raise ValueError(f"{path}: its metadata is damaged: {error}") from error
+    with naming("its metadata is damaged"):
+        facts = {name: parse_json(stored[name]) if name in stored else None for name in _FACTS}
     if not all(isinstance(value, dict | None) for value in facts.values()):
         raise ValueError(f"{path}: its metadata is damaged: a fact is not a JSON object")
     direction = (facts["about"] or {}).get("direction")
@@ -121,15 +126,24 @@ def _facts(stored: Mapping[str, str], path: Path) -> dict[str, Any]:
     return facts
 
 
-def _check_interface(session: Any, path: Path) -> None:
+def _outputs(session: Proto) -> tuple[tuple[str, ...], int]:
+    """Return the names of the outputs and D, or 0; ValueError where one is of another shape."""
     inputs = [(value.name, value.type, list(value.shape)) for value in session.get_inputs()]
     if inputs != [(INPUT, "tensor(uint8)", ["N", _SIZE, _SIZE, 3])]:
         raise ValueError(
-            f"{path}: inputs {inputs}: expected {INPUT}, uint8 (N, {_SIZE}, {_SIZE}, 3), N free"
+            f"inputs {inputs}: expected {INPUT}, uint8 (N, {_SIZE}, {_SIZE}, 3), N free"
         )
-    outputs = [value.name for value in session.get_outputs()]
+    outputs = {value.name: value for value in session.get_outputs()}
     if "uncertainty" not in outputs or not set(outputs) <= set(OUTPUTS):
         raise ValueError(
-            f"{path}: outputs {', '.join(outputs)}: expected uncertainty and others of "
-            f"{', '.join(OUTPUTS)}"
+            f"outputs {', '.join(outputs)}: expected uncertainty and others of {', '.join(OUTPUTS)}"
         )
+    for name, value in outputs.items():
+        rank, kind = (2 if name == "embedding" else 1), "uint8" if name == "quality" else "float"
+        is_fixed = all(isinstance(size, int) and size > 0 for size in value.shape[1:])
+        if value.type != f"tensor({kind})" or len(value.shape) != rank or not is_fixed:
+            raise ValueError(
+                f"output {name}, {value.type} {value.shape}: expected {kind} "
+                f"{'(N, D)' if rank == 2 else '(N,)'}"
+            )
+    return tuple(outputs), outputs["embedding"].shape[1] if "embedding" in outputs else 0

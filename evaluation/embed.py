@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from data.features import Features, checked_rows
 from data.images import Sizes, first_rows
-from estimators.base import Batch, Estimate, Estimator, name_readers
+from estimators.base import Batch, Estimate, Estimator, estimate_of, name_readers
 from utils.arrays import read_npz
 from utils.distributed import ALONE, World
 from utils.files import Json
@@ -284,8 +284,8 @@ def plan_batches(first: NDArray[np.int64], batch_size: int) -> Plan:
 
 def estimate_batch(estimator: Estimator, batch: Batch, *, flip: bool) -> Estimate:
     """Estimate for a batch; `flip` as in `embed_pairs`."""
-    plain = estimator(batch)
-    return average_of_flip(plain, estimator(batch.mirrored())) if flip else plain
+    plain = estimate_of(estimator, batch)
+    return average_of_flip(plain, estimate_of(estimator, batch.mirrored())) if flip else plain
 
 
 def average_of_flip(plain: Estimate, mirrored: Estimate) -> Estimate:

@@ -30,7 +30,7 @@ from evaluation.confidence.calibration import FILE_NAME, Calibration, Decision
 from evaluation.sets.templates import Weights
 from models.seeds import Group, seed_groups
 from utils.config import parse_method, require
-from utils.files import file_sha256
+from utils.files import DAMAGE, file_sha256, naming
 from utils.onnx_runtime import is_onnx
 from utils.tables import SUFFIXES
 
@@ -228,15 +228,14 @@ class LoadedModel:
                 f"{file} is the calibration of another model than {self.provenance.model} "
                 f"({'; '.join(differences)}), so its error rates do not hold: {self._remedy()}"
             )
-        decision = calibration.decision or Decision.from_calibration(calibration)
+        with naming(file):
+            decision = calibration.decision or Decision.from_calibration(calibration)
         return replace(self, calibration=calibration, decision=decision)
 
     def _with_stored(self, stored: dict[str, Any] | None, path: Path) -> LoadedModel:
         """Add the calibration that a model's own file holds."""
-        try:
+        with naming(path, *DAMAGE), naming("its calibration"):
             calibration = None if stored is None else Calibration.from_dict(stored)
-        except ValueError as error:
-            raise ValueError(f"{path}: its calibration: {error}") from error
         return self if calibration is None else self.with_calibration(calibration, path)
 
 
@@ -615,4 +614,7 @@ def _open_onnx(path: Path) -> LoadedModel:
         embedding_size=estimator.embedding_size,
         files=(path,),
     )._with_stored(estimator.calibration, path)
-    return model if decision is None else replace(model, decision=Decision.from_dict(decision))
+    if decision is None:
+        return model
+    with naming(path, *DAMAGE):
+        return replace(model, decision=Decision.from_dict(decision))

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from data.extracted import ABOUT, BAD, SHARDS, Bad, Format, Shard
 from data.faces import FaceImages, Faces, open_faces
+from data.features import are_directions
 from data.loader import Batch as LoadedBatch
 from data.loader import BatchLoader
 from estimators.base import Batch, Estimate, EstimatorGroup, harmonic_mean, name_readers
@@ -429,7 +430,7 @@ class _Writer:
     def _fill(self, places: slice, batch: LoadedBatch, estimate: Estimate) -> None:
         assert self._shard is not None
         mu, sigma_sq = estimate
-        sound = np.isfinite(mu).all(axis=1) & np.isfinite(sigma_sq).all(axis=1) & mu.any(axis=1)
+        sound = are_directions(mu) & np.isfinite(sigma_sq).all(axis=1)
         for row in batch.rows[~sound & ~batch.missing].tolist():
             self._bad[row] = "the embedding is no direction, or a value is not finite"
         ok = sound & ~batch.missing

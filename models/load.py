@@ -152,9 +152,13 @@ def load_backbone(method: Method, path: str | Path) -> Backbone:
 
 
 def build_backbone(method: Method, tensors: Mapping[str, Tensor], path: str | Path) -> Backbone:
-    """Build the backbone that a file's tensors are to fill; ValueError as of `check_size`."""
+    """Build the backbone that a file's tensors are to fill; ValueError where it cannot be."""
     check_size("models.backbones", method, tensors, path)
-    backbone: Backbone = build("models.backbones", method, weights=tensors, source=str(path))
+    try:
+        backbone: Backbone = build("models.backbones", method, weights=tensors, source=str(path))
+    except DAMAGE as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"backbone {method!r} cannot be built: {reason}") from error
     return backbone
 
 
@@ -180,7 +184,7 @@ def check_size(
             outline: nn.Module = build(package, method, **runtime)
     except _TooManyCallsError as error:
         raise ValueError(f"{path}: {method!r} has more layers than the file") from error
-    except RuntimeError:  # a class that computes with numbers
+    except DAMAGE:  # a class that computes with numbers; or building it for good says what is wrong
         return
     size = sum(tensor.numel() for tensor in outline.state_dict().values())
     if size > 2 * held + _SMALL:
@@ -339,9 +343,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
             a tensor of head or optimizer holds NaN or infinite values.
     """
     payload = read_safely(path)
-    if not isinstance(payload, dict) or payload.get("format") != FORMAT:
-        raise ValueError(f"{path} is not a checkpoint of network.py (format {FORMAT})")
     with naming(path, *DAMAGE):
+        if not isinstance(payload, dict) or payload.get("format") != FORMAT:
+            raise ValueError(f"{path} is not a checkpoint of network.py (format {FORMAT})")
         parsed(_Parts, payload, "checkpoint")
         from_json(payload["config"])
     for name, tensor in _tensors(payload):

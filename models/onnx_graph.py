@@ -6,6 +6,7 @@ often missing. So some noise is run through the graph, and what comes out decide
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from utils.onnx_runtime import needed, open_session, parsed_network
+from utils.onnx_runtime import needed, open_session, parsed_network, run_limited
 
 Arrays = dict[str, NDArray[Any]]
 _TYPES = {
@@ -25,7 +26,7 @@ _TYPES = {
     "tensor(double)": np.float64,
     "tensor(uint8)": np.uint8,
 }
-_DEFAULT_SIZE, _LARGEST_SIZE, _LARGEST_BATCH = 112, 1024, 1024
+_DEFAULT_SIZE, _LARGEST_SIZE, _MOST_PIXELS = 112, 1024, 1 << 24  # the last of a fixed batch
 _EPSILON = 1e-5  # of BatchNorms, where only about how large they are counts
 _PASSING = ("Identity", "Cast", "Dropout")
 SHAPING = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")  # operators that move no number
@@ -99,6 +100,8 @@ def read_recogniser(content: bytes, embedding: str | None, features: str | None)
     images = probe.noise(probe.batch or 1)
     arrays = probe.run(images)
     embedding = _embedding(embedding, outputs, arrays, len(images), graph)
+    if not np.isfinite(arrays[embedding]).all():
+        raise ValueError(f"its {embedding!r} has NaN or infinite values: its weights are damaged")
     features = features or _map_before(embedding, arrays, graph)
     if features not in arrays:
         raise ValueError(f"no tensor {features!r} depends on the images: name another as features")
@@ -196,7 +199,7 @@ class _Probe:
     """
 
     def __init__(self, content: bytes) -> None:
-        self._session = open_session(content, "it", optimised=False)
+        self._session = open_session(content, "it", optimised=False, limited=True)
         inputs = self._session.get_inputs()
         described = ", ".join(f"{value.name} {value.type} {value.shape}" for value in inputs)
         shape = list(inputs[0].shape) if len(inputs) == 1 else []
@@ -210,17 +213,17 @@ class _Probe:
         height, width = (side or _DEFAULT_SIZE for side in pixels)
         channels = sides[2] if self.channels_last else sides[0]
         fits = channels in (3, None) and height == width <= _LARGEST_SIZE
-        if not fits or (batch or 1) > _LARGEST_BATCH:
+        if not fits or (batch or 1) * height * width > _MOST_PIXELS:
             raise ValueError(f"input {described}: expected square images of three colours")
         self.size = height
 
     def noise(self, count: int) -> NDArray[Any]:
         """Return so many images; the first ones are always the same."""
         rows = [
-            np.random.default_rng(row).normal(size=(3, self.size, self.size))
+            np.random.default_rng(row).normal(size=(3, self.size, self.size)).astype(np.float32)
             for row in range(count)
         ]
-        images = np.stack(rows).astype(np.float32)
+        images = np.stack(rows)
         if self.dtype == np.uint8:
             images = (images * 50 + 128).clip(0, 255)
         return np.ascontiguousarray(
@@ -234,10 +237,7 @@ class _Probe:
             ValueError: it fails.
         """
         names = [output.name for output in self._session.get_outputs()]
-        try:
-            outputs = self._session.run(names, {self.input: images})
-        except Exception as error:  # ONNX Runtime's errors have no class of their own in common
-            raise ValueError(f"it cannot be run on {len(images)} images: {error}") from error
+        outputs = run_limited(self._session, names, {self.input: images})
         arrays = zip(names, outputs, strict=True)
         return {name: array for name, array in arrays if isinstance(array, np.ndarray)}
 
@@ -312,8 +312,12 @@ def _scaling(graph: _Graph, probe: _Probe) -> dict[str, float]:
     if probe.dtype == np.uint8:
         return {"mean": 0.0, "scale": 1.0}
     name, gain, offset = probe.input, 1.0, 0.0
+    readers_of: dict[str, list[Any]] = defaultdict(list)
+    for node in graph.proto.graph.node:
+        for read in set(node.input):
+            readers_of[read].append(node)
     while True:
-        readers = [node for node in graph.proto.graph.node if name in node.input]
+        readers = readers_of[name]
         step = _step(graph, readers[0], name) if len(readers) == 1 else None
         if step is None:
             break

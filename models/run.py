@@ -198,7 +198,8 @@ def load_run(
     if shared is not None and (shared.config.backbone, shared.sha256) == (config.backbone, sha256):
         frozen, weights = shared.frozen, shared.files[1]
     else:
-        frozen = load_frozen(config, device, precision, backbone_weights, execution)
+        with naming(file):
+            frozen = load_frozen(config, device, precision, backbone_weights, execution)
         with naming(file, *DAMAGE):
             check_backbone(payload, frozen, str(weights))
     head = trained_head(payload, frozen, file)
@@ -404,7 +405,8 @@ def is_packed(path: str | Path) -> bool:
     Raises:
         ValueError: a damaged archive.
     """
-    tables = [name for name in check_archive(path) if name.endswith("/data.pkl")]
+    names = check_archive(path) if Path(path).is_file() else []
+    tables = [name for name in names if name.endswith("/data.pkl")]
     if len(tables) != 1:
         return False
     with naming(path, *DAMAGE), zipfile.ZipFile(path) as archive:
@@ -452,23 +454,24 @@ _PARTS: dict[str, type | tuple[type, ...]] = {
 def _payload(path: Path) -> Checkpoint:
     """Read the file and check what it is made of."""
     payload = read_safely(path)
-    if not isinstance(payload, dict) or payload.get("kind") != KIND:
-        is_run = isinstance(payload, dict) and "step" in payload
-        raise ValueError(
-            f"{path} is not a packed model but {'a checkpoint' if is_run else 'another file'}; "
-            "export/pack_model.py makes one from a run folder"
-        )
-    if payload.get("version") != VERSION:
-        raise ValueError(
-            f"{path}: version {payload.get('version')!r} of a model file is not known (known: "
-            f"{VERSION}); it may need newer code"
-        )
-    for name, kind in _PARTS.items():
-        if not isinstance(payload.get(name, ...), kind):
-            actual = type(payload[name]).__name__ if name in payload else "missing"
-            raise ValueError(f"{path}: part {name!r} of the model file is {actual}")
-    for name in ("backbone", "head"):
-        wrong = [key for key, value in payload[name].items() if not isinstance(value, Tensor)]
-        if wrong:
-            raise ValueError(f"{path}: {name} entry {wrong[0]!r} is not a tensor")
-    return payload
+    with naming(path, *DAMAGE):
+        if not isinstance(payload, dict) or payload.get("kind") != KIND:
+            is_run = isinstance(payload, dict) and "step" in payload
+            raise ValueError(
+                f"{path} is not a packed model but {'a checkpoint' if is_run else 'another file'}; "
+                "export/pack_model.py makes one from a run folder"
+            )
+        if payload.get("version") != VERSION:
+            raise ValueError(
+                f"{path}: version {payload.get('version')!r} of a model file is not known (known: "
+                f"{VERSION}); it may need newer code"
+            )
+        for name, kind in _PARTS.items():
+            if not isinstance(payload.get(name, ...), kind):
+                actual = type(payload[name]).__name__ if name in payload else "missing"
+                raise ValueError(f"{path}: part {name!r} of the model file is {actual}")
+        for name in ("backbone", "head"):
+            wrong = [key for key, value in payload[name].items() if not isinstance(value, Tensor)]
+            if wrong:
+                raise ValueError(f"{path}: {name} entry {wrong[0]!r} is not a tensor")
+        return payload

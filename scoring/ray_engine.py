@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import signal
 import socket
 import sys
@@ -244,7 +245,8 @@ def _run(
             yield PartFacts(**json.loads(row["facts"]))
     except ray.exceptions.RayError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        cause = lines[-1] if lines else type(error).__name__  # the lines before are Ray's traces
+        causes = [line for line in lines if re.match(r"\w*Error: ", line)] or lines  # among traces
+        cause = causes[-1] if causes else type(error).__name__
         raise ValueError(
             f"the Ray job failed: {cause}; finished parts are kept, and the same command resumes "
             "with the others"

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from data.features import are_directions
 from data.images import SIZE, to_112
-from estimators.base import Batch, Estimate
+from estimators.base import Batch, Estimate, estimate_of
 from evaluation.confidence.calibration import Decision
 from evaluation.open_model import LoadedModel, open_model
 from photos.align import align
@@ -399,7 +400,7 @@ class _Batches:
     def _score(self) -> None:
         faces = [self._rows[place] for place, _ in self._waiting]
         images = np.stack([face.aligned for face in faces if face.aligned is not None])
-        estimate = self._model.estimator(Batch(images))
+        estimate = estimate_of(self._model.estimator, Batch(images))
         self._check_finite(estimate, faces)
         mu, sigma_sq = estimate
         uncertainty = estimate.scalar()
@@ -438,13 +439,15 @@ class _Batches:
         return faces
 
     def _check_finite(self, estimate: Estimate, faces: Sequence[FaceScore]) -> None:
-        finite = np.isfinite(estimate.mu).all(axis=1) & np.isfinite(estimate.sigma_sq).all(axis=1)
-        if not finite.all():
-            first = int(np.argmin(finite))
+        sound = np.isfinite(estimate.sigma_sq).all(axis=1)
+        if estimate.mu.shape[1]:
+            sound &= are_directions(estimate.mu)
+        if not sound.all():
+            first = int(np.argmin(sound))
             raise ValueError(
                 f"{self._waiting[first][1]}, face {faces[first].face}: model {self._model.name} "
-                "gives NaN or infinite values; its weights are damaged, or the precision is too "
-                "low (try precision fp32)"
+                "gives NaN or infinite values, or an embedding that is no direction; its weights "
+                "are damaged, or the precision is too low (try precision fp32)"
             )
 
 

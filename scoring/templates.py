@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from data.features import are_directions
 from estimators.base import harmonic_mean
 from evaluation.metrics.comparisons import cosine_of_pairs
 from evaluation.open_model import LoadedModel
@@ -128,6 +129,9 @@ def _embedding(side: FaceScore | Template, model: LoadedModel) -> NDArray[np.flo
             f"model {model.name} scores faces but gives no embedding, so they cannot be compared "
             "or fused: use a model with its backbone"
         )
-    if not side.embedding.any():
-        raise ValueError("an embedding of zeros has no direction: it cannot be compared or fused")
+    if not are_directions(side.embedding[None]).all():
+        raise ValueError(
+            "an embedding of zeros has no direction, nor has one of NaN or of numbers that are too "
+            "large or small: it cannot be compared or fused"
+        )
     return side.embedding

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from data.augment import AugmentParameters, BatchAugment
 from data.faces import open_faces
+from data.images import SIZE
 from data.loader import Batch, BatchLoader, ClassBalancedBatches, RankShare
 from data.verification import open_verification
 from estimators.trained_head import TrainedHead
@@ -236,9 +237,12 @@ class Trainer:
             if not is_finite:
                 first = max(0, self.step - self.config.log_every) + 1
                 whose = f" of branch {branch.name}" if branch.name else ""
+                face = torch.arange(3 * SIZE * SIZE).view(1, SIZE, SIZE, 3).to(torch.uint8)
+                is_sound = self.frozen(face).embedding.isfinite().all()
+                lower = f"lower schedule.lr ({branch.config.schedule.lr:g})"
                 raise SharedError(
                     f"the loss{whose} is not finite at some step in {first}..{self.step}; "
-                    f"lower schedule.lr ({branch.config.schedule.lr:g})"
+                    + (lower if is_sound else "the backbone itself gives NaN or infinite values")
                 )
 
     def _finish_epoch(self, logs: list[TrainLog]) -> None:

@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from utils.files import parse_json
+from utils.files import naming, parse_json
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Execution = Literal["eager", "cuda_graph", "compile"]
@@ -343,7 +343,8 @@ def load_config(path: str | Path) -> TrainConfig:
     if not path.is_file():
         raise ValueError(f"no config file {path}")
     try:
-        config = runpy.run_path(str(path)).get("config")
+        with naming(path):
+            config = runpy.run_path(str(path)).get("config")
     except ValueError:
         raise
     except Exception as error:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +22,7 @@ from estimators.base import DIRECTION
 from evaluation.confidence.intervals import Count
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.thresholds import operating_point
+from utils.config import parsed, require
 from utils.files import DAMAGE, naming, read_json, write_text
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ FILE_NAME = "calibration.json"
 PRIOR = 5.0  # comparisons at the overall error rate that each block of the map is mixed with
 KNOTS = 501  # of the percentile
 OPTIONAL = {"decision", "weights_sha256"}  # entries that a file can lack
+_KINDS: dict[str, object] = {"score_threshold": float, "fmr_target": float | None}  # else text
 NOT_COMPUTED = 255  # ISO/IEC 29794-1: no quality could be computed
 Outcome = Literal["accept", "ask again", "refuse"]
 
@@ -39,6 +41,11 @@ RISK_KINDS = {"fnmr": "mated ", "fmr": "non-mated ", "total": ""}  # of comparis
 RISK_NAMES = {"fnmr": "FNMR", "fmr": "FMR", "total": "total error"}
 LAXER = 10  # how many times the accepted risk is refused, unless that is said
 HIGHEST = 0.5  # a face that fails more often than this is refused
+
+
+class _Count(TypedDict):
+    errors: int
+    total: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,6 +95,15 @@ class Calibration:
             raise ValueError("probabilities must lie inside (0, 1): no map is certain")
         if not (self.percentiles[0] >= 0 and self.percentiles[-1] <= 100):
             raise ValueError("percentiles must lie in 0..100")
+        for name in ("false_matches", "false_non_matches"):
+            errors, total = getattr(self, name)
+            require(0 <= errors <= total < 1 << 63, name, (errors, total), "a count and its total")
+        target = self.fmr_target
+        require(self.false_non_matches.total > 0, "false_non_matches", 0, "of some comparisons")
+        require(
+            math.isfinite(self.score_threshold), "score_threshold", self.score_threshold, "finite"
+        )
+        require(target is None or 0 <= target <= 1, "fmr_target", target, "in [0, 1]")
 
     @classmethod
     def fit(
@@ -197,19 +213,17 @@ class Calibration:
             key: value for key, value in stored.items() if key not in ("version", "direction")
         }
         decision = values.pop("decision", None)
-        weights = values.pop("weights_sha256", {})
-        if not isinstance(weights, dict) or not all(isinstance(x, str) for x in weights.values()):
-            raise ValueError(f"weights_sha256 is not a SHA-256 for each part: {weights!r}")
+        weights = parsed(dict[str, str], values.pop("weights_sha256", {}), "weights_sha256")
         wrong = sorted(set(values) ^ set(cls.__dataclass_fields__) - OPTIONAL)
         if wrong:
             raise ValueError(f"missing or unknown entries: {', '.join(wrong)}")
-        try:
-            for key in ("false_matches", "false_non_matches"):
-                values[key] = Count(int(values[key]["errors"]), int(values[key]["total"]))
-            for key in ("uncertainty", "probabilities", "percentile_at", "percentiles"):
-                values[key] = np.array(values[key], np.float64)
-        except (TypeError, KeyError) as error:
-            raise ValueError(f"{key} cannot be read: {error}") from error
+        for key in values:
+            if key in ("false_matches", "false_non_matches"):
+                values[key] = Count(**parsed(_Count, values[key], key))
+            elif key in ("uncertainty", "probabilities", "percentile_at", "percentiles"):
+                values[key] = np.array(parsed(list[float], values[key], key), np.float64)
+            else:
+                values[key] = parsed(_KINDS.get(key, str), values[key], key)
         chosen = None if decision is None else Decision.from_dict(decision)
         return cls(**values, decision=chosen, weights_sha256=weights)
 
@@ -438,7 +452,7 @@ class Decision:
         cuts = (stored["accept_up_to"], stored["refuse_above"])
         if not all(cut is None or type(cut) in (int, float) for cut in cuts):
             raise ValueError(f"the cut-offs of a decision are numbers or null, not {cuts}")
-        return cls(cuts[0], cuts[1], str(stored["rule"]))
+        return cls(cuts[0], cuts[1], parsed(str, stored["rule"], "rule"))
 
     def _outcome(self, value: float) -> Outcome:
         if not math.isfinite(value):

@@ -251,6 +251,8 @@ def _check(
             raise ValueError(f"{name} = {value}: must lie between 0 and 1")
     if (fmr_target is None) == (score_threshold is None):
         raise ValueError("give either an FMR target or a score threshold")
+    if not math.isfinite(score_threshold or 0):
+        raise ValueError(f"score_threshold = {score_threshold}: must be a finite number")
     if comparisons.unlisted and risk != "fnmr":
         raise ValueError(
             f"{comparisons.name}: {comparisons.unlisted} non-mated comparisons are counted but not "

@@ -200,9 +200,9 @@ def fuse_sides(
     if fuse == "max":
         return np.maximum(first, second)
     if fuse == "sum":
-        return first + second
+        return _within(first + second)
     if fuse == "mean":
-        return (first + second) / np.float32(2)
+        return _within((first + second) / np.float32(2))
     if fuse != "product":
         raise ValueError(f"unknown fuse {fuse!r} (known: max, mean, sum, product)")
     lowest = min(first.min(initial=0), second.min(initial=0))
@@ -211,7 +211,13 @@ def fuse_sides(
             f"fuse 'product' needs uncertainties of 0 or more, the lowest is {lowest:.4g}: use "
             "max, mean or sum"
         )
-    return first * second
+    return _within(first * second)
+
+
+def _within(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    if not np.isfinite(values).all():
+        raise ValueError("the uncertainties of two sides together are too large for float32")
+    return values
 
 
 def unit_numbers(comparisons: Comparisons, unit: Unit) -> NDArray[np.int64]:

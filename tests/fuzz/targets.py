@@ -764,7 +764,7 @@ TARGETS = [
     Target("onnx recognisers", 15, recognisers, read_recogniser_file, names_file=False),
     Target("calibration", 0.3, calibrations, read_calibration),
     Target("parts of rows", 0.5, row_parts, read_row_parts, ("lock",), names_file=False),
-    Target("records of a run", 0.4, records, read_records),
+    Target("records of a run", 1, records, read_records),
     Target("fusion", 0.1, fusions, read_fusion),
     Target("config.json", 0.8, configs, read_config, names_file=False),
     Target("--set", 0.6, assignments, read_assignment, names_file=False),

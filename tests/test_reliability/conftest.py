@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.helpers import ROOT
+from tests.test_reliability.jobs import write_inputs
 
 HERE = Path(__file__).parent
 
@@ -113,3 +114,11 @@ def commands(library, tmp_path_factory):
     commands = Commands(library, tmp_path_factory.mktemp("commands"))
     yield commands
     commands.close()
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory):
+    """What the jobs of jobs.py read."""
+    folder = tmp_path_factory.mktemp("inputs")
+    write_inputs(folder)
+    return folder

@@ -1,10 +1,12 @@
 """A small job for each command, below one folder: what it reads, its flags and what it makes."""
 
+from contextlib import chdir
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+import network
 from data.images import encode_jpeg
 from data.recordio import RecordWriter
 from data.synthetic import SyntheticFaces
@@ -34,6 +36,7 @@ config = TrainConfig(
     device="cpu",
 )
 """
+CREATED = ["--created", "2026-01-01", "--device", "cpu"]
 DATED = ("about.json", "environment.json", "log.txt", "metrics.jsonl", "config.json", "config.py")
 
 
@@ -90,6 +93,18 @@ JOBS = {
     "calibrate": _evaluate(
         "evaluation/calibrate.py", "--estimator", "embedding_norm", "--out", "out/c.json"
     ),
+    "pack model": Job(
+        "export/pack_model.py",
+        [*("--model_dir", "run", "--out", "out/model.pt", "--license", "none"), *CREATED],
+        "out",
+        "",
+    ),
+    "export": Job(
+        "export/export.py",
+        ["--model", "run", "--out", "out/model.onnx", "--faces", "32", "--runs", "0"],
+        "out",
+        "",
+    ),
     "pack faces": Job("data/recordio.py", ["--images", "faces", "--out", "out/pack"], "out"),
 }
 
@@ -115,6 +130,8 @@ def write_inputs(folder):
     torch.manual_seed(0)
     torch.save(build("models.backbones", TINY).state_dict(), folder / "backbone.pth")
     (folder / "config.py").write_text(CONFIG)
+    with chdir(folder):
+        assert network.main(["--config_file", "config.py", "--model_dir", "run"]) == 0
 
 
 def content(folder):

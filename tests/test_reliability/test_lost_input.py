@@ -18,18 +18,11 @@ from data.faces import open_faces
 from data.recordio import RecordWriter
 from scoring import job
 from tests.helpers import ROOT
-from tests.test_reliability.jobs import JOBS, content, write_inputs
+from tests.test_reliability.jobs import JOBS, content
 from utils.files import Origin
 
 KEEPS = [name for name in JOBS if name.split()[0] in ("score", "extract", "align", "train")]
 FILES = [name for name in JOBS if JOBS[name].reads == "faces"]
-
-
-@pytest.fixture(scope="session")
-def inputs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("inputs")
-    write_inputs(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

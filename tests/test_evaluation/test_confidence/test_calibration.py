@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -136,12 +137,21 @@ def test_the_hash_tells_inputs_apart(made, fitted):
         ({"probabilities": [0.1, 0.3, 0.2]}, "probabilities must not fall"),
         ({"probabilities": [0.1, 0.2, 1.0]}, "no map is certain"),
         ({"probabilities": [0.0, 0.2, 0.3]}, "no map is certain"),
-        ({"probabilities": [0.1, float("nan"), 0.3]}, "NaN or infinite"),
+        ({"probabilities": [0.1, float("nan"), 0.3]}, "expected a finite number"),
         ({"probabilities": [0.1, 0.2]}, "do not fit"),
-        ({"uncertainty": ["a", "b", "c"]}, "could not convert"),
+        ({"uncertainty": ["a", "b", "c"]}, "expected a finite number"),
         ({"percentiles": [0.0, 101.0]}, "percentiles must lie in 0..100"),
-        ({"false_matches": [1, 2]}, "false_matches cannot be read"),
-        ({"weights_sha256": {"head": 1}}, "weights_sha256 is not a SHA-256 for each part"),
+        ({"false_matches": [1, 2]}, "false_matches = .* expected errors, total"),
+        ({"weights_sha256": {"head": 1}}, "weights_sha256.head = 1: expected str"),
+        ({"false_matches": {"errors": -1, "total": 9}}, "false_matches = .* must be a count"),
+        ({"false_non_matches": {"errors": 7, "total": 3}}, "must be a count and its total"),
+        ({"false_non_matches": {"errors": 0, "total": 0}}, "must be of some comparisons"),
+        ({"false_matches": {"errors": math.inf, "total": 1}}, "expected int"),
+        ({"score_threshold": math.nan}, "score_threshold = nan: expected a finite number"),
+        ({"score_threshold": "0.5"}, "expected a finite number"),
+        ({"fmr_target": -1.0}, "fmr_target = -1.0: must be in"),
+        ({"fmr_target": 10**400}, "fmr_target"),
+        ({"name": 3}, "name = 3: expected str"),
         ({"extra": 1}, "missing or unknown entries: extra"),
     ],
 )

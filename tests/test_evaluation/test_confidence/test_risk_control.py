@@ -194,6 +194,10 @@ def test_total_error_is_certified_for_the_mix_of_the_set():
         ({"risk": "far"}, "unknown risk 'far'"),
         ({"fmr_target": None}, "either an FMR target or a score threshold"),
         ({"score_threshold": 0.3}, "either an FMR target or a score threshold"),
+        (
+            {"fmr_target": None, "score_threshold": np.nan},
+            "score_threshold = nan: must",
+        ),
         ({"unit": "image"}, "cannot draw by image, the set does not say which image"),
     ],
 )
