@@ -179,8 +179,10 @@ def check_size(
     held = sum(
         tensor.untyped_storage().nbytes() // tensor.element_size() for tensor in storages.values()
     )
+    limit = _CallsLimited(_CALLS * (len(tensors) + _CALLS))
     try:
-        with torch.device("meta"), _CallsLimited(_CALLS * (len(tensors) + _CALLS)):
+        # the limit may end an initialisation before it turns gradients on again
+        with torch.set_grad_enabled(torch.is_grad_enabled()), torch.device("meta"), limit:
             outline: nn.Module = build(package, method, **runtime)
     except _TooManyCallsError as error:
         raise ValueError(f"{path}: {method!r} has more layers than the file") from error

@@ -18,7 +18,7 @@ from estimators.onnx import INPUT, metadata
 from evaluation.confidence.calibration import Calibration
 from evaluation.open_model import from_run, open_model
 from export.packing import PackOptions, pack
-from models.load import load_backbone, load_state, read_safely
+from models.load import check_size, load_backbone, load_state, read_safely
 from models.run import About, load_packed, load_run, save_packed
 from scoring.scorer import Scorer, load_scorer
 from tests.helpers import TINY
@@ -200,6 +200,14 @@ def test_a_config_claims_no_more_than_its_file_holds(packed, options, message):
     torch.save(content | {"config": json.dumps(config)}, packed)
     with pytest.raises(ValueError, match=rf"model\.pt.*{message}"):
         load_packed(packed)
+
+
+def test_gradients_stay_on_wherever_the_limit_of_layers_ends_the_making(monkeypatch):
+    for calls in range(60):
+        monkeypatch.setattr("models.load._CALLS", math.sqrt(calls))
+        with pytest.raises(ValueError, match="more layers than the file"):
+            check_size("models.backbones", TINY, {}, "model.pt")
+        assert torch.is_grad_enabled()
 
 
 def test_a_head_claims_no_more_than_its_file_holds(run):
