@@ -18,8 +18,9 @@ import textwrap
 import threading
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, NoReturn, TextIO, cast
 
@@ -134,11 +135,13 @@ def run_command(body: Callable[[], int], *, resume_hint: str = "") -> int:
             installed; other exceptions are bugs, and pass.
         resume_hint: after Ctrl-C, how to continue: "the same command resumes where it stopped".
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # file names may hold what no console can show
-            stream.reconfigure(errors="backslashreplace")
-    out, err = (cast(TextIO, _Terminal(stream)) for stream in (sys.stdout, sys.stderr))
-    with redirect_stdout(out), redirect_stderr(err), _interrupting() as received:
+    with ExitStack() as streams, _interrupting() as received:
+        for stream, redirect in ((sys.stdout, redirect_stdout), (sys.stderr, redirect_stderr)):
+            if isinstance(stream, io.TextIOWrapper):  # file names may hold what no console can show
+                stream.reconfigure(errors="backslashreplace")
+            if stream is None:  # it was closed before the start, as by `>&-`
+                stream = streams.enter_context(Path(os.devnull).open("w"))
+            streams.enter_context(redirect(cast(TextIO, _Terminal(stream))))
         try:
             return body()
         except Exception as error:

@@ -55,6 +55,16 @@ def test_a_reader_that_has_seen_enough():
     assert process.returncode == 141
 
 
+@pytest.mark.skipif(os.name == "nt", reason="closes streams by a shell")
+def test_streams_that_are_closed_from_the_start():
+    program = (
+        "import sys; from utils.cli import run_command, say_error\n"
+        "sys.exit(run_command(lambda: [print('x'), say_error('y')] and 3))"
+    )
+    closed = ["sh", "-c", 'exec "$@" >&- 2>&-', "sh", sys.executable, "-c", program]
+    assert subprocess.run(closed, cwd=ROOT).returncode == 3
+
+
 def test_flags_are_whole_and_the_closest_one_is_named(capsys):
     parser = Parser("What it does:\n\n    python it.py --target lfw", "The end.")
     parser.add_argument("--target", type=count, required=True)
