@@ -164,9 +164,9 @@ class RecordWriter:
 
     def close(self) -> None:
         """Finish the pack and put its files in place."""
-        if self._starts:
-            self._write_identities()
-        self._files.close()
+        with self._files:
+            if self._starts:
+                self._write_identities()
         write_text(self._path(".idx"), "".join(self._index))
         if self._starts:
             write_text(self._path(".lst"), "".join(self._list))
