@@ -2,3 +2,5 @@
 
 Imports anything below the scripts, report included; only scripts may import it.
 """
+
+import utils  # noqa: F401 - takes Ctrl-C over before large imports run

@@ -2,3 +2,5 @@
 
 Imports utils; everything above it may import it.
 """
+
+import utils  # noqa: F401 - takes Ctrl-C over before large imports run

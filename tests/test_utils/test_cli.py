@@ -155,11 +155,13 @@ def test_a_signal_that_is_ignored_from_the_start_stays_ignored(name):
     assert interrupted([sys.executable, "-c", program], name, **ignored) == ("", 7)
 
 
-def test_ctrl_c_while_a_script_starts_is_one_line():
-    script = ROOT / "evaluation" / "verification_risk_fnmr.py"
+@pytest.mark.parametrize("module", ["numpy.", "utils.distributed"])
+@pytest.mark.parametrize("name", ["verification_risk_fnmr", "compare", "calibrate", "fit_fusion"])
+def test_ctrl_c_while_a_script_starts_is_one_line(name, module):
+    script = ROOT / "evaluation" / f"{name}.py"
     command = [sys.executable, "-X", "importtime", script, "--features", "none.npz"]
     with subprocess.Popen(command, stderr=-1, text=True) as process:
-        while "utils.distributed" not in process.stderr.readline():
+        while module not in process.stderr.readline():
             pass
         process.send_signal(signal.SIGINT)
         err = process.stderr.read()
