@@ -94,6 +94,8 @@ class Column:
             values = text.to_pylist()
         for row, value in enumerate(values):
             try:
+                if "_" in value or not value.isascii():  # which Python would read
+                    raise ValueError
                 values[row] = float(value)
             except ValueError:
                 raise ValueError(
@@ -324,9 +326,13 @@ def write_csv(file: SupportsWrite[str], rows: Iterable[Iterable[object]]) -> Non
 
 
 class _Lines:
-    """Lines of the csv module, which quotes what holds a character of `end`."""
+    """Lines of the csv module, which quotes what holds a character of `end`.
 
-    end = "\r\n"
+    Semicolons and tabs part cells where a spreadsheet is set so: unquoted, what follows them in a
+    name would be a cell of its own.
+    """
+
+    end = ";\t\r\n"
 
     def __init__(self, file: SupportsWrite[str]) -> None:
         self._file = file

@@ -1,8 +1,10 @@
 """Names in CSV files: no spreadsheet runs them, and we read the same names back."""
 
 import csv
+import io
 
 import numpy as np
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -31,6 +33,18 @@ def test_names_come_back_and_none_begins_with_what_acts(tmp_path_factory, names)
     for cell in cells:
         assert len(cell) < 2 or cell[0] not in "=@\t\r\n\uff1d"
         assert len(cell) < 2 or cell[0] not in "+-" or float(cell.rstrip("%")) is not None
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_a_spreadsheet_that_parts_cells_elsewhere_meets_no_formula(delimiter):
+    text = io.StringIO()
+    write_csv(text, [["a;=1+1", 0], ["a\t=1+1", 0]])
+    cells = [
+        cell
+        for row in csv.reader(text.getvalue().splitlines(), delimiter=delimiter)
+        for cell in row
+    ]
+    assert not [cell for cell in cells if cell.startswith("=")]
 
 
 def test_only_what_could_act_is_changed():

@@ -73,6 +73,8 @@ def test_what_is_written_reads_back(tmp_path, suffix, monkeypatch):
     [
         ("", "the file is empty; its first line must name the columns"),
         ("score\n1\n\nhigh\n", "line 4: score is 'high', which is not a number"),
+        ("score\n1\n1_0\n", "line 3: score is '1_0', which is not a number"),
+        ("score\n١\n", "line 2: score is '١', which is not a number"),
         ("score,x\n,1\n", "line 2: score is '', which is not a number"),
         ("score\n1\nnan\n", "line 3: score is nan: every row needs a finite number"),
         ("score\n1e60\n", r"line 2: score is 1e\+60: every row needs a finite number"),
