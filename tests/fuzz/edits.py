@@ -13,6 +13,8 @@ import zlib
 from collections.abc import Callable, Sequence
 from io import BytesIO
 
+from utils.files import DAMAGE
+
 Edit = tuple[int, int, int, int, int]  # where, what, at, length, value
 Opened = tuple[list[bytes], Callable[[list[bytes]], bytes]]
 
@@ -161,14 +163,11 @@ def _opened(content: bytes) -> Opened | None:
         if content.startswith(start):
             try:
                 return opener(content)
-            except (ValueError, struct.error, KeyError, IndexError, *_DAMAGE):
+            except (ValueError, OSError, *DAMAGE):
                 return None
     if len(content) > 10 and content[8:10] == b'{"' and content[4:8] == bytes(4):
         return _safetensors(content)
     return None
-
-
-_DAMAGE = (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, OSError, zlib.error)
 
 
 def _zip(content: bytes) -> Opened:
