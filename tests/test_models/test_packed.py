@@ -7,20 +7,11 @@ import torch
 
 from models.backbones.iresnet import IResNet
 from models.frozen import FrozenBackbone
-from models.run import About, Run, build_head, is_packed, load_packed, save_packed, without_paths
+from models.run import Run, build_head, is_packed, load_packed, save_packed, without_paths
+from tests.test_models.conftest import ABOUT
 from utils.config import Method, Schedule, TrainConfig, Verification
 
 NARROW = {"layers": (1, 2, 1, 1), "widths": (4, 6, 8, 8), "embedding_size": 16}
-ABOUT = About(
-    name="tiny",
-    license="unknown, research only",
-    source="https://example.org/zoo",
-    sha256="ab" * 32,
-    label="a remark",
-    colour_check={"verdict": "recorded", "interval": [0.5, 1.5]},
-    created="2026-01-31",
-    version="1.2",
-)
 CALIBRATION = {"version": 1, "probabilities": [0.1, 1 / 3], "decision": {"accept_up_to": 0.25}}
 
 
