@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -27,7 +27,17 @@ from photos.decode import Photo
 from photos.sources import Item, Sources, open_sources
 from report.sheet import NOT_COMPUTED, FaceScore, SheetBuilder, Status, Verdict
 from report.words import ACCEPTED
-from scoring.rows import Row, RowParts, Source, check_path, digest, face_score, write_rows
+from scoring.rows import (
+    Row,
+    RowParts,
+    Source,
+    check_path,
+    digest,
+    face_score,
+    input_names,
+    plain_name,
+    write_rows,
+)
 from scoring.scorer import LoadedImage, Scorer, Scores, load_items, load_scorer
 from utils.files import Json
 from utils.long_work import Progress, StopRequest, UnreadableShare, threads
@@ -284,6 +294,9 @@ class Job:
             kinds = ", ".join(f"{number} {suffix}" for suffix, number in sources.skipped.items())
             what = "file that is not a photo" if skipped == 1 else "files that are not photos"
             sys.stderr.write(f"skipped {skipped} {what}: {kinds}\n")
+        label = self.scorer.model.provenance.label
+        if label and self.options.out is not None:  # which a table has in its heading
+            sys.stderr.write(f"{label}\n")
         sheet = [self.sheet.path] if self.sheet else []
         written = "".join(f"wrote {file}\n" for file in (*files, *sheet))
         sys.stdout.write(self.summary.text() + written)
@@ -337,6 +350,7 @@ class Job:
                 raise ValueError(
                     f"{out} is finished, without {self.sheet.path}: give --restart for both"
                 )
+            _check_inputs(out, self.options.open_sources())
             sys.stdout.write(f"{out} is finished; --restart scores the inputs again\n")
             return
         try:
@@ -447,6 +461,22 @@ def judged(rows: Iterable[Row], max_bad_share: float) -> Iterator[Row]:
             share.add(1, is_bad, f"{row['file']}: {row['note']}" if is_bad else "")
         yield row
     share.judge()
+
+
+def _check_inputs(out: Path, items: Iterable[Item]) -> None:
+    """Raise ValueError where a finished file has rows of other inputs than there are now."""
+    for then, now in zip_longest(input_names(out), map(plain_name, items)):
+        if then != now:
+            what = "was added" if then is None else "is not where it was"
+            raise changed_inputs(out, f"{(now if then is None else then)[0]} {what}")
+
+
+def changed_inputs(out: Path, what: str) -> ValueError:
+    """Return the error of a finished output whose inputs are no longer those that it has."""
+    return ValueError(
+        f"{out} is finished, but its inputs have changed since ({what}): --restart scores all of "
+        "them anew; or score the new ones into another --out"
+    )
 
 
 def _check_writable(flag: str, path: Path) -> None:
