@@ -30,6 +30,7 @@ from utils.config import require
 from utils.distributed import ALONE, World
 
 if TYPE_CHECKING:
+    from estimators.from_file import FromFile
     from evaluation.metrics.curve import ProtocolCurve
     from evaluation.open_model import LoadedModels
     from evaluation.sets.open_set import EvaluationSet
@@ -259,6 +260,26 @@ def compare(
                 for name, column in columns.items()
             }
         yield from _compare(first, columns, models.groups, options)
+
+
+def compare_scores(
+    stored: StoredSet,
+    scores: Mapping[str, FromFile],
+    options: ComparisonOptions | None = None,
+) -> Iterator[MethodComparison]:
+    """Compare scores of the images whose embeddings are stored; see `compare`.
+
+    Args:
+        stored: embeddings of a set, with pairs or identities; their own uncertainties are not used.
+        scores: by the name of the method.
+        options: see `ComparisonOptions`.
+
+    Raises:
+        ValueError: no embeddings, or an image without a score; the message names the file.
+    """
+    ((_, first), *_), images = stored.comparisons(), stored.image_names()
+    columns = {method: file.uncertainty_of(images) for method, file in scores.items()}
+    yield from _compare(first, columns, (), options or ComparisonOptions())
 
 
 def compare_stored(
