@@ -1,0 +1,93 @@
+"""How unlike the training faces a face is, to the backbone: a Mahalanobis distance of its features.
+
+Lee et al., NeurIPS 2018, arXiv 1807.03888, with one Gaussian for all people, since the people of
+tomorrow are none of the training's classes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from estimators.base import Batch, Estimate, Fitted, OverFaces, models_of
+from models.backbones.base import BackboneOutput
+from models.frozen import FrozenBackbone
+from models.heads.base import Head
+from utils.arrays import Array
+
+__all__ = ["Typicality"]
+
+
+class Typicality(Fitted):
+    """Uncertainty = sqrt((x - m)' S^-1 (x - m)) for the averages x (C,) of the feature map.
+
+    m is the mean of x over the faces of the fit and S its covariance, shrunk as Ledoit and Wolf
+    (2004) have it. The larger, the less the faces of the fit vouch for what the networks say.
+
+    Args:
+        reference: file of evaluation/fit_fusion.py --fit typicality.
+        frozen: the backbone.
+        backbone_sha256: of its weights file.
+
+    Raises:
+        ValueError: no such file, or one of another backbone.
+    """
+
+    name = "typicality"
+
+    def __init__(self, *, reference: str, frozen: FrozenBackbone, backbone_sha256: str) -> None:
+        self.frozen = frozen
+        arrays = self.load(reference, models_of(frozen, backbone_sha256))
+        self.mean, self.whiten = (
+            torch.from_numpy(arrays[name].astype(np.float32)).to(frozen.device)
+            for name in ("mean", "whiten")
+        )
+
+    @classmethod
+    def fit(
+        cls, over_faces: OverFaces, frozen: FrozenBackbone, head: Head | None
+    ) -> dict[str, Array]:
+        """Return `mean` (C,) and `whiten` (C, C), W W' = S^-1."""
+        x = over_faces(lambda batch: averages(batch.output(frozen), frozen).cpu().numpy())
+        values, vectors = np.linalg.eigh(shrunk_covariance(x))
+        whiten = vectors / np.sqrt(values)
+        return {"mean": x.mean(axis=0, dtype=np.float64), "whiten": whiten}
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return those of `mean` and `whiten`."""
+        channels = self.frozen.features_shape[0]
+        return {"mean": (channels,), "whiten": (channels, channels)}
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> Estimate:
+        """Estimate for the batch's images; sigma_sq has one column, 0 and above."""
+        output = batch.output(self.frozen)
+        distance = ((averages(output, self.frozen) - self.mean) @ self.whiten).norm(dim=1)
+        return Estimate(output.embedding.cpu().numpy(), distance[:, None].cpu().numpy())
+
+
+def averages(output: BackboneOutput, frozen: FrozenBackbone) -> Tensor:
+    """Return the average of each channel of the feature map, (B, C)."""
+    return output.features.unflatten(1, frozen.features_shape).mean(dim=(2, 3))
+
+
+def shrunk_covariance(x: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the covariance (C, C) of (N, C) rows, shrunk towards a multiple of the identity.
+
+    Ledoit and Wolf, J. Multivariate Analysis 88 (2004), with the share that is best for these rows.
+
+    Raises:
+        ValueError: fewer than two rows, or rows that are all the same.
+    """
+    centred = x - x.mean(axis=0, dtype=np.float64)
+    count, size = centred.shape
+    if count < 2 or not centred.any():
+        raise ValueError(f"typicality: {count} faces with the same features have no covariance")
+    sample = centred.T @ centred / count
+    level = np.trace(sample) / size
+    off = np.square(sample).sum() - size * level**2
+    noise = (np.square(centred).sum(axis=1) ** 2).sum() / count**2 - np.square(sample).sum() / count
+    share = float(np.clip(noise / off, 0, 1)) if off > 0 else 1.0
+    return np.asarray((1 - share) * sample + share * level * np.eye(size), np.float64)
