@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data.decode import decode
-from data.images import SIZE, Sizes, decode_into, encode_jpeg, fingerprint, to_112
+from data.images import SIZE, Sizes, decode, decode_into, encode_jpeg, fingerprint, to_112
 from data.listing import Listing, folder_listing, list_file_listing
 from data.rec.format import RecordWriter
 from data.rec.reader import RecordPack

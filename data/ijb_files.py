@@ -13,9 +13,8 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.files import open_input
+from utils.files import check_path, is_bounded, open_input
 from utils.tables import Number, numbers_of
-from utils.within import check_path, is_bounded
 
 CHUNK_BYTES = 1 << 23  # of text read at a time; results do not depend on it
 MOST_TEMPLATE_NUMBERS = 1 << 26  # between the lowest and the highest: size of a lookup table

@@ -1,25 +1,349 @@
-"""Aligned faces as pixels: decoded to 112x112, their sizes counted, and encoded.
+"""Images as pixels: decoded, at 112x112, their sizes counted, fingerprinted and encoded.
 
-An image in this project is uint8 (H, W, 3) RGB; OpenCV's BGR never leaves this file.
+An image in this project is uint8 (H, W, 3) RGB; OpenCV's BGR never leaves this file. simplejpeg
+decodes JPEG, Pillow every other format, by one set of rules and limits, here and in photos/: a
+cut-off end or a lost middle is an error, a few stray bytes or padding of a JPEG cost no pixel and
+pass, and what claims to be larger than `LARGEST` is refused before there is memory for it. Pillow
+runs nothing of a file, and nothing of it is changed that other threads or users could notice.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
+import re
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from importlib import import_module
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-
-from data.decode import LARGEST, check_size, decode, jpeg_header
+from PIL import Image, ImageFile, TiffImagePlugin
 
 log = logging.getLogger("faceuq")
 
 SIZE = 112
 LARGEST_ALIGNED = 224  # pixels; aligned faces are squares of 96 to 224, larger ones are loose crops
+JPEG_START = b"\xff\xd8\xff"
+LARGEST = 89_000_000  # pixels that are decoded whole; Pillow itself warns a little above
+LARGEST_WIDE = 40_000_000  # of formats and modes that take more than 10 bytes a pixel to decode
+LARGEST_JPEG = 250_000_000  # pixels of a JPEG that is reduced while it is decoded, row by row
+MOST_PIXELS = 25_000_000  # pixels; of larger images threads decode one at a time
+MOST_SCANS = 100  # of a JPEG of more than FREE_PIXELS: each passes over them all; usual are 1 to 12
+FREE_PIXELS = 1_000_000
+FEW = 16  # stray bytes that a writer may leave; more means that the decoder lost its way
+
+Result = TypeVar("Result")
+_STRAY = re.compile(r"(\d+) extraneous bytes before marker 0x(\w\w)")
+_JPEG_END, _SCAN = b"\xff\xd9", b"\xff\xda"
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
+_BRANDS = 64  # bytes of a file's head that list its brands
+_MODES = {"1": "black and white", "L": "grey", "LA": "grey", "La": "grey", "CMYK": "CMYK"}
+_WIDE = {"WEBP", "JPEG2000", "AVIF", "F", "I"}
+_BAND = 1 << 21  # pixels that are turned into RGB at once
+_OVERSHOOT = 0.05  # of the range: what resizing by cubic curves may add
+
+large_image_lock = threading.Lock()
+
+# What Pillow could open by starting a program (EPS) or through what others registered is left out,
+# and so is what it would have to guess at for lack of a signature. The classes are called by
+# themselves because Image.open warns, once a process, about sizes that are checked here.
+_READERS: dict[str, type[ImageFile.ImageFile]] = {
+    {"Jpeg2K": "JPEG2000"}.get(name, name.upper()): getattr(
+        import_module(f"PIL.{name}ImagePlugin"), f"{name}ImageFile"
+    )
+    for name in (
+        *("Avif", "Bmp", "Gif", "Ico", "Jpeg", "Jpeg2K", "Pcx"),
+        *("Png", "Ppm", "Psd", "Qoi", "Sgi", "Tiff", "WebP"),
+    )
+}
+
+
+class JpegHeader(NamedTuple):
+    """Size of a JPEG in pixels, and its colours: Gray, YCbCr, RGB, CMYK or YCCK."""
+
+    height: int
+    width: int
+    colours: str
+
+
+def decode(encoded: bytes) -> NDArray[np.uint8]:
+    """Decode any format; grey becomes RGB, transparency is dropped, nothing is turned.
+
+    Returns:
+        uint8 (H, W, 3) RGB. JPEG pixels equal those of mxnet and OpenCV bit for bit.
+
+    Raises:
+        ValueError: not an image, a damaged one, or too large.
+    """
+    header = jpeg_header(encoded)
+    if header is not None:
+        with room_for(header.width, header.height, LARGEST):
+            return decode_jpeg(encoded)[0]
+    image = open_image(encoded)
+    with room_for(*image.size, largest(image)):
+        return guarded(image, lambda: rgb_pixels(eight_bits(image)[0], _rgb))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    return image.convert("RGB")
+
+
+def jpeg_header(encoded: bytes | memoryview) -> JpegHeader | None:
+    """Read a JPEG's header; None where simplejpeg cannot, at a cost of 1.3 us.
+
+    That is so for other formats, damaged headers, and rare sampling factors that Pillow knows.
+    """
+    try:
+        is_jpeg = encoded[:3] == JPEG_START
+        return JpegHeader(*simplejpeg.decode_jpeg_header(encoded)[:3]) if is_jpeg else None
+    except ValueError:
+        return None
+
+
+def jpeg_segments(encoded: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield marker and content of a JPEG's segments up to its first scan."""
+    at, marker = 2, 0
+    while encoded[at : at + 1] == b"\xff" and at + 1 < len(encoded) and marker != _SCAN[1]:
+        marker = encoded[at + 1]
+        if marker == 0xFF:  # padding
+            at += 1
+            continue
+        length = int.from_bytes(encoded[at + 2 : at + 4], "big")
+        yield marker, encoded[at + 4 : at + 2 + length]
+        at += 2 + length
+
+
+def largest(image: Image.Image) -> int:
+    """Return how many pixels an image that Pillow has opened may have."""
+    return LARGEST_WIDE if {image.format, image.mode} & _WIDE else LARGEST
+
+
+def largest_jpeg(encoded: bytes) -> int:
+    """Return how many pixels a JPEG may have that can be reduced while it is decoded.
+
+    One with several scans (progressive, or a colour each) is held in memory as a whole.
+    """
+    segments = dict(jpeg_segments(encoded))
+    frame = segments.get(0xC0) or segments.get(0xC1) or b""
+    is_one_scan = frame[5:6] == segments.get(_SCAN[1], b"")[:1] != b""
+    return LARGEST_JPEG if is_one_scan else LARGEST
+
+
+def decode_jpeg(encoded: bytes, eighths: int = 8) -> tuple[NDArray[np.uint8], str]:
+    """Return uint8 (H, W, 3) RGB at so many eighths of its size, rounded up, and a note or "".
+
+    The caller has checked the size.
+
+    Raises:
+        ValueError: cut off or damaged.
+    """
+    options = {}
+    header = jpeg_header(encoded)
+    if header is not None and eighths < 8:
+        options = {
+            "min_height": -(-header.height * eighths // 8),
+            "min_width": -(-header.width * eighths // 8),
+        }
+    if header is not None and header.height * header.width > FREE_PIXELS:
+        scans = encoded.count(_SCAN)
+        if scans > MOST_SCANS:
+            raise ValueError(f"damaged JPEG ({scans} scans, more than {MOST_SCANS})")
+    try:
+        return simplejpeg.decode_jpeg(encoded, "RGB", **options), ""
+    except ValueError as error:
+        if not _is_harmless(str(error), encoded):
+            raise ValueError(_jpeg_problem(error)) from error
+    try:
+        pixels = simplejpeg.decode_jpeg(encoded, "RGB", strict=False, **options)
+    except ValueError as error:
+        raise ValueError(_jpeg_problem(error)) from error
+    return pixels, "stray bytes in the file"
+
+
+def check_size(width: int, height: int, largest: int) -> None:
+    """Refuse an image without pixels or with more than `largest`; ValueError says so."""
+    if width * height > largest:
+        raise ValueError(
+            f"too large: {width}x{height} pixels, more than {largest // 1_000_000} million; save "
+            "it smaller"
+        )
+    if not width * height:
+        raise ValueError(f"an image of {width}x{height} has no pixels")
+
+
+def room_for(width: int, height: int, largest: int) -> AbstractContextManager[object]:
+    """Check a size as `check_size`; in the context no other thread decodes a large image too."""
+    check_size(width, height, largest)
+    return large_image_lock if width * height > MOST_PIXELS else nullcontext()
+
+
+def _is_harmless(message: str, encoded: bytes) -> bool:
+    """Say whether what the decoder met costs no pixel: a few stray bytes, or padding at the end."""
+    stray = _STRAY.search(message)
+    if stray is None:
+        return False
+    count = int(stray[1])
+    if count <= FEW:
+        return encoded.rfind(_JPEG_END) > encoded.rfind(_SCAN)
+    end = encoded.rfind(_JPEG_END)
+    return stray[2] == "d9" and len(set(encoded[end - count : end])) == 1
+
+
+def _jpeg_problem(error: ValueError) -> str:
+    if "Premature end" in str(error):
+        return "cut off: the end of the JPEG is missing"
+    return f"damaged JPEG ({error})"
+
+
+def open_image(encoded: bytes) -> Image.Image:
+    """Return the image with its header read.
+
+    Raises:
+        ValueError: not an image, damaged, or what reads it is not installed.
+    """
+    if _is_heic(encoded):
+        return _open_heic(encoded)
+    for name, reader in _READERS.items():
+        accepts = Image.OPEN[name][1]
+        answer = accepts(encoded[:16].ljust(16, b"\0")) if accepts else False
+        if isinstance(answer, str):
+            raise ValueError(f"this Pillow reads no {name}: pip install --upgrade pillow")
+        if answer:
+            return guarded(name, partial(reader, io.BytesIO(encoded)))
+    raise ValueError(f"not an image ({len(encoded)} bytes, starting {encoded[:8]!r})")
+
+
+def _is_heic(encoded: bytes) -> bool:
+    brands = encoded[8 : min(_BRANDS, int.from_bytes(encoded[:4], "big"))]
+    return encoded[4:8] == b"ftyp" and any(brand in brands for brand in _HEIC)
+
+
+def _open_heic(encoded: bytes) -> Image.Image:
+    """Decode HEIC, which comes upright, without telling Pillow of the format."""
+    try:
+        heif = import_module("pillow_heif")
+    except ImportError as error:
+        raise ValueError(
+            "HEIC needs the package pillow-heif (pip install pillow-heif), or save it as JPEG"
+        ) from error
+    opened = guarded("HEIC", lambda: heif.open_heif(io.BytesIO(encoded)))
+    width, height = guarded("HEIC", lambda: opened.size)
+    check_size(width, height, LARGEST)
+    image: Image.Image = guarded("HEIC", opened.to_pillow)
+    for block in ("exif", "xmp"):
+        image.info.pop(block, None)
+    return image
+
+
+def guarded(image: Image.Image | str, function: Callable[[], Result]) -> Result:
+    """Call a decoder of Pillow's, which raises nearly anything where a file is damaged.
+
+    Args:
+        image: it, or the name of its format.
+        function: what decodes it.
+
+    Raises:
+        ValueError: whatever it raised, in one line that names the format.
+    """
+    name = image if isinstance(image, str) else image.format or "image"
+    try:
+        return function()
+    except MemoryError:
+        raise
+    except Exception as error:
+        what = " ".join(str(error).split()) or type(error).__name__
+        if "truncated" in what.lower():
+            raise ValueError(f"cut off: the end of the {name} is missing ({what})") from error
+        raise ValueError(f"damaged {name}, or of a kind that is not read ({what})") from error
+
+
+def rgb_pixels(
+    image: Image.Image, to_rgb: Callable[[Image.Image], Image.Image], factor: int = 1
+) -> NDArray[np.uint8]:
+    """Return uint8 (H, W, 3), boxes of factor x factor pixels averaged.
+
+    In full size only a band of the image is RGB at a time.
+    """
+    width, height = image.size
+    rows = max(1, _BAND // (width * factor)) * factor
+    pixels = np.empty((-(-height // factor), -(-width // factor), 3), np.uint8)
+    for top in range(0, height, rows):
+        is_whole = rows >= height
+        band = to_rgb(image if is_whole else image.crop((0, top, width, min(top + rows, height))))
+        pixels[top // factor : (top + rows) // factor] = np.asarray(band.reduce(factor))
+    return pixels
+
+
+def eight_bits(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    """Return the decoded image with at most 8 bits a channel, and notes on what it was."""
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return image, [_MODES[image.mode]] if image.mode in _MODES else []
+    values = np.asarray(image)
+    bits = _bits_per_sample(image)
+    grey, note = to_bytes(_sixteen_bits(values) if values.dtype == np.int32 else values)
+    if 8 < bits < 16:  # Pillow leaves them in the lower part of 16
+        grey, note = (values >> (bits - 8)).clip(0, 255).astype(np.uint8), f"{bits}-bit"
+    return Image.fromarray(grey), ["grey", note]
+
+
+def _bits_per_sample(image: Image.Image) -> int:
+    """Return how many bits of a sample a TIFF uses; 0 for another format."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return 0
+    return int(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))[0])
+
+
+def _sixteen_bits(values: NDArray[np.int32]) -> NDArray[np.uint16]:
+    """Return the values of Pillow's 32-bit mode, which it also uses for 16 bits."""
+    lowest, highest = int(values.min()), int(values.max())
+    if lowest < 0 or highest > 65535:
+        raise ValueError(f"32-bit pixels from {lowest} to {highest}: save it with 16 or 8 bits")
+    return values.astype(np.uint16)
+
+
+def to_bytes(values: NDArray[np.generic]) -> tuple[NDArray[np.uint8], str]:
+    """Return uint8 of the same shape, and a note on what it was.
+
+    Args:
+        values: uint8 as it is; bool; uint16, whose high byte is taken, as Pillow and OpenCV do,
+            unless no value needs one; floating point, 0..1 or 0..255 by the largest value, rounded.
+
+    Raises:
+        ValueError: another type, values outside, or values that are not numbers.
+    """
+    if values.dtype == np.uint8:
+        return np.asarray(values, dtype=np.uint8), ""
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8) * np.uint8(255), "black and white"
+    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
+        wide = values.astype(np.uint16)
+        return (wide >> 8 if wide.max() > 255 else wide).astype(np.uint8), "16-bit"
+    if values.dtype.kind == "f":
+        return _from_float(values), "floating point"
+    raise ValueError(
+        f"pixels of type {values.dtype}: expected uint8, uint16, bool or floating point; for "
+        "values 0..255 use .astype(np.uint8)"
+    )
+
+
+def _from_float(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    lowest, highest = float(values.min()), float(values.max())
+    if not np.isfinite([lowest, highest]).all():
+        raise ValueError("pixels that are infinite or no numbers (NaN)")
+    top = 1 if highest <= 1 + _OVERSHOOT else 255
+    if lowest < -_OVERSHOOT * top or highest > (1 + _OVERSHOOT) * top:
+        raise ValueError(
+            f"floating-point pixels from {lowest:g} to {highest:g}: expected 0..1 or 0..255"
+        )
+    scaled = values.astype(np.float32) * np.float32(255 // top)
+    return np.clip(np.rint(scaled, out=scaled), 0, 255, out=scaled).astype(np.uint8)
 
 
 def decode_into(encoded: bytes | memoryview, out: NDArray[np.uint8]) -> tuple[int, int]:

@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data import cache_file
-from utils.files import naming
+from utils.files import check_path, is_bounded, naming
 from utils.tables import text_lines
-from utils.within import check_path, is_bounded
 
 log = logging.getLogger("faceuq")
 

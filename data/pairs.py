@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from data.faces import FileFaces
 from data.labelled_pairs import LeftOut, pairs_that_count
-from utils.files import naming
+from utils.files import check_path, naming
 from utils.tables import csv_rows
-from utils.within import check_path
 
 _IMAGE_NUMBER = re.compile("[0-9]{1,9}")  # of a person's images, in LFW's lists
 

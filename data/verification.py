@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data.decode import decode
-from data.images import SIZE, Sizes, encode_png, fingerprint, first_rows, to_112
+from data.images import SIZE, Sizes, decode, encode_png, fingerprint, first_rows, to_112
 from data.pairs import read_pairs
 from data.safe_pickle import load_pickle
 from utils.cli import Parser, run_command

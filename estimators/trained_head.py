@@ -35,6 +35,8 @@ class TrainedHead:
     def __init__(self, *, frozen: FrozenBackbone, head: Head) -> None:
         self.frozen = frozen
         self.head = head
+        if head.reads == "stages":
+            frozen.give_stages()
         self.gives_variances = head.output == "variance"
 
     def __call__(self, batch: Batch) -> Estimate:

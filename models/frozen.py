@@ -72,12 +72,30 @@ class FrozenBackbone(nn.Module):
         self.features_shape = backbone.features_shape
         self.features_size = backbone.features_size
         self.preprocessing = backbone.preprocessing
+        self._execution: Execution = execution
+        self._stage_channels: tuple[int, ...] = ()
+        self._run = self._prepared()
+        super().train(False)
+
+    def _prepared(self) -> Forward:
         network = self.backbone
         # On MPS, which operations autocast converts differs between versions.
         if self.dtype is not None and self.device.type != "mps":
             network = _lowered(self.backbone, self.dtype)
-        self._run = executed(_pipeline(network), execution, self.device)
-        super().train(False)
+        return executed(_pipeline(network), self._execution, self.device)
+
+    def give_stages(self) -> tuple[int, ...]:
+        """Give the stages' averages with every output from now on; return each stage's channels.
+
+        What reads them asks when it is built; nobody else pays for them.
+
+        Raises:
+            ValueError: the backbone cannot; the message says why.
+        """
+        if not self._stage_channels:
+            self._stage_channels = self.backbone.watch_stages()
+            self._run = self._prepared()
+        return self._stage_channels
 
     def unfolded(self) -> Backbone:
         """Return the backbone as it was before its BatchNorms were merged, on the device.
@@ -114,7 +132,7 @@ class FrozenBackbone(nn.Module):
 
         Returns:
             float32 embedding (B, D) and features (B, F), and the images themselves, on the
-            backbone's device.
+            backbone's device; after `give_stages` also the stages.
         """
         if self.backbone.training:  # someone reached past train() above
             self.backbone.eval()
@@ -124,8 +142,10 @@ class FrozenBackbone(nn.Module):
         outputs = [self._embed(part) for part in images.split(max(size, 1))]
         if len(outputs) == 1:
             return outputs[0]._replace(images=images)
-        embeddings, features, _ = zip(*outputs, strict=True)
-        return BackboneOutput(torch.cat(embeddings), torch.cat(features), images)
+        whole = (
+            part[0] if part[0] is None else torch.cat(part) for part in zip(*outputs, strict=True)
+        )
+        return BackboneOutput(*whole)._replace(images=images)  # type: ignore[arg-type]
 
     def _embed(self, images: Tensor) -> BackboneOutput:
         autocast = torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
@@ -139,7 +159,7 @@ def _pipeline(backbone: Backbone) -> Forward:
     def run(images: Tensor) -> BackboneOutput:
         normalised = backbone.preprocessing(images)
         output = backbone(normalised.contiguous(memory_format=torch.channels_last))
-        return BackboneOutput(output.embedding.float(), output.features.float())
+        return output.map(Tensor.float)
 
     return run
 

@@ -38,7 +38,7 @@ from models.load import (
 from utils.config import Execution, Method, Precision, TrainConfig, from_json, parse_method, to_json
 from utils.device import resolve_device
 from utils.files import DAMAGE, check_archive, naming, read_json
-from utils.methods import build, check_options
+from utils.methods import build, check_options, find
 
 
 @dataclass(frozen=True)
@@ -116,15 +116,20 @@ def build_head(config: TrainConfig, frozen: FrozenBackbone) -> Head:
     It starts from `head_weights` where the config names such a file.
     """
     assert config.head is not None
-    head: Head = build(
-        "models.heads",
-        config.head,
-        features_shape=frozen.features_shape,
-        embedding_size=frozen.embedding_size,
-    )
+    head: Head = build("models.heads", config.head, **_sizes(config.head, frozen))
     if config.head_weights is not None:
         load_head(head, config.head_weights)
     return head.to(frozen.device)
+
+
+def _sizes(head: Method, frozen: FrozenBackbone) -> dict[str, object]:
+    sizes: dict[str, object] = {
+        "features_shape": frozen.features_shape,
+        "embedding_size": frozen.embedding_size,
+    }
+    if find("models.heads", head.name).reads == "stages":
+        sizes["stages_size"] = sum(frozen.give_stages())
+    return sizes
 
 
 def branch_folders(path: str | Path) -> list[Path]:
@@ -223,8 +228,7 @@ def _filled_head(
     config: TrainConfig, frozen: FrozenBackbone, tensors: Mapping[str, Tensor], path: Path
 ) -> Head:
     assert config.head is not None
-    shapes = {"features_shape": frozen.features_shape, "embedding_size": frozen.embedding_size}
-    check_size("models.heads", config.head, tensors, path, **shapes)
+    check_size("models.heads", config.head, tensors, path, **_sizes(config.head, frozen))
     head = build_head(config, frozen)
     load_state(head, tensors, path, f"head {config.head!r}")
     return head.eval()

@@ -12,8 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.decode import decode
-from data.images import SIZE, Sizes, fingerprint
+from data.images import SIZE, Sizes, decode, fingerprint
 from utils.files import read_bytes
 from utils.long_work import threads
 

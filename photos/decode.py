@@ -1,7 +1,7 @@
 """Whole photos to upright RGB pixels, whatever their format; each says what was done to it.
 
 For scoring photos (photos/sources.py finds them); docs/score_photos.md lists formats and notes.
-data/decode.py decodes, with the limits that all images have.
+data/images.py decodes, with the limits that all images have.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, TiffImagePlugin
 
-from data.decode import (
+from data.images import (
     MOST_PIXELS,
     JpegHeader,
     decode_jpeg,

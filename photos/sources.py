@@ -22,17 +22,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.decode import decode
-from data.images import to_112
+from data.images import decode, to_112
 from data.listing import parse_line
 from data.rec.index import pack_key
 from data.rec.reader import RecordPack
 from data.verification import Image, read_bin
 from photos.decode import Photo, from_array, read_photo
-from utils.files import Origin, open_input
+from utils.files import Origin, check_path, open_input
 from utils.long_work import prefetch
 from utils.tables import csv_rows, require_pyarrow, text_lines
-from utils.within import check_path
 
 if TYPE_CHECKING:
     import pyarrow

@@ -30,8 +30,7 @@ from report import words
 from report.facts import FEW_ERRORS, Provenance, ReportData, ReportFacts, collect
 from report.text import report_text
 from report.words import caution_sentences
-from utils.cli import visible
-from utils.files import file_name, file_sha256, write_text
+from utils.files import file_name, file_sha256, visible, write_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment

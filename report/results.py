@@ -16,8 +16,7 @@ from evaluation.run import DISCARDS
 from report.facts import by_limit, number, plain
 from report.text import FORMATS, group_table, method_table, original_text, result_warnings
 from report.words import caution_sentences, protocol_sentence, verdict_sentence
-from utils.cli import visible
-from utils.files import Json, file_name, write_text
+from utils.files import Json, file_name, visible, write_text
 
 if TYPE_CHECKING:
     from evaluation.comparison import GroupRow, MethodComparison, MethodRow

@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from data.images import encode_jpeg
 from report import words
 from report.page import render
-from utils.cli import visible
-from utils.files import write_text
+from utils.files import visible, write_text
 
 __all__ = ["Pixels", "SheetBuilder"]
 

@@ -14,7 +14,7 @@ import numpy as np
 from evaluation.confidence.calibration import RISK_KINDS, RISK_NAMES
 from evaluation.metrics.protocols import PROTOCOLS
 from evaluation.metrics.thresholds import FEWEST_ERRORS, Caution
-from utils.cli import visible
+from utils.files import visible
 
 if TYPE_CHECKING:
     from evaluation.comparison import Verdict

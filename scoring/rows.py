@@ -19,9 +19,8 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypedDict
 import numpy as np
 
 from report.sheet import LANDMARKS, FaceScore, Measures
-from utils.cli import visible
 from utils.config import parsed
-from utils.files import Json, atomic_file, parse_json, remove_leftovers
+from utils.files import Json, atomic_file, parse_json, remove_leftovers, visible
 from utils.parts import PartStore
 from utils.tables import require_pyarrow, write_csv
 

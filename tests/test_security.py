@@ -32,7 +32,7 @@ REASONS = {
     "data/verification.py": {"pickles": "writes .bin sets, which are pickles"},
     "demo/train_model.py": {"starts": "runs our own commands"},
     "face_uncertainty.py": {"imports": "names of a table in this file"},
-    "data/decode.py": {"imports": "Pillow's plugins, by a list in this file"},
+    "data/images.py": {"imports": "Pillow's plugins, by a list in this file"},
     "report/figures.py": {
         "Markup": "an SVG by matplotlib, which escapes every text",
         "html": "the SVG's first line, with an escaped title",

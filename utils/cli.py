@@ -16,7 +16,6 @@ import signal
 import sys
 import textwrap
 import threading
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
@@ -34,7 +33,7 @@ from utils.distributed import (
     start,
     stop,
 )
-from utils.within import stay_within
+from utils.files import stay_within, visible
 
 END_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -89,19 +88,6 @@ class Parser(argparse.ArgumentParser):
         if not is_main_process():
             self.exit(2)
         self.exit(2, f"error: {visible(message)}{hint} (--help lists the flags)\n")
-
-
-def visible(text: str, kept: str = "") -> str:
-    r"""Text with everything invisible but `kept` spelled out, as in \n, \x1b or \u202e.
-
-    Undecodable bytes of a file name appear as \udc80 to \udcff.
-    """
-    unseen = {
-        char
-        for char in set(text)
-        if not (char.isprintable() or char in kept or unicodedata.category(char) == "Zs")
-    }
-    return text.translate({ord(c): c.encode("unicode_escape").decode() for c in unseen})
 
 
 class _Terminal:

@@ -3,7 +3,8 @@
 A file is made under a temporary name in its own folder and takes its place when it is complete and
 on the disk: a crash, a power cut, a full disk or a second writer leaves the old file or the new
 one, never half of one. A lock beside it keeps a second writer away, and tells which temporary files
-are those of killed processes.
+are those of killed processes. Paths that lists name, and links in folders, stay in one folder where
+`--within` asks for it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import re
 import shutil
 import stat
 import struct
+import unicodedata
 import uuid
 import zipfile
 import zlib
@@ -23,8 +25,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias, overload
-
-from filelock import FileLock, Timeout
 
 Json: TypeAlias = "str | int | float | bool | None | list[Json] | dict[str, Json]"
 MOST_UNPACKED = 10  # times an archive's own size, beyond a GiB
@@ -38,6 +38,7 @@ _SHOWN = 300  # letters of another library's message
 LOCK = ".lock"  # of a folder
 PATIENCE = 30.0  # seconds, for another process to finish a file
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_bound: list[Path] = []  # the folder of `--within`; empty where any path may be read
 _LEFTOVER = re.compile(r"\.(?:(.+)\.lock|(.+?)(?:\.[0-9a-f]{12})?\.tmp(\..*)?)")
 
 
@@ -56,6 +57,8 @@ def sole_writer(target: Path, lock: Path | None = None, patience: float = 0) -> 
         ValueError: another process is writing it.
         OSError: the lock cannot be made there.
     """
+    from filelock import FileLock, Timeout  # whose import --help need not wait for
+
     lock = lock or target / LOCK
     file, is_held = FileLock(lock, timeout=patience, thread_local=False), True
     try:
@@ -337,6 +340,19 @@ def file_name(name: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
 
 
+def visible(text: str, kept: str = "") -> str:
+    r"""Text with everything invisible but `kept` spelled out, as in \n, \x1b or \u202e.
+
+    Undecodable bytes of a file name appear as \udc80 to \udcff.
+    """
+    unseen = {
+        char
+        for char in set(text)
+        if not (char.isprintable() or char in kept or unicodedata.category(char) == "Zs")
+    }
+    return text.translate({ord(c): c.encode("unicode_escape").decode() for c in unseen})
+
+
 @contextmanager
 def naming(path: str | Path, *damage: type[Exception]) -> Iterator[None]:
     """Put a file's name before the message of a ValueError that lacks it.
@@ -352,3 +368,30 @@ def naming(path: str | Path, *damage: type[Exception]) -> Iterator[None]:
         if str(path) in str(error):
             raise
         raise ValueError(f"{path}: {error}") from error
+
+
+def stay_within(folder: str | Path | None) -> None:
+    """From now on refuse paths that lead out of a folder; None: any path may be read.
+
+    Raises:
+        ValueError: no such folder.
+    """
+    if folder is not None and not Path(folder).is_dir():
+        raise ValueError(f"--within {folder}: no such folder")
+    _bound[:] = [] if folder is None else [Path(folder).resolve()]
+
+
+def is_bounded() -> bool:
+    """Whether paths are checked; what an earlier start has cached was not."""
+    return bool(_bound)
+
+
+def check_path(path: str | Path, where: str) -> None:
+    """Raise ValueError for a path that leads out: an absolute one, by `..`, or by a link.
+
+    Args:
+        path: as it will be opened.
+        where: the list and the line that name it.
+    """
+    if _bound and not Path(os.path.realpath(path)).is_relative_to(_bound[0]):
+        raise ValueError(f"{where}: {path} lies outside of {_bound[0]} (--within)")

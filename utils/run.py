@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from utils.cli import visible
 from utils.config import TrainConfig, to_json
-from utils.files import DAMAGE, read_json, write_bytes, write_text
+from utils.files import DAMAGE, read_json, visible, write_bytes, write_text
 
 if TYPE_CHECKING:
     import torch

@@ -107,11 +107,14 @@ class BackboneOutput(NamedTuple):
             heads read.
         images: what the backbone was given, uint8 (B, 112, 112, 3) or floating point
             (B, 3, 112, 112) RGB in 0..255; for heads that read images. None where nobody does.
+        stages: (B, S), the average of each channel at the end of each of the backbone's stages,
+            from the input on. None unless somebody asked (`FrozenBackbone.give_stages`).
     """
 
     embedding: Tensor
     features: Tensor
     images: Tensor | None = None
+    stages: Tensor | None = None
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -134,8 +137,8 @@ class Backbone(nn.Module, ABC):
         embedding_size: D.
         features_shape: (C, H, W) of the feature map that heads read.
         preprocessing: what the weights were trained on.
-        stages: names of the modules that end the network's stages, from the input on; scores that
-            look inside (GraFIQs) need them, nothing else does.
+        stages: names of the modules that end the network's stages, from the input on; what looks
+            inside (GraFIQs, heads that read stages) needs them, nothing else does.
         is_differentiable: whether PyTorch computes it, so that gradients reach the images and other
             executions than eager are possible.
         description: what was found out about a foreign network; "" for one of PyTorch.
@@ -156,6 +159,8 @@ class Backbone(nn.Module, ABC):
         super().__init__()
         default = self.default_preprocessing.to_dict()
         self.preprocessing = Preprocessing.from_dict({**default, **(preprocessing or {})})
+        self._averages: list[Tensor] = []  # of stages, during one pass
+        self._stage_channels: tuple[int, ...] = ()
 
     @abstractmethod
     def feature_map(self, images: Tensor) -> Tensor:
@@ -211,10 +216,40 @@ class Backbone(nn.Module, ABC):
         Under autocast the tail still runs in float32: it costs little, and the embedding decides
         comparisons.
         """
+        self._averages.clear()
         features = self.feature_map(images).flatten(1).float()
         with torch.autocast(features.device.type, enabled=False):
             embedding = self.tail(features)
-        return BackboneOutput(embedding, features)
+        stages = torch.cat(self._averages, dim=1) if self._averages else None
+        self._averages.clear()
+        return BackboneOutput(embedding, features, stages=stages)
+
+    def watch_stages(self) -> tuple[int, ...]:
+        """Let `forward` also give the averages of the stages from now on, and in copies.
+
+        Returns:
+            Channels of each stage: one image runs through the feature map to see.
+
+        Raises:
+            ValueError: the class names no stages.
+        """
+        if not self._stage_channels:
+            if not self.stages:
+                raise ValueError(
+                    f"backbone {type(self).__name__} does not name its stages (class attribute "
+                    "`stages`): take a head or an estimator that does not read them"
+                )
+            for name in self.stages:
+                self.get_submodule(name).register_forward_hook(self._keep_average)
+            size = self.preprocessing.size
+            with torch.no_grad():
+                device = next(self.parameters()).device
+                self.feature_map(torch.zeros(1, 3, size, size, device=device))
+            self._stage_channels = tuple(average.shape[1] for average in self._averages)
+        return self._stage_channels
+
+    def _keep_average(self, _module: nn.Module, _inputs: object, maps: Tensor) -> None:
+        self._averages.append(maps.mean(dim=(2, 3), dtype=torch.float32))
 
     def tail_affine(self, batch_norm: bool = True) -> tuple[Tensor, Tensor]:
         """Return weight (D, F) and bias (D,) of `tail` as one affine map, of its eval mode.

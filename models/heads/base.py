@@ -35,14 +35,14 @@ class Head(nn.Module, ABC):
 
     Attributes:
         output: what the number is: the logit of a probability, or log variances.
-        reads: what of a `BackboneOutput` the head works on: "features" (and embeddings), or
-            "images" alone, so that it runs without the backbone.
+        reads: what of a `BackboneOutput` the head works on: "features" (and embeddings), "stages"
+            as well, or "images" alone, so that it runs without the backbone.
         extra: a scalar that a forward pass in training mode asks to add to the loss, or None.
     """
 
     output: Output
     extra: Tensor | None = None
-    reads: ClassVar[Literal["features", "images"]] = "features"
+    reads: ClassVar[Literal["features", "stages", "images"]] = "features"
 
     @abstractmethod
     def forward(self, backbone_output: BackboneOutput) -> Tensor:

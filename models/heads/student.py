@@ -45,7 +45,7 @@ class StudentHead(Head):
             processes weigh it by their numbers of pairs.
     """
 
-    reads: ClassVar[Literal["features", "images"]] = "images"
+    reads: ClassVar[Literal["features", "stages", "images"]] = "images"
 
     def __init__(
         self,

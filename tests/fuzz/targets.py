@@ -22,12 +22,11 @@ from pyarrow import parquet
 from safetensors.torch import save as safetensors_of
 
 from data import cache_file
-from data.decode import decode
 from data.extracted import Bad, Shard, open_extracted
 from data.faces import open_faces
 from data.ijb_files import find_paths, read_members
 from data.ijb_files import read_pairs as read_template_pairs
-from data.images import decode_into, encode_jpeg, encode_png, to_112
+from data.images import decode, decode_into, encode_jpeg, encode_png, to_112
 from data.listing import list_file_listing
 from data.pairs import read_pairs
 from data.rec.format import RecordWriter

@@ -16,9 +16,12 @@ sys.path[:0] = [str(ROOT)]
 
 from checks import Checks, digest  # noqa: E402 - beside this file
 
-from data.decode import decode  # noqa: E402
 from data.faces import open_faces  # noqa: E402
-from data.images import encode_jpeg, encode_png  # noqa: E402
+from data.images import (  # noqa: E402
+    decode,  # noqa: E402
+    encode_jpeg,
+    encode_png,
+)
 from data.recordio import RecordPack, RecordWriter, pack_record  # noqa: E402
 from data.verification import read_bin, write_bin  # noqa: E402
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from data.decode import decode, decode_jpeg
 from data.faces import FaceImages, open_faces, write_pack
-from data.images import decode_into, encode_jpeg, encode_png, to_112
+from data.images import decode, decode_into, decode_jpeg, encode_jpeg, encode_png, to_112
 from data.recordio import RecordWriter
 from data.verification import VerificationSet, write_bin_from_pairs
 from tests.helpers import SHARED

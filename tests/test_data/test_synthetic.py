@@ -5,9 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from data.decode import decode
 from data.faces import open_faces
-from data.images import encode_jpeg
+from data.images import decode, encode_jpeg
 from data.synthetic import (
     DEGRADATIONS,
     Identity,

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from data import verification
-from data.decode import decode
-from data.images import encode_jpeg, encode_png
+from data.images import decode, encode_jpeg, encode_png
 from data.verification import (
     VerificationSet,
     open_verification,

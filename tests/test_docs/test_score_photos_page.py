@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.decode import _MODES, _READERS, LARGEST, LARGEST_JPEG, MOST_PIXELS
-from data.images import encode_jpeg
+from data.images import _MODES, _READERS, LARGEST, LARGEST_JPEG, MOST_PIXELS, encode_jpeg
 from data.synthetic import SyntheticFaces
 from data.verification import write_bin
 from estimators.from_file import FromFile
@@ -135,7 +134,7 @@ REASONS = (
 
 @pytest.mark.parametrize("reason", REASONS)
 def test_reasons_are_those_of_the_code(reason):
-    paths = [*(ROOT / "photos").glob("*.py"), ROOT / "data" / "decode.py"]
+    paths = [*(ROOT / "photos").glob("*.py"), ROOT / "data" / "images.py"]
     code = "".join(path.read_text(encoding="utf-8") for path in paths)
     assert reason in PHOTOS
     assert reason in code

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from data import verification
-from data.decode import decode
-from data.images import Sizes, encode_jpeg, first_rows
+from data.images import Sizes, decode, encode_jpeg, first_rows
 from data.verification import VerificationSet
 from estimators.base import Batch, Estimate, build_estimator
 from evaluation.embed import BATCHES, embed_images, embed_pairs, estimate_batch, plan_batches

@@ -7,7 +7,7 @@ from torch import nn
 
 from estimators.base import Batch, build_estimator
 from models.backbones.base import Backbone
-from models.frozen import FrozenBackbone
+from models.frozen import Compiler, FrozenBackbone
 from models.heads.fc2 import FC2Head
 from utils.config import Method
 
@@ -37,6 +37,42 @@ def test_no_graph_but_a_head_can_learn_from_it(tiny, images):
     head(output).sum().backward()
     assert head.layers[1].weight.grad is not None
     assert all(weight.grad is None for weight in frozen.parameters())
+
+
+def averages(net, images):
+    """The reference, stage by stage: (B, S)."""
+    maps, means = net.prelu(net.bn1(net.conv1(net.preprocessing(images)))), []
+    for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
+        maps = stage(maps)
+        means.append(maps.mean(dim=(2, 3)))
+    return torch.cat(means, dim=1)
+
+
+@pytest.mark.parametrize(("precision", "within"), [("fp32", 1e-6), ("bf16", 1e-2)])
+def test_stages_are_given_once_somebody_asked(tiny, images, precision, within):
+    many = torch.cat([images, images.flip(1)] * 4)  # several chunks of a CPU
+    expected = averages(copy.deepcopy(tiny), many)
+    frozen = FrozenBackbone(tiny, precision=precision)
+    before = frozen(many)
+    assert before.stages is None
+    assert frozen.give_stages() == frozen.give_stages() == (4, 6, 8, 8)
+    after = frozen(many)
+    torch.testing.assert_close(after.stages, expected, rtol=within, atol=within)
+    assert torch.equal(after.features, before.features)
+    assert torch.equal(after.embedding, before.embedding)
+    assert torch.equal(after.map(lambda part: part[3:5]).stages, after.stages[3:5])
+    assert frozen.unfolded()(frozen.preprocessing(images)).stages is None
+
+
+def test_stages_of_a_compiled_backbone_and_of_one_that_names_none(tiny, images, monkeypatch):
+    frozen = FrozenBackbone(tiny)
+    frozen.give_stages()
+    expected = frozen(images).stages
+    run = Compiler(frozen._run, backend="eager")(images)
+    torch.testing.assert_close(run(images[:2]).stages, expected[:2])
+    monkeypatch.setattr(type(tiny), "stages", ())
+    with pytest.raises(ValueError, match="IResNet does not name its stages"):
+        FrozenBackbone(copy.deepcopy(frozen.unfolded())).give_stages()
 
 
 def test_unknown_precision(tiny):

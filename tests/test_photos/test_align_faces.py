@@ -9,9 +9,8 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from data.decode import decode
 from data.faces import open_faces
-from data.images import encode_png
+from data.images import decode, encode_png
 from data.recordio import RecordWriter
 from data.synthetic import SyntheticFaces
 from data.verification import read_bin

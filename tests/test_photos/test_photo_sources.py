@@ -13,9 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
-from data.decode import decode
 from data.faces import PackFaces
-from data.images import encode_jpeg, encode_png
+from data.images import decode, encode_jpeg, encode_png
 from data.recordio import RecordWriter, pack_record
 from data.verification import read_bin, write_bin
 from photos.decode import Photo, read_photo

@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps, PngImagePlugin, TiffImagePlugin
 
-from data import decode as decoders
-from data.decode import decode
-from data.images import encode_jpeg
+from data import images as decoders
+from data.images import decode, encode_jpeg
 from photos import decode as photos
 from photos.decode import from_array, read_photo
 from tests.helpers import python
@@ -302,7 +301,7 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(shape, monkeypatch):
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1", "I;16", "F", "CMYK"])
 def test_another_large_photo_is_reduced_by_averaging_boxes(mode, monkeypatch):
-    monkeypatch.setattr("data.decode._BAND", 2000)
+    monkeypatch.setattr("data.images._BAND", 2000)
     monkeypatch.setattr(photos, "MOST_PIXELS", 4000)
     if mode == "I;16":
         image = Image.fromarray((picture(203, 301)[..., 0].astype(np.uint16) << 8) + 77)
@@ -428,7 +427,7 @@ def test_the_largest_image_takes_less_than_a_gigabyte(tmp_path):
     code = """
 import resource, sys
 from pathlib import Path
-from data.decode import decode
+from data.images import decode
 from photos.decode import read_photo
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 before = peak()

@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from matplotlib import rc_context
 
-from data.decode import decode
+from data.images import decode
 from evaluation.calibration_run import held_out_reliability
 from evaluation.confidence.calibration import Calibration
 from evaluation.confidence.intervals import Interval, clopper_pearson

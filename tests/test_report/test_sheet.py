@@ -8,11 +8,11 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from data.decode import decode
+from data.images import decode
 from data.synthetic import degradation_sweep
 from report.sheet import FaceScore, SheetBuilder
 from report.words import shortened
-from utils.cli import visible
+from utils.files import visible
 
 HEADER = "model student; larger = less reliable; accept uncertainty <= 0.8, refuse > 0.95"
 FACES = degradation_sweep("blur", [0.0], 4)[0]

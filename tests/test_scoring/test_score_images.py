@@ -14,8 +14,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from data.decode import decode
-from data.images import encode_png
+from data.images import decode, encode_png
 from data.recordio import RecordWriter
 from data.synthetic import SyntheticFaces
 from data.verification import write_bin

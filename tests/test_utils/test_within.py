@@ -11,7 +11,7 @@ from data.pairs import open_pairs
 from data.synthetic import SyntheticFaces
 from photos.sources import open_sources
 from scoring import score_images
-from utils.within import stay_within
+from utils.files import stay_within
 
 FACE = encode_png(SyntheticFaces(1, 1, seed=1).read(0))
 WAYS = {
