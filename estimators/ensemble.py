@@ -18,7 +18,7 @@ from estimators.trained_head import head_of_run, in_eval_mode
 from models.frozen import FrozenBackbone
 from models.run import branch_folders
 from models.seeds import seed_groups
-from utils.config import TrainConfig, from_json
+from utils.config import from_json
 from utils.files import DAMAGE, naming
 
 __all__ = ["Ensemble"]
@@ -97,9 +97,13 @@ def group_folders(text: str) -> list[Path]:
     """
     path = Path(text)
     run, name = (path, "") if path.is_dir() else (path.parent, path.name)
-    folders = {folder.name: folder for folder in branch_folders(run)} if run.is_dir() else {}
-    configs = {branch: _config(folder) for branch, folder in folders.items()}
-    groups = {group.name: group.members for group in seed_groups(configs)}
+    folders = {folder.name: folder for folder in branch_folders(run)}
+    groups: dict[str, tuple[str, ...]] = {}
+    if folders:
+        file = run / "config.json"
+        with naming(file, *DAMAGE):
+            config = from_json(file.read_text(encoding="utf-8"))
+        groups = {group.name: group.members for group in seed_groups(config.heads)}
     chosen = name or next(iter(groups), "")
     if chosen not in groups or (not name and len(groups) > 1):
         known = ", ".join(groups) or "none"
@@ -108,9 +112,3 @@ def group_folders(text: str) -> list[Path]:
             f"it that differ in their seeds alone (groups in {run}: {known})"
         )
     return [folders[member] for member in groups[chosen]]
-
-
-def _config(folder: Path) -> TrainConfig:
-    file = folder / "config.json"
-    with naming(file, *DAMAGE):
-        return from_json(file.read_text(encoding="utf-8"))
