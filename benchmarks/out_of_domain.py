@@ -105,9 +105,7 @@ def _cartoon(face: Image, random: Random) -> Image:
         flat = cv2.bilateralFilter(flat, 7, 40, 7)
     levels = (flat // 40) * 40 + 20
     grey = cv2.medianBlur(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), 5)
-    lines = cv2.adaptiveThreshold(
-        grey, 255, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY, 7, 4
-    )
+    lines = cv2.adaptiveThreshold(grey, 255, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY, 7, 4)
     return np.minimum(levels, lines[..., None])
 
 
@@ -164,7 +162,9 @@ def _crop(face: Image, random: Random) -> Image:
     picture = NOT_FACES[kind](random)
     side = int(random.integers(112, 400))
     y, x = (int(random.integers(size - side)) for size in picture.shape[:2])
-    small = cv2.resize(picture[y : y + side, x : x + side], (112, 112), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(
+        picture[y : y + side, x : x + side], (112, 112), interpolation=cv2.INTER_AREA
+    )
     return np.asarray(small)
 
 

@@ -101,7 +101,7 @@ class Laplace(Fitted):
 
         scaled = over_faces(rows).astype(np.float64)
         curvature, vectors = np.linalg.eigh(scaled.T @ scaled)
-        squares = sum(float(weight.square().sum()) for weight in layer.parameters())
+        squares = sum(float(weight.detach().square().sum()) for weight in layer.parameters())
         precision = best_precision(curvature, squares, layer.out_features)
         root = vectors / np.sqrt(np.maximum(curvature, 0) + precision)
         return {"root": root, "precision": np.array(precision)}

@@ -21,10 +21,11 @@ __all__ = ["Typicality"]
 
 
 class Typicality(Fitted):
-    """Uncertainty = sqrt((x - m)' S^-1 (x - m)) for the averages x (C,) of the feature map.
+    """Uncertainty = sqrt((x - m)' S^-1 (x - m)) for averages x (k,) of channels of one pass.
 
-    m is the mean of x over the faces of the fit and S its covariance, shrunk as Ledoit and Wolf
-    (2004) have it. The larger, the less the faces of the fit vouch for what the networks say.
+    They are those of the backbone's stages; where it names none, those of the feature map, which
+    see much less. m is the mean of x over the faces of the fit and S its covariance, shrunk as
+    Ledoit and Wolf (2004) have it. The larger, the less those faces say about this one.
 
     Args:
         reference: file of evaluation/fit_fusion.py --fit typicality.
@@ -38,7 +39,7 @@ class Typicality(Fitted):
     name = "typicality"
 
     def __init__(self, *, reference: str, frozen: FrozenBackbone, backbone_sha256: str) -> None:
-        self.frozen = frozen
+        self.frozen, self._size = frozen, channels_read(frozen)
         arrays = self.load(reference, models_of(frozen, backbone_sha256))
         self.mean, self.whiten = (
             torch.from_numpy(arrays[name].astype(np.float32)).to(frozen.device)
@@ -49,7 +50,8 @@ class Typicality(Fitted):
     def fit(
         cls, over_faces: OverFaces, frozen: FrozenBackbone, head: Head | None
     ) -> dict[str, Array]:
-        """Return `mean` (C,) and `whiten` (C, C), W W' = S^-1."""
+        """Return `mean` (k,) and `whiten` (k, k), W W' = S^-1."""
+        channels_read(frozen)
         x = over_faces(lambda batch: averages(batch.output(frozen), frozen).cpu().numpy())
         values, vectors = np.linalg.eigh(shrunk_covariance(x))
         whiten = vectors / np.sqrt(values)
@@ -57,8 +59,7 @@ class Typicality(Fitted):
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return those of `mean` and `whiten`."""
-        channels = self.frozen.features_shape[0]
-        return {"mean": (channels,), "whiten": (channels, channels)}
+        return {"mean": (self._size,), "whiten": (self._size, self._size)}
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Estimate:
@@ -68,8 +69,15 @@ class Typicality(Fitted):
         return Estimate(output.embedding.cpu().numpy(), distance[:, None].cpu().numpy())
 
 
+def channels_read(frozen: FrozenBackbone) -> int:
+    """Return k, and have the backbone give its stages if it names any."""
+    return sum(frozen.give_stages()) if frozen.backbone.stages else frozen.features_shape[0]
+
+
 def averages(output: BackboneOutput, frozen: FrozenBackbone) -> Tensor:
-    """Return the average of each channel of the feature map, (B, C)."""
+    """Return the averages (B, k) of a pass after `channels_read`."""
+    if output.stages is not None:
+        return output.stages
     return output.features.unflatten(1, frozen.features_shape).mean(dim=(2, 3))
 
 
