@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.features import Embeddings
-from utils.arrays import map_npy
+from utils.arrays import read_npy
 from utils.config import parsed
 from utils.files import DAMAGE, naming, open_input, parse_json, read_json
 from utils.tables import plain_cell, require_pyarrow
@@ -151,21 +151,30 @@ def _parquet_facts(path: Path) -> ShardFacts:
     return facts
 
 
-def read_shard(path: Path, columns: Sequence[str], rows: int, size: int) -> Shard:
-    """Read a shard: `.npy` arrays stay on disk (memory-mapped), Parquet comes into memory.
+def read_shard(
+    path: Path,
+    columns: Sequence[str],
+    rows: int,
+    size: int,
+    places: NDArray[np.intp] | None = None,
+) -> Shard:
+    """Read a shard, or images by their place in it: of `.npy` arrays only those are read.
 
     Raises:
         ValueError: damaged, or not so many rows and numbers in an embedding; names the file.
     """
     if path.suffix == ".parquet":
         shard = _read_parquet(path, columns)
+        shard = shard if places is None else shard.take(places)
     else:
-        arrays = {name: map_npy(path / f"{name}.npy") for name in ARRAYS}
-        shard = Shard(**arrays, name=Lines(path / NAMES, rows))
-    shapes = {"embedding": (rows, size), "uncertainty": (rows, len(columns))}
+        arrays = {name: read_npy(path / f"{name}.npy", places) for name in ARRAYS}
+        names: Sequence[str] = Lines(path / NAMES, rows)
+        shard = Shard(**arrays, name=names if places is None else [names[i] for i in places])
+    count = rows if places is None else len(places)
+    shapes = {"embedding": (count, size), "uncertainty": (count, len(columns))}
     for name, kind in zip(ARRAYS, "iiffb", strict=True):
         array = getattr(shard, name)
-        if array.dtype.kind != kind or array.shape != shapes.get(name, (rows,)):
+        if array.dtype.kind != kind or array.shape != shapes.get(name, (count,)):
             raise ValueError(f"{path} is damaged: {name} has {array.shape} of {array.dtype}")
     return shard
 
@@ -244,8 +253,8 @@ class Lines(Sequence[str]):
 class Extracted:
     """A complete extracted folder; iterating gives its shards in the order of the source.
 
-    `.npy` shards are memory-mapped: what is not touched costs nothing. A Parquet shard is read
-    whole. Nothing is kept between calls.
+    A shard is read whole, but for `take`, which of `.npy` shards reads the rows that it gives.
+    Nothing is kept between calls.
 
     Attributes:
         about: content of its about.json.
@@ -273,13 +282,16 @@ class Extracted:
 
     def shard(self, number: int) -> Shard:
         """Return shard `number`, with rows from `number * shard_images` on."""
-        path, start = self._path(number), number * self.shard_images
-        rows = min(self.shard_images, len(self) - start)
-        shard = read_shard(path, self.columns, rows, self.about["embedding_size"])
-        bad = rows - int(np.count_nonzero(shard.ok))
+        shard = self._read(number)
+        bad = len(shard) - int(np.count_nonzero(shard.ok))
         if bad != self._bad[number]:
-            raise ValueError(f"{path} is damaged: {bad} images without embedding")
+            raise ValueError(f"{self._path(number)} is damaged: {bad} images without embedding")
         return shard
+
+    def _read(self, number: int, places: NDArray[np.intp] | None = None) -> Shard:
+        rows = min(self.shard_images, len(self) - number * self.shard_images)
+        size = self.about["embedding_size"]
+        return read_shard(self._path(number), self.columns, rows, size, places)
 
     def take(self, rows: Sequence[int] | NDArray[np.integer]) -> Shard:
         """Return any rows in the order given, in memory; each shard is opened once.
@@ -295,7 +307,7 @@ class Extracted:
         order = np.argsort(number, kind="stable")
         parts = []
         for shard in np.unique(number).tolist() or [0]:
-            parts.append(self.shard(shard).take(place[number == shard]))
+            parts.append(self._read(shard, place[number == shard]))
         back = np.empty(len(order), np.int64)
         back[order] = np.arange(len(order))
         return _joined(parts).take(back)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -110,6 +110,7 @@ class MethodRow:
         rank: 1 = smallest area of this set and FMR.
         best_share: share of bootstrap draws in which it had the smallest area.
         verdict: against the method that all are compared with; None for that one.
+        efficiency: of `ProtocolCurve.efficiencies`; empty under most protocols.
     """
 
     set: str
@@ -122,6 +123,7 @@ class MethodRow:
     rank: int
     best_share: float
     verdict: Verdict | None
+    efficiency: Mapping[float, float] = field(default_factory=dict)
 
 
 def ranks(areas: Sequence[float]) -> list[int]:
@@ -145,6 +147,7 @@ class GroupRow:
         interval: of the mean of `relatives`, over the draws of the set.
         rank: 1 = smallest mean of this set and FMR.
         verdict: on the means, against the group that all are compared with; None for that one.
+        efficiency: means over the members, as of `MethodRow`.
     """
 
     set: str
@@ -157,6 +160,7 @@ class GroupRow:
     interval: Interval
     rank: int
     verdict: Verdict | None
+    efficiency: Mapping[float, float] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:
@@ -332,6 +336,7 @@ def method_rows(name: str, fmr: float, draws: Bootstrap, against: str | None) ->
                 rank=places[place],
                 best_share=float(shares[method][0]),
                 verdict=Verdict(method, reference, draws.limit, *paired[:2]) if paired else None,
+                efficiency=draws.curves[method].efficiencies(DISCARDS),
             )
         )
     return rows
@@ -372,6 +377,7 @@ def group_rows(
                 interval=draws.interval(_mean(draws.relatives, group.members)),
                 rank=places[place],
                 verdict=_verdict(draws, group.name, reference, members),
+                efficiency=_mean_efficiency(draws, group.members),
             )
         )
     return rows
@@ -386,6 +392,11 @@ def _reference(against: str, members: dict[str, tuple[str, ...]]) -> str:
 def _fnmr(draws: Bootstrap, method: str) -> tuple[float, ...]:
     curve = draws.curves[method]
     return tuple(float(curve.edc.fnmr[curve.index_at(share)]) for share in DISCARDS)
+
+
+def _mean_efficiency(draws: Bootstrap, members: Sequence[str]) -> dict[float, float]:
+    each = [draws.curves[name].efficiencies(DISCARDS) for name in members]
+    return {share: float(np.mean([own[share] for own in each])) for share in each[0]}
 
 
 def _verdict(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from evaluation.confidence.intervals import clopper_pearson
 from evaluation.metrics.curve import CurveEngine
 from evaluation.original import equal_error_rates
+from evaluation.run import DISCARDS
 from report.words import caution_sentences, protocol_sentence, risk_sentences
 from utils.files import Json
 
@@ -205,7 +206,7 @@ class CurveFacts:
 
 @dataclass(frozen=True)
 class Preset:
-    """One protocol on the same comparisons."""
+    """One protocol on the same comparisons; `efficiency` by discard share, under `nist` alone."""
 
     protocol: str
     in_words: str
@@ -216,6 +217,7 @@ class Preset:
     fnmr_after_10_percent: Rate
     areas: dict[str, float | None]
     relative_areas: dict[str, float | None]
+    efficiency: dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -555,6 +557,7 @@ def _preset(curve: ProtocolCurve) -> Preset:
         fnmr_after_10_percent=_fnmr(curve, curve.index_at(REFUSED)),
         areas=by_limit(curve.areas),
         relative_areas=by_limit(curve.relative),
+        efficiency=by_limit(curve.efficiencies(DISCARDS)),
     )
 
 

@@ -78,7 +78,7 @@ def row_dict(row: ProtocolRow) -> dict[str, Json]:
     }
     if row.curve is None:
         return facts
-    edc = row.curve.edc
+    edc, efficiency = row.curve.edc, row.curve.efficiencies(DISCARDS)
     matches, others = int(edc.false_matches[0]), int(edc.non_mated[0])
     return {
         **facts,
@@ -90,6 +90,7 @@ def row_dict(row: ProtocolRow) -> dict[str, Json]:
         "areas": plain(by_limit(row.curve.areas)),
         "relative": plain(by_limit(row.curve.relative)),
         "best_relative": plain(by_limit(row.curve.best_relative)),
+        **({"efficiency": plain(by_limit(efficiency))} if efficiency else {}),
         "warnings": list(caution_sentences(row.curve.cautions)),
     }
 
@@ -223,8 +224,10 @@ def group_row_dict(row: GroupRow) -> Json:
 
 def _shared_columns(row: MethodRow | GroupRow) -> dict[str, Json]:
     entry = {field.name: plain(getattr(row, field.name)) for field in fields(row)}
-    rates = dict(zip(map(str, DISCARDS), row.fnmr, strict=True))
-    return {**entry, "fnmr": plain(rates), "verdict": verdict_sentence(row.verdict)}
+    entry["fnmr"] = plain(dict(zip(map(str, DISCARDS), row.fnmr, strict=True)))
+    if efficiency := entry.pop("efficiency"):
+        entry["efficiency"] = efficiency
+    return {**entry, "verdict": verdict_sentence(row.verdict)}
 
 
 def _comparison_dict(comparison: MethodComparison) -> Json:

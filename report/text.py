@@ -297,17 +297,19 @@ def method_table(rows: Sequence[MethodRow], notation: str) -> str:
         return _csv(
             ["set", "fmr", "method", "false_matches", "non_mated"]
             + [f"fnmr_at_{share:g}" for share in DISCARDS]
-            + ["auerc_relative", "low", "high", "rank", "best_share", "verdict"],
+            + ["auerc_relative", "low", "high", "rank", "best_share", "verdict"]
+            + _efficiency_columns(rows),
             (
                 [row.set, row.fmr, row.method, *row.realised, *row.fnmr, row.relative]
                 + [*row.interval, row.rank, row.best_share, verdict_sentence(row.verdict)]
+                + [*row.efficiency.values()]
                 for row in rows
             ),
         )
     return _WRITERS[notation](
         Table(
             title=title,
-            header=METHOD_HEADER,
+            header=[*METHOD_HEADER, *_efficiency_header(group)],
             rows=[_method_cells(row) for row in group],
             remarks=_verdicts(group),
             best=[row.rank == 1 for row in group],
@@ -323,18 +325,19 @@ def group_table(rows: Sequence[GroupRow], notation: str) -> str:
             ["set", "fmr", "group", "seeds", "orders"]
             + [f"mean_fnmr_at_{share:g}" for share in DISCARDS]
             + ["mean_auerc_relative", "low", "high", "sd", "smallest", "largest", "rank"]
-            + ["verdict", "members"],
+            + ["verdict", "members", *_efficiency_columns(rows)],
             (
                 [row.set, row.fmr, row.group, len(row.members), row.orders, *row.fnmr, row.mean]
                 + [*row.interval, row.deviation, min(row.relatives), max(row.relatives), row.rank]
                 + [verdict_sentence(row.verdict), " ".join(row.members)]
+                + [*row.efficiency.values()]
                 for row in rows
             ),
         )
     return _WRITERS[notation](
         Table(
             title=f"{title}, means over seeds",
-            header=GROUP_HEADER,
+            header=[*GROUP_HEADER, *_efficiency_header(group)],
             rows=[_group_cells(row) for row in group],
             remarks=[*_verdicts(group), *_seed_remarks(group)],
             best=[row.rank == 1 for row in group],
@@ -346,7 +349,8 @@ def group_table(rows: Sequence[GroupRow], notation: str) -> str:
 def protocol_table(name: str, rows: Sequence[ProtocolRow]) -> str:
     """Three blocks: counts, areas, and the switches of every protocol in words.
 
-    Counts take two lines per row: FNMR, and below it the realised FMR, at each discard fraction.
+    Counts take two lines per row: FNMR, and below it the realised FMR, at each discard fraction;
+    with a third for NIST's efficiency where the protocol reports it.
     """
     shares = (f"discard {share:g}" for share in DISCARDS)
     counts: list[list[str]] = [["protocol", "target", "threshold", "rate", *shares]]
@@ -467,10 +471,22 @@ def _ends(interval: Interval) -> str:
     return f"[{interval.low:.3f}, {interval.high:.3f}]"
 
 
+def _efficiency_columns(rows: Sequence[MethodRow | GroupRow]) -> list[str]:
+    return [f"efficiency_at_{share:g}" for share in (rows[0].efficiency if rows else ())]
+
+
+def _efficiency_header(rows: Sequence[MethodRow | GroupRow]) -> list[str]:
+    return [f"efficiency at {share:.0%}" for share in rows[0].efficiency]
+
+
+def _efficiency_cells(row: MethodRow | GroupRow) -> list[str]:
+    return [f"{value:.2f}" for value in row.efficiency.values()]
+
+
 def _method_cells(row: MethodRow) -> list[str]:
     rates = [f"{rate:.4f}" for rate in row.fnmr]
-    area = f"{row.relative:.3f}"
-    return [row.method, *rates, area, _ends(row.interval), str(row.rank), f"{row.best_share:.0%}"]
+    area = [f"{row.relative:.3f}", _ends(row.interval), str(row.rank), f"{row.best_share:.0%}"]
+    return [row.method, *rates, *area, *_efficiency_cells(row)]
 
 
 def _group_cells(row: GroupRow) -> list[str]:
@@ -480,6 +496,7 @@ def _group_cells(row: GroupRow) -> list[str]:
         *(row.group, str(len(row.members)), *rates, f"{row.mean:.3f}", _ends(row.interval)),
         *(f"{number:.3f}" for number in spread),
         str(row.rank),
+        *_efficiency_cells(row),
     ]
 
 
@@ -512,4 +529,9 @@ def _count_lines(row: ProtocolRow) -> list[list[str]]:
     misses = [f"{edc.false_non_matches[i]}/{edc.mated[i]}" for i in at]
     matches = [f"{edc.false_matches[i]}/{edc.non_mated[i]}" for i in at]
     threshold = f"{edc.score_threshold[0]:.4f}"
-    return [[*head, threshold, "FNMR", *misses], ["", "", "", "FMR", *matches]]
+    lines = [[*head, threshold, "FNMR", *misses], ["", "", "", "FMR", *matches]]
+    efficiency = row.curve.efficiencies(DISCARDS)
+    if efficiency:
+        cells = (f"{efficiency[share]:.2f}" if share else "-" for share in DISCARDS)
+        lines.append(["", "", "", "efficiency", *cells])
+    return lines

@@ -746,6 +746,18 @@ class ProtocolCurve:
             return np.full(fractions.shape, np.nan)
         return best_fnmr(self.start, fractions)
 
+    def efficiencies(self, shares: Sequence[float]) -> dict[float, float]:
+        """NIST's efficiency at each share above 0: relative cut of FNMR / the share discarded.
+
+        Random discard has 0 on average, the ideal order 1 / share once no error is left; NaN
+        without any false non-match. Empty under protocols that do not report it.
+        """
+        if not self.protocol.reports_efficiency:
+            return {}
+        start = self.edc.fnmr[0] or np.nan
+        cuts = {share: 1 - self.edc.fnmr[self.index_at(share)] / start for share in shares if share}
+        return {share: float(cut / share) for share, cut in cuts.items()}
+
     def index_at(self, fraction: float) -> int:
         """Index of the curve's point that holds at a discard fraction: the last one not above."""
         return int(np.searchsorted(self.edc.fractions, fraction + EPSILON, side="right")) - 1

@@ -95,6 +95,11 @@ class Protocol:
         same = Protocol(name=self.name, threshold=self.threshold, fuse=self.fuse)
         return self == same
 
+    @property
+    def reports_efficiency(self) -> bool:
+        """Whether results have NIST's efficiency, as it goes with a threshold of NIST's kind."""
+        return self.rule == "starting_error"
+
     def switches(self) -> dict[str, object]:
         """Return every switch by name, in plain types for JSON."""
         return {**asdict(self), "limits": list(self.limits)}
@@ -173,6 +178,7 @@ PROTOCOLS: dict[str, Protocol] = {
             limits=(0.3, 0.95),
         ),
         _ISO,
+        replace(_ISO, name="pauc", divide="random"),
         replace(_ISO, name="nist", rule="starting_error", start_fnmr=0.01),
     )
 }

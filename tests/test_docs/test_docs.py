@@ -201,7 +201,7 @@ def test_methods_page_has_every_method_with_its_options():
             assert row, f"docs/methods.md: losses.{name} has {option} = {default}"
     for name in available("models.heads"):
         options = set(inspect.signature(find("models.heads", name)).parameters)
-        for option in options - {"output", "features_shape", "embedding_size"}:
+        for option in options - {"output", "features_shape", "embedding_size", "stages_size"}:
             assert f"`{option}`" in page, f"docs/methods.md: models.heads.{name} has {option}"
 
 

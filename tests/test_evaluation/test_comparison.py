@@ -1,6 +1,9 @@
 """Rows of groups of seeds, from draws that are known."""
 
+import csv
 import dataclasses
+import io
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +13,8 @@ from evaluation.confidence.bootstrap import bootstrap
 from evaluation.metrics.protocols import find_protocol
 from evaluation.run import DISCARDS
 from models.seeds import Group
-from report.results import group_row_dict
+from report.results import group_row_dict, method_row_dict
+from report.text import group_table, method_table
 from report.words import verdict_sentence
 from tests.test_evaluation.factories import doubtful
 
@@ -79,6 +83,29 @@ def test_pairs_are_those_in_which_the_smaller_mean_is_ahead(draws):
     assert verdict_sentence(second.verdict).endswith(
         f"; {first.group} is ahead in {ahead} of 4 pairs"
     )
+
+
+def test_efficiency_is_in_every_notation_under_nist_alone(draws):
+    comparisons = doubtful(np.random.default_rng(0))
+    columns = {name: comparisons.uncertainty + np.float32(place) for place, name in enumerate("ab")}
+    nist = bootstrap(comparisons, columns, find_protocol("nist"), FMR, replicates=5)
+    rows = method_rows("made", FMR, nist, None)
+    means = group_rows("made", FMR, nist, [Group("both", ("a", "b"), 1)], None)
+    expected = nist.curves["a"].efficiencies(DISCARDS)
+    assert rows[0].efficiency == means[0].efficiency == expected
+    for table, own in ((method_table, rows), (group_table, means)):
+        for notation in ("txt", "md", "tex"):
+            cells = re.split(r"[|&\s]+", table(own, notation))
+            assert set(cells) >= {f"{value:.2f}" for value in expected.values()}
+        (first, *_) = csv.DictReader(io.StringIO(table(own, "csv")))
+        for share, value in expected.items():
+            assert float(first[f"efficiency_at_{share:g}"]) == pytest.approx(value)
+    stored = group_row_dict(means[0])["efficiency"]
+    assert stored == method_row_dict(rows[0])["efficiency"]
+    assert stored == {f"{share:g}": value for share, value in expected.items()}
+    others = method_rows("made", FMR, draws, None)
+    assert "efficiency" not in method_table(others, "csv") + method_table(others, "txt")
+    assert "efficiency" not in method_row_dict(others[0])
 
 
 def test_without_any_error_means_are_nan(draws):

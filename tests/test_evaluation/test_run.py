@@ -56,6 +56,9 @@ def test_every_preset_has_its_rows(comparisons):
     ]
     for protocol in PROTOCOLS.values():
         assert f"{protocol_sentence(protocol)}." in lines
+    (row,) = [line.split() for line in lines if "efficiency" in line]
+    efficiency = protocol_curve(comparisons, "nist").efficiencies(DISCARDS)
+    assert row == ["efficiency", "-", *(f"{value:.2f}" for value in efficiency.values())]
 
 
 def test_warnings_name_the_protocols(comparisons):
@@ -83,12 +86,16 @@ def test_json_has_the_numbers(comparisons):
         assert row["protocol"]["in_words"] == protocol_sentence(PROTOCOLS[name])
         assert row["warnings"] == list(caution_sentences(curve.cautions))
         assert row["reason"] is None
+        assert row.get("efficiency", {}) == {
+            f"{share:g}": value for share, value in curve.efficiencies(DISCARDS).items()
+        }
+        assert ("efficiency" in row) == (name == "nist")
 
 
 def test_a_preset_that_cannot_be_applied_says_why(comparisons):
     rows = protocol_rows(truncated(comparisons, 0.0), fmr_targets=(0.01,))
     applied = [row.protocol.name for row in rows if row.curve]
-    assert applied == ["iso29794", "nist"]
+    assert applied == ["iso29794", "pauc", "nist"]
     (line,) = [one for one in protocol_table("J", rows).splitlines() if one.startswith("crfiqa")]
     assert "not applicable: J: protocol crfiqa has discard_over 'all'" in line
     assert row_dict(rows[0])["reason"].startswith("J: protocol or")

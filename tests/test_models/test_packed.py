@@ -33,7 +33,7 @@ def run(tiny, tmp_path):
         backbone_weights=str(tmp_path / "weights" / "backbone.pth"),
         train_images=(f"{tmp_path}/people.rec", "synthetic:identities=8,images=4"),
         schedule=Schedule(epochs=1, steps_per_epoch=2, lr=0.1),
-        head=Method("gap_linear", output="probability"),
+        head=Method("multi_layer", output="probability", hidden=4),
         head_weights=str(tmp_path / "start.pth"),
         loss=Method("idq"),
         verification=Verification(dataset_path=str(tmp_path), targets=(f"faces:{tmp_path}/dev",)),
@@ -44,7 +44,7 @@ def run(tiny, tmp_path):
     frozen = FrozenBackbone(backbone.eval())
     torch.manual_seed(1)
     head = build_head(dataclasses.replace(config, head_weights=None), frozen)
-    head.standardise.running_mean.uniform_(-1, 1)
+    head.layers[2].running_mean.uniform_(-1, 1)
     return Run(tmp_path, config, frozen, head.eval(), 2, ABOUT.sha256, ())
 
 
@@ -119,7 +119,7 @@ def test_half_rounds_the_weights_alone(run, file, tmp_path):
     for name, tensor in run.frozen.unfolded().state_dict().items():
         wanted = tensor.half() if tensor.ndim > 1 else tensor
         assert torch.equal(stored["backbone"][name], wanted), name
-    assert stored["head"]["layer.weight"].dtype == torch.float32
+    assert stored["head"]["layers.4.weight"].dtype == torch.float32
     assert (tmp_path / "half.pt").stat().st_size < file.stat().st_size
     assert load_packed(tmp_path / "half.pt").frozen.backbone.fc.weight.dtype == torch.float32
 
@@ -135,7 +135,7 @@ def test_is_packed_knows_its_own_files(file, tiny, tmp_path):
 
 @pytest.mark.parametrize("part", ["backbone", "head"])
 def test_tensors_that_do_not_fit_are_named(file, part):
-    name = {"backbone": "fc.weight", "head": "layer.weight"}[part]
+    name = {"backbone": "fc.weight", "head": "layers.4.weight"}[part]
     before = file.read_bytes()
     for change, text in (
         (lambda tensors: tensors.pop(name), rf"1 missing: {name}"),

@@ -215,6 +215,9 @@ def test_numbers_of_the_page_are_those_of_the_json(full):
         assert one["in_words"] in text
         for limit, area in one["areas"].items():
             assert shows(f"to {limit}: {words.number(area, 3)}")
+        assert bool(one["efficiency"]) == (one["protocol"] == "nist")
+        for share, value in one["efficiency"].items():
+            assert shows(f"at {share}: {words.number(value, 3)}")
     assert "there is nothing to lower" in text
     for line in full.facts["risk_control"]["in_words"].splitlines()[1:]:
         assert line in text

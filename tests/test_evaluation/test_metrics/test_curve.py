@@ -235,6 +235,50 @@ def test_iso29794_discards_mated_pairs_one_by_one(fmr):
     assert at == pytest.approx([known[int(801 * share)] for share in (0, 0.05, 0.1, 0.2, 0.3)])
 
 
+def area_of_steps(mated_scores, qualities, threshold, limit):
+    """fiqat's partial area, one rectangle after the other: qualities (N, 2) of the two images."""
+    quality = qualities.min(axis=1)
+    area, gone, total = 0.0, 0, len(quality)
+    for level in np.unique(quality):
+        kept = quality >= level
+        left, right = gone / total, (gone + (quality == level).sum()) / total
+        area += (mated_scores[kept] < threshold).mean() * (min(right, limit) - min(left, limit))
+        gone += (quality == level).sum()
+    return area
+
+
+@pytest.mark.parametrize("levels", [10, 1000])
+def test_pauc_is_the_area_of_fiqat_over_that_of_the_starting_error(levels):
+    rng = np.random.default_rng(levels)
+    mated = np.arange(3000) < 1200
+    scores = (rng.normal(size=3000) + 3 * mated).astype(np.float32)
+    quality = np.round(rng.normal(size=(3000, 2)) + scores[:, None], 1 if levels == 10 else 6)
+    found = protocol_curve(apart(scores, mated, -quality.ravel()), "pauc", 0.01)
+    threshold = min(score for score in scores if (scores[~mated] >= score).mean() <= 0.01)
+    start = (scores[mated] < threshold).mean()
+    for limit in (0.2, 0.3):
+        area = area_of_steps(scores[mated], quality[mated], threshold, limit)
+        assert found.areas[limit] == pytest.approx(area / (start * limit))
+        assert found.areas[limit] == found.relative[limit] < 1
+
+
+def test_closed_forms_of_pauc_and_efficiency():
+    e, count = 0.05, 20_000
+    best = perfect_order(count, int(e * count), 10)
+    pauc = protocol_curve(best, "pauc", 0.05)
+    for limit, area in pauc.areas.items():
+        assert area == pytest.approx((e + (1 - e) * np.log(1 - e)) / (e * limit), abs=1e-3)
+    assert pauc.efficiencies((0.1,)) == {}
+    nist = protocol_curve(best, dataclasses.replace(PROTOCOLS["nist"], start_fnmr=e))
+    half = 1 - (0.025 / 0.975) / e
+    expected = {0.025: half / 0.025, 0.05: 1 / 0.05, 0.2: 1 / 0.2}
+    assert nist.efficiencies((0, *expected)) == pytest.approx(expected)
+    worst = protocol_curve(best.with_uncertainty(-best.uncertainty), nist.protocol)
+    assert worst.efficiencies((0.2,)) == pytest.approx({0.2: (1 - 1 / 0.8) / 0.2}, rel=1e-3)
+    same = protocol_curve(best.with_uncertainty(np.ones_like(best.uncertainty)), nist.protocol)
+    assert same.efficiencies((0.2,)) == {0.2: 0}
+
+
 EXACT = Protocol(
     name="exact",
     rule="conservative",
@@ -451,7 +495,7 @@ def three_times(c, rng):
     return dataclasses.replace(c, **columns)
 
 
-STEPS = ["crfiqa", "iso29794", "nist"]  # ties leave together: only ranks matter
+STEPS = ["crfiqa", "iso29794", "pauc", "nist"]  # ties leave together: only ranks matter
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ def test_presets_and_their_switches():
         "lightqnet": ("fixed", "nearest", "all", "max", "keep", "percent"),
         "crfiqa": ("per_subset", "nearest", "all", "max", "together", "by_5"),
         "iso29794": ("fixed", "conservative", "mated", "max", "together", "exact"),
+        "pauc": ("fixed", "conservative", "mated", "max", "together", "exact"),
         "nist": ("fixed", "starting_error", "mated", "max", "together", "exact"),
     }
     originals = [name for name, one in PROTOCOLS.items() if one.prints_original]
