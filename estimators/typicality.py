@@ -23,7 +23,7 @@ __all__ = ["Typicality"]
 class Typicality(Fitted):
     """Uncertainty = sqrt((x - m)' S^-1 (x - m)) for averages x (k,) of channels of one pass.
 
-    They are those of the backbone's stages; where it names none, those of the feature map, which
+    They are those of the backbone's stages; where it has none, those of the feature map, which
     see much less. m is the mean of x over the faces of the fit and S its covariance, shrunk as
     Ledoit and Wolf (2004) have it. The larger, the less those faces say about this one.
 
@@ -70,8 +70,11 @@ class Typicality(Fitted):
 
 
 def channels_read(frozen: FrozenBackbone) -> int:
-    """Return k, and have the backbone give its stages if it names any."""
-    return sum(frozen.give_stages()) if frozen.backbone.stages else frozen.features_shape[0]
+    """Return k, and have the backbone give its stages if it has any."""
+    try:
+        return sum(frozen.give_stages())
+    except ValueError:  # it has none to give
+        return frozen.features_shape[0]
 
 
 def averages(output: BackboneOutput, frozen: FrozenBackbone) -> Tensor:

@@ -1,5 +1,6 @@
 """Ensemble, Laplace and typicality: the formulas against slow ones, the files, one pass."""
 
+import itertools
 import math
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.covariance import ledoit_wolf
 from data.faces import open_faces
 from estimators.base import Batch
 from estimators.ensemble import disagreement_of, mean_of
+from estimators.froq import chosen_layers
 from estimators.laplace import best_precision
 from estimators.typicality import shrunk_covariance
 from evaluation import compare, fit_fusion, verification_risk_fnmr
@@ -182,6 +184,43 @@ def test_typicality_is_the_distance_under_the_covariance_of_ledoit_and_wolf(runs
         shrunk_covariance(np.ones((2, 3)))
 
 
+def test_froq_is_the_mean_log_length_of_the_chosen_layers(runs, images, monkeypatch):
+    run, weights, fitted_on = runs / "all" / "p-0", np.array([0, 0.5, 0, 0, 0.5]), []
+    monkeypatch.setattr(
+        "estimators.froq.chosen_layers", lambda *rows: (fitted_on.extend(rows), weights)[1]
+    )
+    assert fit(run, "froq") == 0
+    network, lengths = open_model(run, device="cpu").frozen.backbone, []
+    for name in (*network.stages, "bn2"):
+        network.get_submodule(name).register_forward_hook(
+            lambda module, inputs, output: lengths.append(output.detach().flatten(1).norm(dim=1))
+        )
+    embed = lambda batch: network(network.preprocessing(batch)).embedding.detach()  # noqa: E731
+    levels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    embedding = embed(levels)
+    observed = np.log(torch.stack(lengths, dim=1).numpy())
+    noise = 10 * torch.randn(1, 3, 112, 112, generator=torch.Generator().manual_seed(0))
+    covered = levels.clone()
+    for top, left in itertools.product(range(14, 112, 28), repeat=2):
+        covered[:, :, top : top + 14, left : left + 14] = 127.5
+    copies = (levels.flip(3), (levels + noise).clamp(0, 255), covered)
+    cosines = [torch.cosine_similarity(embedding, embed(copy)) for copy in copies]
+    np.testing.assert_allclose(fitted_on[0], observed, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(fitted_on[1], torch.stack(cosines).mean(dim=0), atol=1e-5)
+    froq = estimate(run, f"froq:reference={run / 'froq.npz'}", images)
+    np.testing.assert_allclose(froq.sigma_sq[:, 0], -observed @ weights, rtol=1e-4, atol=1e-5)
+
+
+def test_layers_are_chosen_while_their_mean_follows_quality_better():
+    rng = np.random.default_rng(0)
+    quality = rng.normal(size=400)
+    noise = rng.normal(size=(400, 4))
+    observed = quality[:, None] * [1.0, 0.9, -1, 0] + noise * [1.0, 1.0, 0.1, 9]
+    np.testing.assert_array_equal(chosen_layers(observed, quality), [0.5, 0.5, 0, 0])
+    with pytest.raises(ValueError, match="no layer's length rises with the stability of 400"):
+        chosen_layers(-quality[:, None], quality)
+
+
 def test_a_fit_of_another_model_or_of_another_kind_is_refused(runs, images, tmp_path, capsys):
     own, other = runs / "all" / "p-0", runs / "all" / "p-2"
     paths = {name: tmp_path / f"{name}.npz" for name in ("laplace", "typicality")}
@@ -200,7 +239,7 @@ def test_a_fit_of_another_model_or_of_another_kind_is_refused(runs, images, tmp_
         estimate(own, f"laplace:reference={paths['laplace']}", images)
     capsys.readouterr()
     assert fit(own, "embedding_norm", tmp_path / "x.npz") == 2
-    assert "--fit embedding_norm: takes laplace, typicality" in capsys.readouterr().err
+    assert "--fit embedding_norm: takes froq, laplace, typicality" in capsys.readouterr().err
 
 
 def test_a_backbone_alone_and_every_command(runs, images, tmp_path, capsys):
