@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import mmap
 import os
 import struct
 import zlib
@@ -21,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.files import DAMAGE, atomic_file, open_input
+from utils.files import DAMAGE, atomic_file, open_input, read_bytes
 
 FORMAT = 1
 SUFFIX = ".faceuq-index"
@@ -38,16 +37,15 @@ log = logging.getLogger("faceuq")
 
 
 def load(source: Path, key: Key, make: Callable[[Arrays], Value]) -> Value | None:
-    """Return what `make` makes of the arrays that were stored for a file or folder, mapped.
+    """Return what `make` makes of the arrays that were stored for a file or folder.
 
     The key says what they depend on (sizes, times), in JSON's types; it has to equal the stored
     one. None without a match, or where the file holds something else.
     """
     for path in _places(source):
         try:
-            with open_input(path) as file:
-                content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError):  # missing, not readable, or empty
+            content = read_bytes(path)  # copied: a mapped file could be cut off under its reader
+        except OSError:
             continue
         with suppress(ValueError, SyntaxError, *DAMAGE):  # SyntaxError: of np.dtype
             arrays = _parse(content, key)
@@ -128,7 +126,7 @@ def _bytes(block: NDArray[np.generic]) -> memoryview:
     return block.view(np.uint8).data if block.size else memoryview(b"")
 
 
-def _parse(content: mmap.mmap, key: Key) -> Arrays | None:
+def _parse(content: bytes, key: Key) -> Arrays | None:
     if len(content) < _START.size:
         return None
     magic, length, check = _START.unpack_from(content)

@@ -53,6 +53,14 @@ class VerificationSet:
                 "two images for each pair, and at least one pair"
             )
 
+    def __len__(self) -> int:
+        """Return 2N, the number of images."""
+        return len(self.images)
+
+    def image_name(self, row: int) -> str:
+        """Return the number of the row."""
+        return str(row)
+
     def decode(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Return images [start, stop) as (n, 112, 112, 3) RGB.
 

@@ -193,10 +193,10 @@ def _join(proto: Any, backbone: OnnxBackbone) -> None:
     (place,) = (number for number, node in enumerate(graph.node) if node.domain == domain)
     stub = graph.node.pop(place)
     interface = backbone.interface
-    ends = [
-        (stub.input[0], f"recogniser/{interface.input}"),
-        (f"recogniser/{interface.embedding}", stub.output[0]),
-        (f"recogniser/{interface.features}", stub.output[1]),
+    ends = [(stub.input[0], f"recogniser/{interface.input}")]
+    ends += [
+        (f"recogniser/{name}", output)
+        for name, output in zip(interface.outputs, stub.output, strict=True)
     ]
     first, *last = (onnx.helper.make_node("Identity", [a], [b], f"to {b}") for a, b in ends)
     for node in reversed([first, *own.graph.node, *last]):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,8 @@ class Interface:
         features: name of the tensor that heads read.
         features_shape: (C, H, W).
         features_last: it is stored as (B, H, W, C).
-        shapes: of both tensors as they are stored, without B.
+        stages: names of the outputs with averages of earlier maps; () unless they are asked for.
+        shapes: of all outputs as they are stored, without B.
     """
 
     input: str
@@ -63,7 +64,13 @@ class Interface:
     features: str
     features_shape: tuple[int, int, int]
     features_last: bool
-    shapes: tuple[tuple[int, ...], tuple[int, ...]]
+    shapes: tuple[tuple[int, ...], ...]
+    stages: tuple[str, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what is computed, in order."""
+        return (self.embedding, self.features, *self.stages)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +137,40 @@ def read_recogniser(content: bytes, embedding: str | None, features: str | None)
         tail=tail,
         no_tail=no_tail,
     )
+
+
+def with_stages(content: bytes, own: Interface) -> tuple[bytes, Interface]:
+    """Return a recogniser's graph that also gives averages of its stages, and what it gives then.
+
+    Of each size of map between image and features: the first map that a layer with a stride reads.
+
+    Raises:
+        ValueError: it has no such maps.
+    """
+    graph = _Graph(content)
+    read = {node.input[0] for node in graph.proto.graph.node if max(_strides(node), default=1) > 1}
+    candidates = [name for name in graph.place if name in read & graph.dependent][:_WATCHED]
+    probe = _Probe(graph.with_outputs([own.features, *candidates]))
+    arrays = probe.run(probe.noise(probe.batch or 1))
+    ends: dict[int, str] = {}
+    for name in candidates:
+        _, _, height, width = (*arrays[name].shape, 0, 0, 0, 0)[:4]
+        if own.features_shape[1] < height == width < own.size:
+            ends.setdefault(height, name)
+    if not ends:
+        raise ValueError("no layer with a stride reads a map (B, C, H, W) before its features")
+    stages = tuple(f"faceuq/average of {name}" for name in ends.values())
+    graph.proto.graph.node.extend(
+        graph.onnx.helper.make_node("GlobalAveragePool", [name], [stage])
+        for name, stage in zip(ends.values(), stages, strict=True)
+    )
+    shapes = (*own.shapes, *((arrays[name].shape[1], 1, 1) for name in ends.values()))
+    own = replace(own, stages=stages, shapes=shapes)
+    return graph.with_outputs([*own.outputs]), own
+
+
+def _strides(node: Any) -> list[int]:
+    return [step for option in node.attribute if option.name == "strides" for step in option.ints]
 
 
 class _Graph:

@@ -19,12 +19,14 @@ NAMES = {
     r"|.*\.(register_custom_ops_library|load_library)",
     "parses": r"(yaml|xml|lxml)(\..*)?",
     "unpacks": r".*\.(extractall|unpack_archive)|tarfile(\..*)?",
+    "maps": r"mmap(\..*)?|numpy\.(memmap|.*open_memmap)",  # a file that is cut ends the process
     "guesses": r"tempfile\.mktemp",
     "connects": r"(socket|ssl|http|urllib\.request|ftplib|smtplib|requests|httpx|aiohttp)(\..*)?",
     "unescaped": r"jinja2\.(.*\.)?(Template|SandboxedEnvironment)",
 }
 TAG = r"</?(html|body|div|span|p|a|t[dhr]|table|h\d|script|style|img|svg|li|br|b|i)\b[^<]*>"
 SAFE = {"weights_only": True, "autoescape": True, "allow_pickle": False, "shell": False}
+SAFE |= {"mmap_mode": None, "memory_map": False, "mmap": False}
 NEEDED = {"torch.load": "weights_only", "jinja2.Environment": "autoescape"}
 REASONS = {
     "benchmarks/": {"starts": "measure our own commands"},
@@ -114,6 +116,8 @@ def test_nothing_runs_what_a_file_holds():
         ("loads", "import torch\ntorch.jit.load(x)"),
         ("parses", "import yaml\nyaml.load(x)"),
         ("unpacks", "import zipfile\nzipfile.ZipFile(x).extractall(y)"),
+        ("maps", "from mmap import mmap as view\nview(x, 0)"),
+        ("mmap_mode", "import numpy as np\nnp.load(x, mmap_mode='r')"),
         ("connects", "from urllib import request\nrequest.urlopen(x)"),
         ("shell", "run(x, shell=True)"),
         ("allow_pickle", "import numpy as np\nnp.load(x, allow_pickle=flag)"),

@@ -83,29 +83,41 @@ def npz_names(path: str | Path) -> list[str]:
         return archive.names
 
 
-def map_npy(path: str | Path) -> Array:
-    """Return the array of an `.npy` file, which stays on the disk (memory-mapped).
+def read_npy(path: str | Path, rows: NDArray[np.integer] | None = None) -> Array:
+    """Return the array of an `.npy` file, or some of its rows, of which no others are then read.
+
+    Bytes are copied: a mapped file that is cut off while somebody looks at it ends the process.
 
     Raises:
-        ValueError: damaged, or neither numbers nor text; names the file.
+        ValueError: damaged, cut off before a row, or neither numbers nor text; names the file.
         OSError: it cannot be read.
     """
-    with naming(path, *DAMAGE):
-        with open_input(path) as file:
-            _check_header(file, os.fstat(file.fileno()).st_size)
-        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-        return array
+    with naming(path, *DAMAGE), open_input(path) as file:
+        shape, is_fortran, dtype = _check_header(file, os.fstat(file.fileno()).st_size)
+        if rows is None or is_fortran or not shape:
+            file.seek(0)
+            array: Array = npy.read_array(file, allow_pickle=False)
+            return array if rows is None else array[rows]
+        start, length = file.tell(), math.prod(shape[1:]) * dtype.itemsize
+        content = np.empty((len(rows), length), np.uint8)
+        for row, target in zip(rows.tolist(), content, strict=True):
+            file.seek(start + row * length)
+            if file.readinto(target) < length:  # type: ignore[attr-defined]
+                raise ValueError(f"it is cut off, or has no row {row}")
+        return content.view(dtype).reshape(-1, *shape[1:])
 
 
-def _check_header(file: IO[bytes], size: int) -> None:
+def _check_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Compare the header of an array with the bytes that there are, itself included.
+
+    Returns shape, whether it is in Fortran's order, and dtype.
 
     Raises:
         ValueError: it is damaged, or says more.
     """
     try:
         version = npy.read_magic(file)
-        shape, _, dtype = _HEADERS[version](file)
+        shape, is_fortran, dtype = _HEADERS[version](file)
     except (*DAMAGE, ValueError, SyntaxError, TokenError) as error:
         raise ValueError("its header is damaged") from error
     if dtype.hasobject:
@@ -116,3 +128,4 @@ def _check_header(file: IO[bytes], size: int) -> None:
         raise ValueError("its header is damaged (shape)")
     if math.prod(shape) * max(1, dtype.itemsize) > size:
         raise ValueError(f"its header says {shape} of {dtype}, which is more than there is")
+    return shape, is_fortran, dtype

@@ -11,10 +11,13 @@ import threading
 import time
 import weakref
 from array import array
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from data import cache_file
@@ -27,7 +30,10 @@ log = logging.getLogger("faceuq")
 SMALLEST_CACHED = 100_000  # records; fewer are found in milliseconds, and leave no file behind
 LARGEST_CHECKED = 200_000  # records that are all compared with an `.idx`, not only the last
 SETTLED = 2.0  # seconds since the last change; times of files are too coarse to tell two apart
-_PIECE = 1 << 22  # bytes of an .idx read at once
+_PIECE = 1 << 20  # bytes of an .idx, or of records near each other, read at once
+FAR = 64 << 10  # mean distance of places from which on what lies between is not read along
+MANY = 10_000  # places that are worth threads
+THREADS = 32  # that wait for the disk
 _SHIFT = 12  # records that share a base: 4096, about 20 MB of a pack
 
 
@@ -63,6 +69,42 @@ class PackFile:
         if is_checked or len(content) < min(stop, len(self)) - start:
             self.check()
         return content
+
+    def words(self, starts: NDArray[np.int64], count: int) -> NDArray[np.uint32]:
+        """Return so many words of 4 bytes from each of the starts (n,) on, multiples of 4.
+
+        Places near each other are read with what lies between, 1 MB at once; all others one by one
+        and, of many, by threads, which a disk or a network answers together.
+
+        Returns:
+            (n, count), 0 behind the end of the file.
+
+        Raises:
+            OSError: the file has changed.
+        """
+        if len(starts) < MANY or np.ptp(starts) >= FAR * len(starts):
+            one_by_one = partial(self._words, count=count)
+            if len(starts) < MANY:
+                words = one_by_one(starts)
+            else:
+                with ThreadPoolExecutor(THREADS) as pool:
+                    parts = np.array_split(starts, 4 * THREADS)
+                    words = np.concatenate(list(pool.map(one_by_one, parts)))
+            self.check()
+            return words
+        words = np.empty((len(starts), count), np.uint32)
+        order = np.argsort(starts, kind="stable")
+        for rows in np.split(order, np.flatnonzero(np.diff(starts[order] // _PIECE)) + 1):
+            first, end = int(starts[rows[0]]), int(starts[rows[-1]]) + 4 * count
+            piece = np.frombuffer(self.read(first, end).ljust(end - first, b"\0"), "<u4")
+            words[rows] = sliding_window_view(piece, count)[(starts[rows] - first) // 4]
+        return words
+
+    def _words(self, starts: NDArray[np.int64], count: int) -> NDArray[np.uint32]:
+        size = 4 * count
+        read = partial(self.read, is_checked=False)
+        content = b"".join(read(at, at + size).ljust(size, b"\0") for at in starts.tolist())
+        return np.frombuffer(content, "<u4").reshape(-1, count)
 
     def check(self) -> None:
         """Raise OSError if size or time of the file have changed."""

@@ -7,13 +7,10 @@ keys of its images. Where these ranges do not hold, labels come from the images'
 from __future__ import annotations
 
 import logging
-import mmap
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,13 +34,9 @@ log = logging.getLogger("faceuq")
 EXACT = 1 << 24  # float32 holds every whole number up to here; later keys may be off by a few
 LONGEST_AHEAD = 64 << 10  # bytes of one record to request before its length is known
 NEAR = 16 << 10  # bytes between two parts that are worth reading rather than skipping
-FAR = 64 << 10  # mean distance of places from which on what lies between is not read along
-MANY = 10_000  # places that are worth threads
-THREADS = 32  # that wait for the disk
 AT_ONCE = 128 << 10  # bytes of one request; Linux may cut what is longer
-_HEAD = 40  # bytes of a record's first words, up to the second label
+_HEAD = 10  # words of a record, up to the second label
 _READ_FIRST = 16 << 10  # bytes of a record: more than most faces have
-_CHECKED_AT_ONCE = 4096  # headers that are gathered between two looks at the file
 _HEADERS_AT_ONCE = 1 << 20  # gathering one takes about 100 bytes
 
 
@@ -80,7 +73,6 @@ class RecordPack:
         self._size = len(self._records)
         if self._size < PART.size:
             raise ValueError(f"{self.path}: {self._size} bytes are not a record")
-        self._map = mmap.mmap(self._records.number, 0, access=mmap.ACCESS_READ)
 
     def __enter__(self) -> Self:
         return self
@@ -93,7 +85,6 @@ class RecordPack:
 
     def close(self) -> None:
         """Close the file; reading is an error from here on."""
-        self._map.close()
         self._records.close()
 
     @cached_property
@@ -140,7 +131,7 @@ class RecordPack:
         """Raise ValueError where the file ends before its last record does."""
         offset = self.starts.offsets.at(len(self) - 1)
         start = min(max(offset, 0), self._size - PART.size)
-        magic, packed = PART.unpack_from(self._map, start)
+        magic, packed = PART.unpack(self._records.read(start, start + PART.size))
         end = start + PART.size + (packed & (1 << 29) - 1)
         if offset > start or (magic == MAGIC and end > self._size):
             raise ValueError(
@@ -222,7 +213,8 @@ class RecordPack:
         """
         offsets = self.starts.offsets.take(positions)
         inside = (offsets >= 0) & (offsets % 4 == 0) & (offsets <= self._size - PART.size)
-        magic, packed, flag, scalar, first, second = self._words(np.where(inside, offsets, 0))
+        words = self._records.words(np.where(inside, offsets, 0), _HEAD)
+        magic, packed, flag, scalar, first, second = words[:, [0, 1, 2, 3, 8, 9]].T
         bad = np.flatnonzero(~inside | (magic != MAGIC))
         if bad.size:
             self.payload(int(positions[bad[0]]))
@@ -235,29 +227,6 @@ class RecordPack:
             fields.flag[row], fields.empty[row] = header.flag, not image
             fields.label[row], fields.second[row] = header.labels[0], header.labels[-1]
         return fields
-
-    def _words(self, offsets: NDArray[np.int64]) -> list[NDArray[np.uint32]]:
-        """Return magic, flag and length, header flag, header label, label 0 and 1 of n records."""
-        places = np.array([0, 1, 2, 3, 8, 9])
-        if len(offsets) < MANY:
-            read = partial(self._records.read, is_checked=False)
-            padded = b"".join(read(at, at + _HEAD).ljust(_HEAD, b"\0") for at in offsets.tolist())
-            self._records.check()
-            return list(np.frombuffer(padded, "<u4").reshape(-1, _HEAD // 4)[:, places].T)
-        words = np.frombuffer(self._map, dtype="<u4", count=self._size // 4)
-
-        def gather(starts: NDArray[np.int64]) -> list[NDArray[np.uint32]]:
-            columns = np.empty((6, len(starts)), np.uint32)
-            for at in range(0, len(starts), _CHECKED_AT_ONCE):
-                self._records.check()
-                block = slice(at, at + _CHECKED_AT_ONCE)
-                for column, skip in zip(columns, places, strict=True):
-                    column[block] = words.take(
-                        np.minimum(starts[block] // 4 + skip, len(words) - 1)
-                    )
-            return list(columns)
-
-        return gather_scattered(self._map, gather, offsets)
 
     def _part(self, position: int, offset: int) -> tuple[int, memoryview, int]:
         """Return (continuation flag, content, end) of the part at a byte offset."""
@@ -425,25 +394,3 @@ def merged(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> list[tuple[int
     first = np.concatenate([[True], starts[1:] > reached[:-1] + NEAR])
     last = np.concatenate([first[1:], [True]])
     return list(zip(starts[first].tolist(), reached[last].tolist(), strict=True))
-
-
-def gather_scattered(
-    mapped: mmap.mmap,
-    gather: Callable[[NDArray[np.int64]], list[NDArray[Any]]],
-    offsets: NDArray[np.int64],
-) -> list[NDArray[Any]]:
-    """Return `gather(offsets)`, arrays with a row for each; far apart, by threads and page by page.
-
-    By itself the system would read 128 KB around each place of the mapped file, one after the
-    other, which for a pack that is not in memory comes to all of it.
-    """
-    few = len(offsets) < MANY or not hasattr(mmap, "MADV_RANDOM")
-    if few or np.ptp(offsets) < FAR * len(offsets):
-        return gather(offsets)
-    mapped.madvise(mmap.MADV_RANDOM)
-    try:
-        with ThreadPoolExecutor(THREADS) as pool:
-            parts = list(pool.map(gather, np.array_split(offsets, 4 * THREADS)))
-    finally:
-        mapped.madvise(mmap.MADV_NORMAL)
-    return [np.concatenate(columns) for columns in zip(*parts, strict=True)]

@@ -129,23 +129,19 @@ class Bootstrap:
             self.interval(self.relatives[first] - self.relatives[second]),
         )
 
-    def rank_shares(self, names: Iterable[str] | None = None) -> dict[str, Floats]:
+    def rank_shares(self) -> dict[str, Floats]:
         """Share of the draws in which each method takes each rank, the lowest area first.
-
-        Args:
-            names: of the methods to rank; None for all.
 
         Returns:
             Name -> (number of methods,) shares. Methods with equal areas share their ranks equally.
         """
-        chosen = list(self.areas) if names is None else list(names)
-        areas = np.stack([self.areas[name] for name in chosen])
+        areas = np.stack(list(self.areas.values()))
         areas = areas[:, ~np.isnan(areas).any(axis=0)]
         shares = {}
-        for name, own in zip(chosen, areas, strict=True):
+        for name, own in zip(self.areas, areas, strict=True):
             ahead = (areas < own).sum(axis=0)
             equal = (areas == own).sum(axis=0)
-            ranks = np.arange(len(chosen))[:, None]
+            ranks = np.arange(len(self.areas))[:, None]
             here = (ranks >= ahead) & (ranks < ahead + equal)
             shares[name] = (here / equal).mean(axis=1)
         return shares

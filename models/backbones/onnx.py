@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones.base import Backbone, BackboneOutput
-from models.onnx_graph import SHAPING, Interface, read_recogniser
+from models.onnx_graph import SHAPING, Interface, read_recogniser, with_stages
 from utils.distributed import is_main_process
 from utils.onnx_runtime import is_onnx, open_session
 
@@ -82,7 +82,7 @@ class OnnxBackbone(Backbone):
 
     @property
     def graph(self) -> bytes:
-        """The file with embedding and features, in this order, as its only outputs."""
+        """The file with the interface's outputs, in this order, as its only ones."""
         return self._sessions.content
 
     def _described(self) -> str:
@@ -123,11 +123,30 @@ class OnnxBackbone(Backbone):
 
     def forward(self, images: Tensor) -> BackboneOutput:
         """Map (B, 3, 112, 112) normalised images to embeddings (B, D) and features (B, F)."""
-        embedding, maps = self._computed(images)
-        return BackboneOutput(embedding, maps.flatten(1))
+        embedding, maps, *averages = self._computed(images)
+        stages = torch.cat([*averages, maps.mean(dim=(2, 3))], dim=1) if averages else None
+        return BackboneOutput(embedding, maps.flatten(1), stages=stages)
 
-    def _computed(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the graph's own embedding (B, D) and features (B, C, H, W), float32."""
+    def watch_stages(self) -> tuple[int, ...]:
+        """Let `forward` also give averages of earlier maps, and of the features, from now on.
+
+        Raises:
+            ValueError: the graph has no earlier maps.
+        """
+        if not self.interface.stages:
+            source = self._sessions.source
+            try:
+                content, self.interface = with_stages(self.graph, self.interface)
+            except _BROKEN as error:
+                raise ValueError(
+                    f"{source}: the ends of its stages are not found: {error}"
+                ) from error
+            self._sessions = _Sessions(content, source)
+        channels = (shape[0] for shape in self.interface.shapes[2:])
+        return (*channels, self.features_shape[0])
+
+    def _computed(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the graph's own embedding (B, D), features (B, C, H, W) and averages, float32."""
         own = self.interface
         if images.shape[2] != own.size:
             size = (own.size, own.size)
@@ -138,10 +157,14 @@ class OnnxBackbone(Backbone):
             images = images.permute(0, 2, 3, 1)
         images = images.to(getattr(torch, own.dtype))
         run = self._in_a_graph if torch.compiler.is_exporting() else self._sessions.run
-        embedding, maps = run(images, own)
+        embedding, maps, *averages = run(images, own)
         if own.features_last:
             maps = maps.permute(0, 3, 1, 2)
-        return embedding.float().flatten(1), maps.float().reshape(-1, *own.features_shape)
+        return (
+            embedding.float().flatten(1),
+            maps.float().reshape(-1, *own.features_shape),
+            *(average.float().flatten(1) for average in averages),
+        )
 
     def _in_a_graph(self, images: Tensor, own: Interface) -> Sequence[Tensor]:
         """Return what stands for the file in the graph that torch.onnx exports."""
@@ -149,7 +172,7 @@ class OnnxBackbone(Backbone):
         return torch.onnx.ops.symbolic_multi_out(
             NODE,
             (images,),
-            dtypes=(dtype, dtype),
+            dtypes=(dtype,) * len(own.shapes),
             shapes=tuple((images.shape[0], *shape) for shape in own.shapes),
         )
 
@@ -165,7 +188,7 @@ class _Sessions:
         return self
 
     def run(self, images: Tensor, own: Interface) -> Sequence[Tensor]:
-        """Return embeddings and features of images as the graph takes them, on their device."""
+        """Return the outputs for images as the graph takes them, on their device."""
         if images.device not in self._sessions:
             cuda = (images.device.index or 0) if images.device.type == "cuda" else None
             opened = open_session(
@@ -188,7 +211,7 @@ class _Sessions:
             missing = (own.batch or 0) - len(part)
             if missing > 0:
                 part = np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)])
-            parts.append(session.run([own.embedding, own.features], {own.input: part}))
+            parts.append(session.run([*own.outputs], {own.input: part}))
         outputs = (np.concatenate(arrays)[: len(pixels)] for arrays in zip(*parts, strict=True))
         return [torch.from_numpy(array).to(images.device) for array in outputs]
 

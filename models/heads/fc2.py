@@ -7,6 +7,7 @@ PFE (arXiv 1904.09658) and ProbFace (arXiv 2102.04075).
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -30,6 +31,8 @@ class FC2Head(Head):
         dropout: share of the features that is dropped in training.
     """
 
+    name: ClassVar[str] = "fc2"
+
     def __init__(
         self,
         *,
@@ -41,9 +44,9 @@ class FC2Head(Head):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        check_head("fc2", output, dim, hidden)
+        check_head(self.name, output, dim, hidden)
         if not 0 <= dropout < 1:
-            raise ValueError(f"head 'fc2': dropout = {dropout!r}: must be in [0, 1)")
+            raise ValueError(f"head {self.name!r}: dropout = {dropout!r}: must be in [0, 1)")
         self.output = output
         hidden = _HIDDEN[output] if hidden is None else hidden
         self.dropout = nn.Dropout(dropout)
@@ -54,12 +57,16 @@ class FC2Head(Head):
             nn.ReLU(),
             nn.Linear(hidden, dim),
         )
-        self.log_norm = log_norm_layer("fc2", log_norm)
+        self.log_norm = log_norm_layer(self.name, log_norm)
         self.learn_scale(0.8 / dim)
 
     def forward(self, backbone_output: BackboneOutput) -> Tensor:
         """Return (B, d): the logit of the uncertainty, or log variances."""
-        raw = self.layers(self.dropout(backbone_output.features))
+        raw = self.layers(self.dropout(self.read(backbone_output)))
         if self.log_norm is not None:
             raw = raw - self.log_norm(log_length(backbone_output.embedding))
         return self.scaled(raw)
+
+    def read(self, backbone_output: BackboneOutput) -> Tensor:
+        """Return what the layers work on, (B, F)."""
+        return backbone_output.features

@@ -1,6 +1,5 @@
 """What the system is asked to read: everything that is needed, in few requests."""
 
-import mmap
 import os
 
 import numpy as np
@@ -8,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.rec import reader
-from data.rec.reader import AT_ONCE, NEAR, gather_scattered, merged, will_need
+from data.rec import index
+from data.rec.reader import AT_ONCE, NEAR, merged, will_need
 from data.recordio import RecordPack, RecordWriter
 from tests.helpers import GOLDEN
 
@@ -68,26 +67,23 @@ def test_a_wrong_offset_is_no_error_yet(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mixed_header_after", "float_header_first"])
-def test_headers_gathered_by_threads_are_the_same(name, monkeypatch):
+@pytest.mark.parametrize("piece", [64, 5000, 1 << 20])
+@pytest.mark.parametrize("far", [0, 1 << 30])
+def test_headers_gathered_by_threads_or_in_pieces_are_the_same(name, monkeypatch, far, piece):
     path = PACKS / name / "train.rec"
     with RecordPack(path) as pack:
-        positions = np.tile(np.arange(len(pack)), 20)
+        positions = np.random.default_rng(0).permutation(20 * len(pack)) % len(pack)
         plain, labels = pack.fields(positions), pack.images.labels
-    monkeypatch.setattr(reader, "MANY", 1)
-    monkeypatch.setattr(reader, "FAR", 0)
+        data = path.read_bytes() + bytes(40)
+        offsets = pack.offsets[positions]
+    monkeypatch.setattr(index, "MANY", 1)
+    monkeypatch.setattr(index, "FAR", far)
+    monkeypatch.setattr(index, "_PIECE", piece)
     with RecordPack(path) as pack:
-        threaded = pack.fields(positions)
+        gathered = pack.fields(positions)
         assert pack.images.labels.tolist() == labels.tolist()
-    for one, other in zip(plain, threaded, strict=True):
-        assert one.tolist() == other.tolist()
-
-
-def test_places_in_threads_keep_their_order(monkeypatch):
-    monkeypatch.setattr(reader, "MANY", 1)
-    offsets = np.random.default_rng(0).permutation(1000) * 2**30
-    with mmap.mmap(-1, 4096) as mapped:
-        found = gather_scattered(mapped, lambda some: [some, some % 7], offsets)
-        assert found[0].tolist() == offsets.tolist()
-        assert found[1].tolist() == (offsets % 7).tolist()
-        with pytest.raises(ZeroDivisionError):
-            gather_scattered(mapped, lambda some: [some, 1 / 0], offsets)
+        words = index.PackFile(path).words(offsets, 10)
+    for column, other in zip(plain, gathered, strict=True):
+        assert column.tolist() == other.tolist()
+    slow = [np.frombuffer(data, "<u4", 10, start).tolist() for start in offsets.tolist()]
+    assert words.tolist() == slow

@@ -23,10 +23,15 @@ from export.export import main
 from export.graph import ExportedModel, PiecewiseLinear, _ChannelPReLU, images_alone, write_onnx
 from export.onnx_export import FP32, INT8, Bounds, Difference, difference
 from models.heads.base import Head
+from models.heads.multi_layer import MultiLayerHead
 from models.heads.student import StudentHead
+from models.run import open_backbone
 from scoring.scorer import load_scorer
+from tests.helpers import TINY
 from tests.test_docs.test_docs import examples, execute, section
+from utils.config import Method
 from utils.files import file_sha256
+from utils.onnx_runtime import is_onnx
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -233,6 +238,26 @@ def test_the_student_goes_alone(tmp_path, faces):
     _, sigma_sq = OnnxModel(path)(Batch(faces))
     np.testing.assert_allclose(sigma_sq, wanted, rtol=1e-4)
     assert len(np.unique(sigma_sq)) == 7
+
+
+@pytest.mark.parametrize("weights", ["tiny_weights", "tiny_onnx"])
+def test_a_head_that_reads_stages_goes_with_the_backbone(weights, tmp_path, faces, request):
+    torch.manual_seed(0)
+    path = request.getfixturevalue(weights)
+    method = Method("onnx") if is_onnx(path) else TINY
+    frozen = open_backbone(method, path, "cpu", "fp32")
+    sizes = {"features_shape": (8, 7, 7), "stages_size": sum(frozen.give_stages())}
+    head = MultiLayerHead(output="variance", hidden=8, **sizes).eval()
+    with torch.no_grad():
+        head.layers[1].weight[:, frozen.features_size :].mul_(100)
+    path = tmp_path / "stages.onnx"
+    write_onnx(path, ExportedModel(frozen.backbone, head, None), metadata({}, None, None), "")
+    wanted, found = (
+        each(Batch(faces)) for each in (TrainedHead(frozen=frozen, head=head), OnnxModel(path))
+    )
+    np.testing.assert_allclose(found.mu, wanted.mu, atol=1e-5)
+    np.testing.assert_allclose(found.sigma_sq, wanted.sigma_sq, rtol=1e-4)
+    assert len(np.unique(found.sigma_sq)) == 7
 
 
 def test_8_bits(exported, tmp_path, capsys):

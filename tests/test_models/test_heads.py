@@ -13,6 +13,7 @@ from models.heads.base import to_sigma_sq
 from models.heads.fc2 import FC2Head
 from models.heads.gap_fc2 import GapFC2Head
 from models.heads.linear import LinearHead
+from models.heads.multi_layer import MultiLayerHead
 from utils.config import Method
 from utils.methods import available, build
 
@@ -47,24 +48,38 @@ def _output(features, embedding_size=2):
 def test_a_head_gives_one_number_or_one_per_dimension_for_any_feature_map(name):
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (5, 112, 112, 3), dtype=torch.uint8, generator=generator)
-    embedding, features = (torch.randn(5, size, generator=generator) for size in (7, 36))
+    embedding, features, stages = (torch.randn(5, size, generator=generator) for size in (7, 36, 9))
+    sizes = {"features_shape": (6, 2, 3), "embedding_size": 7, "stages_size": 9}
     built = []
     for output in ("probability", "variance"):
         for options in ({}, {"dim": 7}):
             method = Method(name, output=output, **options)
             try:
-                head = build("models.heads", method, features_shape=(6, 2, 3), embedding_size=7)
+                head = build("models.heads", method, **sizes)
             except ValueError:  # the other output, or no choice of columns
                 continue
-            raw = head(BackboneOutput(embedding, features, images))
+            raw = head(BackboneOutput(embedding, features, images, stages))
             assert head.output == output
             assert raw.shape == (5, options.get("dim", raw.shape[1]))
             assert raw.std(dim=0).min() > 0
             assert set(head.starting_from(head.state_dict())) == set(head.state_dict())
             built.append((output, raw.shape[1]))
     assert built
-    if name in ("fc2", "gap_fc2", "gap_linear", "linear"):
+    if name != "student":
         assert built == [("probability", 1), ("variance", 1), ("variance", 7)]
+
+
+def test_multi_layer_is_fc2_on_the_map_and_the_averages_of_the_stages():
+    sizes = {"features_shape": (6, 2, 3), "stages_size": 9}
+    head = MultiLayerHead(output="variance", hidden=4, dim=2, log_norm=1.0, dropout=0.5, **sizes)
+    embedding, features, stages = (torch.randn(5, size) for size in (7, 36, 9))
+    whole = torch.cat([features, stages], dim=1)
+    plain = FC2Head(output="variance", features_shape=(45, 1, 1), hidden=4, dim=2, log_norm=1.0)
+    plain.load_state_dict(head.state_dict())
+    expected = plain.eval()(BackboneOutput(embedding, whole))
+    assert torch.equal(head.eval()(BackboneOutput(embedding, features, None, stages)), expected)
+    with pytest.raises(ValueError, match="head 'multi_layer': dropout = 1.0: must be in"):
+        MultiLayerHead(output="variance", dropout=1.0, **sizes)
 
 
 # --- those of the original ---------------------------------------------------------------------

@@ -147,6 +147,13 @@ def test_it_is_the_network_that_was_exported(
         torch.testing.assert_close(own, other, rtol=0, atol=1e-5)
     single = torch.cat([frozen(images[row : row + 1]).embedding for row in range(3)])
     torch.testing.assert_close(single, output.embedding, rtol=0, atol=1e-5)
+    assert frozen.give_stages() == torch_frozen.give_stages() == (4, 4, 8, 8)
+    again, wanted = frozen(images), torch_frozen(images).stages.clone()
+    wanted[:, 16:] = expected.features.unflatten(1, (8, 49)).mean(
+        2
+    )  # not before the last BatchNorm
+    torch.testing.assert_close(again.stages, wanted, rtol=1e-5, atol=1e-5)
+    assert torch.equal(again.features, output.features)
 
 
 def test_options_choose_embedding_features_and_pixels(source, images, tmp_path):
@@ -180,6 +187,15 @@ def test_last_layers_that_cannot_be_read_are_missing_for_dropout_alone(source, i
     features = frozen(images).features
     with pytest.raises(ValueError, match=r"r\.onnx: dropout .* Sigmoid \(to 'output'\)"):
         frozen.backbone.tail(features)
+
+
+def test_a_network_without_earlier_maps_has_no_stages(source, tmp_path):
+    path = changed(source, other_outputs_first, tmp_path / "r.onnx")
+    frozen = open_backbone(Method("onnx", features="input"), path, "cpu")
+    with pytest.raises(
+        ValueError, match=r"r\.onnx: the ends of its stages are not found: no layer"
+    ):
+        frozen.give_stages()
 
 
 @pytest.mark.parametrize("name", ["grafiqs", "faceqan"])

@@ -1,17 +1,17 @@
 """Extracted folders as a reader finds them, and as labelled faces under evaluation."""
 
 import json
+import os
 import shutil
 
 import numpy as np
 import pytest
 
-from data.extracted import Bad, Shard, open_extracted
+from data.extracted import Bad, Shard, ShardFolder, open_extracted
 from data.features import Embeddings
 from evaluation import compare
 from evaluation.sets.stored import open_stored
 from evaluation.verification_risk_fnmr import main
-from extraction.shards import ShardFolder
 from report.words import caution_sentence
 
 TOTAL, SIZE, COLUMNS = 43, 6, ("idq", "norm:x=1")
@@ -68,12 +68,24 @@ def test_rows_in_any_order(extracted):
             found.take([0, row])
 
 
-def test_shards_in_order_stay_on_disk(extracted):
+def test_shards_in_order(extracted):
     shards = list(open_extracted(extracted))
     assert [len(shard) for shard in shards] == [10, 10, 10, 10, 3]
     np.testing.assert_array_equal(np.concatenate([shard.row for shard in shards]), np.arange(TOTAL))
-    if not list(extracted.glob("shards/*.parquet")):
-        assert isinstance(shards[0].embedding, np.memmap)
+
+
+def test_a_shard_that_is_cut_under_its_reader_is_one_line(extracted):
+    folder = open_extracted(extracted)
+    shard = folder.shard(1)
+    before = shard.embedding.copy()
+    for path in extracted.glob("shards/*/embedding.npy"):
+        os.truncate(path, 150)
+    for path in extracted.glob("shards/*.parquet"):
+        os.truncate(path, 150)
+    np.testing.assert_array_equal(shard.embedding, before)  # a copy, not a mapped file
+    for read in (lambda: folder.shard(1), lambda: folder.take([13])):
+        with pytest.raises(ValueError, match="000001"):
+            read()
 
 
 def test_bad_images_keep_their_reason(extracted):
