@@ -20,6 +20,21 @@ TINY_NAME = "iresnet:layers=(1,1,1,1),widths=(4,4,8,8),embedding_size=16"
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 
 
+def child_of_rank(parent, rank):
+    """Return the process that torchrun started as this rank."""
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            father = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            environment = (folder / "environ").read_bytes().split(b"\0")
+        except (OSError, IndexError):
+            continue
+        if father == parent and f"RANK={rank}".encode() in environment:
+            return int(folder.name)
+    raise AssertionError("no such process")
+
+
 def python(*words, cwd=ROOT, **environment):
     """Run Python with these words in a process of its own that imports this checkout."""
     own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}

@@ -14,13 +14,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 
 import pytest
 
 from data.synthetic import SyntheticFaces
-from tests.helpers import ROOT, TINY_NAME, write_people
+from tests.helpers import ROOT, TINY_NAME, TORCHRUN, child_of_rank, write_people
 
 KILLS = int(os.environ.get("FACEUQ_KILLS", "3"))
 LOST = ("", "cut", "half", "zeros", "names")  # what a kill takes along
@@ -239,6 +240,53 @@ def test_killed_time_and_again_it_ends_the_same(job, commands, work, whole, reco
             problems += half_files(job, work, files)
         problems += differences(commands, job, work, files)
         assert not problems, (struck, problems)
+    record_property("kills", dict(kills))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(KILLS < 50, reason="takes a quarter of an hour: FACEUQ_KILLS=50 runs it")
+def test_training_by_two_processes_killed_in_a_row_ends_the_same(commands, work, record_property):
+    """One process at a time, which the others have to notice, or all with their launcher."""
+    program = "import network, sys, training.trainer as t\nt.SECONDS_BETWEEN_SAVES = 0.0\n"
+    (work.parent / "train.py").write_text(f"{program}sys.exit(network.main(sys.argv[1:]))\n")
+    command = [sys.executable, *TORCHRUN, work.parent / "train.py"]
+    begin_new = ["--config_file", "../inputs/one.py", "--model_dir", "run"]
+    begin_new += ["--set", "schedule.steps_per_epoch=100"]
+    draw, kills = random.Random(0), Counter()
+    own = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+    def start(seconds=None, rank=None):
+        again = (work / "run" / "last.pt").exists()
+        arguments = ["--resume", "run"] if again else begin_new
+        options = {"env": own, "stdout": -3, "stderr": -1}
+        with subprocess.Popen([*command, *arguments], cwd=work, text=True, **options) as job:
+            try:
+                err = job.communicate(timeout=seconds)[1]
+            except subprocess.TimeoutExpired:
+                ranks = (0, 1) if rank is None else (rank,)
+                numbers = [job.pid] * (rank is None)
+                with suppress(AssertionError):  # it has not started any yet
+                    numbers += [child_of_rank(job.pid, each) for each in ranks]
+                for number in numbers:
+                    os.kill(number, signal.SIGKILL)
+                err = job.communicate(timeout=120)[1]
+                kills["all" if rank is None else f"process {rank}"] += job.returncode != 0
+            assert "Traceback" not in err or "torch.distributed" in err
+            return job.returncode, err
+
+    begin(work)
+    begun = time.monotonic()
+    code, err = start()
+    assert code == 0, err
+    whole, seconds = contents(work), time.monotonic() - begun
+    for _ in range(KILLS // 5):
+        begin(work)
+        for rank in draw.sample((0, 1, None, None, 0, 1), 5):
+            start(draw.uniform(0.3, 0.9) * seconds, rank)
+        code, err = start()
+        assert code == 0, err
+        left = contents(work)
+        assert not [x for x in left.keys() | whole.keys() if left.get(x) != whole.get(x)]
     record_property("kills", dict(kills))
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ import network
 from data.synthetic import SyntheticFaces
 from models.load import load_checkpoint
 from models.run import load_run
-from tests.helpers import ROOT, TORCHRUN, python, write_people
+from tests.helpers import ROOT, TORCHRUN, child_of_rank, python, write_people
 
 WITHOUT_DROPOUT = ("idq-0", "idq-1", "mls")  # masks belong to a process, so they are others
 
@@ -98,21 +97,6 @@ def test_a_process_that_dies_ends_the_job_with_one_message_and_a_way_on(
     assert load_checkpoint(folder / "last.pt")["step"] == 0
     assert network.main(["--resume", str(folder), "--set", "schedule.steps_per_epoch=2"]) == 0
     assert load_run(folder / "mls", checkpoint="last", device="cpu").step == 4
-
-
-def child_of_rank(parent, rank):
-    """Return the process that torchrun started as this rank."""
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
-        try:
-            father = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            environment = (folder / "environ").read_bytes().split(b"\0")
-        except (OSError, IndexError):
-            continue
-        if father == parent and f"RANK={rank}".encode() in environment:
-            return int(folder.name)
-    raise AssertionError("no such process")
 
 
 def test_images_that_one_process_alone_cannot_read_are_in_the_log(config_file, tmp_path):
