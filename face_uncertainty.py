@@ -48,58 +48,21 @@ if TYPE_CHECKING:  # the same names for editors and type checkers
     from scoring.templates import Template as Template
 
 _NAMES = {
-    "estimators.base": (
-        "Batch",
-        "Estimate",
-        "Estimator",
-    ),
-    "evaluation.calibration_run": (
-        "CalibrationOptions",
-        "CalibrationResult",
-        "calibrate",
-    ),
-    "evaluation.comparison": (
-        "ComparisonOptions",
-        "MethodComparison",
-        "compare",
-        "compare_stored",
-    ),
-    "evaluation.confidence.calibration": (
-        "Calibration",
-        "Decision",
-    ),
-    "report.sheet": ("FaceScore",),
-    "evaluation.metrics.comparisons": ("Comparisons",),
-    "evaluation.open_model": (
-        "LoadedModel",
-        "open_model",
-        "open_models",
-    ),
-    "evaluation.run": (
-        "EvaluationOptions",
-        "EvaluationResult",
-        "evaluate",
-    ),
-    "evaluation.sets.open_set": ("open_set",),
-    "evaluation.sets.stored": ("open_stored",),
-    "report.text": (
-        "calibration_text",
-        "method_table",
-        "result_text",
-        "result_warnings",
-    ),
-    "scoring.scorer": (
-        "BestShot",
-        "Scorer",
-        "Scores",
-        "load_scorer",
-    ),
-    "scoring.templates": (
-        "ComparisonResult",
-        "Template",
-    ),
+    "estimators.base": "Batch Estimate Estimator",
+    "evaluation.calibration_run": "CalibrationOptions CalibrationResult calibrate",
+    "evaluation.comparison": "ComparisonOptions MethodComparison compare compare_stored",
+    "evaluation.confidence.calibration": "Calibration Decision",
+    "report.sheet": "FaceScore",
+    "evaluation.metrics.comparisons": "Comparisons",
+    "evaluation.open_model": "LoadedModel open_model open_models",
+    "evaluation.run": "EvaluationOptions EvaluationResult evaluate",
+    "evaluation.sets.open_set": "open_set",
+    "evaluation.sets.stored": "open_stored",
+    "report.text": "calibration_text method_table result_text result_warnings",
+    "scoring.scorer": "BestShot Scorer Scores load_scorer",
+    "scoring.templates": "ComparisonResult Template",
 }
-_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_MODULE_OF)  # noqa: PLE0605
 _ROOMS = (
     *("utils", "losses", "models", "data", "photos", "mc_dropout", "estimators", "evaluation"),

@@ -25,7 +25,7 @@ if not __package__:  # run as a file: import from the checkout, not from this fo
 import torch
 
 from benchmarks._common import compare, print_table, write_json
-from data.extracted import Format
+from data.extracted import Format, ShardFolder
 from data.faces import Faces, open_faces
 from data.images import encode_jpeg
 from data.recordio import RecordWriter
@@ -33,7 +33,6 @@ from data.synthetic import SyntheticFaces
 from estimators.base import EstimatorGroup
 from estimators.trained_head import TrainedHead
 from extraction.job import Extraction, ExtractOptions
-from extraction.shards import ShardFolder
 from models.frozen import FrozenBackbone
 from models.heads.fc2 import FC2Head
 from models.run import parse_backbone

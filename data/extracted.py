@@ -1,18 +1,19 @@
-"""Read what extraction/extract.py wrote: embeddings and uncertainties of every image of a source.
+"""Embeddings and uncertainties of every image of a source, in shards: read and written.
 
-`evaluation.sets.stored` evaluates them as labelled faces. The first part says what the files of a
-shard are, and is what extraction/ writes by.
+extraction/extract.py writes them, each whole or not at all; `evaluation.sets.stored` evaluates them
+as labelled faces.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
-from typing import Literal, NamedTuple, TypedDict, overload
+from typing import Any, Literal, NamedTuple, TypedDict, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,20 @@ from numpy.typing import NDArray
 from data.features import Embeddings
 from utils.arrays import read_npy
 from utils.config import parsed
-from utils.files import DAMAGE, naming, open_input, parse_json, read_json
-from utils.tables import plain_cell, require_pyarrow
+from utils.files import (
+    DAMAGE,
+    Json,
+    atomic_file,
+    atomic_path,
+    naming,
+    open_input,
+    parse_json,
+    read_json,
+    remove,
+    remove_leftovers,
+    require_folder,
+)
+from utils.tables import plain_cell, require_pyarrow, write_csv
 
 ABOUT = "about.json"
 BAD = "bad.csv"
@@ -96,11 +109,6 @@ class Bad(NamedTuple):
     row: int
     name: str
     reason: str
-
-
-def shard_path(folder: Path, number: int, form: Format) -> Path:
-    """Return where a shard lies: a folder of `.npy` files, or one Parquet file."""
-    return folder / SHARDS / (f"{number:06d}" if form == "npy" else f"{number:06d}.parquet")
 
 
 def shard_facts(path: Path) -> ShardFacts | None:
@@ -270,7 +278,9 @@ class Extracted:
         self.about = _read_about(self.path)
         self.columns: tuple[str, ...] = tuple(self.about["columns"])
         self.shard_images: int = self.about["shard_images"]
-        self.num_shards = -(-len(self) // self.shard_images)
+        about = (self.about["format"], len(self), self.shard_images)
+        self._shards = ShardFolder(self.path, *about, self.columns, settings="")
+        self.num_shards = len(self._shards)
         self._bad = self._checked()
         self.num_bad = sum(self._bad)
 
@@ -285,13 +295,15 @@ class Extracted:
         shard = self._read(number)
         bad = len(shard) - int(np.count_nonzero(shard.ok))
         if bad != self._bad[number]:
-            raise ValueError(f"{self._path(number)} is damaged: {bad} images without embedding")
+            raise ValueError(
+                f"{self._shards.path(number)} is damaged: {bad} images without embedding"
+            )
         return shard
 
     def _read(self, number: int, places: NDArray[np.intp] | None = None) -> Shard:
-        rows = min(self.shard_images, len(self) - number * self.shard_images)
+        rows = len(range(*self._shards.bounds(number)))
         size = self.about["embedding_size"]
-        return read_shard(self._path(number), self.columns, rows, size, places)
+        return read_shard(self._shards.path(number), self.columns, rows, size, places)
 
     def take(self, rows: Sequence[int] | NDArray[np.integer]) -> Shard:
         """Return any rows in the order given, in memory; each shard is opened once.
@@ -315,7 +327,7 @@ class Extracted:
     def bad(self) -> Iterator[Bad]:
         """Images without embedding, by row: what bad.csv lists."""
         for number in range(self.num_shards):
-            yield from bad_images(self._path(number))
+            yield from bad_images(self._shards.path(number))
 
     def labelled(self) -> Embeddings:
         """Load all good images into memory, embeddings as float32, to be evaluated.
@@ -342,12 +354,9 @@ class Extracted:
         except ValueError as error:
             raise ValueError(f"{self.path}: {error}") from error
 
-    def _path(self, number: int) -> Path:
-        return shard_path(self.path, number, self.about["format"])
-
     def _checked(self) -> list[int]:
         """Bad images of each shard; ValueError where one is missing, damaged or of another run."""
-        names = (path.stem for path in self._path(0).parent.glob("[0-9]*"))
+        names = (path.stem for path in self._shards.path(0).parent.glob("[0-9]*"))
         numbers = {int(name) for name in names if name.isdecimal() and self._exists(int(name))}
         if len(numbers) < self.num_shards:
             first = next(number for number in count() if number not in numbers)
@@ -356,7 +365,7 @@ class Extracted:
                 f"shards are missing, the first is {first}; give the command of "
                 "extraction/extract.py again, which makes those alone"
             )
-        facts = [shard_facts(self._path(number)) for number in range(self.num_shards)]
+        facts = [shard_facts(self._shards.path(number)) for number in range(self.num_shards)]
         settings = {own["settings"] for own in facts if own}
         rows = {(own["start"], own["stop"]) for own in facts if own}
         if sum(stop - start for start, stop in rows) != len(self):
@@ -369,7 +378,7 @@ class Extracted:
         return [own["bad"] for own in facts if own]
 
     def _exists(self, number: int) -> bool:
-        return number < self.num_shards and self._path(number).exists()
+        return number < self.num_shards and self._shards.path(number).exists()
 
 
 def open_extracted(path: str | Path) -> Extracted:
@@ -392,3 +401,174 @@ def _read_about(folder: Path) -> About:
 def _joined(parts: Sequence[Shard]) -> Shard:
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS}
     return Shard(**arrays, name=[name for part in parts for name in part.name])
+
+
+@dataclass(frozen=True)
+class ShardFolder:
+    """The shards of one folder.
+
+    Attributes:
+        folder: that about.json lies in.
+        form: of the shards.
+        total: images of the source.
+        shard_images: images of a shard; the last one may have fewer.
+        columns: names of the uncertainties.
+        settings: hash of what about.json says; a shard made under another one is made again.
+    """
+
+    folder: Path
+    form: Format
+    total: int
+    shard_images: int
+    columns: tuple[str, ...]
+    settings: str
+
+    def __len__(self) -> int:
+        return -(-self.total // self.shard_images)
+
+    def bounds(self, number: int) -> tuple[int, int]:
+        """Rows [start, stop) of a shard."""
+        start = number * self.shard_images
+        return start, min(start + self.shard_images, self.total)
+
+    def path(self, number: int) -> Path:
+        """Return where a shard lies: a folder of `.npy` files, or one Parquet file."""
+        name = f"{number:06d}" if self.form == "npy" else f"{number:06d}.parquet"
+        return self.folder / SHARDS / name
+
+    def bad_of_done(
+        self, number: int, max_bad_share: float, report: Callable[[str], None]
+    ) -> int | None:
+        """Return how many bad images a whole shard has, None where there is no such shard.
+
+        One that is damaged, or of which too many are bad (which may be mended meanwhile), is
+        removed, and reported in a line.
+        """
+        path = self.path(number)
+        try:
+            facts = shard_facts(path)
+            if facts is None:
+                return None
+            if facts["settings"] != self.settings:
+                raise ValueError(f"{path} was made with other settings")
+            if (facts["start"], facts["stop"]) != self.bounds(number):
+                raise ValueError(f"{path} holds other rows")
+            if facts["bad"] > max_bad_share * (facts["stop"] - facts["start"]):
+                raise ValueError(f"{path} lists {facts['bad']} bad images")
+        except ValueError as error:
+            report(f"{' '.join(str(error).split())}: made again")
+            remove(path)
+            return None
+        return facts["bad"]
+
+    def count_done(self) -> int:
+        """Count shards without looking into them."""
+        return sum(self.path(number).exists() for number in range(len(self)))
+
+    def write(
+        self, number: int, shard: Shard, bad: Sequence[Bad], facts: Mapping[str, Json]
+    ) -> None:
+        """Write a shard under a temporary name, and give it its own when it is complete."""
+        path = self.path(number)
+        require_folder(self.folder)
+        start, stop = self.bounds(number)
+        own = {"shard": number, "start": start, "stop": stop, "bad": len(bad)}
+        facts = {**own, "settings": self.settings, **facts}
+        with atomic_path(path) as temporary:
+            if self.form == "npy":
+                _write_npy(temporary, shard, bad, facts)
+            else:
+                _write_parquet(temporary, shard, bad, facts, self.columns)
+
+    def join_bad(self) -> int:
+        """Write bad.csv from the lists of all shards; returns how many images are in it."""
+        total = 0
+
+        def rows() -> Iterator[Bad]:
+            nonlocal total
+            for number in range(len(self)):
+                bad = bad_images(self.path(number))
+                total += len(bad)
+                yield from bad
+
+        with atomic_file(self.folder / BAD, "w") as file:
+            write_csv(file, chain([Bad._fields], rows()))
+        remove_leftovers(self.path(0).parent)
+        return total
+
+
+def _write_npy(folder: Path, shard: Shard, bad: Sequence[Bad], facts: dict[str, Json]) -> None:
+    folder.mkdir()
+    for name in ARRAYS:
+        np.save(folder / f"{name}.npy", getattr(shard, name))
+    with _open(folder / NAMES) as file:
+        file.writelines(f"{name}\n" for name in shard.name)
+    if bad:
+        with _open(folder / BAD) as file:
+            write_csv(file, [Bad._fields, *bad])
+    sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+    text = json.dumps({**facts, "bytes": sizes}, indent=1) + "\n"
+    (folder / FACTS).write_text(text, encoding="utf-8")
+
+
+def _write_parquet(
+    path: Path, shard: Shard, bad: Sequence[Bad], facts: dict[str, Json], columns: Sequence[str]
+) -> None:
+    require_pyarrow(str(path))
+    import pyarrow
+    from pyarrow import parquet
+
+    reasons = {image.row: _utf8(image.reason) for image in bad}
+    size = shard.embedding.shape[1]
+    flat = pyarrow.array(shard.embedding.reshape(-1))
+    arrays: dict[str, Any] = {
+        "row": shard.row,
+        "label": shard.label,
+        "name": [_utf8(name) for name in shard.name],
+        "ok": shard.ok,
+        "reason": pyarrow.array([reasons.get(row) for row in shard.row.tolist()], pyarrow.string()),
+        **{
+            uncertainty_column(name): np.ascontiguousarray(shard.uncertainty[:, place])
+            for place, name in enumerate(columns)
+        },
+        "embedding": pyarrow.FixedSizeListArray.from_arrays(flat, size),
+    }
+    table = pyarrow.table(arrays).replace_schema_metadata({KEY: json.dumps(facts)})
+    plain = ["name", "reason", "row", "label", "ok"]
+    others = [*map(uncertainty_column, columns), "embedding.list.element"]
+    compression = dict.fromkeys(plain, "zstd") | dict.fromkeys(others, "none")
+    parquet.write_table(
+        table,
+        path,
+        compression=compression,
+        use_dictionary=False,
+        write_statistics=["row", "label", "ok"],
+        store_schema=True,
+    )
+
+
+def _utf8(text: str) -> str:
+    """Replace what UTF-8 cannot carry: bytes of file names that are not text."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def one_line(name: str) -> str:
+    """Return a name that fits on one line of names.txt."""
+    return name.replace("\n", "\\n").replace("\r", "\\r")
+
+
+def _open(path: Path) -> Any:
+    return path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
+
+
+def empty(rows: NDArray[np.int64], size: int, columns: int, dtype: str) -> Shard:
+    """Return a shard to be filled: nothing ok, NaN in every number."""
+    images = len(rows)
+    return Shard(
+        rows,
+        np.zeros(images, np.int64),
+        np.full((images, size), np.nan, dtype),
+        np.full((images, columns), np.nan, np.float32),
+        np.zeros(images, np.bool_),
+        [""] * images,
+    )

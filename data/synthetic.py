@@ -12,6 +12,7 @@ from pathlib import Path
 
 if not __package__:  # run as a file: import from the checkout, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    import utils  # noqa: F401 - takes Ctrl-C over before large imports run
 
 from tqdm import tqdm
 

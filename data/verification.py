@@ -14,6 +14,7 @@ from pathlib import Path
 
 if not __package__:  # run as a file: import from the checkout, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    import utils  # noqa: F401 - takes Ctrl-C over before large imports run
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,14 @@ class VerificationSet:
                 f"{self.name}: {len(self.images)} images for {len(self.mated)} pairs; a set has "
                 "two images for each pair, and at least one pair"
             )
+
+    def __len__(self) -> int:
+        """Return 2N, the number of images."""
+        return len(self.images)
+
+    def image_name(self, row: int) -> str:
+        """Return the number of the row."""
+        return str(row)
 
     def decode(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Return images [start, stop) as (n, 112, 112, 3) RGB.

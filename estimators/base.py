@@ -6,20 +6,25 @@ Importing this module loads NumPy alone; PyTorch comes with the first backbone.
 from __future__ import annotations
 
 import difflib
+import json
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from utils.arrays import Array, read_npz
 from utils.config import Method
+from utils.files import DAMAGE, atomic_file, naming, parse_json
 from utils.methods import available, build
 
 if TYPE_CHECKING:
     from models.backbones.base import BackboneOutput
     from models.frozen import FrozenBackbone
+    from models.heads.base import Head
 
 
 _REC_601 = np.array([0.299, 0.587, 0.114], np.float32)
@@ -169,6 +174,78 @@ class PixelMeasure(ABC):
     @abstractmethod
     def uncertainty(self, images: NDArray[np.uint8]) -> NDArray[np.floating]:
         """Return (B,) uncertainties of (B, H, W, 3) RGB images."""
+
+
+OverFaces = Callable[[Callable[[Batch], NDArray[np.float32]]], NDArray[np.float32]]
+FIT = "face-uncertainty fit"
+
+
+class Fitted(ABC):
+    """An estimator with arrays that evaluation/fit_fusion.py fits on faces and keeps in a file.
+
+    The file is `.npz`: the arrays, and in `about` (JSON) the estimator's name, how many images, and
+    which backbone (`models_of`), and head if one takes part; others are refused.
+    """
+
+    name: str
+    reads_head: ClassVar[bool] = False  # whether a fit is valid for one head alone
+
+    def load(self, reference: str, models: Mapping[str, str]) -> dict[str, Array]:
+        """Read the arrays that `shapes` names.
+
+        Raises:
+            ValueError: no such file, a damaged one, or one of other models; names it.
+        """
+        way_out = f"fit it with evaluation/fit_fusion.py --fit {self.name}"
+        if not Path(reference).is_file():
+            raise ValueError(f"no file {reference}: {way_out}")
+        shapes = self.shapes()
+        with naming(reference, *DAMAGE):
+            arrays = read_npz(reference, [*shapes, "about"])
+            about = parse_json(str(arrays.pop("about")))
+            if [about["format"], about["version"], about["estimator"]] != [FIT, 1, self.name]:
+                raise ValueError(f"it is not a fit of {self.name}, version 1: {way_out}")
+            different = [part for part in models if about["models"].get(part) != models[part]]
+            if different:
+                raise ValueError(f"fitted with another {' and '.join(different)}: {way_out}")
+            for name, shape in shapes.items():
+                array = arrays[name]
+                if array.shape != shape or array.dtype.kind != "f" or not np.isfinite(array).all():
+                    raise ValueError(f"array {name} is not {shape} finite numbers")
+        return arrays
+
+    @classmethod
+    @abstractmethod
+    def fit(
+        cls, over_faces: OverFaces, frozen: FrozenBackbone, head: Head | None
+    ) -> dict[str, Array]:
+        """Return the arrays; `over_faces` computes an (N, k) array of faces, batch by batch."""
+
+    @abstractmethod
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each array that the file must have."""
+
+    @abstractmethod
+    def __call__(self, batch: Batch) -> Estimate:
+        """Estimate for the batch's images."""
+
+
+def models_of(
+    frozen: FrozenBackbone, backbone_sha256: str, head_sha256: str = ""
+) -> dict[str, str]:
+    """Return what a fit is valid for, by part."""
+    scaling = json.dumps(frozen.preprocessing.to_dict(), sort_keys=True)
+    models = {"backbone": backbone_sha256, "preprocessing": scaling}
+    return models | ({"head": head_sha256} if head_sha256 else {})
+
+
+def save_fit(
+    path: str | Path, name: str, arrays: Mapping[str, Array], models: Mapping[str, str], images: int
+) -> None:
+    """Write what `Fitted.load` reads."""
+    about = {"format": FIT, "version": 1, "estimator": name, "images": images, "models": models}
+    with atomic_file(path) as file:
+        np.savez(file, allow_pickle=False, about=np.array(json.dumps(about)), **arrays)
 
 
 def grey(images: NDArray[np.uint8]) -> NDArray[np.float32]:

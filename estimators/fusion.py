@@ -20,11 +20,9 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from estimators.base import Batch, Estimate, Estimator, EstimatorGroup, build_estimator
-from estimators.trained_head import TrainedHead, head_hashes
+from estimators.trained_head import TrainedHead, head_hashes, head_of_run
 from models.frozen import FrozenBackbone
 from models.heads.base import Head
-from models.load import load_checkpoint
-from models.run import trained_head
 from utils.config import parse_method
 from utils.files import DAMAGE, naming, read_json, write_text
 
@@ -98,17 +96,17 @@ def open_members(
         if text in members:
             raise ValueError(f"the fusion has the member {text!r} twice")
         if (folder / text).is_dir():
-            own = _head_of(folder / text, frozen, backbone)
+            own = head_of_run(folder / text, frozen, backbone)
             members[text] = TrainedHead(frozen=frozen, head=own)
             continue
         method = parse_method(text)
         if method.name == "fusion":
             raise ValueError("a fusion cannot be a member of a fusion: name its members")
         if method.name == "trained_head":
-            own = _head_of(folder, frozen, backbone) if head is None else head
+            own = head_of_run(folder, frozen, backbone) if head is None else head
             members[text] = TrainedHead(frozen=frozen, head=own)
         else:
-            members[text] = build_estimator(method, frozen=frozen)
+            members[text] = build_estimator(method, frozen=frozen, backbone_sha256=backbone)
     return members
 
 
@@ -120,22 +118,6 @@ def require_same(stored: Mapping[str, str], hashes: Mapping[str, str], path: str
                 f"{path}: member {name!r} has another head than the fusion was fitted with: fit it "
                 "again with evaluation/fit_fusion.py, or name the run that it was fitted for"
             )
-
-
-def _head_of(folder: Path, frozen: FrozenBackbone, backbone: str) -> Head:
-    """Load the best head of a run, without another backbone."""
-    file = folder / "best.pt"
-    if not file.is_file():
-        raise ValueError(f"no trained run in {folder}: best.pt is missing (train with network.py)")
-    checkpoint = load_checkpoint(file)
-    with naming(file, *DAMAGE):
-        sha256 = str(checkpoint["backbone"]["sha256"])
-    if sha256 != backbone:
-        raise ValueError(
-            f"{folder} was trained on another backbone (weights {sha256[:12]}..., here "
-            f"{backbone[:12]}...): a fusion joins methods over one"
-        )
-    return trained_head(checkpoint, frozen, file)
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.confidence.bootstrap import Bootstrap, bootstrap
-from evaluation.confidence.intervals import Interval
+from evaluation.confidence.bootstrap import Bootstrap, bootstrap, p_value
+from evaluation.confidence.intervals import Interval, holm
 from evaluation.metrics.comparisons import Cap, Comparisons, Unit
 from evaluation.metrics.protocols import Protocol, find_protocol
+from evaluation.metrics.thresholds import Caution
 from evaluation.run import DISCARDS, EvaluationOptions, embed_set, show_draws
 from evaluation.sets.stored import StoredSet
 from models.seeds import Group
@@ -27,8 +30,8 @@ from utils.config import require
 from utils.distributed import ALONE, World
 
 if TYPE_CHECKING:
+    from estimators.from_file import FromFile
     from evaluation.metrics.curve import ProtocolCurve
-    from evaluation.metrics.thresholds import Caution
     from evaluation.open_model import LoadedModels
     from evaluation.sets.open_set import EvaluationSet
 
@@ -84,6 +87,10 @@ class Verdict(NamedTuple):
         interval: of the difference.
         ahead: in how many pairs of single methods the one with the smaller mean is better.
         pairs: of single methods; 0 where two methods are compared.
+        p_value: of the difference, by `evaluation.confidence.bootstrap.p_value`.
+        adjusted: the same by Holm's rule over all verdicts of the table.
+        family: how many these are.
+        level: that `adjusted` must not exceed: 1 - confidence of the interval.
     """
 
     first: str
@@ -93,6 +100,16 @@ class Verdict(NamedTuple):
     interval: Interval
     ahead: int = 0
     pairs: int = 0
+    p_value: float = math.nan
+    adjusted: float = math.nan
+    family: int = 1
+    level: float = 0.05
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval excludes 0 and, among several verdicts, Holm's rule agrees."""
+        excludes = self.interval.low > 0 or self.interval.high < 0
+        return excludes and (self.family == 1 or self.adjusted <= self.level)
 
 
 @dataclass(frozen=True)
@@ -245,6 +262,26 @@ def compare(
         yield from _compare(first, columns, models.groups, options)
 
 
+def compare_scores(
+    stored: StoredSet,
+    scores: Mapping[str, FromFile],
+    options: ComparisonOptions | None = None,
+) -> Iterator[MethodComparison]:
+    """Compare scores of the images whose embeddings are stored; see `compare`.
+
+    Args:
+        stored: embeddings of a set, with pairs or identities; their own uncertainties are not used.
+        scores: by the name of the method.
+        options: see `ComparisonOptions`.
+
+    Raises:
+        ValueError: no embeddings, or an image without a score; the message names the file.
+    """
+    ((_, first), *_), images = stored.comparisons(), stored.image_names()
+    columns = {method: file.uncertainty_of(images) for method, file in scores.items()}
+    yield from _compare(first, columns, (), options or ComparisonOptions())
+
+
 def compare_stored(
     stored: Mapping[str, StoredSet], options: ComparisonOptions | None = None
 ) -> Iterator[MethodComparison]:
@@ -297,7 +334,11 @@ def _compare(
         rows = method_rows(name, fmr, draws, against if against in draws.curves else None)
         means = group_rows(name, fmr, draws, groups, against)
         curve = next(iter(draws.curves.values()))
+        needed = draws_needed(len(draws.curves) - 1, draws.confidence)
+        few = {"draws": draws.replicates, "needed": needed, "verdicts": len(draws.curves) - 1}
         cautions = (*comparisons.cautions, *curve.cautions, *draws.cautions)
+        if draws.replicates < needed:
+            cautions += (Caution("few_draws", few),)
         yield MethodComparison(
             *(name, comparisons.cap, cautions, fmr, draws, groups, tuple(rows), tuple(means))
         )
@@ -319,11 +360,11 @@ def method_rows(name: str, fmr: float, draws: Bootstrap, against: str | None) ->
     methods = [list(draws.curves)[place] for place in order]
     reference = against or methods[0]
     shares = draws.rank_shares()
+    verdicts = _verdicts(draws, [(method, reference) for method in methods])
     rows = []
     for place, method in zip(order, methods, strict=True):
         edc = draws.curves[method].edc
         value, interval = draws.relative(method)
-        paired = None if method == reference else draws.compare(method, reference)
         rows.append(
             MethodRow(
                 set=name,
@@ -335,7 +376,7 @@ def method_rows(name: str, fmr: float, draws: Bootstrap, against: str | None) ->
                 interval=interval,
                 rank=places[place],
                 best_share=float(shares[method][0]),
-                verdict=Verdict(method, reference, draws.limit, *paired[:2]) if paired else None,
+                verdict=verdicts.get((method, reference)),
                 efficiency=draws.curves[method].efficiencies(DISCARDS),
             )
         )
@@ -361,6 +402,7 @@ def group_rows(
     order = np.argsort(places, kind="stable")
     best = groups[order[0]].name if groups else ""
     reference = best if against is None else _reference(against, members)
+    verdicts = _verdicts(draws, [(group.name, reference) for group in groups], members)
     rows = []
     for place in order:
         group = groups[place]
@@ -376,7 +418,7 @@ def group_rows(
                 relatives=tuple(values[group.name]),
                 interval=draws.interval(_mean(draws.relatives, group.members)),
                 rank=places[place],
-                verdict=_verdict(draws, group.name, reference, members),
+                verdict=verdicts.get((group.name, reference)),
                 efficiency=_mean_efficiency(draws, group.members),
             )
         )
@@ -399,13 +441,35 @@ def _mean_efficiency(draws: Bootstrap, members: Sequence[str]) -> dict[float, fl
     return {share: float(np.mean([own[share] for own in each])) for share in each[0]}
 
 
+def pairwise_verdicts(draws: Bootstrap) -> list[Verdict]:
+    """Every method against every later one, with Holm's correction over all these pairs."""
+    return list(_verdicts(draws, combinations(draws.curves, 2)).values())
+
+
+def draws_needed(verdicts: int, confidence: float) -> int:
+    """Fewest bootstrap draws with which so many verdicts can all be clear under Holm's rule."""
+    return math.ceil(2 * verdicts / (1 - confidence)) - 1 if verdicts > 1 else 0
+
+
+def _verdicts(
+    draws: Bootstrap,
+    pairs: Iterable[tuple[str, str]],
+    groups: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+) -> dict[tuple[str, str], Verdict]:
+    """One verdict for each pair of different methods or groups, corrected for their number."""
+    single = {pair: _verdict(draws, *pair, groups) for pair in pairs if pair[0] != pair[1]}
+    adjusted = holm([verdict.p_value for verdict in single.values()])
+    return {
+        pair: verdict._replace(adjusted=value, family=len(single))
+        for (pair, verdict), value in zip(single.items(), adjusted, strict=True)
+    }
+
+
 def _verdict(
-    draws: Bootstrap, first: str, second: str, members: dict[str, tuple[str, ...]]
-) -> Verdict | None:
+    draws: Bootstrap, first: str, second: str, groups: Mapping[str, tuple[str, ...]]
+) -> Verdict:
     """Compare means over seeds on the same draws, and count the pairs of single ones."""
-    if first == second:
-        return None
-    ours, theirs = members[first], members.get(second, (second,))
+    ours, theirs = groups.get(first, (first,)), groups.get(second, (second,))
     change = _mean(draws.areas, ours) - _mean(draws.areas, theirs)
     first_areas, second_areas = (
         np.array([draws.curves[name].areas[draws.limit] for name in names])
@@ -417,9 +481,13 @@ def _verdict(
         if difference < 0
         else first_areas[:, None] - second_areas
     )
-    interval = draws.interval(change)
-    ahead = int((gaps > 0).sum())
-    return Verdict(first, second, draws.limit, difference, interval, ahead, gaps.size)
+    return Verdict(
+        *(first, second, draws.limit, difference, draws.interval(change)),
+        ahead=int((gaps > 0).sum()) if groups else 0,
+        pairs=gaps.size if groups else 0,
+        p_value=p_value(change),
+        level=1 - draws.confidence,
+    )
 
 
 def _mean(replicates: dict[str, Floats], members: Sequence[str]) -> Floats:

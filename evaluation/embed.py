@@ -11,23 +11,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from data.faces import Images
 from data.features import Features, checked_rows
-from data.images import Sizes, first_rows
+from data.images import first_rows
 from estimators.base import Batch, Estimate, Estimator, estimate_of, name_readers
 from utils.arrays import read_npz
 from utils.distributed import ALONE, World
 from utils.files import Json
 from utils.long_work import prefetch, threads
 from utils.parts import PartStore
-
-if TYPE_CHECKING:
-    from data.faces import Images
 
 PART_IMAGES = 2048  # images per stored part: seconds to minutes of work
 BATCHES = 6  # decoded or being decoded ahead, at most
@@ -36,21 +34,7 @@ Result = TypeVar("Result")
 Span = tuple[int, int]  # of rows, the end not included
 
 
-class Decodes(Protocol):
-    """Anything that gives images by number; from several threads at once."""
-
-    @property
-    def sizes(self) -> Sizes:
-        """Of the images that were decoded."""
-
-    def decode(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Images start..stop-1 as (n, 112, 112, 3) RGB."""
-
-    def fingerprint(self, row: int) -> int:
-        """64 bits that rows share whose images are equal."""
-
-
-class ImagePairs(Decodes, Protocol):
+class ImagePairs(Images, Protocol):
     """N pairs of images, rows 2i and 2i+1 (`data.verification.VerificationSet` is one)."""
 
     @property
@@ -155,7 +139,7 @@ class _Work:
     """Estimators over one set's images."""
 
     estimators: Sequence[Estimator]
-    images: Decodes
+    images: Images
     total: int
     batch_size: int
     flip: bool

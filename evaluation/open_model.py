@@ -145,7 +145,10 @@ class LoadedModel:
                 f"{self.name} has no backbone that {text} could use: name a run folder or a packed "
                 "model"
             )
-        runtime: dict[str, object] = {"frozen": self.frozen}
+        runtime: dict[str, object] = {
+            "frozen": self.frozen,
+            "backbone_sha256": self.provenance.backbone_sha256,
+        }
         if self.head is not None:
             runtime["head"] = self.head
         return replace(
@@ -520,13 +523,15 @@ def _open_over(host: LoadedModel | None, kind: str, spec: str) -> LoadedModel:
                 "a packed model among the methods"
             )
         name = f"{spec} of {host.name}" if files else spec
-        estimator = build_estimator(parse_method(spec), frozen=frozen)
+        sha256 = host.provenance.backbone_sha256
+        runtime = {"frozen": frozen, "backbone_sha256": sha256}
+        estimator = build_estimator(parse_method(spec), **runtime)
         provenance = Provenance(
             model=str(files[0]) if files else host.provenance.model,
             sha256=file_sha256(files[0]) if files else host.provenance.sha256,
             output=_output_of(spec),
             method=spec,
-            backbone_sha256=host.provenance.backbone_sha256,
+            backbone_sha256=sha256,
         )
     return LoadedModel(
         name=name,

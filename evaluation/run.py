@@ -325,7 +325,7 @@ def pairs_of(source: EvaluationSet, estimate: Estimate, score: Score = "cosine")
     if isinstance(source, PairsSet):
         rows = source.pairs.ravel()
         return Features(estimate.mu[rows], estimate.sigma_sq[rows], source.mated)
-    return Features(estimate.mu, estimate.sigma_sq, source.pairs.mated)
+    return Features(estimate.mu, estimate.sigma_sq, source.images.mated)
 
 
 def save_features(path: Path, source: EvaluationSet, estimate: Estimate) -> None:

@@ -266,7 +266,7 @@ def _some_pairs(labelled: EvaluationSet, count: int) -> tuple[NDArray[np.int64],
         kinds = [mated_pairs(labelled.labels, 1), non_mated_pairs(labelled.labels, count)]
     elif isinstance(labelled, VerificationPairs):
         every = np.arange(len(labelled.images)).reshape(-1, 2)
-        kinds = [every[labelled.pairs.mated], every[~labelled.pairs.mated]]
+        kinds = [every[labelled.images.mated], every[~labelled.images.mated]]
     elif isinstance(labelled, PairsSet):
         kinds = [labelled.pairs[labelled.mated], labelled.pairs[~labelled.mated]]
     else:

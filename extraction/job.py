@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.extracted import ABOUT, BAD, SHARDS, Bad, Format, Shard
+from data.extracted import ABOUT, BAD, SHARDS, Bad, Format, Shard, ShardFolder, empty, one_line
 from data.faces import FaceImages, Faces, open_faces
 from data.features import are_directions
 from data.loader import Batch as LoadedBatch
@@ -32,7 +32,6 @@ from estimators.embedding_norm import EmbeddingNorm
 from estimators.trained_head import TrainedHead
 from evaluation.embed import average_of_flip, estimate_batch
 from evaluation.open_model import DEMO, LoadedModels, named, open_models
-from extraction.shards import ShardFolder, empty, one_line
 from models.heads.base import to_sigma_sq
 from models.load import weights_sha256
 from utils.cli import say_error

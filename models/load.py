@@ -334,7 +334,8 @@ def save_checkpoint(path: Path, payload: Checkpoint) -> None:
     """
     buffer = io.BytesIO()  # since PyTorch makes an error of its own of a full disk
     torch.save({"format": FORMAT, **payload}, buffer)
-    write_bytes(path, buffer.getbuffer())
+    with buffer.getbuffer() as content:
+        write_bytes(path, content)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

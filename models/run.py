@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,16 @@ from models.load import (
     weights_files,
     weights_sha256,
 )
-from utils.config import Execution, Method, Precision, TrainConfig, from_json, parse_method, to_json
+from utils.config import (
+    Execution,
+    Method,
+    Precision,
+    TrainConfig,
+    from_json,
+    parse_method,
+    parsed,
+    to_json,
+)
 from utils.device import resolve_device
 from utils.files import DAMAGE, check_archive, naming, read_json
 from utils.methods import build, check_options, find
@@ -305,22 +314,6 @@ class About:
     created: str  # date, as in 2026-01-31
     version: str  # of the code that packed it
 
-    @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> About:
-        """Build from the plain values of a file.
-
-        Raises:
-            ValueError: an entry that is missing, unknown or of another type.
-        """
-        wrong = sorted(set(stored) ^ {field.name for field in dataclasses.fields(cls)})
-        if wrong:
-            raise ValueError(f"missing or unknown entries of about: {', '.join(wrong)}")
-        for name, value in stored.items():
-            kinds = (dict, type(None)) if name == "colour_check" else (str,)
-            if not isinstance(value, kinds):
-                raise ValueError(f"about.{name} is {type(value).__name__}")
-        return cls(**stored)
-
 
 @dataclass(frozen=True, kw_only=True)
 class PackedModel(Run):
@@ -392,7 +385,7 @@ def load_packed(
     payload = _payload(path)
     with naming(path, *DAMAGE):
         config = dataclasses.replace(from_json(payload["config"]), head_weights=None)
-        about = About.from_dict(payload["about"])
+        about: About = parsed(About, payload["about"], "about")
         backbone = build_backbone(config.backbone, payload["backbone"], path)
         backbone.preprocessing = Preprocessing.from_dict(payload["preprocessing"])
         load_state(backbone, payload["backbone"], path, f"backbone {config.backbone!r}")
@@ -445,14 +438,15 @@ def _stored(module: nn.Module, half: bool) -> dict[str, Tensor]:
     return stored
 
 
-_PARTS: dict[str, type | tuple[type, ...]] = {
-    "config": str,
-    "preprocessing": dict,
-    "backbone": dict,
-    "head": dict,
-    "calibration": (dict, type(None)),
-    "about": dict,
-}
+class _Parts(TypedDict):
+    """What a packed model is made of."""
+
+    config: str
+    preprocessing: dict[str, object]
+    backbone: dict[str, object]
+    head: dict[str, object]
+    calibration: dict[str, object] | None
+    about: dict[str, object]
 
 
 def _payload(path: Path) -> Checkpoint:
@@ -470,10 +464,7 @@ def _payload(path: Path) -> Checkpoint:
                 f"{path}: version {payload.get('version')!r} of a model file is not known (known: "
                 f"{VERSION}); it may need newer code"
             )
-        for name, kind in _PARTS.items():
-            if not isinstance(payload.get(name, ...), kind):
-                actual = type(payload[name]).__name__ if name in payload else "missing"
-                raise ValueError(f"{path}: part {name!r} of the model file is {actual}")
+        parsed(_Parts, payload, "the model file")
         for name in ("backbone", "head"):
             wrong = [key for key, value in payload[name].items() if not isinstance(value, Tensor)]
             if wrong:

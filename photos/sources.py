@@ -28,13 +28,13 @@ from data.rec.index import pack_key
 from data.rec.reader import RecordPack
 from data.verification import Image, read_bin
 from photos.decode import Photo, from_array, read_photo
-from utils.files import Origin, check_path, open_input
+from utils.files import MOST_UNPACKED, Origin, check_path, open_input
 from utils.long_work import prefetch
 from utils.tables import csv_rows, require_pyarrow, text_lines
 
 if TYPE_CHECKING:
     import pyarrow
-    from pyarrow.parquet import ParquetFile
+    from pyarrow.parquet import ParquetFile, RowGroupMetaData
 
 LIST_SUFFIXES = frozenset((".txt", ".lst", ".csv", ".tsv"))
 PHOTO_SUFFIXES = frozenset(
@@ -62,7 +62,7 @@ LONGEST_FILE = 1 << 30  # bytes
 _LONGEST_PATH = 4096  # letters; what is longer is rather the content of a file
 _MISSING = 0.1  # of the frames that the file announces; announcements are often a little off
 _OPEN = 2  # packs that stay open after they were read: one, and the one that follows
-_SMALL_FILE = 1 << 26  # bytes
+_LARGE_COLUMN = 1 << 26  # bytes of a group of rows
 _IMAGES_AT_ONCE, _PATHS_AT_ONCE = 16, 8192  # rows of a Parquet file
 
 _Identity = tuple[int, int]  # device and number of a folder
@@ -593,17 +593,16 @@ class ParquetSource:
     """
 
     def __init__(self, path: str) -> None:
-        self.path, self._origin = path, Origin(path)
+        self.path, self._origin, self._is_large = path, Origin(path), False
         require_pyarrow(f"{path}: reading Parquet")
         import pyarrow
 
         try:
             with self._open() as file:
                 schema = file.schema_arrow
-                self._groups = [
-                    file.metadata.row_group(group).num_rows
-                    for group in range(file.metadata.num_row_groups)
-                ]
+                groups = [file.metadata.row_group(at) for at in range(file.metadata.num_row_groups)]
+                self._groups = [group.num_rows for group in groups]
+                self._is_large = _largest_column(groups, path) >= _LARGE_COLUMN
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: not a Parquet file, or damaged ({error})") from error
         self._column, self._holds_images = self._choose(schema)
@@ -634,8 +633,8 @@ class ParquetSource:
         from pyarrow.parquet import ParquetFile
 
         open_input(self.path).close()  # which a pipe or a device is not
-        # through a buffer a page gets the room that it claims; a small file is read as it is
-        size = 0 if Path(self.path).stat().st_size < _SMALL_FILE else 1 << 20
+        # through a buffer a page gets the room that it claims; a small column is read as it is
+        size = 1 << 20 if self._is_large else 0
         return ParquetFile(self.path, buffer_size=size, pre_buffer=False)
 
     def _choose(self, schema: pyarrow.Schema) -> tuple[str, bool]:
@@ -672,6 +671,16 @@ class ParquetSource:
         path = str(Path(self.path).parent / value)
         check_path(path, f"{self.path}: row {row}")
         return file_item(path, self._origin)
+
+
+def _largest_column(groups: Sequence[RowGroupMetaData], path: str) -> int:
+    """Bytes of the largest column of a group; ValueError where one unpacks to far more."""
+    columns = [group.column(at) for group in groups for at in range(group.num_columns)]
+    for column in columns:
+        packed, unpacked = column.total_compressed_size, column.total_uncompressed_size
+        if unpacked > MOST_UNPACKED * packed + (1 << 30):
+            raise ValueError(f"{path}: {column.path_in_schema} would unpack to {unpacked} bytes")
+    return max((column.total_compressed_size for column in columns), default=0)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import hashlib
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -173,6 +174,15 @@ def _provenance(config: Mapping[str, object], files: Sequence[Path]) -> Provenan
         config=config,
         files={str(path): file_sha256(path) for path in files},
     )
+
+
+def render_leaderboard(board: Mapping[str, object]) -> str:
+    """Return the page of benchmarks/leaderboard.py; its only script sorts and is known by hash."""
+    from markupsafe import Markup
+
+    script = (TEMPLATES / "sort.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return render("leaderboard.html", board=board, script=Markup(script), digest=digest)
 
 
 def render(template: str, **values: object) -> str:

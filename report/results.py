@@ -227,7 +227,10 @@ def _shared_columns(row: MethodRow | GroupRow) -> dict[str, Json]:
     entry["fnmr"] = plain(dict(zip(map(str, DISCARDS), row.fnmr, strict=True)))
     if efficiency := entry.pop("efficiency"):
         entry["efficiency"] = efficiency
-    return {**entry, "verdict": verdict_sentence(row.verdict)}
+    verdict = row.verdict
+    if verdict and verdict.family > 1:
+        entry |= {"p_value": verdict.p_value, "p_holm": verdict.adjusted}
+    return {**entry, "verdict": verdict_sentence(verdict)}
 
 
 def _comparison_dict(comparison: MethodComparison) -> Json:

@@ -25,6 +25,7 @@ from report.words import (
     drawn_sentence,
     protocol_sentence,
     risk_sentences,
+    verdict_rule,
     verdict_sentence,
 )
 from utils.tables import write_csv
@@ -298,11 +299,11 @@ def method_table(rows: Sequence[MethodRow], notation: str) -> str:
             ["set", "fmr", "method", "false_matches", "non_mated"]
             + [f"fnmr_at_{share:g}" for share in DISCARDS]
             + ["auerc_relative", "low", "high", "rank", "best_share", "verdict"]
-            + _efficiency_columns(rows),
+            + _further_columns(rows),
             (
                 [row.set, row.fmr, row.method, *row.realised, *row.fnmr, row.relative]
                 + [*row.interval, row.rank, row.best_share, verdict_sentence(row.verdict)]
-                + [*row.efficiency.values()]
+                + _further_values(row, rows)
                 for row in rows
             ),
         )
@@ -325,12 +326,12 @@ def group_table(rows: Sequence[GroupRow], notation: str) -> str:
             ["set", "fmr", "group", "seeds", "orders"]
             + [f"mean_fnmr_at_{share:g}" for share in DISCARDS]
             + ["mean_auerc_relative", "low", "high", "sd", "smallest", "largest", "rank"]
-            + ["verdict", "members", *_efficiency_columns(rows)],
+            + ["verdict", "members", *_further_columns(rows)],
             (
                 [row.set, row.fmr, row.group, len(row.members), row.orders, *row.fnmr, row.mean]
                 + [*row.interval, row.deviation, min(row.relatives), max(row.relatives), row.rank]
                 + [verdict_sentence(row.verdict), " ".join(row.members)]
-                + [*row.efficiency.values()]
+                + _further_values(row, rows)
                 for row in rows
             ),
         )
@@ -464,15 +465,30 @@ def _by_title(rows: Iterable[Row]) -> Iterable[tuple[str, list[Row]]]:
 
 
 def _verdicts(rows: Iterable[MethodRow | GroupRow]) -> list[str]:
-    return [verdict_sentence(row.verdict) for row in rows if row.verdict]
+    verdicts = [row.verdict for row in rows if row.verdict]
+    rule = verdict_rule(verdicts)
+    return [*map(verdict_sentence, verdicts), *([rule] if rule else [])]
 
 
 def _ends(interval: Interval) -> str:
     return f"[{interval.low:.3f}, {interval.high:.3f}]"
 
 
-def _efficiency_columns(rows: Sequence[MethodRow | GroupRow]) -> list[str]:
-    return [f"efficiency_at_{share:g}" for share in (rows[0].efficiency if rows else ())]
+def _further_columns(rows: Sequence[MethodRow | GroupRow]) -> list[str]:
+    """Of a CSV: NIST's efficiency under its protocol, p-values where there are several verdicts."""
+    efficiency = [f"efficiency_at_{share:g}" for share in (rows[0].efficiency if rows else ())]
+    return efficiency + (["p_value", "p_holm"] if _are_corrected(rows) else [])
+
+
+def _further_values(
+    row: MethodRow | GroupRow, rows: Sequence[MethodRow | GroupRow]
+) -> list[object]:
+    p_values = [row.verdict.p_value, row.verdict.adjusted] if row.verdict else ["", ""]
+    return [*row.efficiency.values(), *(p_values if _are_corrected(rows) else [])]
+
+
+def _are_corrected(rows: Sequence[MethodRow | GroupRow]) -> bool:
+    return any(row.verdict and row.verdict.family > 1 for row in rows)
 
 
 def _efficiency_header(rows: Sequence[MethodRow | GroupRow]) -> list[str]:

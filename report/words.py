@@ -6,7 +6,7 @@ Protocols, cautions, verdicts, certified risks, the summary of a page. Formats, 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -144,6 +144,8 @@ CAUTIONS = {
     "the intervals depend on those few",
     "draws_without_errors": "{draws} of {total} draws have no false non-match: the area relative "
     "to random is undefined there, and its interval is that of the other draws",
+    "few_draws": "{draws} bootstrap draws are too few for {verdicts} verdicts under Holm's rule: "
+    "give {needed} or more (--replicates)",
     "draws_lost": "{draws} of {total} draws lack mated or non-mated comparisons and are left out",
     "beyond_list": "in {draws} of {total} draws the score threshold lies below the listed "
     "non-mated scores; {listed_from:.4f} was taken for it, which makes the upper ends too high: "
@@ -328,10 +330,24 @@ def verdict_sentence(verdict: Verdict | None) -> str:
         first, second, difference = second, first, -difference
         interval = interval._replace(low=-interval.high, high=-interval.low)
     numbers = signed(difference, interval)
-    if interval.high < 0:
+    if verdict.family > 1:
+        numbers += f" (p {verdict.p_value:.2g}, by Holm {verdict.adjusted:.2g})"
+    if interval.high < 0 and verdict.is_clear:
         return f"{first} is better than {second} at {area}: {numbers}{ahead}"
     return (
         f"{first} and {second} cannot be told apart on this set: {area} differs by {numbers}{ahead}"
+    )
+
+
+def verdict_rule(verdicts: Sequence[Verdict]) -> str:
+    """How several verdicts of one table came about; "" where a single one needs no correction."""
+    if not verdicts or verdicts[0].family == 1:
+        return ""
+    family, level = verdicts[0].family, verdicts[0].level
+    return (
+        f"these are {family} verdicts: one is better where its interval excludes 0 and p <= "
+        f"{level:.2g} by Holm's correction for {family}; p is twice the share of the bootstrap "
+        "draws on the rarer side of 0"
     )
 
 

@@ -13,17 +13,31 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
+from data.images import to_112
+from photos.align import align
+from photos.decode import Photo
 from photos.sources import Item, Sources, open_sources
-from report.sheet import NOT_COMPUTED, Status, Verdict
+from report.sheet import NOT_COMPUTED, FaceScore, SheetBuilder, Status, Verdict
 from report.words import ACCEPTED
-from scoring.contact_sheet import ContactSheet, sheet_path
-from scoring.rows import Row, RowParts, Source, check_path, digest, write_rows
+from scoring.rows import (
+    Row,
+    RowParts,
+    Source,
+    check_path,
+    digest,
+    face_score,
+    input_names,
+    plain_name,
+    write_rows,
+)
 from scoring.scorer import LoadedImage, Scorer, Scores, load_items, load_scorer
 from utils.files import Json
 from utils.long_work import Progress, StopRequest, UnreadableShare, threads
@@ -35,7 +49,9 @@ DETECTOR = "mtcnn"
 VERSION = 1  # of what rows mean; parts of another one are not resumed
 PART_INPUTS = 512  # a part is written after so many inputs,
 PART_SECONDS = 20.0  # or after this time, if that is sooner
+SHEET = "contact_sheet.html"
 HEADING = "uncertainty quality P(miss)  verdict    image"
+Face = tuple[int, int]  # number of the input, number of the face in it
 _STATUSES: dict[Status, str] = {
     "scored": "scored",
     "no face": "without a face",
@@ -160,6 +176,90 @@ class Summary:
         return f"{text}verdicts: {verdicts}{unusable}\n{accepted}"
 
 
+def sheet_path(path: Path) -> Path:
+    """Return the file that `--report` names: itself, or one in the folder.
+
+    Raises:
+        ValueError: a file is where the folder should be, or the reverse.
+    """
+    if path.suffix.lower() in (".html", ".htm"):
+        if path.is_dir():
+            raise ValueError(f"--report {path}: names a file, but a folder is there")
+        return path
+    if path.is_file():
+        raise ValueError(f"--report {path}: names a folder or an .html file, but a file is there")
+    return path / SHEET
+
+
+class ContactSheet:
+    """Takes rows, and writes a page of faces to a path.
+
+    The photos of the faces that are shown are read once more, so that a run that was stopped in
+    between has the sheet of one that was not, and nothing but numbers has to be kept.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._sheet = SheetBuilder()
+        self._inputs = 0
+
+    def add(self, scores: Scores) -> None:
+        """Add scored inputs, with their pixels."""
+        for score in scores:
+            self._sheet.add(score, scores.sources[score.image].display_name)
+
+    def watched(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Pass flat rows on, and add them."""
+        for row in rows:
+            self._inputs += row["face"] <= 0  # the first row of an input
+            name = row["file"] if row["index"] is None else f"{row['file']}[{row['index']}]"
+            self._sheet.add(face_score(row, self._inputs - 1), name)
+            yield row
+
+    def write(self, header: str, sources: Sources | None = None, workers: int = 1) -> None:
+        """Write the sheet; `sources` has the photos of rows that came without pixels.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if sources is None:
+            self._sheet.write(self.path, header)
+            return
+        shown: dict[Face, FaceScore] = {}
+
+        def note(score: FaceScore, name: str) -> None:
+            shown[score.image, score.face] = score
+
+        self._sheet.page(header, pixels=note)
+        pictures = _pictures(shown, sources, workers)
+        self._sheet.write(
+            self.path, header, pixels=lambda score, name: pictures.get((score.image, score.face))
+        )
+
+
+def _pictures(
+    shown: dict[Face, FaceScore], sources: Sources, workers: int
+) -> dict[Face, NDArray[np.uint8]]:
+    """Read these faces; one whose photo is not there any more is left out."""
+    faces: dict[int, list[FaceScore]] = {}
+    for (image, _), score in shown.items():
+        faces.setdefault(image, []).append(score)
+    items = islice(sources, max(faces, default=-1) + 1)
+    needed = (item for number, item in enumerate(items) if number in faces)
+    pictures = {}
+    for number, loaded in zip(sorted(faces), load_items(needed, workers), strict=False):
+        if isinstance(loaded.photo, Photo):
+            for score in faces[number]:
+                pictures[number, score.face] = _cut(loaded.photo, score)
+    return pictures
+
+
+def _cut(photo: Photo, score: FaceScore) -> NDArray[np.uint8]:
+    if score.landmarks is None:
+        return to_112(photo.pixels)
+    return align(photo.pixels, score.landmarks / photo.scale)
+
+
 class Stopped(KeyboardInterrupt):
     """A stop was requested; what was not handed out is dropped."""
 
@@ -194,6 +294,9 @@ class Job:
             kinds = ", ".join(f"{number} {suffix}" for suffix, number in sources.skipped.items())
             what = "file that is not a photo" if skipped == 1 else "files that are not photos"
             sys.stderr.write(f"skipped {skipped} {what}: {kinds}\n")
+        label = self.scorer.model.provenance.label
+        if label and self.options.out is not None:  # which a table has in its heading
+            sys.stderr.write(f"{label}\n")
         sheet = [self.sheet.path] if self.sheet else []
         written = "".join(f"wrote {file}\n" for file in (*files, *sheet))
         sys.stdout.write(self.summary.text() + written)
@@ -247,6 +350,7 @@ class Job:
                 raise ValueError(
                     f"{out} is finished, without {self.sheet.path}: give --restart for both"
                 )
+            _check_inputs(out, self.options.open_sources())
             sys.stdout.write(f"{out} is finished; --restart scores the inputs again\n")
             return
         try:
@@ -357,6 +461,22 @@ def judged(rows: Iterable[Row], max_bad_share: float) -> Iterator[Row]:
             share.add(1, is_bad, f"{row['file']}: {row['note']}" if is_bad else "")
         yield row
     share.judge()
+
+
+def _check_inputs(out: Path, items: Iterable[Item]) -> None:
+    """Raise ValueError where a finished file has rows of other inputs than there are now."""
+    for then, now in zip_longest(input_names(out), map(plain_name, items)):
+        if then != now:
+            what = "was added" if then is None else "is not where it was"
+            raise changed_inputs(out, f"{(now if then is None else then)[0]} {what}")
+
+
+def changed_inputs(out: Path, what: str) -> ValueError:
+    """Return the error of a finished output whose inputs are no longer those that it has."""
+    return ValueError(
+        f"{out} is finished, but its inputs have changed since ({what}): --restart scores all of "
+        "them anew; or score the new ones into another --out"
+    )
 
 
 def _check_writable(flag: str, path: Path) -> None:

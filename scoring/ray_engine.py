@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from pyarrow import parquet
 
 from photos.sources import Item
-from scoring.job import Job, ScoreOptions, Stopped, score_chunks
+from scoring.job import Job, ScoreOptions, Stopped, changed_inputs, score_chunks
 from scoring.rows import KEY, WAY_OUT, Row, arrow_table, as_line, digest, plain_name
 from utils.cli import END_SIGNALS
 from utils.files import Json, parse_json
@@ -50,6 +50,8 @@ def score(options: ScoreOptions) -> None:
     is_finished = parts.open(restart=options.restart)
     with closing(parts):
         if is_finished:
+            with job.progress() as progress:
+                parts.check_inputs(options.open_sources().items(), progress)
             sys.stdout.write(f"{options.out} is finished; --restart scores the inputs again\n")
             return
         sources = options.open_sources()
@@ -135,6 +137,13 @@ class ParquetParts:
             else:
                 progress.add_finished(facts.inputs)
             number = self._count = number + 1
+
+    def check_inputs(self, items: Iterator[Item], progress: Progress) -> None:
+        """Raise ValueError where finished parts were made from other inputs."""
+        added = next(self.missing(items, progress), None)
+        if added or self._count < len(self._store.numbers()):
+            what = f"{added[1][0].file} was added" if added else "some were removed"
+            raise changed_inputs(self._store.folder, what)
 
     def write(
         self, number: int, items: Sequence[Item], rows: Sequence[Row], header: Mapping[str, object]

@@ -20,9 +20,18 @@ import numpy as np
 
 from report.sheet import LANDMARKS, FaceScore, Measures
 from utils.config import parsed
-from utils.files import Json, atomic_file, parse_json, remove_leftovers, visible
+from utils.files import (
+    DAMAGE,
+    Json,
+    atomic_file,
+    naming,
+    open_input,
+    parse_json,
+    remove_leftovers,
+    visible,
+)
 from utils.parts import PartStore
-from utils.tables import require_pyarrow, write_csv
+from utils.tables import csv_rows, require_pyarrow, write_csv
 
 if TYPE_CHECKING:
     import pyarrow
@@ -160,6 +169,47 @@ def write_rows(path: Path, rows: Iterable[Row], header: Mapping[str, object]) ->
     check_path(path)
     with atomic_file(path) as file:
         _WRITERS[path.suffix](file, rows, header)
+
+
+def input_names(path: Path) -> Iterator[list[Json]]:
+    """Yield path and row of each input that a file of `write_rows` has rows of, as `plain_name`.
+
+    Raises:
+        ValueError: damaged; names the file.
+    """
+    with naming(path, *DAMAGE, OSError):
+        for file, index, face in _READERS.get(path.suffix, _read_json)(path):
+            if int(face) <= 0:  # the first row of an input
+                yield [file, None if index in (None, "") else int(index)]
+
+
+def _read_csv(path: Path) -> Iterator[Sequence[Any]]:
+    rows = csv_rows(path, separators=",")
+    columns = next((fields for _, fields in rows if fields[0] == COLUMNS[0]), [])
+    for _, fields in rows:
+        row = dict(zip(columns, fields, strict=True))
+        yield row["file"], row["index"], row["face"]
+
+
+def _read_json(path: Path) -> Iterator[Sequence[Any]]:
+    with open_input(path, "utf-8") as file:
+        for line in file:
+            if line.startswith('{"file"'):
+                yield [parse_json(line.rstrip(",\n"))[name] for name in COLUMNS[:3]]
+
+
+def _read_parquet(path: Path) -> Iterator[Sequence[Any]]:
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path) as file:
+        for batch in file.iter_batches(GROUP, columns=COLUMNS[:3]):
+            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
+_READERS: dict[str, Callable[[Path], Iterator[Sequence[Any]]]] = {
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}
 
 
 def arrow_table(rows: Iterable[Row], metadata: Mapping[bytes, bytes]) -> pyarrow.Table:

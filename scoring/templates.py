@@ -31,14 +31,13 @@ class Template:
         uncertainty: larger = less reliable; the posterior variance where the model gives variances,
             else the weighted mean of the images' uncertainties.
         count: images in it.
-        weights: the rule they were weighed by, see `fuse_templates`; "given" for weights of one's
-            own.
+        weights: the rule they were weighed by, see `fuse_templates`.
     """
 
     embedding: NDArray[np.float32] = field(repr=False)
     uncertainty: float
     count: int
-    weights: str
+    weights: Weights
 
 
 @dataclass(frozen=True)
@@ -64,20 +63,15 @@ def fuse_faces(
     model: LoadedModel,
     faces: Sequence[FaceScore],
     media: Sequence[int] | None = None,
-    weights: Weights | NDArray[np.floating] | None = None,
+    weights: Weights | None = None,
 ) -> Template:
     """Fuse faces of one person, weighed by how reliable each is; see `Scorer.fuse`.
 
     Raises:
-        ValueError: no face, one without an embedding, not one medium per face, or uncertainties
-            that do not suit the weights.
+        ValueError: a face without an embedding, or uncertainties that do not suit the weights.
     """
-    rule = model.fusion if weights is None else weights
-    if not faces:
-        raise ValueError("no face to fuse")
+    rule = weights or model.fusion
     media = range(len(faces)) if media is None else media
-    if len(media) != len(faces):
-        raise ValueError(f"{len(media)} media for {len(faces)} faces: give one number for each")
     sigma_sq = [
         np.array([face.uncertainty]) if face.sigma_sq is None else face.sigma_sq for face in faces
     ]
@@ -90,8 +84,7 @@ def fuse_faces(
     )
     is_scalar = fused.sigma_sq.shape[1] == 1
     uncertainty = fused.sigma_sq[:, 0] if is_scalar else harmonic_mean(fused.sigma_sq)
-    name = rule if isinstance(rule, str) else "given"
-    return Template(fused.mu[0], float(uncertainty[0]), len(faces), name)
+    return Template(fused.mu[0], float(uncertainty[0]), len(faces), rule)
 
 
 def compare_faces(

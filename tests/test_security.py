@@ -39,6 +39,7 @@ REASONS = {
         "Markup": "an SVG by matplotlib, which escapes every text",
         "html": "the SVG's first line, with an escaped title",
     },
+    "report/page.py": {"Markup": "a script of this checkout, which the page knows by its hash"},
     "scoring/ray_engine.py": {
         "pickles": "what the job sends to its own workers, never a file",
         "connects": "asks whether the cluster of --ray_address is there",

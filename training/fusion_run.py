@@ -1,4 +1,4 @@
-"""Fitting a fusion: members' uncertainties of labelled faces, their weights, the file.
+"""Fitting a fusion, or an estimator of the kind `Fitted`, on faces, and writing its file.
 
 For evaluation/fit_fusion.py.
 """
@@ -6,7 +6,7 @@ For evaluation/fit_fusion.py.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.labelled_pairs import mated_pairs, non_mated_pairs
-from estimators.base import Estimate, EstimatorGroup
+from estimators.base import (
+    Batch,
+    Estimate,
+    EstimatorGroup,
+    Fitted,
+    estimator_names,
+    models_of,
+    save_fit,
+)
 from estimators.fusion import (
     FusionModel,
     fit_monotone,
@@ -25,10 +33,12 @@ from estimators.fusion import (
 from estimators.trained_head import head_hashes
 from evaluation.embed import embed_images
 from evaluation.metrics.thresholds import operating_point
-from evaluation.open_model import kind_of, open_model
+from evaluation.open_model import LoadedModel, kind_of, open_model
 from evaluation.sets.labelled import scores_of
 from evaluation.sets.open_set import LabelledSet, open_set
+from models.frozen import FrozenBackbone
 from utils.config import Precision
+from utils.methods import find
 
 FILE_NAME = "fusion.json"
 _NON_MATED = 1_000_000
@@ -41,12 +51,14 @@ class FusionOptions:
 
     model: str
     faces: str
-    of: Sequence[str]
+    of: Sequence[str] | None
+    fit: str | None
     how: str
     fmr: float
     cap: int
     out: str | None
     checkpoint: str
+    backbone_name: str | None
     backbone_weights: str | None
     batch_size: int
     device: str
@@ -54,14 +66,18 @@ class FusionOptions:
 
 
 def fit_fusion(options: FusionOptions) -> str:
-    """Fit and write a fusion; returns what it is, in lines for people.
+    """Fit and write a fusion or another estimator; returns what it is, in lines for people.
 
     Raises:
-        ValueError: a model without a trained head, members that cannot be joined, or no faces.
+        ValueError: a model without a backbone in PyTorch, nothing that can be fitted, members that
+            cannot be joined, or no faces.
     """
     if not options.out and kind_of(options.model)[0] != "run":
-        raise ValueError(f"give --out FILE.json: {options.model} is not a folder to put it into")
-    out = Path(options.out or Path(options.model) / FILE_NAME)
+        raise ValueError(f"give --out FILE: {options.model} is not a folder to put it into")
+    file_name = f"{options.fit}.npz" if options.fit else FILE_NAME
+    out = Path(options.out or Path(options.model) / file_name)
+    if options.fit:
+        fitted_class(options.fit)
     faces = open_set(f"faces:{options.faces}")
     assert isinstance(faces, LabelledSet)
     model = open_model(
@@ -69,13 +85,17 @@ def fit_fusion(options: FusionOptions) -> str:
         checkpoint=options.checkpoint,
         device=options.device,
         precision=options.precision,
+        backbone_name=options.backbone_name,
         backbone_weights=options.backbone_weights,
         calibrated=False,
     )
-    if model.frozen is None or model.head is None:
+    if model.frozen is None:
         raise ValueError(
             f"{options.model} has no trained head: name a run folder or a packed model"
         )
+    if options.fit:
+        return _fit_estimator(model, model.frozen, faces, out, options)
+    assert options.of is not None
     backbone = model.provenance.backbone_sha256
     names = [_relative(text, out.parent) for text in options.of]
     members = open_members(
@@ -91,6 +111,49 @@ def fit_fusion(options: FusionOptions) -> str:
     )
     save_fusion(fusion, out)
     return f"{_report(fusion)}wrote {out}\n"
+
+
+def fitted_class(name: str) -> type[Fitted]:
+    """Return an estimator that is fitted; ValueError, with those there are, for any other."""
+    known = [text for text in estimator_names() if text != "fusion"]
+    kinds = {text: find("estimators", text) for text in known}
+    fitted = {text: kind for text, kind in kinds.items() if issubclass(kind, Fitted)}
+    if name not in fitted:
+        raise ValueError(f"--fit {name}: takes {', '.join(fitted)} (for a fusion, give --of)")
+    return fitted[name]
+
+
+@dataclass
+class _Rows:
+    """Stands for an estimator, for `embed_images`: its uncertainties are what a fit needs."""
+
+    name: str
+    frozen: FrozenBackbone
+    rows: Callable[[Batch], NDArray[np.float32]]
+
+    def __call__(self, batch: Batch) -> Estimate:
+        return Estimate(batch.output(self.frozen).embedding.cpu().numpy(), self.rows(batch))
+
+
+def _fit_estimator(
+    model: LoadedModel,
+    frozen: FrozenBackbone,
+    faces: LabelledSet,
+    out: Path,
+    options: FusionOptions,
+) -> str:
+    assert options.fit is not None
+    kind = fitted_class(options.fit)
+
+    def over_faces(rows: Callable[[Batch], NDArray[np.float32]]) -> NDArray[np.float32]:
+        stand_in = _Rows(kind.name, frozen, rows)
+        return embed_images(stand_in, faces.images, options.batch_size, name=faces.name).sigma_sq
+
+    arrays = kind.fit(over_faces, frozen, model.head)
+    head = head_hashes({"head": model.estimator}).get("head", "") if kind.reads_head else ""
+    models = models_of(frozen, model.provenance.backbone_sha256, head)
+    save_fit(out, kind.name, arrays, models, len(faces.images))
+    return f"{kind.name} of {len(faces.images)} images\nwrote {out}\n"
 
 
 def _relative(text: str, folder: Path) -> str:

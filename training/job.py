@@ -14,7 +14,7 @@ import torch
 from evaluation.metrics.protocols import PROTOCOLS, find_protocol
 from models.load import Checkpoint, load_checkpoint
 from training.trainer import SharedError, Trainer
-from utils.cli import say_last
+from utils.cli import explain, say_last
 from utils.config import TrainConfig, from_json, load_config, override
 from utils.device import resolve_device
 from utils.distributed import RankLost, World
@@ -136,7 +136,7 @@ def _together(world: World, work: Callable[[], Result]) -> Result:
     try:
         result.append(work())
     except (ValueError, OSError) as error:
-        mistake = str(error)
+        mistake = explain(error)
     mistakes = [text for text in world.gather(mistake) if text is not None]
     if mistakes:
         raise SharedError("; ".join(dict.fromkeys(mistakes)))

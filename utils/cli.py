@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import io
 import math
 import os
@@ -39,6 +40,16 @@ END_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
 _MOMENT = 0.05  # seconds
+_AGAIN = "and give the command again (a training: --resume its folder)"
+_WAYS_OUT = {
+    **dict.fromkeys(
+        (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)),
+        f"free space there, or name another folder, {_AGAIN}",
+    ),
+    errno.EROFS: "nothing can be written there: name another folder",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), f"allow it, or name another place, {_AGAIN}"),
+    errno.EIO: f"the disk or the network fails: see to it, {_AGAIN}",
+}
 PARTS_HINT = "with --parts FOLDER the same command resumes where it stopped"
 
 
@@ -156,8 +167,18 @@ def _explained(error: Exception) -> int:
     if not isinstance(error, ValueError | OSError):
         raise error
     if is_main_process():
-        say_error(str(error))
+        say_error(explain(error))
     return 2
+
+
+def explain(error: Exception) -> str:
+    """Return a mistake in words: of the system's errors what they are about, and the way out."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    name = error.filename if error.filename2 is None else error.filename2
+    place = "" if name is None else f"{os.fsdecode(name)}: "
+    way_out = _WAYS_OUT.get(error.errno or 0, "")
+    return f"{place}{error.strerror}{way_out and '; '}{way_out}"
 
 
 @contextmanager
@@ -218,13 +239,13 @@ def _as_rank(device: str, body: Callable[[World, str], int], resume_hint: str) -
         world, own = start(device)
     except RankLost as error:
         if is_main_process():
-            say_error(str(error))
+            say_error(explain(error))
         return 2
     before = signal.signal(signal.SIGTERM, partial(_terminated, world, resume_hint))
     try:
         return _to_the_end(world, partial(body, world, str(own)))
     except RankLost as error:
-        say_last(world, str(error))
+        say_last(world, explain(error))
         stop(world, failed=True)
         return 2
     except BaseException:
@@ -243,7 +264,7 @@ def _to_the_end(world: World, body: Callable[[], int]) -> int:
     except BrokenPipeError:
         raise
     except (PeerFailed, ValueError, OSError) as error:
-        problem = str(error)
+        problem = explain(error)
         if not isinstance(error, PeerFailed):
             world.fail(problem)
     say_last(world, problem)

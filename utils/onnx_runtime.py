@@ -17,7 +17,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from utils.files import read_bytes
+import numpy as np
+
+from utils.files import naming, read_bytes
 
 Proto: TypeAlias = Any  # what onnx and ONNX Runtime have no types for
 MOST_NODES = 100_000  # of a graph, with those of its functions where they are used
@@ -124,6 +126,28 @@ def run_limited(session: Proto, names: Sequence[str], inputs: Mapping[str, Proto
         raise ValueError(f"it cannot be run: {late}{error}") from error
     finally:
         timer.cancel()
+
+
+def read_probed(path: Path) -> bytes:
+    """Return the content of an ONNX file of fractions that was run once, as `run_limited` does.
+
+    Its inputs are zeros, of 32 where the file leaves an axis open, and of 1 on the first.
+
+    Raises:
+        ValueError: as of `read_alone` and `run_limited`.
+    """
+    content = read_alone(path)
+    session = open_session(content, path, optimised=False, limited=True)
+    inputs = {}
+    for each in session.get_inputs():
+        fixed = [size if isinstance(size, int) and size > 0 else None for size in each.shape]
+        shape = [size or (32 if axis else 1) for axis, size in enumerate(fixed)]
+        if each.type != "tensor(float)" or math.prod(shape) * 4 > MOST_MEMORY:
+            raise ValueError(f"{path}: its input {each.name} is {each.type} of {shape}")
+        inputs[each.name] = np.zeros(shape, np.float32)
+    with naming(path):
+        run_limited(session, [each.name for each in session.get_outputs()], inputs)
+    return content
 
 
 def network_files(path: Path) -> tuple[Path, ...]:

@@ -87,8 +87,8 @@ def new_run_folder(config: TrainConfig, model_dir: Path | None) -> Path:
     if model_dir is not None:
         if (model_dir / "last.pt").exists():
             raise ValueError(
-                f"{model_dir} already holds a run; resume it with --resume {model_dir}, "
-                "or choose another --model_dir"
+                f"{model_dir} already holds a run: python network.py --resume {model_dir} resumes "
+                "it; or choose another --model_dir"
             )
         model_dir.mkdir(parents=True, exist_ok=True)
         return model_dir

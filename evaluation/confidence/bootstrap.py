@@ -117,7 +117,7 @@ class Bootstrap:
         """Compare two methods draw by draw.
 
         The interval is for this pair of methods alone: among many pairs some will look different
-        by chance.
+        by chance (`evaluation.comparison` corrects its verdicts for that).
         """
         curve, other = self.curves[first], self.curves[second]
         difference = curve.areas[self.limit] - other.areas[self.limit]
@@ -129,23 +129,19 @@ class Bootstrap:
             self.interval(self.relatives[first] - self.relatives[second]),
         )
 
-    def rank_shares(self, names: Iterable[str] | None = None) -> dict[str, Floats]:
+    def rank_shares(self) -> dict[str, Floats]:
         """Share of the draws in which each method takes each rank, the lowest area first.
-
-        Args:
-            names: of the methods to rank; None for all.
 
         Returns:
             Name -> (number of methods,) shares. Methods with equal areas share their ranks equally.
         """
-        chosen = list(self.areas) if names is None else list(names)
-        areas = np.stack([self.areas[name] for name in chosen])
+        areas = np.stack(list(self.areas.values()))
         areas = areas[:, ~np.isnan(areas).any(axis=0)]
         shares = {}
-        for name, own in zip(chosen, areas, strict=True):
+        for name, own in zip(self.areas, areas, strict=True):
             ahead = (areas < own).sum(axis=0)
             equal = (areas == own).sum(axis=0)
-            ranks = np.arange(len(chosen))[:, None]
+            ranks = np.arange(len(self.areas))[:, None]
             here = (ranks >= ahead) & (ranks < ahead + equal)
             shares[name] = (here / equal).mean(axis=1)
         return shares
@@ -161,6 +157,18 @@ class Bootstrap:
             return Interval(float("nan"), float("nan"))
         low, high = np.quantile(valid, self._tails())
         return Interval(float(low), float(high))
+
+
+def p_value(values: Floats) -> float:
+    """Two-sided p-value of a difference from its (R,) replicates; those that are NaN are left out.
+
+    2 (1 + n) / (1 + R), at most 1, where n counts the replicates on the rarer side of 0, with those
+    at 0 (Davison and Hinkley 1997, 4.2: a p-value is never 0). It agrees with the interval: small
+    where that excludes 0.
+    """
+    valid = values[~np.isnan(values)]
+    rarer = min(np.count_nonzero(valid <= 0), np.count_nonzero(valid >= 0))
+    return min(1.0, 2 * (1 + int(rarer)) / (1 + valid.size))
 
 
 def bootstrap(

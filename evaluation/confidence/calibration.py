@@ -34,6 +34,7 @@ PRIOR = 5.0  # comparisons at the overall error rate that each block of the map 
 KNOTS = 501  # of the percentile
 OPTIONAL = {"decision", "weights_sha256"}  # entries that a file can lack
 _KINDS: dict[str, object] = {"score_threshold": float, "fmr_target": float | None}  # else text
+COSINES, SCORES = 1.01, 1e15  # largest score threshold of a model's faces, and of other scores
 NOT_COMPUTED = 255  # ISO/IEC 29794-1: no quality could be computed
 Outcome = Literal["accept", "ask again", "refuse"]
 
@@ -41,6 +42,10 @@ RISK_KINDS = {"fnmr": "mated ", "fmr": "non-mated ", "total": ""}  # of comparis
 RISK_NAMES = {"fnmr": "FNMR", "fmr": "FMR", "total": "total error"}
 LAXER = 10  # how many times the accepted risk is refused, unless that is said
 HIGHEST = 0.5  # a face that fails more often than this is refused
+
+
+def _are_sound(values: NDArray[np.floating]) -> bool:
+    return bool((np.abs(values) <= np.finfo(np.float32).max).all())
 
 
 class _Count(TypedDict):
@@ -87,8 +92,8 @@ class Calibration:
             knots, heights = getattr(self, at), getattr(self, values)
             if knots.ndim != 1 or knots.shape != heights.shape or not knots.size:
                 raise ValueError(f"{at} and {values} do not fit: {knots.shape}, {heights.shape}")
-            if not (np.isfinite(knots).all() and np.isfinite(heights).all()):
-                raise ValueError(f"{at} or {values} holds values that are NaN or infinite")
+            if not (_are_sound(knots) and _are_sound(heights)):
+                raise ValueError(f"{at} or {values} holds values that no float32 has")
             if (np.diff(knots) <= 0).any() or (np.diff(heights) < 0).any():
                 raise ValueError(f"{at} must ascend and {values} must not fall")
         if not (self.probabilities[0] > 0 and self.probabilities[-1] < 1):
@@ -100,9 +105,8 @@ class Calibration:
             require(0 <= errors <= total < 1 << 63, name, (errors, total), "a count and its total")
         target = self.fmr_target
         require(self.false_non_matches.total > 0, "false_non_matches", 0, "of some comparisons")
-        require(
-            math.isfinite(self.score_threshold), "score_threshold", self.score_threshold, "finite"
-        )
+        score, limit = self.score_threshold, COSINES if self.weights_sha256 else SCORES
+        require(abs(score) <= limit, "score_threshold", score, f"in -{limit:g} to {limit:g}")
         require(target is None or 0 <= target <= 1, "fmr_target", target, "in [0, 1]")
 
     @classmethod
@@ -358,8 +362,8 @@ class Decision:
     def __post_init__(self) -> None:
         low, high = self.accept_up_to, self.refuse_above
         for name, value in (("accept_up_to", low), ("refuse_above", high)):
-            if value is not None and not math.isfinite(value):
-                raise ValueError(f"{name} = {value}: must be a finite number, or None")
+            if value is not None and not _are_sound(np.array(value)):
+                raise ValueError(f"{name} = {value}: must be a finite float32, or None")
         if low is not None and high is not None and low > high:
             raise ValueError(f"accept_up_to = {low:g} lies above refuse_above = {high:g}")
 

@@ -1,4 +1,4 @@
-"""Exact intervals for a single error rate, errors / total.
+"""Exact intervals for a single error rate, errors / total; p-values of several tests at once.
 
 Curves and areas need a bootstrap instead: see `evaluation.confidence.bootstrap`. NumPy and SciPy
 only.
@@ -6,7 +6,10 @@ only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 
 class Count(NamedTuple):
@@ -52,3 +55,17 @@ def clopper_pearson(errors: int, total: int, confidence: float = 0.95) -> Interv
     low = betaincinv(errors, total - errors + 1, tail) if errors else 0.0
     high = betaincinv(errors + 1, total - errors, 1 - tail) if errors < total else 1.0
     return Interval(float(low), float(high))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values of several tests for their number; each is then compared with the level.
+
+    Step-down (Holm, Scandinavian Journal of Statistics 6, 1979): the i-th smallest of m counts
+    m - i + 1 times, and none less than a smaller one; at most 1. It needs no independence.
+    """
+    values = np.asarray(p_values, np.float64)
+    order = np.argsort(values, kind="stable")
+    steps = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+    adjusted = np.empty(len(values))
+    adjusted[order] = np.minimum(steps, 1)
+    return [float(value) for value in adjusted]

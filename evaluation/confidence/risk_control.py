@@ -26,6 +26,7 @@ from evaluation.metrics.comparisons import Comparisons, Fuse, Unit, linked_peopl
 Risk = Literal["fnmr", "fmr", "total"]
 RISKS: tuple[Risk, ...] = get_args(Risk)
 
+HELD_OUT = 0.5  # share of the comparisons that the cut-off is checked on
 TUNING = 0.25  # share of the set that the score threshold is found on, where it needs its own
 ROUND_RISKS = [float(f"{step}e-{power}") for power in (4, 3, 2, 1) for step in (1, 1.5, 2, 3, 5, 7)]
 STEPS = 100  # thresholds that are tested
@@ -122,7 +123,6 @@ def control_risk(
     score_threshold: float | None = None,
     unit: Unit | None = None,
     fuse: Fuse = "max",
-    held_out: float = 0.5,
     seed: int = 0,
 ) -> RiskControl:
     """Find the laxest discard threshold whose risk is certified, and check it on held-out data.
@@ -142,7 +142,6 @@ def control_risk(
         unit: what drawn comparisons must not share; None: the best that the set knows. "pair"
             takes all comparisons to be independent: the confidence holds only if they are.
         fuse: how the uncertainties of two images become the comparison's.
-        held_out: share of the set for the check.
         seed: of the cut and the draws.
 
     Raises:
@@ -150,9 +149,9 @@ def control_risk(
             `score_threshold`, only the high end of the non-mated scores listed, or a part without
             a comparison of the kind that is needed.
     """
-    _check(comparisons, risk, target_risk, confidence, held_out, fmr_target, score_threshold)
+    _check(comparisons, risk, target_risk, confidence, fmr_target, score_threshold)
     tuning = TUNING if fmr_target is not None and risk != "fnmr" else 0.0
-    shares = ((1 - tuning) * (1 - held_out), (1 - tuning) * held_out, tuning)
+    shares = ((1 - tuning) * (1 - HELD_OUT), (1 - tuning) * HELD_OUT, tuning)
     unit = unit or comparisons.best_unit
     cut = split(comparisons, shares, seed=seed)
     count = None
@@ -239,14 +238,12 @@ def _check(
     risk: str,
     target_risk: float,
     confidence: float,
-    held_out: float,
     fmr_target: float | None,
     score_threshold: float | None,
 ) -> None:
     if risk not in RISKS:
         raise ValueError(f"unknown risk {risk!r} (known: {', '.join(RISKS)})")
-    shares = {"target_risk": target_risk, "confidence": confidence, "held_out": held_out}
-    for name, value in shares.items():
+    for name, value in (("target_risk", target_risk), ("confidence", confidence)):
         if not 0 < value < 1:
             raise ValueError(f"{name} = {value}: must lie between 0 and 1")
     if (fmr_target is None) == (score_threshold is None):

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from data.faces import FaceImages, Images, open_faces
 from data.features import Features
-from data.images import Sizes
 from data.labelled_pairs import CAP, require_pairs
 from data.pairs import open_pairs
 from data.verification import VerificationSet, open_verification
@@ -52,57 +51,28 @@ class EvaluationSet(Protocol):
         """
 
 
+@dataclass(frozen=True)
 class VerificationPairs:
-    """A `.bin` set: rows 2i and 2i + 1 are pair i, and image names are the row numbers.
+    """A `.bin` set: rows 2i and 2i + 1 are pair i, and image names are the row numbers."""
 
-    Args:
-        pairs: the set.
-
-    Attributes:
-        name: of the set.
-        images: this.
-        pairs: the set.
-    """
-
-    def __init__(self, pairs: VerificationSet) -> None:
-        self.pairs, self.name = pairs, pairs.name
+    images: VerificationSet
 
     @property
-    def sizes(self) -> Sizes:
-        """Of the images that were decoded."""
-        return self.pairs.sizes
-
-    @property
-    def images(self) -> VerificationPairs:
-        """All 2N images."""
-        return self
-
-    def __len__(self) -> int:
-        return len(self.pairs.images)
-
-    def decode(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Images [start, stop) as (n, 112, 112, 3) RGB."""
-        return self.pairs.decode(start, stop)
-
-    def fingerprint(self, row: int) -> int:
-        """Return what rows with one encoded image share."""
-        return self.pairs.fingerprint(row)
-
-    def image_name(self, row: int) -> str:
-        """Return the row number."""
-        return str(row)
+    def name(self) -> str:
+        """Shown in messages and reports."""
+        return self.images.name
 
     def comparisons(self, mu: NDArray[np.float32], sigma_sq: NDArray[np.float32]) -> Comparisons:
         """Score the N pairs; rows with one encoded image are one image. See `EvaluationSet`."""
         with naming(self.name):
-            checked = Features(mu, sigma_sq, self.pairs.mated)
+            checked = Features(mu, sigma_sq, self.images.mated)
         comparisons = Comparisons(
             self.name,
             cosine_of_pairs(checked.mu),
             checked.issame,
-            np.arange(len(self), dtype=np.int32).reshape(-1, 2),
+            np.arange(len(self.images), dtype=np.int32).reshape(-1, 2),
             _one_column(checked.sigma_sq),
-            image=np.unique(self.pairs.first_rows(), return_inverse=True)[1],
+            image=np.unique(self.images.first_rows(), return_inverse=True)[1],
         )
         return with_people(comparisons)
 

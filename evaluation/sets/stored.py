@@ -50,6 +50,19 @@ class StoredSet:
         """Pairs, where the file has them; None for any other kind."""
         return Features.load(self.path) if _kind(self.path) == "pairs" else None
 
+    def image_names(self) -> list[str]:
+        """(M,) what files of scores call its images: their names, or else row numbers.
+
+        Raises:
+            ValueError: a score file, which has comparisons and no images of its own.
+        """
+        if self.features is not None:
+            return [*map(str, range(len(self.features.mu)))]
+        if _kind(self.path) == "scores":
+            raise ValueError(f"{self.path} holds no embeddings, so a score per image does not go")
+        stored, _, _ = _embeddings(self.path, None)
+        return [*map(str, range(len(stored.mu)) if stored.name is None else stored.name.tolist())]
+
     def comparisons(
         self, sigma_sizes: Sequence[int] | None = None
     ) -> list[tuple[str, Comparisons]]:

@@ -109,12 +109,15 @@ class BackboneOutput(NamedTuple):
             (B, 3, 112, 112) RGB in 0..255; for heads that read images. None where nobody does.
         stages: (B, S), the average of each channel at the end of each of the backbone's stages,
             from the input on. None unless somebody asked (`FrozenBackbone.give_stages`).
+        lengths: (B, number of stages), the Euclidean length of the whole map there; None where
+            `stages` is, and for ONNX files.
     """
 
     embedding: Tensor
     features: Tensor
     images: Tensor | None = None
     stages: Tensor | None = None
+    lengths: Tensor | None = None
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -160,6 +163,7 @@ class Backbone(nn.Module, ABC):
         default = self.default_preprocessing.to_dict()
         self.preprocessing = Preprocessing.from_dict({**default, **(preprocessing or {})})
         self._averages: list[Tensor] = []  # of stages, during one pass
+        self._lengths: list[Tensor] = []
         self._stage_channels: tuple[int, ...] = ()
 
     @abstractmethod
@@ -217,12 +221,15 @@ class Backbone(nn.Module, ABC):
         comparisons.
         """
         self._averages.clear()
+        self._lengths.clear()
         features = self.feature_map(images).flatten(1).float()
         with torch.autocast(features.device.type, enabled=False):
             embedding = self.tail(features)
-        stages = torch.cat(self._averages, dim=1) if self._averages else None
+        if not self._averages:
+            return BackboneOutput(embedding, features)
+        stages, lengths = torch.cat(self._averages, dim=1), torch.stack(self._lengths, dim=1)
         self._averages.clear()
-        return BackboneOutput(embedding, features, stages=stages)
+        return BackboneOutput(embedding, features, stages=stages, lengths=lengths)
 
     def watch_stages(self) -> tuple[int, ...]:
         """Let `forward` also give the averages of the stages from now on, and in copies.
@@ -250,6 +257,8 @@ class Backbone(nn.Module, ABC):
 
     def _keep_average(self, _module: nn.Module, _inputs: object, maps: Tensor) -> None:
         self._averages.append(maps.mean(dim=(2, 3), dtype=torch.float32))
+        length = torch.linalg.vector_norm(maps, dim=(1, 2, 3), dtype=torch.float32)
+        self._lengths.append(length)
 
     def tail_affine(self, batch_norm: bool = True) -> tuple[Tensor, Tensor]:
         """Return weight (D, F) and bias (D,) of `tail` as one affine map, of its eval mode.

@@ -16,6 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from utils.files import naming
+from utils.onnx_runtime import read_probed
+
 Floats = NDArray[np.floating | np.integer]
 # Of each face its box (K, 4), landmarks (K, 5, 2) and score (K,).
 Rows = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]
@@ -139,6 +142,8 @@ class OneLook(ABC):
         if not Path(self.weights).is_file():
             raise ValueError(f"{self.name}: {self.weights}: no such file; {self.source}")
         try:
+            with naming(self.name):
+                read_probed(Path(self.weights))
             self.open()
         except cv2.error as error:
             raise ValueError(f"{self.name}: {self.weights}: not its network: {error}") from error

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from photos.detectors.base import Detections, Detector, Floats, detections, not_upright, suppress
-from utils.onnx_runtime import open_session
+from utils.onnx_runtime import open_session, read_probed
 
 __all__ = ["MTCNN"]
 
@@ -82,7 +82,8 @@ class MTCNN:
         self.thresholds, self.shrink = tuple(thresholds), shrink
         folder = _packaged() if weights is None else Path(weights)
         self._scan, self._sort, self._place = (
-            Network(folder / file, threads) for file in ("pnet.onnx", "rnet.onnx", "onet.onnx")
+            Network(folder / file, threads, is_ours=weights is None)
+            for file in ("pnet.onnx", "rnet.onnx", "onet.onnx")
         )
 
     def __call__(self, image: NDArray[np.uint8]) -> Detections:
@@ -282,15 +283,16 @@ def cut(image: NDArray[np.uint8], boxes: NDArray[np.int64], side: int) -> NDArra
 class Network:
     """One network with one input; safe to call from several threads."""
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
-        """Read a file.
+    def __init__(self, path: Path, threads: int = 1, *, is_ours: bool = False) -> None:
+        """Read a file; one that is not ours is held to the limits of utils/onnx_runtime.py.
 
         Raises:
-            ValueError: onnxruntime or the file is missing, or it is not a network.
+            ValueError: onnxruntime or the file is missing, or it is not a network, or too large.
         """
         if not path.is_file():
             raise ValueError(f"{path}: no such file of weights")
-        self._session = open_session(path, path, threads=threads)
+        content = path if is_ours else read_probed(path)
+        self._session = open_session(content, path, threads=threads)
         self._input = self._session.get_inputs()[0].name
 
     def __call__(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:

@@ -22,7 +22,7 @@ from pyarrow import parquet
 from safetensors.torch import save as safetensors_of
 
 from data import cache_file
-from data.extracted import Bad, Shard, open_extracted
+from data.extracted import Bad, Shard, ShardFolder, open_extracted
 from data.faces import open_faces
 from data.ijb_files import find_paths, read_members
 from data.ijb_files import read_pairs as read_template_pairs
@@ -41,7 +41,6 @@ from evaluation.metrics.comparisons import Comparisons
 from evaluation.open_model import open_model
 from evaluation.sets.score_files import read_scores
 from evaluation.sets.stored import open_stored
-from extraction.shards import ShardFolder
 from models.load import load_tensors, save_checkpoint
 from models.onnx_graph import read_recogniser
 from models.run import (

@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from data.extracted import ABOUT, Bad, Extracted, Shard
+from data.extracted import ABOUT, Bad, Extracted, Shard, ShardFolder
 from data.faces import FaceImages, open_faces
 from data.features import Embeddings, Features
 from data.images import encode_jpeg
@@ -18,7 +18,6 @@ from data.recordio import RecordWriter
 from data.rendered import SyntheticFaces
 from data.verification import read_bin, write_bin
 from evaluation.sets.stored import open_stored
-from extraction.shards import ShardFolder
 from photos.sources import open_sources
 from utils.files import naming
 from utils.tables import read_table

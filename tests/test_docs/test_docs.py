@@ -205,16 +205,22 @@ def test_methods_page_has_every_method_with_its_options():
             assert f"`{option}`" in page, f"docs/methods.md: models.heads.{name} has {option}"
 
 
+FITTED = {"ensemble", "laplace", "typicality", "froq"}
 TRAINED_OR_STORED = {"onnx", "trained_head", "from_file", "fusion", "mc_dropout"}  # on other pages
 
 
 @pytest.mark.parametrize("name", sorted(set(available("estimators")) - TRAINED_OR_STORED))
-def test_methods_page_has_every_training_free_score_with_its_options(name):
-    page = section("methods.md", "Training-free scores")
+def test_methods_page_has_every_score_without_a_head_of_its_own_with_its_options(name):
+    title = "Model uncertainty and typicality" if name in FITTED else "Training-free scores"
+    page = section("methods.md", title)
     assert re.search(rf"^(#+ |\| )`{name}`", page, re.MULTILINE)
     options = dict(inspect.signature(find("estimators", name)).parameters)
-    del options["frozen"]
     for option, parameter in options.items():
+        if option in ("frozen", "head", "backbone_sha256"):  # the program sets them
+            continue
+        if parameter.default is parameter.empty:
+            assert f"`{option}`" in page, option
+            continue
         default = str(parameter.default).removeprefix("0").removesuffix(".0") or "0"
         assert re.search(rf"`{option}`[\s(`\"]+{re.escape(default)}\b", page), (option, default)
 

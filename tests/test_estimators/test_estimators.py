@@ -29,6 +29,8 @@ def frozen(images):
 
 
 class Head(nn.Module):
+    reads = "features"
+
     def __init__(self, output):
         super().__init__()
         self.output = output

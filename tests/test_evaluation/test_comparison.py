@@ -3,13 +3,21 @@
 import csv
 import dataclasses
 import io
+import itertools
 import re
 
 import numpy as np
 import pytest
 
-from evaluation.comparison import group_rows, method_rows
-from evaluation.confidence.bootstrap import bootstrap
+from evaluation.comparison import (
+    Verdict,
+    draws_needed,
+    group_rows,
+    method_rows,
+    pairwise_verdicts,
+)
+from evaluation.confidence.bootstrap import bootstrap, p_value
+from evaluation.confidence.intervals import Interval, holm
 from evaluation.metrics.protocols import find_protocol
 from evaluation.run import DISCARDS
 from models.seeds import Group
@@ -26,12 +34,12 @@ def draws():
     """Two good seeds, two random ones, and one in between."""
     rng = np.random.default_rng(0)
     comparisons = doubtful(rng)
-    noise = {"good-0": 0.02, "bad-0": 9, "good-1": 0.04, "bad-1": 9, "between": 0.3}
+    noise = {"good-0": 0.02, "bad-0": 9, "good-1": 0.04, "bad-1": 9, "between": 0.4}
     columns = {
         name: (comparisons.uncertainty + amount * rng.normal(size=120)).astype(np.float32)
         for name, amount in noise.items()
     }
-    return bootstrap(comparisons, columns, find_protocol("iso29794"), FMR, replicates=60)
+    return bootstrap(comparisons, columns, find_protocol("iso29794"), FMR, replicates=200)
 
 
 GROUPS = (Group("bad", ("bad-0", "bad-1"), 1), Group("good", ("good-0", "good-1"), 2))
@@ -83,6 +91,76 @@ def test_pairs_are_those_in_which_the_smaller_mean_is_ahead(draws):
     assert verdict_sentence(second.verdict).endswith(
         f"; {first.group} is ahead in {ahead} of 4 pairs"
     )
+
+
+@pytest.mark.parametrize(
+    ("p_values", "adjusted"),
+    [
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),  # by hand: x4, x3, x2, x1
+        ([0.2, 0.02, 0.02], [0.2, 0.06, 0.06]),
+        ([0.4, 0.9, 0.6], [1, 1, 1]),
+        ([0.03], [0.03]),
+        ([], []),
+    ],
+)
+def test_holm(p_values, adjusted):
+    assert holm(p_values) == pytest.approx(adjusted)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_holm_rejects_what_its_steps_reject(seed):
+    p_values = np.random.default_rng(seed).random(12) ** 4
+    rejected, left = set(), sorted(range(12), key=p_values.__getitem__)
+    while left and p_values[left[0]] * len(left) <= 0.05:  # the rule as Holm states it
+        rejected.add(left.pop(0))
+    assert {place for place, p in enumerate(holm(p_values)) if p <= 0.05} == rejected
+
+
+def test_p_values_count_the_draws_on_the_rarer_side():
+    assert p_value(np.array([-1, -2, -3, 0.5, np.nan])) == pytest.approx(2 * (1 + 1) / 5)
+    assert p_value(np.array([-1.0, -2, -3, 0])) == pytest.approx(2 * (1 + 1) / 5)
+    assert p_value(np.zeros(9)) == 1
+    assert p_value(-np.ones(99)) == pytest.approx(0.02)
+
+
+def test_several_verdicts_are_corrected_and_the_table_says_how(draws):
+    rows = method_rows("made", FMR, draws, "between")
+    verdicts = [row.verdict for row in rows if row.verdict]
+    change = {name: draws.areas[name] - draws.areas["between"] for name in draws.curves}
+    assert [one.p_value for one in verdicts] == [p_value(change[one.first]) for one in verdicts]
+    assert [one.adjusted for one in verdicts] == holm([one.p_value for one in verdicts])
+    assert {(one.family, round(one.level, 9)) for one in verdicts} == {(4, 0.05)}
+    table = method_table(rows, "txt")
+    assert table.count(", by Holm ") == 4
+    assert "these are 4 verdicts: " in table
+    stored = [method_row_dict(row) for row in rows if row.verdict]
+    assert [(one["p_value"], one["p_holm"]) for one in stored] == [one[7:9] for one in verdicts]
+    lines = list(csv.DictReader(io.StringIO(method_table(rows, "csv"))))
+    assert [line["p_holm"] for line in lines].count("") == 1
+    assert float(lines[0]["p_holm"]) == pytest.approx(verdicts[0].adjusted)
+
+
+def test_holm_only_takes_verdicts_away():
+    clear = Verdict("A", "B", 0.3, -0.2, Interval(-0.3, -0.1), p_value=0.02, adjusted=0.06)
+    assert verdict_sentence(clear).startswith("A is better than B")  # the only one
+    one_of_three = verdict_sentence(clear._replace(family=3))
+    assert one_of_three == (
+        "A and B cannot be told apart on this set: AUERC30 differs by -.200 [-.300, -.100] "
+        "(p 0.02, by Holm 0.06)"
+    )
+    assert clear._replace(family=3, adjusted=0.05).is_clear
+    wide = clear._replace(family=3, adjusted=0.01, interval=Interval(-0.3, 0.1))
+    assert not wide.is_clear
+
+
+def test_all_pairs_share_one_correction_and_need_enough_draws(draws):
+    verdicts = pairwise_verdicts(draws)
+    assert [one[:2] for one in verdicts] == list(itertools.combinations(draws.curves, 2))
+    assert [one.adjusted for one in verdicts] == holm([one.p_value for one in verdicts])
+    for count in (2, 9, 190):
+        needed = draws_needed(count, 0.95)
+        assert 2 * count / (1 + needed) <= 0.05 + 1e-9 < 2 * count / needed + 1e-9
+    assert draws_needed(1, 0.95) == 0
 
 
 def test_efficiency_is_in_every_notation_under_nist_alone(draws):

@@ -13,7 +13,6 @@ from data.images import Sizes, decode, encode_jpeg, first_rows
 from data.verification import VerificationSet
 from estimators.base import Batch, Estimate, build_estimator
 from evaluation.embed import BATCHES, embed_images, embed_pairs, estimate_batch, plan_batches
-from evaluation.sets.open_set import VerificationPairs
 from models.backbones.iresnet import IResNet
 from models.frozen import FrozenBackbone
 from utils.config import Method, parse_method
@@ -201,7 +200,7 @@ def test_plans_have_each_image_once_in_batches_as_large_as_those_of_all_rows(siz
 
 def test_repeated_images_in_parts_on_ranks_and_scored_by_row(repeated, tmp_path, monkeypatch):
     monkeypatch.setattr("evaluation.embed.PART_IMAGES", 8)
-    images, options = VerificationPairs(repeated), {"batch_size": 4, "name": "some"}
+    images, options = repeated, {"batch_size": 4, "name": "some"}
     expected = embed_images(Halves(), images, **options)
     assert len(np.unique(expected.sigma_sq[:, 0])) == 19
     parts = {"parts": tmp_path / "parts"}
@@ -291,7 +290,7 @@ def test_names_are_checked_before_the_work_and_come_with_each_batch(tiny_pairs):
 
 def test_images_that_are_not_aligned_are_told_once(caplog):
     wide = [np.full((100, 180, 3), 10 * row, np.uint8) for row in range(20)]
-    images = VerificationPairs(VerificationSet("wide", wide, np.arange(10) % 2 == 0))
+    images = VerificationSet("wide", wide, np.arange(10) % 2 == 0)
     for _ in range(2):
         embed_images(Halves(), images, batch_size=4, name="wide")
     assert caplog.text.count("wide: 20 of 20 images (100 %) are not aligned faces") == 1

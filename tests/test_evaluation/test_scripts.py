@@ -85,6 +85,7 @@ def fake_run(tiny_pairs, monkeypatch, **verification):
 
     class Head(torch.nn.Module):
         output = "probability"
+        reads = "features"
 
         def forward(self, output):
             return output.features[:, :1] / 100

@@ -167,7 +167,7 @@ def test_a_shard_that_cannot_be_written_is_an_error(run, tmp_path, monkeypatch, 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("extraction.shards._write_npy", full)
+    monkeypatch.setattr("data.extracted._write_npy", full)
     refused(run(tmp_path / "out"), "No space left on device")
     assert list((tmp_path / "out" / "shards").iterdir()) == []
 

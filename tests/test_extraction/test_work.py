@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from data.extracted import ShardFolder
 from data.images import Sizes
 from estimators.base import Batch, Estimate, EstimatorGroup
 from estimators.embedding_norm import EmbeddingNorm
 from estimators.trained_head import TrainedHead
 from evaluation.embed import estimate_batch
 from extraction.job import DeviceQueue, Extraction, ExtractOptions, ShardBatches
-from extraction.shards import ShardFolder
 from models.backbones.mobilefacenet import MobileFaceNet
 from models.frozen import FrozenBackbone
 from models.heads.fc2 import FC2Head

@@ -10,7 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones.iresnet import IResNet
+from models.run import About
 
+ABOUT = About(
+    name="tiny",
+    license="unknown, research only",
+    source="https://example.org/zoo",
+    sha256="ab" * 32,
+    label="a remark",
+    colour_check={"verdict": "recorded", "interval": [0.5, 1.5]},
+    created="2026-01-31",
+    version="1.2",
+)
 Draw = Callable[[np.random.RandomState, str, tuple[int, ...]], np.ndarray]
 
 

@@ -19,22 +19,13 @@ from evaluation.confidence.calibration import Calibration
 from evaluation.open_model import from_run, open_model
 from export.packing import PackOptions, pack
 from models.load import check_size, load_backbone, load_state, read_safely
-from models.run import About, load_packed, load_run, save_packed
+from models.run import load_packed, load_run, save_packed
 from scoring.scorer import Scorer, load_scorer
 from tests.helpers import TINY
+from tests.test_models.conftest import ABOUT
 from utils.config import Method, load_config, override
 from utils.files import MOST_JSON, naming, read_json
 
-ABOUT = About(
-    name="tiny",
-    license="none",
-    source="",
-    sha256="ab" * 32,
-    label="",
-    colour_check=None,
-    created="2026-01-31",
-    version="1",
-)
 HUGE = 10**400
 VALUES = (None, -1, 1e308, math.nan, math.inf, HUGE, "", "x", "\ud800", [], {}, [[[]]], True)
 DEEP = "[" * 200_000

@@ -238,9 +238,22 @@ def test_weights_that_are_missing_or_something_else_are_told(name, tmp_path, req
         open_detector(name)
     other = tmp_path / "other.onnx"
     other.write_bytes(b"no network")
-    with pytest.raises(ValueError, match=rf"{name}: .*other.onnx: not "):
+    with pytest.raises(ValueError, match=rf"{name}: .*other.onnx cannot be opened"):
         open_detector(f"{name}:weights={other}")
     weights = request.getfixturevalue(f"{name}_file")
+    onnx = pytest.importorskip("onnx")
+    network = onnx.load(weights)
+    body = onnx.helper.make_graph([], "body", [], [])
+    network.graph.node.append(onnx.helper.make_node("Loop", ["a", "b"], ["c"], body=body))
+    onnx.save(network, other)
+    with pytest.raises(ValueError, match=rf"{name}: .*other.onnx .* has a Loop"):
+        open_detector(f"{name}:weights={other}")
+    network = onnx.load(weights)
+    for dim in network.graph.input[0].type.tensor_type.shape.dim:
+        dim.dim_value = 1 << 14
+    onnx.save(network, other)
+    with pytest.raises(ValueError, match=rf"{name}: .*other.onnx: its input"):
+        open_detector(f"{name}:weights={other}")
     with pytest.raises(ValueError, match=f"{name}: max_side = 8: must be at least 32"):
         open_detector(f"{name}:weights={weights},max_side=8")
 
@@ -358,7 +371,9 @@ class TestMTCNN:
         batch = np.random.default_rng(0).normal(size=shape).astype(np.float32)
         reference = pytest.importorskip("onnx.reference").ReferenceEvaluator(onnx.load(path))
         expected = reference.run(None, {reference.input_names[0]: batch})
-        for ours, theirs in zip(mtcnn_file.Network(path)(batch), expected, strict=True):
+        for ours, theirs in zip(
+            mtcnn_file.Network(path, is_ours=True)(batch), expected, strict=True
+        ):
             np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 

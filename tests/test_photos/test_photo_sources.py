@@ -456,6 +456,20 @@ def test_parquet_that_holds_no_photos(tmp_path, monkeypatch):
         open_sources(path)
 
 
+def test_parquet_that_unpacks_to_far_more_is_refused_and_a_large_column_is_buffered(
+    tmp_path, monkeypatch
+):
+    path = parquet(tmp_path / "p.parquet", {"image": [bytes(4 << 20)] * 2}, compression="zstd")
+    assert not ParquetSource(str(path))._is_large
+    monkeypatch.setattr("photos.sources._LARGE_COLUMN", 100)
+    source = ParquetSource(str(path))
+    assert source._is_large
+    assert len(list(source.items(0))) == 2
+    monkeypatch.setattr("photos.sources.MOST_UNPACKED", -1e9)
+    with pytest.raises(ValueError, match=r"p\.parquet: image would unpack to 4\d+ bytes"):
+        ParquetSource(str(path))
+
+
 def test_parquet_that_is_damaged_inside(tmp_path):
     encoded = [encode_png(picture(seed)) for seed in range(40)]
     options = {"row_group_size": 20, "compression": "none", "use_dictionary": False}

@@ -203,7 +203,7 @@ def test_a_small_disk_that_is_made_larger(folder, tmp_path):
         **{"cwd": folder, "capture_output": True, "text": True},
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )
-    assert "error: [Errno 28] No space left on device: 'out" in done.stderr
+    assert "error: out" in done.stderr
     first, *lines = done.stdout.splitlines()
     assert first == "code 2"
     assert lines[-4:] == ["code 0", "about.json", "bad.csv", "shards"]

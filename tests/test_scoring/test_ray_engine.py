@@ -64,6 +64,11 @@ def test_missing_parts_are_named_and_the_others_counted(parts, tmp_path):
     assert file.read_bytes() == before
     with pytest.raises(ValueError, match=r"part-00000001\.parquet: the inputs have changed"):
         list(parts.missing(iter(inputs(2 * PART_INPUTS, "other")), Counter()))
+    made(parts, *missing[0])
+    for number, words in ((PART_INPUTS, "some were removed"), (2 * PART_INPUTS + 3, "was added")):
+        with pytest.raises(ValueError, match=f"is finished, but its inputs have changed.*{words}"):
+            parts.check_inputs(iter(items[:number]), Counter())
+    parts.check_inputs(iter(items[: 2 * PART_INPUTS]), Counter())
     file.write_bytes(before[:100])
     with pytest.raises(ValueError, match=r"part-00000001\.parquet is damaged: delete it"):
         list(parts.missing(iter(items), Counter()))

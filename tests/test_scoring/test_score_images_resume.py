@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -182,6 +183,32 @@ def test_a_file_made_in_another_way_is_not_overwritten(photos, tmp_path, model, 
     assert out.read_bytes() == before
     assert score(photos, out, "--max_faces", "1", "--restart") == 0
     assert score(photos, out) == 2
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("change", ["added", "removed", "renamed"])
+def test_a_finished_file_is_not_called_so_for_other_photos(
+    photos, tmp_path, model, suffix, change, refused
+):
+    """Names with a comma and a line end, as a CSV file has to quote them."""
+    folder, out = tmp_path / "photos", tmp_path / f"scores{suffix}"
+    folder.mkdir()
+    for name in ("=a,b.png", "c\nd.png", "e.png", "e2.png"):
+        shutil.copy(photos / "00.png", folder / name)
+    (folder / "f.png").write_bytes(b"damaged")
+    assert score(folder, out) == 0
+    assert score(folder, out) == 0
+    before, name = out.read_bytes(), folder / "e2.png"
+    if change == "added":
+        shutil.copy(name, folder / "g.png")
+    else:
+        name.unlink() if change == "removed" else name.rename(folder / "e3.png")
+    seen = "g.png was added" if change == "added" else "e2.png is not where it was"
+    changed = f"{out} is finished, but its inputs have changed since ({folder}/{seen})"
+    refused(score(folder, out), changed)
+    assert out.read_bytes() == before
+    assert score(folder, out, "--restart") == 0
+    assert score(folder, out) == 0
 
 
 @pytest.fixture

@@ -89,18 +89,9 @@ def test_frames_of_one_video_say_one_thing():
     found = fuse_faces(model("variance"), faces, media=[0, 0, 0, 1, 1])
     least = [UNCERTAINTIES[:3].min(), UNCERTAINTIES[3:].min()]
     assert found.uncertainty == pytest.approx(1 / (1 / least[0] + 1 / least[1]), rel=1e-5)
-    with pytest.raises(ValueError, match="2 media for 5 faces: give one number for each"):
-        fuse_faces(model(), faces, media=[0, 1])
 
 
-def test_weights_of_one_s_own_and_mistakes():
-    faces = [face(row) for row in range(5)]
-    own = np.array([0.5, 0, 0, 0, 0.1])
-    found = fuse_faces(model(), faces, weights=own)
-    np.testing.assert_allclose(found.embedding, by_hand(own)[0], rtol=1e-5)
-    assert found.weights == "given"
-    with pytest.raises(ValueError, match="no face to fuse"):
-        fuse_faces(model(), [])
+def test_an_embedding_without_direction_is_refused():
     with pytest.raises(ValueError, match="an embedding of zeros has no direction"):
         fuse_faces(model(), [face(0, embedding=np.zeros(6, np.float32))])
 

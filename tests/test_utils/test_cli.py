@@ -1,4 +1,6 @@
 import argparse
+import ast
+import errno
 import os
 import signal
 import subprocess
@@ -10,6 +12,7 @@ from tqdm import tqdm
 
 from report.page import render
 from utils.cli import Parser, count, count_or_all, positive, run_command, run_on_ranks, share
+from utils.files import atomic_file
 
 ROOT = Path(__file__).parents[2]
 
@@ -168,6 +171,42 @@ def test_ctrl_c_while_a_script_starts_is_one_line(name, module):
     assert process.returncode == 130
     assert "\nstopped" in f"\n{err}"
     assert "Traceback" not in err
+
+
+def test_every_script_takes_ctrl_c_over_before_it_imports_anything_large():
+    scripts = {path for path in ROOT.glob("[!.tb]*/*.py") if "__main__" in path.read_text("utf-8")}
+    scripts = {path for path in scripts if "_is_script" not in path.read_text("utf-8")}
+    assert len(scripts) > 12
+    for path in [*scripts, ROOT / "network.py"]:
+        nodes = ast.parse(path.read_text("utf-8")).body
+        nodes = [inner for node in nodes for inner in (node, *getattr(node, "body", ()))]
+        names = [
+            getattr(node, "module", None) or node.names[0].name
+            for node in nodes
+            if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
+        first = next(x for x in names if x.partition(".")[0] not in sys.stdlib_module_names)
+        top = ROOT / first.partition(".")[0] / "__init__.py"
+        assert top.exists(), f"{path} imports {first} first"
+        assert top.parent.name == "utils" or "\nimport utils" in top.read_text("utf-8"), path
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "No space left on device; free space there, or name another folder"),
+        (errno.EROFS, "Read-only file system; nothing can be written there: name another folder"),
+        (errno.EACCES, "Permission denied; allow it, or name another place"),
+        (errno.ENOENT, "No such file or directory"),
+    ],
+)
+def test_errors_of_the_system_name_the_path_and_the_way_out(number, words, refused, tmp_path):
+    def body():
+        with atomic_file(tmp_path / "out") as file:
+            raise OSError(number, os.strerror(number), file.name)
+
+    refused(run_command(body), f"error: {tmp_path}/out: {words}")
+    assert not list(tmp_path.iterdir())
 
 
 HIDDEN = "\x1b[2J\u202egnp.exe\u200b\x07\x9b\ufeff"

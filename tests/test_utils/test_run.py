@@ -31,7 +31,7 @@ def test_run_folders_are_numbered_and_never_shared(tmp_path):
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path):
     (tmp_path / "last.pt").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"already holds a run; resume it with --resume"):
+    with pytest.raises(ValueError, match=r"already holds a run: python network\.py --resume"):
         new_run_folder(config_in(tmp_path), tmp_path)
 
 

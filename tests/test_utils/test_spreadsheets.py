@@ -8,8 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from data.extracted import Bad, bad_images
-from extraction.shards import ShardFolder, empty
+from data.extracted import Bad, ShardFolder, bad_images, empty
 from report.sheet import FaceScore
 from scoring.rows import flat_row, write_rows
 from utils.tables import csv_cell, csv_rows, plain_cell, read_table, write_csv, write_table

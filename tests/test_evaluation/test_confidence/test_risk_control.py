@@ -190,7 +190,6 @@ def test_total_error_is_certified_for_the_mix_of_the_set():
     [
         ({"target_risk": 0.0}, "target_risk = 0.0: must lie between 0 and 1"),
         ({"confidence": 1.0}, "confidence = 1.0: must lie between 0 and 1"),
-        ({"held_out": 1.5}, "held_out = 1.5: must lie between 0 and 1"),
         ({"risk": "far"}, "unknown risk 'far'"),
         ({"fmr_target": None}, "either an FMR target or a score threshold"),
         ({"score_threshold": 0.3}, "either an FMR target or a score threshold"),

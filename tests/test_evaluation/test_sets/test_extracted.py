@@ -7,12 +7,11 @@ import shutil
 import numpy as np
 import pytest
 
-from data.extracted import Bad, Shard, open_extracted
+from data.extracted import Bad, Shard, ShardFolder, open_extracted
 from data.features import Embeddings
 from evaluation import compare
 from evaluation.sets.stored import open_stored
 from evaluation.verification_risk_fnmr import main
-from extraction.shards import ShardFolder
 from report.words import caution_sentence
 
 TOTAL, SIZE, COLUMNS = 43, 6, ("idq", "norm:x=1")

@@ -247,7 +247,7 @@ def test_a_bin_set_and_its_features_stay_as_they_are_and_are_warned_of(tmp_path)
     expected = chosen.comparisons(mu, sigma_sq)
     assert len(expected.scores) == 5
     assert message in caution_sentence(expected.cautions[0])
-    ((_, found),) = comparisons_of(Features(mu, sigma_sq, chosen.pairs.mated))
+    ((_, found),) = comparisons_of(Features(mu, sigma_sq, chosen.images.mated))
     np.testing.assert_array_equal(found.scores, expected.scores)
     assert found.cautions == expected.cautions
 
