@@ -3,8 +3,8 @@
     python network.py --config_file config/config_ir50_multi_layer_fast_mls_glint360k.py \
         --set train_images=PATH backbone_weights=PATH verification.dataset_path=PATH
 
-The head also reads the averages of the four stages. The learning rate is that of FastMLS and was not
-tuned for it.
+The head also reads the averages of the four stages. The learning rate is that of FastMLS and was
+not tuned for it.
 """
 
 from utils.config import Method, Schedule, TrainConfig, Verification
