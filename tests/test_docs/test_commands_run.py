@@ -189,6 +189,7 @@ def steps(folder):
         "extraction/extract.py --images my_faces --out extracted/mine --methods runs/idq",
         "evaluation/fit_fusion.py --model_dir runs/idq_gap --faces my_faces --of trained_head"
         " runs/idq",
+        "evaluation/fit_fusion.py --model_dir runs/mine --faces my_faces --fit typicality",
         "evaluation/fit_fusion.py --model_dir runs/demo --faces my_faces --of trained_head"
         " light_disagreement",
     ):
