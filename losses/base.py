@@ -32,6 +32,18 @@ class LossResult(NamedTuple):
     stats: dict[str, Tensor]
 
 
+class Centres(NamedTuple):
+    """Centres of identities, of length one.
+
+    Attributes:
+        own: (B, D), that of each image's identity, made without the image itself.
+        every: (C, D), of all identities of the training images, by label.
+    """
+
+    own: Tensor
+    every: Tensor
+
+
 class PairBatch(NamedTuple):
     """A batch and its P genuine pairs.
 
@@ -44,6 +56,7 @@ class PairBatch(NamedTuple):
         cosine: (P,), of the two embeddings.
         teacher: (B,), a teacher's logit of each image's uncertainty, NaN where it has none; no
             gradient. None where the loss has no teacher.
+        centres: None unless the loss needs them.
     """
 
     mu: Tensor
@@ -53,6 +66,7 @@ class PairBatch(NamedTuple):
     second: Tensor
     cosine: Tensor
     teacher: Tensor | None = None
+    centres: Centres | None = None
 
 
 def genuine_pairs(labels: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -85,12 +99,14 @@ class Loss(nn.Module, ABC):
         summary: the loss and its options in one line, as the log of a run begins.
         needs_whole_batch: a process that sees only its own classes would compute another loss.
         needs_teacher: the loss compares the head with a teacher.
+        needs_centres: the loss compares images with the centres of identities.
     """
 
     accepts: ClassVar[frozenset[str]]
     summary: str
     needs_whole_batch: bool = False
     needs_teacher: ClassVar[bool] = False
+    needs_centres: ClassVar[bool] = False
 
     @abstractmethod
     def total(self, batch: PairBatch) -> Tensor:
@@ -112,6 +128,7 @@ class Loss(nn.Module, ABC):
         *,
         pairs: tuple[Tensor, Tensor] | None = None,
         teacher: Tensor | None = None,
+        centres: Centres | None = None,
         with_stats: bool = True,
     ) -> LossResult:
         """Compute the loss of a batch, in float32 or better.
@@ -125,11 +142,12 @@ class Loss(nn.Module, ABC):
             pairs: what `genuine_pairs` gives, where the caller has it: finding pairs on a GPU makes
                 the host wait for it.
             teacher: (B,), its logit of each image's uncertainty, NaN where it has none.
+            centres: of the images' identities and of all.
             with_stats: False leaves the statistics of the log out.
 
         Raises:
             ValueError: shapes that do not belong together, no genuine pair, or a loss that lacks
-                its teacher.
+                its teacher or its centres.
         """
         if raw.ndim != 2 or not len(embedding) == len(raw) == len(labels):
             raise ValueError(
@@ -138,6 +156,8 @@ class Loss(nn.Module, ABC):
             )
         if self.needs_teacher and (teacher is None or teacher.shape != labels.shape):
             raise ValueError(f"loss {self.summary!r} takes a teacher's logit of each image, (B,)")
+        if self.needs_centres and (centres is None or centres.own.shape != embedding.shape):
+            raise ValueError(f"loss {self.summary!r} takes the centre of each identity, (B, D)")
         mu = F.normalize(_at_least_float32(embedding.detach()))
         raw = _at_least_float32(raw)
         self.check(mu, raw)
@@ -146,7 +166,7 @@ class Loss(nn.Module, ABC):
         cosine = (mu[first] * mu[second]).sum(dim=1)
         if teacher is not None:
             teacher = _at_least_float32(teacher.detach())
-        batch = PairBatch(mu, raw, labels, first, second, cosine, teacher)
+        batch = PairBatch(mu, raw, labels, first, second, cosine, teacher, centres)
         loss = self.total(batch)
         if not with_stats:
             return LossResult(loss, {})
@@ -167,6 +187,27 @@ class GenuinePairLoss(Loss):
     def total(self, batch: PairBatch) -> Tensor:
         """Return the mean over pairs; a loss may add terms to it."""
         return self.per_pair(batch).mean()
+
+
+class ImageLoss(GenuinePairLoss):
+    """Mean over the images of a batch, each as often as it is in a genuine pair.
+
+    A pair has the mean of its two images, so that processes with different numbers of pairs share
+    one mean.
+    """
+
+    @abstractmethod
+    def per_image(self, batch: PairBatch) -> Tensor:
+        """Return the loss of each image, (B,)."""
+
+    def per_pair(self, batch: PairBatch) -> Tensor:
+        """Return the mean of the two images of each pair, (P,)."""
+        return mean_of_both(self.per_image(batch), batch)
+
+
+def mean_of_both(values: Tensor, batch: PairBatch) -> Tensor:
+    """Return the mean of the two images' values for each pair, (P,), from values (B,)."""
+    return (values[batch.first] + values[batch.second]) / 2
 
 
 def quality_logit(raw: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from losses.base import PairBatch, require_positive
+from losses.base import PairBatch, mean_of_both, require_positive
 from losses.idq import IDQLoss
 
 __all__ = ["DistillLoss"]
@@ -58,8 +58,7 @@ class DistillLoss(IDQLoss):
     def per_pair(self, batch: PairBatch) -> Tensor:
         """Return both terms of each pair, (P,)."""
         divergence = self._divergence(batch)
-        mean = (divergence[batch.first] + divergence[batch.second]) / 2
-        return super().per_pair(batch) + self.weight * mean
+        return super().per_pair(batch) + self.weight * mean_of_both(divergence, batch)
 
     def stats(self, batch: PairBatch) -> dict[str, Tensor]:
         """Return what IDQ logs, and the divergence of each image, (B, 1), 0 without a teacher."""

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from losses.base import GenuinePairLoss, LossResult
+from losses.base import Centres, GenuinePairLoss, LossResult
 from models.backbones.base import BackboneOutput
 from models.frozen import FrozenBackbone
 from models.heads.base import Head
@@ -44,6 +44,7 @@ class StepInput:
         pairs: indices (P,), (P,) of the genuine pairs, on the device.
         num_pairs: P, known to the host without waiting for the device.
         taught: (B,) logits on the device, by the name of the teacher that gave them.
+        centres: of the images' identities and of all, for losses that need them.
     """
 
     rows: NDArray[np.int64]
@@ -53,20 +54,24 @@ class StepInput:
     pairs: tuple[Tensor, Tensor]
     num_pairs: int
     taught: dict[str, Tensor] = field(default_factory=dict)
+    centres: Centres | None = None
 
     @property
     def tensors(self) -> list[Tensor]:
-        """Everything on the device, in a fixed order."""
-        return [*self.output.tensors, self.device_labels, *self.pairs, *self.taught.values()]
+        """Everything on the device that a step changes, in a fixed order."""
+        own = [] if self.centres is None else [self.centres.own]
+        return [*self.output.tensors, self.device_labels, *self.pairs, *self.taught.values(), *own]
 
     def clone(self) -> StepInput:
         """Copy what lies on the device; the rest is shared."""
+        own = self.centres
         return dataclasses.replace(
             self,
             output=self.output.map(Tensor.clone),
             taught={name: logits.clone() for name, logits in self.taught.items()},
             device_labels=self.device_labels.clone(),
             pairs=(self.pairs[0].clone(), self.pairs[1].clone()),
+            centres=own and own._replace(own=own.own.clone()),
         )
 
 
@@ -141,6 +146,7 @@ class TrainedBranch:
             images.device_labels,
             pairs=images.pairs,
             teacher=teacher,
+            centres=images.centres,
             with_stats=with_stats,
         )
         extra, self.head.extra = self.head.extra, None

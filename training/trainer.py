@@ -23,7 +23,7 @@ from tqdm import tqdm
 from data.augment import AugmentParameters, BatchAugment
 from data.faces import open_faces
 from data.images import SIZE
-from data.loader import Batch, BatchLoader, ClassBalancedBatches, RankShare
+from data.loader import Batch, BatchLoader, ClassBalancedBatches, RankShare, Sampler
 from data.verification import open_verification
 from estimators.trained_head import TrainedHead
 from evaluation.embed import embed_pairs
@@ -35,6 +35,7 @@ from models.heads.base import to_scalar, to_sigma_sq
 from models.load import Checkpoint
 from models.run import backbone_record, check_backbone, load_frozen
 from training.branch import StepInput, TrainedBranch
+from training.centres import FILE_NAME, ClassCentres, classifier_centres, mean_centres
 from training.checkpoints import RunFiles, check_resumable, is_judged_alike
 from training.log import TrainLog, log_start, rank_correlation
 from training.teachers import Teacher, logit_of, open_teachers
@@ -96,6 +97,7 @@ class Trainer:
         ]
         self.faces = open_faces(config.train_images)
         self.teachers = open_teachers(config, self.frozen, self.faces, self.augment)
+        self.centres = self._classifier()
         self.sampler = ClassBalancedBatches(
             self.faces.labels, config.classes_per_batch, config.images_per_class, config.seed
         )
@@ -128,16 +130,9 @@ class Trainer:
         The first process writes log, metrics, curves and checkpoints into the folder, which exists.
         """
         self.files = RunFiles(folder, self.config, self.backbone, self.branches)
-        loader = BatchLoader(
-            self.faces,
-            self.rank_share,
-            range(self.step, self.config.schedule.total_steps),
-            workers=self.config.workers,
-            max_bad_share=self.config.max_bad_share,
-            on_bad=self._on_bad_image,
-            steps_per_batch=self.steps_per_forward,
-            pin=self.frozen.device.type == "cuda",
-        )
+        self.centres = self.centres_in(folder)
+        steps = range(self.step, self.config.schedule.total_steps)
+        loader = self._loader(self.rank_share, steps, self.steps_per_forward)
         with ExitStack() as stack:
             logs = self._start_logs(stack) if self.world.is_main else []
             stack.enter_context(self.stop)
@@ -148,6 +143,40 @@ class Trainer:
             if self.world.is_main:
                 self.files.save_branches(self.step)
 
+    @property
+    def _needs_centres(self) -> bool:
+        return any(branch.loss.needs_centres for branch in self.branches)
+
+    def centres_in(self, folder: Path) -> ClassCentres | None:
+        """Return the centres, if a loss needs them: a classifier's, or means kept in the folder."""
+        if self.centres is not None or not self._needs_centres:
+            return self.centres
+        size = self.batch_size * self.steps_per_forward
+        file = folder / FILE_NAME
+        return mean_centres(self.faces, self.frozen, self._loader, size, file, self.world)
+
+    def _classifier(self) -> ClassCentres | None:
+        files = self.config.centres
+        if files is None:
+            return None
+        if not self._needs_centres:
+            raise ValueError(f"centres = {files!r}: no loss of this config has a use for them")
+        files = (files,) if isinstance(files, str) else files
+        return classifier_centres(files, self.faces, self.frozen)
+
+    def _loader(self, sampler: Sampler, steps: range, together: int = 1) -> BatchLoader:
+        return BatchLoader(
+            self.faces,
+            sampler,
+            steps,
+            workers=self.config.workers,
+            max_bad_share=self.config.max_bad_share,
+            on_bad=self._on_bad_image,
+            steps_per_batch=together,
+            pin=self.frozen.device.type == "cuda",
+            replace_bad=sampler is self.rank_share,
+        )
+
     def _loop(self, batches: Iterator[Batch], logs: list[TrainLog], bar: tqdm[Any]) -> None:
         if self.step == 0:
             self._save()
@@ -156,7 +185,8 @@ class Trainer:
         for batch in batches:
             if self.world.is_main:
                 self.faces.sizes.warn("train_images")
-            for images in step_inputs(batch, self.forward(batch), self.teachers):
+            inputs = step_inputs(batch, self.forward(batch), self.teachers, self.centres)
+            for images in inputs:
                 stop_wish = self.train_step(images, logs)
                 bar.update()
                 if self._stops(stop_wish):
@@ -310,11 +340,14 @@ class Trainer:
 
 
 def step_inputs(
-    batch: Batch, output: BackboneOutput, teachers: Mapping[str, Teacher] | None = None
+    batch: Batch,
+    output: BackboneOutput,
+    teachers: Mapping[str, Teacher] | None = None,
+    centres: ClassCentres | None = None,
 ) -> Iterator[StepInput]:
     """Cut a batch and what the backbone gave for it into its steps, in order.
 
-    `teachers` are those outside the run, by name.
+    `teachers` are those outside the run, by name; `centres` are there for losses that need them.
     """
     device = output.embedding.device
     rows_of, labels_of = (np.split(array, len(batch.steps)) for array in (batch.rows, batch.labels))
@@ -330,6 +363,7 @@ def step_inputs(
             (to_device(first.numpy(), device), to_device(second.numpy(), device)),
             len(first),
             {name: teacher(step, rows, part) for name, teacher in (teachers or {}).items()},
+            None if centres is None else centres(rows, labels),
         )
 
 

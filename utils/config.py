@@ -216,6 +216,9 @@ class TrainConfig:
         head_seed: of the head's initial weights and dropout; None for `seed`.
         loss: Method of `losses`.
         teacher: see `Branch`.
+        centres: files with the classifier's weights (C, D) that the backbone was trained with, in
+            the order of labels, for losses that need the centre of each identity; None takes the
+            means of its images.
         branches: several heads with losses of their own, instead of `head` and `loss`.
         train_images: where faces are: a folder with one folder per identity, a list file, a `.rec`
             pack or `synthetic:...`; several are joined (identities are kept apart).
@@ -249,6 +252,7 @@ class TrainConfig:
     head_seed: int | None = None
     loss: Method | None = None
     teacher: str | None = None
+    centres: str | tuple[str, ...] | None = None
     branches: tuple[Branch, ...] = ()
     classes_per_batch: int = 10
     images_per_class: int = 8

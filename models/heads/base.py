@@ -126,6 +126,27 @@ def log_length(embedding: Tensor) -> Tensor:
 
 
 def averages_and_sides(maps: Tensor) -> Tensor:
-    """Return (B, 2C) of maps (B, C, H, W): each channel's average and mean |map - mirrored map|."""
-    sides = (maps - maps.flip(3)).abs()
-    return torch.cat([maps.mean(dim=(2, 3)), sides.mean(dim=(2, 3))], dim=1)
+    """Return (B, 2C) of maps (B, C, H, W): each channel's average and its sides' difference."""
+    return torch.cat([maps.mean(dim=(2, 3)), side_differences(maps)], dim=1)
+
+
+def side_differences(maps: Tensor) -> Tensor:
+    """Return (B, C) of maps (B, C, H, W): each channel's mean |map - mirrored map|."""
+    return (maps - maps.flip(3)).abs().mean(dim=(2, 3))
+
+
+def cell_averages(maps: Tensor, grid: int) -> Tensor:
+    """Return (B, C grid^2) of maps (B, C, H, W): each channel's average in each cell, row by row.
+
+    Cells are those of `torch.nn.functional.adaptive_avg_pool2d`.
+    """
+    if grid == 1:
+        return maps.mean(dim=(2, 3))
+    height, width = maps.shape[2:]
+    rows = [maps[:, :, at:end].mean(dim=2) for at, end in _cells(height, grid)]
+    cells = [row[:, :, at:end].mean(dim=2) for row in rows for at, end in _cells(width, grid)]
+    return torch.stack(cells, dim=2).flatten(1)
+
+
+def _cells(side: int, grid: int) -> list[tuple[int, int]]:
+    return [(k * side // grid, -(-(k + 1) * side // grid)) for k in range(grid)]

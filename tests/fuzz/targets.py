@@ -32,8 +32,9 @@ from data.pairs import read_pairs
 from data.rec.format import RecordWriter
 from data.rec.reader import RecordPack
 from data.verification import read_bin
-from estimators.base import Batch
+from estimators.base import Batch, save_fit
 from estimators.from_file import FromFile
+from estimators.froq import FROQ
 from estimators.fusion import fit_rank_mean, load_fusion, save_fusion
 from estimators.onnx import metadata
 from evaluation.confidence.calibration import Calibration, Decision
@@ -623,6 +624,17 @@ def read_fusion(path: Path) -> None:
     fusion(np.zeros((2, len(fusion.members))))
 
 
+def fits() -> list[Files]:
+    weights, models = {"weights": np.ones(4) / 4}, {"backbone": "ab" * 32}
+    return [written("f.npz", lambda path: save_fit(path, "froq", weights, models, 8))]
+
+
+def read_fit(path: Path) -> None:
+    froq = object.__new__(FROQ)
+    froq._layers = 4
+    froq.load(str(path), {"backbone": "ab" * 32})
+
+
 def configs() -> list[Files]:
     return [{"config.json": to_json(CONFIG).encode()}]
 
@@ -764,6 +776,7 @@ TARGETS = [
     Target("parts of rows", 0.5, row_parts, read_row_parts, ("lock",), names_file=False),
     Target("records of a run", 1, records, read_records),
     Target("fusion", 0.1, fusions, read_fusion),
+    Target("fits", 0.3, fits, read_fit),
     Target("config.json", 0.8, configs, read_config, names_file=False),
     Target("--set", 0.6, assignments, read_assignment, names_file=False),
     Target("caches", 0.1, caches, read_cache),

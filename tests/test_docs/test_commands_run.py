@@ -145,6 +145,9 @@ def stand_ins(tmp_path_factory, write_run, tiny_onnx):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bin(path, pairs.images, pairs.mated)
     write_scores(folder)
+    for part in range(2):  # of a classifier
+        rows = torch.randn(PEOPLE.num_classes // 2, 16)
+        torch.save({"weight": rows}, folder / f"softmax_fc_gpu_{part}.pt")
     head = FC2Head(output="probability", features_shape=(8, 7, 7), hidden=256)
     torch.save(head.state_dict(), folder / "uncertainty_head_fc2_prob_0012_checkpoint.pth")
     with pytest.MonkeyPatch.context() as patch:
@@ -186,6 +189,7 @@ def steps(folder):
         "extraction/extract.py --images my_faces --out extracted/mine --methods runs/idq",
         "evaluation/fit_fusion.py --model_dir runs/idq_gap --faces my_faces --of trained_head"
         " runs/idq",
+        "evaluation/fit_fusion.py --model_dir runs/mine --faces my_faces --fit typicality",
         "evaluation/fit_fusion.py --model_dir runs/demo --faces my_faces --of trained_head"
         " light_disagreement",
     ):

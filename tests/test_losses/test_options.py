@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from losses.base import Centres
 from utils.config import Method
 from utils.methods import build
 
@@ -22,6 +23,8 @@ from utils.methods import build
             "Fast_MLS_loss constraint l1 0.001 triplet 0.0001 margin 3",
         ),
         (Method("distill"), "IDQ_loss soft 16 0.45 distill 10 T 1"),
+        (Method("cr_fiqa"), "CR_FIQA_loss 0.5"),
+        (Method("sdd_fiqa", scale=1.5, beta=0.1), "SDD_FIQA_loss 1.5 0.1"),
     ],
 )
 def test_the_log_names_the_loss_and_its_options(method, text):
@@ -41,6 +44,8 @@ def test_the_log_names_the_loss_and_its_options(method, text):
         ("fast_mls", "triplet_margin", 0.0, "above 0"),
         ("mls", "reduce", "max", "'mean' or 'sum'"),
         ("distill", "weight", 0, "above 0"),
+        ("cr_fiqa", "beta", 0.0, "above 0"),
+        ("sdd_fiqa", "scale", -1.0, "above 0"),
         ("distill", "temperature", -1.0, "above 0"),
     ],
 )
@@ -56,15 +61,28 @@ def test_refused_options(name, option, value, limit):
         ("mls", 1, "each of the 8 embedding dimensions, the head gives 1: set dim=8 in the head"),
         ("fast_mls", 4, "head gives 4: set dim=1 .* use the loss 'mls'"),
         ("distill", 2, "one logit per image, the head gives 2"),
+        ("scf", 2, "one log variance per image, the head gives 2: set dim=1"),
+        ("dul", 2, "one log variance or 8, .* the head gives 2"),
     ],
 )
 def test_a_head_of_another_width_is_refused(name, columns, text):
     with pytest.raises(ValueError, match=text):
         build("losses", Method(name))(
-            torch.zeros(2, 8), torch.zeros(2, columns), torch.zeros(2), teacher=torch.zeros(2)
+            torch.zeros(2, 8),
+            torch.zeros(2, columns),
+            torch.zeros(2),
+            teacher=torch.zeros(2),
+            centres=Centres(torch.zeros(2, 8), torch.zeros(2, 8)),
         )
 
 
-def test_a_loss_that_learns_from_a_teacher_needs_one():
-    with pytest.raises(ValueError, match=r"takes a teacher's logit of each image, \(B,\)"):
-        build("losses", Method("distill"))(torch.zeros(2, 8), torch.zeros(2, 1), torch.zeros(2))
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("distill", r"takes a teacher's logit of each image, \(B,\)"),
+        ("scf", r"takes the centre of each identity, \(B, D\)"),
+    ],
+)
+def test_a_loss_that_needs_a_teacher_or_centres_does_not_do_without(name, text):
+    with pytest.raises(ValueError, match=text):
+        build("losses", Method(name))(torch.zeros(2, 8), torch.zeros(2, 1), torch.zeros(2))

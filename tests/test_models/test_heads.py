@@ -6,10 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from models.backbones.base import BackboneOutput
-from models.heads.base import to_sigma_sq
+from models.heads.base import cell_averages, to_sigma_sq
 from models.heads.fc2 import FC2Head
 from models.heads.gap_fc2 import GapFC2Head
 from models.heads.linear import LinearHead
@@ -188,6 +189,8 @@ def test_pooling_averages_each_channel():
         ("fc2 gap_linear", {"log_norm": -1.0}, "log_norm = -1.0: must be at least 0"),
         ("fc2", {"dropout": 1.0}, r"dropout = 1.0: must be in \[0, 1\)"),
         ("gap_linear", {"asymmetry": True}, "asymmetry = True: a map of 1 column has no two sides"),
+        ("gap_linear", {"grid": 0}, "grid = 0: must be at least 1 and at most the side"),
+        ("gap_linear", {"grid": 2}, "grid = 2: must be at least 1 and at most the side"),
     ],
 )
 def test_wrong_options_are_refused(names, options, text):
@@ -237,6 +240,15 @@ def _gap_linear(shape, **options):
     torch.manual_seed(0)
     method = Method("gap_linear", output="probability", log_norm=0.0, **options)
     return build("models.heads", method, features_shape=shape).eval()
+
+
+@pytest.mark.parametrize(("shape", "grid"), [((4, 7, 7), 3), ((3, 4, 7), 2), ((2, 5, 5), 5)])
+def test_cells_are_those_of_pytorchs_adaptive_pooling(shape, grid):
+    maps = torch.rand(2, *shape)
+    expected = F.adaptive_avg_pool2d(maps, grid).flatten(1)
+    torch.testing.assert_close(cell_averages(maps, grid), expected)
+    head = _gap_linear(shape, grid=grid, asymmetry=True)
+    assert head.layer.in_features == shape[0] * (grid**2 + 1)
 
 
 def test_asymmetry_adds_the_mean_difference_of_the_two_sides():

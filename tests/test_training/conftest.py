@@ -27,7 +27,7 @@ BRANCHES = (
     Branch("idq-0", head=FC2, loss=Method("idq", margin=0.45), seed=0),
     Branch("idq-1", head=FC2, loss=Method("idq", margin=0.45), seed=1),
     Branch("dropped", head=Method("multi_layer", output="probability", hidden=8, dropout=0.4,
-           log_norm=1.0), loss=Method("pcnet"), seed=2),
+           log_norm=1.0), loss=Method("cr_fiqa"), seed=2),
     Branch("mls", head=VARIANCE, loss=Method("fast_mls"),
            schedule=Schedule(epochs=2, steps_per_epoch=6, lr=3e-3, momentum=0.5)),
 )

@@ -121,7 +121,7 @@ def test_the_file_carries_it_and_old_files_do_without(fitted, tmp_path):
         ),
         (
             {"accept_up_to": NAN, "refuse_above": 2, "rule": ""},
-            "accept_up_to = nan: must be a finite number, or None",
+            "accept_up_to = nan: must be a finite",
         ),
         (
             {"accept_up_to": 3, "refuse_above": 2, "rule": ""},
