@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import torch
 
 Value = TypeVar("Value")
+_MEETING = timedelta(
+    minutes=10
+)  # a launcher that was killed at the start does not hold its processes
 _PATIENCE = timedelta(hours=2)  # one process may compute statistics alone while the others wait
 _MOMENT = 2  # seconds
 
@@ -142,6 +145,8 @@ def start(device: str) -> tuple[World, torch.device]:
             f"WORLD_SIZE = {world.size}, but this build of PyTorch has no torch.distributed; start "
             "one process, without torchrun"
         )
+    from torch.distributed.rendezvous import rendezvous
+
     name = _device_of(device, world)
     if name != "cpu":
         torch.cuda.set_device(world.local_rank)
@@ -150,7 +155,9 @@ def start(device: str) -> tuple[World, torch.device]:
     # does: the group's threads would outlive `stop`, and now and then abort the process at exit.
     importlib.import_module("torch.distributed.nn.functional")
     try:
-        dist.init_process_group(backend, timeout=_PATIENCE)
+        store, rank, size = next(rendezvous("env://", timeout=_MEETING))
+        store.set_timeout(_PATIENCE)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
     except RuntimeError as error:
         raise RankLost(
             f"rank {world.rank} of {world.size} cannot meet the others at "
