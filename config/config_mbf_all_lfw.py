@@ -4,9 +4,8 @@
         --set train_images=PATH backbone_weights=PATH
     python evaluation/compare.py --methods runs/mbf_all_lfw --target faces:FOLDER --out compared
 
-Heads, losses and learning rates are those of the single configs beside this one. All heads see the
-same images, half of them strongly degraded and half mirrored: right for the four `fc2` heads, more
-than the asymmetry head likes, which config_mbf_idq_asymmetry_lfw.py gives milder images of its own.
+Heads, losses and learning rates are those of the single configs beside this one; all heads see the
+same images.
 """
 
 from utils.config import Augment, Branch, Method, Schedule, TrainConfig
@@ -19,16 +18,16 @@ def fc2(output: str, log_norm: float, **options: int) -> Method:
 
 def rate(lr: float, weight_decay: float = 5e-3) -> Schedule:
     """Return the schedule with another learning rate."""
-    return Schedule(epochs=4, steps_per_epoch=150, lr=lr, drop_at=(2, 3), weight_decay=weight_decay)
+    return Schedule(epochs=4, steps_per_epoch=300, lr=lr, drop_at=(2, 3), weight_decay=weight_decay)
 
 
-SIDES = Method("gap_linear", output="probability", log_norm=1.0, asymmetry=True)
+GRID = Method("gap_linear", output="probability", log_norm=1.0, grid=3)
 HEADS = {
+    "idq_grid": (GRID, Method("idq", scale=16.0, margin=0.35), rate(0.3, 5e-4)),
     "idq": (fc2("probability", 1.0), Method("idq", scale=16.0, margin=0.35), rate(1e-2)),
     "pcnet": (fc2("probability", 0.5), Method("pcnet"), rate(1e-2)),
     "fast_mls": (fc2("variance", 0.6), Method("fast_mls"), rate(3e-3)),
     "mls": (fc2("variance", 0.6, dim=128), Method("mls"), rate(1e-1)),
-    "idq_asymmetry": (SIDES, Method("idq", scale=11.0, margin=0.4), rate(0.3, 5e-4)),
 }
 
 config = TrainConfig(
@@ -44,6 +43,6 @@ config = TrainConfig(
     classes_per_batch=20,
     images_per_class=8,
     schedule=rate(1e-2),
-    augment=Augment(blur=0.0, occlusion=0.0, rare=0.0, degrade=0.5),
+    augment=Augment(blur=0.0, occlusion=0.0, rare=0.0, degrade=0.3),
     log_every=50,
 )

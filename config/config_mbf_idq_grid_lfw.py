@@ -1,4 +1,4 @@
-"""IDQ with a light head that knows where in the face it looks: the one to start with.
+"""IDQ with a light head that knows where in the face it looks.
 
     python network.py --config_file config/config_mbf_idq_grid_lfw.py \
         --set train_images=PATH backbone_weights=PATH

@@ -17,7 +17,7 @@ config = TrainConfig(
     train_images="datasets/lfw_train",
     classes_per_batch=20,
     images_per_class=8,
-    schedule=Schedule(epochs=4, steps_per_epoch=150, lr=1e-2, drop_at=(2, 3), weight_decay=5e-3),
-    augment=Augment(blur=0.0, occlusion=0.0, rare=0.0, degrade=0.5),
+    schedule=Schedule(epochs=4, steps_per_epoch=300, lr=1e-2, drop_at=(2, 3), weight_decay=5e-3),
+    augment=Augment(blur=0.0, occlusion=0.0, rare=0.0, degrade=0.3),
     log_every=50,
 )

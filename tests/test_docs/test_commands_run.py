@@ -180,7 +180,7 @@ def steps(folder):
         "network.py --config_file config/config_demo.py --model_dir runs/mine",
         "network.py --config_file config/config_demo.py --model_dir RUN_DIR",
         "network.py --config_file config/config_two_losses.py --model_dir runs/two",
-        "network.py --config_file config/config_mbf_idq_asymmetry_lfw.py --model_dir runs/teacher"
+        "network.py --config_file config/config_mbf_idq_grid_lfw.py --model_dir runs/teacher"
         f" --set {mobile}",
         "network.py --config_file config/config_mbf_student_lfw.py --model_dir runs/student"
         f" --set {mobile} head_weights=mbf_y1.pth teacher=runs/teacher",
