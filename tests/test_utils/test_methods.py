@@ -19,7 +19,7 @@ def test_every_method_file_exports_exactly_one_class(package):
     ("package", "name", "message"),
     [
         ("losses", "idp", r"unknown name 'idp' in losses; did you mean 'idq'\?"),
-        ("losses", "zzz", "known: distill, fast_mls, idq, mls, pcnet"),
+        ("losses", "zzz", "known: cr_fiqa, distill, dul, fast_mls, idq, mls, pcnet, scf, sdd_fiqa"),
         ("models.backbones", "r50", r"did you mean 'iresnet:depth=50'\?"),
         ("models.backbones", "iresnet100", r"did you mean 'iresnet:depth=100'\?"),
         ("nowhere", "idq", "'nowhere' is not a package of methods"),
