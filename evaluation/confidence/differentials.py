@@ -164,7 +164,7 @@ def group_results(
         raise ValueError(
             f"{comparisons.name}: a pair is drawn of no group: compare groups by identity or image"
         )
-    if protocol.read_at == "kept_score":  # a reading between two scores of all, not of a group
+    if protocol.read_at == "kept_score":  # of all comparisons, not of a group's
         protocol = dataclasses.replace(protocol, read_at="threshold")
     resampling = Resampling(comparisons, unit, fmr_target, seed)
     engine = CurveEngine(comparisons, protocol, resampled=True)
@@ -240,15 +240,12 @@ class _Counter:
 
     def tally(self, cuts: Cuts, threshold: float, weights: Weights, counts: Counts) -> _Tally:
         """Count under the weights of a draw of so many of each unit."""
-        rows = [
-            self._engine.fixed(threshold, cuts, Weights(weights.own * own, weights.errors * own))
-            for own in self._mated
-        ]
-        matched = self._matched(threshold, counts)[: len(rows)]
-        totals = np.array([weigh(counts) for weigh in self._totals])
-        return _Tally(
-            np.array([row[1] for row in rows]), np.array([row[2] for row in rows]), matched, totals
+        missed, mated = (
+            np.array([self._engine.kept_mated(cuts, each * own) for own in self._mated])
+            for each in (weights.errors, weights.own)
         )
+        totals = np.array([weigh(counts) for weigh in self._totals])
+        return _Tally(missed, mated, self._matched(threshold, counts)[: len(totals)], totals)
 
     def _matched(self, threshold: float, counts: Counts) -> Floats:
         """(G + 2,) weight of false matches: of the groups, across them, and unknown."""
