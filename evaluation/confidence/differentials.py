@@ -34,17 +34,16 @@ Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class GroupRow:
+class GroupRates:
     """One group at the one threshold.
 
     Attributes:
         group: its name.
         people: in it, as far as the set knows people, else images.
-        images: in it.
         counts: of "fnmr" (missed among mated comparisons), of "fmr" (matched among non-mated ones)
             and of "refused" (mated comparisons above the uncertainty up to which 1 - `REFUSED` of
             all are kept).
-        refused_images: images above that uncertainty.
+        refused_images: images above that uncertainty, of all that are in it.
         intervals: of those rates, each for itself; empty without draws.
         kept: at each of `SHARES` of all comparisons refused: missed among those of the group that
             are kept.
@@ -53,12 +52,16 @@ class GroupRow:
 
     group: str
     people: int
-    images: int
     counts: Mapping[Kind, Count]
     refused_images: Count
     intervals: Mapping[Kind, Interval]
     kept: tuple[Count, ...]
     too_small: tuple[Kind, ...]
+
+    @property
+    def after(self) -> Count:
+        """Missed among the kept where `REFUSED` of all are refused."""
+        return self.kept[SHARES.index(REFUSED)]
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,9 @@ class GroupResult:
         grouping: which group each image is in.
         fmr_target: of the threshold; the realised one where a starting error fixed it.
         score_threshold: found on all comparisons.
-        uncertainty_threshold: above it a mated comparison is among the `REFUSED` of all.
+        shares: `SHARES`.
+        refused: `REFUSED`.
+        uncertainty_threshold: above it a mated comparison is among those of all.
         rows: one per group.
         across: (mated, non-mated) comparisons of two groups, and false matches among the latter.
         unknown: (mated, non-mated) comparisons with a side whose group is unknown, and the same.
@@ -109,8 +114,10 @@ class GroupResult:
     grouping: Grouping
     fmr_target: float
     score_threshold: float
+    shares: tuple[float, ...]
+    refused: float
     uncertainty_threshold: float
-    rows: tuple[GroupRow, ...]
+    rows: tuple[GroupRates, ...]
     across: tuple[int, Count]
     unknown: tuple[int, Count]
     differentials: tuple[Differential, ...]
@@ -271,6 +278,7 @@ class _Counter:
         image = np.arange(len(units)) if comparisons.image is None else comparisons.image
         fuse, values = self._engine.protocol.fuse, comparisons.uncertainty
         refused = fuse_sides(values, values, fuse) > limit  # as if compared with one like itself
+        drawn = {kind: [draw.of(kind) for draw in draws] for kind in KINDS}
         small, rows = {}, []
         for place, group in enumerate(grouping.groups):
             inside = grouping.place == place
@@ -283,15 +291,15 @@ class _Counter:
                 or expected[kind] * own.of(kind)[1][place] < FEWEST_ERRORS
             )
             images = Count(_distinct(image[inside & refused]), _distinct(image[inside]))
+            counted = {kind: _count(*own.of(kind), place) for kind in KINDS}
             rows.append(
-                GroupRow(
+                GroupRates(
                     group,
                     people,
-                    images.total,
-                    {kind: _count(*own.of(kind), place) for kind in KINDS},
+                    counted,
                     images,
                     {
-                        kind: _percentiles([draw.of(kind) for draw in draws], place, confidence)
+                        kind: _percentiles(counted[kind], drawn[kind], place, confidence)
                         for kind in KINDS
                         if draws
                     },
@@ -304,7 +312,7 @@ class _Counter:
             large = [p for p, group in enumerate(grouping.groups) if kind not in small[group]]
             names = [grouping.groups[place] for place in large]
             errors, totals = (np.asarray(side, float)[large] for side in own.of(kind))
-            sides = np.array([draw.of(kind) for draw in draws]).reshape(-1, 2, number)[:, :, large]
+            sides = np.array(drawn[kind]).reshape(-1, 2, number)[:, :, large]
             differentials.append(differential(kind, names, errors, totals, sides, confidence))
         ones = np.ones(resampling.units, np.int64)
         matched = self._matched(point.threshold, ones)
@@ -316,7 +324,7 @@ class _Counter:
             for place, total in zip((number, number + 1), others, strict=True)
         )
         return GroupResult(
-            grouping, aim, point.threshold, limit, tuple(rows), across, unknown,
+            grouping, aim, point.threshold, SHARES, REFUSED, limit, tuple(rows), across, unknown,
             tuple(differentials), resampling.unit, resampling.units, len(draws), confidence,
         )  # fmt: skip
 
@@ -330,14 +338,27 @@ def _distinct(ids: NDArray[np.integer]) -> int:
 
 
 def _percentiles(
-    draws: Sequence[tuple[Floats | Counts, Floats | Counts]], place: int, confidence: float
+    count: Count, draws: Sequence[tuple[Floats | Counts, Floats | Counts]], place: int, level: float
 ) -> Interval:
-    """Of a group's rate; draws without any comparison of it are left out."""
+    """Of a group's rate; draws without any comparison of it are left out.
+
+    Without any error there is no spread to draw: then 0 to `upper_of_none`.
+    """
+    if not count.errors and count.total:
+        return Interval(0.0, min(1.0, upper_of_none(level) / count.total))
     rates = [errors[place] / totals[place] for errors, totals in draws if totals[place]]
     if not rates:
         return NONE
-    low, high = np.quantile(rates, ((1 - confidence) / 2, (1 + confidence) / 2))
+    low, high = np.quantile(rates, ((1 - level) / 2, (1 + level) / 2))
     return Interval(float(low), float(high))
+
+
+def upper_of_none(confidence: float) -> float:
+    """Errors to expect at most where none occurred: 3 at 95 %, the rule of three.
+
+    -log(1 - confidence), which takes comparisons as independent.
+    """
+    return -math.log(1 - confidence)
 
 
 def differential(
@@ -351,7 +372,7 @@ def differential(
     """Compare a rate over groups; see `group_results` for the intervals.
 
     A rate of 0 makes the geometric mean 0 and the ratio undefined. What can be said then is
-    `at_least`: 0 of n is taken as -log(1 - confidence) / n, its upper end (3 / n at 95 %).
+    `at_least`: 0 of n is taken as `upper_of_none` / n.
 
     Args:
         kind: of the rate.
@@ -366,8 +387,7 @@ def differential(
         return nothing
     worst = groups[int(np.argmax(errors / totals))]
     if not errors.all():
-        upper = -math.log(1 - confidence)
-        logs = np.log(np.where(errors > 0, errors, upper) / totals)
+        logs = np.log(np.where(errors > 0, errors, upper_of_none(confidence)) / totals)
         at_least = max(1.0, math.exp(np.log(errors.max() / totals[errors.argmax()]) - logs.mean()))
         return dataclasses.replace(nothing, worst=worst, at_least=at_least)
     logs = np.log(errors / totals)

@@ -18,7 +18,9 @@ from evaluation.metrics.thresholds import Caution
 from utils.files import naming
 from utils.tables import csv_rows
 
-KEYS = {"path": "path", "image": "path", "key": "path", "person": "person", "identity": "person"}
+KEYS = dict.fromkeys(("path", "image", "key"), "paths") | dict.fromkeys(
+    ("person", "identity"), "people"
+)
 PHOTO = "photo:"  # before the name of a column: of photos, not of people
 UNKNOWN = ("", "?", "-", "na", "n/a", "nan", "none", "null", "unknown")
 MOST_GROUPS = 20  # of a column; names or ages would make a group of every person
@@ -47,7 +49,7 @@ class _GroupFile:
 
     Attributes:
         path: of the file.
-        kind: what its rows are about, "path" or "person".
+        kind: what its rows are about, "paths" or "people".
         values: column -> key -> value, "" where that is unknown.
     """
 
@@ -76,7 +78,7 @@ def read_groupings(path: str | Path, comparisons: Comparisons) -> tuple[Grouping
         absent, missing = len(known.keys() - set(keys)), sum(key not in known for key in keys)
         if missing == len(keys):
             raise ValueError(
-                f"none of its {len(known)} {file.kind}s is in {comparisons.name}, whose first is "
+                f"none of its {len(known)} {file.kind} is in {comparisons.name}, whose first is "
                 f"{keys[0]!r} (the file's: {next(iter(known))!r})"
             )
         facts: dict[str, float | str] = {"file": file.path.name, "kind": file.kind}
@@ -150,11 +152,11 @@ def _plain(name: str) -> str:
 def _keys(comparisons: Comparisons, kind: str) -> Sequence[str]:
     """What the set calls each image, or the person in it."""
     rows = range(len(comparisons.uncertainty))
-    if kind == "person" and comparisons.person_of is not None:
+    if kind == "people" and comparisons.person_of is not None:
         return [_plain(comparisons.person_of(row)) for row in rows]
     # sets without names call their images by the row, as files of scores do
     names = [_plain(comparisons.name_of(row)).removeprefix("row ") for row in rows]
-    if kind == "path":
+    if kind == "paths":
         return names
     folders = [name.rpartition("/")[0] for name in names]
     people = [] if comparisons.identity is None else comparisons.identity.tolist()
