@@ -75,7 +75,8 @@ class Finding:
             the person with fewer images that is the same as another.
         other: row of the image that they resemble: the original of a copy, else the most similar of
             another person; -1 without one.
-        own_score: highest cosine with another image of the person; NaN without one.
+        own: row of the most similar image of the same person; -1 without one.
+        own_score: cosine with it; NaN without one.
         other_score: cosine with `other`; of a duplicate, that of the two mean embeddings.
         uncertainty: of the image, the largest of several.
         chance: expected share of wrong findings among those of the kind that are at least as clear;
@@ -87,6 +88,7 @@ class Finding:
 
     kind: Kind
     rows: tuple[int, ...]
+    own: int = -1
     other: int = -1
     own_score: float = np.nan
     other_score: float = np.nan
@@ -429,10 +431,16 @@ class _Audit:
         top = np.take_along_axis(allowed, column, 1)[:, 0]
         best = np.take_along_axis(rows, column, 1)[:, 0]
         last = scores[:, NEIGHBOURS - 1 if same_person else -1]
+        if same_person:
+            joined = np.isin(person[at], person[person != self.label])
+            last = np.where(joined, np.maximum(last, scores[:, -1]), last)
         every = np.arange(self.count)
-        for place in np.flatnonzero(last > top):  # all that is remembered is gone
-            cosine = np.where(fits(at[place], every), self.unit @ self.unit[at[place]], -np.inf)
-            best[place], top[place] = cosine.argmax(), cosine.max()
+        for place in np.flatnonzero(last > top):  # others than those remembered may be nearer
+            row = np.full(self.count, at[place])
+            allowed = np.where(
+                fits(row, every), cosines(self.unit, np.stack([row, every], 1)), -np.inf
+            )
+            best[place], top[place] = allowed.argmax(), allowed.max()
         return Best(np.where(np.isfinite(top), best, -1), top)
 
     def _nearest_own(self, rows: Rows, probes: Rows | None = None) -> Candidates:
@@ -455,9 +463,11 @@ class _Audit:
                 scores[strange] = -np.inf
                 count = min(NEIGHBOURS, len(places))
                 columns = np.argsort(-scores, axis=1, kind="stable")[:, :count]
-                best = np.take_along_axis(scores, columns, 1)
-                found.scores[part, :count] = best
-                found.rows[part, :count] = np.where(np.isfinite(best), rows[places][columns], -1)
+                at, column = np.nonzero(np.isfinite(np.take_along_axis(scores, columns, 1)))
+                best = rows[places][columns[at, column]]
+                pairs = np.stack([probes[part][at], best], axis=1)
+                found.rows[part[at], column] = best
+                found.scores[part[at], column] = cosines(self.unit, pairs)
         return found
 
     def _clearest(self, candidates: Rows, expected: Floats) -> tuple[Rows, Floats]:
@@ -486,14 +496,16 @@ class _Audit:
         own, other = self.best(same_person=True), self.best(same_person=False)
         for place, rows in enumerate(groups):
             at = list(rows)
+            nearest_own = at[int(own.scores[at].argmax())]
             alike = other.rows[at[0]], other.scores[at[0]]
             if others is not None:
                 alike = others.rows[place], others.scores[place]
             finding = Finding(
                 kind=kind,
                 rows=rows,
+                own=int(own.rows[nearest_own]),
                 other=int(alike[0]),
-                own_score=_number(own.scores[at].max()),
+                own_score=_number(own.scores[nearest_own]),
                 other_score=_number(alike[1]),
                 uncertainty=float(self.gallery.uncertainty[at].max()),
                 chance=np.nan if chances is None else float(chances[place]),
