@@ -77,7 +77,7 @@ class Dropout(nn.Dropout):
     def forward(self, batch: Tensor) -> Tensor:
         """Drop numbers of (B, ...), in training, and scale up the others."""
         dropped = min(round(self.p * 2**16), 2**16 - 1)
-        if self.draw is None or not self.training or not dropped or batch.device.type != "cpu":
+        if self.draw is None or not self.training or batch.device.type != "cpu":
             return super().forward(batch)
         numbers, first = self.draw
         rows, size = len(batch), batch[:1].numel()
