@@ -185,8 +185,8 @@ class LoadedModel:
         """Raise ValueError for a model that cannot `explain`."""
         if not isinstance(self.estimator, Explains):
             raise ValueError(
-                f"{self.provenance.model or self.name}: a map of the uncertainty needs the gradient "
-                "of a trained head through its backbone, as a run folder or a packed .pt has it"
+                f"{self.provenance.model or self.name}: a map of what raises the uncertainty "
+                "needs the gradient of a trained head: give its run folder or packed .pt"
             )
         if self.frozen is not None:
             self.frozen.require_gradients("a map of the uncertainty")
