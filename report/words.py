@@ -35,6 +35,11 @@ ACCEPTED = (
     "apart, say), and an accepted face can be an impostor's"
 )
 
+RED = (
+    "Red: where the uncertainty would be lower if a plain mean face were there, and the redder the "
+    "more; one scale for all faces"
+)
+
 UNITS = {"identity": "identities", "image": "images", "pair": "pairs"}
 FEWEST_UNITS = 20
 RATES: dict[Kind, str] = {"fnmr": "FNMR", "fmr": "FMR", "refused": "refused"}  # of groups
