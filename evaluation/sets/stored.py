@@ -60,7 +60,7 @@ class StoredSet:
             return [*map(str, range(len(self.features.mu)))]
         if _kind(self.path) == "scores":
             raise ValueError(f"{self.path} holds no embeddings, so a score per image does not go")
-        stored, _, _ = _embeddings(self.path, None)
+        stored, _, _ = labelled_images(self.path, None)
         return [*map(str, range(len(stored.mu)) if stored.name is None else stored.name.tolist())]
 
     def comparisons(
@@ -85,7 +85,7 @@ class StoredSet:
                     f"{self.path}: a score file has no sigma_sq for sigma_sizes to divide"
                 )
             return [("", read_scores(self.path))]
-        stored, uncertainties, notes = _embeddings(self.path, sigma_sizes)
+        stored, uncertainties, notes = labelled_images(self.path, sigma_sizes)
         first = labelled_comparisons(
             stored.mu,
             stored.identity,
@@ -146,7 +146,7 @@ def comparisons_of(
     return [(each.label, first.with_uncertainty(each.values)) for each in uncertainties]
 
 
-def _embeddings(
+def labelled_images(
     path: Path, sigma_sizes: Sequence[int] | None
 ) -> tuple[Embeddings, list[Uncertainty], tuple[Caution, ...]]:
     """Labelled images of a file, or of an extracted folder, whose columns are one method each."""
