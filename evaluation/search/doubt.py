@@ -89,7 +89,8 @@ class Doubt:
         """(P, K, 6) what the weights are for; 0 where a gallery has no candidate."""
         scores, rows = searches.candidates
         listed = np.isfinite(scores)
-        score = (np.where(listed, scores, self.centre) - self.centre) / self.spread
+        score = np.where(listed, scores.astype(np.float64), self.centre) - self.centre
+        score /= self.spread
         probe = np.interp(searches.uncertainty, *_distinct(self.probe_knots)) - 0.5
         gallery = np.interp(searches.gallery_uncertainty, *_distinct(self.gallery_knots)) - 0.5
         of_probe = np.broadcast_to(probe[:, None], score.shape)
@@ -133,10 +134,15 @@ def cross_fitted(
 
     Returns:
         Name -> (P,): "P(error)", "P(error) by scores" (no uncertainty of either side in it) and
-        "entropy".
+        "entropy". Nothing where one kind of probe shows fewer than two people.
     """
-    people = int(searches.person.max()) + 1
-    fold = np.random.default_rng(seed).permutation(people)[searches.person] % FOLDS
+    fold = np.empty(len(searches), np.int64)
+    rng = np.random.default_rng([seed, FOLDS])
+    for kind in (searches.enrolled, ~searches.enrolled):
+        people, person = np.unique(searches.person[kind], return_inverse=True)
+        if len(people) < 2:
+            return {}
+        fold[kind] = rng.permutation(len(people))[person] % FOLDS
     names = ("P(error)", "P(error) by scores", "entropy")
     results = {name: np.empty(len(searches), np.float32) for name in names}
     for number in range(FOLDS):

@@ -23,7 +23,7 @@ from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.curve import ProtocolCurve, protocol_curve
 from evaluation.metrics.protocols import Protocol
 from evaluation.metrics.thresholds import Caution, ErrorRates, caution_few, error_rates
-from evaluation.run import show_draws
+from evaluation.run import DRAWS, show_draws
 from evaluation.search.doubt import Doubt, cross_fitted, threshold_at
 from evaluation.search.searches import Searches
 from utils.config import parsed, require
@@ -204,20 +204,22 @@ def identify(
     comparisons = searches.comparisons(options.rank)
     enrolled = searches.enrolled
     has_both = bool(enrolled.any() and not enrolled.all())
-    measured = _Rates(comparisons, options)
     ranks = {
-        rank: measured.rate((searches.ranks >= 1) & (searches.ranks <= rank), enrolled)
+        rank: rate_of(
+            (searches.ranks[enrolled] >= 1) & (searches.ranks[enrolled] <= rank),
+            *(searches.person[enrolled], options),
+        )
         for rank in RANKS
         if rank <= searches.candidates.scores.shape[1] and enrolled.any()
     }
     points = tuple(
-        _point(searches, comparisons, target, options, measured)
+        _point(searches, comparisons, target, options)
         for target in (options.fpir if options.score_threshold is None else (None,))
         if target is None or not enrolled.all()
     )
     risk, rule = (None, None)
     if options.target_risk is not None:
-        risk, rule = _certified(searches, options)
+        risk, rule = certify(searches, options)
     elif has_both:
         rule = _pointwise(searches, points[0])
     rule = rule and dataclasses.replace(rule, weights_sha256=weights_sha256 or {})
@@ -226,29 +228,31 @@ def identify(
     return IdentificationResult(searches, options, ranks, det, points, risk, rule, cautions)
 
 
-class _Rates:
-    """Rates of some searches, with intervals over the people who are probed."""
+def rate_of(
+    hits: NDArray[np.bool_], person: NDArray[np.int64], options: IdentificationOptions
+) -> Rate:
+    """Count hits among searches, with an interval over the people who are probed.
 
-    def __init__(self, comparisons: Comparisons, options: IdentificationOptions) -> None:
-        assert comparisons.identity is not None
-        self.person, self.options = comparisons.identity, options
+    It is exact where nobody is searched for twice; else a bootstrap over people, and where that has
+    no spread (no hit, or nothing else) the exact one of so many people.
 
-    def rate(self, hits: NDArray[np.bool_], among: NDArray[np.bool_]) -> Rate:
-        """Exact interval where nobody has two searches among them; else by bootstrap."""
-        people, person = np.unique(self.person[among], return_inverse=True)
-        total = np.bincount(person, minlength=len(people))
-        own = np.bincount(person, weights=hits[among], minlength=len(people))
-        count = Count(int(own.sum()), int(total.sum()))
-        if total.max() == 1 or count.errors in (0, count.total):  # no spread to draw
-            few = Count(*(round(part / count.total * len(people)) for part in count))
-            return Rate(count, clopper_pearson(*few, self.options.confidence))
-        rng = np.random.default_rng(self.options.seed)
-        draws = rng.multinomial(
-            len(people), np.full(len(people), 1 / len(people)), self.options.replicates
-        )
-        tail = (1 - self.options.confidence) / 2
-        low, high = np.quantile((draws @ own) / (draws @ total), (tail, 1 - tail))
-        return Rate(count, Interval(float(low), float(high)))
+    Args:
+        hits: (n,) of the searches.
+        person: (n,) who each probe shows.
+        options: confidence, draws and seed.
+    """
+    people, row = np.unique(person, return_inverse=True)
+    total, own = np.bincount(row), np.bincount(row, weights=hits)
+    counts = Count(int(own.sum()), len(hits))
+    if total.max() == 1 or counts.errors in (0, counts.total):
+        few = counts.errors * len(people) // counts.total
+        return Rate(counts, clopper_pearson(few, len(people), options.confidence))
+    rng = np.random.default_rng(options.seed)
+    even = np.full(len(people), 1 / len(people))
+    draws = rng.multinomial(len(people), even, options.replicates or DRAWS)
+    tail = (1 - options.confidence) / 2
+    low, high = np.quantile((draws @ own) / (draws @ total), (tail, 1 - tail))
+    return Rate(counts, Interval(float(low), float(high)))
 
 
 def _point(
@@ -256,21 +260,24 @@ def _point(
     comparisons: Comparisons,
     target: float | None,
     options: IdentificationOptions,
-    measured: _Rates,
 ) -> SearchPoint:
     threshold = options.score_threshold
     if target is not None:
         threshold = threshold_at(searches, target)
     assert threshold is not None
-    enrolled, scores = searches.enrolled, comparisons.scores
+    enrolled, missed = searches.enrolled, comparisons.scores < np.float64(threshold)
     passes = searches.candidates.scores[:, 0] >= np.float64(threshold)
     wrong = enrolled & passes & (searches.ranks != 1)
+
+    def rate(hits: NDArray[np.bool_], among: NDArray[np.bool_]) -> Rate:
+        return rate_of(hits[among], searches.person[among], options)
+
     point = SearchPoint(
         target,
         threshold,
-        measured.rate(scores < np.float64(threshold), enrolled) if enrolled.any() else None,
+        rate(missed, enrolled) if enrolled.any() else None,
         int(wrong.sum()),
-        None if enrolled.all() else measured.rate(passes, ~enrolled),
+        None if enrolled.all() else rate(passes, ~enrolled),
     )
     if point.fnir is None or point.fpir is None:
         return point
@@ -297,10 +304,16 @@ def _point(
     return dataclasses.replace(point, curves=draws.curves, draws=draws)
 
 
-def _certified(
-    searches: Searches, options: IdentificationOptions
-) -> tuple[RiskControl, SearchRule]:
-    """Certify the cut-off; distribution and threshold of P(error) come from people of their own."""
+def certify(searches: Searches, options: IdentificationOptions) -> tuple[RiskControl, SearchRule]:
+    """Find the cut-off that keeps a risk of accepted searches, and the rule that it makes.
+
+    One search of each person is tested, as in 1:1 (`control_risk`). Distribution and threshold of
+    P(error) come from a quarter of the people, who have no other say in it. The promise is about
+    other probes in the same gallery.
+
+    Raises:
+        ValueError: too few searches of the kind that is needed.
+    """
     assert options.target_risk is not None
     comparisons = searches.comparisons(options.rank)
     threshold, doubt, count = options.score_threshold, None, None
@@ -365,4 +378,4 @@ def _cautions(searches: Searches, points: tuple[SearchPoint, ...]) -> list[Cauti
         cautions.append(Caution("no_enrolled", {"total": len(searches)}))
     for point in points:
         cautions += point.draws.cautions if point.draws else ()
-    return list(dict.fromkeys(cautions))
+    return cautions

@@ -19,6 +19,8 @@ from evaluation.sets.templates import Weights, fuse_templates
 from utils.arrays import read_npz
 from utils.files import naming
 
+DIVIDING = 1  # keeps this draw apart from later ones of people under the same seed
+
 
 @dataclass(frozen=True)
 class Side:
@@ -147,7 +149,7 @@ def divide(side: Side, enrolled: int, left_out: float, seed: int) -> tuple[Side,
     Raises:
         ValueError: nobody can be enrolled.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, DIVIDING])
     person = np.unique(side.person, return_inverse=True)[1]
     able = np.flatnonzero(np.bincount(person) > enrolled)
     chosen = rng.permutation(able)[: len(able) - round(left_out * len(able))]

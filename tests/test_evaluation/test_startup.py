@@ -20,6 +20,7 @@ SCRIPTS = (
     "evaluation.verification_risk_fnmr",
     "evaluation.compare",
     "evaluation.calibrate",
+    "evaluation.identification",
     "mc_dropout.verification_risk_mcdropout_fnmr",
 )
 OTHERS = ("extraction.extract", "export.export", "export.pack_model", "scoring.score_images")
