@@ -205,11 +205,14 @@ class Outputs:
     save_scores: str | None
     json: str | None
     report: str | None
+    why: bool
 
     def check(self) -> None:
         """Refuse, before any work, files that could not be written after it."""
         if self.report and Path(self.report).is_file():
             raise ValueError(f"--report {self.report}: names a folder, but a file is there")
+        if self.why and not self.report:
+            raise ValueError("--why goes with --report, whose page shows faces")
         if self.save_features and Path(self.save_features).suffix != ".npz":
             raise ValueError(f"--save_features {self.save_features}: must end in .npz")
         if self.save_scores and Path(self.save_scores).suffix not in (".csv", ".npz", ".parquet"):
@@ -268,6 +271,7 @@ def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
     add("--parts", help="keep finished parts of the embedding here; a stopped run resumes there")
     add("--json", help="write every number to this file")
     add("--report", help="write an HTML page, JSON, text and pictures into this folder")
+    add("--why", action="store_true", help="on the page, show what raises each face's uncertainty")
 
 
 def add_risk_flags(parser: argparse.ArgumentParser) -> None:
@@ -333,6 +337,24 @@ def add_calibration_flags(parser: argparse.ArgumentParser) -> None:
     add("--fmr", type=share, help="FMR that the score threshold is set for (1e-3)")
     add_risk_flags(parser)
     add_set_flags(parser)
+
+
+def add_audit_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `AuditOptions`, `ModelFlags` and `open_gallery`."""
+    add = parser.add_argument
+    gallery = "folder per person, list, .rec pack; or stored embeddings: .npz, an extracted folder"
+    add("gallery", help=gallery)
+    add_model_flags(parser)
+    add("--out", required=True, help="write audit.csv and audit.html into this folder")
+    add("--images", help="stored embeddings: the faces they come from, to show them on the page")
+    rate = "share of wrong findings among those of a kind, at most (0.05)"
+    add("--false_discoveries", type=share, default=0.05, help=rate)
+    add("--fpir", type=share, default=0.01, help="of the threshold that effects are told at (0.01)")
+    add("--fmr", type=share, default=1e-4, help="of the threshold for poor quality (1e-4)")
+    add("--max_uncertainty", type=float, help="poor quality from here on (found in the gallery)")
+    add("--seed", type=int, default=0, help="of the pairs and strangers that are drawn (0)")
+    add("--batch_size", type=int, default=64, help="images per forward pass (64)")
+    add("--parts", help="keep finished parts of the embedding here; a stopped run resumes there")
 
 
 def refuse_with_features(args: Mapping[str, object]) -> None:

@@ -147,6 +147,12 @@ class FrozenBackbone(nn.Module):
         )
         return BackboneOutput(*whole)._replace(images=images)  # type: ignore[arg-type]
 
+    def differentiable(self, images: Tensor) -> BackboneOutput:
+        """Do what `forward` does for float images, in float32, so that gradients reach them."""
+        with torch.enable_grad():
+            output = self.backbone(self.preprocessing(images))
+        return output._replace(images=images)
+
     def _embed(self, images: Tensor) -> BackboneOutput:
         autocast = torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
         with torch.no_grad(), autocast:

@@ -337,6 +337,13 @@ class ReportFacts:
     worst_errors: WorstErrors
     provenance: Provenance | None
 
+    def rows(self) -> list[int]:
+        """Return the rows of the images that are shown, each once."""
+        errors = (*self.worst_errors.false_non_matches, *self.worst_errors.false_matches)
+        sides = [side for error in errors for side in error.sides]
+        shown = (*self.faces.most_uncertain, *self.faces.least_uncertain, *sides)
+        return list(dict.fromkeys(face.row for face in shown))
+
     def to_dict(self) -> dict[str, Json]:
         """Return the content of `report.json`; TypeError as of `plain`."""
         return {field.name: plain(getattr(self, field.name)) for field in fields(self)}
@@ -405,6 +412,8 @@ class ReportData:
     reliability: Reliability | None = None  # of held-out pairs
     calibration: Calibration | None = None  # for the table of thresholds
     images: Images | None = None  # behind the comparisons
+    # of aligned faces: maps of what raises their uncertainty, as `LoadedModel.explain`
+    explain: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None = None
     provenance: Provenance | None = None
     warnings: Sequence[str] = ()  # in addition to those of the curves
 

@@ -34,6 +34,11 @@ ACCEPTED = (
     "apart, say), and an accepted face can be an impostor's"
 )
 
+RED = (
+    "Red: where the uncertainty would be lower if a plain mean face were there, and the redder the "
+    "more; one scale for all faces"
+)
+
 UNITS = {"identity": "identities", "image": "images", "pair": "pairs"}
 FEWEST_UNITS = 20
 INDEPENDENCE = {
@@ -159,6 +164,13 @@ CAUTIONS = {
     "beyond_list": "in {draws} of {total} draws the score threshold lies below the listed "
     "non-mated scores; {listed_from:.4f} was taken for it, which makes the upper ends too high: "
     "list more of them, or take a sample (--non_mated COUNT)",
+    "audit_no_limit": "no limit of poor quality: {missed} of {tested} images do not match their "
+    "own person, and beyond no uncertainty is it shown to be more than half (--max_uncertainty "
+    "sets a limit)",
+    "audit_alone": "{count} images are the only usable ones of their person: whether their label "
+    "is right cannot be told",
+    "audit_blind": "wrong labels cannot be told: {share:.0%} of strangers are as near as half of "
+    "the images are to their own person, so this recogniser does not tell these people apart",
     "approximate_total": "the weight of the unlisted non-mated comparisons is taken in proportion "
     "to that of all possible ones, as for a sample",
 }

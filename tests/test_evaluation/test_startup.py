@@ -18,6 +18,7 @@ sys.exit(code or (f"loads {heavy}" if heavy else 0))
 """
 SCRIPTS = (
     "evaluation.verification_risk_fnmr",
+    "evaluation.audit",
     "evaluation.compare",
     "evaluation.calibrate",
     "evaluation.identification",
