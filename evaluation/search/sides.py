@@ -14,7 +14,7 @@ from data.faces import FaceImages, Images, open_faces, people_of
 from data.features import Embeddings
 from estimators.base import Estimate, harmonic_mean
 from evaluation.metrics.thresholds import Caution
-from evaluation.sets.stored import labelled_images
+from evaluation.sets.stored import open_stored
 from evaluation.sets.templates import Weights, fuse_templates
 from utils.arrays import read_npz
 from utils.files import naming
@@ -75,7 +75,7 @@ def open_side(source: str, embed: Callable[[str, Images], Estimate] | None) -> S
     """
     path = Path(source)
     if is_stored(source):
-        stored, uncertainties, notes = labelled_images(path, None)
+        stored, uncertainties, notes = open_stored(path).labelled()
         if path.is_dir() and len(uncertainties) > 1:
             labels = ", ".join(each.label for each in uncertainties)
             raise ValueError(f"{path}: holds several uncertainties ({labels}); extract one of them")

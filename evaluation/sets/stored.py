@@ -69,11 +69,7 @@ class StoredSet:
             return [*map(str, range(len(self.features.mu)))]
         if _kind(self.path) == "scores":
             raise ValueError(f"{self.path} holds no embeddings, so a score per image does not go")
-<<<<<<< HEAD
-        stored, _, _ = labelled_images(self.path, None)
-=======
         stored = self.labelled().embeddings
->>>>>>> main
         return [*map(str, range(len(stored.mu)) if stored.name is None else stored.name.tolist())]
 
     def comparisons(
@@ -98,11 +94,7 @@ class StoredSet:
                     f"{self.path}: a score file has no sigma_sq for sigma_sizes to divide"
                 )
             return [("", read_scores(self.path))]
-<<<<<<< HEAD
-        stored, uncertainties, notes = labelled_images(self.path, sigma_sizes)
-=======
         stored, uncertainties, notes = self.labelled(sigma_sizes)
->>>>>>> main
         first = labelled_comparisons(
             stored.mu,
             stored.identity,
@@ -188,28 +180,6 @@ def comparisons_of(
     return [(each.label, first.with_uncertainty(each.values)) for each in uncertainties]
 
 
-<<<<<<< HEAD
-def labelled_images(
-    path: Path, sigma_sizes: Sequence[int] | None
-) -> tuple[Embeddings, list[Uncertainty], tuple[Caution, ...]]:
-    """Labelled images of a file, or of an extracted folder, whose columns are one method each."""
-    if not path.is_dir():
-        stored = Embeddings.load(path)
-        with naming(path):
-            return stored, image_uncertainties(stored.sigma_sq, sigma_sizes), ()
-    if sigma_sizes is not None:
-        raise ValueError(f"{path}: its columns are one method each; sigma_sizes does not apply")
-    extracted = open_extracted(path)
-    stored = extracted.labelled()
-    labels = extracted.columns if len(extracted.columns) > 1 else ("",)
-    facts = {"count": extracted.num_bad, "total": len(extracted)}
-    note = Caution("without_embedding", {"file": path.name, **facts})
-    columns = [Uncertainty(label, stored.sigma_sq[:, place]) for place, label in enumerate(labels)]
-    return stored, columns, (note,) if extracted.num_bad else ()
-
-
-=======
->>>>>>> main
 def _kind(path: Path) -> str:
     if path.is_dir():
         return "labelled"
