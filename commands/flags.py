@@ -266,6 +266,12 @@ def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
         help="bootstrap draws for intervals (200 where people are known, but none beside the "
         "original's table; 1000 with --report; 0: none)",
     )
+    add(
+        "--groups",
+        metavar="FILE.csv",
+        help="compare groups at the one threshold: columns path or person, and a grouping in each "
+        "further one",
+    )
     add("--save_features", help="write the arrays here (.npz); several targets: one file each")
     add("--save_scores", help="write scores and uncertainties here (.csv, .npz, .parquet)")
     add("--parts", help="keep finished parts of the embedding here; a stopped run resumes there")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from models.backbones.base import Backbone, BackboneOutput
 from utils.config import Execution, Precision
-from utils.device import autocast_dtype
+from utils.device import autocast_dtype, keep_freed_memory
 
 _CPU_CHUNK = 16  # images; larger activations leave the caches and go back to the system each time
 
@@ -63,6 +63,8 @@ class FrozenBackbone(nn.Module):
                     )
             precision = "fp32"
         self.dtype = autocast_dtype(self.device, precision)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         backbone.requires_grad_(False).eval()
         # A tuple: the copy is not a submodule. Only what folding replaces is in memory twice.
         self._unfolded = (_sharing_copy(backbone),)
