@@ -254,21 +254,30 @@ class Scorer:
         return fuse_faces(self.model, [rows[place] for place in places], media, weights)
 
     def compare(
-        self, first: object, second: object, aligned: bool | None = None, *, bgr: bool = False
+        self,
+        first: object,
+        second: object,
+        aligned: bool | None = None,
+        *,
+        bgr: bool = False,
+        prior: float | None = None,
     ) -> ComparisonResult:
         """Compare two faces: the score, how far it can be trusted, and what follows.
 
         Each side is one image as a call takes it (its largest face), a `FaceScore` or a `Template`.
-        Without calibration the score and the uncertainty are given, but no decision.
+        Without calibration the score and the uncertainty are given, but no decision. `prior` is the
+        probability that both show one person before anybody looks at them; None for that of the
+        calibration.
 
         Raises:
-            ValueError: a side without a face or with several images, or a model without embeddings.
+            ValueError: a side without a face or with several images, a model without embeddings, or
+                a prior that is no probability or goes with no calibration of `--of match`.
         """
         sides = (
             self._side(first, "first", aligned, bgr),
             self._side(second, "second", aligned, bgr),
         )
-        return compare_faces(self.model, *sides)
+        return compare_faces(self.model, *sides, prior)
 
     def _side(
         self, side: object, which: str, aligned: bool | None, bgr: bool
