@@ -3,7 +3,8 @@
 A face's uncertainty becomes a share t of the way from `certain` to `uncertain`, cut off at both
 ends, and x is the mean of both faces' t. Then
 
-    ln LR = (1 - x) (offset_0 + slope_0 score) + x (offset_1 + slope_1 score), cut to least .. most
+    ln LR = (1 - x) line_0 + x line_1, cut to least .. most
+    line_i = offset_i + below_i min(score - bend, 0) + above_i max(score - bend, 0)
     P(same person) = 1 / (1 + exp(-(ln LR + ln(prior / (1 - prior)))))
 
 LR is the likelihood ratio of "one person" against "two persons". So P does not depend on the order
@@ -26,6 +27,7 @@ Floats = NDArray[np.float64]
 
 FEWEST = 20  # comparisons of either kind
 TAILS = (0.005, 0.995)  # quantiles of the images' uncertainties that are taken for its ends
+WEIGHT = 0.1  # of all mated comparisons in the fit, for priors of .5 and of searches alike
 RIDGE = 1e-7  # keeps the lines finite where the scores of both kinds do not overlap
 LARGEST = 1e15  # of any number of a map
 
@@ -40,8 +42,10 @@ class SamePerson:
         prior: P(same person) before anything is seen, where nobody gives another.
         certain: uncertainty at and below which a face has t = 0.
         uncertain: uncertainty at and above which it has t = 1.
-        offset: of the lines at x = 0 and x = 1.
-        slope: of these lines, 0 or more.
+        bend: score at which the lines change their slope.
+        offset: of the lines at x = 0 and x = 1: their height at the bend.
+        below: slope at lower scores, 0 or more.
+        above: slope at higher scores, 0 or more.
         least: of ln LR; no fewer mated comparisons could show less.
         most: of ln LR; no fewer non-mated comparisons could show more.
     """
@@ -51,8 +55,10 @@ class SamePerson:
     prior: float
     certain: float
     uncertain: float
+    bend: float
     offset: tuple[float, float]
-    slope: tuple[float, float]
+    below: tuple[float, float]
+    above: tuple[float, float]
     least: float
     most: float
 
@@ -61,15 +67,14 @@ class SamePerson:
         for name in ("mated", "non_mated"):
             count = getattr(self, name)
             require(FEWEST <= count < 1 << 63, name, count, f"{FEWEST} comparisons or more")
-        numbers = (self.certain, self.uncertain, *self.offset, *self.slope)
-        sound = (
-            all(abs(value) <= LARGEST for value in numbers)
-            and len(self.offset) == len(self.slope) == 2
-        )
+        slopes = (*self.below, *self.above)
+        numbers = (self.certain, self.uncertain, self.bend, *self.offset, *slopes)
+        pairs = all(len(each) == 2 for each in (self.offset, self.below, self.above))
+        sound = pairs and all(abs(value) <= LARGEST for value in numbers)
         require(sound, "same_person", numbers, f"two of each, within -{LARGEST:g} to {LARGEST:g}")
         ends = (self.certain, self.uncertain)
         require(self.certain <= self.uncertain, "certain, uncertain", ends, "in ascending order")
-        require(min(self.slope) >= 0, "slope", self.slope, "0 or more: P never falls with a score")
+        require(min(slopes) >= 0, "below, above", slopes, "0 or more: P never falls with a score")
         shown, bounds = bounds_of(self.mated, self.non_mated), (self.least, self.most)
         within = shown[0] - 1e-6 <= self.least < self.most <= shown[1] + 1e-6
         rule = f"within what the comparisons can show, {shown[0]:.4f} to {shown[1]:.4f}"
@@ -77,12 +82,12 @@ class SamePerson:
 
     @classmethod
     def fit(cls, comparisons: Comparisons, prior: float = 0.5) -> SamePerson:
-        """Fit the two lines by logistic regression, in which both kinds weigh the same.
+        """Fit the two lines by logistic regression, with mated comparisons weighed for one prior.
 
-        That is the map with the least Cllr of its form (Brümmer and du Preez, Computer Speech and
-        Language 20, 2006). Its ends follow from counts: n comparisons cannot tell a rate below
-        1 / (n + 1) from 0, so ln LR stays within -ln(mated + 1) and
-        ln(non-mated + 1). Uncertainties that are all equal give a map of the score alone.
+        That is prior-weighted calibration (Brümmer and du Preez, Computer Speech and Language 20,
+        2006). The lines bend half way between the mean scores of both kinds. The ends of ln LR are
+        -ln(mated + 1) and ln(non-mated + 1): n comparisons cannot tell a rate below 1 / (n + 1)
+        from 0. Uncertainties that are all equal give a map of the score alone.
 
         Args:
             comparisons: the set, all of whose comparisons are listed.
@@ -109,25 +114,26 @@ class SamePerson:
         images = comparisons.uncertainty[np.unique(comparisons.pairs)].astype(np.float64)
         certain, uncertain = map(float, np.quantile(images, TAILS))
         scores = comparisons.scores.astype(np.float64)
-        centre, scale = float(scores.mean()), float(scores.std()) or 1.0
+        bend, scale = (scores[mated].mean() + scores[~mated].mean()) / 2, scores.std() or 1.0
         share = _share(comparisons.uncertainty[comparisons.pairs], certain, uncertain)[:, None]
-        lines = np.column_stack([np.ones(len(scores)), (scores - centre) / scale])
-        inputs = np.hstack([(1 - share) * lines, share * lines])
-        sign, weight = np.where(mated, 1.0, -1.0), 0.5 / np.where(mated, *counts)
+        line = np.column_stack([np.ones(len(scores)), *_sides(scores, bend, scale)])
+        inputs = np.hstack([(1 - share) * line, share * line])
+        sign = np.where(mated, 1.0, -1.0)
+        weight = np.where(mated, WEIGHT / counts[0], (1 - WEIGHT) / counts[1])
+        shift = sign * math.log(WEIGHT / (1 - WEIGHT))
 
         def loss(values: Floats) -> tuple[float, Floats]:
-            margin = sign * (inputs @ values)
+            margin = sign * (inputs @ values) + shift
             gradient = inputs.T @ (weight * -sign * np.exp(-np.logaddexp(0, margin)))
             ridge = RIDGE * values
             return float(weight @ np.logaddexp(0, -margin) + ridge @ values / 2), gradient + ridge
 
-        bounds = [(None, None), (0, None)] * 2
+        bounds = [(None, None), (0, None), (0, None)] * 2
         options = {"maxiter": 1000, "ftol": 1e-13, "gtol": 1e-8}
         found = minimize(
-            loss, np.zeros(4), jac=True, method="L-BFGS-B", bounds=bounds, options=options
+            loss, np.zeros(6), jac=True, method="L-BFGS-B", bounds=bounds, options=options
         )
-        offset, slope = found.x[::2], found.x[1::2] / scale
-        offset = offset - slope * centre
+        (offset, below, above) = found.x.reshape(2, 3).T.tolist()
         least, most = bounds_of(*counts)
         return cls(
             mated=counts[0],
@@ -135,8 +141,10 @@ class SamePerson:
             prior=prior,
             certain=certain,
             uncertain=uncertain,
-            offset=(float(offset[0]), float(offset[1])),
-            slope=(float(slope[0]), float(slope[1])),
+            bend=float(bend),
+            offset=(offset[0], offset[1]),
+            below=(below[0] / scale, below[1] / scale),
+            above=(above[0] / scale, above[1] / scale),
             least=least,
             most=most,
         )
@@ -151,7 +159,9 @@ class SamePerson:
         """
         sides = np.stack(np.broadcast_arrays(first, second), axis=-1)
         share, score = _share(sides, self.certain, self.uncertain), np.asarray(scores, np.float64)
-        low, high = (a + b * score for a, b in zip(self.offset, self.slope, strict=True))
+        under, over = _sides(score, self.bend)
+        lines = zip(self.offset, self.below, self.above, strict=True)
+        low, high = (offset + below * under + above * over for offset, below, above in lines)
         return np.clip((1 - share) * low + share * high, self.least, self.most)
 
     def probability(
@@ -191,6 +201,12 @@ def posterior(log_ratio: Floats, prior: float) -> Floats:
 def bounds_of(mated: int, non_mated: int) -> tuple[float, float]:
     """Ends of ln LR that so many comparisons can show."""
     return -math.log(mated + 1), math.log(non_mated + 1)
+
+
+def _sides(scores: Floats, bend: float, scale: float = 1.0) -> tuple[Floats, Floats]:
+    """(N,) scores below and above the bend, from it."""
+    beyond = (scores - bend) / scale
+    return np.minimum(beyond, 0), np.maximum(beyond, 0)
 
 
 def _share(sides: ArrayLike, certain: float, uncertain: float) -> Floats:

@@ -158,7 +158,8 @@ def test_comparison(calibration, cosine, uncertainties, answer):
 def test_p_same_person_is_that_of_the_map_at_the_prior(calibration):
     same = SamePerson(
         **{"mated": 500, "non_mated": 9000, "prior": 0.25, "certain": 0.1, "uncertain": 0.5},
-        **{"offset": (-9.0, 0.5), "slope": (28.0, 12.0), "least": -6.2, "most": 9.1},
+        **{"bend": 0.3, "offset": (-0.5, 0.5), "below": (28.0, 12.0), "above": (30.0, 9.0)},
+        **{"least": -6.2, "most": 9.1},
     )
     made = model(calibration=replace(calibration, same_person=same))
     sides = [face(0, 0.2), face(1, 0.9)]

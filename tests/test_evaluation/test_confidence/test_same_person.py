@@ -11,18 +11,20 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from evaluation.confidence.same_person import SamePerson, bounds_of, posterior
+from evaluation.confidence.same_person import WEIGHT, SamePerson, bounds_of, posterior
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.same_person_run import ALONE, check_same_person, least_cllr, weigh_evidence
 from tests.test_docs.test_docs import ROOT, text_of
 
-OFFSET, SLOPE = (-10.0, 1.0), (30.0, 8.0)
+BEND = 0.3
+LINES = ((0.0, 25.0, 35.0), (2.0, 5.0, 9.0))  # offset, slope below the bend, slope above it
 
 
 def true_log_ratio(scores, first, second):
     """Natural logarithm of the likelihood ratio of `drawn`, of uncertainties in 0..1."""
-    x = (np.asarray(first, float) + np.asarray(second, float)) / 2
-    return (1 - x) * (OFFSET[0] + SLOPE[0] * scores) + x * (OFFSET[1] + SLOPE[1] * scores)
+    x, beyond = (np.asarray(first, float) + np.asarray(second, float)) / 2, scores - BEND
+    low, high = (a + np.where(beyond < 0, b, c) * beyond for a, b, c in LINES)
+    return (1 - x) * low + x * high
 
 
 def drawn(rng, count, images=2000):
@@ -30,7 +32,7 @@ def drawn(rng, count, images=2000):
     uncertainty = rng.random(images).astype(np.float32)
     uncertainty[:50], uncertainty[50:100] = 0, 1
     pairs = rng.integers(images, size=(count, 2)).astype(np.int32)
-    scores = rng.uniform(-0.4, 1, count).astype(np.float32)
+    scores = rng.uniform(-0.3, 0.9, count).astype(np.float32)
     mated = rng.random(count) < 1 / (1 + np.exp(-true_log_ratio(scores, *uncertainty[pairs].T)))
     made = Comparisons("drawn", scores, mated, pairs, uncertainty, None, np.arange(images))
     return made, math.log((~mated).sum() / mated.sum())
@@ -55,16 +57,19 @@ def test_known_likelihood_ratios_are_recovered(made, fitted):
 
 def test_the_fit_is_that_of_scikit_learn(made, fitted):
     made, _ = made
-    x = (
-        (made.uncertainty[made.pairs] - fitted.certain) / (fitted.uncertain - fitted.certain)
-    ).clip(0, 1)
-    x = x.mean(axis=1)
-    inputs = np.column_stack([1 - x, (1 - x) * made.scores, x, x * made.scores])
-    weights = np.where(made.mated, 0.5 / made.mated.mean(), 0.5 / (1 - made.mated.mean()))
+    ends = fitted.certain, fitted.uncertain
+    x = ((made.uncertainty[made.pairs] - ends[0]) / (ends[1] - ends[0])).clip(0, 1).mean(axis=1)
+    means = made.scores[made.mated].mean(), made.scores[~made.mated].mean()
+    assert fitted.bend == pytest.approx(np.mean(means))
+    beyond = made.scores - fitted.bend
+    line = np.column_stack([np.ones(len(x)), beyond.clip(max=0), beyond.clip(min=0)])
+    inputs = np.hstack([(1 - x)[:, None] * line, x[:, None] * line])
+    weights = np.where(made.mated, WEIGHT / made.mated.mean(), (1 - WEIGHT) / (~made.mated).mean())
     found = LogisticRegression(C=1e6, fit_intercept=False, tol=1e-8, max_iter=1000)
     found.fit(inputs, made.mated, sample_weight=weights)
-    expected = (fitted.offset[0], fitted.slope[0], fitted.offset[1], fitted.slope[1])
-    np.testing.assert_allclose(found.coef_[0], expected, rtol=3e-3)
+    expected = np.array([fitted.offset, fitted.below, fitted.above]).T
+    expected[:, 0] += math.log(WEIGHT / (1 - WEIGHT))  # the shares of both lines add up to 1
+    np.testing.assert_allclose(found.coef_[0], expected.ravel(), rtol=5e-3, atol=5e-3)
 
 
 def test_the_prior_shifts_log_odds_and_nothing_else(fitted):
@@ -112,8 +117,8 @@ def test_equal_uncertainties_say_nothing(made):
         ({"prior": 0}, "prior = 0.*: must be between 0 and 1"),
         ({"prior": 1.0}, "prior = 1.0: must be between 0 and 1"),
         ({"mated": 19}, "mated = 19: must be 20 comparisons or more"),
-        ({"slope": [1.0, -1.0]}, "slope = .*never falls"),
-        ({"slope": [1.0]}, "same_person = .*two of each"),
+        ({"below": [1.0, -1.0]}, "below, above = .*never falls"),
+        ({"above": [1.0]}, "same_person = .*two of each"),
         ({"offset": [1e300, 0.0]}, "within -1e.15 to 1e.15"),
         ({"offset": [math.nan, 0.0]}, "offset.*finite"),
         ({"certain": 2.0, "uncertain": 1.0}, "ascending"),
@@ -211,12 +216,12 @@ def test_the_worked_example_of_the_docs():
     cosine, *sides = map(
         float, re.search(r"cosine (\S+), u1 = (\S+) and u2 = (\S+):", text).groups()
     )
-    low, high = stored["certain"], stored["uncertain"]
-    x = sum((min(max(side, low), high) - low) / (high - low) for side in sides) / 2
-    (a, c), (b, d) = stored["offset"], stored["slope"]
-    ratio = min(
-        max((1 - x) * (a + b * cosine) + x * (c + d * cosine), stored["least"]), stored["most"]
-    )
+    least, most = stored["certain"], stored["uncertain"]
+    x = sum((min(max(side, least), most) - least) / (most - least) for side in sides) / 2
+    beyond = cosine - stored["bend"]
+    slopes = stored["below"] if beyond < 0 else stored["above"]
+    low, high = (a + b * beyond for a, b in zip(stored["offset"], slopes, strict=True))
+    ratio = min(max((1 - x) * low + x * high, stored["least"]), stored["most"])
     said = re.findall(r"P\s= (\S+) at prior ([\d.]+\d)", text)
     assert len(said) == 2
     for p, prior in said:
