@@ -38,6 +38,7 @@ from utils.files import file_name, sole_writer, write_text
 if TYPE_CHECKING:
     from evaluation.comparison import ComparisonOptions, MethodComparison
     from evaluation.open_model import LoadedModel
+    from report.page import Explain
 
 
 log = logging.getLogger("faceuq")
@@ -86,9 +87,12 @@ def evaluation_main(args: argparse.Namespace, model: flags.ModelFlags) -> int:
         options = flags.read_evaluation(args)
         flags.refuse_with_features(vars(args))
         if args.features:
+            if outputs.why:
+                raise ValueError("--why needs a model: stored features have no faces")
             evaluated = _evaluate_stored(args.features, sets, options) if world.is_main else ()
             return _print_and_write(evaluated, outputs, {}, world, logged)
         loaded = model.open(device)
+        explain = loaded.require_maps().explain if outputs.why else None
         config = dataclasses.asdict(loaded.config) if loaded.config else {}
         verification = loaded.config.verification if loaded.config else Verification()
         targets = flags.split_targets(args.target) if args.target else verification.targets
@@ -96,7 +100,7 @@ def evaluation_main(args: argparse.Namespace, model: flags.ModelFlags) -> int:
         opened = dataclasses.replace(sets, dataset_path=folder)
         completed = options.completed(verification)
         evaluated = _evaluate_sets(targets, opened, loaded, completed, outputs.save_features, world)
-        return _print_and_write(evaluated, outputs, config, world, logged)
+        return _print_and_write(evaluated, outputs, config, world, logged, explain)
 
     device = "cpu" if args.features else args.device
 
@@ -156,6 +160,41 @@ def comparison_main(args: argparse.Namespace) -> int:
         return run_on_ranks(device, body, resume_hint=PARTS_HINT)
 
 
+def audit_main(args: argparse.Namespace) -> int:
+    """Audit a gallery as the flags say, and write its table and page; returns the exit code."""
+    model = flags.read(flags.ModelFlags, args)
+
+    def body(world: World, device: str) -> int:
+        from evaluation.search.audit import AuditOptions, audit
+        from evaluation.search.gallery import open_gallery
+        from report.audit import audit_text, write_audit
+
+        out = Path(args.out)
+        if out.is_file():
+            raise ValueError(f"--out {out}: names a folder, but a file is there")
+        options = flags.read(AuditOptions, args)
+        loaded = model.open(device) if model.model or model.backbone else None
+        gallery = open_gallery(
+            args.gallery,
+            loaded,
+            images=args.images,
+            batch_size=args.batch_size,
+            parts=args.parts,
+            world=world,
+        )
+        if not world.is_main:
+            return 0
+        with sole_writer(out):
+            result = audit(gallery, options)
+            sys.stdout.write(audit_text(result))
+            _warn(gallery.name, caution_sentences(result.cautions))
+            for path in write_audit(result, out):
+                sys.stdout.write(f"wrote {path}\n")
+        return 0
+
+    return run_on_ranks(args.device, body, resume_hint=PARTS_HINT)
+
+
 def calibration_main(args: argparse.Namespace) -> int:
     """Calibrate a model on a set, or what is stored, as the flags say; returns the exit code."""
     sets, model = flags.read(SetFlags, args), flags.read(flags.ModelFlags, args)
@@ -204,6 +243,7 @@ def _print_and_write(
     config: dict[str, object],
     world: World,
     logged: LoggedWarnings,
+    explain: Explain | None = None,
 ) -> int:
     """Print each result as it comes, and write what was asked for."""
     results, of_model = [], len(logged.lines)
@@ -221,7 +261,9 @@ def _print_and_write(
         if outputs.report:
             from report.page import write_reports
 
-            for path in write_reports(result, outputs.report, config=config, files=each.files):
+            for path in write_reports(
+                result, outputs.report, config=config, files=each.files, explain=explain
+            ):
                 sys.stdout.write(f"wrote {path}\n")
     if outputs.json and world.is_main:
         write_text(Path(outputs.json), json.dumps({"results": results}, indent=1) + "\n")
