@@ -114,7 +114,8 @@ class SamePerson:
         images = comparisons.uncertainty[np.unique(comparisons.pairs)].astype(np.float64)
         certain, uncertain = map(float, np.quantile(images, TAILS))
         scores = comparisons.scores.astype(np.float64)
-        bend, scale = (scores[mated].mean() + scores[~mated].mean()) / 2, scores.std() or 1.0
+        bend = float(scores[mated].mean() + scores[~mated].mean()) / 2
+        scale = float(scores.std()) or 1.0
         share = _share(comparisons.uncertainty[comparisons.pairs], certain, uncertain)[:, None]
         line = np.column_stack([np.ones(len(scores)), *_sides(scores, bend, scale)])
         inputs = np.hstack([(1 - share) * line, share * line])
@@ -141,7 +142,7 @@ class SamePerson:
             prior=prior,
             certain=certain,
             uncertain=uncertain,
-            bend=float(bend),
+            bend=bend,
             offset=(offset[0], offset[1]),
             below=(below[0] / scale, below[1] / scale),
             above=(above[0] / scale, above[1] / scale),
