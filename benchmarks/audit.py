@@ -168,13 +168,20 @@ def measure(result: AuditResult, truth: Truth) -> dict[Kind, list[int]]:
 
 
 def made_up(images: int, dimensions: int, seed: int = 0) -> Gallery:
-    """A gallery of made-up embeddings, four images a person."""
+    """Made-up embeddings, six images a person; a twentieth has each fault."""
     rng = np.random.default_rng(seed)
-    label = np.arange(images) // 4
-    unit = rng.standard_normal((images // 4 + 1, dimensions), dtype=np.float32)[label]
-    unit += rng.standard_normal(unit.shape, dtype=np.float32) * np.float32(0.8)
+    label = np.arange(images) // 6
+    person = rng.standard_normal((images // 6 + 1, dimensions), dtype=np.float32)
+    poor, moved, split, copied = rng.random((4, images)) < 0.05
+    uncertainty = np.where(poor, 3, 0.8).astype(np.float32) + rng.random(images, np.float32) / 4
+    unit = rng.standard_normal((images, dimensions), dtype=np.float32)
+    unit *= uncertainty[:, None]
+    unit += person[label]
+    unit[copied] = unit[np.flatnonzero(copied) - 1]
+    label = np.where(split[label] & (np.arange(images) % 2 == 0), label + images, label)
+    label[moved] = rng.permutation(label[moved])
     names = [f"{person}/{image}.jpg" for image, person in enumerate(label.tolist())]
-    return Gallery("made up", unit_rows(unit), rng.random(images, np.float32), label, names)
+    return Gallery("made up", unit_rows(unit), uncertainty, label, names)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -165,7 +165,7 @@ def audit_page(result: AuditResult) -> str:
 def _card(finding: Finding, gallery: Gallery) -> Card:
     sides = [("in the gallery", row) for row in finding.rows[:2]]
     if finding.kind != "copy" and finding.own >= 0 and finding.own not in finding.rows:
-        sides.append(("nearest of the person", finding.own))
+        sides.append(("same person", finding.own))
     if finding.kind != "poor_quality" and finding.other >= 0:
         sides.append(("original" if finding.kind == "copy" else "resembles", finding.other))
     facts = [
