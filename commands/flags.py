@@ -205,11 +205,14 @@ class Outputs:
     save_scores: str | None
     json: str | None
     report: str | None
+    why: bool
 
     def check(self) -> None:
         """Refuse, before any work, files that could not be written after it."""
         if self.report and Path(self.report).is_file():
             raise ValueError(f"--report {self.report}: names a folder, but a file is there")
+        if self.why and not self.report:
+            raise ValueError("--why goes with --report, whose page shows faces")
         if self.save_features and Path(self.save_features).suffix != ".npz":
             raise ValueError(f"--save_features {self.save_features}: must end in .npz")
         if self.save_scores and Path(self.save_scores).suffix not in (".csv", ".npz", ".parquet"):
@@ -263,11 +266,18 @@ def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
         help="bootstrap draws for intervals (200 where people are known, but none beside the "
         "original's table; 1000 with --report; 0: none)",
     )
+    add(
+        "--groups",
+        metavar="FILE.csv",
+        help="compare groups at the one threshold: columns path or person, and a grouping in each "
+        "further one",
+    )
     add("--save_features", help="write the arrays here (.npz); several targets: one file each")
     add("--save_scores", help="write scores and uncertainties here (.csv, .npz, .parquet)")
     add("--parts", help="keep finished parts of the embedding here; a stopped run resumes there")
     add("--json", help="write every number to this file")
     add("--report", help="write an HTML page, JSON, text and pictures into this folder")
+    add("--why", action="store_true", help="on the page, show what raises each face's uncertainty")
 
 
 def add_risk_flags(parser: argparse.ArgumentParser) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from data.faces import Images
     from estimators.base import Estimator
     from evaluation.confidence.bootstrap import Bootstrap
+    from evaluation.confidence.differentials import GroupResult
     from evaluation.confidence.risk_control import Risk, RiskControl
     from evaluation.metrics.thresholds import Caution, TarAtFar
     from evaluation.open_model import LoadedModel
@@ -68,6 +69,7 @@ class EvaluationOptions:
         target_risk: find the cut-off that keeps this risk among accepted comparisons; None: do not.
         risk: which risk.
         score_threshold: of that risk, instead of the one for the first FMR target.
+        groups: file that says which group each path or person is in; see `read_groupings`.
         seed: of the bootstrap and of the risk's split.
     """
 
@@ -87,6 +89,7 @@ class EvaluationOptions:
     target_risk: float | None = None
     risk: Risk = "fnmr"
     score_threshold: float | None = None
+    groups: str | Path | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -140,6 +143,7 @@ class UncertaintyResult:
         rows: protocol by protocol, for each FMR target.
         draws: FMR target of a curve -> bootstrap of the first protocol; empty without.
         risk: the cut-off for a target risk; None where none was asked for.
+        groups: of the first protocol, each grouping at each FMR target; empty where none are given.
     """
 
     label: str
@@ -148,6 +152,7 @@ class UncertaintyResult:
     rows: tuple[ProtocolRow, ...]
     draws: Mapping[float, Bootstrap]
     risk: RiskControl | None
+    groups: tuple[GroupResult, ...] = ()
 
     @property
     def curves(self) -> list[ProtocolCurve]:
@@ -223,7 +228,7 @@ def evaluate(
     if features is not None and len(protocols) == 1 and protocols[0].prints_original:
         original = original_table(features, protocols[0], options.sigma_sizes, source.name)
     images = None if isinstance(source, StoredSet) else source.images
-    is_table = original is not None and options.table_only
+    is_table = original is not None and options.table_only and not options.groups
     if is_table and isinstance(source, StoredSet):  # without the time to find out who is who
         return EvaluationResult(source.name, options, protocols, original, ())
     if isinstance(source, StoredSet):
@@ -471,4 +476,22 @@ def _evaluate_uncertainty(
             fuse=first.fuse,
             seed=options.seed,
         )
-    return UncertaintyResult(label, method, comparisons, rows, draws, risk)
+    groups: list[GroupResult] = []
+    if options.groups:
+        from evaluation.confidence.differentials import group_results
+        from evaluation.sets.groups import read_groupings
+
+        groupings = read_groupings(options.groups, comparisons)
+        for fmr in options.fmr[: 1 if first.rule == "starting_error" else None]:
+            groups += group_results(
+                comparisons,
+                groupings,
+                first,
+                fmr,
+                unit=options.unit,
+                replicates=DRAWS if is_default else replicates,
+                confidence=options.confidence,
+                seed=options.seed,
+                progress=show_draws,
+            )
+    return UncertaintyResult(label, method, comparisons, rows, draws, risk, tuple(groups))

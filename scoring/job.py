@@ -25,6 +25,7 @@ from data.images import to_112
 from photos.align import align
 from photos.decode import Photo
 from photos.sources import Item, Sources, open_sources
+from report.page import Explain
 from report.sheet import NOT_COMPUTED, FaceScore, SheetBuilder, Status, Verdict
 from report.words import ACCEPTED
 from scoring.rows import (
@@ -71,6 +72,7 @@ class ScoreOptions:
     model: str
     out: Path | None = None
     report: Path | None = None
+    why: bool = False
     aligned: Literal["auto", "yes", "no"] = "auto"
     detector: str = DETECTOR
     every: int = 1
@@ -97,6 +99,8 @@ class ScoreOptions:
                 raise ValueError("--engine ray writes a folder of parts: give --out NAME.parquet")
         elif self.ray_workers or self.ray_address:
             raise ValueError("--ray_workers and --ray_address go with --engine ray")
+        if self.why and self.report is None:
+            raise ValueError("--why goes with --report, whose page shows faces")
         if self.restart and self.out is None:
             raise ValueError("--restart goes with --out: without it nothing is kept")
 
@@ -198,8 +202,8 @@ class ContactSheet:
     between has the sheet of one that was not, and nothing but numbers has to be kept.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, explain: Explain | None) -> None:
+        self.path, self._explain = path, explain
         self._sheet = SheetBuilder()
         self._inputs = 0
 
@@ -223,7 +227,7 @@ class ContactSheet:
             OSError: it cannot be written.
         """
         if sources is None:
-            self._sheet.write(self.path, header)
+            self._sheet.write(self.path, header, explain=self._explain)
             return
         shown: dict[Face, FaceScore] = {}
 
@@ -233,7 +237,10 @@ class ContactSheet:
         self._sheet.page(header, pixels=note)
         pictures = _pictures(shown, sources, workers)
         self._sheet.write(
-            self.path, header, pixels=lambda score, name: pictures.get((score.image, score.face))
+            self.path,
+            header,
+            pixels=lambda score, name: pictures.get((score.image, score.face)),
+            explain=self._explain,
         )
 
 
@@ -275,12 +282,14 @@ class Job:
     def __init__(self, options: ScoreOptions) -> None:
         self.options, self.summary = options, Summary()
         self.share = UnreadableShare(options.max_bad_share)
-        self.sheet = ContactSheet(sheet_path(options.report)) if options.report else None
-        for flag, path in (("--out", options.out), ("--report", self.sheet and self.sheet.path)):
+        sheet = sheet_path(options.report) if options.report else None
+        for flag, path in (("--out", options.out), ("--report", sheet)):
             if path:
                 _check_writable(flag, path)
         options.open_sources()
         self.scorer = options.open_scorer()
+        explain = self.scorer.model.require_maps().explain if options.why else None
+        self.sheet = ContactSheet(sheet, explain) if sheet else None
         self.header = self.scorer.model.header()
 
     def progress(self, done: int = 0) -> Progress:

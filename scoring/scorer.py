@@ -270,6 +270,37 @@ class Scorer:
         )
         return compare_faces(self.model, *sides)
 
+    def explain(
+        self,
+        image: object,
+        aligned: bool | None = None,
+        *,
+        bgr: bool = False,
+        mean_face: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float32]:
+        """Say where in a face its uncertainty comes from.
+
+        Args:
+            image: one as a call takes it (its largest face), or a `FaceScore` of one.
+            aligned: as in a call.
+            bgr: as in a call.
+            mean_face: (112, 112, 3) RGB that the face is compared with; None: the mean of rendered
+                faces.
+
+        Returns:
+            (112, 112) for the aligned face: how much each pixel raises the logit (or logarithm) of
+            the uncertainty; below 0 it lowers it. `TrainedHead.explain` has the formula.
+
+        Raises:
+            ValueError: no face, several images, or a model without gradients, such as an .onnx.
+        """
+        self.model.require_maps()
+        face = self._side(image, "explained", aligned, bgr)
+        pixels = face.aligned if isinstance(face, FaceScore) else None
+        if pixels is None:
+            raise ValueError("explain takes an image or a face with its pixels, not a template")
+        return self.model.explain(pixels[None], mean_face)[0]
+
     def _side(
         self, side: object, which: str, aligned: bool | None, bgr: bool
     ) -> FaceScore | Template:

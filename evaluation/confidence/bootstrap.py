@@ -303,6 +303,11 @@ class Measure:
 
     def draw(self, replicate: int) -> list[CurveValues]:
         """Each method's values; none where a kind of comparison was not drawn at all."""
+        drawn = self.drawn(replicate)
+        return [self._values(engine, *drawn) for engine in self._engines] if drawn else []
+
+    def drawn(self, replicate: int) -> tuple[float | None, Weights] | None:
+        """Threshold (None under "per_subset") and weights; None where a kind was not drawn."""
         resampling, rows, others = self._resampling, None, None
         if self._needs_others:
             rows = resampling.row_weights(replicate)
@@ -314,13 +319,12 @@ class Measure:
         else:
             sample = resampling.sample(replicate)
         if not (sample.mated.any() and sample.total):
-            return []
+            return None
         threshold, errors = None, sample.mated
         if self._protocol.threshold == "fixed":
             threshold = self.threshold(sample, replicate)
             errors = sample.mated * is_missed(self._scores, threshold, self._protocol)
-        weights = Weights(sample.mated, errors, others, rows)
-        return [self._values(engine, threshold, weights) for engine in self._engines]
+        return threshold, Weights(sample.mated, errors, others, rows)
 
     def threshold(self, sample: Sample, replicate: int) -> float:
         """Score threshold of one replicate, which is part of what is uncertain."""
@@ -500,7 +504,9 @@ class Resampling:
         self._ids = ids
         self._mated_sides = self._sides(self.mated_rows)
         self._tail_sides = self._sides(self.tail_rows)
-        self._total = self._closed_form() if comparisons.unlisted else self._listed()
+        self._total = (
+            self._closed_form() if comparisons.unlisted else self._listed(self.non_mated_rows)
+        )
 
     def sample(self, replicate: int) -> Sample:
         """Weights of one replicate."""
@@ -530,6 +536,21 @@ class Resampling:
         if places:
             weights[others] = _draw(rng, places, outside)[: others.size]
         return weights
+
+    def counts(self, replicate: int) -> Counts:
+        """(units,) how often each unit is drawn in the same replicate; not for "pair"."""
+        return _draw(self._generator(replicate), self.units, self.units)
+
+    def weights_of(self, rows: NDArray[np.intp], counts: Counts) -> Counts:
+        """(n,) weights of some comparisons in a draw of so many of each unit."""
+        return self._sides(rows).weights(counts)
+
+    def total_within(self, images: NDArray[np.bool_]) -> Callable[[Counts], float]:
+        """Weight of the non-mated comparisons between some of the (M,) images, from a draw."""
+        if self.comparisons.unlisted:
+            return self._closed_form(images).weight
+        inside = images[self.comparisons.pairs[self.non_mated_rows]].all(axis=1)
+        return self._listed(self.non_mated_rows[inside]).weight
 
     @cached_property
     def _below_tail(self) -> NDArray[np.intp]:
@@ -567,21 +588,24 @@ class Resampling:
         pairs = self.comparisons.pairs[rows]
         return _Sides(self._ids[pairs[:, 0]], self._ids[pairs[:, 1]])
 
-    def _listed(self) -> _Listed:
-        pairs = self.comparisons.pairs[self.non_mated_rows]
+    def _listed(self, rows: NDArray[np.intp]) -> _Listed:
+        pairs = self.comparisons.pairs[rows]
         return _Listed(self._ids[pairs[:, 0]], self._ids[pairs[:, 1]], self.units)
 
-    def _closed_form(self) -> _AllPairs:
-        """Weights over the unlisted comparisons, which are taken for all that exist."""
+    def _closed_form(self, images: NDArray[np.bool_] | None = None) -> _AllPairs:
+        """Weights over the unlisted comparisons (of images), which are taken for all that exist."""
         identity = self.comparisons.identity
         people = self._ids if identity is None else np.unique(identity, return_inverse=True)[1]
         person = np.zeros(self.units, np.int64)
         person[self._ids] = people
         every = _AllPairs(np.bincount(self._ids, minlength=self.units), person)
-        possible, counted = every.weight(np.ones(self.units, np.int64)), every
+        possible = every.weight(np.ones(self.units, np.int64))
         total = self.comparisons.non_mated_total
         self.approximate_total = possible != total
-        return _AllPairs(counted.rows, counted.person, total / possible)
+        rows = (
+            every.rows if images is None else np.bincount(self._ids[images], minlength=self.units)
+        )
+        return _AllPairs(rows, every.person, total / possible)
 
 
 class _Listed:

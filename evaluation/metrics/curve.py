@@ -267,14 +267,19 @@ class CurveEngine:
             misses = Ranked.of(wrong).weight_up_to(cuts.thresholds)
             mated = cuts.kept if by_group else own.kept(cuts.thresholds, None)
         else:
-            order = own.by_uncertainty
-            places = cuts.places if by_group else order.places_up_to(cuts.thresholds)
-            misses = order.weighted(weights.errors).weight_of_first(places)
-            mated = cuts.kept if by_group else order.weighted(weights.own).weight_of_first(places)
+            misses = self.kept_mated(cuts, weights.errors)
+            mated = cuts.kept if by_group else self.kept_mated(cuts, weights.own)
         if self.protocol.read_at == "kept_score":
             read_at, own_equal, others_equal = self._nearest_kept_score(threshold, cuts, weights)
             return read_at, misses - own_equal, mated, others_equal
         return np.float64(threshold), misses, mated, np.int64(0)
+
+    def kept_mated(self, cuts: Cuts, weights: Counts) -> Counts:
+        """(F,) weight of the mated comparisons that are kept, under any (P,) weights of them."""
+        order = self._own.by_uncertainty
+        by_group = self._group is order
+        places = cuts.places if by_group else order.places_up_to(cuts.thresholds)
+        return order.weighted(weights).weight_of_first(places)
 
     def non_mated(self, threshold: float, cuts: Cuts, mated: Counts) -> tuple[Counts, Counts]:
         """(F,) false matches at a threshold, and kept non-mated comparisons, of the set itself.
