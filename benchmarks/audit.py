@@ -87,14 +87,14 @@ def plant(
     more, one for every three of them: enough are left to tell which does not belong.
     """
     rng = np.random.default_rng(seed)
-    people, counts = np.unique(clean.label, return_counts=True)
+    people, counts = np.unique(clean.person, return_counts=True)
     several = people[counts >= 3]
     fewer = rng.permutation(people[counts < 3])[: len(several)]
     chosen = np.concatenate([
-        rng.permutation(np.flatnonzero(clean.label == person))[:cap]
+        rng.permutation(np.flatnonzero(clean.person == person))[:cap]
         for person in np.sort([*several, *fewer])
     ])  # fmt: skip
-    label = np.unique(clean.label[chosen], return_inverse=True)[1].astype(np.int64)
+    label = np.unique(clean.person[chosen], return_inverse=True)[1].astype(np.int64)
     source, is_degraded, gone = (
         chosen.copy(),
         np.zeros_like(chosen, np.bool_),

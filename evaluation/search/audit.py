@@ -233,8 +233,8 @@ class _Audit:
     """
 
     def __init__(self, gallery: Gallery, options: AuditOptions) -> None:
-        self.gallery, self.options, self.count = gallery, options, len(gallery.label)
-        self.label = np.unique(gallery.label, return_inverse=True)[1].astype(np.int64)
+        self.gallery, self.options, self.count = gallery, options, len(gallery.person)
+        self.label = np.unique(gallery.person, return_inverse=True)[1].astype(np.int64)
         self.people = int(self.label.max(initial=-1)) + 1
         if self.people < 2:
             raise ValueError(f"{gallery.name}: {self.people} person; an audit needs two or more")
