@@ -3,7 +3,7 @@
 python benchmarks/reasons.py --faces FOLDER
 python benchmarks/reasons.py --faces cfp_dev.rec --only profile --photos
 
-With --photos each face becomes a photo again (three times as large, its border continued), which is
+With --photos each face becomes a photo again (twice as large, its border continued), which is
 searched for faces: pose, size, light from one side and cuts have reasons in photos alone. Where
  the limits of scoring/measures.py stand: few ordinary faces beyond them, and nearly
 all of those that were spoiled in that way.
@@ -74,9 +74,9 @@ CHANGES: dict[str, Callable[[Face], Face]] = {
 
 
 def to_photo(face: Face) -> Face:
-    """Enlarge three times, with as much around it again: eyes are 106 pixels apart."""
-    large = cv2.resize(face, (336, 336), interpolation=cv2.INTER_CUBIC)
-    return np.asarray(cv2.copyMakeBorder(large, *[168] * 4, cv2.BORDER_REPLICATE), np.uint8)
+    """Enlarge twice, with as much around it again: eyes are 70 pixels apart."""
+    large = cv2.resize(face, (224, 224), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(cv2.copyMakeBorder(large, *[112] * 4, cv2.BORDER_REPLICATE), np.uint8)
 
 
 def shade(photo: Face, light: float) -> Face:
@@ -96,13 +96,13 @@ def turn(photo: Face, degrees: float) -> Face:
 
 def shrink(photo: Face, eyes: float) -> Face:
     """Reduce until the eyes are so many pixels apart."""
-    by = eyes / (3 * (REFERENCE[1, 0] - REFERENCE[0, 0]))
+    by = eyes / (2 * (REFERENCE[1, 0] - REFERENCE[0, 0]))
     return np.asarray(cv2.resize(photo, None, fx=by, fy=by, interpolation=cv2.INTER_AREA))
 
 
 def cut(photo: Face, share: float) -> Face:
     """Cut off the left, with that share of the aligned face."""
-    return photo[:, round(168 + 336 * share) :]
+    return photo[:, round(112 + 224 * share) :]
 
 
 PHOTO_CHANGES: dict[str, Callable[[Face], Face]] = {
