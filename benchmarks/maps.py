@@ -79,25 +79,27 @@ def level(model: LoadedModel, faces: NDArray[np.floating]) -> NDArray[np.float32
 
 
 def covered(
-    faces: NDArray[np.uint8], masks: NDArray[np.bool_], mean: NDArray[np.float32], edge: float = 3.0
+    faces: NDArray[np.uint8], masks: NDArray[np.bool_], mean: NDArray[np.float32], edge: float
 ) -> NDArray[np.float32]:
     """Faces under the mean face, with a soft edge (Gaussian, in pixels) where each mask ends."""
-    cover = np.stack([cv2.GaussianBlur(mask.astype(np.float32), (0, 0), edge) for mask in masks])
+    cover = masks.astype(np.float32)
+    if edge:
+        cover = np.stack([cv2.GaussianBlur(mask, (0, 0), edge) for mask in cover])
     whole: NDArray[np.float32] = faces + cover[..., None] * (mean - faces)
     return whole
 
 
 def effects(
-    model: LoadedModel, faces: NDArray[np.uint8], seed: int = 0
+    model: LoadedModel, faces: NDArray[np.uint8], edge: float = 3.0
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """By how much covering the worst tenth, and as much elsewhere, raises the level, (B,) each."""
     maps = model.explain(faces)
     worst = maps >= np.quantile(maps, 1 - SHARE, axis=(1, 2), keepdims=True)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     elsewhere = np.stack([np.roll(mask, rng.integers(112, size=2), (0, 1)) for mask in worst])
     before = level(model, faces)
     at_worst, at_random = (
-        level(model, covered(faces, masks, mean_face())) for masks in (worst, elsewhere)
+        level(model, covered(faces, masks, mean_face(), edge)) for masks in (worst, elsewhere)
     )
     return at_worst - before, at_random - before
 
@@ -108,13 +110,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="demo", help="run folder or packed .pt (demo)")
     parser.add_argument("--faces", required=True, help="aligned faces: a pack, folder or list")
     parser.add_argument("--count", type=int, default=40, help="faces for each change (40)")
+    parser.add_argument("--edge", type=float, default=3.0, help="softness of covers, pixels (3)")
     parser.add_argument("--json", help="write the numbers here")
     args = parser.parse_args(argv)
     model, faces = open_model(args.model), open_faces(args.faces)
     order = np.random.default_rng(0).permutation(len(faces.labels))
     rows, found = np.resize(order, (len(CHANGES), args.count)), {}
     for (name, change), chosen in zip(CHANGES.items(), rows, strict=True):
-        found[name] = effects(model, np.stack([change(faces.read(int(row))) for row in chosen]))
+        found[name] = effects(
+            model, np.stack([change(faces.read(int(row))) for row in chosen]), args.edge
+        )
     found["all"] = tuple(np.concatenate(part) for part in zip(*found.values(), strict=True))
     table = [
         [name, f"{(worst < other).mean():.1%}", f"{(worst < 0).mean():.1%}",

@@ -10,6 +10,8 @@ from data.synthetic import SyntheticFaces
 from estimators.trained_head import MAP_SIGMA
 from evaluation.open_model import open_model
 from face_uncertainty import load_scorer
+from scoring import score_images
+from tests.helpers import python
 
 FACES = SyntheticFaces(60, 4, seed=77)
 DEGRADED = np.stack([FACES.read(row) for row in range(240) if FACES.degradation(row) > 0.4][:60])
@@ -52,3 +54,16 @@ def test_the_scorer_explains_one_face(demo, tmp_path):
     assert not scorer.explain(DEGRADED[3], mean_face=DEGRADED[3].astype(np.float32)).any()
     with pytest.raises(ValueError, match="2 images"):
         scorer.explain([DEGRADED[0], DEGRADED[1]])
+
+
+def test_an_onnx_file_is_refused(tmp_path, refused):
+    export = (
+        pytest.importorskip("onnxruntime")
+        and pytest.importorskip("onnx")
+        and python("export/export.py", "--model", "demo", "--out", tmp_path / "demo.onnx")
+    )
+    assert export.returncode == 0, export.stderr
+    words = ["--model", str(tmp_path / "demo.onnx"), "--report", str(tmp_path), "--why"]
+    line = "demo.onnx: a map of what raises the uncertainty needs the gradient of a trained head"
+    refused(score_images.main([str(tmp_path), *words]), line)
+    refused(score_images.main([str(tmp_path), "--model", "demo", "--why"]), "goes with --report")
