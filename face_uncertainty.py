@@ -33,8 +33,13 @@ if TYPE_CHECKING:  # the same names for editors and type checkers
     from evaluation.run import EvaluationOptions as EvaluationOptions
     from evaluation.run import EvaluationResult as EvaluationResult
     from evaluation.run import evaluate as evaluate
+    from evaluation.search.audit import AuditOptions as AuditOptions
+    from evaluation.search.audit import AuditResult as AuditResult
+    from evaluation.search.audit import audit as audit
+    from evaluation.search.gallery import open_gallery as open_gallery
     from evaluation.sets.open_set import open_set as open_set
     from evaluation.sets.stored import open_stored as open_stored
+    from report.audit import write_audit as write_audit
     from report.sheet import FaceScore as FaceScore
     from report.text import calibration_text as calibration_text
     from report.text import method_table as method_table
@@ -52,10 +57,13 @@ _NAMES = {
     "evaluation.calibration_run": "CalibrationOptions CalibrationResult calibrate",
     "evaluation.comparison": "ComparisonOptions MethodComparison compare compare_stored",
     "evaluation.confidence.calibration": "Calibration Decision",
+    "report.audit": "write_audit",
     "report.sheet": "FaceScore",
     "evaluation.metrics.comparisons": "Comparisons",
     "evaluation.open_model": "LoadedModel open_model open_models",
     "evaluation.run": "EvaluationOptions EvaluationResult evaluate",
+    "evaluation.search.audit": "AuditOptions AuditResult audit",
+    "evaluation.search.gallery": "open_gallery",
     "evaluation.sets.open_set": "open_set",
     "evaluation.sets.stored": "open_stored",
     "report.text": "calibration_text method_table result_text result_warnings",

@@ -345,24 +345,6 @@ def add_calibration_flags(parser: argparse.ArgumentParser) -> None:
     add_set_flags(parser)
 
 
-def add_audit_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `AuditOptions`, `ModelFlags` and `open_gallery`."""
-    add = parser.add_argument
-    gallery = "folder per person, list, .rec pack; or stored embeddings: .npz, an extracted folder"
-    add("gallery", help=gallery)
-    add_model_flags(parser)
-    add("--out", required=True, help="write audit.csv and audit.html into this folder")
-    add("--images", help="stored embeddings: the faces they come from, to show them on the page")
-    rate = "share of wrong findings among those of a kind, at most (0.05)"
-    add("--false_discoveries", type=share, default=0.05, help=rate)
-    add("--fpir", type=share, default=0.01, help="of the threshold that effects are told at (0.01)")
-    add("--fmr", type=share, default=1e-4, help="of the threshold for poor quality (1e-4)")
-    add("--max_uncertainty", type=float, help="poor quality from here on (found in the gallery)")
-    add("--seed", type=int, default=0, help="of the pairs and strangers that are drawn (0)")
-    add("--batch_size", type=int, default=64, help="images per forward pass (64)")
-    add("--parts", help="keep finished parts of the embedding here; a stopped run resumes there")
-
-
 def refuse_with_features(args: Mapping[str, object]) -> None:
     """Stored files need no model and no images: say so instead of leaving flags unread."""
     names = ("target", "model", "config_file", "set", "backbone_name", "flip", "parts")
