@@ -326,6 +326,7 @@ def add_comparison_flags(parser: argparse.ArgumentParser) -> None:
     add("--batch_size", type=int, default=64, help="images per forward pass (64)")
     add("--parts", help="keep finished parts of the embedding here; a stopped run resumes there")
     add("--out", help="write table (txt, csv, md, tex, json) and figures into this folder")
+    add_match_flags(parser, "compare P(same person) by each method too")
 
 
 def add_calibration_flags(parser: argparse.ArgumentParser) -> None:
@@ -341,8 +342,16 @@ def add_calibration_flags(parser: argparse.ArgumentParser) -> None:
         help="file to write (RUN/calibration.json); FILE.pt: a packed --model with the new one",
     )
     add("--fmr", type=share, help="FMR that the score threshold is set for (1e-3)")
+    add_match_flags(parser, "fit P(same person) of two faces too")
     add_risk_flags(parser)
     add_set_flags(parser)
+
+
+def add_match_flags(parser: argparse.ArgumentParser, match: str) -> None:
+    """Add the flags of P(same person)."""
+    add, of = parser.add_argument, ("uncertainty", "match")
+    add("--of", choices=of, default=of[0], help=f"match: {match} (uncertainty)")
+    add("--prior", type=share, default=0.5, help="match: P(same person) before looking (0.5)")
 
 
 def refuse_with_features(args: Mapping[str, object]) -> None:
