@@ -36,7 +36,6 @@ if TYPE_CHECKING:  # the same names for editors and type checkers
     from evaluation.search.audit import AuditOptions as AuditOptions
     from evaluation.search.audit import AuditResult as AuditResult
     from evaluation.search.audit import audit as audit
-    from evaluation.search.gallery import open_gallery as open_gallery
     from evaluation.sets.open_set import open_set as open_set
     from evaluation.sets.stored import open_stored as open_stored
     from report.audit import write_audit as write_audit
@@ -45,6 +44,7 @@ if TYPE_CHECKING:  # the same names for editors and type checkers
     from report.text import method_table as method_table
     from report.text import result_text as result_text
     from report.text import result_warnings as result_warnings
+    from scoring.gallery import open_gallery as open_gallery
     from scoring.scorer import BestShot as BestShot
     from scoring.scorer import Scorer as Scorer
     from scoring.scorer import Scores as Scores
@@ -63,10 +63,10 @@ _NAMES = {
     "evaluation.open_model": "LoadedModel open_model open_models",
     "evaluation.run": "EvaluationOptions EvaluationResult evaluate",
     "evaluation.search.audit": "AuditOptions AuditResult audit",
-    "evaluation.search.gallery": "open_gallery",
     "evaluation.sets.open_set": "open_set",
     "evaluation.sets.stored": "open_stored",
     "report.text": "calibration_text method_table result_text result_warnings",
+    "scoring.gallery": "open_gallery",
     "scoring.scorer": "BestShot Scorer Scores load_scorer",
     "scoring.templates": "ComparisonResult Template",
 }

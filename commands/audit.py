@@ -36,8 +36,8 @@ def audit_main(args: argparse.Namespace) -> int:
 
     def body(world: World, device: str) -> int:
         from evaluation.search.audit import AuditOptions, audit
-        from evaluation.search.gallery import open_gallery
         from report.audit import audit_text, audit_warnings, write_audit
+        from scoring.gallery import open_gallery
 
         out = Path(args.out)
         if out.is_file():
