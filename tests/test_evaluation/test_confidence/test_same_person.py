@@ -15,6 +15,7 @@ from evaluation.confidence.same_person import WEIGHT, SamePerson, bounds_of, pos
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.same_person_run import ALONE, check_same_person, least_cllr, weigh_evidence
 from tests.test_docs.test_docs import ROOT, text_of
+from tests.test_evaluation.factories import some_pairs
 
 BEND = 0.3
 LINES = ((0.0, 25.0, 35.0), (2.0, 5.0, 9.0))  # offset, slope below the bend, slope above it
@@ -208,6 +209,25 @@ def test_chance_covers_a_true_map_and_not_a_wrong_one():
     true, false = np.array(p_values).T
     assert (true > 0.05).sum() >= 16
     assert (false < 0.05).all()
+
+
+def test_chance_is_that_of_people_not_of_pairs():
+    """Scores of a person share an effect, and LR is known: exp((.4 s - .08) / .12 ** 2)."""
+    rng, p_values = np.random.default_rng(0), []
+    for _ in range(30):
+        identity, pairs, mated = some_pairs(rng, 100, 6, 6000)
+        (own, other), (i, j) = rng.normal(size=(2, 100)), identity[pairs].T
+        noise = rng.normal(size=len(pairs))
+        shared = np.where(mated, 0.8 * own[i] + 0.6 * noise, 0.4 * (other[i] + other[j]))
+        spread = np.where(mated, shared, shared + math.sqrt(0.68) * noise)
+        scores = (0.4 * mated + 0.12 * spread).astype(np.float32)
+        made = Comparisons("effects", scores, mated, pairs, np.zeros(600, np.float32), identity)
+        ratio = (0.4 * scores.astype(float) - 0.08) / 0.12**2
+        units = ("identity", "pair")
+        found = [weigh_evidence(made, {ALONE: ratio}, 0.5, unit, 60).checks[0] for unit in units]
+        p_values.append([check.p_value for check in found])
+    by_people, by_pairs = (np.array(p_values) <= 0.05).mean(axis=0)
+    assert by_people <= 0.1 < 0.3 < by_pairs
 
 
 def test_the_worked_example_of_the_docs():
