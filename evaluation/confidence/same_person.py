@@ -196,7 +196,7 @@ def posterior(log_ratio: Floats, prior: float) -> Floats:
     """P(same person) of (N,) natural logarithms of likelihood ratios, at a prior in (0, 1)."""
     require_prior(prior)
     log_odds = log_ratio + math.log(prior) - math.log1p(-prior)
-    return np.exp(-np.logaddexp(0, -log_odds))
+    return 1 / (1 + np.exp(-np.clip(log_odds, -700, 700)))  # NaN stays NaN, without a warning
 
 
 def bounds_of(mated: int, non_mated: int) -> tuple[float, float]:
