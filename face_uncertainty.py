@@ -33,13 +33,18 @@ if TYPE_CHECKING:  # the same names for editors and type checkers
     from evaluation.run import EvaluationOptions as EvaluationOptions
     from evaluation.run import EvaluationResult as EvaluationResult
     from evaluation.run import evaluate as evaluate
+    from evaluation.search.audit import AuditOptions as AuditOptions
+    from evaluation.search.audit import AuditResult as AuditResult
+    from evaluation.search.audit import audit as audit
     from evaluation.sets.open_set import open_set as open_set
     from evaluation.sets.stored import open_stored as open_stored
+    from report.audit import write_audit as write_audit
     from report.sheet import FaceScore as FaceScore
     from report.text import calibration_text as calibration_text
     from report.text import method_table as method_table
     from report.text import result_text as result_text
     from report.text import result_warnings as result_warnings
+    from scoring.gallery import open_gallery as open_gallery
     from scoring.scorer import BestShot as BestShot
     from scoring.scorer import Scorer as Scorer
     from scoring.scorer import Scores as Scores
@@ -52,13 +57,16 @@ _NAMES = {
     "evaluation.calibration_run": "CalibrationOptions CalibrationResult calibrate",
     "evaluation.comparison": "ComparisonOptions MethodComparison compare compare_stored",
     "evaluation.confidence.calibration": "Calibration Decision",
+    "report.audit": "write_audit",
     "report.sheet": "FaceScore",
     "evaluation.metrics.comparisons": "Comparisons",
     "evaluation.open_model": "LoadedModel open_model open_models",
     "evaluation.run": "EvaluationOptions EvaluationResult evaluate",
+    "evaluation.search.audit": "AuditOptions AuditResult audit",
     "evaluation.sets.open_set": "open_set",
     "evaluation.sets.stored": "open_stored",
     "report.text": "calibration_text method_table result_text result_warnings",
+    "scoring.gallery": "open_gallery",
     "scoring.scorer": "BestShot Scorer Scores load_scorer",
     "scoring.templates": "ComparisonResult Template",
 }
