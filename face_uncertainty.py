@@ -36,6 +36,13 @@ if TYPE_CHECKING:  # the same names for editors and type checkers
     from evaluation.search.audit import AuditOptions as AuditOptions
     from evaluation.search.audit import AuditResult as AuditResult
     from evaluation.search.audit import audit as audit
+    from evaluation.search.run import IdentificationOptions as IdentificationOptions
+    from evaluation.search.run import IdentificationResult as IdentificationResult
+    from evaluation.search.run import SearchRule as SearchRule
+    from evaluation.search.run import identify as identify
+    from evaluation.search.searches import search as search
+    from evaluation.search.sides import divide as divide
+    from evaluation.search.sides import open_side as open_side
     from evaluation.sets.open_set import open_set as open_set
     from evaluation.sets.stored import open_stored as open_stored
     from report.audit import write_audit as write_audit
@@ -45,6 +52,9 @@ if TYPE_CHECKING:  # the same names for editors and type checkers
     from report.text import result_text as result_text
     from report.text import result_warnings as result_warnings
     from scoring.gallery import open_gallery as open_gallery
+    from scoring.identify import Gallery as Gallery
+    from scoring.identify import SearchAnswer as SearchAnswer
+    from scoring.identify import enroll as enroll
     from scoring.scorer import BestShot as BestShot
     from scoring.scorer import Scorer as Scorer
     from scoring.scorer import Scores as Scores
@@ -67,6 +77,10 @@ _NAMES = {
     "evaluation.sets.stored": "open_stored",
     "report.text": "calibration_text method_table result_text result_warnings",
     "scoring.gallery": "open_gallery",
+    "evaluation.search.run": "IdentificationOptions IdentificationResult SearchRule identify",
+    "evaluation.search.searches": "search",
+    "evaluation.search.sides": "divide open_side",
+    "scoring.identify": "Gallery SearchAnswer enroll",
     "scoring.scorer": "BestShot Scorer Scores load_scorer",
     "scoring.templates": "ComparisonResult Template",
 }

@@ -281,8 +281,8 @@ class Scorer:
                 a prior that is no probability or goes with no calibration of `--of match`.
         """
         sides = (
-            self._side(first, "first", aligned, bgr),
-            self._side(second, "second", aligned, bgr),
+            self.side(first, "first", aligned, bgr),
+            self.side(second, "second", aligned, bgr),
         )
         return compare_faces(self.model, *sides, prior)
 
@@ -311,15 +311,16 @@ class Scorer:
             ValueError: no face, several images, or a model without gradients, such as an .onnx.
         """
         self.model.require_maps()
-        face = self._side(image, "explained", aligned, bgr)
+        face = self.side(image, "explained", aligned, bgr)
         pixels = face.aligned if isinstance(face, FaceScore) else None
         if pixels is None:
             raise ValueError("explain takes an image or a face with its pixels, not a template")
         return self.model.explain(pixels[None], mean_face)[0]
 
-    def _side(
+    def side(
         self, side: object, which: str, aligned: bool | None, bgr: bool
     ) -> FaceScore | Template:
+        """Return one face of what `compare` takes; ValueError names `which` if there is none."""
         if isinstance(side, Template):
             return side
         if isinstance(side, FaceScore):
