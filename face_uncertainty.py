@@ -33,16 +33,6 @@ if TYPE_CHECKING:  # the same names for editors and type checkers
     from evaluation.run import EvaluationOptions as EvaluationOptions
     from evaluation.run import EvaluationResult as EvaluationResult
     from evaluation.run import evaluate as evaluate
-    from evaluation.search.audit import AuditOptions as AuditOptions
-    from evaluation.search.audit import AuditResult as AuditResult
-    from evaluation.search.audit import audit as audit
-    from evaluation.search.run import IdentificationOptions as IdentificationOptions
-    from evaluation.search.run import IdentificationResult as IdentificationResult
-    from evaluation.search.run import SearchRule as SearchRule
-    from evaluation.search.run import identify as identify
-    from evaluation.search.searches import search as search
-    from evaluation.search.sides import divide as divide
-    from evaluation.search.sides import open_side as open_side
     from evaluation.sets.open_set import open_set as open_set
     from evaluation.sets.stored import open_stored as open_stored
     from report.audit import write_audit as write_audit
@@ -61,6 +51,16 @@ if TYPE_CHECKING:  # the same names for editors and type checkers
     from scoring.scorer import load_scorer as load_scorer
     from scoring.templates import ComparisonResult as ComparisonResult
     from scoring.templates import Template as Template
+    from search.audit import AuditOptions as AuditOptions
+    from search.audit import AuditResult as AuditResult
+    from search.audit import audit as audit
+    from search.run import IdentificationOptions as IdentificationOptions
+    from search.run import IdentificationResult as IdentificationResult
+    from search.run import SearchRule as SearchRule
+    from search.run import identify as identify
+    from search.searches import search as search
+    from search.sides import divide as divide
+    from search.sides import open_side as open_side
 
 _NAMES = {
     "estimators.base": "Batch Estimate Estimator",
@@ -72,14 +72,14 @@ _NAMES = {
     "evaluation.metrics.comparisons": "Comparisons",
     "evaluation.open_model": "LoadedModel open_model open_models",
     "evaluation.run": "EvaluationOptions EvaluationResult evaluate",
-    "evaluation.search.audit": "AuditOptions AuditResult audit",
+    "search.audit": "AuditOptions AuditResult audit",
     "evaluation.sets.open_set": "open_set",
     "evaluation.sets.stored": "open_stored",
     "report.text": "calibration_text method_table result_text result_warnings",
     "scoring.gallery": "open_gallery",
-    "evaluation.search.run": "IdentificationOptions IdentificationResult SearchRule identify",
-    "evaluation.search.searches": "search",
-    "evaluation.search.sides": "divide open_side",
+    "search.run": "IdentificationOptions IdentificationResult SearchRule identify",
+    "search.searches": "search",
+    "search.sides": "divide open_side",
     "scoring.identify": "Gallery SearchAnswer enroll",
     "scoring.scorer": "BestShot Scorer Scores load_scorer",
     "scoring.templates": "ComparisonResult Template",
@@ -88,7 +88,7 @@ _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names
 __all__ = sorted(_MODULE_OF)  # noqa: PLE0605
 _ROOMS = (
     *("utils", "losses", "models", "data", "photos", "mc_dropout", "estimators", "evaluation"),
-    *("report", "training", "scoring", "extraction", "export"),
+    *("search", "report", "training", "scoring", "extraction", "export"),
 )
 
 

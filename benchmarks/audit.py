@@ -31,8 +31,8 @@ from data.faces import FaceImages, open_faces
 from data.features import unit_rows
 from estimators.base import Batch, estimate_of
 from evaluation.open_model import LoadedModel, open_model
-from evaluation.search.audit import KINDS, AuditResult, Kind, audit
-from evaluation.search.gallery import Gallery
+from search.audit import KINDS, AuditResult, Kind, audit
+from search.gallery import Gallery
 
 Truth = Mapping[Kind, list[set[int]]]
 

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from benchmarks._common import compare, write_json
 from data.features import cosines, unit_rows
-from evaluation.search.nearest import BLOCK, nearest
+from search.nearest import BLOCK, nearest
 
 CHUNK = 1 << 16
 

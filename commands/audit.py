@@ -35,9 +35,9 @@ def audit_main(args: argparse.Namespace) -> int:
     model = flags.read(flags.ModelFlags, args)
 
     def body(world: World, device: str) -> int:
-        from evaluation.search.audit import AuditOptions, audit
         from report.audit import audit_text, audit_warnings, write_audit
         from scoring.gallery import open_gallery
+        from search.audit import AuditOptions, audit
 
         out = Path(args.out)
         if out.is_file():

@@ -16,9 +16,9 @@ from utils.distributed import World
 from utils.files import file_name, sole_writer, write_text
 
 if TYPE_CHECKING:
-    from evaluation.search.searches import Searches
-    from evaluation.search.sides import Side
     from evaluation.sets.templates import Weights
+    from search.searches import Searches
+    from search.sides import Side
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -73,8 +73,8 @@ def identification_main(args: argparse.Namespace) -> int:
     sides, model = flags.read(SideFlags, args), flags.read(flags.ModelFlags, args)
 
     def body(world: World, device: str) -> int:
-        from evaluation.search.run import IdentificationOptions, identify
         from report.identification import identification_text, write_identification
+        from search.run import IdentificationOptions, identify
 
         options = flags.read(IdentificationOptions, args)
         searches, hashes = _searches(sides, model, world, device)
@@ -100,8 +100,8 @@ def _searches(
     flag: SideFlags, model: flags.ModelFlags, world: World, device: str
 ) -> tuple[Searches, dict[str, str]]:
     from evaluation.embed import embed_images
-    from evaluation.search.searches import read_matrix, search
-    from evaluation.search.sides import divide, is_stored, open_side
+    from search.searches import read_matrix, search
+    from search.sides import divide, is_stored, open_side
 
     if bool(flag.scores) == bool(flag.gallery):
         raise ValueError("give --gallery G with --probes P, or --scores FILE.npz")

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.images import encode_jpeg
-from evaluation.search.audit import KINDS, AuditResult, Finding, Kind
-from evaluation.search.gallery import Gallery
 from report.page import JPEG_QUALITY, render
 from report.text import aligned
 from report.words import caution_sentences, plural
+from search.audit import KINDS, AuditResult, Finding, Kind
+from search.gallery import Gallery
 from utils.files import atomic_file, write_text
 from utils.tables import write_csv
 

@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from data.faces import Images
     from evaluation.confidence.bootstrap import Bootstrap
     from evaluation.original import OriginalTable
-    from evaluation.search.run import IdentificationResult
     from models.seeds import Group
+    from search.run import IdentificationResult
 
 COLOURS = ("#0b6e99", "#c8553d", "#4f772d", "#7b4b94")  # told apart in grey and when colour-blind
 # Okabe and Ito's colours, which are told apart by colour-blind readers; then again, dashed.

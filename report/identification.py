@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.run import DISCARDS
-from evaluation.search.run import IdentificationResult, Rate, SearchPoint
 from report.facts import plain
 from report.text import aligned
 from report.words import ACCEPTED, caution_sentences, risk_sentences, signed
+from search.run import IdentificationResult, Rate, SearchPoint
 from utils.files import Json, write_text
 from utils.tables import write_table
 

@@ -12,8 +12,8 @@ from data.features import unit_rows
 from estimators.base import Estimate
 from evaluation.embed import embed_images
 from evaluation.open_model import LoadedModel
-from evaluation.search.gallery import Gallery, Picture
-from evaluation.search.sides import is_stored, open_side
+from search.gallery import Gallery, Picture
+from search.sides import is_stored, open_side
 from utils.distributed import ALONE, World
 
 

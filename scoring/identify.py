@@ -9,10 +9,10 @@ from typing import Literal
 
 import numpy as np
 
-from evaluation.search.nearest import nearest
-from evaluation.search.run import SearchRule
-from evaluation.search.searches import NOT_ENROLLED, Searches
 from scoring.scorer import Scorer
+from search.nearest import nearest
+from search.run import SearchRule
+from search.searches import NOT_ENROLLED, Searches
 from utils.files import naming
 
 CANDIDATES = 20  # that P(error) looks at, as in evaluation/identification.py

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from data.synthetic import SyntheticFaces
-from evaluation.search.run import SearchRule
 from scoring.identify import enroll
 from scoring.scorer import load_scorer
+from search.run import SearchRule
 
 FACES = SyntheticFaces(identities=4, images=3, seed=5)
 RULE = SearchRule(0.5, "quality", 1.0, None, "made up")

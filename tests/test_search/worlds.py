@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from evaluation.search.nearest import Candidates
-from evaluation.search.searches import Searches
-from evaluation.search.sides import Side
+from search.nearest import Candidates
+from search.searches import Searches
+from search.sides import Side
 
 
 def world(rng, people=200, gallery=60, each=4, noise=0.6, quality=True, mean=4):

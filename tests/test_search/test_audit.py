@@ -11,11 +11,11 @@ from benchmarks.audit import measure, plant
 from data.features import Embeddings, unit_rows
 from data.synthetic import SyntheticFaces
 from evaluation import audit as script
-from evaluation.search import audit as module
-from evaluation.search.audit import KINDS, AuditOptions, Tail, audit, missed_from
-from evaluation.search.gallery import Gallery
 from report.audit import COLUMNS, audit_page
 from scoring.gallery import open_gallery
+from search import audit as module
+from search.audit import KINDS, AuditOptions, Tail, audit, missed_from
+from search.gallery import Gallery
 from tests.helpers import write_people
 from tests.test_report.conftest import Page
 

@@ -7,11 +7,11 @@ import pytest
 from scipy.stats import binom
 
 from evaluation.confidence.intervals import clopper_pearson
-from evaluation.search import doubt
-from evaluation.search.doubt import Doubt, cross_fitted
-from evaluation.search.run import IdentificationOptions, SearchRule, certify, identify, rate_of
 from report.identification import identification_dict, identification_text
-from tests.test_evaluation.test_search.worlds import world
+from search import doubt
+from search.doubt import Doubt, cross_fitted
+from search.run import IdentificationOptions, SearchRule, certify, identify, rate_of
+from tests.test_search.worlds import world
 
 
 def test_doubt_is_the_posterior_where_log_ratios_are_linear():

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.thresholds import Caution
-from evaluation.search.nearest import Candidates, nearest
-from evaluation.search.sides import Side, check_matching, templates
 from evaluation.sets.templates import Weights
+from search.nearest import Candidates, nearest
+from search.sides import Side, check_matching, templates
 from utils.arrays import npz_names, read_npz
 from utils.files import naming
 

@@ -5,11 +5,11 @@ import pytest
 
 from data.faces import people_of
 from data.features import Embeddings, unit_rows
-from evaluation.search.run import IdentificationOptions, identify
-from evaluation.search.searches import read_matrix, search
-from evaluation.search.sides import divide, open_side, templates
 from report.identification import identification_text
-from tests.test_evaluation.test_search.worlds import faces, side
+from search.run import IdentificationOptions, identify
+from search.searches import read_matrix, search
+from search.sides import divide, open_side, templates
+from tests.test_search.worlds import faces, side
 
 
 def by_definition(gallery, probes, threshold, rank):

@@ -20,8 +20,8 @@ from data.features import cosines, equal_rows, unit_rows
 from data.labelled_pairs import label_order, non_mated_pairs, non_mated_total
 from evaluation.confidence.intervals import Count, clopper_pearson
 from evaluation.metrics.thresholds import Caution
-from evaluation.search.gallery import Gallery
-from evaluation.search.nearest import Candidates, nearest
+from search.gallery import Gallery
+from search.nearest import Candidates, nearest
 from utils.config import require
 
 Kind = Literal["copy", "poor_quality", "duplicate", "nearer_to_another", "wrong_label"]

@@ -24,8 +24,8 @@ from evaluation.metrics.curve import ProtocolCurve, protocol_curve
 from evaluation.metrics.protocols import Protocol
 from evaluation.metrics.thresholds import Caution, ErrorRates, caution_few, error_rates
 from evaluation.run import DRAWS, show_draws
-from evaluation.search.doubt import Doubt, cross_fitted, threshold_at
-from evaluation.search.searches import Searches
+from search.doubt import Doubt, cross_fitted, threshold_at
+from search.searches import Searches
 from utils.config import parsed, require
 from utils.files import DAMAGE, naming, read_json, write_text
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.metrics.thresholds import Ranked, find_threshold
-from evaluation.search.searches import Searches
+from search.searches import Searches
 from utils.config import require
 
 Floats = NDArray[np.float64]
