@@ -19,7 +19,7 @@ import numpy as np
 from data.features import Embeddings, Features
 from estimators.base import Estimate
 from evaluation.metrics.comparisons import Comparisons, Unit, image_uncertainties, rescored
-from evaluation.metrics.curve import ProtocolCurve, protocol_curve
+from evaluation.metrics.curve import CurveEngine, ProtocolCurve, curve_of
 from evaluation.metrics.protocols import PROTOCOLS, Protocol, find_protocol
 from evaluation.original import FMR_TARGETS, OriginalTable, original_table, require_pairs
 from evaluation.sets.stored import StoredSet
@@ -27,6 +27,7 @@ from evaluation.sets.templates import Fusion, Score
 from utils.config import require
 from utils.distributed import ALONE, World
 from utils.files import file_name
+from utils.long_work import prefetch
 
 if TYPE_CHECKING:
     from data.faces import Images
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from utils.config import Verification
 
 DISCARDS = (0.0, 0.05, 0.1, 0.2, 0.3)  # shares at which tables have FNMR
+LARGE = 1_000_000  # comparisons from which on two protocols are evaluated at once
 DRAWS = 200  # of the bootstrap, where nobody says how many
 LABELLED_PROTOCOL = "iso29794"  # of whatever has no pairs that the original's table could be of
 
@@ -371,16 +373,21 @@ def protocol_rows(
     Raises:
         ValueError: no protocol or no target is given, or none can be applied.
     """
-    rows: list[ProtocolRow] = []
-    for protocol in protocols:
-        starting = protocol.rule == "starting_error"
-        for target in (None,) if starting else fmr_targets:
+
+    def rows_of(protocol: Protocol) -> list[ProtocolRow]:
+        rows, engine = [], None
+        for target in (None,) if protocol.rule == "starting_error" else fmr_targets:
             try:
-                curve = protocol_curve(comparisons, protocol, 1e-3 if target is None else target)
+                engine = engine or CurveEngine(comparisons, protocol)
+                curve = curve_of(engine, 1e-3 if target is None else target)
             except ValueError as error:  # said in the row, and raised if none can be applied
                 rows.append(ProtocolRow(protocol, target, None, str(error)))
             else:
                 rows.append(ProtocolRow(protocol, target, curve))
+        return rows
+
+    threads = 2 if len(comparisons.scores) >= LARGE else 1
+    rows = [row for rows in prefetch(rows_of, protocols, threads, threads) for row in rows]
     if not rows:
         raise ValueError(f"{comparisons.name}: give one protocol and one FMR target at least")
     if all(row.curve is None for row in rows):

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from evaluation.confidence.bootstrap import Bootstrap
     from evaluation.original import OriginalTable
     from models.seeds import Group
+    from search.run import IdentificationResult
 
 COLOURS = ("#0b6e99", "#c8553d", "#4f772d", "#7b4b94")  # told apart in grey and when colour-blind
 # Okabe and Ito's colours, which are told apart by colour-blind readers; then again, dashed.
@@ -175,6 +176,40 @@ def compare_figure(
     _style(axes, decimals=2 if top < 0.05 else 0)
     axes.set_title(f"{name}: error versus discard at FMR {fmr:g}", loc="left", fontsize=11)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    return _save(figure, path)
+
+
+def identification_figure(result: IdentificationResult, path: Path) -> Path:
+    """Draw DET, and FNIR and FPIR against the share of discarded probes, and write a PNG."""
+    figure = Figure(figsize=(9.6, 4.2), dpi=160, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    assert result.det is not None
+    inside = ((result.det.fmr > 0) & (result.det.fnmr > 0)) & (result.det.fnmr < 1)
+    left.plot(result.det.fmr[inside], result.det.fnmr[inside], color=METHOD_COLOURS[0])
+    for point in result.points:
+        if point.fpir and point.fnir:
+            rates = [rate.counts.errors / rate.counts.total for rate in (point.fpir, point.fnir)]
+            left.plot(*rates, "o", color=RANDOM)
+    left.set(xscale="log", yscale="log" if inside.any() else "linear", xlabel="FPIR", ylabel="FNIR")
+    left.grid(color=GRID)
+    left.set_title("detection error tradeoff", loc="left", fontsize=10)
+    point = result.points[0]
+    for (name, curve), colour in zip(point.curves.items(), METHOD_COLOURS, strict=False):
+        shown = curve.edc.fractions <= COMPARED_TO
+        x, edc = curve.edc.fractions[shown], curve.edc
+        right.step(x, edc.fnmr[shown], where="post", color=colour, label=name)
+        fpir = edc.false_matches[shown] / np.maximum(edc.non_mated[shown], 1)
+        right.step(x, fpir, where="post", color=colour, linestyle=DASHES[1], linewidth=1)
+    right.set(xlim=(0, COMPARED_TO), xlabel="probes discarded, most uncertain first")
+    right.set_ylabel("FNIR (solid), FPIR (dashed) of the rest")
+    right.set_ylim(bottom=0)
+    right.grid(color=GRID)
+    title = "error versus discard"
+    if point.fpir_target is not None:
+        title += f" at FPIR {point.fpir_target:g}"
+        right.legend(fontsize=8, frameon=False)
+    right.set_title(title, loc="left", fontsize=10)
+    figure.suptitle(result.searches.name, fontsize=11, x=0.01, ha="left")
     return _save(figure, path)
 
 

@@ -246,4 +246,5 @@ def _comparison_dict(comparison: MethodComparison) -> Json:
         **_drawn(draws),
         **_cap_dict(comparison.cap),
         "warnings": list(caution_sentences(comparison.cautions)),
+        **({"same_person": plain(comparison.same_person)} if comparison.same_person else {}),
     }

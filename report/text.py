@@ -20,6 +20,7 @@ from evaluation.run import DISCARDS
 from report.words import (
     ACCEPTED,
     RATES,
+    UNITS,
     cap_sentence,
     caution_sentence,
     caution_sentences,
@@ -48,11 +49,15 @@ if TYPE_CHECKING:
     from evaluation.metrics.thresholds import TarAtFar
     from evaluation.original import OriginalBlock, OriginalTable
     from evaluation.run import EvaluationResult, ProtocolRow
+    from evaluation.same_person_run import SamePersonResult
 
 Row = TypeVar("Row", "MethodRow", "GroupRow")
 FORMATS = ("txt", "csv", "md", "tex")
 AREA = "AUERC30/random"  # the column whose best cell is bold in LaTeX
 GROUP_DISCARDS = (0.0, 0.1, 0.3)  # in the table of seeds; its CSV has all of `DISCARDS`
+SAME_PERSON_HEADER = (
+    "", "log loss", "Cllr", "min Cllr", "calibration error", "by chance", "p", "vs score alone"
+)  # fmt: skip
 METHOD_HEADER = (
     "method", *(f"FNMR at {share:.0%}" for share in DISCARDS), AREA, "interval", "rank", "best in",
 )  # fmt: skip
@@ -254,6 +259,8 @@ def calibration_text(result: CalibrationResult) -> str:
         f"{checked.calibration_error:.4f} (a perfect map would show {checked.chance:.4f} by "
         "chance)\n"
     )
+    if result.same_person is not None:
+        text += f"\n{same_person_text(result.same_person)}"
     if result.risk is not None and fitted.decision is not None:
         text += f"\n{risk_sentences(result.risk)}\nstored for scorers: {fitted.decision.rule}\n"
     return text if ACCEPTED in text else f"{text}{ACCEPTED}\n"
@@ -273,7 +280,30 @@ def comparison_text(comparison: MethodComparison) -> str:
     """Return what is printed of one set at one FMR target."""
     text = f"{method_table(comparison.rows, 'txt')}{comparison_notes(comparison)}\n"
     means = comparison.group_rows
-    return text + (f"{group_table(means, 'txt')}\n" if means else "")
+    text += f"{group_table(means, 'txt')}\n" if means else ""
+    same = comparison.same_person
+    return text + (f"{same_person_text(same)}\n" if same else "")
+
+
+def same_person_text(result: SamePersonResult) -> str:
+    """How good P(same person) is by each method, and what that adds to the score."""
+    rows = [[*SAME_PERSON_HEADER, f"{100 * result.confidence:g} % interval"]]
+    for check in result.checks:
+        losses = (check.log_loss, check.cllr, check.min_cllr, check.calibration_error, check.chance)
+        cells = [check.method, *map("{:.5f}".format, losses), f"{check.p_value:.3g}"]
+        low, high = check.interval
+        alone = check is result.checks[0]
+        rows.append(
+            [*cells, "" if alone else f"{check.difference:+.5f}"]
+            + ["" if alone else f"[{low:.5f}, {high:.5f}]"]
+        )
+    table = "\n".join(aligned(rows))
+    return (
+        f"P(same person) at prior {result.prior:g}, on people that it was not fitted on: "
+        f"{result.mated} mated and {result.non_mated} non-mated comparisons\n{table}\n"
+        "log loss and Cllr in bits; by chance: the error if every P were right; chance, p and "
+        f"intervals from {result.replicates} draws of {UNITS[result.unit]}\n"
+    )
 
 
 def comparison_notes(comparison: MethodComparison) -> str:

@@ -131,6 +131,15 @@ CAUTIONS = {
     "odd_pairs": "of {total} pairs {self} compare an image with itself, {repeated} repeat a pair "
     "and {contradictory} are of the other kind than a pair of the same images: all count as they "
     "stand",
+    "probe_copies": "{copies} of {total} probes are a photo that is enrolled ({elsewhere} of them "
+    "under another name), or as good as that (the first is {first}): they count as they stand",
+    "not_probed": "{people} of {total} people of the gallery have no probe",
+    "few_false_positives": "at FPIR {fpir:g}, {strangers} probes of strangers leave {expected:.2g} "
+    "expected false positives (fewer than {fewest}): the threshold, and FNIR with it, is too "
+    "uncertain to trust",
+    "no_strangers": "all {total} probes are of enrolled people: FPIR, and FNIR at it, are "
+    "undefined",
+    "no_enrolled": "none of the {total} probes is of an enrolled person: FNIR is undefined",
     "without_embedding": "{file}: {count} of {total} images have no embedding and are left out",
     "failures": "{file}: {sentence}",
     "said": "{sentence}",

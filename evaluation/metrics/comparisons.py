@@ -169,7 +169,10 @@ def _deciding_person(comparisons: Comparisons) -> list[Caution]:
         size = np.bincount(person)
         both = size * (len(person) - size)
     else:
-        both = np.bincount(person[others.ravel()], minlength=len(ids))
+        sides = person[others]
+        within = sides[sides[:, 0] == sides[:, 1], 0]  # a search of one probe, which counts once
+        both = np.bincount(sides.ravel(), minlength=len(ids))
+        both -= np.bincount(within, minlength=len(ids))
     cautions = []
     for kind, counts, total in (
         ("mated", own, len(mated)),
