@@ -77,7 +77,7 @@ def test_the_text_names_what_differs_and_what_cannot_be_compared(folder, written
     text = (written / "made.txt").read_text(encoding="utf-8")
     assert "groups by noise at FMR 0.01: score threshold" in text
     assert "FNMR: highest in <b>, " in text
-    assert "certainly apart from it: <b>, plain" in text
+    assert "apart from it at 95%: <b>, plain" in text
     assert "FNMR: fewer than two groups are large enough" in text
     assert "few (FNMR, FMR, refused)" in text
     assert "nothing is corrected for the number of rates and of groupings" in text
