@@ -1,6 +1,6 @@
 """A student of 0.44 M parameters on the image, taught by a finished head, for few faces.
 
-    python network.py --config_file config/config_mbf_idq_grid_lfw.py \
+    python network.py --config_file config/config_mbf_idq_lfw.py \
         --model_dir runs/teacher --set train_images=PATH backbone_weights=PATH
     python network.py --config_file config/config_mbf_student_lfw.py \
         --set train_images=PATH backbone_weights=PATH head_weights=PATH teacher=runs/teacher
@@ -17,7 +17,7 @@ config = TrainConfig(
     name="mbf_student_lfw",
     backbone=Method("mobilefacenet"),
     backbone_weights="weights/mbf_y1.pth",
-    head=Method("student", output="probability", size=72, fixed=4),
+    head=Method("student", output="probability", size=112, fixed=4),
     head_weights="weights/mbf_y1.pth",
     loss=Method("distill", weight=10.0, scale=16.0, margin=0.35),
     teacher="runs/teacher",
