@@ -91,12 +91,12 @@ def rewrite_prelu(network: Proto) -> None:
         pool.input[0], pool.output[0] = source, f"{output}_lines"
         pooled.add(pool.output[0])
         written.append(pool)
-        before, line = np.zeros((2, channels, channels), np.float32)
+        before, lines = np.zeros((2, channels, channels), np.float32)
         each, other = np.arange(len(slopes)), len(slopes) + np.arange(len(falling))
         before[each, each], before[falling, other] = 1, -1
-        line[each, each], line[falling, other] = rising, 1
+        lines[each, each], lines[falling, other] = rising, 1
         bend = add("Relu", [mixed(pool.output[0], before)])
         bend = scaled(bend, 1 - np.pad(rising, (0, channels - len(slopes))))
-        add("Add", [mixed(pool.output[0], line), bend], output)
+        add("Add", [mixed(pool.output[0], lines), bend], output)
     del graph.node[:]
     graph.node.extend(written)

@@ -77,12 +77,13 @@ def suppress(
     rest, chosen = np.argsort(-scores, kind="stable"), [np.zeros(0, np.intp)]
     while rest.size:
         rows, rest = rest[:_AT_ONCE], rest[_AT_ONCE:]
-        covers, free = doubles(rows, rows), np.ones(len(rows), np.bool_)
+        double, free = doubles(rows, rows), np.ones(len(rows), np.bool_)
         for place in range(len(rows)):
             if free[place]:
-                free[place + 1 :] &= ~covers[place, place + 1 :]
+                free[place + 1 :] &= ~double[place, place + 1 :]
         chosen.append(rows[free])
-        rest = rest[~doubles(rows[free], rest).any(axis=0)]
+        if rest.size:
+            rest = rest[~doubles(rows[free], rest).any(axis=0)]
     return np.concatenate(chosen)
 
 

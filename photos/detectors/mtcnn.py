@@ -45,7 +45,8 @@ class MTCNN:
     """Zhang et al., "Joint Face Detection and Alignment Using Multitask Cascaded CNNs", 2016.
 
     The first network scans a pyramid of the photo, the second sorts its candidates out, the third
-    gives box and landmarks. An instance may be shared by threads.
+    gives box and landmarks. They were trained on transposed pictures, and x comes before y.
+    An instance may be shared by threads.
     """
 
     name = "mtcnn"
@@ -96,7 +97,7 @@ class MTCNN:
 
     def __call__(self, image: NDArray[np.uint8]) -> Detections:
         """Find the faces of a photo: uint8 (H, W, 3) RGB, upright, any size."""
-        sizes = _halved(image)
+        sizes = _halved(np.asarray(cv2.transpose(image), np.uint8))
         boxes = self._candidates(sizes)
         boxes = self._sorted_out(sizes, boxes)
         return self._placed(sizes, boxes)
@@ -144,7 +145,8 @@ class MTCNN:
         logits = np.zeros((len(ways), len(views)))
         for network, side in ((self._sort, _SMALL), (self._place, _LARGE)):
             crops = cut(image, squares, side)
-            chances = network(np.concatenate([way(crops) for way in ways]))[-1][:, 1]
+            seen = np.concatenate([way(crops) for way in ways]).swapaxes(1, 2)
+            chances = network(np.ascontiguousarray(seen))[-1][:, 1]
             logits += _logit(chances).reshape(logits.shape) / 2
         means: list[float] = logits.mean(axis=1).tolist()
         return means
@@ -160,15 +162,15 @@ class MTCNN:
         self, sizes: Sequence[NDArray[np.uint8]]
     ) -> Iterator[tuple[NDArray[np.uint8], float]]:
         """Yield the photo, smaller and smaller, with its size relative to the photo's own."""
-        height, width = sizes[0].shape[:2]
-        scale = _CELL / max(self.min_face, self.min_share * max(height, width))
+        sides = np.array(sizes[0].shape[1::-1])
+        scale = _CELL / max(self.min_face, self.min_share * sides.max())
         while True:
-            size = (max(round(width * scale), _CELL), max(round(height * scale), _CELL))
+            size = np.rint(sides * scale).astype(int).clip(_CELL).tolist()
             larger = sizes[min(int(-np.log2(scale)), len(sizes) - 1)]
             level = cv2.resize(larger, size, interpolation=cv2.INTER_LINEAR)
             yield np.asarray(level, np.uint8), scale
             scale *= self.shrink
-            if min(height, width) * scale < _CELL:
+            if sides.min() * scale < _CELL:
                 return
 
     def _scanned(self, level: NDArray[np.uint8], scale: float) -> tuple[Floats, Floats, Floats]:
@@ -179,20 +181,18 @@ class MTCNN:
         """
         patches, corners = level[None], np.zeros((1, 2), np.int64)
         if min(level.shape[:2]) >= _PATCH:
-            promise = self._glance(patches)[1][0, :, :, 1].T >= _GLANCE * self.thresholds[0]
+            promise = self._glance(patches)[1][0, :, :, 1] >= _GLANCE * self.thresholds[0]
             last = (np.array(level.shape[:2]) - _PATCH) // _STRIDE * _STRIDE
-            corners = np.unique(
-                np.clip(np.argwhere(promise) * 2 * _STRIDE - _STRIDE, 0, last), axis=0
-            )
+            corners = np.clip(np.argwhere(promise) * 2 * _STRIDE - _STRIDE, 0, last)
             windows = sliding_window_view(level, (_PATCH, _PATCH), (0, 1))[tuple(corners.T)]
             patches = np.ascontiguousarray(windows.transpose(0, 2, 3, 1))
         shifts, chances = self._scan(patches)
         scores = chances[..., 1]
-        patch, across, down = np.nonzero(scores >= self.thresholds[0])
-        places = corners[patch] + np.stack([down, across], axis=1) * _STRIDE
-        places, first = np.unique(places, axis=0, return_index=True)  # patches overlap
-        rows = patch[first], across[first], down[first]
-        boxes = np.concatenate([places, places + _CELL], axis=1)[:, [1, 0, 3, 2]] / scale
+        found = np.nonzero(scores >= self.thresholds[0])
+        places = corners[found[0]] + np.stack(found[1:], axis=1) * _STRIDE
+        _, first = np.unique(places @ (level.shape[1], 1), return_index=True)  # patches overlap
+        rows, corner = tuple(each[first] for each in found), places[first]
+        boxes = np.concatenate([corner, corner + _CELL], axis=1) / scale
         chosen = suppress(boxes, scores[rows], 0.5)[:_AT_MOST]
         return boxes[chosen], scores[rows][chosen], shifts[rows][chosen]
 
@@ -216,7 +216,7 @@ class MTCNN:
         landmarks -= 0.5  # from edges to the centres of pixels
         boxes = _shifted(squares, shifts[passed])
         chosen = suppress(boxes, scores, 0.7, "smaller")
-        return detections(boxes[chosen], landmarks[chosen], scores[chosen], sizes[0].shape)
+        return detections(boxes[chosen], landmarks[chosen], scores[chosen], sizes[0].shape[1::-1])
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,7 @@ def _whole_pixels(squares: Floats, grid: int = 1) -> NDArray[np.int64]:
 
 
 def _halved(image: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    """The photo, and its halves, quarters, ... while they have more than `_LARGE` pixels a side."""
+    """A picture and its half, quarter, ... while those have more than `_LARGE` pixels a side."""
     sizes = [image]
     while min(sizes[-1].shape[:2]) > 2 * _LARGE:
         height, width = (side // 2 for side in sizes[-1].shape[:2])
@@ -284,7 +284,7 @@ def _cut_of(
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Cut squares (K, 4) from the smallest size in which they have twice the side or more.
 
-    Returns them as they were cut, and the crops (K, side, side, 3).
+    Sizes are transposed. Returns squares as they were cut, and crops (K, side, side, 3).
     """
     ratio = np.maximum(boxes[:, 2] - boxes[:, 0], 1) / (2 * side)
     which = np.log2(ratio).astype(np.int64).clip(0, len(sizes) - 1)
@@ -293,7 +293,7 @@ def _cut_of(
     for number in np.unique(which):
         rows = which == number
         whole[rows] = _whole_pixels(boxes[rows], 1 << number)
-        crops[rows] = cut(sizes[number], whole[rows] >> number, side)
+        crops[rows] = cut(sizes[number], whole[rows][:, [1, 0, 3, 2]] >> number, side)
     return whole, crops
 
 
@@ -327,7 +327,7 @@ def cut(image: NDArray[np.uint8], boxes: NDArray[np.int64], side: int) -> NDArra
 
 
 class Network:
-    """One network, of pictures (n, H, W, 3) uint8; safe to call from several threads."""
+    """One network, of transposed pictures (n, W, H, 3) uint8; safe to call from several threads."""
 
     def __init__(
         self, path: Path, threads: int = 1, *, is_ours: bool = False, stride: int = 1
@@ -358,21 +358,20 @@ class Network:
 
 
 def _take_pictures(network: Proto) -> None:
-    """Bring bytes to -1..1, and x before y: it was trained on transposed pictures."""
+    """Let a network bring bytes to -1..1 itself."""
     onnx, graph = needed("onnx"), network.graph
     for name, value in (("middle", 127.5), ("half", 128)):
         graph.initializer.append(onnx.numpy_helper.from_array(np.float32(value), name))
     node, kinds, inner = onnx.helper.make_node, onnx.TensorProto, graph.input[0].name
     nodes = [
-        node("Transpose", [_PICTURES], ["transposed"], perm=[0, 2, 1, 3]),
-        node("Cast", ["transposed"], ["numbers"], to=kinds.FLOAT),
+        node("Cast", [_PICTURES], ["numbers"], to=kinds.FLOAT),
         node("Sub", ["numbers", "middle"], ["centred"]),
         node("Div", ["centred", "half"], [inner]),
         *graph.node,
     ]
     del graph.node[:], graph.input[:]
     graph.node.extend(nodes)
-    shape = ["n", "h", "w", 3]
+    shape = ["n", "w", "h", 3]
     graph.input.append(onnx.helper.make_tensor_value_info(_PICTURES, kinds.UINT8, shape))
 
 
