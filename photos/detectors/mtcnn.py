@@ -25,6 +25,7 @@ from utils.onnx_runtime import Proto, needed, open_session, parsed_network, read
 __all__ = ["MTCNN"]
 
 _CELL, _STRIDE = 12, 2  # pixels that the first network sees at each place, and between places
+_ROOM = 1.2  # of the smallest face, seen by the first network at the finest level
 _PATCH = 16  # pixels in which it sees three places across and down
 _GLANCE = 1 / 3  # of its threshold, reached at every other place by what is looked at closely
 _PICTURES = "pictures"  # name of each network's input
@@ -57,14 +58,15 @@ class MTCNN:
         min_face: float = 20.0,
         min_share: float = 0.01,
         thresholds: Sequence[float] = (0.6, 0.7, 0.9),
-        shrink: float = 0.709,
+        shrink: float = 0.6,
         threads: int = 1,
         weights: str | None = None,
     ) -> None:
         """Load the networks.
 
         Args:
-            min_face: pixels, side of the smallest face that is looked for.
+            min_face: pixels, side of the smallest face that is looked for. A face that fills 5/6
+                of what the first network sees is recognised.
             min_share: the same as a share of the photo's longer side; the larger of both counts,
                 a huge photo is scanned at no more places than one of min_face / min_share pixels.
             thresholds: least score of each network's candidates, in 0..1.
@@ -163,7 +165,7 @@ class MTCNN:
     ) -> Iterator[tuple[NDArray[np.uint8], float]]:
         """Yield the photo, smaller and smaller, with its size relative to the photo's own."""
         sides = np.array(sizes[0].shape[1::-1])
-        scale = _CELL / max(self.min_face, self.min_share * sides.max())
+        scale = _CELL / max(self.min_face, self.min_share * sides.max()) / _ROOM
         while True:
             size = np.rint(sides * scale).astype(int).clip(_CELL).tolist()
             larger = sizes[min(int(-np.log2(scale)), len(sizes) - 1)]
@@ -206,17 +208,27 @@ class MTCNN:
         return squared(_shifted(squares[chosen], shifts[passed][chosen]))
 
     def _placed(self, sizes: Sequence[NDArray[np.uint8]], boxes: Floats) -> Detections:
-        """The faces among squares, with landmarks, by the third network."""
-        whole, crops = _cut_of(sizes, boxes, _LARGE)
-        shifts, points, chances = self._place(crops)
+        """The faces among squares, by the third network.
+
+        It looks once more at the boxes of those that it takes for faces; landmarks are the mean of
+        both looks.
+        """
+        whole, (shifts, points, chances) = self._seen(sizes, boxes)
         passed = chances[:, 1] >= self.thresholds[2]
         squares, scores = whole[passed], chances[passed, 1]
-        sides = (squares[:, 2:] - squares[:, :2])[:, None]
-        landmarks = squares[:, None, :2] + sides * points[passed].reshape(-1, 2, 5).swapaxes(1, 2)
-        landmarks -= 0.5  # from edges to the centres of pixels
         boxes = _shifted(squares, shifts[passed])
         chosen = suppress(boxes, scores, 0.7, "smaller")
-        return detections(boxes[chosen], landmarks[chosen], scores[chosen], sizes[0].shape[1::-1])
+        boxes, scores = boxes[chosen], scores[chosen]
+        again, (_, points_again, _) = self._seen(sizes, squared(boxes))
+        looks = [_points(squares[chosen], points[passed][chosen]), _points(again, points_again)]
+        return detections(boxes, np.mean(looks, axis=0), scores, sizes[0].shape[1::-1])
+
+    def _seen(
+        self, sizes: Sequence[NDArray[np.uint8]], boxes: Floats
+    ) -> tuple[NDArray[np.int64], list[NDArray[np.float32]]]:
+        """Squares as they were cut (K, 4), and what the third network says of them."""
+        whole, crops = _cut_of(sizes, boxes, _LARGE)
+        return whole, self._place(crops)
 
 
 @dataclass(frozen=True)
@@ -253,6 +265,13 @@ def _packaged() -> Path:
             "(or weights=FOLDER with pnet.onnx, rnet.onnx, onet.onnx)"
         )
     return Path(spec.origin).parent
+
+
+def _points(squares: Floats, shares: Floats) -> Floats:
+    """(K, 5, 2) landmarks from the third network's shares (K, 10) of the squares' sides."""
+    sides = (squares[:, 2:] - squares[:, :2])[:, None]
+    edges: Floats = squares[:, None, :2] + sides * shares.reshape(-1, 2, 5).swapaxes(1, 2)
+    return edges - 0.5  # to the centres of pixels
 
 
 def _shifted(boxes: Floats, shifts: Floats) -> Floats:
