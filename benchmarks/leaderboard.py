@@ -356,9 +356,9 @@ def add_costs(
         raise ValueError(f"--cost: give one of {known}, then models, not {recogniser} {specs}")
     network = manifest.recognisers[recogniser]
     weights = network.backbone_weights and str(data / network.backbone_weights)
-    models = open_models(
-        specs, device="cpu", backbone_name=network.backbone_name, backbone_weights=weights
-    )
+    has_run = any(Path(spec.rpartition("=")[2]).is_dir() for spec in specs)  # knows its backbone
+    name = None if has_run else network.backbone_name
+    models = open_models(specs, device="cpu", backbone_name=name, backbone_weights=weights)
     frozen = models.backbone.frozen
     assert frozen is not None
     images = np.random.default_rng(0).integers(0, 256, (BATCH, 112, 112, 3), np.uint8)

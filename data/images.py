@@ -35,8 +35,9 @@ LARGEST = 89_000_000  # pixels that are decoded whole; Pillow itself warns a lit
 LARGEST_WIDE = 40_000_000  # of formats and modes that take more than 10 bytes a pixel to decode
 LARGEST_JPEG = 250_000_000  # pixels of a JPEG that is reduced while it is decoded, row by row
 MOST_PIXELS = 25_000_000  # pixels; of larger images threads decode one at a time
-MOST_SCANS = 100  # of a JPEG of more than FREE_PIXELS: each passes over them all; usual are 1 to 12
-FREE_PIXELS = 1_000_000
+MOST_SCANS = 16  # of a JPEG of any size: each passes over all pixels; usual are 1 to 12
+MOST_SCANNED = 1_000_000_000  # pixels times scans, where there are more
+_LONGEST_FACE = 1 << 17  # bytes of a JPEG of 112x112 that is decoded in place; usual are 10 000
 FEW = 16  # stray bytes that a writer may leave; more means that the decoder lost its way
 
 Result = TypeVar("Result")
@@ -103,7 +104,7 @@ def jpeg_header(encoded: bytes | memoryview) -> JpegHeader | None:
     try:
         is_jpeg = encoded[:3] == JPEG_START
         return JpegHeader(*simplejpeg.decode_jpeg_header(encoded)[:3]) if is_jpeg else None
-    except ValueError:
+    except (ValueError, KeyError):
         return None
 
 
@@ -151,10 +152,8 @@ def decode_jpeg(encoded: bytes, eighths: int = 8) -> tuple[NDArray[np.uint8], st
             "min_height": -(-header.height * eighths // 8),
             "min_width": -(-header.width * eighths // 8),
         }
-    if header is not None and header.height * header.width > FREE_PIXELS:
-        scans = encoded.count(_SCAN)
-        if scans > MOST_SCANS:
-            raise ValueError(f"damaged JPEG ({scans} scans, more than {MOST_SCANS})")
+    if header is not None:
+        _check_scans(encoded, header.height * header.width)
     try:
         return simplejpeg.decode_jpeg(encoded, "RGB", **options), ""
     except ValueError as error:
@@ -165,6 +164,13 @@ def decode_jpeg(encoded: bytes, eighths: int = 8) -> tuple[NDArray[np.uint8], st
     except ValueError as error:
         raise ValueError(_jpeg_problem(error)) from error
     return pixels, "stray bytes in the file"
+
+
+def _check_scans(encoded: bytes, pixels: int) -> None:
+    scans = encoded.count(_SCAN)
+    if scans > MOST_SCANS and scans * pixels > MOST_SCANNED:
+        most = max(MOST_SCANS, MOST_SCANNED // pixels)
+        raise ValueError(f"damaged JPEG ({scans} scans, more than {most})")
 
 
 def check_size(width: int, height: int, largest: int) -> None:
@@ -216,7 +222,10 @@ def open_image(encoded: bytes) -> Image.Image:
         if isinstance(answer, str):
             raise ValueError(f"this Pillow reads no {name}: pip install --upgrade pillow")
         if answer:
-            return guarded(name, partial(reader, io.BytesIO(encoded)))
+            image = guarded(name, partial(reader, io.BytesIO(encoded)))
+            if name == "JPEG":
+                _check_scans(encoded, image.width * image.height)
+            return image
     raise ValueError(f"not an image ({len(encoded)} bytes, starting {encoded[:8]!r})")
 
 
@@ -449,5 +458,5 @@ def _fits(encoded: bytes | memoryview) -> bool:
 
     Trying without asking would lose 4 KB for each larger image (simplejpeg 1.9).
     """
-    header = jpeg_header(encoded)
+    header = jpeg_header(encoded) if len(encoded) <= _LONGEST_FACE else None
     return header is not None and header[:2] == (SIZE, SIZE) and header.colours[-1] != "K"

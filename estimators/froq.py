@@ -80,8 +80,7 @@ class FROQ(Fitted):
 
 def observations(output: BackboneOutput) -> Tensor:
     """Return the log lengths (B, layers) of the stages' maps and of the feature map."""
-    if output.lengths is None:
-        raise ValueError("froq needs lengths of maps inside the backbone: an ONNX file gives none")
+    assert output.lengths is not None
     lengths = torch.cat([output.lengths, output.features.norm(dim=1, keepdim=True)], dim=1)
     return lengths.clamp_min(_SHORTEST).log()
 

@@ -22,6 +22,7 @@ from data.features import Features, checked_rows
 from data.images import first_rows
 from estimators.base import Batch, Estimate, Estimator, estimate_of, name_readers
 from utils.arrays import read_npz
+from utils.cli import explain
 from utils.distributed import ALONE, World
 from utils.files import Json
 from utils.long_work import prefetch, threads
@@ -305,7 +306,7 @@ def _on_ranks(
         except (ValueError, OSError) as error:
             if world.size == 1:
                 raise
-            problem = (share[0], str(error))
+            problem = (share[0], explain(error))
             break
     gathered: list[tuple[list[Result], tuple[int, str] | None]]
     gathered = world.gather((results, problem))

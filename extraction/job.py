@@ -34,7 +34,7 @@ from evaluation.embed import average_of_flip, estimate_batch
 from evaluation.open_model import DEMO, LoadedModels, named, open_models
 from models.heads.base import to_sigma_sq
 from models.load import weights_sha256
-from utils.cli import say_error
+from utils.cli import explain, say_error
 from utils.distributed import PeerFailed, RankLost, World, in_job, is_main_process, start, stop
 from utils.files import Json, file_sha256
 from utils.long_work import Progress, StopRequest, UnreadableShare, threads
@@ -100,7 +100,7 @@ def extract(options: ExtractOptions) -> int:
         job, store = _open_together(options, device, world)
     except (ValueError, OSError, PeerFailed, RankLost) as error:
         if is_main_process():
-            say_error(str(error))
+            say_error(explain(error))
         return 2
     part, parts = options.part
     what = "extract" if parts == 1 else f"part {part} of {parts}"
@@ -127,7 +127,7 @@ def _open_together(
         job, store = _open(options, device, f"{number}-of-{parts * world.size}")
         world.barrier()
     except (ValueError, OSError) as error:
-        world.fail(str(error))
+        world.fail(explain(error))
         stop(world)
         raise
     except PeerFailed:

@@ -44,6 +44,7 @@ _WRAPPING = re.compile(r"^((module|_orig_mod)\.)+")  # DistributedDataParallel, 
 _PROBLEMS = ("missing", "unexpected", "of another shape")
 _MAX_NAMES = 3
 _LONGEST = 1 << 12  # letters of a word in a pickle
+_MOST_INDEX = 1 << 21  # bytes of a file beside those of its tensors: they are read at 1 MB/s
 _CALLS = 100  # of PyTorch to make one tensor of a network, at most
 _SMALL = 1 << 27  # numbers that a network may have beyond twice those of its file: half a GiB
 
@@ -392,7 +393,10 @@ def read_safely(path: Path) -> Any:
     if path.suffix == ".safetensors":
         try:
             with open_input(path) as file:
-                return load(file.read())  # not from a map of a file that can change
+                content = file.read()  # not from a map of a file that can change
+            index = int.from_bytes(content[:8], "little")
+            _check_index(path, index if index < len(content) else 0)
+            return load(content)
         except (SafetensorError, *DAMAGE) as error:
             raise ValueError(f"{path}: damaged safetensors file ({error})") from error
     names = check_archive(path)
@@ -406,6 +410,8 @@ def read_safely(path: Path) -> Any:
         with warnings.catch_warnings(action="ignore"):  # of a pickle that torch.save did not write
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can make the reader raise anything
+        if str(error).startswith(f"{path}:"):
+            raise
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         if refused is None:
             # not torch's own words: for some files they advise to load without the safeguard
@@ -457,6 +463,15 @@ def _oddity(tensor: Tensor) -> str:
     return f"a tensor of {size} bytes, of which the file has {stored}" if size > stored else ""
 
 
+def _check_index(path: Path, size: int) -> None:
+    """Refuse a file that takes very long to read: of so many bytes beside the tensors' own."""
+    if size > _MOST_INDEX:
+        raise ValueError(
+            f"{path}: more than {_MOST_INDEX} bytes of names and plain data: save the weights "
+            "alone, as torch.save(network.state_dict(), file)"
+        )
+
+
 def _check_texts(path: Path, tables: Sequence[str]) -> None:
     """Refuse pickles with an endless word: PyTorch would look through it for hours.
 
@@ -471,10 +486,13 @@ def _check_texts(path: Path, tables: Sequence[str]) -> None:
         file: Any = stack.enter_context(open_input(path))
         if tables:
             archive = stack.enter_context(zipfile.ZipFile(file))
+            for name in tables:
+                _check_index(path, archive.getinfo(name).file_size)
             pickles: list[Any] = [stack.enter_context(archive.open(name)) for name in tables]
         else:
             pickles = [file] * 5
         for stream in pickles:
-            for _, value, _ in pickletools.genops(stream) if stream.peek(1) else ():
+            for _, value, place in pickletools.genops(stream) if stream.peek(1) else ():
+                _check_index(path, place or 0)
                 if isinstance(value, str) and max(map(len, value.split()), default=0) > _LONGEST:
                     raise ValueError(f"a text of {len(value)} letters")

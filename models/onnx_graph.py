@@ -51,6 +51,7 @@ class Interface:
         features_shape: (C, H, W).
         features_last: it is stored as (B, H, W, C).
         stages: names of the outputs with averages of earlier maps; () unless they are asked for.
+        lengths: those with each channel's Euclidean length, of the same maps.
         shapes: of all outputs as they are stored, without B.
     """
 
@@ -66,11 +67,12 @@ class Interface:
     features_last: bool
     shapes: tuple[tuple[int, ...], ...]
     stages: tuple[str, ...] = ()
+    lengths: tuple[str, ...] = ()
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of what is computed, in order."""
-        return (self.embedding, self.features, *self.stages)
+        return (self.embedding, self.features, *self.stages, *self.lengths)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +142,7 @@ def read_recogniser(content: bytes, embedding: str | None, features: str | None)
 
 
 def with_stages(content: bytes, own: Interface) -> tuple[bytes, Interface]:
-    """Return a recogniser's graph that also gives averages of its stages, and what it gives then.
+    """Return a graph that also gives averages and lengths of its stages, and its interface then.
 
     Of each size of map between image and features: the first map that a layer with a stride reads.
 
@@ -160,12 +162,14 @@ def with_stages(content: bytes, own: Interface) -> tuple[bytes, Interface]:
     if not ends:
         raise ValueError("no layer with a stride reads a map (B, C, H, W) before its features")
     stages = tuple(f"faceuq/average of {name}" for name in ends.values())
-    graph.proto.graph.node.extend(
-        graph.onnx.helper.make_node("GlobalAveragePool", [name], [stage])
-        for name, stage in zip(ends.values(), stages, strict=True)
-    )
-    shapes = (*own.shapes, *((arrays[name].shape[1], 1, 1) for name in ends.values()))
-    own = replace(own, stages=stages, shapes=shapes)
+    lengths = tuple(f"faceuq/length of {name}" for name in ends.values())
+    for pool, outputs in (("GlobalAveragePool", stages), ("GlobalLpPool", lengths)):
+        graph.proto.graph.node.extend(
+            graph.onnx.helper.make_node(pool, [name], [output])
+            for name, output in zip(ends.values(), outputs, strict=True)
+        )
+    shapes = [(arrays[name].shape[1], 1, 1) for name in ends.values()]
+    own = replace(own, stages=stages, lengths=lengths, shapes=(*own.shapes, *shapes, *shapes))
     return graph.with_outputs([*own.outputs]), own
 
 

@@ -279,10 +279,13 @@ def _cluster(address: str | None, workers: int | None) -> Iterator[ModuleType]:
             runtime_env={"env_vars": {"PYTHONPATH": str(_ROOT)}},
             **size,
         )
-    except (ConnectionError, RuntimeError) as error:
+    except Exception as error:  # Ray raises plain ones too, as where a busy machine is too slow
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if address is None:
+            raise ValueError(f"Ray does not start: {why}; the same command tries again") from error
         raise ValueError(
-            f"no Ray cluster at {address}: {str(error).strip().splitlines()[0]}; start one with "
-            "ray start --head, or leave --ray_address out for one on this machine"
+            f"no Ray cluster at {address}: {why}; start one with ray start --head, or leave "
+            "--ray_address out for one on this machine"
         ) from error
     for number, handler in handlers.items():  # Ray's own would abort
         signal.signal(number, handler)

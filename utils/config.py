@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from utils.files import naming, parse_json
+from utils.files import naming, open_input, parse_json
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Execution = Literal["eager", "cuda_graph", "compile"]
@@ -346,6 +346,7 @@ def load_config(path: str | Path) -> TrainConfig:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"no config file {path}")
+    open_input(path).close()  # whose errors are no mistakes of its lines
     try:
         with naming(path):
             config = runpy.run_path(str(path)).get("config")

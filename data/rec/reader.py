@@ -36,7 +36,7 @@ LONGEST_AHEAD = 64 << 10  # bytes of one record to request before its length is 
 NEAR = 16 << 10  # bytes between two parts that are worth reading rather than skipping
 AT_ONCE = 128 << 10  # bytes of one request; Linux may cut what is longer
 _HEAD = 10  # words of a record, up to the second label
-_READ_FIRST = 16 << 10  # bytes of a record: more than most faces have
+READ_FIRST = 16 << 10  # bytes of a record: more than most faces have
 _HEADERS_AT_ONCE = 1 << 20  # gathering one takes about 100 bytes
 
 
@@ -232,7 +232,7 @@ class RecordPack:
         """Return (continuation flag, content, end) of the part at a byte offset."""
         if not 0 <= offset <= self._size - PART.size:
             raise self._corrupt(position, f"byte {offset} lies beyond the file's {self._size}")
-        part = self._records.read(offset, offset + _READ_FIRST)
+        part = self._records.read(offset, offset + READ_FIRST)
         magic, packed = PART.unpack_from(part)
         if magic != MAGIC:
             raise self._corrupt(position, f"no record starts at byte {offset}")

@@ -110,7 +110,7 @@ class BackboneOutput(NamedTuple):
         stages: (B, S), the average of each channel at the end of each of the backbone's stages,
             from the input on. None unless somebody asked (`FrozenBackbone.give_stages`).
         lengths: (B, number of stages), the Euclidean length of the whole map there; None where
-            `stages` is, and for ONNX files.
+            `stages` is.
     """
 
     embedding: Tensor

@@ -123,12 +123,16 @@ class OnnxBackbone(Backbone):
 
     def forward(self, images: Tensor) -> BackboneOutput:
         """Map (B, 3, 112, 112) normalised images to embeddings (B, D) and features (B, F)."""
-        embedding, maps, *averages = self._computed(images)
-        stages = torch.cat([*averages, maps.mean(dim=(2, 3))], dim=1) if averages else None
-        return BackboneOutput(embedding, maps.flatten(1), stages=stages)
+        embedding, maps, *pooled = self._computed(images)
+        if not pooled:
+            return BackboneOutput(embedding, maps.flatten(1))
+        features, count = maps.flatten(1), len(pooled) // 2
+        stages = torch.cat([*pooled[:count], maps.mean(dim=(2, 3))], dim=1)
+        lengths = torch.stack([part.norm(dim=1) for part in (*pooled[count:], features)], dim=1)
+        return BackboneOutput(embedding, features, stages=stages, lengths=lengths)
 
     def watch_stages(self) -> tuple[int, ...]:
-        """Let `forward` also give averages of earlier maps, and of the features, from now on.
+        """Let `forward` also give averages and lengths of earlier maps and of the features.
 
         Raises:
             ValueError: the graph has no earlier maps.
@@ -142,11 +146,12 @@ class OnnxBackbone(Backbone):
                     f"{source}: the ends of its stages are not found: {error}"
                 ) from error
             self._sessions = _Sessions(content, source)
-        channels = (shape[0] for shape in self.interface.shapes[2:])
+        own = self.interface
+        channels = (shape[0] for shape in own.shapes[2 : 2 + len(own.stages)])
         return (*channels, self.features_shape[0])
 
     def _computed(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return the graph's own embedding (B, D), features (B, C, H, W) and averages, float32."""
+        """Return the graph's embedding (B, D), features (B, C, H, W) and pooled maps, float32."""
         own = self.interface
         if images.shape[2] != own.size:
             size = (own.size, own.size)
@@ -157,13 +162,13 @@ class OnnxBackbone(Backbone):
             images = images.permute(0, 2, 3, 1)
         images = images.to(getattr(torch, own.dtype))
         run = self._in_a_graph if torch.compiler.is_exporting() else self._sessions.run
-        embedding, maps, *averages = run(images, own)
+        embedding, maps, *pooled = run(images, own)
         if own.features_last:
             maps = maps.permute(0, 3, 1, 2)
         return (
             embedding.float().flatten(1),
             maps.float().reshape(-1, *own.features_shape),
-            *(average.float().flatten(1) for average in averages),
+            *(values.float().flatten(1) for values in pooled),
         )
 
     def _in_a_graph(self, images: Tensor, own: Interface) -> Sequence[Tensor]:

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data.faces import PackFaces
 from data.images import encode_jpeg
+from data.rec.reader import READ_FIRST
 from data.recordio import RecordPack, RecordWriter, pack_record
 from data.rendered import SyntheticFaces
 from tests.helpers import GOLDEN, ROOT, SHARED
@@ -131,6 +132,7 @@ def test_reads_array_labels_of_the_oracle():
         max_size=6,
     )
 )
+@example([bytes(length) for length in range(READ_FIRST - 12, READ_FIRST + 1)])
 def test_any_payload_survives(tmp_path_factory, payloads):
     path = write_raw(tmp_path_factory.mktemp("rec") / "x", dict(enumerate(payloads)))
     assert slow_records(path.read_bytes()) == payloads

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import zipfile
 
 import numpy as np
 import pytest
@@ -289,6 +290,23 @@ config = TrainConfig(
     head=Method("fc2", output="probability"), loss=Method("idq"), schedule=Schedule(epochs=1),
 )
 """
+
+
+def test_names_that_take_very_long_to_read_are_refused(tmp_path):
+    many, header = 1 << 22, b"{" + b" " * (1 << 22) + b"}"
+    torch.save({}, tmp_path / "empty.pt")
+    with zipfile.ZipFile(tmp_path / "empty.pt") as empty:
+        parts = {name: empty.read(name) for name in empty.namelist()}
+    table = next(name for name in parts if name.endswith("data.pkl"))
+    with zipfile.ZipFile(tmp_path / "zip.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, part in {**parts, table: b"\x80\x02" + b"(" * many}.items():
+            archive.writestr(name, part)
+    (tmp_path / "old.pt").write_bytes(b"\x80\x02" + (b"B\0\0\x10\0" + bytes(1 << 20)) * 4)
+    header = len(header).to_bytes(8, "little") + header
+    (tmp_path / "a.safetensors").write_bytes(header + bytes(9))
+    for name in ("zip.pt", "old.pt", "a.safetensors"):
+        with pytest.raises(ValueError, match=rf"{name}: more than \d+ bytes of names"):
+            read_safely(tmp_path / name)
 
 
 def test_config_files_that_are_damaged(tmp_path):

@@ -413,11 +413,14 @@ def test_bombs_are_refused_with_their_size_and_without_a_warning(name):
             read(bombs()[name])
 
 
-def test_a_jpeg_of_many_scans_is_refused():
-    encoded = saved(picture(1100, 1000), "JPEG", progressive=True)
-    at = encoded.rindex(b"\xff\xda")
-    with pytest.raises(ValueError, match=r"damaged JPEG \(\d+ scans, more than 100\)"):
-        decode(encoded[:at] + 100 * encoded[at:-2] + encoded[-2:])
+@pytest.mark.parametrize("sampling", [0x22, 0x13], ids=["simplejpeg", "Pillow"])
+@pytest.mark.parametrize(("size", "most"), [((1100, 1000), 909), ((300, 100), 33333)])
+def test_a_jpeg_of_many_scans_is_refused(size, most, sampling):
+    encoded = saved(picture(*size), "JPEG", progressive=True)
+    at, factors = encoded.rindex(b"\xff\xda"), encoded.index(b"\xff\xc2") + 11
+    head = encoded[:factors] + bytes([sampling]) + encoded[factors + 1 : at]
+    with pytest.raises(ValueError, match=rf"damaged JPEG \(\d+ scans, more than {most}\)"):
+        decode(head + most * encoded[at:-2] + encoded[-2:])
 
 
 def test_the_largest_image_takes_less_than_a_gigabyte(tmp_path):

@@ -4,10 +4,12 @@ It ends in one line, what is done is kept, and when all is back the same command
 never stopped makes.
 """
 
+import ctypes
 import errno
 import importlib
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -111,6 +113,35 @@ def test_an_output_folder_that_is_gone_is_an_error_and_the_job_resumes(
     away.rename(out)
     assert run(name, folder, again=True) == 0
     assert content(out) == expected
+
+
+@pytest.fixture
+def ordinary_user():
+    """Have permissions hold for root too: this thread, and those that it starts, override none."""
+    if sys.platform != "linux":
+        pytest.skip("needs Linux")
+    if os.geteuid():
+        yield
+        return
+    system = ctypes.CDLL(None)
+    header = ctypes.create_string_buffer(struct.pack("Ii", 0x20080522, 0), 8)
+    before = ctypes.create_string_buffer(24)
+    assert system.capget(header, before) == 0
+    effective, *others = struct.unpack("6I", before.raw)
+    own = struct.pack("6I", effective & ~0b110, *others)  # what overrides permissions of files
+    assert system.capset(header, ctypes.create_string_buffer(own, 24)) == 0
+    yield
+    system.capset(header, before)
+
+
+@pytest.mark.parametrize("place", ["out", "faces"])
+@pytest.mark.parametrize("name", ["score csv", "extract npy", "align folder", "train", "evaluate"])
+def test_places_without_permission(name, place, folder, run, ordinary_user, refused):
+    (folder / "out").mkdir()
+    (folder / place).chmod(0o500 if place == "out" else 0)
+    refused(run(name, folder), place)
+    (folder / place).chmod(0o700)
+    assert not list((folder / "out").rglob("*.tmp*"))
 
 
 def refuse_to_list(monkeypatch, folder):

@@ -196,6 +196,17 @@ def test_a_stopped_job_resumes_and_a_finished_one_says_so(photos, tmp_path):
 
 
 @needs_ray
+def test_a_cluster_that_does_not_start_is_one_line(photos, tmp_path, refused, monkeypatch):
+    def init(**_):
+        raise Exception("The current node timed out during startup.")  # noqa: TRY002 - as Ray does
+
+    monkeypatch.setattr("ray.init", init)
+    flags = ["--engine", "ray", "--out", f"{tmp_path}/x.parquet"]
+    code = score_images.main([str(photos), "--model", "demo", *flags])
+    refused(code, "Ray does not start: The current node timed out", alone=True)
+
+
+@needs_ray
 def test_a_cluster_that_does_not_answer_is_one_line(photos, tmp_path, refused):
     flags = ["--engine", "ray", "--out", f"{tmp_path}/x.parquet", "--ray_address", "127.0.0.1:1"]
     code = score_images.main([str(photos), "--model", "demo", *flags])
