@@ -536,7 +536,7 @@ def group_pictures(grouping: GroupingFacts, prefix: str) -> list[Markup]:
 
     size = 344, 70 + 22 * len(names)
     pictures = [
-        _svg(f"{prefix}{kind}", f"{label} of each group", partial(rates, kind), size)
+        _svg(f"{prefix}{kind}", f"{label}: each group", partial(rates, kind), size)
         for kind, label in GROUP_RATES.items()
     ]
     title = "FNMR of each group against the share of all comparisons that is refused"

@@ -449,7 +449,7 @@ def _differential_sentence(part: Differential, result: GroupResult) -> str:
             "3/n"
         )
     apart = [group for group, (_, (low, high)) in part.relative.items() if low > 1 or high < 1]
-    verdict = f"; certainly apart from it: {', '.join(apart)}" if apart else ""
+    verdict = f"; apart from it at {result.confidence:.0%}: {', '.join(apart)}" if apart else ""
     if result.replicates and not apart:
         verdict = "; the groups cannot be told apart"
     return (

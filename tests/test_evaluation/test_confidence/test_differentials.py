@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import gmean
 
+from benchmarks.coverage import simulate_groups
 from evaluation.confidence.bootstrap import Resampling
 from evaluation.confidence.differentials import (
     KINDS,
@@ -171,3 +172,27 @@ def test_a_rate_of_zero_leaves_the_ratio_undefined():
 def test_what_is_refused(faces, grouping, protocol, unit, message):
     with pytest.raises(ValueError, match=message):
         group_results(faces, [grouping], PROTOCOLS[protocol], FMR, unit=unit)
+
+
+SETS = 30
+
+
+def simulated(design, name):
+    """(SETS, 3) of a value and its interval; benchmarks/coverage.py has more sets and values."""
+    return np.array([values[name] for values in simulate_groups(design, SETS, 80)])
+
+
+def test_a_ratio_holds_1_where_groups_are_alike():
+    """By chance alone the highest is above the mean in every set."""
+    ratio, low, _ = simulated("alike", "fnmr: worst / mean").T
+    assert ratio.min() > 1
+    assert np.median(ratio) > 1.1
+    assert (low == 1).mean() > 0.85
+
+
+def test_a_ratio_holds_the_truth_and_sees_the_difference():
+    """`true_groups("unlike")` of the benchmark: 1.897."""
+    _, low, high = simulated("unlike", "fnmr: worst / mean").T
+    assert ((low <= 1.897) & (high >= 1.897)).mean() > 0.85
+    assert (low > 1).mean() > 0.8
+    assert np.median(high) < 4
