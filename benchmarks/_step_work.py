@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -83,6 +83,9 @@ class Work:
         workers: threads that decode.
         recorded: whether steps without a clock on their parts are recorded, as the trainer does
             under "cuda_graph".
+        hidden: units of every head's inner layer; None for 256 and 512.
+        dropout: of every head.
+        clock: in seconds, for steps without a clock on their parts.
     """
 
     frozen: FrozenBackbone
@@ -92,10 +95,14 @@ class Work:
     heads: int
     workers: int
     recorded: bool = False
+    hidden: int | None = None
+    dropout: float = 0.0
+    clock: Callable[[], float] = time.perf_counter
 
     def __post_init__(self) -> None:
         self.augment = BatchAugment(Augment(), 0)
-        heads = _config(self.heads, self.frozen.embedding_size).heads.items()
+        size = self.frozen.embedding_size
+        heads = _config(self.heads, size, self.hidden, self.dropout).heads.items()
         self.branches = [TrainedBranch(name, one, self.frozen, ALONE) for name, one in heads]
         self._recorded = None
         if self.recorded:
@@ -110,12 +117,12 @@ class Work:
             for _ in range(warm_up):
                 self._forward_and_steps(found, NoClock(self.frozen.device))
             synchronise(self.frozen.device)
-            start = time.perf_counter()
+            start = self.clock()
             clock.mark("")
             for _ in range(batches):
                 self._forward_and_steps(found, clock)
             synchronise(self.frozen.device)
-            return time.perf_counter() - start
+            return self.clock() - start
 
     def _loader(self, steps: int) -> BatchLoader:
         classes = self.batch // IMAGES_PER_CLASS
@@ -196,14 +203,15 @@ def measure(works: Sequence[Work], images: int, repeats: int) -> list[dict[str, 
     ]
 
 
-def _config(heads: int, embedding_size: int) -> TrainConfig:
+def _config(heads: int, embedding_size: int, hidden: int | None, dropout: float) -> TrainConfig:
     """Return the config of that many branches, of the product's four losses in turn."""
-    quality = Method("fc2", output="probability", hidden=256)
+    narrow, wide = ({"hidden": hidden or size, "dropout": dropout} for size in (256, 512))
+    quality = Method("fc2", output="probability", **narrow)
     kinds = (
         (quality, Method("idq", scale=16.0, margin=0.45)),
         (quality, Method("pcnet")),
-        (Method("fc2", output="variance", hidden=512), Method("fast_mls")),
-        (Method("fc2", output="variance", hidden=512, dim=embedding_size), Method("mls")),
+        (Method("fc2", output="variance", **wide), Method("fast_mls")),
+        (Method("fc2", output="variance", dim=embedding_size, **wide), Method("mls")),
     )
     branches = tuple(
         Branch(f"head-{number}", head=head, loss=loss, seed=number)

@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = (
     "network.py",
     "evaluation/verification_risk_fnmr.py",
+    "evaluation/audit.py",
     "evaluation/compare.py",
     "evaluation/calibrate.py",
     "evaluation/fit_fusion.py",

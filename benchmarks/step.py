@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from time import perf_counter, process_time
 from typing import Any, get_args
 
 if not __package__:  # run as a file: import from the checkout, not from this folder
@@ -66,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--precisions", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16", "fp16"])
     add("--executions", nargs="+", default=["eager"], choices=get_args(Execution))
     add("--heads", type=int, nargs="*", default=[1, 2, 4, 12], help="branches (1 2 4 12)")
+    add("--hidden", type=int, help="units of every head's inner layer (256, and 512 for variances)")
+    add("--dropout", type=float, default=0.0, help="of every head (0)")
+    add("--processor_time", action="store_true", help="not the clock's: for a busy machine")
     add("--images", type=int, default=800, help="of one timing, at least (800)")
     add("--repeats", type=int, default=3, help="timings of each row (3)")
     add("--workers", type=int, default=1, help="threads that decode (1)")
@@ -172,7 +176,8 @@ def _work(
     *,
     recorded: bool,
 ) -> Work:
-    return Work(frozen, faces, args.batch, steps, heads, args.workers, recorded)
+    sizes = args.batch, steps, heads, args.workers, recorded, args.hidden, args.dropout
+    return Work(frozen, faces, *sizes, process_time if args.processor_time else perf_counter)
 
 
 def _shares(parts: dict[str, float]) -> list[str]:

@@ -205,11 +205,14 @@ class Outputs:
     save_scores: str | None
     json: str | None
     report: str | None
+    why: bool
 
     def check(self) -> None:
         """Refuse, before any work, files that could not be written after it."""
         if self.report and Path(self.report).is_file():
             raise ValueError(f"--report {self.report}: names a folder, but a file is there")
+        if self.why and not self.report:
+            raise ValueError("--why goes with --report, whose page shows faces")
         if self.save_features and Path(self.save_features).suffix != ".npz":
             raise ValueError(f"--save_features {self.save_features}: must end in .npz")
         if self.save_scores and Path(self.save_scores).suffix not in (".csv", ".npz", ".parquet"):
@@ -263,11 +266,18 @@ def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
         help="bootstrap draws for intervals (200 where people are known, but none beside the "
         "original's table; 1000 with --report; 0: none)",
     )
+    add(
+        "--groups",
+        metavar="FILE.csv",
+        help="compare groups at the one threshold: columns path or person, and a grouping in each "
+        "further one",
+    )
     add("--save_features", help="write the arrays here (.npz); several targets: one file each")
     add("--save_scores", help="write scores and uncertainties here (.csv, .npz, .parquet)")
     add("--parts", help="keep finished parts of the embedding here; a stopped run resumes there")
     add("--json", help="write every number to this file")
     add("--report", help="write an HTML page, JSON, text and pictures into this folder")
+    add("--why", action="store_true", help="on the page, show what raises each face's uncertainty")
 
 
 def add_risk_flags(parser: argparse.ArgumentParser) -> None:
@@ -316,6 +326,7 @@ def add_comparison_flags(parser: argparse.ArgumentParser) -> None:
     add("--batch_size", type=int, default=64, help="images per forward pass (64)")
     add("--parts", help="keep finished parts of the embedding here; a stopped run resumes there")
     add("--out", help="write table (txt, csv, md, tex, json) and figures into this folder")
+    add_match_flags(parser, "compare P(same person) by each method too")
 
 
 def add_calibration_flags(parser: argparse.ArgumentParser) -> None:
@@ -331,8 +342,16 @@ def add_calibration_flags(parser: argparse.ArgumentParser) -> None:
         help="file to write (RUN/calibration.json); FILE.pt: a packed --model with the new one",
     )
     add("--fmr", type=share, help="FMR that the score threshold is set for (1e-3)")
+    add_match_flags(parser, "fit P(same person) of two faces too")
     add_risk_flags(parser)
     add_set_flags(parser)
+
+
+def add_match_flags(parser: argparse.ArgumentParser, match: str) -> None:
+    """Add the flags of P(same person)."""
+    add, of = parser.add_argument, ("uncertainty", "match")
+    add("--of", choices=of, default=of[0], help=f"match: {match} (uncertainty)")
+    add("--prior", type=share, default=0.5, help="match: P(same person) before looking (0.5)")
 
 
 def refuse_with_features(args: Mapping[str, object]) -> None:

@@ -38,6 +38,7 @@ from utils.files import file_name, sole_writer, write_text
 if TYPE_CHECKING:
     from evaluation.comparison import ComparisonOptions, MethodComparison
     from evaluation.open_model import LoadedModel
+    from report.page import Explain
 
 
 log = logging.getLogger("faceuq")
@@ -86,9 +87,12 @@ def evaluation_main(args: argparse.Namespace, model: flags.ModelFlags) -> int:
         options = flags.read_evaluation(args)
         flags.refuse_with_features(vars(args))
         if args.features:
+            if outputs.why:
+                raise ValueError("--why needs a model: stored features have no faces")
             evaluated = _evaluate_stored(args.features, sets, options) if world.is_main else ()
             return _print_and_write(evaluated, outputs, {}, world, logged)
         loaded = model.open(device)
+        explain = loaded.require_maps().explain if outputs.why else None
         config = dataclasses.asdict(loaded.config) if loaded.config else {}
         verification = loaded.config.verification if loaded.config else Verification()
         targets = flags.split_targets(args.target) if args.target else verification.targets
@@ -96,7 +100,7 @@ def evaluation_main(args: argparse.Namespace, model: flags.ModelFlags) -> int:
         opened = dataclasses.replace(sets, dataset_path=folder)
         completed = options.completed(verification)
         evaluated = _evaluate_sets(targets, opened, loaded, completed, outputs.save_features, world)
-        return _print_and_write(evaluated, outputs, config, world, logged)
+        return _print_and_write(evaluated, outputs, config, world, logged, explain)
 
     device = "cpu" if args.features else args.device
 
@@ -204,6 +208,7 @@ def _print_and_write(
     config: dict[str, object],
     world: World,
     logged: LoggedWarnings,
+    explain: Explain | None = None,
 ) -> int:
     """Print each result as it comes, and write what was asked for."""
     results, of_model = [], len(logged.lines)
@@ -221,7 +226,9 @@ def _print_and_write(
         if outputs.report:
             from report.page import write_reports
 
-            for path in write_reports(result, outputs.report, config=config, files=each.files):
+            for path in write_reports(
+                result, outputs.report, config=config, files=each.files, explain=explain
+            ):
                 sys.stdout.write(f"wrote {path}\n")
     if outputs.json and world.is_main:
         write_text(Path(outputs.json), json.dumps({"results": results}, indent=1) + "\n")

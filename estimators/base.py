@@ -112,6 +112,17 @@ class ReadsNames(Protocol):
         """Raise ValueError for unknown names (their number, the first), before any embedding."""
 
 
+@runtime_checkable
+class Explains(Protocol):
+    """An estimator that says where in a face its uncertainty comes from."""
+
+    def explain(
+        self, images: NDArray[np.uint8], mean_face: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Return (B, 112, 112) maps of (B, 112, 112, 3) RGB faces; see `TrainedHead.explain`."""
+        ...
+
+
 def estimate_of(estimator: Estimator, batch: Batch) -> Estimate:
     """Return what an estimator says of a batch; ValueError where it is not one row per image."""
     estimate = estimator(batch)

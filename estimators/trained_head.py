@@ -11,16 +11,24 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from estimators.base import Batch, Estimate, Estimator
 from models.frozen import FrozenBackbone
-from models.heads.base import Head, to_sigma_sq
+from models.heads.base import Head, to_scalar, to_sigma_sq
 from models.load import load_checkpoint
 from models.run import trained_head
 from utils.files import DAMAGE, naming
 
 __all__ = ["TrainedHead"]
+
+MAP_SIGMA = 3.0  # pixels
+MAP_CHUNK = {"cpu": 16}  # images; a gradient keeps all activations in memory
+LARGEST_CHUNK = 64
 
 
 class TrainedHead:
@@ -45,6 +53,40 @@ class TrainedHead:
             output = batch.output(self.frozen)
             sigma_sq = to_sigma_sq(self.head(output).float(), self.head.output)
         return Estimate(output.embedding.cpu().numpy(), sigma_sq.cpu().numpy())
+
+    def explain(
+        self, images: NDArray[np.uint8], mean_face: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Return maps (B, 112, 112) of what raises the uncertainty of (B, 112, 112, 3) RGB faces.
+
+        What a pixel x adds beside that of `mean_face` (112, 112, 3), m, is g (x - m), summed over
+        the colours. g is the gradient half-way between the two faces: the integrated gradient
+        (Sundararajan et al., ICML 2017, arXiv 1703.01365, eq. 1) by the midpoint rule, in one pass
+        back. It is of the logit of a probability, or the logarithm of a variance, so that a face
+        that is as bad as can be has one too. A Gaussian of `MAP_SIGMA` pixels smooths the map.
+        Positive: the uncertainty would be lower if the mean face were there.
+
+        Raises:
+            ValueError: the backbone gives no gradients.
+        """
+        self.frozen.require_gradients("a map of the uncertainty")
+        size = MAP_CHUNK.get(self.frozen.device.type, LARGEST_CHUNK)
+        with in_eval_mode(self.head):
+            maps = [
+                self._effects(part, torch.from_numpy(mean_face))
+                for part in torch.from_numpy(np.ascontiguousarray(images)).split(size)
+            ]
+        return np.stack([cv2.GaussianBlur(x, (0, 0), MAP_SIGMA) for x in torch.cat(maps).numpy()])
+
+    def _effects(self, images: Tensor, mean_face: Tensor) -> Tensor:
+        faces, mean = images.permute(0, 3, 1, 2).float(), mean_face.permute(2, 0, 1)
+        middle = ((faces + mean) / 2).to(self.frozen.device).requires_grad_()
+        output = self.frozen.differentiable(middle)
+        with torch.enable_grad():
+            raw = self.head(output)
+            level = raw[:, 0] if raw.shape[1] == 1 else to_scalar(raw.exp()).log()
+        (gradient,) = torch.autograd.grad(level.sum(), middle)
+        return (gradient.cpu() * (faces - mean)).sum(1)
 
 
 @contextmanager

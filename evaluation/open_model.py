@@ -17,11 +17,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+import numpy as np
+from numpy.typing import NDArray
+
 from estimators.base import (
     DIRECTION,
     NEEDS_RUN,
     Estimator,
     EstimatorGroup,
+    Explains,
     build_estimator,
     estimator_names,
     name_readers,
@@ -176,6 +180,33 @@ class LoadedModel:
                 "score photos: name another model"
             )
         return self
+
+    def require_maps(self) -> LoadedModel:
+        """Raise ValueError for a model that cannot `explain`."""
+        if not isinstance(self.estimator, Explains):
+            raise ValueError(
+                f"{self.provenance.model or self.name}: a map of what raises the uncertainty "
+                "needs the gradient of a trained head: give its run folder or packed .pt"
+            )
+        if self.frozen is not None:
+            self.frozen.require_gradients("a map of the uncertainty")
+        return self
+
+    def explain(
+        self, faces: NDArray[np.uint8], mean_face: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Return maps of what raises the uncertainty; see `TrainedHead.explain`.
+
+        `mean_face` is by default `data.rendered.mean_face()`.
+
+        Raises:
+            ValueError: see `require_maps`.
+        """
+        from data.rendered import mean_face as rendered_mean
+
+        self.require_maps()
+        assert isinstance(self.estimator, Explains)
+        return self.estimator.explain(faces, rendered_mean() if mean_face is None else mean_face)
 
     def header(self) -> str:
         """Say in one line, for files of scores, which model this is and what its numbers mean."""

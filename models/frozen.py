@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from models.backbones.base import Backbone, BackboneOutput
 from utils.config import Execution, Precision
-from utils.device import autocast_dtype
+from utils.device import autocast_dtype, keep_freed_memory
 
 _CPU_CHUNK = 16  # images; larger activations leave the caches and go back to the system each time
 
@@ -63,6 +63,8 @@ class FrozenBackbone(nn.Module):
                     )
             precision = "fp32"
         self.dtype = autocast_dtype(self.device, precision)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         backbone.requires_grad_(False).eval()
         # A tuple: the copy is not a submodule. Only what folding replaces is in memory twice.
         self._unfolded = (_sharing_copy(backbone),)
@@ -146,6 +148,12 @@ class FrozenBackbone(nn.Module):
             part[0] if part[0] is None else torch.cat(part) for part in zip(*outputs, strict=True)
         )
         return BackboneOutput(*whole)._replace(images=images)  # type: ignore[arg-type]
+
+    def differentiable(self, images: Tensor) -> BackboneOutput:
+        """Do what `forward` does for float images, in float32, so that gradients reach them."""
+        with torch.enable_grad():
+            output = self.backbone(self.preprocessing(images))
+        return output._replace(images=images)
 
     def _embed(self, images: Tensor) -> BackboneOutput:
         autocast = torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()

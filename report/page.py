@@ -12,12 +12,16 @@ import datetime
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from data.images import encode_jpeg
+from estimators.base import grey
 from evaluation.calibration_run import Reliability, held_out_reliability
 from evaluation.confidence.calibration import Calibration
 from evaluation.metrics.protocols import PROTOCOLS
@@ -29,7 +33,7 @@ from evaluation.run import (
 )
 from report import words
 from report.facts import FEW_ERRORS, Provenance, ReportData, ReportFacts, collect
-from report.text import report_text
+from report.text import groups_csv, report_text
 from report.words import caution_sentences
 from utils.files import file_name, file_sha256, visible, write_text
 
@@ -38,6 +42,10 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 JPEG_QUALITY = 88
+RED = np.array([220, 38, 38], np.float32)
+Explain = Callable[
+    [NDArray[np.uint8]], NDArray[np.float32]
+]  # faces to maps, as LoadedModel.explain
 TEMPLATES = Path(__file__).parent / "templates"
 FILTERS = (
     "share", "whole", "number", "count", "plural", "of", "fmr", "target", "shortened",
@@ -51,10 +59,12 @@ def write_reports(
     *,
     config: Mapping[str, object] | None = None,
     files: Sequence[Path] = (),
+    explain: Explain | None = None,
 ) -> Iterator[Path]:
     """Write all files of one set into a folder, which is made, and yield their paths.
 
-    The page names the settings of the run (`config`), and the files behind the numbers.
+    The page names the settings of the run (`config`), and the files behind the numbers; with
+    `explain` it shows for each face what raises the uncertainty.
     """
     from report.figures import contact_sheet, edc_figure  # matplotlib
 
@@ -67,10 +77,14 @@ def write_reports(
     images, first = result.images, result.uncertainties[0].comparisons.uncertainty
     if images is not None and len(images) == len(first):
         yield contact_sheet(images, first, folder / f"{name}-faces.png", title=name)
+    if any(part.groups for part in result.uncertainties):
+        table = folder / f"{name}-groups.csv"
+        write_text(table, groups_csv(result))
+        yield table
     provenance = _provenance(config or {}, files)
     for part in result.uncertainties:
         stem = f"{name}-{file_name(part.label)}" if part.label else name
-        yield from write_report(folder, _data(result, part, provenance), stem)
+        yield from write_report(folder, _data(result, part, provenance, explain), stem)
 
 
 def write_report(folder: str | Path, data: ReportData, stem: str = "report") -> list[Path]:
@@ -93,7 +107,11 @@ def write_report(folder: str | Path, data: ReportData, stem: str = "report") -> 
 
 
 def _page(facts: ReportFacts, data: ReportData) -> str:
+    from report.figures import GROUP_STYLES  # matplotlib
+
     images, capped = data.images, words.cap_sentence(data.comparisons.cap)
+    faces = {} if images is None else {row: images.decode(row, row + 1)[0] for row in facts.rows()}
+    maps = map_pictures(list(faces.values()), data.explain)
     tested = words.tested(facts) + (f" Of these, {capped}." if capped else "")
     return render(
         "report.html",
@@ -101,13 +119,27 @@ def _page(facts: ReportFacts, data: ReportData) -> str:
         summary=[tested, words.outcome(facts), words.area(facts)],
         risk=words.risk_lines(facts),
         pictures=_pictures(facts),
-        jpeg=None
-        if images is None
-        else lambda row: data_uri(encode_jpeg(images.decode(row, row + 1)[0], JPEG_QUALITY)),
+        group_styles=[(part, " ".join(map(str, dash))) for part, (_, dash) in GROUP_STYLES],
+        jpegs={row: encode_jpeg(face, JPEG_QUALITY) for row, face in faces.items()},
+        maps=dict(zip(faces, maps, strict=False)),
     )
 
 
-def _pictures(facts: ReportFacts) -> dict[str, Markup | list[Markup] | None]:
+def map_pictures(faces: Sequence[NDArray[np.uint8]], explain: Explain | None) -> list[bytes]:
+    """Return a JPEG of each RGB face in grey, red where it raises the uncertainty.
+
+    Full red is the 99th percentile of what does so in all of them, so that faces can be compared.
+    """
+    if explain is None or not faces:
+        return []
+    maps = explain(np.stack(faces)).clip(0)
+    shares = (maps / max(float(np.percentile(maps, 99)), 1e-12)).clip(0, 1)[..., None]
+    greys = grey(np.stack(faces))[..., None]
+    tinted = (greys + shares * (RED - greys)).round().astype(np.uint8)
+    return [encode_jpeg(picture, JPEG_QUALITY) for picture in tinted]
+
+
+def _pictures(facts: ReportFacts) -> dict[str, Markup | list[Markup] | list[list[Markup]] | None]:
     """The SVG of each figure; None where there is nothing to draw."""
     from report import figures  # matplotlib
 
@@ -120,13 +152,22 @@ def _pictures(facts: ReportFacts) -> dict[str, Markup | list[Markup] | None]:
         "scores": figures.score_picture(facts.scores, threshold),
         "deciles": figures.decile_picture(facts.scores, threshold),
         "det": figures.det_picture(facts.det, facts.curves),
+        "groups": [
+            figures.group_pictures(grouping, f"groups{place}")
+            for place, grouping in enumerate(facts.groups)
+        ],
         "reliability": (
             figures.reliability_picture(facts.reliability) if facts.reliability else None
         ),
     }
 
 
-def _data(result: EvaluationResult, part: UncertaintyResult, provenance: Provenance) -> ReportData:
+def _data(
+    result: EvaluationResult,
+    part: UncertaintyResult,
+    provenance: Provenance,
+    explain: Explain | None,
+) -> ReportData:
     comparisons, images, options = part.comparisons, result.images, result.options
     presets = protocol_rows(comparisons, PROTOCOLS.values(), options.fmr[:1])
     calibration, reliability, missing = _calibrated(part, options)
@@ -138,10 +179,12 @@ def _data(result: EvaluationResult, part: UncertaintyResult, provenance: Provena
         curves=part.curves,
         presets=[row.curve for row in presets if row.curve],
         bootstrap=part.draws,
+        groups=part.groups,
         risk=part.risk,
         reliability=reliability,
         calibration=calibration,
         images=images if shown else None,
+        explain=None if part.label else explain,
         provenance=provenance,
         warnings=[*missing, *caution_sentences(result.cautions)],
     )
@@ -213,5 +256,7 @@ def _environment() -> Environment:
         environment.filters[name] = getattr(words, name)
     environment.filters.update(area_name=words.area_name, data_uri=data_uri, visible=visible)
     environment.filters["json"] = lambda value: json.dumps(value, indent=1, ensure_ascii=False)
-    environment.globals.update(accepted=words.ACCEPTED, units=words.UNITS, few_errors=FEW_ERRORS)
+    environment.globals.update(
+        red=words.RED, accepted=words.ACCEPTED, units=words.UNITS, few_errors=FEW_ERRORS
+    )
     return environment

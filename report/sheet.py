@@ -19,9 +19,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data.images import encode_jpeg
+from data.images import decode, encode_jpeg
 from report import words
-from report.page import render
+from report.page import Explain, map_pictures, render
 from utils.files import visible, write_text
 
 __all__ = ["Pixels", "SheetBuilder"]
@@ -75,7 +75,13 @@ class SheetBuilder:
             self._picks.add(score, name)
 
     def write(
-        self, path: str | Path, header: str, *, title: str = "", pixels: Pixels | None = None
+        self,
+        path: str | Path,
+        header: str,
+        *,
+        title: str = "",
+        pixels: Pixels | None = None,
+        explain: Explain | None = None,
     ) -> Path:
         """Write the page, whole or not at all; more rows may be added afterwards.
 
@@ -85,6 +91,7 @@ class SheetBuilder:
                 page warns.
             title: its heading; by default the number of faces.
             pixels: asked for the faces shown that came without pixels, as after a resumed run.
+            explain: as `LoadedModel.explain`: each face is shown with what raises its uncertainty.
 
         Raises:
             ValueError: `path` is a folder, or no row was added.
@@ -94,13 +101,21 @@ class SheetBuilder:
             raise ValueError(f"{path}: a contact sheet is a file (.html), but a folder is there")
         if not self._tally.statuses:
             raise ValueError(f"{path}: no row was scored, so there is nothing to show")
-        write_text(path, self.page(header, title, pixels))
+        write_text(path, self.page(header, title, pixels, explain))
         return path
 
-    def page(self, header: str, title: str = "", pixels: Pixels | None = None) -> str:
+    def page(
+        self,
+        header: str,
+        title: str = "",
+        pixels: Pixels | None = None,
+        explain: Explain | None = None,
+    ) -> str:
         """Return the page; see `write`."""
         tally, groups = self._tally, self._picks.groups(pixels)
         faces = list(chain.from_iterable(groups))
+        jpegs = list({face.jpeg: None for face in faces if face.jpeg})
+        maps = map_pictures([decode(jpeg) for jpeg in jpegs] if explain else [], explain)
         reasons = sorted({reason for face in faces for reason in face.score.reasons})
         shown_verdicts = {face.score.verdict for face in faces}
         verdicts = [verdict for verdict in VERDICTS if verdict in shown_verdicts]
@@ -120,6 +135,7 @@ class SheetBuilder:
                 ("reason", "What can be seen", reasons),
             ],
             classes=sorted(map(words.slug, (*verdicts, *reasons))),
+            maps=dict(zip(jpegs, maps, strict=False)),
             not_computed=NOT_COMPUTED,
             failures=[
                 ("no face", "Images without a face"),
@@ -247,6 +263,8 @@ class Measures:
     eye_distance: float | None = None  # in pixels of the photo
     yaw: float | None = None  # degrees turned, from the landmarks, positive to the viewer's right
     roll: float | None = None  # degrees tilted, positive clockwise
+    uneven: float | None = None  # logarithm of how much more light one side of the face gives
+    outside: float | None = None  # share of the aligned face beyond the border of the photo
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -264,6 +282,7 @@ class FaceScore:
     note: str = ""  # what was done to the image or what is wrong with it
     box: tuple[float, float, float, float] | None = None  # left, top, right, bottom; upright photo
     landmarks: NDArray[np.float32] | None = None  # (5, 2) x, y in the order of `LANDMARKS`
+    photo_size: tuple[float, float] | None = None  # width and height of the upright photo
     detection: float | None = None  # confidence of the detector, 0..1
     uncertainty: float = float("nan")  # larger = less reliable
     quality: int = NOT_COMPUTED  # 0..100, 100 = best

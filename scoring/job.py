@@ -25,8 +25,10 @@ from data.images import to_112
 from photos.align import align
 from photos.decode import Photo
 from photos.sources import Item, Sources, open_sources
+from report.page import Explain
 from report.sheet import NOT_COMPUTED, FaceScore, SheetBuilder, Status, Verdict
 from report.words import ACCEPTED
+from scoring.ofiq import write_ofiq
 from scoring.rows import (
     Row,
     RowParts,
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     from utils.config import Precision
 
 DETECTOR = "mtcnn"
-VERSION = 1  # of what rows mean; parts of another one are not resumed
+VERSION = 2  # of what rows mean; parts of another one are not resumed
 PART_INPUTS = 512  # a part is written after so many inputs,
 PART_SECONDS = 20.0  # or after this time, if that is sooner
 SHEET = "contact_sheet.html"
@@ -71,6 +73,8 @@ class ScoreOptions:
     model: str
     out: Path | None = None
     report: Path | None = None
+    why: bool = False
+    columns: Literal["own", "ofiq"] = "own"
     aligned: Literal["auto", "yes", "no"] = "auto"
     detector: str = DETECTOR
     every: int = 1
@@ -97,6 +101,10 @@ class ScoreOptions:
                 raise ValueError("--engine ray writes a folder of parts: give --out NAME.parquet")
         elif self.ray_workers or self.ray_address:
             raise ValueError("--ray_workers and --ray_address go with --engine ray")
+        if self.why and self.report is None:
+            raise ValueError("--why goes with --report, whose page shows faces")
+        if self.columns == "ofiq" and (self.out is None or self.out.suffix != ".csv"):
+            raise ValueError("--columns ofiq writes OFIQ's table: give --out NAME.csv")
         if self.restart and self.out is None:
             raise ValueError("--restart goes with --out: without it nothing is kept")
 
@@ -142,6 +150,7 @@ class ScoreOptions:
             "every": self.every,
             "max_faces": self.max_faces,
             "precision": self.precision,
+            **({"columns": self.columns} if self.columns != "own" else {}),
         }
 
 
@@ -198,8 +207,8 @@ class ContactSheet:
     between has the sheet of one that was not, and nothing but numbers has to be kept.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, explain: Explain | None) -> None:
+        self.path, self._explain = path, explain
         self._sheet = SheetBuilder()
         self._inputs = 0
 
@@ -223,7 +232,7 @@ class ContactSheet:
             OSError: it cannot be written.
         """
         if sources is None:
-            self._sheet.write(self.path, header)
+            self._sheet.write(self.path, header, explain=self._explain)
             return
         shown: dict[Face, FaceScore] = {}
 
@@ -233,7 +242,10 @@ class ContactSheet:
         self._sheet.page(header, pixels=note)
         pictures = _pictures(shown, sources, workers)
         self._sheet.write(
-            self.path, header, pixels=lambda score, name: pictures.get((score.image, score.face))
+            self.path,
+            header,
+            pixels=lambda score, name: pictures.get((score.image, score.face)),
+            explain=self._explain,
         )
 
 
@@ -275,12 +287,14 @@ class Job:
     def __init__(self, options: ScoreOptions) -> None:
         self.options, self.summary = options, Summary()
         self.share = UnreadableShare(options.max_bad_share)
-        self.sheet = ContactSheet(sheet_path(options.report)) if options.report else None
-        for flag, path in (("--out", options.out), ("--report", self.sheet and self.sheet.path)):
+        sheet = sheet_path(options.report) if options.report else None
+        for flag, path in (("--out", options.out), ("--report", sheet)):
             if path:
                 _check_writable(flag, path)
         options.open_sources()
         self.scorer = options.open_scorer()
+        explain = self.scorer.model.require_maps().explain if options.why else None
+        self.sheet = ContactSheet(sheet, explain) if sheet else None
         self.header = self.scorer.model.header()
 
     def progress(self, done: int = 0) -> Progress:
@@ -360,7 +374,8 @@ class Job:
             if done:
                 sys.stderr.write(f"{done} inputs are done; resuming\n")
             with self.progress(done) as progress:
-                add_parts(_chunks(self, items, progress, stop), parts)
+                chunks = _chunks(self, items, progress, stop)
+                add_parts(chunks, parts, ofiq=self.options.columns == "ofiq")
             if not parts.count:
                 parts.discard()
                 raise self.no_photos()
@@ -369,7 +384,11 @@ class Job:
                 **fingerprint,
                 "settings": parts.settings,
             }
-            write_rows(out, self.counted(parts.rows()), header)
+            rows = self.counted(parts.rows())
+            if self.options.columns == "ofiq":
+                write_ofiq(out, rows)
+            else:
+                write_rows(out, rows, header)
             self.write_sheet()
             parts.discard()
         finally:
@@ -432,7 +451,7 @@ def _chunks(
         yield chunk
 
 
-def add_parts(chunks: Iterator[Scores], parts: RowParts) -> None:
+def add_parts(chunks: Iterator[Scores], parts: RowParts, *, ofiq: bool = False) -> None:
     """Write chunks as parts; so is what is finished where a stop is requested, or inputs vanish."""
     sources: list[Source] = []
     rows: list[Row] = []
@@ -440,7 +459,7 @@ def add_parts(chunks: Iterator[Scores], parts: RowParts) -> None:
     try:
         for chunk in chunks:
             sources += chunk.sources
-            rows += chunk.to_rows()
+            rows += chunk.to_rows(ofiq=ofiq)
             if len(sources) >= PART_INPUTS or time.monotonic() - begun > PART_SECONDS:
                 parts.add(sources, rows)
                 sources, rows, begun = [], [], time.monotonic()

@@ -21,7 +21,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from losses.base import Centres, GenuinePairLoss, LossResult
 from models.backbones.base import BackboneOutput
 from models.frozen import FrozenBackbone
-from models.heads.base import Head
+from models.heads.base import Dropout, Head
 from models.load import Checkpoint, load_state
 from models.run import build_head
 from utils.config import TrainConfig
@@ -133,12 +133,16 @@ class TrainedBranch:
     ) -> tuple[Tensor, LossResult]:
         """Return the head's raw output (B, d) and its loss on this process's share of a batch.
 
-        Dropout follows from (seed, global step, rank) alone, so a resumed run, and another number
-        of branches, sees the same masks. `teacher` (B,) is what this head's teacher says.
+        Dropout follows from (seed, global step) and, except for `models.heads.base.Dropout` on a
+        CPU, rank, so a resumed run, and another number of branches, sees the same masks.
+        `teacher` (B,) is what this head's teacher says.
         """
         if self.draws:
             key = np.random.SeedSequence((self._seed, step, self.world.rank))
             torch.manual_seed(int(key.generate_state(1, np.uint32)[0]))
+            for place, module in enumerate(self.head.modules()):
+                if isinstance(module, Dropout):
+                    module.draw = (self._seed, step, place), self.world.rank * len(images.rows)
         raw = self.head(images.output)
         result: LossResult = self.loss(
             images.output.embedding,
@@ -195,14 +199,14 @@ class TrainedBranch:
 def _optimizer(
     parameters: list[nn.Parameter], config: TrainConfig, device: torch.device
 ) -> torch.optim.Optimizer:
-    schedule, on_gpu = config.schedule, device.type == "cuda"
+    schedule, fused = config.schedule, device.type in ("cpu", "cuda")
     lr, decay = schedule.lr, schedule.weight_decay
     if schedule.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr, schedule.momentum, weight_decay=decay, fused=on_gpu)
+        return torch.optim.SGD(parameters, lr, schedule.momentum, weight_decay=decay, fused=fused)
     # `capturable`: the counts of steps stay on the device
     betas = schedule.momentum, _SECOND_BETA
     return torch.optim.AdamW(
-        parameters, lr, betas, weight_decay=decay, capturable=on_gpu, fused=on_gpu
+        parameters, lr, betas, weight_decay=decay, capturable=device.type == "cuda", fused=fused
     )
 
 

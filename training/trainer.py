@@ -410,15 +410,14 @@ def step_heads(
         )
         if branch.name in teaching:
             taught[branch.name] = logit_of(raw, branch.head.output)
-        raws.append(raw)
-        results.append(result)
-    for result in results:
         loss = result.loss if world.size == 1 else result.loss * images.num_pairs
-        loss.backward()
+        loss.backward()  # at once: what it keeps of the features is freed before the next head's
+        raws.append(raw.detach())
+        results.append(result)
     parameters = [weight for branch in branches for weight in branch.parameters]
     stop_wish = share_gradients(parameters, images.num_pairs, stop, world)
     rates = [branch.update(step) for branch in branches]
-    return HeadsStep(rates, [raw.detach() for raw in raws], results, stop_wish)
+    return HeadsStep(rates, raws, results, stop_wish)
 
 
 class RecordedSteps:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from utils.config import Precision
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # in glibc's malloc.h
 
 
 def resolve_device(name: str) -> torch.device:
@@ -114,3 +119,18 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({torch.get_num_threads()} threads)"
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed, so that a batch need not ask for its pages again; CPU alone.
+
+    By default it hands large blocks back at once, and the system fills each new page with zeros:
+    in MobileFaceNet that is a quarter of the time. Elsewhere than on Linux nothing changes.
+    """
+    if sys.platform == "linux":
+        with suppress(AttributeError, OSError):  # another C library
+            mallopt = ctypes.CDLL(None).mallopt
+            # larger blocks are not kept; older versions accept 32 MB at most
+            any(mallopt(_MMAP_THRESHOLD, size << 20) for size in (64, 32))
+            mallopt(_TRIM_THRESHOLD, 1 << 30)

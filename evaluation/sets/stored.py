@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,6 +30,14 @@ from evaluation.sets.score_files import read_scores
 from utils.arrays import npz_names
 from utils.files import check_archive, naming
 from utils.tables import SUFFIXES
+
+
+class Labelled(NamedTuple):
+    """Labelled images, each of their uncertainties, and what is missing."""
+
+    embeddings: Embeddings
+    uncertainties: list[Uncertainty]
+    notes: tuple[Caution, ...]
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,7 @@ class StoredSet:
             return [*map(str, range(len(self.features.mu)))]
         if _kind(self.path) == "scores":
             raise ValueError(f"{self.path} holds no embeddings, so a score per image does not go")
-        stored, _, _ = _embeddings(self.path, None)
+        stored = self.labelled().embeddings
         return [*map(str, range(len(stored.mu)) if stored.name is None else stored.name.tolist())]
 
     def comparisons(
@@ -85,7 +94,7 @@ class StoredSet:
                     f"{self.path}: a score file has no sigma_sq for sigma_sizes to divide"
                 )
             return [("", read_scores(self.path))]
-        stored, uncertainties, notes = _embeddings(self.path, sigma_sizes)
+        stored, uncertainties, notes = self.labelled(sigma_sizes)
         first = labelled_comparisons(
             stored.mu,
             stored.identity,
@@ -98,6 +107,31 @@ class StoredSet:
         if stored.name is not None:
             first = replace(first, notes=first.notes + notes, name_of=stored.name.__getitem__)
         return [(each.label, first.with_uncertainty(each.values)) for each in uncertainties]
+
+    def labelled(self, sigma_sizes: Sequence[int] | None = None) -> Labelled:
+        """Read labelled images, of a file or of an extracted folder; `sigma_sizes` as above.
+
+        Raises:
+            ValueError: another kind, or unsound content; the message names the file.
+        """
+        path = self.path
+        if _kind(path) != "labelled":
+            raise ValueError(f"{path} has comparisons, not labelled images (mu and identity)")
+        if not path.is_dir():
+            stored = Embeddings.load(path)
+            with naming(path):
+                return Labelled(stored, image_uncertainties(stored.sigma_sq, sigma_sizes), ())
+        if sigma_sizes is not None:
+            raise ValueError(f"{path}: its columns are one method each; sigma_sizes does not apply")
+        extracted = open_extracted(path)
+        stored = extracted.labelled()
+        labels = extracted.columns if len(extracted.columns) > 1 else ("",)
+        facts = {"count": extracted.num_bad, "total": len(extracted)}
+        note = Caution("without_embedding", {"file": path.name, **facts})
+        columns = [
+            Uncertainty(label, stored.sigma_sq[:, place]) for place, label in enumerate(labels)
+        ]
+        return Labelled(stored, columns, (note,) if extracted.num_bad else ())
 
 
 def open_stored(
@@ -144,25 +178,6 @@ def comparisons_of(
         Comparisons(name, scores, features.issame, pairs, uncertainties[0].values, image=image)
     )
     return [(each.label, first.with_uncertainty(each.values)) for each in uncertainties]
-
-
-def _embeddings(
-    path: Path, sigma_sizes: Sequence[int] | None
-) -> tuple[Embeddings, list[Uncertainty], tuple[Caution, ...]]:
-    """Labelled images of a file, or of an extracted folder, whose columns are one method each."""
-    if not path.is_dir():
-        stored = Embeddings.load(path)
-        with naming(path):
-            return stored, image_uncertainties(stored.sigma_sq, sigma_sizes), ()
-    if sigma_sizes is not None:
-        raise ValueError(f"{path}: its columns are one method each; sigma_sizes does not apply")
-    extracted = open_extracted(path)
-    stored = extracted.labelled()
-    labels = extracted.columns if len(extracted.columns) > 1 else ("",)
-    facts = {"count": extracted.num_bad, "total": len(extracted)}
-    note = Caution("without_embedding", {"file": path.name, **facts})
-    columns = [Uncertainty(label, stored.sigma_sq[:, place]) for place, label in enumerate(labels)]
-    return stored, columns, (note,) if extracted.num_bad else ()
 
 
 def _kind(path: Path) -> str:

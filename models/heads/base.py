@@ -19,6 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -61,6 +62,31 @@ class Head(nn.Module, ABC):
     def scaled(self, raw: Tensor) -> Tensor:
         """Return gamma * raw + beta for variances, and raw itself for a probability."""
         return self.gamma * raw + self.beta if self.output == "variance" else raw
+
+
+class Dropout(nn.Dropout):
+    """Dropout by 16 random bits a number where `draw` was set and a CPU computes, else PyTorch's.
+
+    A mask follows from the key and from a row's place in the whole batch alone, not from how many
+    processes share the batch. The bits are Philox4x64-10's (Salmon et al., SC 2011), a counter with
+    a key; NumPy keeps its stream of them. The rate is rounded to 1 / 65536.
+    """
+
+    draw: tuple[tuple[int, ...], int] | None = None  # numbers of the key, place of the first row
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Drop numbers of (B, ...), in training, and scale up the others."""
+        dropped = min(round(self.p * 2**16), 2**16 - 1)
+        if self.draw is None or not self.training or batch.device.type != "cpu":
+            return super().forward(batch)
+        numbers, first = self.draw
+        rows, size = len(batch), batch[:1].numel()
+        blocks = -(-size // 16)  # of four words, which the counter counts
+        key = np.random.SeedSequence(numbers).generate_state(2, np.uint64)
+        bits = np.random.Philox(key=key, counter=first * blocks).random_raw(4 * rows * blocks)
+        keeps = bits.view(np.uint16).reshape(rows, 16 * blocks)[:, :size] >= dropped
+        mask = torch.from_numpy(keeps.astype(np.float32)).to(batch.dtype)
+        return batch * mask.mul_(2**16 / (2**16 - dropped)).view_as(batch)
 
 
 def to_sigma_sq(raw: Tensor, output: str) -> Tensor:

@@ -12,7 +12,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from models.backbones.base import BackboneOutput
-from models.heads.base import Head, Output, check_head, log_length, log_norm_layer
+from models.heads.base import Dropout, Head, Output, check_head, log_length, log_norm_layer
 
 __all__ = ["FC2Head"]
 
@@ -49,7 +49,7 @@ class FC2Head(Head):
             raise ValueError(f"head {self.name!r}: dropout = {dropout!r}: must be in [0, 1)")
         self.output = output
         hidden = _HIDDEN[output] if hidden is None else hidden
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.layers = nn.Sequential(
             nn.Flatten(),
             nn.Linear(math.prod(features_shape), hidden),

@@ -18,8 +18,10 @@ sys.exit(code or (f"loads {heavy}" if heavy else 0))
 """
 SCRIPTS = (
     "evaluation.verification_risk_fnmr",
+    "evaluation.audit",
     "evaluation.compare",
     "evaluation.calibrate",
+    "evaluation.identification",
     "mc_dropout.verification_risk_mcdropout_fnmr",
 )
 OTHERS = ("extraction.extract", "export.export", "export.pack_model", "scoring.score_images")

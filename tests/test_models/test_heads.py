@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.stats import chi2, chi2_contingency
 from torch import nn
 
 from models.backbones.base import BackboneOutput
-from models.heads.base import cell_averages, to_sigma_sq
+from models.heads.base import Dropout, cell_averages, to_sigma_sq
 from models.heads.fc2 import FC2Head
 from models.heads.gap_fc2 import GapFC2Head
 from models.heads.linear import LinearHead
@@ -234,6 +235,58 @@ def test_dropout_acts_in_training_only_and_adds_no_tensors():
     assert not torch.equal(head.train()(batch), head(batch))
     assert torch.equal(head.eval()(batch), head(batch))
     assert {name.split(".")[0] for name in head.state_dict()} == {"layers"}
+
+
+def _mask(rows=64, size=100, rate=0.3, key=(0, 0, 1), first=0):
+    layer = Dropout(rate).train()
+    layer.draw = key, first
+    return layer(torch.ones(rows, size))
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.3, 0.1])
+def test_masks_have_their_rate_in_rows_and_columns_and_keep_the_mean(rate):
+    mask = _mask(2000, 200, rate)
+    kept = 1 - round(rate * 2**16) / 2**16
+    assert set(mask.unique().tolist()) == {0.0, torch.tensor(1 / kept).item()}
+    for axis in (0, 1):
+        counts, trials = (mask > 0).sum(axis).double(), mask.shape[axis]
+        squares = (counts - trials * kept).square().sum() / (trials * kept * (1 - kept))
+        assert 1e-3 < chi2.sf(squares, len(counts)) < 1 - 1e-3
+
+
+OTHERS = {
+    "step": {"key": (0, 1, 1)},
+    "head": {"key": (1, 0, 1)},
+    "layer": {"key": (0, 0, 2)},
+    "row": {"first": 1},
+    "column": {},
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_masks_of_other_heads_steps_and_places_are_independent(other):
+    """Over 2 x 2 counts of kept and dropped in pairs of places, chi-square of one degree."""
+    first = _mask(500, 200) > 0
+    second = first.roll(1, 1) if other == "column" else _mask(500, 200, **OTHERS[other]) > 0
+    table = [[(a & b).sum().item() for b in (second, ~second)] for a in (first, ~first)]
+    assert chi2_contingency(table, correction=False).pvalue > 1e-3
+
+
+def test_a_mask_is_the_same_for_any_share_of_the_batch_and_on_any_machine():
+    whole = _mask(12, 37)
+    assert torch.equal(whole, torch.cat([_mask(4, 37, first=first) for first in (0, 4, 8)]))
+    assert (
+        "".join(map(str, (whole[0] > 0).int().tolist())) == "1011010101110111001001111111111001101"
+    )
+    assert torch.equal(_mask(12, 37, rate=1e-6), torch.ones(12, 37))
+
+
+def test_a_mask_passes_gradients_to_what_it_kept():
+    layer, batch = Dropout(0.3), torch.randn(4, 3, 5, requires_grad=True)
+    layer.draw = (0, 0, 1), 0
+    layer.train()(batch).sum().backward()
+    assert torch.equal(batch.grad.flatten(1), _mask(4, 15))
+    assert torch.equal(layer.eval()(batch), batch)
 
 
 def _gap_linear(shape, **options):

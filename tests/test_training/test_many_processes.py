@@ -15,7 +15,7 @@ from models.load import load_checkpoint
 from models.run import load_run
 from tests.helpers import ROOT, TORCHRUN, child_of_rank, python, write_people
 
-WITHOUT_DROPOUT = ("idq-0", "idq-1", "mls")  # masks belong to a process, so they are others
+HEADS = ("idq-0", "idq-1", "dropped", "mls")
 
 
 def run_two(*arguments, expect=0):
@@ -32,7 +32,7 @@ def by_two(config_file, tmp_path_factory):
 
 
 def assert_close_runs(together, folder, losses_of, rtol):
-    for name in WITHOUT_DROPOUT:
+    for name in HEADS:
         one, two = (np.array(losses_of(path / name)) for path in (together, folder))
         np.testing.assert_array_equal(two[:, 0], one[:, 0])
         np.testing.assert_allclose(two[:, 1], one[:, 1], rtol=rtol)
@@ -41,7 +41,7 @@ def assert_close_runs(together, folder, losses_of, rtol):
 def test_two_processes_give_the_losses_and_heads_of_one(by_two, together, losses_of):
     folder, _ = by_two
     assert_close_runs(together, folder, losses_of, rtol=2e-5)
-    for name in WITHOUT_DROPOUT:
+    for name in HEADS:
         heads = [load_checkpoint(path / name / "last.pt")["head"] for path in (together, folder)]
         for key, tensor in heads[0].items():
             torch.testing.assert_close(heads[1][key], tensor, rtol=1e-4, atol=1e-5, msg=key)
