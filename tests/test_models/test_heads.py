@@ -263,11 +263,12 @@ OTHERS = {
 }
 
 
+@pytest.mark.parametrize("rate", [0.5, 0.3])
 @pytest.mark.parametrize("other", OTHERS)
-def test_masks_of_other_heads_steps_and_places_are_independent(other):
+def test_masks_of_other_heads_steps_and_places_are_independent(other, rate):
     """Over 2 x 2 counts of kept and dropped in pairs of places, chi-square of one degree."""
-    first = _mask(500, 200) > 0
-    second = first.roll(1, 1) if other == "column" else _mask(500, 200, **OTHERS[other]) > 0
+    first = _mask(500, 200, rate) > 0
+    second = first.roll(1, 1) if other == "column" else _mask(500, 200, rate, **OTHERS[other]) > 0
     table = [[(a & b).sum().item() for b in (second, ~second)] for a in (first, ~first)]
     assert chi2_contingency(table, correction=False).pvalue > 1e-3
 
