@@ -35,30 +35,52 @@ if TYPE_CHECKING:  # the same names for editors and type checkers
     from evaluation.run import evaluate as evaluate
     from evaluation.sets.open_set import open_set as open_set
     from evaluation.sets.stored import open_stored as open_stored
+    from report.audit import write_audit as write_audit
     from report.sheet import FaceScore as FaceScore
     from report.text import calibration_text as calibration_text
     from report.text import method_table as method_table
     from report.text import result_text as result_text
     from report.text import result_warnings as result_warnings
+    from scoring.gallery import open_gallery as open_gallery
+    from scoring.identify import Gallery as Gallery
+    from scoring.identify import SearchAnswer as SearchAnswer
+    from scoring.identify import enroll as enroll
     from scoring.scorer import BestShot as BestShot
     from scoring.scorer import Scorer as Scorer
     from scoring.scorer import Scores as Scores
     from scoring.scorer import load_scorer as load_scorer
     from scoring.templates import ComparisonResult as ComparisonResult
     from scoring.templates import Template as Template
+    from search.audit import AuditOptions as AuditOptions
+    from search.audit import AuditResult as AuditResult
+    from search.audit import audit as audit
+    from search.run import IdentificationOptions as IdentificationOptions
+    from search.run import IdentificationResult as IdentificationResult
+    from search.run import SearchRule as SearchRule
+    from search.run import identify as identify
+    from search.searches import search as search
+    from search.sides import divide as divide
+    from search.sides import open_side as open_side
 
 _NAMES = {
     "estimators.base": "Batch Estimate Estimator",
     "evaluation.calibration_run": "CalibrationOptions CalibrationResult calibrate",
     "evaluation.comparison": "ComparisonOptions MethodComparison compare compare_stored",
     "evaluation.confidence.calibration": "Calibration Decision",
+    "report.audit": "write_audit",
     "report.sheet": "FaceScore",
     "evaluation.metrics.comparisons": "Comparisons",
     "evaluation.open_model": "LoadedModel open_model open_models",
     "evaluation.run": "EvaluationOptions EvaluationResult evaluate",
+    "search.audit": "AuditOptions AuditResult audit",
     "evaluation.sets.open_set": "open_set",
     "evaluation.sets.stored": "open_stored",
     "report.text": "calibration_text method_table result_text result_warnings",
+    "scoring.gallery": "open_gallery",
+    "search.run": "IdentificationOptions IdentificationResult SearchRule identify",
+    "search.searches": "search",
+    "search.sides": "divide open_side",
+    "scoring.identify": "Gallery SearchAnswer enroll",
     "scoring.scorer": "BestShot Scorer Scores load_scorer",
     "scoring.templates": "ComparisonResult Template",
 }
@@ -66,7 +88,7 @@ _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names
 __all__ = sorted(_MODULE_OF)  # noqa: PLE0605
 _ROOMS = (
     *("utils", "losses", "models", "data", "photos", "mc_dropout", "estimators", "evaluation"),
-    *("report", "training", "scoring", "extraction", "export"),
+    *("search", "report", "training", "scoring", "extraction", "export"),
 )
 
 

@@ -7,6 +7,11 @@ differ in how noisy their embeddings are, so comparisons depend on each other as
 designs: "labelled" (all mated against all non-mated pairs) and "list" (a `.bin` set: a few pairs of
 each person and as many non-mated ones). The table has the realised coverage with the standard error
 that the number of sets allows, and the width of the intervals against the true spread.
+
+python benchmarks/coverage.py --groups --sets 200 --replicates 300
+
+does the same for three groups: one population in which they are alike, and one in which images of
+one are noisier, and people of another resemble each other.
 """
 
 from __future__ import annotations
@@ -29,9 +34,11 @@ from tqdm import tqdm
 from benchmarks._common import write_json
 from data.labelled_pairs import mated_pairs, non_mated_pairs
 from evaluation.confidence.bootstrap import Bootstrap, bootstrap
+from evaluation.confidence.differentials import GroupResult, group_results
 from evaluation.metrics.comparisons import Comparisons, Unit, linked_people
 from evaluation.metrics.curve import ProtocolCurve, protocol_curve
 from evaluation.metrics.protocols import PROTOCOLS
+from evaluation.sets.groups import Grouping
 from evaluation.sets.labelled import scores_of
 
 Design = Literal["labelled", "list"]
@@ -44,6 +51,10 @@ DIMENSIONS, IMAGES, NOISE, DIFFER = 24, 4, 0.4, 0.35
 BLUR = {"sharp": 0.15, "blunt": 0.6}  # error of each method about the logarithm of an image's noise
 LISTED_SHARE = 0.02  # of the non-mated scores of a labelled set, the high end
 TRUTH_PEOPLE, TRUTH_NON_MATED = 200_000, 10_000_000
+
+GROUP_FMR, GROUP_PEOPLE = 2e-3, 360  # of three groups
+# of each group: what the noise is multiplied by, and the length of what its people share
+GROUPS = {"alike": ((1.0, 0.0),) * 3, "unlike": ((1.0, 0.0), (1.3, 0.0), (1.0, 1.6))}
 
 Values = dict[str, float]
 
@@ -70,12 +81,17 @@ class Faces:
         )
 
 
-def draw_people(people: int, rng: np.random.Generator) -> Faces:
-    """Images of new people."""
+def draw_people(
+    people: int, rng: np.random.Generator, groups: Sequence[tuple[float, float]] = ((1.0, 0.0),)
+) -> Faces:
+    """Images of new people, who belong to the groups in turn; see `GROUPS`."""
     identity = np.repeat(np.arange(people), IMAGES)
     own = rng.normal(scale=DIFFER, size=people)[identity]
     level = own + rng.normal(scale=DIFFER, size=len(identity))
     centre = rng.normal(size=(people, DIMENSIONS))[identity]
+    factor, shared = np.array(groups)[identity % len(groups)].T
+    level += np.log(factor)
+    centre[:, 0] += shared
     spread = NOISE * np.exp(level)[:, None] * rng.normal(size=centre.shape)
     seen = {
         name: (level + rng.normal(scale=blur, size=len(level))).astype(np.float32)
@@ -178,6 +194,79 @@ def simulate(
         yield held, values_of(result.curves), widths
 
 
+def grouped(
+    groups: Sequence[tuple[float, float]], people: int, rng: np.random.Generator, pairs: int = 0
+) -> tuple[Comparisons, Grouping]:
+    """One set of new people of several groups: all pairs, or so many non-mated ones."""
+    faces = draw_people(people, rng, groups)
+    if pairs:
+        others = non_mated_pairs(faces.identity, pairs, 1)
+        comparisons = faces.compared(np.concatenate([mated_pairs(faces.identity), others]))
+    else:
+        comparisons = _all_against_all(faces)
+    names = tuple("abc")
+    return comparisons, Grouping("generated", names, faces.identity % len(names))
+
+
+def values_of_groups(result: GroupResult) -> dict[str, tuple[float, float, float]]:
+    """Each rate and each ratio with the ends of its interval."""
+    values: dict[str, tuple[float, float, float]] = {}
+    for part in result.differentials:
+        for row in result.rows:
+            errors, total = row.counts[part.kind]
+            ends = row.intervals.get(part.kind, (math.nan, math.nan))
+            values[f"{part.kind} of {row.group}"] = (errors / total, *ends)
+            if row.group in part.relative:
+                value, ends = part.relative[row.group]
+                values[f"{part.kind} of {row.group} / mean"] = (value, *ends)
+        values[f"{part.kind}: worst / mean"] = (part.ratio, *part.interval)
+        values[f"{part.kind}: worst / best"] = (part.to_best, *part.to_best_interval)
+    return values
+
+
+def true_groups(design: str, people: int = 60_000, pairs: int = 3_000_000) -> Values:
+    """The values over a large population; ratios of groups that are alike are 1."""
+    comparisons, grouping = grouped(GROUPS[design], people, np.random.default_rng(4), pairs)
+    [result] = group_results(comparisons, [grouping], PROTOCOL, GROUP_FMR, replicates=0)
+    values = {name: value for name, (value, *_) in values_of_groups(result).items()}
+    if design == "alike":
+        values = {name: 1.0 if "/" in name else value for name, value in values.items()}
+    return values
+
+
+def simulate_groups(
+    design: str, sets: int, replicates: int
+) -> Iterator[dict[str, tuple[float, float, float]]]:
+    """Draw sets, and yield `values_of_groups` of each."""
+    for number in range(sets):
+        rng = np.random.default_rng([8, number])
+        comparisons, grouping = grouped(GROUPS[design], GROUP_PEOPLE, rng)
+        [result] = group_results(
+            comparisons, [grouping], PROTOCOL, GROUP_FMR, replicates=replicates, seed=number
+        )
+        yield values_of_groups(result)
+
+
+def coverage_of_groups(
+    true: Values, sets: Sequence[dict[str, tuple[float, float, float]]]
+) -> dict[str, tuple[float, float]]:
+    """Share of the sets whose interval holds the truth, and the median of its lower end.
+
+    "all / mean": whether the ratios of all groups hold at once.
+    """
+    table = {}
+    at_once: dict[str, list[NDArray[np.bool_]]] = {}
+    for name, value in true.items():
+        ends = np.array([one.get(name, (0, math.nan, math.nan))[1:] for one in sets])
+        held = (ends[:, 0] <= value) & (value <= ends[:, 1])
+        table[name] = float(held.mean()), float(np.median(ends[:, 0]))
+        if name.endswith("/ mean") and "worst" not in name:
+            at_once.setdefault(f"{name.split()[0]}: all / mean", []).append(held)
+    return table | {
+        name: (float(np.all(h, axis=0).mean()), math.nan) for name, h in at_once.items()
+    }
+
+
 def _all_against_all(faces: Faces) -> Comparisons:
     """All mated pairs, and of all non-mated ones the high end."""
     unit = faces.mu / np.linalg.norm(faces.mu, axis=1, keepdims=True)
@@ -200,9 +289,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--designs", nargs="+", choices=get_args(Design), default=list(get_args(Design))
     )
+    parser.add_argument("--groups", action="store_true", help="intervals of groups instead")
     parser.add_argument("--json", help="write the numbers here")
     args = parser.parse_args(argv)
     levels, rows = (0.95, 0.8), []
+    for name in GROUPS if args.groups else ():
+        true = true_groups(name)
+        runs = simulate_groups(name, args.sets, args.replicates)
+        table = coverage_of_groups(true, list(tqdm(runs, total=args.sets, leave=False)))
+        print(f"groups that are {name}, FMR {GROUP_FMR:g}, {args.sets} sets of {GROUP_PEOPLE}")
+        for value, (share, low) in table.items():
+            rows.append([name, value, true.get(value), share, low])
+            print(f"{value:24}{true.get(value, math.nan):9.4f}{share:9.3f}{low:9.3f}")
+    if args.groups:
+        print("truth; share of the 95 % intervals that hold it; median of their lower ends")
+        write_json(args.json, rows, "cpu")
+        return 0
     truths = truth()
     for design in args.designs:
         true = truths[design]

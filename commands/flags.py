@@ -266,6 +266,12 @@ def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
         help="bootstrap draws for intervals (200 where people are known, but none beside the "
         "original's table; 1000 with --report; 0: none)",
     )
+    add(
+        "--groups",
+        metavar="FILE.csv",
+        help="compare groups at the one threshold: columns path or person, and a grouping in each "
+        "further one",
+    )
     add("--save_features", help="write the arrays here (.npz); several targets: one file each")
     add("--save_scores", help="write scores and uncertainties here (.csv, .npz, .parquet)")
     add("--parts", help="keep finished parts of the embedding here; a stopped run resumes there")
@@ -320,6 +326,7 @@ def add_comparison_flags(parser: argparse.ArgumentParser) -> None:
     add("--batch_size", type=int, default=64, help="images per forward pass (64)")
     add("--parts", help="keep finished parts of the embedding here; a stopped run resumes there")
     add("--out", help="write table (txt, csv, md, tex, json) and figures into this folder")
+    add_match_flags(parser, "compare P(same person) by each method too")
 
 
 def add_calibration_flags(parser: argparse.ArgumentParser) -> None:
@@ -335,26 +342,16 @@ def add_calibration_flags(parser: argparse.ArgumentParser) -> None:
         help="file to write (RUN/calibration.json); FILE.pt: a packed --model with the new one",
     )
     add("--fmr", type=share, help="FMR that the score threshold is set for (1e-3)")
+    add_match_flags(parser, "fit P(same person) of two faces too")
     add_risk_flags(parser)
     add_set_flags(parser)
 
 
-def add_audit_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `AuditOptions`, `ModelFlags` and `open_gallery`."""
-    add = parser.add_argument
-    gallery = "folder per person, list, .rec pack; or stored embeddings: .npz, an extracted folder"
-    add("gallery", help=gallery)
-    add_model_flags(parser)
-    add("--out", required=True, help="write audit.csv and audit.html into this folder")
-    add("--images", help="stored embeddings: the faces they come from, to show them on the page")
-    rate = "share of wrong findings among those of a kind, at most (0.05)"
-    add("--false_discoveries", type=share, default=0.05, help=rate)
-    add("--fpir", type=share, default=0.01, help="of the threshold that effects are told at (0.01)")
-    add("--fmr", type=share, default=1e-4, help="of the threshold for poor quality (1e-4)")
-    add("--max_uncertainty", type=float, help="poor quality from here on (found in the gallery)")
-    add("--seed", type=int, default=0, help="of the pairs and strangers that are drawn (0)")
-    add("--batch_size", type=int, default=64, help="images per forward pass (64)")
-    add("--parts", help="keep finished parts of the embedding here; a stopped run resumes there")
+def add_match_flags(parser: argparse.ArgumentParser, match: str) -> None:
+    """Add the flags of P(same person)."""
+    add, of = parser.add_argument, ("uncertainty", "match")
+    add("--of", choices=of, default=of[0], help=f"match: {match} (uncertainty)")
+    add("--prior", type=share, default=0.5, help="match: P(same person) before looking (0.5)")
 
 
 def refuse_with_features(args: Mapping[str, object]) -> None:

@@ -160,41 +160,6 @@ def comparison_main(args: argparse.Namespace) -> int:
         return run_on_ranks(device, body, resume_hint=PARTS_HINT)
 
 
-def audit_main(args: argparse.Namespace) -> int:
-    """Audit a gallery as the flags say, and write its table and page; returns the exit code."""
-    model = flags.read(flags.ModelFlags, args)
-
-    def body(world: World, device: str) -> int:
-        from evaluation.search.audit import AuditOptions, audit
-        from evaluation.search.gallery import open_gallery
-        from report.audit import audit_text, write_audit
-
-        out = Path(args.out)
-        if out.is_file():
-            raise ValueError(f"--out {out}: names a folder, but a file is there")
-        options = flags.read(AuditOptions, args)
-        loaded = model.open(device) if model.model or model.backbone else None
-        gallery = open_gallery(
-            args.gallery,
-            loaded,
-            images=args.images,
-            batch_size=args.batch_size,
-            parts=args.parts,
-            world=world,
-        )
-        if not world.is_main:
-            return 0
-        with sole_writer(out):
-            result = audit(gallery, options)
-            sys.stdout.write(audit_text(result))
-            _warn(gallery.name, caution_sentences(result.cautions))
-            for path in write_audit(result, out):
-                sys.stdout.write(f"wrote {path}\n")
-        return 0
-
-    return run_on_ranks(args.device, body, resume_hint=PARTS_HINT)
-
-
 def calibration_main(args: argparse.Namespace) -> int:
     """Calibrate a model on a set, or what is stored, as the flags say; returns the exit code."""
     sets, model = flags.read(SetFlags, args), flags.read(flags.ModelFlags, args)

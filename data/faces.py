@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -130,6 +131,28 @@ class ClassIndex(NamedTuple):
     starts: NDArray[np.int64]
 
 
+def people_of(
+    labels: NDArray[np.integer], names: Sequence[str], numbers: NDArray[np.integer] | None
+) -> NDArray[np.str_]:
+    """(N,) what to call the person of each image, so that two sources can be matched.
+
+    The top folder of the images' names where folders and labels go together one to one, as in a
+    folder per identity; else the number that the source itself has for the label ("#17").
+
+    Args:
+        labels: (N,) 0..C-1.
+        names: (N,) image names.
+        numbers: (C,) the source's own; None where they are lost: then people are called "?17", and
+            no other source can be matched with them.
+    """
+    folders = [re.split(r"[/\\]", name)[0] if re.search(r"[/\\]", name) else "" for name in names]
+    pairs = set(zip(folders, labels.tolist(), strict=True))
+    if len(pairs) == len({folder for folder, _ in pairs}) == len({label for _, label in pairs}):
+        return np.array(folders, np.str_)
+    known = labels if numbers is None else numbers[labels]
+    return np.array([f"{'?' if numbers is None else '#'}{number}" for number in known.tolist()])
+
+
 def class_index(labels: NDArray[np.integer]) -> ClassIndex:
     """Index rows by class, from labels (N,) 0..C-1, whole numbers of any type.
 
@@ -184,6 +207,7 @@ class FileFaces(Faces):
         self._root, self._origin = str(root), Origin(root)
         self._listing = entries if isinstance(entries, Listing) else Listing.of(entries)
         self.labels, self.num_classes = self._listing.labels, self._listing.num_classes
+        self.numbers = self._listing.numbers
         self.sizes = Sizes()
 
     def __len__(self) -> int:
@@ -228,6 +252,8 @@ class PackFaces(Faces):
             raise ValueError(f"{path}: no image records")
         self.labels = _compact(labels)
         self.num_classes = int(self.labels.max()) + 1
+        self.numbers: NDArray[np.integer] = np.empty(self.num_classes, np.int64)
+        self.numbers[self.labels] = labels
         self.sizes = Sizes()
 
     def __len__(self) -> int:

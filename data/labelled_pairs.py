@@ -208,7 +208,9 @@ def _distinct(total: int, count: int, seed: int) -> NDArray[np.int64]:
     numbers = np.empty(0, np.int64)
     while len(numbers) < count:
         missing = count - len(numbers)
-        numbers = np.union1d(numbers, rng.integers(total, size=missing + missing // 2 + 16))
+        drawn = rng.integers(total, size=missing + missing // 2 + 16)
+        numbers = np.sort(np.concatenate([numbers, drawn]))  # np.unique takes 100 times as long
+        numbers = numbers[np.diff(numbers, prepend=-1) > 0]
     return np.sort(rng.permutation(numbers)[:count])
 
 

@@ -42,13 +42,19 @@ class Listing:
         block: uint8, the paths one after the other, as the file system has them.
         ends: (N,) where each path ends in the block.
         labels: (N,) int32, 0..C-1, every one of which occurs.
+        numbers: (C,) what a list calls its labels; None for 0..C-1.
     """
 
     def __init__(
-        self, block: NDArray[np.uint8], ends: NDArray[np.integer], labels: NDArray[np.int32]
+        self,
+        block: NDArray[np.uint8],
+        ends: NDArray[np.integer],
+        labels: NDArray[np.int32],
+        numbers: NDArray[np.int64] | None = None,
     ) -> None:
         self.block, self.ends, self.labels = block, ends, labels
         self.num_classes = int(labels.max(initial=-1)) + 1
+        self.numbers = np.arange(self.num_classes) if numbers is None else numbers
 
     @classmethod
     def of(cls, entries: Iterable[tuple[str, int]]) -> Listing:
@@ -63,6 +69,7 @@ class Listing:
             np.frombuffer(block, dtype=np.uint8),
             _small_ends(ends),
             np.array(labels, dtype=np.int32),
+            np.array(list(numbers), dtype=np.int64),
         )
 
     def __len__(self) -> int:
@@ -170,10 +177,9 @@ def list_file_listing(path: Path) -> Listing:
             images of which none exists.
     """
     stamp = cache_file.stamp(path)
-    key = {"kind": "list", "list": stamp}
-    cached = cache_file.load(
-        path, key, lambda arrays: Listing(arrays["block"], arrays["ends"], arrays["labels"])
-    )
+    names = ("block", "ends", "labels", "numbers")
+    key = {"kind": "numbered list", "list": stamp}
+    cached = cache_file.load(path, key, lambda arrays: Listing(*(arrays[name] for name in names)))
     if cached is not None and not is_bounded():
         return cached
     listing = Listing.of(_list_entries(path))
@@ -186,8 +192,7 @@ def list_file_listing(path: Path) -> Listing:
             f"start at the list's folder, {path.parent}"
         )
     if len(listing) >= SMALLEST_CACHED and time.time() - stamp[1] / 1e9 >= SETTLED:
-        arrays = {"block": listing.block, "ends": listing.ends, "labels": listing.labels}
-        cache_file.store(path, key, arrays)
+        cache_file.store(path, key, {name: getattr(listing, name) for name in names})
     return listing
 
 

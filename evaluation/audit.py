@@ -17,18 +17,15 @@ from pathlib import Path
 if not __package__:  # run as a file: import from the checkout, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from commands import flags
+from commands.audit import add_flags, audit_main
 from utils.cli import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Audit and write; the exit code is 0, or 2 when no result can be given."""
     parser = Parser(description="Faults of a gallery's references.")
-    flags.add_audit_flags(parser)
-    args = parser.parse_args(argv)
-    from commands.run import audit_main  # later than --help
-
-    return audit_main(args)
+    add_flags(parser)
+    return audit_main(parser.parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,12 @@ from estimators.base import Estimate
 from evaluation.confidence.calibration import Calibration, Decision
 from evaluation.confidence.intervals import Count, Interval, clopper_pearson
 from evaluation.confidence.risk_control import Risk, RiskControl, control_risk, select, split
+from evaluation.confidence.same_person import SamePerson
 from evaluation.metrics.comparisons import Comparisons, Unit
 from evaluation.metrics.thresholds import Caution, caution_few_matches
 from evaluation.original import require_pairs
 from evaluation.run import EvaluationOptions, embed_set, method_name, require_set_and_model
+from evaluation.same_person_run import SamePersonResult, check_same_person
 from evaluation.sets.stored import StoredSet
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ class CalibrationOptions:
         seed: of every split.
         batch_size: images per forward pass.
         flip: average each image with its mirror image.
+        of: "match" fits P(same person) too.
+        prior: of P(same person), stored with it; one that is given later counts instead.
     """
 
     fmr: float | None = None
@@ -57,6 +61,8 @@ class CalibrationOptions:
     seed: int = 0
     batch_size: int = 64
     flip: bool = False
+    of: Literal["uncertainty", "match"] = "uncertainty"
+    prior: float = 0.5
 
     def __post_init__(self) -> None:
         if self.fmr is not None and self.score_threshold is not None:
@@ -142,6 +148,8 @@ class CalibrationResult:
         reliability: predicted against observed, on people that the map was not fitted on.
         risk: the cut-off for the target risk; None where none was asked for.
         confidence: of the intervals.
+        same_person: P(same person) on people that it was not fitted on; None where it was not
+            asked for.
     """
 
     calibration: Calibration
@@ -150,6 +158,7 @@ class CalibrationResult:
     reliability: Reliability
     risk: RiskControl | None
     confidence: float
+    same_person: SamePersonResult | None = None
 
     @property
     def cautions(self) -> tuple[Caution, ...]:
@@ -225,7 +234,20 @@ def calibrate(
             seed=options.seed,
         )
         fitted = replace(fitted, decision=Decision.from_risk_control(risk, fitted))
-    return CalibrationResult(fitted, comparisons, cutoffs, checked, risk, options.confidence)
+    person = None
+    if options.of == "match":
+        fitted = replace(fitted, same_person=SamePerson.fit(comparisons, options.prior))
+        person = check_same_person(
+            comparisons,
+            {fitted.method: comparisons.uncertainty},
+            prior=options.prior,
+            unit=options.unit,
+            confidence=options.confidence,
+            seed=options.seed,
+        )
+    return CalibrationResult(
+        fitted, comparisons, cutoffs, checked, risk, options.confidence, person
+    )
 
 
 def reliability(

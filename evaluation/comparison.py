@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from evaluation.metrics.comparisons import Cap, Comparisons, Unit
 from evaluation.metrics.protocols import Protocol, find_protocol
 from evaluation.metrics.thresholds import Caution
 from evaluation.run import DISCARDS, EvaluationOptions, embed_set, show_draws
+from evaluation.same_person_run import SamePersonResult, check_same_person
 from evaluation.sets.stored import StoredSet
 from models.seeds import Group
 from utils.config import require
@@ -53,6 +54,8 @@ class ComparisonOptions:
         seed: of the draws.
         batch_size: images per forward pass.
         parts: folder in which finished parts of the embedding are kept.
+        of: "match" compares what each method's uncertainties add to P(same person) too.
+        prior: of P(same person).
     """
 
     protocol: str | Protocol = "iso29794"
@@ -64,6 +67,8 @@ class ComparisonOptions:
     seed: int = 0
     batch_size: int = 64
     parts: str | None = None
+    of: Literal["uncertainty", "match"] = "uncertainty"
+    prior: float = 0.5
 
     def __post_init__(self) -> None:
         fmr = self.fmr
@@ -203,6 +208,7 @@ class MethodComparison:
         groups: of seeds.
         rows: one per method, the best first.
         group_rows: one per group, the best first.
+        same_person: P(same person) by each method; None where not asked for, or at a later target.
     """
 
     name: str
@@ -213,6 +219,7 @@ class MethodComparison:
     groups: tuple[Group, ...]
     rows: tuple[MethodRow, ...]
     group_rows: tuple[GroupRow, ...]
+    same_person: SamePersonResult | None = None
 
     @property
     def curve(self) -> ProtocolCurve:
@@ -319,6 +326,16 @@ def _compare(
     known = [*columns, *(group.name for group in groups if group.name not in columns)]
     if against is not None and against not in known:
         raise ValueError(f"--against {against}: the methods are {', '.join(known)}")
+    person = None
+    if options.of == "match":
+        person = check_same_person(
+            comparisons,
+            columns,
+            prior=options.prior,
+            unit=options.unit,
+            confidence=options.confidence,
+            seed=options.seed,
+        )
     for fmr in options.fmr:
         draws = bootstrap(
             comparisons,
@@ -340,7 +357,8 @@ def _compare(
         if draws.replicates < needed:
             cautions += (Caution("few_draws", few),)
         yield MethodComparison(
-            *(name, comparisons.cap, cautions, fmr, draws, groups, tuple(rows), tuple(means))
+            *(name, comparisons.cap, cautions, fmr, draws, groups, tuple(rows), tuple(means)),
+            same_person=person if fmr == options.fmr[0] else None,
         )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from data.features import Embeddings, Features
 from estimators.base import Estimate
 from evaluation.metrics.comparisons import Comparisons, Unit, image_uncertainties, rescored
-from evaluation.metrics.curve import ProtocolCurve, protocol_curve
+from evaluation.metrics.curve import CurveEngine, ProtocolCurve, curve_of
 from evaluation.metrics.protocols import PROTOCOLS, Protocol, find_protocol
 from evaluation.original import FMR_TARGETS, OriginalTable, original_table, require_pairs
 from evaluation.sets.stored import StoredSet
@@ -27,11 +27,13 @@ from evaluation.sets.templates import Fusion, Score
 from utils.config import require
 from utils.distributed import ALONE, World
 from utils.files import file_name
+from utils.long_work import prefetch
 
 if TYPE_CHECKING:
     from data.faces import Images
     from estimators.base import Estimator
     from evaluation.confidence.bootstrap import Bootstrap
+    from evaluation.confidence.differentials import GroupResult
     from evaluation.confidence.risk_control import Risk, RiskControl
     from evaluation.metrics.thresholds import Caution, TarAtFar
     from evaluation.open_model import LoadedModel
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from utils.config import Verification
 
 DISCARDS = (0.0, 0.05, 0.1, 0.2, 0.3)  # shares at which tables have FNMR
+LARGE = 1_000_000  # comparisons from which on two protocols are evaluated at once
 DRAWS = 200  # of the bootstrap, where nobody says how many
 LABELLED_PROTOCOL = "iso29794"  # of whatever has no pairs that the original's table could be of
 
@@ -68,6 +71,7 @@ class EvaluationOptions:
         target_risk: find the cut-off that keeps this risk among accepted comparisons; None: do not.
         risk: which risk.
         score_threshold: of that risk, instead of the one for the first FMR target.
+        groups: file that says which group each path or person is in; see `read_groupings`.
         seed: of the bootstrap and of the risk's split.
     """
 
@@ -87,6 +91,7 @@ class EvaluationOptions:
     target_risk: float | None = None
     risk: Risk = "fnmr"
     score_threshold: float | None = None
+    groups: str | Path | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -140,6 +145,7 @@ class UncertaintyResult:
         rows: protocol by protocol, for each FMR target.
         draws: FMR target of a curve -> bootstrap of the first protocol; empty without.
         risk: the cut-off for a target risk; None where none was asked for.
+        groups: of the first protocol, each grouping at each FMR target; empty where none are given.
     """
 
     label: str
@@ -148,6 +154,7 @@ class UncertaintyResult:
     rows: tuple[ProtocolRow, ...]
     draws: Mapping[float, Bootstrap]
     risk: RiskControl | None
+    groups: tuple[GroupResult, ...] = ()
 
     @property
     def curves(self) -> list[ProtocolCurve]:
@@ -223,7 +230,7 @@ def evaluate(
     if features is not None and len(protocols) == 1 and protocols[0].prints_original:
         original = original_table(features, protocols[0], options.sigma_sizes, source.name)
     images = None if isinstance(source, StoredSet) else source.images
-    is_table = original is not None and options.table_only
+    is_table = original is not None and options.table_only and not options.groups
     if is_table and isinstance(source, StoredSet):  # without the time to find out who is who
         return EvaluationResult(source.name, options, protocols, original, ())
     if isinstance(source, StoredSet):
@@ -366,16 +373,21 @@ def protocol_rows(
     Raises:
         ValueError: no protocol or no target is given, or none can be applied.
     """
-    rows: list[ProtocolRow] = []
-    for protocol in protocols:
-        starting = protocol.rule == "starting_error"
-        for target in (None,) if starting else fmr_targets:
+
+    def rows_of(protocol: Protocol) -> list[ProtocolRow]:
+        rows, engine = [], None
+        for target in (None,) if protocol.rule == "starting_error" else fmr_targets:
             try:
-                curve = protocol_curve(comparisons, protocol, 1e-3 if target is None else target)
+                engine = engine or CurveEngine(comparisons, protocol)
+                curve = curve_of(engine, 1e-3 if target is None else target)
             except ValueError as error:  # said in the row, and raised if none can be applied
                 rows.append(ProtocolRow(protocol, target, None, str(error)))
             else:
                 rows.append(ProtocolRow(protocol, target, curve))
+        return rows
+
+    threads = 2 if len(comparisons.scores) >= LARGE else 1
+    rows = [row for rows in prefetch(rows_of, protocols, threads, threads) for row in rows]
     if not rows:
         raise ValueError(f"{comparisons.name}: give one protocol and one FMR target at least")
     if all(row.curve is None for row in rows):
@@ -471,4 +483,22 @@ def _evaluate_uncertainty(
             fuse=first.fuse,
             seed=options.seed,
         )
-    return UncertaintyResult(label, method, comparisons, rows, draws, risk)
+    groups: list[GroupResult] = []
+    if options.groups:
+        from evaluation.confidence.differentials import group_results
+        from evaluation.sets.groups import read_groupings
+
+        groupings = read_groupings(options.groups, comparisons)
+        for fmr in options.fmr[: 1 if first.rule == "starting_error" else None]:
+            groups += group_results(
+                comparisons,
+                groupings,
+                first,
+                fmr,
+                unit=options.unit,
+                replicates=DRAWS if is_default else replicates,
+                confidence=options.confidence,
+                seed=options.seed,
+                progress=show_draws,
+            )
+    return UncertaintyResult(label, method, comparisons, rows, draws, risk, tuple(groups))

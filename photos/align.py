@@ -51,6 +51,17 @@ def similarity_transforms(points: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.stack([np.stack(row, axis=-1) for row in rows], axis=1)
 
 
+def share_outside(landmarks: NDArray[np.floating], size: tuple[float, float]) -> float:
+    """Return which share of the aligned face lies beyond the border of a photo (width, height)."""
+    to_photo = cv2.invertAffineTransform(similarity_transforms(landmarks[None])[0])
+    corners = np.array([(0, 0), (SIZE, 0), (SIZE, SIZE), (0, SIZE)]) - 0.5
+    face = (corners @ to_photo[:, :2].T + to_photo[:, 2]).astype(np.float32)
+    width, height = size
+    photo = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32) - 0.5
+    inside, _ = cv2.intersectConvexConvex(face, photo)
+    return max(0.0, 1 - inside / cv2.contourArea(face))
+
+
 def align(image: NDArray[np.uint8], points: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Cut the aligned face (112, 112, 3) out of a picture (H, W, 3) RGB.
 

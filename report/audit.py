@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.images import encode_jpeg
-from evaluation.search.audit import KINDS, AuditResult, Finding, Kind
-from evaluation.search.gallery import Gallery
 from report.page import JPEG_QUALITY, render
 from report.text import aligned
 from report.words import caution_sentences, plural
+from search.audit import KINDS, AuditResult, Finding, Kind
+from search.gallery import Gallery
 from utils.files import atomic_file, write_text
 from utils.tables import write_csv
 
@@ -64,10 +64,15 @@ def audit_text(result: AuditResult) -> str:
     return "\n".join(lines) + "\n"
 
 
+def audit_warnings(result: AuditResult) -> tuple[str, ...]:
+    """What is missing, and what cannot be told, one line each."""
+    return caution_sentences((*result.gallery.cautions, *result.cautions))
+
+
 def action_of(finding: Finding, gallery: Gallery) -> str:
     """What to do about a finding, in words."""
-    row, other = finding.rows[0], gallery.people.get(_label(gallery, finding.other), "")
-    is_own = finding.other >= 0 and gallery.label[row] == gallery.label[finding.other]
+    other = _person(gallery, finding.other)
+    is_own = other == _person(gallery, finding.rows[0])
     if finding.kind == "copy":
         return "remove it" if is_own else f"find out whether this is {other}, and remove one"
     if finding.kind == "poor_quality":
@@ -98,11 +103,11 @@ def _rows(result: AuditResult) -> Iterator[Sequence[object]]:
     for number, finding in enumerate(result.findings, start=1):
         for row in finding.rows:
             yield (
-                *(number, finding.kind, gallery.names[row], gallery.people[_label(gallery, row)]),
+                *(number, finding.kind, gallery.names[row], _person(gallery, row)),
                 *(_name(gallery, finding.own), _cell(finding.own_score)),
                 *(
                     _name(gallery, finding.other),
-                    gallery.people.get(_label(gallery, finding.other), ""),
+                    _person(gallery, finding.other),
                 ),
                 *map(_cell, (finding.other_score, finding.uncertainty, finding.chance)),
                 *(finding.misses, finding.false_positives, action_of(finding, gallery)),
@@ -158,14 +163,14 @@ def audit_page(result: AuditResult) -> str:
             (HEADINGS.get(name, f"{name.capitalize()} removed"), effect)  # type: ignore[call-overload]
             for name, effect in result.effects.items()
         ],
-        warnings=caution_sentences((*gallery.cautions, *result.cautions)),
+        warnings=audit_warnings(result),
     )
 
 
 def _card(finding: Finding, gallery: Gallery) -> Card:
     sides = [("in the gallery", row) for row in finding.rows[:2]]
     if finding.kind != "copy" and finding.own >= 0 and finding.own not in finding.rows:
-        sides.append(("nearest of the person", finding.own))
+        sides.append(("same person", finding.own))
     if finding.kind != "poor_quality" and finding.other >= 0:
         sides.append(("original" if finding.kind == "copy" else "resembles", finding.other))
     facts = [
@@ -190,11 +195,11 @@ def _card(finding: Finding, gallery: Gallery) -> Card:
 
 def _picture(role: str, row: int, gallery: Gallery) -> Picture:
     jpeg = b"" if gallery.picture is None else encode_jpeg(gallery.picture(row), JPEG_QUALITY)
-    return Picture(role, gallery.names[row], gallery.people[_label(gallery, row)], jpeg)
+    return Picture(role, gallery.names[row], _person(gallery, row), jpeg)
 
 
-def _label(gallery: Gallery, row: int) -> int:
-    return int(gallery.label[row]) if row >= 0 else -1
+def _person(gallery: Gallery, row: int) -> str:
+    return str(gallery.person[row]) if row >= 0 else ""
 
 
 def _name(gallery: Gallery, row: int) -> str:

@@ -21,7 +21,7 @@ from evaluation.confidence.intervals import clopper_pearson
 from evaluation.metrics.curve import CurveEngine
 from evaluation.original import equal_error_rates
 from evaluation.run import DISCARDS
-from report.words import caution_sentences, protocol_sentence, risk_sentences
+from report.words import caution_sentences, group_sentences, protocol_sentence, risk_sentences
 from utils.files import Json
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from evaluation.calibration_run import Reliability
     from evaluation.confidence.bootstrap import Bootstrap
     from evaluation.confidence.calibration import Calibration
+    from evaluation.confidence.differentials import GroupRates, GroupResult
+    from evaluation.confidence.intervals import Count, Interval
     from evaluation.confidence.risk_control import RiskControl
     from evaluation.metrics.comparisons import Comparisons
     from evaluation.metrics.curve import Kept, ProtocolCurve
@@ -315,6 +317,78 @@ class WorstErrors:
 
 
 @dataclass(frozen=True)
+class GroupRate:
+    """A rate of one group; `low` to `high` by bootstrap, `relative` to the geometric mean of all.
+
+    None where there is none: without draws, or where the group is too small to be compared.
+    """
+
+    errors: int
+    total: int
+    rate: float | None
+    low: float | None
+    high: float | None
+    too_small: bool
+    relative: Span | None
+
+
+@dataclass(frozen=True)
+class GroupFacts:
+    """One group; `false_non_matches` and `mated` are kept at each of `discard_fraction`."""
+
+    group: str
+    people: int
+    images: int
+    refused_images: int
+    fnmr: GroupRate
+    fmr: GroupRate
+    refused: GroupRate
+    false_non_matches: list[int]
+    mated: list[int]
+
+
+@dataclass(frozen=True)
+class Apart:
+    """How far apart a rate is; all but `rate` are None where that is undefined."""
+
+    rate: str
+    worst: str | None
+    to_geometric_mean: Span
+    to_best: Span
+    at_least: float | None
+
+
+@dataclass(frozen=True)
+class OutsideGroups:
+    """Comparisons of no group: counted, but in no rate of a group."""
+
+    mated: int
+    non_mated: int
+    false_matches: int
+
+
+@dataclass(frozen=True)
+class GroupingFacts:
+    """One grouping at one FMR target."""
+
+    name: str
+    fmr_target: float | None
+    score_threshold: float
+    refused: float
+    uncertainty_threshold: float | None
+    unit: str
+    units: int
+    replicates: int
+    confidence: float
+    discard_fraction: list[float]
+    groups: list[GroupFacts]
+    across: OutsideGroups
+    unknown: OutsideGroups
+    differentials: list[Apart]
+    in_words: list[str]
+
+
+@dataclass(frozen=True)
 class ReportFacts:
     """The whole report, in the order of `report.json`."""
 
@@ -330,6 +404,7 @@ class ReportFacts:
     presets: list[Preset]
     scores: Histograms
     det: list[Det]
+    groups: list[GroupingFacts]
     risk_control: Mapping[str, object] | None
     reliability: ReliabilityFacts | None
     calibration: Mapping[str, object] | None
@@ -408,6 +483,7 @@ class ReportData:
     curves: Sequence[ProtocolCurve]  # one protocol by FMR target; the first is the summary's
     presets: Sequence[ProtocolCurve] = ()  # every protocol, for the table side by side
     bootstrap: Mapping[float, Bootstrap] = field(default_factory=dict)  # by FMR target
+    groups: Sequence[GroupResult] = ()
     risk: RiskControl | None = None
     reliability: Reliability | None = None  # of held-out pairs
     calibration: Calibration | None = None  # for the table of thresholds
@@ -462,6 +538,7 @@ def collect(data: ReportData) -> ReportFacts:
         presets=[_preset(curve) for curve in data.presets],
         scores=histograms(comparisons, uncertainty),
         det=_det_curves(comparisons, main, kept),
+        groups=list(map(grouping_facts, data.groups)),
         risk_control=(
             {**data.risk.to_dict(), "in_words": risk_sentences(data.risk)} if data.risk else None
         ),
@@ -492,6 +569,7 @@ def _warnings(data: ReportData) -> list[str]:
     cautions = [*data.comparisons.cautions]
     cautions += [caution for curve in data.curves for caution in curve.cautions]
     cautions += [caution for draws in data.bootstrap.values() for caution in draws.cautions]
+    cautions += [caution for groups in data.groups for caution in groups.grouping.cautions]
     return list(dict.fromkeys([*data.warnings, *caution_sentences(cautions)]))
 
 
@@ -712,6 +790,71 @@ def _reliability(data: ReportData) -> ReliabilityFacts | None:
         for part in diagram.bins
     ]
     return ReliabilityFacts(bins, diagram.calibration_error, diagram.chance, diagram.confidence)
+
+
+def grouping_facts(result: GroupResult) -> GroupingFacts:
+    """Everything about one grouping, and the sentences about it."""
+    return GroupingFacts(
+        name=result.grouping.name,
+        fmr_target=number(result.fmr_target),
+        score_threshold=result.score_threshold,
+        refused=result.refused,
+        uncertainty_threshold=number(result.uncertainty_threshold),
+        unit=result.unit,
+        units=result.units,
+        replicates=result.replicates,
+        confidence=result.confidence,
+        discard_fraction=[*result.shares],
+        groups=[_group(row, result) for row in result.rows],
+        across=_outside(*result.across),
+        unknown=_outside(*result.unknown),
+        differentials=[
+            Apart(
+                part.kind,
+                part.worst or None,
+                _span(part.ratio, part.interval),
+                _span(part.to_best, part.to_best_interval),
+                number(part.at_least),
+            )
+            for part in result.differentials
+        ],
+        in_words=group_sentences(result),
+    )
+
+
+def _outside(mated: int, others: Count) -> OutsideGroups:
+    return OutsideGroups(mated, others.total, others.errors)
+
+
+def _span(value: float, interval: Interval) -> Span:
+    return Span(number(value), *map(number, interval))
+
+
+def _group(row: GroupRates, result: GroupResult) -> GroupFacts:
+    rates = {}
+    for part in result.differentials:
+        errors, total = row.counts[part.kind]
+        low, high = row.intervals.get(part.kind, (math.nan, math.nan))
+        relative = part.relative.get(row.group)
+        rates[part.kind] = GroupRate(
+            errors=errors,
+            total=total,
+            rate=errors / total if total else None,
+            low=number(low),
+            high=number(high),
+            too_small=part.kind in row.too_small,
+            relative=_span(*relative) if relative else None,
+        )
+    images = row.refused_images
+    return GroupFacts(
+        group=row.group,
+        people=row.people,
+        images=images.total,
+        refused_images=images.errors,
+        **rates,
+        false_non_matches=[count.errors for count in row.kept],
+        mated=[count.total for count in row.kept],
+    )
 
 
 def _faces(comparisons: Comparisons, images: Images | None) -> Faces:

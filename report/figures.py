@@ -14,6 +14,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -32,13 +33,15 @@ from report.facts import (
     FEW_ERRORS,
     CurveFacts,
     Det,
+    GroupingFacts,
+    GroupRate,
     Histograms,
     Numbers,
     ReliabilityFacts,
     first_distinct,
 )
 from report.text import operating_point
-from report.words import fmr
+from report.words import GROUP_RATES, fmr, shortened
 from utils.files import atomic_path
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from evaluation.confidence.bootstrap import Bootstrap
     from evaluation.original import OriginalTable
     from models.seeds import Group
+    from search.run import IdentificationResult
 
 COLOURS = ("#0b6e99", "#c8553d", "#4f772d", "#7b4b94")  # told apart in grey and when colour-blind
 # Okabe and Ito's colours, which are told apart by colour-blind readers; then again, dashed.
@@ -57,11 +61,20 @@ COMPARED_TO = 0.4  # discard fraction up to which the curves of methods are draw
 SHEET_COLUMNS, SHEET_ROWS = 12, 2
 LABEL, HEADING, MARGIN = 18, 30, 10  # pixels, as the next line
 CELL = (112 + LABEL + 6, 112 + MARGIN)  # height and width of a face with its number
-PARTS = ("ink", "soft", "line", "curve", "other", "third", "random", "shade", "surface")
+PARTS = (
+    *("ink", "soft", "line", "curve", "other", "third", "random", "shade", "surface"),
+    *("good", "bad", "warn"),
+)
 # a stand-in for each part, replaced by its CSS variable in the finished SVG
 COLOUR = {part: f"#0a0b{place:02x}" for place, part in enumerate(PARTS, start=16)}
 _RATES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5)
 _DET_STYLE = (("curve", "-"), ("other", (0, (6, 1.5))), ("third", (0, (2, 1.2))))
+# of up to 20 groups: a line's part in the picture, and its dashes as the page's key has them
+GROUP_STYLES: tuple[tuple[str, tuple[int, tuple[float, ...]]], ...] = tuple(
+    (part, (0, dash))
+    for dash in ((), (6, 2), (2, 1.5), (6, 2, 1.5, 2))
+    for part in ("curve", "other", "third", "good", "bad")
+)
 _DOTTED = (0, (1, 1.6))
 _WITHOUT_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
@@ -163,6 +176,40 @@ def compare_figure(
     _style(axes, decimals=2 if top < 0.05 else 0)
     axes.set_title(f"{name}: error versus discard at FMR {fmr:g}", loc="left", fontsize=11)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    return _save(figure, path)
+
+
+def identification_figure(result: IdentificationResult, path: Path) -> Path:
+    """Draw DET, and FNIR and FPIR against the share of discarded probes, and write a PNG."""
+    figure = Figure(figsize=(9.6, 4.2), dpi=160, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    assert result.det is not None
+    inside = ((result.det.fmr > 0) & (result.det.fnmr > 0)) & (result.det.fnmr < 1)
+    left.plot(result.det.fmr[inside], result.det.fnmr[inside], color=METHOD_COLOURS[0])
+    for point in result.points:
+        if point.fpir and point.fnir:
+            rates = [rate.counts.errors / rate.counts.total for rate in (point.fpir, point.fnir)]
+            left.plot(*rates, "o", color=RANDOM)
+    left.set(xscale="log", yscale="log" if inside.any() else "linear", xlabel="FPIR", ylabel="FNIR")
+    left.grid(color=GRID)
+    left.set_title("detection error tradeoff", loc="left", fontsize=10)
+    point = result.points[0]
+    for (name, curve), colour in zip(point.curves.items(), METHOD_COLOURS, strict=False):
+        shown = curve.edc.fractions <= COMPARED_TO
+        x, edc = curve.edc.fractions[shown], curve.edc
+        right.step(x, edc.fnmr[shown], where="post", color=colour, label=name)
+        fpir = edc.false_matches[shown] / np.maximum(edc.non_mated[shown], 1)
+        right.step(x, fpir, where="post", color=colour, linestyle=DASHES[1], linewidth=1)
+    right.set(xlim=(0, COMPARED_TO), xlabel="probes discarded, most uncertain first")
+    right.set_ylabel("FNIR (solid), FPIR (dashed) of the rest")
+    right.set_ylim(bottom=0)
+    right.grid(color=GRID)
+    title = "error versus discard"
+    if point.fpir_target is not None:
+        title += f" at FPIR {point.fpir_target:g}"
+        right.legend(fontsize=8, frameon=False)
+    right.set_title(title, loc="left", fontsize=10)
+    figure.suptitle(result.searches.name, fontsize=11, x=0.01, ha="left")
     return _save(figure, path)
 
 
@@ -450,6 +497,50 @@ def reliability_picture(reliability: ReliabilityFacts) -> Markup:
         _as_percent(axes)
 
     return _svg("reliability", "Observed against predicted probability of an error", draw)
+
+
+def group_pictures(grouping: GroupingFacts, prefix: str) -> list[Markup]:
+    """Of each rate, a dot with its interval for each group; then the groups' curves."""
+    names = [row.group for row in grouping.groups]
+    places = np.arange(len(names))
+
+    def rates(kind: str, axes: Axes) -> None:
+        found: list[GroupRate] = [getattr(row, kind) for row in grouping.groups]
+        for place, rate, style in zip(places, found, GROUP_STYLES, strict=False):
+            if rate.rate is not None:
+                low, high = rate.low or 0.0, rate.rate if rate.high is None else rate.high
+                axes.plot([low, high], [place] * 2, color=COLOUR[style[0]], alpha=0.6)
+                face = COLOUR["surface" if rate.too_small else style[0]]
+                axes.plot(rate.rate, place, "o", color=COLOUR[style[0]], markerfacecolor=face)
+        axes.set_yticks(places, [shortened(name, 16) for name in names])
+        axes.tick_params(axis="y", length=0, labelcolor=COLOUR["ink"])
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_xlim(left=0)
+        axes.grid(axis="x")
+        axes.set_xlabel(GROUP_RATES[kind])
+        axes.xaxis.set_major_formatter(FuncFormatter(_percent))
+        axes.locator_params(axis="x", nbins=5)
+
+    def curves(axes: Axes) -> None:
+        x = np.array(grouping.discard_fraction)
+        for row, (part, dash) in zip(grouping.groups, GROUP_STYLES, strict=False):
+            mated = np.array(row.mated)
+            fnmr = np.array(row.false_non_matches) / np.where(mated > 0, mated, np.nan)
+            axes.plot(x, fnmr, color=COLOUR[part], linestyle=dash, linewidth=1.7)
+        axes.set_xlim(0, x[-1])
+        axes.set_ylim(0)
+        axes.grid(axis="y")
+        axes.set_xlabel("refused of all, most uncertain first")
+        axes.set_ylabel("FNMR of the group")
+        _as_percent(axes)
+
+    size = 344, 70 + 22 * len(names)
+    pictures = [
+        _svg(f"{prefix}{kind}", f"{label}: each group", partial(rates, kind), size)
+        for kind, label in GROUP_RATES.items()
+    ]
+    title = "FNMR of each group against the share of all comparisons that is refused"
+    return [*pictures, _svg(f"{prefix}curves", title, curves)]
 
 
 def _svg(

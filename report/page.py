@@ -33,7 +33,7 @@ from evaluation.run import (
 )
 from report import words
 from report.facts import FEW_ERRORS, Provenance, ReportData, ReportFacts, collect
-from report.text import report_text
+from report.text import groups_csv, report_text
 from report.words import caution_sentences
 from utils.files import file_name, file_sha256, visible, write_text
 
@@ -77,6 +77,10 @@ def write_reports(
     images, first = result.images, result.uncertainties[0].comparisons.uncertainty
     if images is not None and len(images) == len(first):
         yield contact_sheet(images, first, folder / f"{name}-faces.png", title=name)
+    if any(part.groups for part in result.uncertainties):
+        table = folder / f"{name}-groups.csv"
+        write_text(table, groups_csv(result))
+        yield table
     provenance = _provenance(config or {}, files)
     for part in result.uncertainties:
         stem = f"{name}-{file_name(part.label)}" if part.label else name
@@ -103,6 +107,8 @@ def write_report(folder: str | Path, data: ReportData, stem: str = "report") -> 
 
 
 def _page(facts: ReportFacts, data: ReportData) -> str:
+    from report.figures import GROUP_STYLES  # matplotlib
+
     images, capped = data.images, words.cap_sentence(data.comparisons.cap)
     faces = {} if images is None else {row: images.decode(row, row + 1)[0] for row in facts.rows()}
     maps = map_pictures(list(faces.values()), data.explain)
@@ -113,6 +119,7 @@ def _page(facts: ReportFacts, data: ReportData) -> str:
         summary=[tested, words.outcome(facts), words.area(facts)],
         risk=words.risk_lines(facts),
         pictures=_pictures(facts),
+        group_styles=[(part, " ".join(map(str, dash))) for part, (_, dash) in GROUP_STYLES],
         jpegs={row: encode_jpeg(face, JPEG_QUALITY) for row, face in faces.items()},
         maps=dict(zip(faces, maps, strict=False)),
     )
@@ -132,7 +139,7 @@ def map_pictures(faces: Sequence[NDArray[np.uint8]], explain: Explain | None) ->
     return [encode_jpeg(picture, JPEG_QUALITY) for picture in tinted]
 
 
-def _pictures(facts: ReportFacts) -> dict[str, Markup | list[Markup] | None]:
+def _pictures(facts: ReportFacts) -> dict[str, Markup | list[Markup] | list[list[Markup]] | None]:
     """The SVG of each figure; None where there is nothing to draw."""
     from report import figures  # matplotlib
 
@@ -145,6 +152,10 @@ def _pictures(facts: ReportFacts) -> dict[str, Markup | list[Markup] | None]:
         "scores": figures.score_picture(facts.scores, threshold),
         "deciles": figures.decile_picture(facts.scores, threshold),
         "det": figures.det_picture(facts.det, facts.curves),
+        "groups": [
+            figures.group_pictures(grouping, f"groups{place}")
+            for place, grouping in enumerate(facts.groups)
+        ],
         "reliability": (
             figures.reliability_picture(facts.reliability) if facts.reliability else None
         ),
@@ -168,6 +179,7 @@ def _data(
         curves=part.curves,
         presets=[row.curve for row in presets if row.curve],
         bootstrap=part.draws,
+        groups=part.groups,
         risk=part.risk,
         reliability=reliability,
         calibration=calibration,

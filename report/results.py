@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from evaluation.original import PERCENTILES, SHOWN
 from evaluation.run import DISCARDS
-from report.facts import by_limit, number, plain
+from report.facts import by_limit, grouping_facts, number, plain
 from report.text import FORMATS, group_table, method_table, original_text, result_warnings
 from report.words import caution_sentences, protocol_sentence, verdict_sentence
 from utils.files import Json, file_name, visible, write_text
@@ -108,6 +108,7 @@ def _uncertainty_dict(part: UncertaintyResult) -> Json:
         "protocols": [row_dict(row) for row in part.rows],
         "intervals": [_draws_dict(draws) for draws in part.draws.values()],
         "risk": plain(part.risk.to_dict()) if part.risk else None,
+        **({"groups": plain([*map(grouping_facts, part.groups)])} if part.groups else {}),
     }
 
 
@@ -245,4 +246,5 @@ def _comparison_dict(comparison: MethodComparison) -> Json:
         **_drawn(draws),
         **_cap_dict(comparison.cap),
         "warnings": list(caution_sentences(comparison.cautions)),
+        **({"same_person": plain(comparison.same_person)} if comparison.same_person else {}),
     }

@@ -263,6 +263,8 @@ class Measures:
     eye_distance: float | None = None  # in pixels of the photo
     yaw: float | None = None  # degrees turned, from the landmarks, positive to the viewer's right
     roll: float | None = None  # degrees tilted, positive clockwise
+    uneven: float | None = None  # logarithm of how much more light one side of the face gives
+    outside: float | None = None  # share of the aligned face beyond the border of the photo
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -280,6 +282,7 @@ class FaceScore:
     note: str = ""  # what was done to the image or what is wrong with it
     box: tuple[float, float, float, float] | None = None  # left, top, right, bottom; upright photo
     landmarks: NDArray[np.float32] | None = None  # (5, 2) x, y in the order of `LANDMARKS`
+    photo_size: tuple[float, float] | None = None  # width and height of the upright photo
     detection: float | None = None  # confidence of the detector, 0..1
     uncertainty: float = float("nan")  # larger = less reliable
     quality: int = NOT_COMPUTED  # 0..100, 100 = best

@@ -19,10 +19,13 @@ from evaluation.original import PERCENTILES, SHOWN
 from evaluation.run import DISCARDS
 from report.words import (
     ACCEPTED,
+    RATES,
+    UNITS,
     cap_sentence,
     caution_sentence,
     caution_sentences,
     drawn_sentence,
+    group_sentences,
     protocol_sentence,
     risk_sentences,
     verdict_rule,
@@ -34,17 +37,27 @@ if TYPE_CHECKING:
     from evaluation.calibration_run import CalibrationResult
     from evaluation.comparison import GroupRow, MethodComparison, MethodRow
     from evaluation.confidence.bootstrap import Bootstrap
+    from evaluation.confidence.differentials import (
+        Differential,
+        GroupRates,
+        GroupResult,
+        Kind,
+    )
     from evaluation.confidence.intervals import Interval
     from evaluation.metrics.comparisons import Cap
     from evaluation.metrics.curve import Edc
     from evaluation.metrics.thresholds import TarAtFar
     from evaluation.original import OriginalBlock, OriginalTable
     from evaluation.run import EvaluationResult, ProtocolRow
+    from evaluation.same_person_run import SamePersonResult
 
 Row = TypeVar("Row", "MethodRow", "GroupRow")
 FORMATS = ("txt", "csv", "md", "tex")
 AREA = "AUERC30/random"  # the column whose best cell is bold in LaTeX
 GROUP_DISCARDS = (0.0, 0.1, 0.3)  # in the table of seeds; its CSV has all of `DISCARDS`
+SAME_PERSON_HEADER = (
+    "", "log loss", "Cllr", "min Cllr", "calibration error", "by chance", "p", "vs score alone"
+)  # fmt: skip
 METHOD_HEADER = (
     "method", *(f"FNMR at {share:.0%}" for share in DISCARDS), AREA, "interval", "rank", "best in",
 )  # fmt: skip
@@ -75,6 +88,7 @@ def extra_sections(result: EvaluationResult) -> list[str]:
         parts += [_intervals(draws, part.label) for draws in part.draws.values()]
         if part.risk is not None:
             parts.append(f"{risk_sentences(part.risk)}\n")
+        parts += [differential_text(groups, part.label) for groups in part.groups]
     if result.templates:
         parts.append(f"{ijb_table(result.name, result.templates)}\n")
     return parts
@@ -94,6 +108,8 @@ def result_warnings(result: EvaluationResult) -> list[str]:
         lines += [] if result.original else row_warnings(part.rows)
         for draws in part.draws.values():
             lines += caution_sentences(draws.cautions)
+        for groups in part.groups:
+            lines += caution_sentences(groups.grouping.cautions)
     return list(dict.fromkeys(lines))
 
 
@@ -243,6 +259,8 @@ def calibration_text(result: CalibrationResult) -> str:
         f"{checked.calibration_error:.4f} (a perfect map would show {checked.chance:.4f} by "
         "chance)\n"
     )
+    if result.same_person is not None:
+        text += f"\n{same_person_text(result.same_person)}"
     if result.risk is not None and fitted.decision is not None:
         text += f"\n{risk_sentences(result.risk)}\nstored for scorers: {fitted.decision.rule}\n"
     return text if ACCEPTED in text else f"{text}{ACCEPTED}\n"
@@ -262,7 +280,30 @@ def comparison_text(comparison: MethodComparison) -> str:
     """Return what is printed of one set at one FMR target."""
     text = f"{method_table(comparison.rows, 'txt')}{comparison_notes(comparison)}\n"
     means = comparison.group_rows
-    return text + (f"{group_table(means, 'txt')}\n" if means else "")
+    text += f"{group_table(means, 'txt')}\n" if means else ""
+    same = comparison.same_person
+    return text + (f"{same_person_text(same)}\n" if same else "")
+
+
+def same_person_text(result: SamePersonResult) -> str:
+    """How good P(same person) is by each method, and what that adds to the score."""
+    rows = [[*SAME_PERSON_HEADER, f"{100 * result.confidence:g} % interval"]]
+    for check in result.checks:
+        losses = (check.log_loss, check.cllr, check.min_cllr, check.calibration_error, check.chance)
+        cells = [check.method, *map("{:.5f}".format, losses), f"{check.p_value:.3g}"]
+        low, high = check.interval
+        alone = check is result.checks[0]
+        rows.append(
+            [*cells, "" if alone else f"{check.difference:+.5f}"]
+            + ["" if alone else f"[{low:.5f}, {high:.5f}]"]
+        )
+    table = "\n".join(aligned(rows))
+    return (
+        f"P(same person) at prior {result.prior:g}, on people that it was not fitted on: "
+        f"{result.mated} mated and {result.non_mated} non-mated comparisons\n{table}\n"
+        "log loss and Cllr in bits; by chance: the error if every P were right; chance, p and "
+        f"intervals from {result.replicates} draws of {UNITS[result.unit]}\n"
+    )
 
 
 def comparison_notes(comparison: MethodComparison) -> str:
@@ -367,6 +408,63 @@ def protocol_table(name: str, rows: Sequence[ProtocolRow]) -> str:
     protocols = {row.protocol.name: f"{protocol_sentence(row.protocol)}." for row in rows}
     lines = [f"---{name}", *aligned(counts), *aligned(areas), *protocols.values()]
     return "\n".join(lines) + "\n"
+
+
+def differential_text(result: GroupResult, label: str = "") -> str:
+    """Groups side by side, a line each, and below them how far apart they are."""
+    shares = f"{result.refused:.0%}"
+    lines = [["group", "people", "FNMR", "", "FMR", "", f"refused of {shares}", "", "FNMR then"]]
+    lines[0].append("images refused")
+    for row in result.rows:
+        cells = [cell for kind in RATES for cell in _rate_cells(row, kind)]
+        lines.append([row.group, str(row.people), *cells, str(row.after), str(row.refused_images)])
+    title = (
+        f"groups by {result.grouping.name}{_suffix(label)} at FMR {result.fmr_target:.3g}: score "
+        f"threshold {result.score_threshold:.4f}, found on all pairs; the most uncertain {shares} "
+        f"of all, above {result.uncertainty_threshold:.4g}, are refused"
+    )
+    return "\n".join([title, *aligned(lines), *group_sentences(result)]) + "\n"
+
+
+def _rate_cells(row: GroupRates, kind: Kind) -> list[str]:
+    low, high = row.intervals.get(kind, (math.nan, math.nan))
+    return [str(row.counts[kind]), f"[{low:.3g}, {high:.3g}]" if math.isfinite(low) else ""]
+
+
+def groups_csv(result: EvaluationResult) -> str:
+    """One row per uncertainty, grouping, FMR target and group, with full precision."""
+    header = [
+        *("set", "uncertainty", "grouping", "fmr_target", "score_threshold"),
+        *("uncertainty_threshold", "group", "people", "images", "refused_images"),
+    ]
+    for kind in RATES:
+        header += [f"{kind}{end}" for end in ("_errors", "_total", "", "_low", "_high")]
+        header += [f"{kind}_relative{end}" for end in ("", "_low", "_high")]
+        header.append(f"{kind}_too_small")
+    rows = [
+        [
+            *(result.name, part.label, groups.grouping.name, groups.fmr_target),
+            *(groups.score_threshold, groups.uncertainty_threshold),
+            *(row.group, row.people, row.refused_images.total, row.refused_images.errors),
+            *(cell for each in groups.differentials for cell in _group_values(row, each)),
+        ]
+        for part in result.uncertainties
+        for groups in part.groups
+        for row in groups.rows
+    ]
+    return _csv(header, rows)
+
+
+def _group_values(row: GroupRates, differential: Differential) -> list[object]:
+    kind, count = differential.kind, row.counts[differential.kind]
+    relative = differential.relative.get(row.group)
+    return [
+        *count,
+        count.errors / count.total if count.total else "",
+        *row.intervals.get(kind, ("", "")),
+        *((relative[0], *relative[1]) if relative else ("", "", "")),
+        int(kind in row.too_small),
+    ]
 
 
 def ijb_table(name: str, results: Mapping[str, Sequence[TarAtFar]]) -> str:

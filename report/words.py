@@ -19,6 +19,7 @@ from utils.files import visible
 if TYPE_CHECKING:
     from evaluation.comparison import Verdict
     from evaluation.confidence.bootstrap import Bootstrap
+    from evaluation.confidence.differentials import Differential, GroupResult, Kind
     from evaluation.confidence.intervals import Interval
     from evaluation.confidence.risk_control import RiskControl
     from evaluation.metrics.comparisons import Cap
@@ -41,6 +42,12 @@ RED = (
 
 UNITS = {"identity": "identities", "image": "images", "pair": "pairs"}
 FEWEST_UNITS = 20
+RATES: dict[Kind, str] = {"fnmr": "FNMR", "fmr": "FMR", "refused": "refused"}  # of groups
+GROUP_RATES = {
+    "fnmr": "FNMR",
+    "fmr": "FMR within the group",
+    "refused": "refused, where the most uncertain tenth of all is",
+}
 INDEPENDENCE = {
     "identity": "no two share a person",
     "image": "no two share a person, as far as mated pairs link images",
@@ -124,6 +131,15 @@ CAUTIONS = {
     "odd_pairs": "of {total} pairs {self} compare an image with itself, {repeated} repeat a pair "
     "and {contradictory} are of the other kind than a pair of the same images: all count as they "
     "stand",
+    "probe_copies": "{copies} of {total} probes are a photo that is enrolled ({elsewhere} of them "
+    "under another name), or as good as that (the first is {first}): they count as they stand",
+    "not_probed": "{people} of {total} people of the gallery have no probe",
+    "few_false_positives": "at FPIR {fpir:g}, {strangers} probes of strangers leave {expected:.2g} "
+    "expected false positives (fewer than {fewest}): the threshold, and FNIR with it, is too "
+    "uncertain to trust",
+    "no_strangers": "all {total} probes are of enrolled people: FPIR, and FNIR at it, are "
+    "undefined",
+    "no_enrolled": "none of the {total} probes is of an enrolled person: FNIR is undefined",
     "without_embedding": "{file}: {count} of {total} images have no embedding and are left out",
     "failures": "{file}: {sentence}",
     "said": "{sentence}",
@@ -155,6 +171,11 @@ CAUTIONS = {
     "beyond_list": "in {draws} of {total} draws the score threshold lies below the listed "
     "non-mated scores; {listed_from:.4f} was taken for it, which makes the upper ends too high: "
     "list more of them, or take a sample (--non_mated COUNT)",
+    "groups_absent": "{file}: {count} of its {total} {kind} are not in this set",
+    "groups_missing": "{file}: {count} of {total} images of this set are not in it, so that their "
+    "group is unknown",
+    "groups_unknown": "{file}: {count} of {total} images have no value of {column}, so that their "
+    "group is unknown",
     "audit_no_limit": "no limit of poor quality: {missed} of {tested} images do not match their "
     "own person, and beyond no uncertainty is it shown to be more than half (--max_uncertainty "
     "sets a limit)",
@@ -376,9 +397,72 @@ def signed(value: float, interval: Interval) -> str:
     return f"{texts[0]} [{texts[1]}, {texts[2]}]"
 
 
-def drawn_sentence(draws: Bootstrap) -> str:
+def drawn_sentence(draws: Bootstrap | GroupResult) -> str:
     """What was drawn in each replicate, such as "1457 identities"."""
     return f"{draws.units} {UNITS[draws.unit]}"
+
+
+def group_sentences(result: GroupResult) -> list[str]:
+    """How far apart the groups of one grouping are, and what these numbers rest on."""
+    lines = [_differential_sentence(part, result) for part in result.differentials]
+    small = [
+        f"{row.group} ({', '.join(RATES[kind] for kind in row.too_small)})"
+        for row in result.rows
+        if row.too_small
+    ]
+    if small:
+        lines.append(
+            f"too small to be compared, with fewer than {FEWEST_UNITS} people or {FEWEST_ERRORS} "
+            f"errors to expect: {', '.join(small)}"
+        )
+    for (mated, others), where in (
+        (result.across, "across groups"),
+        (result.unknown, "with a side whose group is unknown"),
+    ):
+        if mated or others.total:
+            lines.append(
+                f"in no group: {mated} mated and {others.total} non-mated pairs {where} (FMR "
+                f"{others})"
+            )
+    if result.replicates:
+        lines.append(
+            f"{result.confidence:.0%} intervals by {result.replicates} bootstrap draws of "
+            f"{drawn_sentence(result)}: of a rate for itself, of a ratio for all groups at once; "
+            "nothing is corrected for the number of rates and of groupings"
+        )
+    return lines
+
+
+def _differential_sentence(part: Differential, result: GroupResult) -> str:
+    name, rows = RATES[part.kind], result.rows
+    compared = [row for row in rows if part.kind not in row.too_small]
+    if len(compared) < 2:
+        return f"{name}: fewer than two groups are large enough to be compared"
+    if not part.worst:
+        return f"{name}: no group that is large enough has any"
+    if not np.isfinite(part.ratio):
+        none = [row for row in compared if not row.counts[part.kind].errors]
+        which = ", ".join(f"{row.group} (0 of {row.counts[part.kind].total})" for row in none)
+        return (
+            f"{name}: highest in {part.worst}; its ratio to the geometric mean is undefined, which "
+            f"is 0 because of {which}; about {part.at_least:.3g} or more, as 0 of n may be up to "
+            "3/n"
+        )
+    apart = [group for group, (_, (low, high)) in part.relative.items() if low > 1 or high < 1]
+    verdict = f"; apart from it at {result.confidence:.0%}: {', '.join(apart)}" if apart else ""
+    if result.replicates and not apart:
+        verdict = "; the groups cannot be told apart"
+    return (
+        f"{name}: highest in {part.worst}, {ratio(part.ratio, part.interval)} times the geometric "
+        f"mean of {len(compared)} groups, {ratio(part.to_best, part.to_best_interval)} times the "
+        f"lowest{verdict}"
+    )
+
+
+def ratio(value: float, interval: Interval) -> str:
+    """A ratio with its interval, if there is one, as in 1.21 [1, 2.86]."""
+    first, low, high = (f"{x:.{3 if x < 1000 else 6}g}" for x in (value, *interval))
+    return f"{first} [{low}, {high}]" if np.isfinite(interval.low) else first
 
 
 def protocol_sentence(protocol: Protocol, scores: str = "") -> str:

@@ -28,6 +28,7 @@ from photos.sources import Item, Sources, open_sources
 from report.page import Explain
 from report.sheet import NOT_COMPUTED, FaceScore, SheetBuilder, Status, Verdict
 from report.words import ACCEPTED
+from scoring.ofiq import write_ofiq
 from scoring.rows import (
     Row,
     RowParts,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from utils.config import Precision
 
 DETECTOR = "mtcnn"
-VERSION = 1  # of what rows mean; parts of another one are not resumed
+VERSION = 2  # of what rows mean; parts of another one are not resumed
 PART_INPUTS = 512  # a part is written after so many inputs,
 PART_SECONDS = 20.0  # or after this time, if that is sooner
 SHEET = "contact_sheet.html"
@@ -73,6 +74,7 @@ class ScoreOptions:
     out: Path | None = None
     report: Path | None = None
     why: bool = False
+    columns: Literal["own", "ofiq"] = "own"
     aligned: Literal["auto", "yes", "no"] = "auto"
     detector: str = DETECTOR
     every: int = 1
@@ -101,6 +103,8 @@ class ScoreOptions:
             raise ValueError("--ray_workers and --ray_address go with --engine ray")
         if self.why and self.report is None:
             raise ValueError("--why goes with --report, whose page shows faces")
+        if self.columns == "ofiq" and (self.out is None or self.out.suffix != ".csv"):
+            raise ValueError("--columns ofiq writes OFIQ's table: give --out NAME.csv")
         if self.restart and self.out is None:
             raise ValueError("--restart goes with --out: without it nothing is kept")
 
@@ -146,6 +150,7 @@ class ScoreOptions:
             "every": self.every,
             "max_faces": self.max_faces,
             "precision": self.precision,
+            **({"columns": self.columns} if self.columns != "own" else {}),
         }
 
 
@@ -369,7 +374,8 @@ class Job:
             if done:
                 sys.stderr.write(f"{done} inputs are done; resuming\n")
             with self.progress(done) as progress:
-                add_parts(_chunks(self, items, progress, stop), parts)
+                chunks = _chunks(self, items, progress, stop)
+                add_parts(chunks, parts, ofiq=self.options.columns == "ofiq")
             if not parts.count:
                 parts.discard()
                 raise self.no_photos()
@@ -378,7 +384,11 @@ class Job:
                 **fingerprint,
                 "settings": parts.settings,
             }
-            write_rows(out, self.counted(parts.rows()), header)
+            rows = self.counted(parts.rows())
+            if self.options.columns == "ofiq":
+                write_ofiq(out, rows)
+            else:
+                write_rows(out, rows, header)
             self.write_sheet()
             parts.discard()
         finally:
@@ -441,7 +451,7 @@ def _chunks(
         yield chunk
 
 
-def add_parts(chunks: Iterator[Scores], parts: RowParts) -> None:
+def add_parts(chunks: Iterator[Scores], parts: RowParts, *, ofiq: bool = False) -> None:
     """Write chunks as parts; so is what is finished where a stop is requested, or inputs vanish."""
     sources: list[Source] = []
     rows: list[Row] = []
@@ -449,7 +459,7 @@ def add_parts(chunks: Iterator[Scores], parts: RowParts) -> None:
     try:
         for chunk in chunks:
             sources += chunk.sources
-            rows += chunk.to_rows()
+            rows += chunk.to_rows(ofiq=ofiq)
             if len(sources) >= PART_INPUTS or time.monotonic() - begun > PART_SECONDS:
                 parts.add(sources, rows)
                 sources, rows, begun = [], [], time.monotonic()

@@ -12,6 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from data.images import SIZE
+from estimators.base import luminance
+from photos.align import share_outside
 from report.sheet import LANDMARKS, Measures
 
 # x to the viewer's right, y down, z away from the viewer, of `LANDMARKS` in eye distances: the tip
@@ -31,18 +34,27 @@ LIMITS = {
     "dark": 70.0,  # mean grey level, 0 to 255
     "too bright": 165.0,  # mean grey level
     "low contrast": 32.0,  # standard deviation of the grey levels
+    "unevenly lit": 1.25,  # logarithm of how much more light one side gives: 3.5 times
+    "cut off": 0.1,  # share of the aligned face beyond the border of the photo
 }
 _WHITE = 255.0
+_Y, _X = np.mgrid[:SIZE, :SIZE]
+FACE_REGION: NDArray[np.bool_] = ((_X - 56) / 34) ** 2 + ((_Y - 76) / 37) ** 2 <= 1  # brows to chin
+_LEFT, _RIGHT = FACE_REGION & (_X < 50), FACE_REGION & (_X > 62)
+_BLACK = 0.01  # luminance that is added, so that black has a logarithm
 
 
 def measure(
-    aligned: NDArray[np.uint8], landmarks: Sequence[NDArray[np.floating] | None]
+    aligned: NDArray[np.uint8],
+    landmarks: Sequence[NDArray[np.floating] | None],
+    sizes: Sequence[tuple[float, float] | None] | None = None,
 ) -> list[Measures]:
     """Measure B faces, uint8 (B, 112, 112, 3) RGB.
 
     Sharpness, brightness and contrast are those of OpenCV's grey levels of the whole aligned face,
     the first as `estimators.sharpness` has it. Landmarks are (5, 2) x, y in the photo's pixels;
-    without finite ones that span a face the three measures of its place in the photo are None.
+    without finite ones that span a face all measures of its place in the photo are None, and so is
+    `uneven`, which a turned head would raise. `sizes` are width and height of each photo.
 
     Raises:
         ValueError: not one entry of landmarks per face.
@@ -55,8 +67,16 @@ def measure(
         points = np.stack([np.asarray(landmarks[place], np.float64) for place in usable])
         distances = np.linalg.norm(points[:, 1] - points[:, 0], axis=1)
         values = np.column_stack([distances, *head_pose(points)]).tolist()
-        for place, (distance, yaw, roll) in zip(usable, values, strict=True):
-            measures[place] = replace(measures[place], eye_distance=distance, yaw=yaw, roll=roll)
+        for place, five, (distance, yaw, roll) in zip(usable, points, values, strict=True):
+            size = sizes[place] if sizes else None
+            measures[place] = replace(
+                measures[place],
+                eye_distance=distance,
+                yaw=yaw,
+                roll=roll,
+                uneven=_side_difference(aligned[place]),
+                outside=None if size is None else share_outside(five, size),
+            )
     return measures
 
 
@@ -108,6 +128,10 @@ def _times_beyond(measures: Measures) -> Iterable[tuple[str, float]]:
     yield "dark", _over(LIMITS["dark"], measures.brightness)
     yield "too bright", _over(_WHITE - LIMITS["too bright"], _WHITE - measures.brightness)
     yield "low contrast", _over(LIMITS["low contrast"], measures.contrast)
+    if measures.uneven is not None and abs(measures.yaw or 0) <= LIMITS["turned away"]:
+        yield "unevenly lit", measures.uneven / LIMITS["unevenly lit"]
+    if measures.outside is not None:
+        yield "cut off", measures.outside / LIMITS["cut off"]
 
 
 def _over(limit: float, value: float) -> float:
@@ -123,6 +147,12 @@ def _light(face: NDArray[np.uint8]) -> dict[str, float]:
     _, edges = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))
     sharpness = float(edges[0, 0]) ** 2
     return {"sharpness": sharpness, "brightness": float(grey.mean()), "contrast": float(grey.std())}
+
+
+def _side_difference(face: NDArray[np.uint8]) -> float:
+    """By how much the mean logarithms of the luminance of the face's two sides differ."""
+    light = np.log(luminance(face[None])[0] + _BLACK)
+    return float(abs(light[_LEFT].mean() - light[_RIGHT].mean()))
 
 
 def spans_a_face(points: NDArray[np.floating] | None) -> bool:

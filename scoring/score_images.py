@@ -55,6 +55,7 @@ def _parser() -> Parser:
     add("--model", "--model_dir", required=True, help=models)
     add("--out", type=Path, help="write rows here: .csv, .json, .jsonl or .parquet (print a table)")
     add("--report", type=Path, metavar="DIR_OR_HTML", help="write a contact sheet here")
+    add("--columns", choices=["own", "ofiq"], help="ofiq: OFIQ's table, into --out NAME.csv (own)")
     why = "on the sheet, show what raises each face's uncertainty"
     add("--why", action="store_true", help=why)
     add("--aligned", choices=["auto", "yes", "no"], help="inputs are 112x112 faces (auto)")

@@ -25,6 +25,7 @@ from photos.detectors import Detector, open_detector
 from photos.sources import Item, open_sources, read_ahead
 from report.sheet import FaceScore
 from scoring.measures import measure, reasons, spans_a_face
+from scoring.ofiq import KEY, raw_values
 from scoring.rows import Row, Source, flat_row
 from scoring.templates import ComparisonResult, Template, compare_faces, fuse_faces
 
@@ -101,10 +102,16 @@ class Scores(Sequence[FaceScore]):
         """The largest face of each image, or the row that says why it has none."""
         return tuple(row for row in self.rows if row.face <= 0)
 
-    def to_rows(self) -> list[Row]:
-        """Return flat rows of plain values, as score_images writes them (docs/score_photos.md)."""
+    def to_rows(self, *, ofiq: bool = False) -> list[Row]:
+        """Return flat rows of plain values, as score_images writes them (docs/score_photos.md).
+
+        With `ofiq` each has the raw values of OFIQ's components as well, for `write_ofiq`.
+        """
         sources = [self.sources[row.image] for row in self.rows]
-        return [flat_row(at.file, at.index, row) for at, row in zip(sources, self, strict=True)]
+        rows = [flat_row(at.file, at.index, row) for at, row in zip(sources, self, strict=True)]
+        if ofiq:
+            return [row | {KEY: raw_values(face)} for row, face in zip(rows, self, strict=True)]
+        return rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,21 +261,30 @@ class Scorer:
         return fuse_faces(self.model, [rows[place] for place in places], media, weights)
 
     def compare(
-        self, first: object, second: object, aligned: bool | None = None, *, bgr: bool = False
+        self,
+        first: object,
+        second: object,
+        aligned: bool | None = None,
+        *,
+        bgr: bool = False,
+        prior: float | None = None,
     ) -> ComparisonResult:
         """Compare two faces: the score, how far it can be trusted, and what follows.
 
         Each side is one image as a call takes it (its largest face), a `FaceScore` or a `Template`.
-        Without calibration the score and the uncertainty are given, but no decision.
+        Without calibration the score and the uncertainty are given, but no decision. `prior` is the
+        probability that both show one person before anybody looks at them; None for that of the
+        calibration.
 
         Raises:
-            ValueError: a side without a face or with several images, or a model without embeddings.
+            ValueError: a side without a face or with several images, a model without embeddings, or
+                a prior that is no probability or goes with no calibration of `--of match`.
         """
         sides = (
-            self._side(first, "first", aligned, bgr),
-            self._side(second, "second", aligned, bgr),
+            self.side(first, "first", aligned, bgr),
+            self.side(second, "second", aligned, bgr),
         )
-        return compare_faces(self.model, *sides)
+        return compare_faces(self.model, *sides, prior)
 
     def explain(
         self,
@@ -295,15 +311,16 @@ class Scorer:
             ValueError: no face, several images, or a model without gradients, such as an .onnx.
         """
         self.model.require_maps()
-        face = self._side(image, "explained", aligned, bgr)
+        face = self.side(image, "explained", aligned, bgr)
         pixels = face.aligned if isinstance(face, FaceScore) else None
         if pixels is None:
             raise ValueError("explain takes an image or a face with its pixels, not a template")
         return self.model.explain(pixels[None], mean_face)[0]
 
-    def _side(
+    def side(
         self, side: object, which: str, aligned: bool | None, bgr: bool
     ) -> FaceScore | Template:
+        """Return one face of what `compare` takes; ValueError names `which` if there is none."""
         if isinstance(side, Template):
             return side
         if isinstance(side, FaceScore):
@@ -339,6 +356,8 @@ class Scorer:
         if not usable:
             note = "; ".join(filter(None, ("no face found", photo.note)))
             return [FaceScore(image=number, status="no face", note=note)]
+        height, width = photo.pixels.shape[:2]
+        size = (width * photo.scale, height * photo.scale)
         return [
             FaceScore(
                 image=number,
@@ -346,6 +365,7 @@ class Scorer:
                 note=photo.note,
                 box=tuple((boxes[place] * photo.scale).tolist()),
                 landmarks=(landmarks[place] * photo.scale).astype(np.float32),
+                photo_size=size,
                 detection=float(scores[place]),
                 aligned=align(photo.pixels, landmarks[place]),
             )
@@ -435,7 +455,9 @@ class _Batches:
         self._check_finite(estimate, faces)
         mu, sigma_sq = estimate
         uncertainty = estimate.scalar()
-        measures = measure(images, [face.landmarks for face in faces])
+        measures = measure(
+            images, [face.landmarks for face in faces], [face.photo_size for face in faces]
+        )
         scored = [
             replace(
                 face,

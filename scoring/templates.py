@@ -5,8 +5,9 @@ For `Scorer.fuse` and `Scorer.compare`; the arithmetic is that of IJB templates.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -51,12 +52,17 @@ class ComparisonResult:
             people: photos taken twenty years apart may not match either.
         p_false_non_match: probability that two faces of one person, of this uncertainty, score
             below the threshold; NaN without calibration.
+        p_same_person: probability that both faces show one person, from the score and both
+            uncertainties, at the prior; NaN unless the calibration is of `--of match`.
+        prior: of it: what it would be without having looked at the faces.
     """
 
     score: float
     uncertainty: float
     decision: Answer | None
     p_false_non_match: float
+    p_same_person: float = math.nan
+    prior: float = math.nan
 
 
 def fuse_faces(
@@ -88,7 +94,10 @@ def fuse_faces(
 
 
 def compare_faces(
-    model: LoadedModel, first: FaceScore | Template, second: FaceScore | Template
+    model: LoadedModel,
+    first: FaceScore | Template,
+    second: FaceScore | Template,
+    prior: float | None = None,
 ) -> ComparisonResult:
     """Score two faces of one model against each other and say what follows.
 
@@ -97,8 +106,15 @@ def compare_faces(
     any other it is "cannot tell".
 
     Raises:
-        ValueError: a side without an embedding, or of another model.
+        ValueError: a side without an embedding, or of another model; a prior outside (0, 1), or one
+            for a calibration without P(same person).
     """
+    same = model.calibration.same_person if model.calibration else None
+    if prior is not None and same is None:
+        raise ValueError(
+            f"prior = {prior:g}: {model.name} has no P(same person): calibrate it with "
+            "evaluation/calibrate.py --of match"
+        )
     sides = (_embedding(first, model), _embedding(second, model))
     if sides[0].shape != sides[1].shape:
         sizes = " and ".join(str(len(side)) for side in sides)
@@ -113,7 +129,12 @@ def compare_faces(
         if model.decision.verdict(uncertainty) != ["accept"]:
             answer = "cannot tell"
     probability = float(model.calibration.probability(uncertainty))
-    return ComparisonResult(score, uncertainty, answer, probability)
+    result = ComparisonResult(score, uncertainty, answer, probability)
+    if same is None:
+        return result
+    prior = same.prior if prior is None else prior
+    chance = same.probability(score, first.uncertainty, second.uncertainty, prior)
+    return replace(result, p_same_person=float(chance), prior=prior)
 
 
 def _embedding(side: FaceScore | Template, model: LoadedModel) -> NDArray[np.float32]:

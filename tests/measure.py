@@ -26,7 +26,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = (
     *("utils", "losses", "models", "data", "photos", "mc_dropout", "estimators", "evaluation"),
-    *("report", "training", "scoring", "extraction", "export", "commands", "config", "demo"),
+    *(
+        "search",
+        "report",
+        "training",
+        "scoring",
+        "extraction",
+        "export",
+        "commands",
+        "config",
+        "demo",
+    ),
 )
 MOST_PRIVATE, MOST_ANY, LARGEST_SHARE = 25, 120, 0.25
 TRACER = """

@@ -29,7 +29,10 @@ SAFE = {"weights_only": True, "autoescape": True, "allow_pickle": False, "shell"
 SAFE |= {"mmap_mode": None, "memory_map": False, "mmap": False}
 NEEDED = {"torch.load": "weights_only", "jinja2.Environment": "autoescape"}
 REASONS = {
-    "benchmarks/": {"starts": "measure our own commands"},
+    "benchmarks/": {
+        "starts": "measure our own commands",
+        "maps": "a gallery larger than memory, in a file that the script wrote itself",
+    },
     "data/safe_pickle.py": {"pickles": "is the unpickler that imports and calls nothing of a file"},
     "data/verification.py": {"pickles": "writes .bin sets, which are pickles"},
     "demo/train_model.py": {"starts": "runs our own commands"},
@@ -45,6 +48,7 @@ REASONS = {
         "connects": "asks whether the cluster of --ray_address is there",
     },
     "utils/config.py": {"evaluates": "a config file is Python of its user (SECURITY.md)"},
+    "utils/device.py": {"loads": "the C library of this process, no file"},
     "utils/methods.py": {"imports": "files of our own folders, listed before"},
     "utils/onnx_runtime.py": {"imports": "optional packages, by names in our code"},
     "utils/run.py": {"starts": "git rev-parse, fixed words"},

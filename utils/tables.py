@@ -315,12 +315,14 @@ def _is_formula(text: str) -> bool:
     return bool(_FORMULA.match(text)) and not _NUMBER.fullmatch(text.lstrip("'"))
 
 
-def write_csv(file: SupportsWrite[str], rows: Iterable[Iterable[object]]) -> None:
+def write_csv(
+    file: SupportsWrite[str], rows: Iterable[Iterable[object]], delimiter: str = ","
+) -> None:
     r"""Write rows of values, such as a heading and what is below it, in lines that end in \n.
 
     See `csv_cell` for text.
     """
-    csv.writer(_Lines(file), lineterminator=_Lines.end).writerows(
+    csv.writer(_Lines(file), delimiter=delimiter, lineterminator=_Lines.end).writerows(
         map(csv_cell, row) for row in rows
     )
 

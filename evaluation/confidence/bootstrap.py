@@ -6,6 +6,7 @@ Identities, images or pairs are drawn; the score threshold is found again in eve
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,11 +34,16 @@ from evaluation.metrics.curve import (
 )
 from evaluation.metrics.protocols import Protocol
 from evaluation.metrics.thresholds import FEWEST_ERRORS, Caution, Ranked, find_threshold
+from utils.long_work import prefetch
 
 Floats = NDArray[np.float64]
 Progress = Callable[[Iterable[int]], Iterable[int]]
 
 FEWEST_UNITS = 20
+THREADS, LARGE = (
+    4,
+    200_000,
+)  # draws at once, from so many comparisons on: NumPy takes most of a draw
 
 
 class Bands(NamedTuple):
@@ -221,9 +227,17 @@ def bootstrap(
     fractions = GRIDS.get(protocol.grid, GRID)
     fnmr = np.full((len(methods), replicates, len(fractions)), np.nan)
     areas, relatives = np.full((2, len(methods), replicates), np.nan)
-    draws = range(replicates)
-    for draw in progress(draws) if progress else draws:
-        for row, values in enumerate(measure.draw(draw)):
+    draws: Iterable[int] = range(replicates)
+    draws = progress(draws) if progress else draws
+    threads = min(THREADS, os.cpu_count() or 1)
+    is_large = threads > 1 and len(comparisons.scores) >= LARGE
+    measured = (
+        prefetch(measure.draw, draws, threads, 2 * threads)
+        if is_large
+        else map(measure.draw, draws)
+    )
+    for draw, of_methods in enumerate(measured):
+        for row, values in enumerate(of_methods):
             fnmr[row, draw], areas[row, draw], relatives[row, draw] = values
     return Bootstrap(
         resampling.unit,
@@ -266,8 +280,8 @@ class Measure:
         fmr_target: of the threshold.
 
     Attributes:
-        beyond_list: replicates whose threshold lay below all listed scores, of a set that lists
-            only the high end; the end of the list was taken for it.
+        beyond_list: number of replicates whose threshold lay below all listed scores, of a set that
+            lists only the high end; the end of the list was taken for it.
 
     Raises:
         ValueError: the protocol discards images.
@@ -285,13 +299,14 @@ class Measure:
                 f"protocol {protocol.name} discards images, and no interval is known for that: "
                 "discard over 'all', 'mated' or 'each_kind'"
             )
-        self.beyond_list = 0
+        self._beyond_list: list[int] = []
         self._resampling, self._protocol, self._fmr_target = resampling, protocol, fmr_target
         self._bands = GRIDS.get(protocol.grid, GRID) + EPSILON
         self._engines = [CurveEngine(method, protocol, resampled=True) for method in methods]
         per_subset = protocol.threshold == "per_subset"
-        self._needs_others = (
-            per_subset or protocol.discard_over == "all" or protocol.read_at == "kept_score"
+        self._needs_others = per_subset or protocol.discard_over == "each_kind"
+        self._needs_rows = (
+            self._needs_others or protocol.discard_over == "all" or protocol.read_at == "kept_score"
         )
         scores = resampling.comparisons.scores
         self._scores = scores[resampling.mated_rows]
@@ -301,26 +316,31 @@ class Measure:
             self._tail = Ranked(scores[tail], np.arange(len(tail))[::-1])
             self._whole: Ranked | None = None
 
+    @property
+    def beyond_list(self) -> int:
+        """How many replicates took the end of the list."""
+        return len(self._beyond_list)
+
     def draw(self, replicate: int) -> list[CurveValues]:
         """Each method's values; none where a kind of comparison was not drawn at all."""
+        drawn = self.drawn(replicate)
+        return [self._values(engine, *drawn) for engine in self._engines] if drawn else []
+
+    def drawn(self, replicate: int) -> tuple[float | None, Weights] | None:
+        """Threshold (None under "per_subset") and weights; None where a kind was not drawn."""
         resampling, rows, others = self._resampling, None, None
-        if self._needs_others:
+        sample = resampling.sample(replicate)
+        if self._needs_rows:
             rows = resampling.row_weights(replicate)
+        if rows is not None and self._needs_others:
             others = rows[resampling.non_mated_rows]
-            total = float(others.sum())
-            if resampling.comparisons.unlisted:
-                total = resampling.sample(replicate).total
-            sample = Sample(rows[resampling.mated_rows], rows[resampling.tail_rows], total)
-        else:
-            sample = resampling.sample(replicate)
         if not (sample.mated.any() and sample.total):
-            return []
+            return None
         threshold, errors = None, sample.mated
         if self._protocol.threshold == "fixed":
             threshold = self.threshold(sample, replicate)
             errors = sample.mated * is_missed(self._scores, threshold, self._protocol)
-        weights = Weights(sample.mated, errors, others, rows)
-        return [self._values(engine, threshold, weights) for engine in self._engines]
+        return threshold, Weights(sample.mated, errors, others, rows)
 
     def threshold(self, sample: Sample, replicate: int) -> float:
         """Score threshold of one replicate, which is part of what is uncertain."""
@@ -344,7 +364,7 @@ class Measure:
                 own, others, protocol.rule, target, sample.total, complete=not unlisted
             )
         if threshold is None:
-            self.beyond_list += 1
+            self._beyond_list.append(replicate)
             return resampling.comparisons.listed_from
         return threshold
 
@@ -500,7 +520,9 @@ class Resampling:
         self._ids = ids
         self._mated_sides = self._sides(self.mated_rows)
         self._tail_sides = self._sides(self.tail_rows)
-        self._total = self._closed_form() if comparisons.unlisted else self._listed()
+        self._total = (
+            self._closed_form() if comparisons.unlisted else self._listed(self.non_mated_rows)
+        )
 
     def sample(self, replicate: int) -> Sample:
         """Weights of one replicate."""
@@ -516,20 +538,39 @@ class Resampling:
         )
 
     def row_weights(self, replicate: int) -> Counts:
-        """(N,) weights of all listed comparisons in the same replicate."""
+        """(N,) weights of all listed comparisons in the same replicate, in the smallest type."""
         rng = self._generator(replicate)
-        pairs = self.comparisons.pairs
         if self.unit != "pair":
             counts = _draw(rng, self.units, self.units)
-            return _Sides(self._ids[pairs[:, 0]], self._ids[pairs[:, 1]]).weights(counts)
+            smallest = np.min_scalar_type(int(counts.max()) ** 2)  # millions are gathered at random
+            return self._row_sides.weights(counts.astype(smallest))
         mated, tail, outside = self._drawn_pairs(rng)
-        weights = np.zeros(len(pairs), np.int64)
+        weights = np.zeros(len(self.comparisons.pairs), np.int64)
         weights[self.mated_rows], weights[self.tail_rows] = mated, tail
         others = self._below_tail
         places = others.size + self.comparisons.unlisted
         if places:
             weights[others] = _draw(rng, places, outside)[: others.size]
         return weights
+
+    def counts(self, replicate: int) -> Counts:
+        """(units,) how often each unit is drawn in the same replicate; not for "pair"."""
+        return _draw(self._generator(replicate), self.units, self.units)
+
+    def weights_of(self, rows: NDArray[np.intp], counts: Counts) -> Counts:
+        """(n,) weights of some comparisons in a draw of so many of each unit."""
+        return self._sides(rows).weights(counts)
+
+    def total_within(self, images: NDArray[np.bool_]) -> Callable[[Counts], float]:
+        """Weight of the non-mated comparisons between some of the (M,) images, from a draw."""
+        if self.comparisons.unlisted:
+            return self._closed_form(images).weight
+        inside = images[self.comparisons.pairs[self.non_mated_rows]].all(axis=1)
+        return self._listed(self.non_mated_rows[inside]).weight
+
+    @cached_property
+    def _row_sides(self) -> _Sides:
+        return self._sides(slice(None))
 
     @cached_property
     def _below_tail(self) -> NDArray[np.intp]:
@@ -563,25 +604,28 @@ class Resampling:
         ]
         return rows
 
-    def _sides(self, rows: NDArray[np.intp]) -> _Sides:
+    def _sides(self, rows: NDArray[np.intp] | slice) -> _Sides:
         pairs = self.comparisons.pairs[rows]
         return _Sides(self._ids[pairs[:, 0]], self._ids[pairs[:, 1]])
 
-    def _listed(self) -> _Listed:
-        pairs = self.comparisons.pairs[self.non_mated_rows]
+    def _listed(self, rows: NDArray[np.intp]) -> _Listed:
+        pairs = self.comparisons.pairs[rows]
         return _Listed(self._ids[pairs[:, 0]], self._ids[pairs[:, 1]], self.units)
 
-    def _closed_form(self) -> _AllPairs:
-        """Weights over the unlisted comparisons, which are taken for all that exist."""
+    def _closed_form(self, images: NDArray[np.bool_] | None = None) -> _AllPairs:
+        """Weights over the unlisted comparisons (of images), which are taken for all that exist."""
         identity = self.comparisons.identity
         people = self._ids if identity is None else np.unique(identity, return_inverse=True)[1]
         person = np.zeros(self.units, np.int64)
         person[self._ids] = people
         every = _AllPairs(np.bincount(self._ids, minlength=self.units), person)
-        possible, counted = every.weight(np.ones(self.units, np.int64)), every
+        possible = every.weight(np.ones(self.units, np.int64))
         total = self.comparisons.non_mated_total
         self.approximate_total = possible != total
-        return _AllPairs(counted.rows, counted.person, total / possible)
+        rows = (
+            every.rows if images is None else np.bincount(self._ids[images], minlength=self.units)
+        )
+        return _AllPairs(rows, every.person, total / possible)
 
 
 class _Listed:

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from estimators.base import DIRECTION
 from evaluation.confidence.intervals import Count
+from evaluation.confidence.same_person import SamePerson
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.metrics.thresholds import operating_point
 from utils.config import parsed, require
@@ -32,7 +33,7 @@ VERSION = 1
 FILE_NAME = "calibration.json"
 PRIOR = 5.0  # comparisons at the overall error rate that each block of the map is mixed with
 KNOTS = 501  # of the percentile
-OPTIONAL = {"decision", "weights_sha256"}  # entries that a file can lack
+OPTIONAL = {"decision", "weights_sha256", "same_person"}  # entries that a file can lack
 _KINDS: dict[str, object] = {"score_threshold": float, "fmr_target": float | None}  # else text
 COSINES, SCORES = 1.01, 1e15  # largest score threshold of a model's faces, and of other scores
 NOT_COMPUTED = 255  # ISO/IEC 29794-1: no quality could be computed
@@ -70,6 +71,7 @@ class Calibration:
         percentile_at: (Q,) float64 knots, ascending, of the map to percentiles.
         percentiles: (Q,) in 0..100, ascending.
         decision: cut-offs that were certified on the set; None without any.
+        same_person: map from a score and both uncertainties to P(same person); None without.
         weights_sha256: of the model, as `LoadedModel.weights_sha256` has it; empty where unknown.
     """
 
@@ -85,6 +87,7 @@ class Calibration:
     percentile_at: NDArray[np.float64]
     percentiles: NDArray[np.float64]
     decision: Decision | None = None
+    same_person: SamePerson | None = None
     weights_sha256: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -192,7 +195,7 @@ class Calibration:
         for key, value in vars(self).items():
             if isinstance(value, Count):
                 stored[key] = value._asdict()
-            elif isinstance(value, Decision):
+            elif isinstance(value, Decision | SamePerson):
                 stored[key] = value.to_dict()
             elif key not in OPTIONAL or value:
                 stored[key] = value.tolist() if isinstance(value, np.ndarray) else value
@@ -216,7 +219,7 @@ class Calibration:
         values = {
             key: value for key, value in stored.items() if key not in ("version", "direction")
         }
-        decision = values.pop("decision", None)
+        decision, same = values.pop("decision", None), values.pop("same_person", None)
         weights = parsed(dict[str, str], values.pop("weights_sha256", {}), "weights_sha256")
         wrong = sorted(set(values) ^ set(cls.__dataclass_fields__) - OPTIONAL)
         if wrong:
@@ -229,7 +232,8 @@ class Calibration:
             else:
                 values[key] = parsed(_KINDS.get(key, str), values[key], key)
         chosen = None if decision is None else Decision.from_dict(decision)
-        return cls(**values, decision=chosen, weights_sha256=weights)
+        person = None if same is None else SamePerson.from_dict(same)
+        return cls(**values, decision=chosen, same_person=person, weights_sha256=weights)
 
     def save(self, path: str | Path) -> None:
         """Write the JSON file; its folder is made where it is missing."""

@@ -60,6 +60,7 @@ class Comparisons:
         cap: limit to the mated comparisons of one person; None where all are taken.
         notes: what was found when the comparisons were read.
         name_of: what to call the image of a row.
+        person_of: what the set calls the person of a row; None where it has no names of people.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Comparisons:
     cap: Cap | None = None
     notes: tuple[Caution, ...] = ()
     name_of: Callable[[int], str] = "row {}".format
+    person_of: Callable[[int], str] | None = None
 
     def __post_init__(self) -> None:
         shapes = self.scores.shape, self.mated.shape, self.pairs.shape
@@ -167,7 +169,10 @@ def _deciding_person(comparisons: Comparisons) -> list[Caution]:
         size = np.bincount(person)
         both = size * (len(person) - size)
     else:
-        both = np.bincount(person[others.ravel()], minlength=len(ids))
+        sides = person[others]
+        within = sides[sides[:, 0] == sides[:, 1], 0]  # a search of one probe, which counts once
+        both = np.bincount(sides.ravel(), minlength=len(ids))
+        both -= np.bincount(within, minlength=len(ids))
     cautions = []
     for kind, counts, total in (
         ("mated", own, len(mated)),
@@ -176,7 +181,7 @@ def _deciding_person(comparisons: Comparisons) -> list[Caution]:
         most = int(counts.argmax())
         share = float(counts[most] / max(total, 1))
         if share > DECIDES:
-            who = comparisons.name_of(int(first_row[most]))
+            who = (comparisons.person_of or comparisons.name_of)(int(first_row[most]))
             facts: dict[str, float | str] = {"person": who, "share": share, "kind": kind}
             cautions.append(Caution("one_person", {**facts, "people": int((counts > 0).sum())}))
     if cautions and len(ids) < FEW_PEOPLE:

@@ -165,16 +165,16 @@ class CurveEngine:
         check_listed(comparisons, protocol)
         if not comparisons.mated.any():
             raise ValueError(f"{comparisons.name}: no mated pair: there is no FNMR to measure")
-        self._comparisons, self.protocol, self._resampled = comparisons, protocol, resampled
+        self.comparisons, self.protocol, self._resampled = comparisons, protocol, resampled
         self._own = self._kind(comparisons.mated)
         self._tail: tuple[Ranked, NDArray[np.float32]] | None = None
 
     @cached_property
     def _others(self) -> _Kind:
-        return self._kind(~self._comparisons.mated)
+        return self._kind(~self.comparisons.mated)
 
     def _kind(self, chosen: NDArray[np.bool_]) -> _Kind:
-        comparisons, fuse = self._comparisons, self.protocol.fuse
+        comparisons, fuse = self.comparisons, self.protocol.fuse
         scores = comparisons.scores[chosen]
         if self.protocol.discard_over in ("all", "images"):
             values = self._uncertainty
@@ -189,7 +189,7 @@ class CurveEngine:
     @cached_property
     def _uncertainty(self) -> NDArray[np.float32]:
         """(N,) of each comparison; under "images" by the largest value of each distinct image."""
-        comparisons = self._comparisons
+        comparisons = self.comparisons
         if self.protocol.discard_over == "images":
             values, image = self._images
             comparisons = comparisons.with_uncertainty(values[image])
@@ -197,7 +197,7 @@ class CurveEngine:
 
     @cached_property
     def _images(self) -> tuple[NDArray[np.float32], Places]:
-        return image_values(self._comparisons)
+        return image_values(self.comparisons)
 
     @cached_property
     def _group(self) -> Ranked:
@@ -226,7 +226,7 @@ class CurveEngine:
 
     def kept(self) -> Kept:
         """Which comparisons are kept, as cuts and as masks."""
-        cuts, mated = self.cuts(), self._comparisons.mated
+        cuts, mated = self.cuts(), self.comparisons.mated
         other_cut = self._other_cut(cuts, None)
         return Kept(cuts.fractions, self._uncertainty, mated, cuts.thresholds, other_cut)
 
@@ -236,7 +236,7 @@ class CurveEngine:
         Raises:
             ValueError: a target outside (0, 1), or a threshold below the listed non-mated scores.
         """
-        comparisons, protocol = self._comparisons, self.protocol
+        comparisons, protocol = self.comparisons, self.protocol
         try:
             return operating_point(
                 self._own.scores,
@@ -267,14 +267,19 @@ class CurveEngine:
             misses = Ranked.of(wrong).weight_up_to(cuts.thresholds)
             mated = cuts.kept if by_group else own.kept(cuts.thresholds, None)
         else:
-            order = own.by_uncertainty
-            places = cuts.places if by_group else order.places_up_to(cuts.thresholds)
-            misses = order.weighted(weights.errors).weight_of_first(places)
-            mated = cuts.kept if by_group else order.weighted(weights.own).weight_of_first(places)
+            misses = self.kept_mated(cuts, weights.errors)
+            mated = cuts.kept if by_group else self.kept_mated(cuts, weights.own)
         if self.protocol.read_at == "kept_score":
             read_at, own_equal, others_equal = self._nearest_kept_score(threshold, cuts, weights)
             return read_at, misses - own_equal, mated, others_equal
         return np.float64(threshold), misses, mated, np.int64(0)
+
+    def kept_mated(self, cuts: Cuts, weights: Counts) -> Counts:
+        """(F,) weight of the mated comparisons that are kept, under any (P,) weights of them."""
+        order = self._own.by_uncertainty
+        by_group = self._group is order
+        places = cuts.places if by_group else order.places_up_to(cuts.thresholds)
+        return order.weighted(weights).weight_of_first(places)
 
     def non_mated(self, threshold: float, cuts: Cuts, mated: Counts) -> tuple[Counts, Counts]:
         """(F,) false matches at a threshold, and kept non-mated comparisons, of the set itself.
@@ -293,7 +298,7 @@ class CurveEngine:
             matches = Ranked.of(others.uncertainty[accepted]).weight_up_to(cut)
             together = self.protocol.discard_over == "all"
             total = cuts.kept - mated if together else others.kept(cut, None)
-        unlisted = self._comparisons.unlisted
+        unlisted = self.comparisons.unlisted
         return matches, total + unlisted if unlisted else total
 
     def points(
@@ -402,7 +407,7 @@ class CurveEngine:
         """
         lowest, highest = self._score_range
         widest = max(abs(highest - threshold), abs(lowest - threshold))
-        width = widest * min(1, max(FEWEST_NEAR / len(self._comparisons.scores), 1 / 1024))
+        width = widest * min(1, max(FEWEST_NEAR / len(self.comparisons.scores), 1 / 1024))
         places = np.arange(len(cuts.fractions))
         while True:
             near = self._near(threshold, width, cuts, weights)
@@ -421,7 +426,7 @@ class CurveEngine:
 
     def _near(self, score: float, width: float, cuts: Cuts, weights: Weights | None) -> _Near:
         """Comparisons of both kinds with scores within a distance of another one."""
-        scores, total = self._comparisons.scores, len(cuts.fractions)
+        scores, total = self.comparisons.scores, len(cuts.fractions)
         if self._resampled:
             rows = self._by_score.rows_within(score - width, score + width)
         else:
@@ -431,8 +436,8 @@ class CurveEngine:
         if weights is not None:
             assert weights.rows is not None
             rows = rows[weights.rows[rows] > 0]
-            times = weights.rows[rows]
-        is_own, values = self._comparisons.mated[rows], self._uncertainty[rows]
+            times = weights.rows[rows].astype(np.int64)
+        is_own, values = self.comparisons.mated[rows], self._uncertainty[rows]
         depth = np.searchsorted(-cuts.thresholds, -values, side="right")
         if self.protocol.discard_over in ("mated", "each_kind"):
             cut = self._other_cut(cuts, weights)
@@ -442,11 +447,11 @@ class CurveEngine:
 
     @cached_property
     def _by_score(self) -> Ranked:
-        return Ranked.of(self._comparisons.scores, keep_rows=True)
+        return Ranked.of(self.comparisons.scores, keep_rows=True)
 
     @cached_property
     def _score_range(self) -> tuple[float, float]:
-        scores = self._comparisons.scores
+        scores = self.comparisons.scores
         return float(scores.min()), float(scores.max())
 
 
@@ -779,9 +784,18 @@ def protocol_curve(
             are not known.
     """
     chosen = find_protocol(protocol) if isinstance(protocol, str) else protocol
+    return curve_of(CurveEngine(comparisons, chosen), fmr_target)
+
+
+def curve_of(engine: CurveEngine, fmr_target: float) -> ProtocolCurve:
+    """The same with an engine, which serves any number of targets.
+
+    Raises:
+        ValueError: see `protocol_curve`.
+    """
+    comparisons, chosen = engine.comparisons, engine.protocol
     if chosen.rule != "starting_error" and not comparisons.non_mated_total:
         raise ValueError(f"{comparisons.name}: no non-mated pair: there is no FMR to aim at")
-    engine = CurveEngine(comparisons, chosen)
     cuts = engine.cuts()
     edc = edc_of(engine, cuts, fmr_target)
     start = Start(int(edc.false_non_matches[0]), int(edc.mated[0]), cuts.total)

@@ -64,7 +64,8 @@ class Ranked:
         """(n + 1,) weight of the first 0, 1, ..., n values."""
         if self._weigh is None:
             return np.arange(len(self.values) + 1)
-        sums = np.zeros(len(self.values) + 1, np.int64)
+        sums = np.empty(len(self.values) + 1, np.int64)
+        sums[0] = 0
         np.cumsum(self._weigh(slice(None)), out=sums[1:])
         return sums
 

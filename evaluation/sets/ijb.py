@@ -123,6 +123,7 @@ class IjbSet:
             self.pairs,
             fused.sigma_sq[:, 0] if has_one else harmonic_mean(fused.sigma_sq),
             image=np.arange(len(fused.ids)),
+            name_of=lambda row: str(fused.ids[row]),
         )
         return with_people(comparisons)
 

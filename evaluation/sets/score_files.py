@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
@@ -237,7 +238,11 @@ class _Names:
 
     def name(self, value: int) -> str:
         """Return what the file calls a number that `finish` gave."""
-        return str(value) if self._are_numbers else list(self._codes)[value]
+        return str(value) if self._are_numbers else self._names[value]
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return list(self._codes)
 
 
 class _Reader:
@@ -303,8 +308,7 @@ class _Reader:
         if not mated.any():
             raise ValueError(f"no mated comparison among {len(mated)} ({columns.mated})")
         pairs, uncertainty, image, identity = self._rows(mated)
-        known = np.empty(0) if identity is None else identity  # without `self` and its columns
-        person = self.people.name
+        image_name, person_name = self.images.name, self.people.name  # without `self`, its columns
         return Comparisons(
             self.table.path.stem,
             -scores if columns.score_sign < 0 else scores,
@@ -316,7 +320,8 @@ class _Reader:
             int(float(self.table.metadata.get("unlisted", 0))),
             float(self.table.metadata.get("listed_from", -np.inf)),
             notes=tuple(self.notes),
-            name_of=lambda row: person(int(known[row])),
+            name_of="row {}".format if image is None else lambda row: image_name(int(image[row])),
+            person_of=None if identity is None else lambda row: person_name(int(identity[row])),
         )
 
     def _rows(

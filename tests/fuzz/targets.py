@@ -7,7 +7,7 @@ import json
 import pickle
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -38,6 +38,7 @@ from estimators.froq import FROQ
 from estimators.fusion import fit_rank_mean, load_fusion, save_fusion
 from estimators.onnx import metadata
 from evaluation.confidence.calibration import Calibration, Decision
+from evaluation.confidence.same_person import SamePerson
 from evaluation.metrics.comparisons import Comparisons
 from evaluation.open_model import open_model
 from evaluation.sets.score_files import read_scores
@@ -407,7 +408,8 @@ def calibration() -> Calibration:
     scores = (mated + rng.uniform(-0.7, 0.7, 200)).astype(np.float32)
     pairs = np.arange(400, dtype=np.int32).reshape(-1, 2)
     made = Comparisons("set", scores, mated, pairs, uncertainty)
-    return Calibration.fit(made, score_threshold=0.5, method="trained_head")
+    fitted = Calibration.fit(made, score_threshold=0.5, method="trained_head")
+    return replace(fitted, same_person=SamePerson.fit(made))
 
 
 def short_calibration() -> dict[str, object]:
@@ -434,6 +436,8 @@ def read_calibration(path: Path) -> None:
     values = np.array([0, 0.5, 1, np.nan, np.inf])
     loaded.iso_quality(values)
     loaded.probability(values)
+    if loaded.same_person:
+        loaded.same_person.probability(0.5, values, 0.5, prior=0.01)
     decision = loaded.decision or Decision.from_calibration(loaded)
     decision.to_dict()
     json.dumps(loaded.to_dict())

@@ -9,6 +9,7 @@ import pytest
 
 from data.images import encode_jpeg
 from data.synthetic import SyntheticFaces
+from evaluation.identification import main as identification_main
 from report.sheet import FaceScore
 from scoring.scorer import load_scorer
 from scoring.templates import Template
@@ -35,8 +36,10 @@ def ran(tmp_path_factory):
     (folder / "demo").mkdir()
     shutil.copy(ROOT / "demo" / "backbone.pth", folder / "demo")
     found = {}
+    side = ["--gallery", "people", "--model", "demo", "--fpir", "0.2", "--out", "identified"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        assert identification_main([*side, "--replicates", "0"]) == 0
         for example in EXAMPLES:
             execute(example, found)
     return found
@@ -55,6 +58,8 @@ def test_the_examples_run(ran):
     assert 0 <= ran["best"].index < 3
     assert (ran["template"].count, ran["template"].weights) == (3, "quality")
     assert ran["found"].decision in ("match", "no match", "cannot tell")
+    assert ran["answer"].verdict in ("identified", "nobody", "cannot tell")
+    assert len(ran["answer"].candidates) == 20
     assert ran["norm"].model.fusion == "norm"
     assert ran["best"].index == int(np.argmin(ran["best"].scores.uncertainty))
 

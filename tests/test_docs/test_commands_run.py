@@ -101,6 +101,8 @@ def write_scores(folder):
     qualities.to_csv(folder / "QUALITIES.csv", index=False)
     person = rng.normal(size=(200, 1, 16)) + rng.normal(0, 0.3, (200, 2, 16))
     person[::2, 1] = rng.normal(size=(100, 16))
+    people = "".join(f"p{person:02},{'ab'[person % 2]}\n" for person in range(PEOPLE.num_classes))
+    (folder / "GROUPS.csv").write_text(f"person,made-up\n{people}")
     encoded = [(faces / name).read_bytes() for name in names[:2]]
     pandas.DataFrame({"image": encoded}).to_parquet(folder / "BUCKET.parquet")
     np.savez(

@@ -3,14 +3,15 @@
 import cv2
 import numpy as np
 import pytest
-import torch
 
+from benchmarks.maps import effects, level
 from data.rendered import mean_face
 from data.synthetic import SyntheticFaces
 from estimators.trained_head import MAP_SIGMA
 from evaluation.open_model import open_model
 from face_uncertainty import load_scorer
-from models.heads.base import to_scalar, to_sigma_sq
+from scoring import score_images
+from tests.helpers import python
 
 FACES = SyntheticFaces(60, 4, seed=77)
 DEGRADED = np.stack([FACES.read(row) for row in range(240) if FACES.degradation(row) > 0.4][:60])
@@ -21,42 +22,18 @@ def demo():
     return open_model("demo")
 
 
-def level(model, faces):
-    """The logit of the uncertainty of float faces (B, 112, 112, 3), or its logarithm."""
-    faces = torch.from_numpy(np.ascontiguousarray(faces, np.float32)).permute(0, 3, 1, 2)
-    with torch.no_grad():
-        raw = model.head.eval()(model.frozen(faces))
-    if model.head.output == "variance":
-        return to_scalar(to_sigma_sq(raw, "variance")).log().numpy()
-    return raw[:, 0].numpy()
-
-
-def covered(faces, masks):
-    """Faces under the mean face, with a soft edge where each mask ends."""
-    soft = np.stack([cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 3) for mask in masks])
-    return faces + soft[..., None] * (mean_face() - faces)
-
-
 def test_covering_the_worst_tenth_helps_more_than_any_other(demo):
-    maps = demo.explain(DEGRADED)
-    assert maps.shape == (60, 112, 112)
-    assert maps.dtype == np.float32
-    worst = maps >= np.quantile(maps, 0.9, axis=(1, 2), keepdims=True)
-    rng = np.random.default_rng(0)
-    elsewhere = np.stack([np.roll(mask, rng.integers(112, size=2), (0, 1)) for mask in worst])
-    uncovered, at_worst, at_random = (
-        level(demo, faces)
-        for faces in (DEGRADED, covered(DEGRADED, worst), covered(DEGRADED, elsewhere))
-    )
+    at_worst, at_random = effects(demo, DEGRADED)
     assert (at_worst < at_random).mean() >= 0.9
-    assert (at_worst < uncovered).mean() >= 0.9
+    assert (at_worst < 0).mean() >= 0.9
 
 
 def test_a_map_is_the_smoothed_effect_of_each_pixel(demo):
     """Half-way between the faces, finite differences give each column of pixels its effect."""
     face = DEGRADED[:1].astype(np.float64)
     middle, gap = (face + mean_face()) / 2, face - mean_face()
-    (smooth,) = demo.explain(DEGRADED[:1])
+    maps = demo.explain(DEGRADED[:1])
+    assert (maps.shape, maps.dtype) == ((1, 112, 112), np.float32)
     kernel = cv2.getGaussianKernel(6 * int(MAP_SIGMA) + 1, MAP_SIGMA)[:, 0]
     at, reach = (50, 60), 3 * int(MAP_SIGMA)
     weights = np.zeros((112, 112))
@@ -66,7 +43,7 @@ def test_a_map_is_the_smoothed_effect_of_each_pixel(demo):
     step = 0.05 * weights[..., None] / weights.max() * gap
     above, below = (level(demo, middle + sign * step) for sign in (1, -1))
     effect = (above - below)[0] / 2 / 0.05 * weights.max()
-    assert smooth[at] == pytest.approx(effect, rel=0.05)
+    assert maps[0][at] == pytest.approx(effect, rel=0.05)
 
 
 def test_the_scorer_explains_one_face(demo, tmp_path):
@@ -77,3 +54,16 @@ def test_the_scorer_explains_one_face(demo, tmp_path):
     assert not scorer.explain(DEGRADED[3], mean_face=DEGRADED[3].astype(np.float32)).any()
     with pytest.raises(ValueError, match="2 images"):
         scorer.explain([DEGRADED[0], DEGRADED[1]])
+
+
+def test_an_onnx_file_is_refused(tmp_path, refused):
+    export = (
+        pytest.importorskip("onnxruntime")
+        and pytest.importorskip("onnx")
+        and python("export/export.py", "--model", "demo", "--out", tmp_path / "demo.onnx")
+    )
+    assert export.returncode == 0, export.stderr
+    words = ["--model", str(tmp_path / "demo.onnx"), "--report", str(tmp_path), "--why"]
+    line = "demo.onnx: a map of what raises the uncertainty needs the gradient of a trained head"
+    refused(score_images.main([str(tmp_path), *words]), line)
+    refused(score_images.main([str(tmp_path), "--model", "demo", "--why"]), "goes with --report")

@@ -69,6 +69,21 @@ def test_a_target_risk_is_answered(stored, tmp_path, capsys):
     assert Calibration.load(out).decision.accept_up_to is not None
 
 
+def test_p_same_person_goes_into_the_file(labelled, tmp_path, capsys):
+    out = tmp_path / "c.json"
+    argv = ["--features", labelled, "--out", str(out), "--non_mated", "5000", "--of", "match"]
+    assert main([*argv, "--prior", "0.01"]) == 0
+    text = capsys.readouterr().out
+    assert "P(same person) at prior 0.01, on people that it was not fitted on: 2400 mat" in text
+    table = {line.split("  ")[0]: line.split() for line in text.splitlines()}
+    assert float(table["labelled.npz"][-3]) < 0 > float(table["labelled.npz"][-1][:-1])
+    fitted = Calibration.load(out)
+    assert (fitted.same_person.prior, fitted.same_person.mated) == (0.01, 2400)
+    assert 0.9 < fitted.same_person.probability(0.9, 0.1, 0.1, prior=0.5) < 1
+    assert main([*argv, "--cap", "0", "--non_mated", "19"]) == 2
+    assert "19 non-mated comparisons are too few for P(same person)" in capsys.readouterr().err
+
+
 def test_labelled_embeddings_and_the_cap(labelled, tmp_path, capsys):
     argv = ["--features", labelled, "--out", str(tmp_path / "c.json"), "--non_mated", "5000"]
     assert main(argv) == 0

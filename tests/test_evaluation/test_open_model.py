@@ -113,7 +113,7 @@ def test_a_calibration_of_another_method_is_refused(calibrated, calibration):
         open_model(calibrated, device="cpu")
 
 
-def test_a_calibration_is_that_of_its_model(write_run, calibration, tmp_path, capsys):
+def test_a_calibration_is_that_of_its_model(write_run, faces, tmp_path, capsys):
     runs = {name: write_run(tmp_path / name, seed=seed) for name, seed in (("a", 1), ("b", 2))}
     weights = torch.load(runs["a"] / "backbone.pth")
     torch.save({name: tensor * 1.01 for name, tensor in weights.items()}, tmp_path / "other.pth")
@@ -122,11 +122,16 @@ def test_a_calibration_is_that_of_its_model(write_run, calibration, tmp_path, ca
     model = open_model(runs["a"], device="cpu")
     save_packed(own, model.run, dataclasses.replace(ABOUT, sha256=model.run.sha256))
     write_onnx(small, exported_network(model), facts(model), "")
-    argv = ["--target", "synthetic:pairs=60,seed=1", "--fmr", "0.1", "--device", "cpu"]
+    argv = ["--target", "synthetic:pairs=120,seed=1", "--fmr", "0.1", "--device", "cpu"]
+    argv += ["--of", "match", "--prior", "0.3"]
     for spec in (runs["a"], own, small):
         assert calibrate.main(["--model", str(spec), *argv, "--out", str(file)]) == 0
         for same in (runs["a"], own, small):
-            assert load_scorer(same, device="cpu", calibration=file).model.decision is not None
+            scorer = load_scorer(same, device="cpu", calibration=file)
+            assert scorer.model.calibration.same_person.prior == 0.3
+        assert calibrate.main(["--model", str(own), *argv, "--out", str(tmp_path / "new.pt")]) == 0
+        same = load_scorer(tmp_path / "new.pt", device="cpu").compare(faces[0], faces[0], prior=0.9)
+        assert 0.9 < same.p_same_person < 1
         for name, part in (("b", "its head"), ("c", "its backbone")):
             expected = (
                 f"{file} is the calibration of another model than {runs[name]} (SHA-256 of {part}"

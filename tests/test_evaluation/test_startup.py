@@ -21,6 +21,7 @@ SCRIPTS = (
     "evaluation.audit",
     "evaluation.compare",
     "evaluation.calibrate",
+    "evaluation.identification",
     "mc_dropout.verification_risk_mcdropout_fnmr",
 )
 OTHERS = ("extraction.extract", "export.export", "export.pack_model", "scoring.score_images")

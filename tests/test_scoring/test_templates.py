@@ -1,12 +1,14 @@
 """Fused templates against plain sums, and comparisons with what is known of either side."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from estimators.base import Batch, Estimate
 from evaluation.confidence.calibration import Decision
+from evaluation.confidence.same_person import SamePerson
 from evaluation.open_model import LoadedModel, Provenance
 from report.sheet import FaceScore
 from scoring.scorer import Scorer
@@ -151,6 +153,30 @@ def test_comparison(calibration, cosine, uncertainties, answer):
         assert found.decision == answer
         expected = calibration.probability(max(uncertainties))
         assert found.p_false_non_match == pytest.approx(float(expected))
+
+
+def test_p_same_person_is_that_of_the_map_at_the_prior(calibration):
+    same = SamePerson(
+        **{"mated": 500, "non_mated": 9000, "prior": 0.25, "certain": 0.1, "uncertain": 0.5},
+        **{"bend": 0.3, "offset": (-0.5, 0.5), "below": (28.0, 12.0), "above": (30.0, 9.0)},
+        **{"least": -6.2, "most": 9.1},
+    )
+    made = model(calibration=replace(calibration, same_person=same))
+    sides = [face(0, 0.2), face(1, 0.9)]
+    for pair in (sides, sides[::-1]):
+        for prior in (None, 0.01):
+            found = compare_faces(made, *pair, prior)
+            assert found.prior == (prior or 0.25)
+            expected = same.probability(found.score, 0.2, 0.9, found.prior)
+            assert found.p_same_person == pytest.approx(float(expected))
+    with pytest.raises(ValueError, match="prior = 1: must be between 0 and 1"):
+        compare_faces(made, *sides, 1)
+    plain = model(calibration=calibration)
+    assert math.isnan(compare_faces(plain, *sides).p_same_person)
+    with pytest.raises(
+        ValueError, match="made has no P.same person.: calibrate it with .* --of ma"
+    ):
+        compare_faces(plain, *sides, 0.5)
 
 
 def test_a_score_at_the_threshold_is_a_match(calibration):

@@ -11,10 +11,11 @@ from benchmarks.audit import measure, plant
 from data.features import Embeddings, unit_rows
 from data.synthetic import SyntheticFaces
 from evaluation import audit as script
-from evaluation.search import audit as module
-from evaluation.search.audit import KINDS, AuditOptions, Tail, audit, missed_from
-from evaluation.search.gallery import Gallery, open_gallery
 from report.audit import COLUMNS, audit_page
+from scoring.gallery import open_gallery
+from search import audit as module
+from search.audit import KINDS, AuditOptions, Tail, audit, missed_from
+from search.gallery import Gallery
 from tests.helpers import write_people
 from tests.test_report.conftest import Page
 
@@ -59,7 +60,7 @@ def test_a_gallery_without_faults_has_next_to_no_findings():
     clean, _ = sides()
     result = audit(clean)
     assert len(result.findings) <= 3
-    assert result.effects["nothing"].fpir.total >= len(clean.label) - 6
+    assert result.effects["nothing"].fpir.total >= len(clean.person) - 6
     assert {caution.kind for caution in result.cautions} == {"audit_no_limit", "audit_alone"}
 
 
@@ -69,8 +70,8 @@ def test_effects_are_those_of_brute_force(monkeypatch):
     result = audit(gallery, AuditOptions(fpir=0.05))
     kinds = [kind for kind in KINDS if result.of(kind)]
     assert len(kinds) == 5
-    faulty = np.zeros(len(gallery.label), bool)
-    joined = gallery.label.copy()
+    faulty = np.zeros(len(gallery.person), bool)
+    joined = gallery.person.copy()
     for finding in result.findings:
         if finding.kind == "duplicate":
             joined[joined == joined[finding.rows[0]]] = joined[finding.other]
@@ -83,20 +84,20 @@ def test_effects_are_those_of_brute_force(monkeypatch):
         return brute_force(gallery, gone, person, probes, mates, result.threshold)
 
     nobody = np.zeros_like(faulty)
-    cases = {"nothing": (nobody, gallery.label), "all": (faulty, joined)}
+    cases = {"nothing": (nobody, gallery.person), "all": (faulty, joined)}
     cases["duplicate"] = nobody, joined
     for kind in set(kinds) - {"duplicate"}:
         rows = [row for finding in result.of(kind) for row in finding.rows]
-        cases[kind] = np.isin(np.arange(len(faulty)), rows), gallery.label
+        cases[kind] = np.isin(np.arange(len(faulty)), rows), gallery.person
     for name, case in cases.items():
         missed, wrong = errors(*case)
         effect = result.effects[name]
         assert (effect.fnir.errors, effect.fpir.errors) == (missed.sum(), wrong.sum()), name
         assert (effect.fnir.total, effect.fpir.total) == (mates.sum(), len(probes))
     assert result.effects["all"].fpir.errors <= 0.05 * len(probes)
-    before = [part.sum() for part in errors(nobody, gallery.label)]
+    before = [part.sum() for part in errors(nobody, gallery.person)]
     for finding in result.findings[::5]:
-        gone, person = nobody.copy(), gallery.label
+        gone, person = nobody.copy(), gallery.person
         if finding.kind == "duplicate":
             person = np.where(person == person[finding.rows[0]], person[finding.other], person)
         else:
@@ -112,14 +113,14 @@ def test_what_cannot_be_told_is_said_by_name():
     assert "audit_blind" in {caution.kind for caution in blind.cautions}
     assert not blind.of("wrong_label")
     assert len(blind.findings) <= 3
-    one_each = audit(replace(clean, label=np.arange(len(clean.label))))
+    one_each = audit(replace(clean, person=np.arange(len(clean.person))))
     assert one_each.cautions[-1] == (
         "audit_alone",
         {"count": int(one_each.cautions[-1].facts["count"])},
     )
     assert not one_each.of("wrong_label") + one_each.of("nearer_to_another")
     with pytest.raises(ValueError, match="made: 1 person"):
-        audit(replace(clean, label=np.zeros_like(clean.label)))
+        audit(replace(clean, person=np.zeros_like(clean.person)))
     with pytest.raises(ValueError, match="fpir"):
         AuditOptions(fpir=0)
 
@@ -148,14 +149,14 @@ def test_the_limit_of_quality_is_where_more_than_half_are_missed():
 def test_the_copy_that_does_not_fit_its_person_is_named(owner):
     clean, _ = sides(people=80)
     row = int(
-        np.flatnonzero(clean.label == np.flatnonzero(np.bincount(clean.label) == 4)[owner])[0]
+        np.flatnonzero(clean.person == np.flatnonzero(np.bincount(clean.person) == 4)[owner])[0]
     )
-    host = int(clean.label[0])
+    host = int(clean.person[0])
     copied = Gallery(
         "made",
         np.concatenate([clean.unit[[row]], clean.unit]),
         np.append(clean.uncertainty[row], clean.uncertainty),
-        np.append(host, clean.label),
+        np.append(host, clean.person),
         ["p/copy.jpg", *clean.names],
     )
     (copy,) = audit(copied).of("copy")
@@ -164,7 +165,7 @@ def test_the_copy_that_does_not_fit_its_person_is_named(owner):
 
 def test_page_and_table_name_what_was_found(tmp_path):
     gallery, _ = plant(*sides(people=120), 0)
-    hostile = [f"<b>p{who}/\u202e{row}.jpg" for row, who in enumerate(gallery.label.tolist())]
+    hostile = [f"<b>p{who}/\u202e{row}.jpg" for row, who in enumerate(gallery.person.tolist())]
     picture = np.zeros((112, 112, 3), np.uint8)
     result = audit(replace(gallery, names=hostile, picture=lambda row: picture))
     html = audit_page(result)
@@ -187,8 +188,8 @@ def test_the_script_reads_stored_embeddings_and_faces(tmp_path, capsys, refused)
     assert "24 images of 8 people" in printed
     assert "audit.html" in printed
     gallery, _ = plant(*sides(people=120), 0)
-    names = np.array([f"p{who}/{row}.jpg" for row, who in enumerate(gallery.label.tolist())])
-    stored = Embeddings(gallery.unit, gallery.uncertainty, gallery.label, names)
+    names = np.array([f"p{who}/{row}.jpg" for row, who in enumerate(gallery.person.tolist())])
+    stored = Embeddings(gallery.unit, gallery.uncertainty, gallery.person, names)
     file = tmp_path / "made.npz"
     stored.save(file)
     assert script.main([str(file), "--out", str(out)]) == 0
@@ -199,6 +200,8 @@ def test_the_script_reads_stored_embeddings_and_faces(tmp_path, capsys, refused)
     assert [row[2] for row in rows] == [str(names[row]) for f in result.findings for row in f.rows]
     assert {row[1] for row in rows} == set(KINDS)
     refused(lambda: script.main([str(file), *where]), "no model goes with it")
-    refused(lambda: script.main([str(tmp_path / "faces"), "--out", str(out)]), "which model")
+    refused(
+        lambda: script.main([str(tmp_path / "faces"), "--out", str(out)]), "photos need a --model"
+    )
     other = ["--images", str(tmp_path / "faces"), "--out", str(out)]
     refused(lambda: script.main([str(file), *other]), "no image p0/0.jpg")

@@ -20,8 +20,8 @@ from data.features import cosines, equal_rows, unit_rows
 from data.labelled_pairs import label_order, non_mated_pairs, non_mated_total
 from evaluation.confidence.intervals import Count, clopper_pearson
 from evaluation.metrics.thresholds import Caution
-from evaluation.search.gallery import Gallery
-from evaluation.search.nearest import Candidates, nearest
+from search.gallery import Gallery
+from search.nearest import Candidates, nearest
 from utils.config import require
 
 Kind = Literal["copy", "poor_quality", "duplicate", "nearer_to_another", "wrong_label"]
@@ -233,8 +233,8 @@ class _Audit:
     """
 
     def __init__(self, gallery: Gallery, options: AuditOptions) -> None:
-        self.gallery, self.options, self.count = gallery, options, len(gallery.label)
-        self.label = np.unique(gallery.label, return_inverse=True)[1].astype(np.int64)
+        self.gallery, self.options, self.count = gallery, options, len(gallery.person)
+        self.label = np.unique(gallery.person, return_inverse=True)[1].astype(np.int64)
         self.people = int(self.label.max(initial=-1)) + 1
         if self.people < 2:
             raise ValueError(f"{gallery.name}: {self.people} person; an audit needs two or more")
@@ -557,6 +557,9 @@ class _Searches:
             for same in (True, False)
         )
         self.missed, self.wrong = self._errors(self.own.scores, self.other.scores, mated)
+        met = np.concatenate([self.own.rows, self.other.rows])
+        self._order = np.argsort(met, kind="stable")
+        self._met = met[self._order]
 
     def _errors(self, own: Scores, other: Scores, mated: Mask) -> tuple[Mask, Mask]:
         missed = mated & ((own < self.threshold) | (own <= other))
@@ -578,9 +581,11 @@ class _Searches:
         if finding.kind == "duplicate":
             joined = person[[rows[0], finding.other]]
             person = np.where(person == joined[0], joined[1], person)
-            changed = np.isin(self.work.label[self.probes], joined)
+            changed = np.flatnonzero(np.isin(self.work.label[self.probes], joined))
         else:
-            changed = np.isin(self.own.rows, rows) | np.isin(self.other.rows, rows)
+            first, last = (np.searchsorted(self._met, rows, side) for side in ("left", "right"))
+            places = [self._order[part] for part in map(slice, first, last)]
+            changed = np.unique(np.concatenate(places) % len(self.probes))
             gone[rows] = True
         at, mated = self.probes[changed], self.mated[changed]
         own, other = (

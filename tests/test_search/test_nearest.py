@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data.features import cosines, unit_rows
-from evaluation.search.nearest import Candidates, nearest
+from search.nearest import Candidates, nearest
 
 
 def brute_force(probes, gallery, count, exclude=None) -> Candidates:
