@@ -37,6 +37,8 @@ class Archive:
         self._archive = archive
         self._members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         self.names = list(self._members)
+        if len(self.names) < len(archive.infolist()):
+            raise ValueError("two of its arrays have one name")
 
     def size(self, name: str) -> int:
         """Return the bytes of an array, with its header."""

@@ -28,6 +28,7 @@ from typing import IO, Any, Literal, TypeAlias, overload
 
 Json: TypeAlias = "str | int | float | bool | None | list[Json] | dict[str, Json]"
 MOST_UNPACKED = 10  # times an archive's own size, beyond a GiB
+MOST_MEMBERS = 20_000  # of an archive
 MOST_JSON = 1 << 25  # bytes of a JSON file, which takes 24 times as much memory at most
 # What a reader meets in content that keeps none of its format's rules, beside a ValueError.
 DAMAGE = (
@@ -265,6 +266,8 @@ def check_archive(path: str | Path) -> list[str]:
             members = zipfile.ZipFile(file).infolist() if zipfile.is_zipfile(file) else []
         except (*DAMAGE, ValueError, OSError) as error:
             raise ValueError(f"{path}: damaged archive ({error})") from error
+    if len(members) > MOST_MEMBERS:
+        raise ValueError(f"{path} has {len(members)} members, more than {MOST_MEMBERS}: refused")
     if not all(0 <= member.header_offset < size for member in members):
         raise ValueError(
             f"{path}: damaged archive (it says that it has more than its {size} bytes)"

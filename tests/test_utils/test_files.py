@@ -177,3 +177,18 @@ def test_an_archive_that_unpacks_to_gigabytes_is_not_unpacked(tmp_path, name, re
             member.write(bytes(1 << 24))
     with pytest.raises(ValueError, match=rf"{name} would unpack to 10\d+ bytes: refused"):
         read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (map(str, range(20_001)), r"f\.npz has 20001 members, more than 20000: refused"),
+        (("a", "a.npy"), r"f\.npz: two of its arrays have one name"),
+    ],
+)
+def test_an_archive_of_too_many_members_or_twice_the_same(tmp_path, members, message):
+    with zipfile.ZipFile(tmp_path / "f.npz", "w") as archive:
+        for member in members:
+            archive.writestr(member, b"")
+    with pytest.raises(ValueError, match=message):
+        npz_names(tmp_path / "f.npz")
