@@ -104,7 +104,7 @@ def read_npy(path: str | Path, rows: NDArray[np.integer] | None = None) -> Array
         content = np.empty((len(rows), length), np.uint8)
         for row, target in zip(rows.tolist(), content, strict=True):
             file.seek(start + row * length)
-            if file.readinto(target) < length:  # type: ignore[attr-defined]
+            if file.readinto(target.data) < length:
                 raise ValueError(f"it is cut off, or has no row {row}")
         return content.view(dtype).reshape(-1, *shape[1:])
 

@@ -137,9 +137,26 @@ def test_links_pipes_and_folders(tmp_path):
 
 
 def test_an_error_names_the_file(tmp_path):
-    long = tmp_path / ("x" * 300)
+    long, loop = tmp_path / ("x" * 300), tmp_path / "loop"
     with pytest.raises(OSError, match="/x+'$"):
         write_text(long, "")
+    loop.symlink_to("loop")
+    with pytest.raises(OSError, match=r"Too many .*/loop'$"):
+        write_text(loop, "")
+    assert loop.is_symlink()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full and /proc")
+def test_a_disk_that_fails_is_named():
+    with pytest.raises(OSError, match=r"No space.*'/dev/full'$"):
+        write_text("/dev/full", "x")
+    for read in (lambda file: file.read(), lambda file: file.readline()):
+        for encoding in ((), ("latin1",)):
+            with (
+                open_input("/proc/self/mem", *encoding) as file,  # its first byte is no memory
+                pytest.raises(OSError, match=r"Input/output error: '/proc/self/mem'$"),
+            ):
+                read(file)
 
 
 def test_hash(tmp_path):
