@@ -38,6 +38,8 @@ MOST_PIXELS = 25_000_000  # pixels; of larger images threads decode one at a tim
 MOST_SCANS = 16  # of a JPEG of any size: each passes over all pixels; usual are 1 to 12
 MOST_SCANNED = 1_000_000_000  # pixels times scans, where there are more
 _LONGEST_FACE = 1 << 17  # bytes of a JPEG of 112x112 that is decoded in place; usual are 10 000
+_LONGEST_PPM_HEADER, _MOST_COMMENTS = 1 << 16, 1000  # each byte, or comment, takes Pillow its time
+_PLAIN_PPM = (b"P1", b"P2", b"P3")
 FEW = 16  # stray bytes that a writer may leave; more means that the decoder lost its way
 
 Result = TypeVar("Result")
@@ -222,6 +224,10 @@ def open_image(encoded: bytes) -> Image.Image:
         if isinstance(answer, str):
             raise ValueError(f"this Pillow reads no {name}: pip install --upgrade pillow")
         if answer:
+            if name == "PPM":
+                guarded(name, partial(reader, io.BytesIO(encoded[:_LONGEST_PPM_HEADER])))
+                if encoded[:2] in _PLAIN_PPM and encoded.count(b"#") > _MOST_COMMENTS:
+                    raise ValueError(f"PPM with more than {_MOST_COMMENTS} comments: refused")
             image = guarded(name, partial(reader, io.BytesIO(encoded)))
             if name == "JPEG":
                 _check_scans(encoded, image.width * image.height)

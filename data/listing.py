@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data import cache_file
-from utils.files import check_path, is_bounded, naming
+from utils.files import check_path, is_bounded, is_folder, naming
 from utils.tables import text_lines
 
 log = logging.getLogger("faceuq")
@@ -202,7 +202,7 @@ def _scan(root: Path) -> tuple[list[bytes], NDArray[np.int64]]:
         folders = sorted(
             (entry.name, entry.stat().st_mtime_ns)
             for entry in _checked(entries)
-            if entry.is_dir() and entry.name[0] != "."
+            if is_folder(entry, SUFFIXES) and entry.name[0] != "."
         )
     return [os.fsencode(name) for name, _ in folders], np.array(
         [changed for _, changed in folders], dtype=np.int64
@@ -263,13 +263,15 @@ def _images(root: Path, folder: str) -> Iterator[str]:
     """Paths of the images in a folder, sorted, then of those in the folders in it."""
     with os.scandir(root / folder) as scan:
         entries = sorted(
-            (entry.name, entry.is_dir()) for entry in _checked(scan) if entry.name[0] != "."
+            (entry.name, is_folder(entry, SUFFIXES))
+            for entry in _checked(scan)
+            if entry.name[0] != "."
         )
-    for name, is_folder in entries:
-        if not is_folder and name.lower().endswith(SUFFIXES):
+    for name, is_below in entries:
+        if not is_below and name.lower().endswith(SUFFIXES):
             yield f"{folder}/{name}"
-    for name, is_folder in entries:
-        if is_folder and not (root / folder / name).is_symlink():
+    for name, is_below in entries:
+        if is_below and not (root / folder / name).is_symlink():
             yield from _images(root, f"{folder}/{name}")
 
 

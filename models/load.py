@@ -289,7 +289,7 @@ def load_state(
         own = expected[name]
         if own.is_floating_point() and not tensor.is_floating_point():
             raise ValueError(f"{path}: {name} is of type {tensor.dtype}, not {own.dtype}")
-        _require_finite(path, name, tensor.to(own.dtype))
+        _require_finite(path, name, tensor.to(own.dtype) if own.is_floating_point() else tensor)
     module.load_state_dict(dict(tensors), strict=False)
 
 

@@ -28,7 +28,7 @@ from data.rec.index import pack_key
 from data.rec.reader import RecordPack
 from data.verification import Image, read_bin
 from photos.decode import Photo, from_array, read_photo
-from utils.files import MOST_UNPACKED, Origin, check_path, open_input
+from utils.files import MOST_UNPACKED, Origin, check_path, is_folder, open_input
 from utils.long_work import prefetch
 from utils.tables import csv_rows, require_pyarrow, text_lines
 
@@ -320,7 +320,7 @@ def _sorted_names(folder: str, skipped: Counter[str]) -> list[str]:
                 continue
             if entry.is_symlink():
                 check_path(entry.path, folder)
-            if _is_folder(entry):
+            if is_folder(entry, PHOTO_SUFFIXES):
                 names.append(name + os.sep)
                 continue
             suffix = os.path.splitext(name)[1].lower()
@@ -330,13 +330,6 @@ def _sorted_names(folder: str, skipped: Counter[str]) -> list[str]:
                 skipped[suffix or "without suffix"] += 1
     names.sort()
     return names
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself: a row that says so, where its suffix is a photo's
-        return False
 
 
 def _enter(

@@ -37,6 +37,8 @@ class Archive:
         self._archive = archive
         self._members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         self.names = list(self._members)
+        if len(self.names) < len(archive.infolist()):
+            raise ValueError("two of its arrays have one name")
 
     def size(self, name: str) -> int:
         """Return the bytes of an array, with its header."""
@@ -102,7 +104,7 @@ def read_npy(path: str | Path, rows: NDArray[np.integer] | None = None) -> Array
         content = np.empty((len(rows), length), np.uint8)
         for row, target in zip(rows.tolist(), content, strict=True):
             file.seek(start + row * length)
-            if file.readinto(target) < length:  # type: ignore[attr-defined]
+            if file.readinto(target.data) < length:
                 raise ValueError(f"it is cut off, or has no row {row}")
         return content.view(dtype).reshape(-1, *shape[1:])
 

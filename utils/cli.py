@@ -164,6 +164,9 @@ def _explained(error: Exception) -> int:
             "`make setup` made, or pip install -r requirements.txt"
         )
         return 2
+    if isinstance(error, MemoryError):
+        say_error(f"not enough memory: {error}")
+        return 2
     if not isinstance(error, ValueError | OSError):
         raise error
     if is_main_process():

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -21,13 +22,17 @@ import unicodedata
 import uuid
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Literal, TypeAlias, overload
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, overload
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 Json: TypeAlias = "str | int | float | bool | None | list[Json] | dict[str, Json]"
 MOST_UNPACKED = 10  # times an archive's own size, beyond a GiB
+MOST_MEMBERS = 20_000  # of an archive
 MOST_JSON = 1 << 25  # bytes of a JSON file, which takes 24 times as much memory at most
 # What a reader meets in content that keeps none of its format's rules, beside a ValueError.
 DAMAGE = (
@@ -116,28 +121,39 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     if path.is_symlink():
-        path = path.resolve()
+        path = Path(os.path.realpath(path))
+        if path.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
     if path.exists() and not (path.is_file() or path.is_dir()):
-        yield path
+        with _blaming(path, path):
+            yield path
         return
     with sole_writer(path, _lock_of(path), PATIENCE) as is_held:
         unique = "" if is_held else f".{uuid.uuid4().hex[:12]}"
         temporary = path.with_name(f".{path.stem}{unique}.tmp{path.suffix}")
         remove(temporary)  # of a process that was killed
         try:
-            yield temporary
-            if not (temporary.is_dir() and path.is_dir()):
-                _sync(temporary)
-                temporary.replace(path)
-                _sync_folder(path.parent)
-        except OSError as error:
-            if not str(error.filename or temporary).startswith(str(temporary)):
-                raise
-            if error.errno is None:
-                raise OSError(f"{path}: {error}") from error
-            raise OSError(error.errno, error.strerror, str(path)) from error
+            with _blaming(path, temporary):
+                yield temporary
+                if not (temporary.is_dir() and path.is_dir()):
+                    _sync(temporary)
+                    temporary.replace(path)
+                    _sync_folder(path.parent)
         finally:
             remove(temporary)
+
+
+@contextmanager
+def _blaming(path: Path, temporary: Path) -> Iterator[None]:
+    """Have an OSError that names no file, or the temporary one, name `path`."""
+    try:
+        yield
+    except OSError as error:
+        if not str(error.filename or temporary).startswith(str(temporary)):
+            raise
+        if error.errno is None:
+            raise OSError(f"{path}: {error}") from error
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _sync(path: Path) -> None:
@@ -188,12 +204,12 @@ def _atomic_file(path: Path, mode: str) -> Iterator[IO[str]]:
 
 
 @overload
-def open_input(path: str | Path) -> IO[bytes]: ...
+def open_input(path: str | Path) -> io.BufferedReader: ...
 @overload
-def open_input(path: str | Path, encoding: str, errors: str = "strict") -> IO[str]: ...
+def open_input(path: str | Path, encoding: str, errors: str = "strict") -> io.TextIOWrapper: ...
 def open_input(
     path: str | Path, encoding: str | None = None, errors: str | None = None
-) -> IO[bytes] | IO[str]:
+) -> io.BufferedReader | io.TextIOWrapper:
     """Open a file to read its bytes, or its text with line ends as they are.
 
     Only regular files are read: a pipe could be waited for, and a device read, without end.
@@ -201,8 +217,24 @@ def open_input(
     Raises:
         OSError: it is something else, or cannot be read.
     """
-    mode, newline = ("rb", None) if encoding is None else ("r", "")
-    return open(path, mode, -1, encoding, errors, newline, opener=_open_regular)  # noqa: PTH123, SIM115
+    file: io.BufferedReader = io.BufferedReader(_NamedFile(path, opener=_open_regular))
+    return file if encoding is None else io.TextIOWrapper(file, encoding, errors, newline="")
+
+
+class _NamedFile(io.FileIO):
+    """A file whose errors, as of a disk that fails, have its name."""
+
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
+        try:
+            return super().readinto(buffer)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.name) from error
+
+    def readall(self) -> bytes:
+        try:
+            return super().readall()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.name) from error
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -265,6 +297,8 @@ def check_archive(path: str | Path) -> list[str]:
             members = zipfile.ZipFile(file).infolist() if zipfile.is_zipfile(file) else []
         except (*DAMAGE, ValueError, OSError) as error:
             raise ValueError(f"{path}: damaged archive ({error})") from error
+    if len(members) > MOST_MEMBERS:
+        raise ValueError(f"{path} has {len(members)} members, more than {MOST_MEMBERS}: refused")
     if not all(0 <= member.header_offset < size for member in members):
         raise ValueError(
             f"{path}: damaged archive (it says that it has more than its {size} bytes)"
@@ -331,8 +365,22 @@ def file_sha256(path: str | Path) -> str:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"no file {path}")
-    with path.open("rb") as file:
+    with open_input(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_folder(entry: os.DirEntry[str], suffixes: Container[str]) -> bool:
+    """Whether an entry is a folder, which a link that cannot be followed may be by its name only.
+
+    One that leads to itself is none, nor is one with a suffix of files: whoever reads it will say
+    what is wrong.
+    """
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno != errno.ELOOP and Path(entry.name).suffix.lower() not in suffixes:
+            raise
+        return False
 
 
 def file_name(name: str) -> str:

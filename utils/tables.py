@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from utils.arrays import Array, open_npz, read_npz
-from utils.files import atomic_file, atomic_path, naming, open_input
+from utils.files import MOST_UNPACKED, atomic_file, atomic_path, naming, open_input
 
 if TYPE_CHECKING:
     import pyarrow
@@ -31,6 +31,7 @@ ROWS = 1 << 17  # of a chunk
 SUFFIXES = (".csv", ".tsv", ".txt", ".npz", ".parquet")
 _BLOCK = 1 << 24  # bytes of a CSV file that are parsed together
 _LONGEST_LINE = 1 << 16
+_MOST_TEXT = 1 << 30  # bytes in a column of a chunk
 _SMALL = 1024  # bytes of an array that may be a single number
 FAILURE = {"quality": 255.0, "uncertainty": -1.0}  # of an image that could not be assessed
 BEST_QUALITY = 100.0  # ISO/IEC 29794-1: qualities are 0..100, and 255 says that there is none
@@ -481,12 +482,21 @@ def _open_parquet(path: Path) -> Table:
     def read(names: Sequence[str]) -> Iterator[list[Values]]:
         start = 0
         with opened() as file:
+            rows, size = file.metadata.num_rows, path.stat().st_size
+            if 8 * rows * len(names) > MOST_UNPACKED * size + (1 << 30):
+                raise ValueError(f"{rows} rows in {size} bytes: refused")
             for batch in file.iter_batches(batch_size=ROWS, columns=list(names)):
                 arrays = [batch.column(name) for name in names]
                 for place, array in enumerate(arrays):
                     if array.null_count:
                         row = start + compute.index(array.is_null(), True).as_py()
                         raise ValueError(f"{_row(row)}: {names[place]} is missing (null)")
+                    length = array.nbytes
+                    if pyarrow.types.is_dictionary(array.type):  # at most as many of the longest
+                        lengths = compute.binary_length(array.dictionary.cast(pyarrow.string()))
+                        length = len(array) * (compute.max(lengths).as_py() or 0)
+                    if length > _MOST_TEXT:
+                        raise ValueError(f"{_row(start)} and on: {names[place]} has endless text")
                     if pyarrow.types.is_dictionary(array.type):
                         arrays[place] = array = array.dictionary_decode()
                     if not pyarrow.types.is_string(array.type):

@@ -60,12 +60,15 @@ class PackFile:
         Raises:
             OSError: the file was cut off; if checked, it has changed at all.
         """
-        if hasattr(os, "pread"):
-            content = os.pread(self.number, stop - start, start)
-        else:
-            with self._place:
-                os.lseek(self.number, start, os.SEEK_SET)
-                content = os.read(self.number, stop - start)
+        try:
+            if hasattr(os, "pread"):
+                content = os.pread(self.number, stop - start, start)
+            else:
+                with self._place:
+                    os.lseek(self.number, start, os.SEEK_SET)
+                    content = os.read(self.number, stop - start)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         if is_checked or len(content) < min(stop, len(self)) - start:
             self.check()
         return content

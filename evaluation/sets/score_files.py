@@ -317,12 +317,23 @@ class _Reader:
             uncertainty,
             identity,
             image,
-            int(float(self.table.metadata.get("unlisted", 0))),
-            float(self.table.metadata.get("listed_from", -np.inf)),
+            *self._unlisted(),
             notes=tuple(self.notes),
             name_of="row {}".format if image is None else lambda row: image_name(int(image[row])),
             person_of=None if identity is None else lambda row: person_name(int(identity[row])),
         )
+
+    def _unlisted(self) -> tuple[int, float]:
+        metadata = self.table.metadata
+        count, start = float(metadata.get("unlisted", 0)), float(metadata.get("listed_from", "inf"))
+        if count == 0:
+            return 0, -np.inf
+        if not (0 < count < 1 << 53 and count == count // 1 and np.isfinite(start)):
+            raise ValueError(
+                f"unlisted is {count:g} and listed_from {start:g}: write how many non-mated "
+                "comparisons are not listed, and a score above all of theirs"
+            )
+        return int(count), start
 
     def _rows(
         self, mated: NDArray[np.bool_]

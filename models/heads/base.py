@@ -65,11 +65,12 @@ class Head(nn.Module, ABC):
 
 
 class Dropout(nn.Dropout):
-    """Dropout by 16 random bits a number where `draw` was set and a CPU computes, else PyTorch's.
+    """Dropout by few random bits a number where `draw` was set and a CPU computes, else PyTorch's.
 
     A mask follows from the key and from a row's place in the whole batch alone, not from how many
     processes share the batch. The bits are Philox4x64-10's (Salmon et al., SC 2011), a counter with
-    a key; NumPy keeps its stream of them. The rate is rounded to 1 / 65536.
+    a key; NumPy keeps its stream of them. A rate of 1/2 takes one a number, others 16: they are
+    rounded to 1 / 65536.
     """
 
     draw: tuple[tuple[int, ...], int] | None = None  # numbers of the key, place of the first row
@@ -81,12 +82,15 @@ class Dropout(nn.Dropout):
             return super().forward(batch)
         numbers, first = self.draw
         rows, size = len(batch), batch[:1].numel()
-        blocks = -(-size // 16)  # of four words, which the counter counts
+        width = 1 if dropped == 2**15 else 16  # bits of a number
+        blocks = -(-size * width // 256)  # of four words, which the counter counts
         key = np.random.SeedSequence(numbers).generate_state(2, np.uint64)
-        bits = np.random.Philox(key=key, counter=first * blocks).random_raw(4 * rows * blocks)
-        keeps = bits.view(np.uint16).reshape(rows, 16 * blocks)[:, :size] >= dropped
-        mask = torch.from_numpy(keeps.astype(np.float32)).to(batch.dtype)
-        return batch * mask.mul_(2**16 / (2**16 - dropped)).view_as(batch)
+        words = np.random.Philox(key=key, counter=first * blocks).random_raw(4 * rows * blocks)
+        drawn = np.unpackbits(words.view(np.uint8)) if width == 1 else words.view(np.uint16)
+        keeps = drawn >= dropped >> 16 - width
+        keeps = keeps.reshape(rows, -1)[:, :size].astype(np.float32)
+        mask = torch.from_numpy(keeps).to(batch.dtype).mul_(2**16 / (2**16 - dropped))
+        return batch * mask.view_as(batch)
 
 
 def to_sigma_sq(raw: Tensor, output: str) -> Tensor:

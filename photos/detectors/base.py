@@ -24,6 +24,7 @@ Floats = NDArray[np.floating | np.integer]
 Rows = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]
 
 MOST_TURN = 60.0  # degrees, of a head that counts as upright
+_AT_ONCE = 64  # boxes that are compared with all others at a time
 MULTIPLE = 32  # the sides of the input of most networks of OpenCV are multiples of it
 
 
@@ -60,21 +61,30 @@ def suppress(
     No box covers a more certain one by more than `most`, their intersection as a share of the union
     or of the smaller box. Of equal scores the first comes first.
     """
+    corners, opposite = boxes[:, None, :2], boxes[:, None, 2:]
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    rest = np.argsort(-scores, kind="stable")
-    chosen = []
-    while rest.size:
-        first, rest = rest[0], rest[1:]
-        chosen.append(first)
-        corner = np.minimum(boxes[first, 2:], boxes[rest, 2:])
-        sides = (corner - np.maximum(boxes[first, :2], boxes[rest, :2])).clip(min=0)
-        shared = sides[:, 0] * sides[:, 1]
+
+    def doubles(rows: NDArray[np.intp], others: NDArray[np.intp]) -> NDArray[np.bool_]:
+        corner = np.minimum(opposite[rows], boxes[others, 2:])
+        sides = (corner - np.maximum(corners[rows], boxes[others, :2])).clip(min=0)
+        shared = sides[..., 0] * sides[..., 1]
         if share_of == "union":
-            whole = areas[first] + areas[rest] - shared
+            whole = areas[rows, None] + areas[others] - shared
         else:
-            whole = np.minimum(areas[first], areas[rest])
-        rest = rest[shared <= most * whole]
-    return np.array(chosen, dtype=np.intp)
+            whole = np.minimum(areas[rows, None], areas[others])
+        return np.asarray(shared > most * whole)
+
+    rest, chosen = np.argsort(-scores, kind="stable"), [np.zeros(0, np.intp)]
+    while rest.size:
+        rows, rest = rest[:_AT_ONCE], rest[_AT_ONCE:]
+        double, free = doubles(rows, rows), np.ones(len(rows), np.bool_)
+        for place in range(len(rows)):
+            if free[place]:
+                free[place + 1 :] &= ~double[place, place + 1 :]
+        chosen.append(rows[free])
+        if rest.size:
+            rest = rest[~doubles(rows[free], rest).any(axis=0)]
+    return np.concatenate(chosen)
 
 
 def not_upright(landmarks: NDArray[np.floating]) -> NDArray[np.bool_]:

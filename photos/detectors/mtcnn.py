@@ -14,14 +14,21 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from photos.detectors.base import Detections, Detector, Floats, detections, not_upright, suppress
-from utils.onnx_runtime import open_session, read_probed
+from utils.files import read_bytes
+from utils.onnx_prelu import rewrite_prelu
+from utils.onnx_runtime import Proto, needed, open_session, parsed_network, read_probed
 
 __all__ = ["MTCNN"]
 
 _CELL, _STRIDE = 12, 2  # pixels that the first network sees at each place, and between places
+_ROOM = 1.2  # of the smallest face, seen by the first network at the finest level
+_PATCH = 16  # pixels in which it sees three places across and down
+_GLANCE = 1 / 3  # of its threshold, reached at every other place by what is looked at closely
+_PICTURES = "pictures"  # name of each network's input
 _SMALL, _LARGE = 24, 48  # sides of what the second and the third see
 _BATCH = 256  # inputs at a time, which bounds memory
 _AT_MOST = 2000  # candidates of a pyramid level that are looked at again
@@ -39,7 +46,8 @@ class MTCNN:
     """Zhang et al., "Joint Face Detection and Alignment Using Multitask Cascaded CNNs", 2016.
 
     The first network scans a pyramid of the photo, the second sorts its candidates out, the third
-    gives box and landmarks. An instance may be shared by threads.
+    gives box and landmarks. They were trained on transposed pictures, and x comes before y.
+    An instance may be shared by threads.
     """
 
     name = "mtcnn"
@@ -50,14 +58,15 @@ class MTCNN:
         min_face: float = 20.0,
         min_share: float = 0.01,
         thresholds: Sequence[float] = (0.6, 0.7, 0.9),
-        shrink: float = 0.709,
+        shrink: float = 0.6,
         threads: int = 1,
         weights: str | None = None,
     ) -> None:
         """Load the networks.
 
         Args:
-            min_face: pixels, side of the smallest face that is looked for.
+            min_face: pixels, side of the smallest face that is looked for. A face that fills 5/6
+                of what the first network sees is recognised.
             min_share: the same as a share of the photo's longer side; the larger of both counts,
                 a huge photo is scanned at no more places than one of min_face / min_share pixels.
             thresholds: least score of each network's candidates, in 0..1.
@@ -81,16 +90,19 @@ class MTCNN:
         self.min_face, self.min_share = min_face, min_share
         self.thresholds, self.shrink = tuple(thresholds), shrink
         folder = _packaged() if weights is None else Path(weights)
+        is_ours = weights is None
+        self._glance = Network(folder / "pnet.onnx", threads, is_ours=is_ours, stride=2)
         self._scan, self._sort, self._place = (
-            Network(folder / file, threads, is_ours=weights is None)
+            Network(folder / file, threads, is_ours=is_ours)
             for file in ("pnet.onnx", "rnet.onnx", "onet.onnx")
         )
 
     def __call__(self, image: NDArray[np.uint8]) -> Detections:
         """Find the faces of a photo: uint8 (H, W, 3) RGB, upright, any size."""
-        boxes = self._candidates(image)
-        boxes = self._sorted_out(image, boxes)
-        return self._placed(image, boxes)
+        sizes = _halved(np.asarray(cv2.transpose(image), np.uint8))
+        boxes = self._candidates(sizes)
+        boxes = self._sorted_out(sizes, boxes)
+        return self._placed(sizes, boxes)
 
     @property
     def least_score(self) -> float:
@@ -132,70 +144,91 @@ class MTCNN:
         sizes, shifts = np.array(views).T[..., None]
         centres = centre + np.concatenate([0 * shifts, shifts], axis=1) * 2 * half
         squares = _whole_pixels(np.concatenate([centres - half * sizes, centres + half * sizes], 1))
-        crops = [
-            (self._sort, cut(image, squares, _SMALL)),
-            (self._place, cut(image, squares, _LARGE)),
-        ]
-        return [
-            float(
-                np.mean(
-                    [_logit(network(_prepared(way(seen)))[-1][:, 1]) for network, seen in crops]
-                )
-            )
-            for way in ways
-        ]
+        logits = np.zeros((len(ways), len(views)))
+        for network, side in ((self._sort, _SMALL), (self._place, _LARGE)):
+            crops = cut(image, squares, side)
+            seen = np.concatenate([way(crops) for way in ways]).swapaxes(1, 2)
+            chances = network(np.ascontiguousarray(seen))[-1][:, 1]
+            logits += _logit(chances).reshape(logits.shape) / 2
+        means: list[float] = logits.mean(axis=1).tolist()
+        return means
 
-    def _candidates(self, image: NDArray[np.uint8]) -> Floats:
+    def _candidates(self, sizes: Sequence[NDArray[np.uint8]]) -> Floats:
         """(K, 4) squares that the first network takes for faces, from all levels."""
-        levels = [self._scanned(level, scale) for level, scale in self._pyramid(image)]
+        levels = [self._scanned(level, scale) for level, scale in self._pyramid(sizes)]
         boxes, scores, shifts = (np.concatenate(parts) for parts in zip(*levels, strict=True))
         chosen = suppress(boxes, scores, 0.7)
         return squared(_shifted(boxes[chosen], shifts[chosen]))
 
-    def _pyramid(self, image: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.uint8], float]]:
+    def _pyramid(
+        self, sizes: Sequence[NDArray[np.uint8]]
+    ) -> Iterator[tuple[NDArray[np.uint8], float]]:
         """Yield the photo, smaller and smaller, with its size relative to the photo's own."""
-        height, width = image.shape[:2]
-        scale = _CELL / max(self.min_face, self.min_share * max(height, width))
+        sides = np.array(sizes[0].shape[1::-1])
+        scale = _CELL / max(self.min_face, self.min_share * sides.max()) / _ROOM
         while True:
-            size = (max(round(width * scale), _CELL), max(round(height * scale), _CELL))
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-            yield image, scale
+            size = np.rint(sides * scale).astype(int).clip(_CELL).tolist()
+            larger = sizes[min(int(-np.log2(scale)), len(sizes) - 1)]
+            level = cv2.resize(larger, size, interpolation=cv2.INTER_LINEAR)
+            yield np.asarray(level, np.uint8), scale
             scale *= self.shrink
-            if min(height, width) * scale < _CELL:
+            if sides.min() * scale < _CELL:
                 return
 
     def _scanned(self, level: NDArray[np.uint8], scale: float) -> tuple[Floats, Floats, Floats]:
-        """(K, 4) boxes in the photo, (K,) scores and (K, 4) shifts of one level."""
-        shifts, chances = self._scan(_prepared(level[None]))
-        scores = chances[0, :, :, 1].T
-        rows, columns = np.nonzero(scores >= self.thresholds[0])
-        corner = np.stack([columns, rows], axis=1) * _STRIDE
-        boxes = np.concatenate([corner, corner + _CELL], axis=1) / scale
-        scores = scores[rows, columns]
-        chosen = suppress(boxes, scores, 0.5)[:_AT_MOST]
-        return boxes[chosen], scores[chosen], shifts[0, columns[chosen], rows[chosen]]
+        """(K, 4) boxes in the photo, (K,) scores and (K, 4) shifts of one level.
 
-    def _sorted_out(self, image: NDArray[np.uint8], boxes: Floats) -> Floats:
+        At a glance the first network sees every other place across and down; what is near a place
+        of some promise is looked at closely.
+        """
+        patches, corners = level[None], np.zeros((1, 2), np.int64)
+        if min(level.shape[:2]) >= _PATCH:
+            promise = self._glance(patches)[1][0, :, :, 1] >= _GLANCE * self.thresholds[0]
+            last = (np.array(level.shape[:2]) - _PATCH) // _STRIDE * _STRIDE
+            corners = np.clip(np.argwhere(promise) * 2 * _STRIDE - _STRIDE, 0, last)
+            windows = sliding_window_view(level, (_PATCH, _PATCH), (0, 1))[tuple(corners.T)]
+            patches = np.ascontiguousarray(windows.transpose(0, 2, 3, 1))
+        shifts, chances = self._scan(patches)
+        scores = chances[..., 1]
+        found = np.nonzero(scores >= self.thresholds[0])
+        places = corners[found[0]] + np.stack(found[1:], axis=1) * _STRIDE
+        _, first = np.unique(places @ (level.shape[1], 1), return_index=True)  # patches overlap
+        rows, corner = tuple(each[first] for each in found), places[first]
+        boxes = np.concatenate([corner, corner + _CELL], axis=1) / scale
+        chosen = suppress(boxes, scores[rows], 0.5)[:_AT_MOST]
+        return boxes[chosen], scores[rows][chosen], shifts[rows][chosen]
+
+    def _sorted_out(self, sizes: Sequence[NDArray[np.uint8]], boxes: Floats) -> Floats:
         """(K, 4) squares that the second network takes for faces, moved as it says."""
-        whole = _whole_pixels(boxes)
-        shifts, chances = self._sort(_prepared(cut(image, whole, _SMALL)))
+        whole, crops = _cut_of(sizes, boxes, _SMALL)
+        shifts, chances = self._sort(crops)
         passed = chances[:, 1] >= self.thresholds[1]
         squares, scores = whole[passed], chances[passed, 1]
         chosen = suppress(squares, scores, 0.7)
         return squared(_shifted(squares[chosen], shifts[passed][chosen]))
 
-    def _placed(self, image: NDArray[np.uint8], boxes: Floats) -> Detections:
-        """The faces among squares, with landmarks, by the third network."""
-        whole = _whole_pixels(boxes)
-        shifts, points, chances = self._place(_prepared(cut(image, whole, _LARGE)))
+    def _placed(self, sizes: Sequence[NDArray[np.uint8]], boxes: Floats) -> Detections:
+        """The faces among squares, by the third network.
+
+        It looks once more at the boxes of those that it takes for faces; landmarks are the mean of
+        both looks.
+        """
+        whole, (shifts, points, chances) = self._seen(sizes, boxes)
         passed = chances[:, 1] >= self.thresholds[2]
         squares, scores = whole[passed], chances[passed, 1]
-        sides = (squares[:, 2:] - squares[:, :2])[:, None]
-        landmarks = squares[:, None, :2] + sides * points[passed].reshape(-1, 2, 5).swapaxes(1, 2)
-        landmarks -= 0.5  # from edges to the centres of pixels
         boxes = _shifted(squares, shifts[passed])
         chosen = suppress(boxes, scores, 0.7, "smaller")
-        return detections(boxes[chosen], landmarks[chosen], scores[chosen], image.shape)
+        boxes, scores = boxes[chosen], scores[chosen]
+        again, (_, points_again, _) = self._seen(sizes, squared(boxes))
+        looks = [_points(squares[chosen], points[passed][chosen]), _points(again, points_again)]
+        return detections(boxes, np.mean(looks, axis=0), scores, sizes[0].shape[1::-1])
+
+    def _seen(
+        self, sizes: Sequence[NDArray[np.uint8]], boxes: Floats
+    ) -> tuple[NDArray[np.int64], list[NDArray[np.float32]]]:
+        """Squares as they were cut (K, 4), and what the third network says of them."""
+        whole, crops = _cut_of(sizes, boxes, _LARGE)
+        return whole, self._place(crops)
 
 
 @dataclass(frozen=True)
@@ -234,9 +267,11 @@ def _packaged() -> Path:
     return Path(spec.origin).parent
 
 
-def _prepared(squares: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """-1..1 and x before y: the networks were trained on transposed pictures."""
-    return np.ascontiguousarray((squares.swapaxes(1, 2).astype(np.float32) - 127.5) / 128)
+def _points(squares: Floats, shares: Floats) -> Floats:
+    """(K, 5, 2) landmarks from the third network's shares (K, 10) of the squares' sides."""
+    sides = (squares[:, 2:] - squares[:, :2])[:, None]
+    edges: Floats = squares[:, None, :2] + sides * shares.reshape(-1, 2, 5).swapaxes(1, 2)
+    return edges - 0.5  # to the centres of pixels
 
 
 def _shifted(boxes: Floats, shifts: Floats) -> Floats:
@@ -245,10 +280,40 @@ def _shifted(boxes: Floats, shifts: Floats) -> Floats:
     return boxes + np.concatenate([sides, sides], axis=1) * shifts
 
 
-def _whole_pixels(squares: Floats) -> NDArray[np.int64]:
-    corner = np.floor(squares[:, :2]).astype(np.int64)
-    side = np.maximum(np.rint(squares[:, 2] - squares[:, 0]).astype(np.int64), 1)
-    return np.concatenate([corner, corner + side[:, None]], axis=1)
+def _whole_pixels(squares: Floats, grid: int = 1) -> NDArray[np.int64]:
+    """Squares whose corners and sides are multiples of `grid` pixels."""
+    corner = np.floor(squares[:, :2] / grid).astype(np.int64)
+    side = np.maximum(np.rint((squares[:, 2] - squares[:, 0]) / grid).astype(np.int64), 1)
+    return np.concatenate([corner, corner + side[:, None]], axis=1) * grid
+
+
+def _halved(image: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """A picture and its half, quarter, ... while those have more than `_LARGE` pixels a side."""
+    sizes = [image]
+    while min(sizes[-1].shape[:2]) > 2 * _LARGE:
+        height, width = (side // 2 for side in sizes[-1].shape[:2])
+        even = sizes[-1][: 2 * height, : 2 * width]
+        half = cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA)
+        sizes.append(np.asarray(half, np.uint8))
+    return sizes
+
+
+def _cut_of(
+    sizes: Sequence[NDArray[np.uint8]], boxes: Floats, side: int
+) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Cut squares (K, 4) from the smallest size in which they have twice the side or more.
+
+    Sizes are transposed. Returns squares as they were cut, and crops (K, side, side, 3).
+    """
+    ratio = np.maximum(boxes[:, 2] - boxes[:, 0], 1) / (2 * side)
+    which = np.log2(ratio).astype(np.int64).clip(0, len(sizes) - 1)
+    whole = np.zeros((len(boxes), 4), np.int64)
+    crops = np.zeros((len(boxes), side, side, 3), np.uint8)
+    for number in np.unique(which):
+        rows = which == number
+        whole[rows] = _whole_pixels(boxes[rows], 1 << number)
+        crops[rows] = cut(sizes[number], whole[rows][:, [1, 0, 3, 2]] >> number, side)
+    return whole, crops
 
 
 def squared(boxes: Floats) -> Floats:
@@ -281,24 +346,58 @@ def cut(image: NDArray[np.uint8], boxes: NDArray[np.int64], side: int) -> NDArra
 
 
 class Network:
-    """One network with one input; safe to call from several threads."""
+    """One network, of transposed pictures (n, W, H, 3) uint8; safe to call from several threads."""
 
-    def __init__(self, path: Path, threads: int = 1, *, is_ours: bool = False) -> None:
+    def __init__(
+        self, path: Path, threads: int = 1, *, is_ours: bool = False, stride: int = 1
+    ) -> None:
         """Read a file; one that is not ours is held to the limits of utils/onnx_runtime.py.
+
+        `stride` is that of the last convolution that sees more than one place.
 
         Raises:
             ValueError: onnxruntime or the file is missing, or it is not a network, or too large.
         """
         if not path.is_file():
             raise ValueError(f"{path}: no such file of weights")
-        content = path if is_ours else read_probed(path)
-        self._session = open_session(content, path, threads=threads)
-        self._input = self._session.get_inputs()[0].name
+        network = parsed_network(read_bytes(path) if is_ours else read_probed(path), path)
+        rewrite_prelu(network)
+        _take_pictures(network)
+        if stride > 1:
+            _set_stride(network, stride)
+        self._session = open_session(network.SerializeToString(), path, threads=threads)
 
-    def __call__(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    def __call__(self, pictures: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """Every output of the network, in the file's order, first axis as the input's."""
         parts = [
-            self._session.run(None, {self._input: batch[start : start + _BATCH]})
-            for start in range(0, max(len(batch), 1), _BATCH)
+            self._session.run(None, {_PICTURES: pictures[start : start + _BATCH]})
+            for start in range(0, max(len(pictures), 1), _BATCH)
         ]
         return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+
+
+def _take_pictures(network: Proto) -> None:
+    """Let a network bring bytes to -1..1 itself."""
+    onnx, graph = needed("onnx"), network.graph
+    for name, value in (("middle", 127.5), ("half", 128)):
+        graph.initializer.append(onnx.numpy_helper.from_array(np.float32(value), name))
+    node, kinds, inner = onnx.helper.make_node, onnx.TensorProto, graph.input[0].name
+    nodes = [
+        node("Cast", [_PICTURES], ["numbers"], to=kinds.FLOAT),
+        node("Sub", ["numbers", "middle"], ["centred"]),
+        node("Div", ["centred", "half"], [inner]),
+        *graph.node,
+    ]
+    del graph.node[:], graph.input[:]
+    graph.node.extend(nodes)
+    shape = ["n", "w", "h", 3]
+    graph.input.append(onnx.helper.make_tensor_value_info(_PICTURES, kinds.UINT8, shape))
+
+
+def _set_stride(network: Proto, stride: int) -> None:
+    onnx, graph = needed("onnx"), network.graph
+    wide = {each.name for each in graph.initializer if len(each.dims) == 4 and each.dims[3] > 1}
+    *_, last = (node for node in graph.node if node.op_type == "Conv" and node.input[1] in wide)
+    others = [option for option in last.attribute if option.name != "strides"]
+    del last.attribute[:]
+    last.attribute.extend([*others, onnx.helper.make_attribute("strides", [stride, stride])])

@@ -58,6 +58,16 @@ def test_bad_image_is_named(folder):
         faces.read(1)
 
 
+def test_a_link_to_itself_is_a_bad_image_or_nothing(folder):
+    for name in ("a/x.png", "aa/other", "nobody"):
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(folder / name)
+    faces = open_faces(str(folder))
+    assert (len(faces), faces.num_classes) == (5, 2)
+    with pytest.raises(ValueError, match=rf"{folder}/a/x.png: Too many levels"):
+        faces.read(0)
+
+
 def test_list_file(folder):
     listing = folder / "list.txt"
     listing.write_text(f"a/y y.png 7\n\nb person/1.jpg 5\r\n{folder}/a/x.png\t7\n")

@@ -263,21 +263,28 @@ OTHERS = {
 }
 
 
+@pytest.mark.parametrize("rate", [0.5, 0.3])
 @pytest.mark.parametrize("other", OTHERS)
-def test_masks_of_other_heads_steps_and_places_are_independent(other):
+def test_masks_of_other_heads_steps_and_places_are_independent(other, rate):
     """Over 2 x 2 counts of kept and dropped in pairs of places, chi-square of one degree."""
-    first = _mask(500, 200) > 0
-    second = first.roll(1, 1) if other == "column" else _mask(500, 200, **OTHERS[other]) > 0
+    first = _mask(500, 200, rate) > 0
+    second = first.roll(1, 1) if other == "column" else _mask(500, 200, rate, **OTHERS[other]) > 0
     table = [[(a & b).sum().item() for b in (second, ~second)] for a in (first, ~first)]
     assert chi2_contingency(table, correction=False).pvalue > 1e-3
 
 
-def test_a_mask_is_the_same_for_any_share_of_the_batch_and_on_any_machine():
-    whole = _mask(12, 37)
-    assert torch.equal(whole, torch.cat([_mask(4, 37, first=first) for first in (0, 4, 8)]))
-    assert (
-        "".join(map(str, (whole[0] > 0).int().tolist())) == "1011010101110111001001111111111001101"
-    )
+@pytest.mark.parametrize(
+    ("rate", "known"),
+    [
+        (0.3, "1011010101110111001001111111111001101"),
+        (0.5, "0101100111100010111110100011001001101"),
+    ],
+)
+def test_a_mask_is_the_same_for_any_share_of_the_batch_and_on_any_machine(rate, known):
+    whole = _mask(12, 37, rate)
+    shares = [_mask(4, 37, rate, first=first) for first in (0, 4, 8)]
+    assert torch.equal(whole, torch.cat(shares))
+    assert "".join(map(str, (whole[0] > 0).int().tolist())) == known
     assert torch.equal(_mask(12, 37, rate=1e-6), torch.ones(12, 37))
 
 

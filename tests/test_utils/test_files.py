@@ -137,9 +137,26 @@ def test_links_pipes_and_folders(tmp_path):
 
 
 def test_an_error_names_the_file(tmp_path):
-    long = tmp_path / ("x" * 300)
+    long, loop = tmp_path / ("x" * 300), tmp_path / "loop"
     with pytest.raises(OSError, match="/x+'$"):
         write_text(long, "")
+    loop.symlink_to("loop")
+    with pytest.raises(OSError, match=r"Too many .*/loop'$"):
+        write_text(loop, "")
+    assert loop.is_symlink()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full and /proc")
+def test_a_disk_that_fails_is_named():
+    with pytest.raises(OSError, match=r"No space.*'/dev/full'$"):
+        write_text("/dev/full", "x")
+    for read in (lambda file: file.read(), lambda file: file.readline()):
+        for encoding in ((), ("latin1",)):
+            with (
+                open_input("/proc/self/mem", *encoding) as file,  # its first byte is no memory
+                pytest.raises(OSError, match=r"Input/output error: '/proc/self/mem'$"),
+            ):
+                read(file)
 
 
 def test_hash(tmp_path):
@@ -177,3 +194,18 @@ def test_an_archive_that_unpacks_to_gigabytes_is_not_unpacked(tmp_path, name, re
             member.write(bytes(1 << 24))
     with pytest.raises(ValueError, match=rf"{name} would unpack to 10\d+ bytes: refused"):
         read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (map(str, range(20_001)), r"f\.npz has 20001 members, more than 20000: refused"),
+        (("a", "a.npy"), r"f\.npz: two of its arrays have one name"),
+    ],
+)
+def test_an_archive_of_too_many_members_or_twice_the_same(tmp_path, members, message):
+    with zipfile.ZipFile(tmp_path / "f.npz", "w") as archive:
+        for member in members:
+            archive.writestr(member, b"")
+    with pytest.raises(ValueError, match=message):
+        npz_names(tmp_path / "f.npz")

@@ -134,6 +134,27 @@ def test_parquet_of_other_tools(tmp_path):
         read_table(path)
 
 
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            lambda: {"score": np.zeros(140_000_000, np.bool_)},
+            r"140000000 rows in \d+ bytes: refused",
+        ),
+        (
+            lambda: {"score": pyarrow.DictionaryArray.from_arrays([0] * 1000, ["x" * 1_100_000])},
+            r"row 0 .* and on: score has endless text",
+        ),
+    ],
+)
+def test_parquet_of_a_few_bytes_that_would_take_gigabytes(tmp_path, columns, message):
+    path = tmp_path / "t.parquet"
+    pyarrow.parquet.write_table(pyarrow.table(columns()), path)
+    assert path.stat().st_size < 2_000_000
+    with pytest.raises(ValueError, match=rf"t\.parquet: {message}"):
+        read(read_table(path))
+
+
 def test_arrays_of_any_shape(tmp_path):
     np.savez(tmp_path / "t.npz", mu=np.eye(3), n=5, x=np.array([None]))
     assert npz_names(tmp_path / "t.npz") == ["mu", "n", "x"]

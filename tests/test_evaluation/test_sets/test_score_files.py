@@ -193,6 +193,20 @@ def arrays(**changed):
     return {name: value for name, value in (own | changed).items() if value is not None}
 
 
+@pytest.mark.parametrize(
+    "stated",
+    [
+        *({"unlisted": count, "listed_from": 0.5} for count in (np.nan, -1, 1.5, 1e30)),
+        *({"unlisted": 5, "listed_from": start} for start in (np.nan, -np.inf)),
+        {"unlisted": 5},
+    ],
+)
+def test_comparisons_that_are_not_listed_have_a_count_and_a_bound(read, stated):
+    assert read(arrays(unlisted=5, listed_from=0.5)).unlisted == 5
+    with pytest.raises(ValueError, match=r"s\.npz: unlisted is .* and listed_from .*: write how"):
+        read(arrays(**stated))
+
+
 def test_names_of_images_are_text_or_whole_numbers(read):
     changed = {"image_a": ["x", "x", "y"], "image_b": ["y", "z", "z"]}
     assert read(arrays(**changed)).image.tolist() == [0, 1, 0, 2, 1, 2]
