@@ -86,7 +86,7 @@ def test_the_place_in_the_photo():
 
 def test_a_table_as_ofiq_writes_it(tmp_path, refused, capsys):
     faces = SyntheticFaces(4, 1, seed=6, severity=0.0)
-    two = np.hstack([raw_photo(faces, 0), cv2.resize(raw_photo(faces, 1), (200, 300))])
+    two = np.hstack([raw_photo(faces, 0), cv2.resize(raw_photo(faces, 2), (200, 300))])
     photos = {"a.png": raw_photo(faces, 2), "b;=1.png": two, "c.png": np.zeros((90, 90, 3))}
     for name, photo in photos.items():
         (tmp_path / name).write_bytes(encode_png(np.uint8(photo)))
